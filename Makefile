@@ -1,0 +1,45 @@
+# Every target does the set-up it needs: a virtual environment, the locked dependencies, the package itself.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: help serve test lint check bench lock docs clean
+
+help:  ## Show the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+serve: $(READY)  ## Run the whole router on this machine
+	@$(BIN)/router serve
+
+test: $(READY)  ## Run every test
+	@$(BIN)/python -m pytest -q
+
+lint: $(READY)  ## Ruff and mypy over code and tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+check: $(READY)  ## Are lock, example configuration, OpenAPI and command-line docs what the code says?
+	@$(BIN)/python -m tools.check
+
+docs: $(READY)  ## Write anew what is generated from the code
+	@$(BIN)/python -m tools.check --write
+
+bench: $(READY)  ## Measure, against the floor, on this machine
+	@$(BIN)/python -m benchmarks
+
+lock: $(READY)  ## Resolve the dependencies anew
+	@$(BIN)/uv pip compile -q pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -o requirements.lock
+
+clean:  ## Remove what the other targets made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "router needs Python 3.11 or newer; try: make PYTHON=python3.12")'
+	@echo "setting up $(VENV) (once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

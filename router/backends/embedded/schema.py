@@ -1,0 +1,136 @@
+"""Opening the database file: its place, its version, its settings, and what its errors mean."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from router.errors import DataDirError, RouterError, StorageFull, Unavailable
+
+FILE_NAME = "router.db"
+_MIGRATIONS: Sequence[str] = ("0001_schema.sql",)
+"""The n-th file takes a database from version n to n + 1; one that was released never changes."""
+VERSION = len(_MIGRATIONS)
+
+_CONNECTION_SETTINGS = """
+    PRAGMA busy_timeout = 0;
+    PRAGMA cache_size = -32768;
+    PRAGMA temp_store = MEMORY;
+    PRAGMA wal_autocheckpoint = 0;
+"""
+
+
+def prepare(data_dir: Path) -> Path:
+    """Make ``data_dir`` (0700) and the database in it (0600) where missing; returns the file's path.
+
+    Raises ``DataDirError`` where that cannot be, or where a newer version of the router wrote the file.
+    """
+    path = data_dir / FILE_NAME
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise DataDirError(
+            f"cannot use the data directory {data_dir}: {error.strerror or error}; "
+            "make it writable, or name another with embedded.data_dir"
+        ) from error
+    with_migrations = open_writer(path)
+    with_migrations.close()
+    return path
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """A connection that writes, on a file of the current version."""
+    try:
+        connection = _connect(path)
+    except sqlite3.Error as error:
+        raise translated(error, path) from error
+    try:
+        connection.execute("PRAGMA busy_timeout = 10000")
+        connection.execute("PRAGMA journal_mode = WAL")
+        _migrate(connection, path)
+        connection.executescript(_CONNECTION_SETTINGS)
+    except sqlite3.Error as error:
+        connection.close()
+        raise translated(error, path) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A connection that only reads; it waits out the rare moments in which a reader can be locked out."""
+    try:
+        connection = _connect(path)
+        connection.executescript(_CONNECTION_SETTINGS + "PRAGMA busy_timeout = 10000; PRAGMA query_only = ON;")
+    except sqlite3.Error as error:
+        raise translated(error, path) from error
+    return connection
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # A connection is used by one thread at a time, but not always by the one that opened it.
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    if _version(connection) == VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    found = _version(connection)
+    if found > VERSION:
+        connection.execute("ROLLBACK")
+        raise DataDirError(
+            f"{path} was written by a newer version of the router (schema {found}, this one knows {VERSION}); "
+            "run that version, or name another embedded.data_dir"
+        )
+    for name in _MIGRATIONS[found:]:
+        for statement in _statements(files(__package__).joinpath("sql", name).read_text()):
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.execute("COMMIT")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _statements(script: str) -> list[str]:
+    # executescript would commit the transaction that makes a migration all or nothing.
+    found, statement = [], ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            found.append(statement)
+            statement = ""
+    return found
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Another process holds the lock."""
+    return (_primary(error)) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def translated(error: sqlite3.Error, path: Path) -> RouterError:
+    """The router's own error for one of SQLite's, with the original as its cause."""
+    primary = _primary(error)
+    result: RouterError
+    if primary == sqlite3.SQLITE_FULL:
+        result = StorageFull(f"the disk of {path.parent} is full: free some space; what was accepted is safe")
+    elif primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        result = DataDirError(f"cannot write {path}: make it writable, or name another embedded.data_dir")
+    elif primary in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        result = DataDirError(f"{path} is no intact database ({error}): restore it, or name another data_dir")
+    else:
+        result = Unavailable(f"the database {path} failed: {error}")
+    result.__cause__ = error
+    return result
+
+
+def _primary(error: sqlite3.Error) -> int | None:
+    code = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else int(code) & 0xFF

@@ -1,0 +1,23 @@
+-- put: Write one message unless its id is there.
+INSERT OR IGNORE INTO cold (user, lane, sequence, id, queued_at, accepted_at, keyed, attempts, envelope)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- read: A page of one cold queue, without what was queued before a point in time.
+SELECT id, lane, sequence, queued_at, accepted_at, keyed, attempts, envelope FROM cold
+WHERE user = ? AND (lane, sequence) > (?, ?) AND queued_at > ? ORDER BY lane, sequence LIMIT ?;
+
+-- delete: Delete one message of one user.
+DELETE FROM cold WHERE id = ? AND user = ?;
+
+-- expired: The messages written first, where they were queued before a point in time.
+SELECT id, user, lane, sequence, queued_at, accepted_at, keyed, attempts FROM cold
+WHERE row IN (SELECT row FROM cold ORDER BY row LIMIT ?) AND queued_at <= ?;
+
+-- oldest: The users whose cold queues hold the oldest mail.
+SELECT user, count(*), sum(length(envelope)), min(queued_at) FROM cold GROUP BY user ORDER BY 4 LIMIT ?;
+
+-- totals_of: One user's cold queue.
+SELECT count(*), coalesce(sum(length(envelope)), 0), coalesce(min(queued_at), 0) FROM cold WHERE user = ?;
+
+-- totals: All cold queues.
+SELECT count(*), coalesce(sum(length(envelope)), 0), count(DISTINCT user), coalesce(min(queued_at), 0) FROM cold;

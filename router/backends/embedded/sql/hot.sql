@@ -1,0 +1,129 @@
+-- recipient: What routing needs of one user.
+SELECT sequence, hot, cold, pending, cold_version, cold_empty, poked_at, fetched FROM recipient WHERE user = ?;
+
+-- save_recipient: Write back what routing changed.
+INSERT INTO recipient (user, sequence, hot, cold, pending, cold_version, cold_empty, poked_at, fetched)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (user) DO UPDATE SET
+    sequence = excluded.sequence, hot = excluded.hot, cold = excluded.cold, pending = excluded.pending,
+    cold_version = excluded.cold_version, cold_empty = excluded.cold_empty,
+    poked_at = excluded.poked_at, fetched = excluded.fetched;
+
+-- register: Record an id; changes nothing where it is known.
+INSERT OR IGNORE INTO route (id, user, lane, sequence, state, keyed) VALUES (?, ?, ?, ?, ?, ?);
+
+-- registered: The record of one id.
+SELECT user, lane, sequence, state, keyed FROM route WHERE id = ?;
+
+-- enqueue: Put one message into the hot queue.
+INSERT INTO hot (user, lane, sequence, id, queued_at, accepted_at, ephemeral, keyed, attempts, envelope)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- set_state: A message changes its state.
+UPDATE route SET state = ?, until = ? WHERE id = ?;
+
+-- count: Add to one user's counters; the cold queue may have changed.
+UPDATE recipient SET
+    hot = hot + ?, cold = max(0, cold + ?), pending = pending + ?, cold_version = cold_version + ?,
+    cold_empty = CASE WHEN ? THEN 0 ELSE cold_empty END
+WHERE user = ?;
+
+-- head: What a reader needs to know before it reads.
+SELECT fetched, pending, cold_empty, cold_version, announced FROM recipient WHERE user = ?;
+
+-- fetched: The user has fetched: the next message is poked again.
+UPDATE recipient SET fetched = 1 WHERE user = ? AND fetched = 0;
+
+-- read: The head of one hot queue, without ephemeral messages accepted before a point in time.
+SELECT id, lane, sequence, queued_at, accepted_at, ephemeral, keyed, attempts, envelope
+FROM hot WHERE user = ? AND (ephemeral = 0 OR accepted_at > ?)
+ORDER BY lane, sequence LIMIT ?;
+
+-- pending: Cold writes of one user that are under way.
+SELECT id, lane, sequence FROM route WHERE user = ? AND state IN (1, 5) AND state = 1;
+
+-- acked: Which of some ids this user has acknowledged.
+SELECT id FROM route WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state IN (3, 5);
+
+-- remove: Delete one message from the hot queue.
+DELETE FROM hot WHERE user = ? AND lane = ? AND sequence = ?;
+
+-- cold_is_empty: The cold queue was read and found empty.
+UPDATE recipient SET cold_empty = 1, cold = 0 WHERE user = ? AND cold_version = ? AND pending = 0;
+
+-- move_lease: Who migrates one user's mail, and how far it was announced.
+SELECT move_owner, move_until, announced FROM recipient WHERE user = ?;
+
+-- take_move_lease: One migrator takes or extends the migration lease.
+UPDATE recipient SET move_owner = ?, move_until = ?, cold_version = cold_version + 1, cold_empty = 0 WHERE user = ?;
+
+-- release_move_lease: It gives it up.
+UPDATE recipient SET move_owner = '', move_until = 0 WHERE user = ? AND move_owner = ?;
+
+-- ephemeral: Ephemeral messages of one user.
+SELECT id, lane, sequence, keyed FROM hot WHERE user = ? AND ephemeral = 1;
+
+-- has_hot: Whether a user has hot mail.
+SELECT hot FROM recipient WHERE user = ?;
+
+-- mark_moving: A migrator takes one message.
+UPDATE route SET state = 4 WHERE id = ? AND state = 0;
+
+-- hot_users: Users with hot mail or an unanswered poke, after a name.
+SELECT user, hot, poked_at, fetched, announced FROM recipient
+WHERE (hot > 0 OR fetched = 0) AND user > ? ORDER BY user LIMIT ?;
+
+-- oldest: When the oldest hot message of one user behind a sequence was queued.
+SELECT min(queued_at) FROM (
+    SELECT queued_at FROM (
+        SELECT queued_at FROM hot WHERE user = :user AND lane = 0 AND sequence > :sequence
+            AND (ephemeral = 0 OR :ephemeral) ORDER BY sequence LIMIT 1)
+    UNION ALL
+    SELECT queued_at FROM (
+        SELECT queued_at FROM hot WHERE user = :user AND lane = 1 AND sequence > :sequence
+            AND (ephemeral = 0 OR :ephemeral) ORDER BY sequence LIMIT 1));
+
+-- live: How many live connections a user holds.
+SELECT count(*) FROM presence WHERE user = ? AND lease_until > ?;
+
+-- poked: All connections of a user are poked.
+UPDATE recipient SET poked_at = ?, fetched = 0 WHERE user = ?;
+
+-- unannounced: The oldest messages that no push command has announced, by their sequence.
+SELECT id, lane, sequence, queued_at, accepted_at, ephemeral, keyed, attempts, envelope FROM (
+    SELECT * FROM hot WHERE user = :user AND lane = 0 AND sequence > :announced
+        AND ephemeral = 0 AND queued_at <= :before
+    UNION ALL
+    SELECT * FROM hot WHERE user = :user AND lane = 1 AND sequence > :announced
+        AND ephemeral = 0 AND queued_at <= :before)
+ORDER BY sequence LIMIT :limit;
+
+-- mark_announced: Push commands have gone out up to a sequence.
+UPDATE recipient SET announced = max(announced, ?) WHERE user = ?;
+
+-- orphans: Acknowledged before a point in time, while cold had a copy that nobody reported as deleted.
+SELECT user, id FROM route WHERE state IN (1, 5) AND state = 5 AND until <= ? + CASE keyed WHEN 1 THEN ? ELSE ? END LIMIT ?;
+
+-- forget_orphan: No copy of an acknowledged message is left in cold.
+UPDATE route SET state = 3 WHERE id = ? AND user = ? AND state = 5;
+
+-- forgettable: Records whose time is over.
+SELECT id FROM route WHERE until <= ? AND state = 3 LIMIT ?;
+
+-- forget: Drop one record.
+DELETE FROM route WHERE id = ?;
+
+-- stale_ephemeral: Ephemeral messages accepted before a point in time.
+SELECT user, lane, sequence, id, keyed FROM hot WHERE ephemeral = 1 AND accepted_at <= ? LIMIT ?;
+
+-- idle_recipients: Users of whom nothing is queued, after a name.
+SELECT user, hot OR cold OR pending OR sequence > ? OR move_until > ? FROM recipient WHERE user > ? ORDER BY user LIMIT ?;
+
+-- forget_recipient: Drop the state of a user of whom nothing is queued and who is not connected.
+DELETE FROM recipient WHERE user = ? AND NOT EXISTS (SELECT 1 FROM presence WHERE presence.user = recipient.user);
+
+-- totals_of: One user's hot queue.
+SELECT count(*), coalesce(sum(length(envelope)), 0), coalesce(min(queued_at), 0) FROM hot WHERE user = ?;
+
+-- totals: All hot queues.
+SELECT count(*), coalesce(sum(length(envelope)), 0), count(DISTINCT user), coalesce(min(queued_at), 0) FROM hot;

@@ -1,0 +1,20 @@
+-- publish: Accept one message.
+INSERT INTO ingress (id, recipient, envelope, lane, ephemeral, keyed, accepted_at) VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- after: The next messages behind the consumer's cursor.
+SELECT number, id, recipient, envelope, lane, ephemeral, keyed, accepted_at, attempts
+FROM ingress WHERE number > ? ORDER BY number LIMIT ?;
+
+-- one: A message that was handed back.
+SELECT number, id, recipient, envelope, lane, ephemeral, keyed, accepted_at, attempts
+FROM ingress WHERE number = ?;
+
+-- ack: A message is routed for good.
+DELETE FROM ingress WHERE number = ?;
+
+-- nack: A message is handed back; its tries are counted.
+UPDATE ingress SET attempts = attempts + 1 WHERE number = ?;
+
+-- backlog: How much waits to be routed.
+SELECT count(*), coalesce(sum(length(envelope)), 0), count(DISTINCT recipient), coalesce(min(accepted_at), 0)
+FROM ingress;

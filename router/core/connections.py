@@ -1,0 +1,257 @@
+"""The live connections of this node: presence, leases, pokes, and what follows when the last one goes."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from router.clock import Clock, Tasks
+from router.core.migrating import Migrator
+from router.errors import Draining, RouterError, Unavailable
+from router.interfaces import PokeBus, PresenceCache
+from router.messages import Connection
+from router.metrics import Metrics
+
+RENEW_CONNECTIONS = 500
+CLOSE_CONNECTIONS = 200
+"""A drain closes this many sockets, then lets the others of the house have a turn."""
+CLOSE_PAUSE_SECONDS = 0.05
+CLOSE_SECONDS = 2.0
+"""A peer that does not take the close frame by then is cut off."""
+REGISTERING = 128
+"""Registrations under way at once: after a deploy everybody comes back together."""
+TICK_SECONDS = 1.0
+
+GOING_AWAY = 1001  # RFC 6455, section 7.4.1
+TOKEN_EXPIRED = 4401
+
+
+class Socket(Protocol):
+    """What the core needs of a WebSocket."""
+
+    async def poke(self) -> None:
+        """Send the poke; may wait for the peer. Never called twice at once. Errors mean the peer is gone."""
+        ...
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close; the socket's own task then calls ``ConnectionManager.disconnect``."""
+        ...
+
+
+class _Held(Struct, eq=False):
+    connection: Connection
+    socket: Socket
+    poking: bool = False
+    again: bool = False
+
+
+class ConnectionManager:
+    """Owns the presence of the sockets of one node. No presence outlives its node by more than its lease."""
+
+    def __init__(
+        self,
+        presence: PresenceCache,
+        pokes: PokeBus,
+        migrator: Migrator,
+        *,
+        node: str,
+        new_id: Callable[[], str],
+        heartbeat_seconds: float,
+        connections_per_user: int,
+        clock: Clock,
+        tasks: Tasks,
+        metrics: Metrics,
+    ) -> None:
+        self._presence = presence
+        self._pokes = pokes
+        self._migrator = migrator
+        self._node = node
+        self._new_id = new_id
+        self._heartbeat_seconds = heartbeat_seconds
+        self._limit = connections_per_user
+        self._clock = clock
+        self._tasks = tasks
+        self._metrics = metrics
+        self._held: dict[str, _Held] = {}
+        self._by_user: dict[str, dict[str, _Held]] = {}
+        self._expiries: list[tuple[int, str]] = []
+        self._registering = asyncio.Semaphore(REGISTERING)
+        self._work: set[asyncio.Task[None]] = set()
+        self._draining = False
+
+    @property
+    def count(self) -> int:
+        """How many connections are held."""
+        return len(self._held)
+
+    async def connect(self, user: str, socket: Socket, expires_at: int | None) -> Connection:
+        """Register ``socket`` as a live connection of ``user`` until ``disconnect``.
+
+        It is closed with 4401 at ``expires_at`` (µs since 1970). Where mail may be waiting it is poked, so
+        that whatever came between the client's first fetch and this moment is not missed. Raises
+        ``TooManyConnections``, ``Draining`` and ``Unavailable``.
+        """
+        if self._draining:
+            raise Draining("this node is stopping; connect again")
+        connection = Connection(user, self._new_id(), self._node, self._clock.now())
+        held = _Held(connection, socket)
+        # Held before it is registered: a message that is routed hot in between finds someone to poke.
+        self._hold(held)
+        try:
+            async with self._registering:
+                waiting = await self._presence.connect(connection, self._limit)
+        except BaseException:
+            # Cancelled or unanswered, it may have been registered all the same.
+            self._drop(held)
+            self._start(self._leave([connection]), "leave")
+            raise
+        if expires_at is not None:
+            heapq.heappush(self._expiries, (expires_at, connection.id))
+        if waiting:
+            self._poke(held)
+        return connection
+
+    async def disconnect(self, connection: Connection) -> None:
+        """Remove exactly this connection; when it was the user's last, their hot mail migrates."""
+        held = self._held.get(connection.id)
+        if held is None:
+            return
+        self._drop(held)
+        await self._leave([connection])
+
+    async def run(self) -> None:
+        """Renew leases, deliver pokes and close expired connections until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._renew_forever())
+            group.create_task(self._deliver_forever())
+            group.create_task(self._expire_forever())
+
+    async def drain(self) -> None:
+        """Take no more connections, close all with 1001 in paced batches, and migrate their users' mail."""
+        self._draining = True
+        while self._held:
+            batch = list(self._held.values())[:CLOSE_CONNECTIONS]
+            for held in batch:
+                self._drop(held)
+            await asyncio.gather(*(self._close(held, GOING_AWAY, "going away") for held in batch))
+            await self._leave([held.connection for held in batch])
+            await self._clock.sleep(CLOSE_PAUSE_SECONDS)
+        while self._work:
+            await asyncio.wait(self._work)
+
+    def _hold(self, held: _Held) -> None:
+        self._held[held.connection.id] = held
+        self._by_user.setdefault(held.connection.user, {})[held.connection.id] = held
+        self._metrics.connections(len(self._held))
+
+    def _drop(self, held: _Held) -> None:
+        if self._held.pop(held.connection.id, None) is None:
+            return
+        own = self._by_user[held.connection.user]
+        del own[held.connection.id]
+        if not own:
+            del self._by_user[held.connection.user]
+        self._metrics.connections(len(self._held))
+
+    async def _leave(self, connections: Sequence[Connection]) -> None:
+        """Their presence ends now; where that fails, it ends with the lease, and a sweeper does the rest."""
+        try:
+            gone = await self._presence.disconnect(connections)
+        except Unavailable:
+            self._metrics.dependency_failed("presence")
+            return
+        for user in gone:
+            self._start(self._migrate(user), "migrate")
+
+    async def _migrate(self, user: str) -> None:
+        try:
+            await self._migrator.migrate(user)
+        except RouterError:
+            self._metrics.dependency_failed("migrating")
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = self._tasks.spawn(work, name)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    # Pokes: at most one in flight for a socket, so that a client that does not read holds up only itself.
+
+    def poke(self, users: Sequence[str]) -> None:
+        """Poke every connection of ``users`` that this node holds."""
+        for user in users:
+            for held in self._by_user.get(user, {}).values():
+                self._poke(held)
+
+    def _poke(self, held: _Held) -> None:
+        if held.poking:
+            held.again = True
+            return
+        held.poking = True
+        self._start(self._send(held), "poke")
+
+    async def _send(self, held: _Held) -> None:
+        try:
+            await held.socket.poke()
+            while held.again:
+                held.again = False
+                await held.socket.poke()
+        except OSError:
+            # The peer is gone; the socket's own task finds out and disconnects.
+            self._metrics.poked("undeliverable", 1)
+        finally:
+            held.poking = False
+
+    async def _deliver_forever(self) -> None:
+        async for users in self._pokes.listen(self._node):
+            self.poke(users)
+
+    # Leases.
+
+    async def _renew_forever(self) -> None:
+        while True:
+            await self._clock.sleep(self._heartbeat_seconds)
+            try:
+                await self.renew()
+            except RouterError:
+                self._metrics.dependency_failed("presence")
+
+    async def renew(self) -> None:
+        """Extend every lease; connections that the store has forgotten register again."""
+        connections = [held.connection for held in self._held.values()]
+        for start in range(0, len(connections), RENEW_CONNECTIONS):
+            for forgotten in await self._presence.renew(connections[start : start + RENEW_CONNECTIONS]):
+                await self._register_again(forgotten)
+
+    async def _register_again(self, connection: Connection) -> None:
+        waiting = await self._presence.connect(connection, self._limit)
+        held = self._held.get(connection.id)
+        if held is None:
+            await self._leave([connection])
+        elif waiting:
+            self._poke(held)
+
+    async def _expire_forever(self) -> None:
+        while True:
+            await self._clock.sleep(TICK_SECONDS)
+            self.close_expired()
+
+    def close_expired(self) -> None:
+        """Close the connections whose token has expired."""
+        now = self._clock.now()
+        while self._expiries and self._expiries[0][0] <= now:
+            held = self._held.get(heapq.heappop(self._expiries)[1])
+            if held is not None:
+                self._start(self._close(held, TOKEN_EXPIRED, "token expired"), "close")
+
+    async def _close(self, held: _Held, code: int, reason: str) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await held.socket.close(code, reason)
+        except (OSError, TimeoutError):
+            self._metrics.closed(code, clean=False)
+        else:
+            self._metrics.closed(code, clean=True)

@@ -1,0 +1,59 @@
+"""One batch out of two tiers. Pure functions; the reads are in ``queue``.
+
+The rules (spec, sections 5 and 6): each id once, in order of (lane, sequence); nothing that was acknowledged;
+nothing that stands behind a message which exists but was not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from router.interfaces import Place
+from router.messages import ColdPage, HotPage, Pending, Queued
+
+
+def merge(hot: HotPage, cold: ColdPage, acked: Collection[str], limit: int, max_bytes: int) -> list[Queued]:
+    """The batch that ``hot``, which was read first, and ``cold`` together justify.
+
+    ``acked``: ids in ``cold`` that the user has acknowledged; a copy there can outlive the acknowledgement.
+    """
+    best: dict[str, Queued] = {}
+    for message in (*cold.messages, *hot.messages):
+        known = best.get(message.message.id)
+        if known is None or message.sequence < known.sequence:
+            best[message.message.id] = message
+    horizon = _horizon(hot, cold)
+    unseen = _first_unseen(hot.pending, {*best, *acked})
+    batch = [
+        message
+        for message in sorted(best.values(), key=lambda queued: queued.place)
+        if message.message.id not in acked
+        and (horizon is None or message.place <= horizon)
+        and message.sequence < unseen.get(message.message.lane, message.sequence + 1)
+    ]
+    return fit(batch[:limit], max_bytes)
+
+
+def fit(batch: Sequence[Queued], max_bytes: int) -> list[Queued]:
+    """The longest head of ``batch`` whose envelopes have ``max_bytes`` in all; at least one message."""
+    size = 0
+    for index, queued in enumerate(batch):
+        size += len(queued.message.envelope)
+        if size > max_bytes and index > 0:
+            return list(batch[:index])
+    return list(batch)
+
+
+def _horizon(hot: HotPage, cold: ColdPage) -> Place | None:
+    """The last place up to which both tiers were read in full; behind it, one may hide an earlier message."""
+    ends = [page.messages[-1].place for page in (hot, cold) if page.more and page.messages]
+    return min(ends) if ends else None
+
+
+def _first_unseen(pending: Iterable[Pending], seen: Collection[str]) -> dict[int, int]:
+    """By lane, the lowest sequence whose cold write was under way and whose message was not found."""
+    unseen: dict[int, int] = {}
+    for write in pending:
+        if write.id not in seen:
+            unseen[write.lane] = min(unseen.get(write.lane, write.sequence), write.sequence)
+    return unseen

@@ -1,0 +1,121 @@
+"""Moving a user's hot mail to cold, so that a crash at any point costs a duplicate copy at most, never a message.
+
+A batch is marked as moving, written to cold, then deleted from hot. An acknowledgement that lands in between
+is remembered by the online store, and the copy in cold is deleted when the batch ends.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+
+from msgspec import Struct
+
+from router.clock import Clock
+from router.core.retrying import backoff
+from router.errors import Unavailable
+from router.interfaces import ColdQueue, OnlineStore, PushNotifier
+from router.messages import MoveRefused, Queued
+from router.metrics import Metrics
+
+BATCH_MESSAGES = 250
+BATCH_BYTES = 2 * 1024 * 1024
+PUT_TRIES = 5
+
+
+class MigrationResult(StrEnum):
+    DONE = "done"
+    """Nothing that may be moved is left in hot."""
+    BUSY = "busy"
+    """Another migrator is at work on this user."""
+    ONLINE = "online"
+    """The user has a live connection and only offline users' mail was to move."""
+
+
+class Migrated(Struct, frozen=True):
+    """What one migration did."""
+
+    moved: int
+    dropped: int
+    """Ephemeral messages, which never enter cold."""
+    result: MigrationResult
+
+
+class Migrator:
+    """Moves hot mail to cold; several may work on one user, on any node, at any time."""
+
+    def __init__(
+        self,
+        online: OnlineStore,
+        cold: ColdQueue,
+        push: PushNotifier,
+        *,
+        owner: str,
+        clock: Clock,
+        chance: random.Random,
+        metrics: Metrics,
+    ) -> None:
+        """``owner`` names this migrator in the migration lease: one for each object that migrates."""
+        self._online = online
+        self._cold = cold
+        self._push = push
+        self._owner = owner
+        self._count = 0
+        self._clock = clock
+        self._chance = chance
+        self._metrics = metrics
+
+    async def migrate(
+        self, user: str, *, online_too: bool = False, progress: Callable[[int], None] | None = None
+    ) -> Migrated:
+        """Move all that is hot of ``user``, in bounded batches; resumable at any point.
+
+        A message that no push command has announced is announced once it is in cold. Raises ``Unavailable``;
+        what was not moved then is still hot, and a sweeper finds it.
+        """
+        self._count += 1
+        owner = f"{self._owner}.{self._count}"
+        try:
+            migrated = await self._move_all(user, owner, online_too=online_too, progress=progress)
+        finally:
+            await self._online.release_move(user, owner)
+        self._metrics.migration(migrated.result, moved=migrated.moved, dropped=migrated.dropped)
+        return migrated
+
+    async def _move_all(
+        self, user: str, owner: str, *, online_too: bool, progress: Callable[[int], None] | None
+    ) -> Migrated:
+        moved = dropped = 0
+        while True:
+            move = await self._online.begin_move(user, owner, BATCH_MESSAGES, BATCH_BYTES, online_too=online_too)
+            if isinstance(move, MoveRefused):
+                return Migrated(moved, dropped, MigrationResult(move.value))
+            dropped += move.dropped
+            if move.messages:
+                await self._move(user, owner, move.messages)
+                moved += len(move.messages)
+                if progress is not None:
+                    progress(len(move.messages))
+            if not move.more:
+                return Migrated(moved, dropped, MigrationResult.DONE)
+
+    async def _move(self, user: str, owner: str, messages: Sequence[Queued]) -> None:
+        await self._put(messages)
+        # Announced before the hot copy goes: a crash in between repeats the announcement, it never drops it.
+        unannounced = [queued.message for queued in messages if not queued.announced]
+        if unannounced:
+            await self._push.publish(unannounced)
+            self._metrics.pushed(len(unannounced))
+        acked = await self._online.end_move(user, owner, messages)
+        if acked:
+            await self._cold.delete(user, acked)
+            await self._online.forget_orphans(user, acked)
+
+    async def _put(self, messages: Sequence[Queued]) -> None:
+        attempt = 1
+        while messages := await self._cold.put(messages):
+            if attempt == PUT_TRIES:
+                raise Unavailable(f"the cold queue refused {len(messages)} messages of a migration")
+            await self._clock.sleep(backoff(attempt, self._chance))
+            attempt += 1

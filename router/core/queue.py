@@ -1,0 +1,80 @@
+"""The one face of hot and cold: what a user's queue looks like from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from router.core.merging import merge
+from router.core.migrating import Migrated, Migrator
+from router.interfaces import ColdQueue, OnlineStore, Place
+from router.messages import HotPage, Queued
+from router.metrics import Metrics
+
+PAGE_BYTES = 8 * 1024 * 1024
+"""The envelopes of one batch have this many bytes at most, or there is one envelope only."""
+
+
+class CompositeMessageQueue:
+    """Fetch, acknowledge and migrate over both tiers.
+
+    For a user whose cold queue is known to be empty, a fetch and an acknowledgement touch the online store only.
+    Every method raises ``Unavailable``.
+    """
+
+    def __init__(self, online: OnlineStore, cold: ColdQueue, migrator: Migrator, metrics: Metrics) -> None:
+        self._online = online
+        self._cold = cold
+        self._migrator = migrator
+        self._metrics = metrics
+
+    async def fetch(self, user: str, limit: int) -> list[Queued]:
+        """The oldest messages, at most ``limit``, express lane first; nothing is removed or hidden.
+
+        Hot, the tier that messages leave, is read before cold, to which they move: so nothing is missed between.
+        """
+        hot = await self._online.read(user, limit, PAGE_BYTES)
+        batch = hot.messages if hot.cold_empty else await self._with_cold(user, hot, limit)
+        self._metrics.fetched(len(batch))
+        return batch
+
+    async def _with_cold(self, user: str, hot: HotPage, limit: int) -> list[Queued]:
+        after: Place | None = None
+        acked: set[str] = set()
+        while True:
+            cold = await self._cold.read(user, limit, PAGE_BYTES, after)
+            ids = [queued.message.id for queued in cold.messages]
+            # Asked after the cold read: whoever acknowledged before this fetch began is honoured in it.
+            if ids:
+                acked |= await self._online.acked(user, ids)
+            batch = merge(hot, cold, acked, limit, PAGE_BYTES)
+            if batch or not cold.more:
+                break
+            after = cold.messages[-1].place
+        if not ids and after is None and not hot.pending:
+            await self._online.note_cold_empty(user, hot.cold_version)
+        return batch
+
+    async def acknowledge(self, user: str, ids: Sequence[str]) -> None:
+        """Delete ``ids`` of this user from whichever queue holds them; ids that are not theirs are no-ops.
+
+        The online store remembers first: from then on no copy is served, wherever one may still be.
+        """
+        unique = list(dict.fromkeys(ids))
+        if not unique:
+            return
+        owed = await self._online.ack(user, unique)
+        if owed:
+            await self._cold.delete(user, owed)
+            await self._online.forget_orphans(user, owed)
+        self._metrics.acknowledged(len(unique))
+
+    async def migrate_hot_to_cold(
+        self, user: str, *, online_too: bool = False, progress: Callable[[int], None] | None = None
+    ) -> Migrated:
+        """Move all that is hot of ``user`` to cold; see ``Migrator.migrate``."""
+        return await self._migrator.migrate(user, online_too=online_too, progress=progress)
+
+    async def probe(self) -> None:
+        """Raise ``Unavailable`` unless both tiers work; for readiness."""
+        await self._online.probe()
+        await self._cold.probe()

@@ -1,0 +1,146 @@
+"""What must happen though nobody asks for it: expired leases, unfetched mail, retention, forgotten work.
+
+``due`` decides, purely; ``Sweeper`` looks and acts. Any number of sweepers may run at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from router.clock import MICROSECONDS, Clock
+from router.core.migrating import Migrator
+from router.errors import RouterError
+from router.interfaces import ColdQueue, OnlineStore, PushNotifier
+from router.messages import HotUser
+from router.metrics import Metrics
+
+PAGE_USERS = 200
+PAGE_MESSAGES = 500
+TICK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The spans after which something is due, in seconds (``online`` section of the configuration)."""
+
+    repoke_seconds: float
+    push_after_seconds: float
+    sweep_after_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What one user is due."""
+
+    migrate: bool = False
+    announce: bool = False
+    poke: bool = False
+    hush: bool = False
+
+
+def due(user: HotUser, now: int, rules: Rules) -> Due:
+    """What ``user`` is due at ``now`` (µs since 1970).
+
+    Hot mail of a user without a live connection moves at once: whoever should have moved it has died.
+    """
+    if not user.live:
+        return Due(migrate=user.hot > 0, hush=True)
+    if _older(user.oldest_at, now, rules.sweep_after_seconds):
+        return Due(migrate=True, hush=True)
+    given_up = not user.hot and _older(user.poked_at, now, rules.sweep_after_seconds)
+    return Due(
+        announce=_older(user.unannounced_at, now, rules.push_after_seconds),
+        poke=not given_up and _older(max(user.poked_at, user.oldest_at), now, rules.repoke_seconds),
+        hush=given_up,
+    )
+
+
+def _older(since: int, now: int, seconds: float) -> bool:
+    return since > 0 and now - since >= seconds * MICROSECONDS
+
+
+class Sweeper:
+    """Looks every ``TICK_SECONDS`` for what is due, and does it."""
+
+    def __init__(
+        self,
+        online: OnlineStore,
+        cold: ColdQueue,
+        push: PushNotifier,
+        migrator: Migrator,
+        *,
+        rules: Rules,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._online = online
+        self._cold = cold
+        self._push = push
+        self._migrator = migrator
+        self._rules = rules
+        self._clock = clock
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Sweep until cancelled; a sweep that fails is counted and the next one does its work."""
+        while True:
+            await self._clock.sleep(TICK_SECONDS)
+            try:
+                await self.sweep()
+            except RouterError:
+                self._metrics.dependency_failed("sweeping")
+
+    async def sweep(self) -> None:
+        """One round over everything. Raises ``Unavailable``."""
+        await self._expire_leases()
+        await self._tend_users()
+        await self._expire_messages()
+        await self._delete_orphans()
+
+    async def _expire_leases(self) -> None:
+        while users := await self._online.expire(PAGE_USERS):
+            for user in users:
+                await self._migrator.migrate(user)
+
+    async def _tend_users(self) -> None:
+        after = ""
+        while page := await self._online.hot_users(after, PAGE_USERS):
+            now = self._clock.now()
+            duties = [(user, due(user, now, self._rules)) for user in page]
+            await self._poke([user.user for user, duty in duties if duty.poke])
+            for user, duty in duties:
+                if duty.announce:
+                    await self._announce(user.user, now)
+                if duty.migrate:
+                    await self._migrator.migrate(user.user, online_too=user.live > 0)
+            hushed = [user.user for user, duty in duties if duty.hush]
+            if hushed:
+                await self._online.hush(hushed)
+            if len(page) < PAGE_USERS:
+                return
+            after = page[-1].user
+
+    async def _poke(self, users: list[str]) -> None:
+        if users:
+            await self._online.poke(users)
+            self._metrics.poked("repeat", len(users))
+
+    async def _announce(self, user: str, now: int) -> None:
+        before = now - int(self._rules.push_after_seconds * MICROSECONDS)
+        while messages := await self._online.unannounced(user, before, PAGE_MESSAGES):
+            await self._push.publish([queued.message for queued in messages])
+            await self._online.mark_announced(messages)
+            self._metrics.pushed(len(messages))
+
+    async def _expire_messages(self) -> None:
+        dropped = await self._online.purge(PAGE_MESSAGES)
+        if dropped:
+            self._metrics.dropped("ephemeral-expired", dropped)
+        while expired := await self._cold.expire(PAGE_MESSAGES):
+            await self._online.forget_cold(expired)
+            self._metrics.dropped("retention", len(expired))
+
+    async def _delete_orphans(self) -> None:
+        for user, message_id in await self._online.orphans(PAGE_MESSAGES):
+            await self._cold.delete(user, [message_id])
+            await self._online.forget_orphans(user, [message_id])

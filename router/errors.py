@@ -1,0 +1,65 @@
+"""The one error root. Each class says in its docstring what it means; the edge decides how it is shown.
+
+Errors of libraries are translated where they arise, with the original as ``__cause__``.
+"""
+
+from __future__ import annotations
+
+
+class RouterError(Exception):
+    """Everything that the router raises on purpose."""
+
+
+class InvalidEnvelope(RouterError):
+    """The bytes are no SecureEnvelope; the message says which field is wrong and how to mend it."""
+
+
+class EnvelopeTooLarge(InvalidEnvelope):
+    """The opaque fields hold more decoded bytes than ``limits.envelope_bytes``."""
+
+
+class InvalidUrn(InvalidEnvelope):
+    """The text is no ``urn:<namespace>:<type>:<id>`` and no bare id."""
+
+
+class Unauthorized(RouterError):
+    """The token is missing, malformed, expired, or not signed by whom the configuration trusts.
+
+    ``reason`` is a short stable word for the metric; neither it nor the message repeats the token.
+    """
+
+    def __init__(self, message: str, reason: str = "invalid_token") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class RateLimited(RouterError):
+    """A sender is over ``limits.send_rate``; ``retry_after`` is in seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class TooManyConnections(RouterError):
+    """The user already holds ``limits.connections_per_user`` live connections."""
+
+
+class Draining(RouterError):
+    """The process is stopping and takes no new work."""
+
+
+class Unavailable(RouterError):
+    """A dependency failed or did not answer in time; the same call may succeed later."""
+
+
+class StorageFull(Unavailable):
+    """There is no room left to write; nothing that was accepted is lost."""
+
+
+class ConfigError(RouterError):
+    """The configuration cannot work; the message names the key and how to mend it."""
+
+
+class DataDirError(ConfigError):
+    """The data directory cannot be used: read-only, held by another process, or of a newer version."""

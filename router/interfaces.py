@@ -1,0 +1,263 @@
+"""The seams: all that a backend must do, on one page.
+
+Every component is opened as an async context manager by ``router.factory`` and closed in reverse order.
+Every call may raise :class:`router.errors.Unavailable`; every mutation is idempotent, since its caller
+repeats it when the answer was lost. Users are canonical URNs as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from router.messages import (
+    ColdPage,
+    Connection,
+    DeadLetter,
+    Delivery,
+    HotPage,
+    HotUser,
+    Message,
+    Move,
+    MoveRefused,
+    Queued,
+    QueueTotals,
+    Routed,
+)
+
+Place = tuple[int, int]
+"""(lane, sequence): where a message stands in its recipient's queue."""
+
+
+class IngressProducer(Protocol):
+    """The write end of the ingress topic."""
+
+    async def publish(self, message: Message) -> None:
+        """Return once ``message`` is durable. Messages of one recipient whose publishes do not overlap
+        are handed out in the order of their publishes."""
+        ...
+
+    async def probe(self) -> None:
+        """Raise ``Unavailable`` unless a publish would succeed now; for readiness."""
+        ...
+
+
+class IngressConsumer(Protocol):
+    """The read end of the ingress topic."""
+
+    async def receive(self, limit: int) -> list[Delivery]:
+        """Wait for at least one delivery and return up to ``limit``, one recipient's in publish order.
+        What is neither acknowledged nor handed back when its holder dies is delivered again, the oldest
+        first."""
+        ...
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """These are routed for good and are not delivered again."""
+        ...
+
+    async def nack(self, deliveries: Sequence[Delivery]) -> None:
+        """Hand these back; they are delivered again in their order, with ``attempt`` counted up."""
+        ...
+
+    async def backlog(self) -> QueueTotals:
+        """What waits to be routed (an estimate where the backend has no exact figure)."""
+        ...
+
+
+class PresenceCache(Protocol):
+    """Who is online, by leases on single connections."""
+
+    async def connect(self, connection: Connection, limit: int) -> bool:
+        """Register, or register again, with a fresh lease; at once true for routing.
+
+        Returns whether mail may be waiting, so that a poke must follow. Raises ``TooManyConnections``
+        where the user holds ``limit`` other live connections.
+        """
+        ...
+
+    async def renew(self, connections: Sequence[Connection]) -> list[Connection]:
+        """Extend the leases; returns those that are unknown here and must ``connect`` again."""
+        ...
+
+    async def disconnect(self, connections: Sequence[Connection]) -> list[str]:
+        """Remove exactly these connections; returns the users who have no live one left because of it."""
+        ...
+
+    async def expire(self, limit: int) -> list[str]:
+        """Remove connections whose lease ran out; returns up to ``limit`` users who have no live one left
+        because of it. A user whom the caller forgets is found again through ``HotQueue.hot_users``."""
+        ...
+
+    async def connections(self, user: str) -> list[Connection]:
+        """The live connections of one user."""
+        ...
+
+    async def online(self) -> QueueTotals:
+        """How many users (``users``) hold how many live connections (``messages``)."""
+        ...
+
+
+class HotQueue(Protocol):
+    """The fast queue of users who are online, and the record of every id that was routed.
+
+    The record outlives the message by ``tombstone_seconds``, so that a redelivery is known for what it is.
+    """
+
+    async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
+        """For each message one atomic step: presence, sequence, dedupe, enqueue, and the poke.
+
+        One recipient's messages are routed in the order given. The deliveries all hold a message.
+        """
+        ...
+
+    async def settle(self, messages: Sequence[Queued]) -> list[Queued]:
+        """Their cold write is committed: they are no longer pending, and a user who came online meanwhile
+        is poked. Returns those that were acknowledged meanwhile, which the caller deletes from cold and
+        then names to ``forget_orphans``."""
+        ...
+
+    async def read(self, user: str, limit: int, max_bytes: int) -> HotPage:
+        """The first ``limit`` messages, or fewer where their envelopes exceed ``max_bytes``, at least one.
+        From here on a new message is poked again, also one that this read has just missed."""
+        ...
+
+    async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
+        """Those of ``ids`` that this user has acknowledged."""
+        ...
+
+    async def ack(self, user: str, ids: Sequence[str]) -> list[str]:
+        """Delete these from hot and remember them as acknowledged; ids that are not this user's are left
+        alone. Returns those that may have a copy in cold, which the caller deletes there and then names to
+        ``forget_orphans``."""
+        ...
+
+    async def note_cold_empty(self, user: str, version: int) -> None:
+        """The cold queue was read and found empty; believed only while ``version`` still holds."""
+        ...
+
+    async def begin_move(self, user: str, owner: str, limit: int, max_bytes: int, *, online_too: bool) -> Move | MoveRefused:
+        """Take this user's migration lease for ``owner`` and the oldest ``limit`` messages for moving.
+
+        They stay readable in hot. Ephemeral ones are dropped and counted.
+        """
+        ...
+
+    async def end_move(self, user: str, owner: str, moved: Sequence[Queued]) -> list[str]:
+        """``moved`` are committed in cold: delete them from hot. Returns the ids that were acknowledged
+        meanwhile, which the caller deletes from cold and then names to ``forget_orphans``."""
+        ...
+
+    async def release_move(self, user: str, owner: str) -> None:
+        """Give up the migration lease."""
+        ...
+
+    async def hot_users(self, after: str, limit: int) -> list[HotUser]:
+        """Users with hot mail or with an unanswered poke, in order of their names, after ``after``."""
+        ...
+
+    async def poke(self, users: Sequence[str]) -> None:
+        """Poke every live connection of these users, fetched or not."""
+        ...
+
+    async def hush(self, users: Sequence[str]) -> None:
+        """Do not poke these users again before new mail comes."""
+        ...
+
+    async def unannounced(self, user: str, before: int, limit: int) -> list[Queued]:
+        """Hot, not ephemeral, queued before ``before`` (µs) and not announced yet; the oldest first."""
+        ...
+
+    async def mark_announced(self, messages: Sequence[Queued]) -> None:
+        """Their push commands are published."""
+        ...
+
+    async def forget_cold(self, expired: Sequence[Queued]) -> None:
+        """Retention removed these from cold."""
+        ...
+
+    async def orphans(self, limit: int) -> list[tuple[str, str]]:
+        """(user, id) of messages that were acknowledged a minute ago or longer while cold had, or was about to
+        get, a copy which nobody has reported as deleted: their worker died. The caller deletes them."""
+        ...
+
+    async def forget_orphans(self, user: str, ids: Sequence[str]) -> None:
+        """No copy of these acknowledged messages is left in cold."""
+        ...
+
+    async def purge(self, limit: int) -> int:
+        """Drop tombstones and ephemeral messages past their time, up to ``limit`` of each; returns how
+        many ephemeral ones were dropped."""
+        ...
+
+    async def inspect(self, user: str, limit: int) -> list[Queued]:
+        """The first messages of one hot queue, without marking anything as fetched. Debugging only."""
+        ...
+
+    async def totals(self, user: str | None) -> QueueTotals:
+        """Of one user, or of all."""
+        ...
+
+
+class OnlineStore(PresenceCache, HotQueue, Protocol):
+    """Presence and hot queue in one store, as the atomic step demands."""
+
+    async def probe(self) -> None:
+        """Raise ``Unavailable`` unless the store works now; for readiness."""
+        ...
+
+
+class ColdQueue(Protocol):
+    """The durable queue of users who are offline."""
+
+    async def put(self, messages: Sequence[Queued]) -> list[Queued]:
+        """Write each one unless its id is there already; durable on return. Returns those that were not
+        written, for the caller to try again."""
+        ...
+
+    async def read(self, user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
+        """The first messages after ``after``; bounded like ``HotQueue.read``; without those past retention."""
+        ...
+
+    async def delete(self, user: str, ids: Sequence[str]) -> None:
+        """Delete these of this user; unknown ones are no error."""
+        ...
+
+    async def expire(self, limit: int) -> list[Queued]:
+        """Remove up to ``limit`` messages past their retention and return them, with empty envelopes."""
+        ...
+
+    async def oldest(self, limit: int) -> list[tuple[str, QueueTotals]]:
+        """The users whose cold queues hold the oldest mail."""
+        ...
+
+    async def totals(self, user: str | None) -> QueueTotals: ...
+
+    async def probe(self) -> None: ...
+
+
+class PokeBus(Protocol):
+    """Carries pokes to the nodes that hold the connections."""
+
+    async def publish(self, pokes: Sequence[tuple[str, str]]) -> None:
+        """Send (node, user) pairs; best effort, since a lost poke is sent again by the sweeper."""
+        ...
+
+    def listen(self, node: str) -> AsyncIterator[list[str]]:
+        """The users to poke on this node, in bunches."""
+        ...
+
+
+class PushNotifier(Protocol):
+    """Publishes the commands that a notification service consumes."""
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """One command a message; durable on return."""
+        ...
+
+
+class DeadLetters(Protocol):
+    """Where refused messages go, with their reason."""
+
+    async def publish(self, letters: Sequence[DeadLetter]) -> None:
+        """Durable on return."""
+        ...

@@ -1,0 +1,200 @@
+"""The records that travel between the components. They hold sealed bytes and never a sender."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+from msgspec import Struct
+
+EXPRESS_PRIORITY = 5
+"""A ``priority`` of this or above takes the express lane (spec, section 3)."""
+
+
+class Lane(IntEnum):
+    """The order in which a batch is returned: express first. Order is kept within a lane."""
+
+    EXPRESS = 0
+    NORMAL = 1
+
+
+class Message(Struct, frozen=True, gc=False):
+    """An accepted envelope on its way to the recipient."""
+
+    id: str
+    """Given at acceptance, for life."""
+    recipient: str
+    """The canonical URN: the only routing information."""
+    envelope: bytes
+    """Canonical ProtoJSON; it goes out to the client as these very bytes."""
+    lane: Lane
+    ephemeral: bool
+    accepted_at: int
+    """µs since 1970, by the clock of the server that accepted it."""
+    keyed: bool = False
+    """The sender gave an Idempotency-Key, so the id is remembered for a day instead of an hour."""
+
+
+class Queued(Struct, frozen=True, gc=False):
+    """A message with its place in the recipient's queue."""
+
+    message: Message
+    sequence: int
+    """The place in the order of its recipient; greater than any given before (spec, section 6)."""
+    queued_at: int
+    """µs since 1970 when it was routed."""
+    announced: bool = False
+    """A push command for it has gone out."""
+    attempts: int = 1
+    """Which delivery by the ingress routed it; 1 is the first."""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The key a batch is sorted by: lane, then sequence."""
+        return (self.message.lane, self.sequence)
+
+
+class Delivery(Struct, frozen=True, gc=False):
+    """One message as the ingress hands it out."""
+
+    message: Message | None
+    """``None`` where the body could not be decoded; then ``problem`` says why."""
+    receipt: int | str
+    """What the ingress needs to acknowledge this delivery."""
+    attempt: int
+    """1 for the first delivery, counted up with each ``nack``."""
+    problem: str = ""
+    body: bytes = b""
+    """The raw body, where ``message`` is ``None``."""
+
+
+class Outcome(StrEnum):
+    """What the atomic routing step decided for one message; also the metric's label."""
+
+    HOT = "hot"
+    """It is in the hot queue and the user was poked, or had not fetched since the last poke."""
+    COLD = "cold"
+    """The user is offline: it has its sequence and its cold write is owed. A redelivery gets the same
+    sequence again until the write is settled."""
+    ANNOUNCE = "announce"
+    """A redelivery of a message that is in the cold queue already; its push command may still be owed."""
+    DUPLICATE = "duplicate"
+    """A redelivery of a message that is in the hot queue or was acknowledged; nothing is owed."""
+    DROPPED_OFFLINE = "dropped-offline"
+    """Ephemeral, and the user is offline."""
+    DROPPED_EXPIRED = "dropped-expired"
+    """Ephemeral, and older than ``limits.ephemeral_seconds``."""
+    QUEUE_FULL = "queue-full"
+    """The recipient's queue holds ``limits.queue_messages``: a dead letter."""
+    ID_CONFLICT = "id-conflict"
+    """The id belongs to another recipient's message, as when a sender reuses an Idempotency-Key: a dead
+    letter."""
+
+
+class Routed(Struct, frozen=True, gc=False):
+    """The result of routing one message; ``sequence`` is 0 where it has no place in a queue."""
+
+    outcome: Outcome
+    sequence: int = 0
+    queued_at: int = 0
+
+
+class Pending(Struct, frozen=True, gc=False):
+    """A cold write that is under way: the reader must not return what comes after it without it."""
+
+    id: str
+    lane: Lane
+    sequence: int
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return (self.lane, self.sequence)
+
+
+class HotPage(Struct, frozen=True, gc=False):
+    """The head of one hot queue, read in one atomic step."""
+
+    messages: list[Queued]
+    """In order of (lane, sequence); without expired ephemeral ones."""
+    more: bool
+    """The hot queue holds messages after these."""
+    pending: list[Pending]
+    cold_empty: bool
+    """The cold queue is known to be empty and no cold write is under way: no need to read it."""
+    cold_version: int
+    """Rises with each thing that may put mail into cold; what ``HotQueue.cold_empty`` is checked with."""
+
+
+class ColdPage(Struct, frozen=True, gc=False):
+    """A page of one cold queue, in order of (lane, sequence)."""
+
+    messages: list[Queued]
+    more: bool
+
+
+class Connection(Struct, frozen=True, gc=False):
+    """One live WebSocket of a user, held by a node (a ``serve`` or ``serve-ws`` process)."""
+
+    user: str
+    id: str
+    node: str
+    since: int
+    """µs since 1970."""
+    lease_until: int = 0
+    """µs since 1970; the connection counts as live before that."""
+
+
+class Move(Struct, frozen=True, gc=False):
+    """A batch taken for migration: still in hot, marked as moving, to be put into cold and then ended."""
+
+    messages: list[Queued]
+    dropped: int
+    """Ephemeral messages that were dropped from the hot queue instead of moved."""
+    more: bool
+
+
+class MoveRefused(StrEnum):
+    """Why no batch was taken."""
+
+    BUSY = "busy"
+    """Another migrator holds this user's migration lease."""
+    ONLINE = "online"
+    """The user has a live connection and the caller moves only offline users' mail."""
+
+
+class HotUser(Struct, frozen=True, gc=False):
+    """What the sweeper needs to know of a user who has hot mail or an unanswered poke."""
+
+    user: str
+    live: int
+    """Connections whose lease has not run out."""
+    hot: int
+    oldest_at: int
+    """``queued_at`` of the oldest hot message; 0 where there is none."""
+    unannounced_at: int
+    """``queued_at`` of the oldest hot message that no push command has announced; 0 where there is none."""
+    poked_at: int
+    """When the last poke went out, 0 for never."""
+    fetched: bool
+    """The user has fetched since that poke."""
+
+
+class DeadLetter(Struct, frozen=True, gc=False):
+    """What could not be routed, with its reason (spec, section 5: refused is said)."""
+
+    id: str
+    recipient: str
+    reason: str
+    """A stable word: ``undecodable``, ``queue-full``, ``id-conflict``, ``attempts-exhausted``."""
+    detail: str
+    body: bytes
+    attempts: int
+    at: int
+
+
+class QueueTotals(Struct, frozen=True, gc=False):
+    """One tier's share of a queue, or of all queues."""
+
+    messages: int = 0
+    bytes: int = 0
+    users: int = 0
+    oldest_at: int = 0
