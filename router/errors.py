@@ -22,6 +22,14 @@ class InvalidUrn(InvalidEnvelope):
     """The text is no ``urn:<namespace>:<type>:<id>`` and no bare id."""
 
 
+class InvalidIdempotencyKey(RouterError):
+    """The Idempotency-Key header cannot be a key."""
+
+
+class InvalidRequest(RouterError):
+    """A request other than an envelope is malformed; the message says how to mend it."""
+
+
 class Unauthorized(RouterError):
     """The token is missing, malformed, expired, or not signed by whom the configuration trusts.
 

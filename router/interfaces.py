@@ -135,7 +135,9 @@ class HotQueue(Protocol):
         """The cold queue was read and found empty; believed only while ``version`` still holds."""
         ...
 
-    async def begin_move(self, user: str, owner: str, limit: int, max_bytes: int, *, online_too: bool) -> Move | MoveRefused:
+    async def begin_move(
+        self, user: str, owner: str, limit: int, max_bytes: int, *, online_too: bool
+    ) -> Move | MoveRefused:
         """Take this user's migration lease for ``owner`` and the oldest ``limit`` messages for moving.
 
         They stay readable in hot. Ephemeral ones are dropped and counted.

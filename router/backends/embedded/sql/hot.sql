@@ -40,7 +40,7 @@ FROM hot WHERE user = ? AND (ephemeral = 0 OR accepted_at > ?)
 ORDER BY lane, sequence LIMIT ?;
 
 -- pending: Cold writes of one user that are under way.
-SELECT id, lane, sequence FROM route WHERE user = ? AND state IN (1, 5) AND state = 1;
+SELECT id, lane, sequence FROM route WHERE user = ? AND state IN (1, 5) AND +state = 1;
 
 -- acked: Which of some ids this user has acknowledged.
 SELECT id FROM route WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state IN (3, 5);
@@ -91,18 +91,20 @@ UPDATE recipient SET poked_at = ?, fetched = 0 WHERE user = ?;
 
 -- unannounced: The oldest messages that no push command has announced, by their sequence.
 SELECT id, lane, sequence, queued_at, accepted_at, ephemeral, keyed, attempts, envelope FROM (
-    SELECT * FROM hot WHERE user = :user AND lane = 0 AND sequence > :announced
-        AND ephemeral = 0 AND queued_at <= :before
+    SELECT * FROM (
+        SELECT * FROM hot WHERE user = :user AND lane = 0 AND sequence > :announced
+            AND ephemeral = 0 AND queued_at <= :before ORDER BY sequence LIMIT :limit)
     UNION ALL
-    SELECT * FROM hot WHERE user = :user AND lane = 1 AND sequence > :announced
-        AND ephemeral = 0 AND queued_at <= :before)
+    SELECT * FROM (
+        SELECT * FROM hot WHERE user = :user AND lane = 1 AND sequence > :announced
+            AND ephemeral = 0 AND queued_at <= :before ORDER BY sequence LIMIT :limit))
 ORDER BY sequence LIMIT :limit;
 
 -- mark_announced: Push commands have gone out up to a sequence.
 UPDATE recipient SET announced = max(announced, ?) WHERE user = ?;
 
 -- orphans: Acknowledged before a point in time, while cold had a copy that nobody reported as deleted.
-SELECT user, id FROM route WHERE state IN (1, 5) AND state = 5 AND until <= ? + CASE keyed WHEN 1 THEN ? ELSE ? END LIMIT ?;
+SELECT user, id FROM route WHERE state IN (1, 5) AND +state = 5 AND until <= ? + CASE keyed WHEN 1 THEN ? ELSE ? END LIMIT ?;
 
 -- forget_orphan: No copy of an acknowledged message is left in cold.
 UPDATE route SET state = 3 WHERE id = ? AND user = ? AND state = 5;

@@ -1,0 +1,82 @@
+"""The embedded cold queue."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from router.backends.embedded.database import Database
+from router.backends.embedded.queries import load
+from router.backends.embedded.rows import cold_message, one, page
+from router.clock import MICROSECONDS, Clock
+from router.interfaces import Place
+from router.messages import ColdPage, Lane, Message, Queued, QueueTotals
+
+SQL = load("cold")
+DAY_SECONDS = 86_400
+FIRST: Place = (-1, -1)
+
+
+class EmbeddedColdQueue:
+    """``ColdQueue`` over SQLite."""
+
+    def __init__(self, database: Database, retention_days: float, clock: Clock) -> None:
+        self._database = database
+        self._retention = int(retention_days * DAY_SECONDS * MICROSECONDS)
+        self._clock = clock
+
+    async def put(self, messages: Sequence[Queued]) -> list[Queued]:
+        rows = [
+            (
+                queued.message.recipient, queued.message.lane, queued.sequence, queued.message.id,
+                queued.queued_at, queued.message.accepted_at, queued.message.keyed, queued.attempts,
+                queued.message.envelope,
+            )
+            for queued in messages
+        ]  # fmt: skip
+        await self._database.write_ordered(lambda db: db.executemany(SQL["put"], rows).rowcount)
+        return []
+
+    async def read(self, user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
+        cutoff = self._clock.now() - self._retention
+
+        def select(db: sqlite3.Connection) -> ColdPage:
+            rows = db.execute(SQL["read"], (user, *(after or FIRST), cutoff, limit + 1))
+            return ColdPage(*page((cold_message(user, row) for row in rows), limit, max_bytes))
+
+        return self._database.read(select)
+
+    async def delete(self, user: str, ids: Sequence[str]) -> None:
+        doomed = [(id_, user) for id_ in ids]
+        await self._database.write_ordered(lambda db: db.executemany(SQL["delete"], doomed).rowcount)
+
+    async def expire(self, limit: int) -> list[Queued]:
+        cutoff = self._clock.now() - self._retention
+        rows = self._database.read(lambda db: db.execute(SQL["expired"], (limit, cutoff)).fetchall())
+        expired = [
+            Queued(
+                Message(id_, user, b"", Lane(lane), False, accepted_at, bool(keyed)),
+                sequence,
+                queued_at,
+                True,
+                tries,
+            )
+            for id_, user, lane, sequence, queued_at, accepted_at, keyed, tries in rows
+        ]
+        if expired:
+            doomed = [(queued.message.id, queued.message.recipient) for queued in expired]
+            await self._database.write_ordered(lambda db: db.executemany(SQL["delete"], doomed).rowcount)
+        return expired
+
+    async def oldest(self, limit: int) -> list[tuple[str, QueueTotals]]:
+        rows = self._database.read(lambda db: db.execute(SQL["oldest"], (limit,)).fetchall())
+        return [(user, QueueTotals(count, size, 1, oldest_at)) for user, count, size, oldest_at in rows]
+
+    async def totals(self, user: str | None) -> QueueTotals:
+        if user is None:
+            return QueueTotals(*self._database.read(lambda db: one(db, SQL["totals"], ())))
+        count, size, oldest_at = self._database.read(lambda db: one(db, SQL["totals_of"], (user,)))
+        return QueueTotals(count, size, int(count > 0), oldest_at)
+
+    async def probe(self) -> None:
+        self._database.read(lambda db: one(db, "SELECT 1", ()))

@@ -1,0 +1,118 @@
+"""The embedded ingress topic: a table in the order of acceptance, one producer call a message, one consumer."""
+
+from __future__ import annotations
+
+import bisect
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from router.backends.embedded.database import Database
+from router.backends.embedded.queries import load
+from router.backends.embedded.rows import one
+from router.backends.embedded.signals import Signals
+from router.clock import Clock
+from router.messages import Delivery, Lane, Message, QueueTotals
+
+SQL = load("ingress")
+CHANNEL = "ingress"
+STANDBY_SECONDS = 0.1
+"""How often a process on standby looks whether the consuming one has died."""
+
+
+class EmbeddedIngressProducer:
+    """``IngressProducer`` over SQLite: durable when ``publish`` returns."""
+
+    def __init__(self, database: Database, signals: Signals) -> None:
+        self._database = database
+        self._signals = signals
+
+    async def publish(self, message: Message) -> None:
+        row = (
+            message.id, message.recipient, message.envelope, message.lane, message.ephemeral,
+            message.keyed, message.accepted_at,
+        )  # fmt: skip
+        await self._database.write(lambda db: db.execute(SQL["publish"], row).lastrowid)
+        self._signals.notify(CHANNEL)
+
+    async def probe(self) -> None:
+        self._database.read(lambda db: one(db, "SELECT 1", ()))
+
+
+class EmbeddedIngressConsumer:
+    """``IngressConsumer`` over SQLite: an async context manager.
+
+    One process consumes at a time, the one that holds a lock on ``consumer.lock``; the system releases it
+    when that process dies, however it dies, and one on standby goes on with the oldest that is left.
+    """
+
+    def __init__(self, database: Database, signals: Signals, clock: Clock, data_dir: Path) -> None:
+        self._database = database
+        self._signals = signals
+        self._clock = clock
+        self._lock_path = data_dir / "consumer.lock"
+        self._cursor = 0
+        self._returned: list[int] = []
+
+    async def __aenter__(self) -> Self:
+        self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._locked = False
+        self._wake = self._signals.wakes(CHANNEL)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._lock)
+
+    async def receive(self, limit: int) -> list[Delivery]:
+        await self._take_lock()
+        while True:
+            self._wake.clear()
+            deliveries = self._returned_messages(limit) or self._next_messages(limit)
+            if deliveries:
+                return deliveries
+            await self._wake.wait()
+
+    async def _take_lock(self) -> None:
+        while not self._locked:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                await self._clock.sleep(STANDBY_SECONDS)
+            else:
+                self._locked = True
+
+    def _next_messages(self, limit: int) -> list[Delivery]:
+        rows = self._database.read(lambda db: db.execute(SQL["after"], (self._cursor, limit)).fetchall())
+        if rows:
+            self._cursor = rows[-1][0]
+        return [_delivery(row) for row in rows]
+
+    def _returned_messages(self, limit: int) -> list[Delivery]:
+        numbers, self._returned = self._returned[:limit], self._returned[limit:]
+        rows = self._database.read(lambda db: [one(db, SQL["one"], (number,)) for number in numbers])
+        return [_delivery(row) for row in rows if row is not None]
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        numbers = [(delivery.receipt,) for delivery in deliveries]
+        await self._database.write_ordered(lambda db: db.executemany(SQL["ack"], numbers).rowcount)
+
+    async def nack(self, deliveries: Sequence[Delivery]) -> None:
+        numbers = [(delivery.receipt,) for delivery in deliveries]
+        await self._database.write_ordered(lambda db: db.executemany(SQL["nack"], numbers).rowcount)
+        for (number,) in numbers:
+            bisect.insort(self._returned, int(number))
+        self._wake.set()
+
+    async def backlog(self) -> QueueTotals:
+        return QueueTotals(*self._database.read(lambda db: one(db, SQL["backlog"], ())))
+
+
+def _delivery(row: Any) -> Delivery:
+    number, id_, recipient, envelope, lane, ephemeral, keyed, accepted_at, attempts = row
+    message = Message(id_, recipient, envelope, Lane(lane), bool(ephemeral), accepted_at, bool(keyed))
+    return Delivery(message, number, attempts + 1)

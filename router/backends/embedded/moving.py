@@ -1,0 +1,170 @@
+"""Changes to the hot queue and to the record of ids, each a function on one transaction.
+
+Every one looks at a message's state first, so that repeating it, or doing it late, changes nothing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+
+from router.backends.embedded.routing import HOT as SQL
+from router.backends.embedded.routing import Pokes, Recipient, State
+from router.backends.embedded.rows import hot_message, one, page
+from router.backends.embedded.rules import MOVE_LEASE_SECONDS, StoreRules
+from router.clock import MICROSECONDS
+from router.messages import Move, MoveRefused, Queued
+
+_ACKED = {State.ACKED, State.ACKED_OWED}
+
+
+def _count(
+    db: sqlite3.Connection,
+    user: str,
+    *,
+    hot: int = 0,
+    cold: int = 0,
+    pending: int = 0,
+    cold_changed: bool = False,
+) -> None:
+    if hot or cold or pending or cold_changed:
+        db.execute(SQL["count"], (hot, cold, pending, int(cold_changed), cold_changed, user))
+
+
+def settle(
+    db: sqlite3.Connection, messages: Sequence[Queued], now: int, rules: StoreRules
+) -> tuple[list[Queued], Pokes]:
+    acked: list[Queued] = []
+    settled: Counter[str] = Counter()
+    for queued in messages:
+        record = one(db, SQL["registered"], (queued.message.id,))
+        if record is None or record[0] != queued.message.recipient:
+            continue
+        if record[3] == State.PENDING:
+            db.execute(SQL["set_state"], (State.COLD, None, queued.message.id))
+            settled[queued.message.recipient] += 1
+        elif record[3] in _ACKED:
+            acked.append(queued)
+    pokes: Pokes = []
+    for user, count in settled.items():
+        _count(db, user, pending=-count, cold_changed=True)
+        recipient = Recipient(db, user, now, rules)
+        if owed := recipient.poke(now):
+            recipient.save(db)
+            pokes += owed
+    return acked, pokes
+
+
+def ack(db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: StoreRules) -> list[str]:
+    """Returns the ids that may have a copy in cold."""
+    head = one(db, SQL["head"], (user,))
+    cold_empty = head is not None and head[2] and not head[1]
+    hot = cold = pending = 0
+    owed: list[str] = []
+    for id_ in ids:
+        record = one(db, SQL["registered"], (id_,))
+        if record is None:
+            if not cold_empty:
+                owed.append(id_)
+            continue
+        owner, lane, sequence, state, keyed = record
+        if owner != user:
+            continue
+        if state in (State.HOT, State.MOVING):
+            db.execute(SQL["remove"], (user, lane, sequence))
+            hot -= 1
+        pending -= state == State.PENDING
+        cold -= state in (State.PENDING, State.COLD)
+        if state in (State.HOT, State.ACKED):
+            after = State.ACKED
+        else:
+            after = State.ACKED_OWED
+            owed.append(id_)
+        if state not in _ACKED:
+            db.execute(SQL["set_state"], (after, rules.remember_until(now, keyed=bool(keyed)), id_))
+    _count(db, user, hot=hot, cold=cold, pending=pending)
+    return owed
+
+
+def begin_move(
+    db: sqlite3.Connection,
+    user: str,
+    owner: str,
+    limit: int,
+    max_bytes: int,
+    now: int,
+    rules: StoreRules,
+    *,
+    online_too: bool,
+) -> Move | MoveRefused:
+    lease = one(db, SQL["move_lease"], (user,))
+    if lease is None:
+        return Move([], 0, False)
+    holder, until, announced = lease
+    if holder not in ("", owner) and until > now:
+        return MoveRefused.BUSY
+    if not online_too and one(db, SQL["live"], (user, now))[0]:
+        return MoveRefused.ONLINE
+    dropped = _drop_ephemeral(db, user, now, rules)
+    rows = db.execute(SQL["read"], (user, now, limit + 1))
+    messages, more = page((hot_message(user, row, announced) for row in rows), limit, max_bytes)
+    if messages:
+        db.execute(SQL["take_move_lease"], (owner, now + MOVE_LEASE_SECONDS * MICROSECONDS, user))
+        db.executemany(SQL["mark_moving"], [(queued.message.id,) for queued in messages])
+    return Move(messages, dropped, more)
+
+
+def _drop_ephemeral(db: sqlite3.Connection, user: str, now: int, rules: StoreRules) -> int:
+    found = db.execute(SQL["ephemeral"], (user,)).fetchall()
+    for id_, lane, sequence, keyed in found:
+        _drop(db, user, lane, sequence, id_, rules.remember_until(now, keyed=bool(keyed)))
+    _count(db, user, hot=-len(found))
+    return len(found)
+
+
+def _drop(db: sqlite3.Connection, user: str, lane: int, sequence: int, id_: str, until: int) -> None:
+    db.execute(SQL["remove"], (user, lane, sequence))
+    db.execute(SQL["set_state"], (State.ACKED, until, id_))
+
+
+def end_move(db: sqlite3.Connection, user: str, moved: Sequence[Queued]) -> list[str]:
+    """Returns the ids that were acknowledged meanwhile."""
+    acked: list[str] = []
+    count = 0
+    for queued in moved:
+        id_ = queued.message.id
+        record = one(db, SQL["registered"], (id_,))
+        if record is None or record[0] != user:
+            continue
+        if record[3] in (State.HOT, State.MOVING):
+            db.execute(SQL["remove"], (user, queued.message.lane, queued.sequence))
+            db.execute(SQL["set_state"], (State.COLD, None, id_))
+            count += 1
+        elif record[3] in _ACKED:
+            acked.append(id_)
+    _count(db, user, hot=-count, cold=count, cold_changed=True)
+    return acked
+
+
+def forget_cold(db: sqlite3.Connection, expired: Sequence[Queued], now: int, rules: StoreRules) -> None:
+    gone: Counter[str] = Counter()
+    for queued in expired:
+        record = one(db, SQL["registered"], (queued.message.id,))
+        if record is not None and record[3] == State.COLD:
+            until = rules.remember_until(now, keyed=queued.message.keyed)
+            db.execute(SQL["set_state"], (State.ACKED, until, queued.message.id))
+            gone[queued.message.recipient] += 1
+    for user, count in gone.items():
+        _count(db, user, cold=-count)
+
+
+def drop_stale_ephemeral(db: sqlite3.Connection, now: int, limit: int, rules: StoreRules) -> int:
+    found = db.execute(SQL["stale_ephemeral"], (rules.ephemeral_cutoff(now), limit)).fetchall()
+    dropped: Counter[str] = Counter()
+    for user, lane, sequence, id_, keyed in found:
+        _drop(db, user, lane, sequence, id_, rules.remember_until(now, keyed=bool(keyed)))
+        dropped[user] += 1
+    for user, count in dropped.items():
+        _count(db, user, hot=-count)
+    return len(found)

@@ -1,0 +1,145 @@
+"""The embedded online store: presence and hot queue in one SQLite file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from router.backends.embedded import moving, reading, routing
+from router.backends.embedded.database import Database
+from router.backends.embedded.presence import SQL as PRESENCE
+from router.backends.embedded.presence import EmbeddedPresence
+from router.backends.embedded.routing import HOT as SQL
+from router.backends.embedded.rows import one
+from router.backends.embedded.rules import ORPHAN_SECONDS, StoreRules
+from router.clock import MICROSECONDS, Clock
+from router.interfaces import PokeBus
+from router.messages import Delivery, HotPage, HotUser, Move, MoveRefused, Queued, QueueTotals, Routed
+
+
+class EmbeddedOnlineStore(EmbeddedPresence):
+    """``OnlineStore`` over SQLite. Only what a client was promised, its acknowledgement, waits for the disk."""
+
+    def __init__(self, database: Database, pokes: PokeBus, rules: StoreRules, clock: Clock) -> None:
+        super().__init__(database, rules, clock)
+        self._pokes = pokes
+        self._idle_cursor = ""
+
+    async def probe(self) -> None:
+        self._database.read(lambda db: one(db, "SELECT 1", ()))
+
+    async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
+        now = self._clock.now()
+        routed, pokes = await self._database.write_ordered(lambda db: routing.route(db, deliveries, now, self._rules))
+        await self._publish(pokes)
+        return routed
+
+    async def settle(self, messages: Sequence[Queued]) -> list[Queued]:
+        now = self._clock.now()
+        acked, pokes = await self._database.write_ordered(lambda db: moving.settle(db, messages, now, self._rules))
+        await self._publish(pokes)
+        return acked
+
+    async def _publish(self, pokes: routing.Pokes) -> None:
+        if pokes:
+            await self._pokes.publish(pokes)
+
+    async def read(self, user: str, limit: int, max_bytes: int) -> HotPage:
+        # Marked before the read: what this read misses comes after the mark, and is poked.
+        head = self._database.read(lambda db: one(db, SQL["head"], (user,)))
+        if head is not None and not head[0]:
+            await self._database.write_ordered(lambda db: db.execute(SQL["fetched"], (user,)).rowcount)
+        cutoff = self._rules.ephemeral_cutoff(self._clock.now())
+        return self._database.read(lambda db: reading.read_page(db, user, limit, max_bytes, cutoff))
+
+    async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
+        return self._database.read(lambda db: reading.acked(db, user, ids))
+
+    async def ack(self, user: str, ids: Sequence[str]) -> list[str]:
+        now = self._clock.now()
+        return await self._database.write(lambda db: moving.ack(db, user, ids, now, self._rules))
+
+    async def note_cold_empty(self, user: str, version: int) -> None:
+        await self._database.write_ordered(lambda db: db.execute(SQL["cold_is_empty"], (user, version)).rowcount)
+
+    async def begin_move(
+        self, user: str, owner: str, limit: int, max_bytes: int, *, online_too: bool
+    ) -> Move | MoveRefused:
+        now = self._clock.now()
+        return await self._database.write_ordered(
+            lambda db: moving.begin_move(db, user, owner, limit, max_bytes, now, self._rules, online_too=online_too)
+        )
+
+    async def end_move(self, user: str, owner: str, moved: Sequence[Queued]) -> list[str]:
+        del owner  # each message's own state says whether it still moves
+        return await self._database.write_ordered(lambda db: moving.end_move(db, user, moved))
+
+    async def release_move(self, user: str, owner: str) -> None:
+        await self._database.write_ordered(lambda db: db.execute(SQL["release_move_lease"], (user, owner)).rowcount)
+
+    async def hot_users(self, after: str, limit: int) -> list[HotUser]:
+        now = self._clock.now()
+        return self._database.read(lambda db: reading.hot_users(db, after, limit, now))
+
+    async def poke(self, users: Sequence[str]) -> None:
+        now = self._clock.now()
+
+        def mark(db: sqlite3.Connection) -> routing.Pokes:
+            db.executemany(SQL["poked"], [(now, user) for user in users])
+            return [(node, user) for user in users for (node,) in db.execute(PRESENCE["nodes"], (user, now))]
+
+        await self._publish(await self._database.write_ordered(mark))
+
+    async def hush(self, users: Sequence[str]) -> None:
+        await self._database.write_ordered(
+            lambda db: db.executemany(SQL["fetched"], [(user,) for user in users]).rowcount
+        )
+
+    async def unannounced(self, user: str, before: int, limit: int) -> list[Queued]:
+        return self._database.read(lambda db: reading.unannounced(db, user, before, limit))
+
+    async def mark_announced(self, messages: Sequence[Queued]) -> None:
+        marks = [(queued.sequence, queued.message.recipient) for queued in messages]
+        await self._database.write_ordered(lambda db: db.executemany(SQL["mark_announced"], marks).rowcount)
+
+    async def forget_cold(self, expired: Sequence[Queued]) -> None:
+        now = self._clock.now()
+        await self._database.write_ordered(lambda db: moving.forget_cold(db, expired, now, self._rules))
+
+    async def orphans(self, limit: int) -> list[tuple[str, str]]:
+        before = self._clock.now() - ORPHAN_SECONDS * MICROSECONDS
+        return self._database.read(lambda db: reading.orphans(db, self._rules, before, limit))
+
+    async def forget_orphans(self, user: str, ids: Sequence[str]) -> None:
+        await self._database.write_ordered(
+            lambda db: db.executemany(SQL["forget_orphan"], [(id_, user) for id_ in ids]).rowcount
+        )
+
+    async def purge(self, limit: int) -> int:
+        now = self._clock.now()
+        await self._forget_records(now, limit)
+        await self._forget_recipients(now, limit)
+        stale = (self._rules.ephemeral_cutoff(now), 1)
+        if not self._database.read(lambda db: one(db, SQL["stale_ephemeral"], stale)):
+            return 0
+        return await self._database.write_ordered(lambda db: moving.drop_stale_ephemeral(db, now, limit, self._rules))
+
+    async def _forget_records(self, now: int, limit: int) -> None:
+        records = self._database.read(lambda db: db.execute(SQL["forgettable"], (now, limit)).fetchall())
+        if records:
+            await self._database.write_ordered(lambda db: db.executemany(SQL["forget"], records).rowcount)
+
+    async def _forget_recipients(self, now: int, limit: int) -> None:
+        """Walk over all users, a page a time; forget those with nothing queued whose sequences are past."""
+        page = (now, now, self._idle_cursor, limit)
+        found = self._database.read(lambda db: db.execute(SQL["idle_recipients"], page).fetchall())
+        self._idle_cursor = found[-1][0] if len(found) == limit else ""
+        idle = [(user,) for user, busy in found if not busy]
+        if idle:
+            await self._database.write_ordered(lambda db: db.executemany(SQL["forget_recipient"], idle).rowcount)
+
+    async def inspect(self, user: str, limit: int) -> list[Queued]:
+        return self._database.read(lambda db: reading.inspect(db, user, limit))
+
+    async def totals(self, user: str | None) -> QueueTotals:
+        return self._database.read(lambda db: reading.totals(db, user))

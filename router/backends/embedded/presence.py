@@ -1,0 +1,96 @@
+"""The embedded presence cache: leases on single connections, in the same file as the queues."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from router.backends.embedded.database import Database
+from router.backends.embedded.queries import load
+from router.backends.embedded.rules import StoreRules
+from router.clock import Clock
+from router.errors import TooManyConnections
+from router.messages import Connection, QueueTotals
+
+SQL = load("presence")
+
+
+class EmbeddedPresence:
+    """``PresenceCache`` over SQLite. Power loss ends every connection, so its writes need no fsync of their own."""
+
+    def __init__(self, database: Database, rules: StoreRules, clock: Clock) -> None:
+        self._database = database
+        self._rules = rules
+        self._clock = clock
+
+    async def connect(self, connection: Connection, limit: int) -> bool:
+        now = self._clock.now()
+
+        def register(db: sqlite3.Connection) -> bool:
+            (others,) = db.execute(SQL["others"], (connection.user, connection.id, now)).fetchone()
+            if others >= limit:
+                raise TooManyConnections(f"{others} connections are open, the limit is {limit}; close one first")
+            lease = self._rules.lease_until(now)
+            db.execute(SQL["connect"], (connection.user, connection.id, connection.node, connection.since, lease))
+            (waiting,) = db.execute(SQL["welcome"], (connection.user, self._rules.fresh_cold_empty)).fetchone()
+            if waiting:
+                db.execute(SQL["greeted"], (now, connection.user))
+            return bool(waiting)
+
+        return await self._database.write_ordered(register)
+
+    async def renew(self, connections: Sequence[Connection]) -> list[Connection]:
+        lease = self._rules.lease_until(self._clock.now())
+
+        def extend(db: sqlite3.Connection) -> list[Connection]:
+            return [
+                connection
+                for connection in connections
+                if db.execute(SQL["renew"], (lease, connection.user, connection.id)).rowcount == 0
+            ]
+
+        return await self._database.write_ordered(extend)
+
+    async def disconnect(self, connections: Sequence[Connection]) -> list[str]:
+        now = self._clock.now()
+
+        def remove(db: sqlite3.Connection) -> list[str]:
+            left = [
+                connection.user
+                for connection in connections
+                if db.execute(SQL["disconnect"], (connection.user, connection.id)).rowcount
+            ]
+            return _offline(db, left, now)
+
+        return await self._database.write_ordered(remove)
+
+    async def expire(self, limit: int) -> list[str]:
+        now = self._clock.now()
+        if not self._database.read(lambda db: db.execute(SQL["expired"], (now, 1)).fetchone()):
+            return []
+
+        def remove(db: sqlite3.Connection) -> list[str]:
+            left = []
+            for connection in _connections(db, "expired", (now, limit)):
+                db.execute(SQL["disconnect"], (connection.user, connection.id))
+                left.append(connection.user)
+            return _offline(db, left, now)
+
+        return await self._database.write_ordered(remove)
+
+    async def connections(self, user: str) -> list[Connection]:
+        now = self._clock.now()
+        return self._database.read(lambda db: _connections(db, "live", (user, now)))
+
+    async def online(self) -> QueueTotals:
+        now = self._clock.now()
+        count, users = self._database.read(lambda db: db.execute(SQL["online"], (now,)).fetchone())
+        return QueueTotals(messages=count, users=users)
+
+
+def _connections(db: sqlite3.Connection, query: str, parameters: tuple[object, ...]) -> list[Connection]:
+    return [Connection(*row) for row in db.execute(SQL[query], parameters)]
+
+
+def _offline(db: sqlite3.Connection, users: Sequence[str], now: int) -> list[str]:
+    return [user for user in dict.fromkeys(users) if db.execute(SQL["nodes"], (user, now)).fetchone() is None]

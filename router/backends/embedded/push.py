@@ -1,0 +1,92 @@
+"""The embedded outbox of push commands, and the embedded dead-letter topic: two tables, shown by the CLI."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from router import envelope
+from router.backends.embedded.database import Database
+from router.backends.embedded.queries import load
+from router.clock import MICROSECONDS, Clock
+from router.messages import DeadLetter, Message
+
+SQL = load("push")
+KEEP_SECONDS = 7 * 86_400
+"""A command that no notification service takes is worth nothing after a week."""
+
+
+class OutboxEntry(Struct, frozen=True):
+    """One push command that was not taken yet."""
+
+    number: int
+    """Rises with each command; what ``remove`` takes."""
+    id: str
+    recipient: str
+    command: bytes
+    at: int
+    """µs since 1970."""
+
+
+class EmbeddedOutbox:
+    """``PushNotifier`` over SQLite, and the reading end that a notification service uses."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        now = self._clock.now()
+        rows = [(m.id, m.recipient, envelope.push_command(m.recipient, m.envelope), now) for m in messages]
+
+        def insert(db: sqlite3.Connection) -> int:
+            db.execute(SQL["expire_outbox"], (now - KEEP_SECONDS * MICROSECONDS,))
+            return db.executemany(SQL["publish"], rows).rowcount
+
+        await self._database.write_ordered(insert)
+
+    async def list(self, after: int, limit: int) -> list[OutboxEntry]:
+        """The commands behind number ``after``, in order."""
+        rows = self._database.read(lambda db: db.execute(SQL["outbox"], (after, limit)).fetchall())
+        return [OutboxEntry(*row) for row in rows]
+
+    async def remove(self, numbers: Sequence[int]) -> None:
+        """These were taken."""
+        taken = [(number,) for number in numbers]
+        await self._database.write(lambda db: db.executemany(SQL["remove"], taken).rowcount)
+
+
+class EmbeddedDeadLetters:
+    """``DeadLetters`` over SQLite, and their reading end."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def publish(self, letters: Sequence[DeadLetter]) -> None:
+        rows = [
+            (
+                letter.id,
+                letter.recipient,
+                letter.reason,
+                letter.detail,
+                letter.attempts,
+                letter.at,
+                letter.body,
+            )
+            for letter in letters
+        ]
+        await self._database.write_ordered(lambda db: db.executemany(SQL["bury"], rows).rowcount)
+
+    async def list(self, after: int, limit: int) -> list[tuple[int, DeadLetter]]:
+        """The letters behind number ``after``, in order, each with its number."""
+        rows = self._database.read(lambda db: db.execute(SQL["letters"], (after, limit)).fetchall())
+        return [
+            (number, DeadLetter(id_, recipient, reason, detail, body, attempts, at))
+            for number, id_, recipient, reason, detail, attempts, at, body in rows
+        ]
+
+    async def count(self) -> int:
+        (count,) = self._database.read(lambda db: db.execute(SQL["count_letters"]).fetchone())
+        return int(count)

@@ -1,0 +1,184 @@
+"""How the processes that share a data directory wake one another: Unix datagrams, no polling.
+
+Each listener binds one socket in ``<data_dir>/run``: ``wake-<channel>-<random>`` or ``poke-<node>``. Listeners in
+the same process are served in memory. A signal is a hint and never the only trace of work: a consumer reads its
+table before it waits, and a lost poke is repeated by the sweeper.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+import socket
+import stat
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from router.errors import DataDirError
+
+MAX_PATH_BYTES = 100
+"""A little below the shortest ``sun_path`` of the supported systems (104 on macOS)."""
+DATAGRAM_BYTES = 32 * 1024
+RETRY_SECONDS = 0.005
+MAX_WAITING_USERS = 100_000
+"""Pokes kept for a listener that does not read; beyond them pokes are left to the sweeper."""
+_WAKE = b"\x00"
+
+
+class Signals:
+    """The signals of one data directory, as an async context manager. Raises ``DataDirError``."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._directory = run_directory(data_dir)
+        self._wakes: dict[str, asyncio.Event] = {}
+        self._pokes: dict[str, asyncio.Queue[list[str]]] = {}
+        self._own: dict[Path, socket.socket] = {}
+        self._waiting: dict[Path, dict[str, None]] = {}
+        self._retry: asyncio.TimerHandle | None = None
+        self.dropped = 0
+        """Pokes that were left to the sweeper."""
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sender.setblocking(False)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+        for path, own in self._own.items():
+            self._loop.remove_reader(own.fileno())
+            own.close()
+            path.unlink(missing_ok=True)
+        self._sender.close()
+
+    def wakes(self, channel: str) -> asyncio.Event:
+        """An event that is set whenever somebody notifies ``channel``; clear it, look for work, then wait."""
+        event = self._wakes.get(channel)
+        if event is None:
+            event = self._wakes[channel] = asyncio.Event()
+            self._bind(f"wake-{channel}-{secrets.token_hex(8)}", lambda _: event.set())
+        return event
+
+    def notify(self, channel: str) -> None:
+        """Tell every listener of ``channel`` that there is work."""
+        if (event := self._wakes.get(channel)) is not None:
+            event.set()
+        for path in self._others(f"wake-{channel}-"):
+            self._send(path, _WAKE)
+
+    async def pokes(self, node: str) -> AsyncIterator[list[str]]:
+        """The users to poke on ``node``, from this process and others."""
+        arrived: asyncio.Queue[list[str]] = asyncio.Queue()
+        self._pokes[node] = arrived
+        self._bind(f"poke-{node}", lambda data: arrived.put_nowait(msgspec.json.decode(data, type=list[str])))
+        while True:
+            yield await arrived.get()
+
+    def poke(self, node: str, users: Sequence[str]) -> None:
+        """Deliver ``users`` to the listener of ``node``; never waits and never fails."""
+        if (local := self._pokes.get(node)) is not None:
+            local.put_nowait(list(users))
+            return
+        path = self._directory / f"poke-{node}"
+        waiting = self._waiting.setdefault(path, {})
+        room = MAX_WAITING_USERS - len(waiting)
+        waiting.update(dict.fromkeys(users[:room]))
+        self.dropped += max(0, len(users) - room)
+        self._flush(path)
+
+    def _bind(self, name: str, receive: Callable[[bytes], None]) -> None:
+        path = self._directory / name
+        own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        own.setblocking(False)
+        try:
+            own.bind(str(path))
+            path.chmod(0o600)
+        except OSError as error:
+            own.close()
+            raise DataDirError(f"cannot bind a socket in {self._directory}: {error.strerror}") from error
+        self._own[path] = own
+        self._loop.add_reader(own.fileno(), self._drain, own, receive)
+
+    @staticmethod
+    def _drain(own: socket.socket, receive: Callable[[bytes], None]) -> None:
+        while True:
+            try:
+                data = own.recv(DATAGRAM_BYTES)
+            except BlockingIOError:
+                return
+            receive(data)
+
+    def _others(self, prefix: str) -> Iterable[Path]:
+        # Listed anew each time: some ten microseconds, and no cache that could miss a listener.
+        with os.scandir(self._directory) as entries:
+            paths = [self._directory / entry.name for entry in entries if entry.name.startswith(prefix)]
+        return [path for path in paths if path not in self._own]
+
+    def _send(self, path: Path, data: bytes) -> bool:
+        """Whether the datagram needs no second try."""
+        try:
+            self._sender.sendto(data, str(path))
+        except BlockingIOError:
+            # A full buffer: for a wake, the listener has enough of them in it.
+            return data is _WAKE
+        except (ConnectionRefusedError, FileNotFoundError):
+            # Its process is dead; a new one has a socket of its own name.
+            path.unlink(missing_ok=True)
+        return True
+
+    def _flush(self, path: Path) -> None:
+        waiting = self._waiting[path]
+        while waiting:
+            users = _datagram(waiting)
+            if not self._send(path, msgspec.json.encode(users)):
+                if self._retry is None:
+                    self._retry = self._loop.call_later(RETRY_SECONDS, self._flush_all)
+                return
+            for user in users:
+                del waiting[user]
+        del self._waiting[path]
+
+    def _flush_all(self) -> None:
+        self._retry = None
+        for path in list(self._waiting):
+            self._flush(path)
+
+
+def _datagram(users: Iterable[str]) -> list[str]:
+    """As many users as surely fit into one datagram."""
+    taken: list[str] = []
+    size = 0
+    for user in users:
+        size += 6 * len(user) + 3
+        if size > DATAGRAM_BYTES and taken:
+            break
+        taken.append(user)
+    return taken
+
+
+def run_directory(data_dir: Path) -> Path:
+    """The directory (0700) of the sockets; in the temporary one where ``data_dir`` is too deep for a socket."""
+    directory = data_dir / "run"
+    longest = len(os.fsencode(directory)) + len("/wake-ingress-0123456789abcdef")
+    if longest > MAX_PATH_BYTES:
+        digest = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:16]
+        directory = Path(tempfile.gettempdir()) / f"sealed-router-{os.getuid()}-{digest}"
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        found = directory.lstat()
+    except OSError as error:
+        raise DataDirError(f"cannot make {directory}: {error.strerror}") from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise DataDirError(f"{directory} must be a directory of this user that nobody else can enter; remove it")
+    return directory

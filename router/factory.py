@@ -1,0 +1,240 @@
+"""The one place that knows every backend. It opens what is asked for, once, and closes it in reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from router import ids
+from router.clock import Clock, SystemClock
+from router.config import Config
+from router.core.connections import ConnectionManager
+from router.core.migrating import Migrator
+from router.core.queue import CompositeMessageQueue
+from router.core.routing import Pipeline
+from router.core.sweeping import Rules, Sweeper
+from router.errors import ConfigError
+from router.interfaces import (
+    ColdQueue,
+    IngressConsumer,
+    IngressProducer,
+    OnlineStore,
+    PokeBus,
+    PushNotifier,
+)
+from router.messages import Message
+from router.metrics import Metrics
+
+if TYPE_CHECKING:
+    from router.backends.embedded.backend import EmbeddedBackend
+    from router.backends.embedded.push import EmbeddedDeadLetters, EmbeddedOutbox
+
+T = TypeVar("T")
+
+
+class OwnedTasks:
+    """``Tasks`` on asyncio: keeps a reference to each task and reports what fails."""
+
+    def __init__(self, failed: Callable[[str, BaseException], None]) -> None:
+        self._failed = failed
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(task.get_name(), error)
+
+    async def cancel(self) -> None:
+        """End what is still running."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class Factory:
+    """Components by the configuration, as an async context manager.
+
+    Clock, randomness and the starting of tasks may be handed in. Opening raises ``ConfigError`` (of which
+    ``DataDirError`` is one) and ``Unavailable``.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Clock | None = None,
+        chance: random.Random | None = None,
+        entropy: Callable[[int], bytes] = secrets.token_bytes,
+        task_failed: Callable[[str, BaseException], None] | None = None,
+        in_line: bool = False,
+    ) -> None:
+        """``in_line``: blocking calls run where they are made, and no thread is started."""
+        self.config = config
+        self.clock = clock or SystemClock()
+        self.chance = chance or random.Random(entropy(16))  # noqa: S311 - jitter, no secret
+        self.entropy = entropy
+        self.metrics = Metrics()
+        self.node = entropy(8).hex()
+        self.tasks = OwnedTasks(task_failed or _raise_in_loop)
+        self._in_line = in_line
+        self._made: dict[str, Any] = {}
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        await self._stack.__aenter__()
+        self._stack.push_async_callback(self.tasks.cancel)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._stack.__aexit__(kind, error, trace)
+
+    async def _once(self, name: str, make: Callable[[], Awaitable[T]]) -> T:
+        if name not in self._made:
+            self._made[name] = await make()
+        made: T = self._made[name]
+        return made
+
+    async def embedded(self) -> EmbeddedBackend:
+        """The embedded backend, which several components share."""
+
+        async def make() -> EmbeddedBackend:
+            from router.backends.embedded.backend import EmbeddedBackend  # noqa: PLC0415 - only where configured
+
+            backend = EmbeddedBackend(self.config, self.clock, in_line=self._in_line)
+            return await self._stack.enter_async_context(backend)
+
+        return await self._once("embedded", make)
+
+    def _require(self, section: str, kind: str, *kinds: str) -> None:
+        if kind not in kinds:
+            raise ConfigError(f'{section}.kind = "{kind}" is not in this version; use {" or ".join(kinds)}')
+
+    async def ingress_producer(self) -> IngressProducer:
+        self._require("ingress", self.config.ingress.kind, "embedded")
+        return (await self.embedded()).producer()
+
+    async def ingress_consumer(self) -> IngressConsumer:
+        async def make() -> IngressConsumer:
+            self._require("ingress", self.config.ingress.kind, "embedded")
+            return await self._stack.enter_async_context((await self.embedded()).consumer())
+
+        return await self._once("ingress_consumer", make)
+
+    async def online_store(self) -> OnlineStore:
+        async def make() -> OnlineStore:
+            self._require("online", self.config.online.kind, "embedded")
+            return (await self.embedded()).online_store()
+
+        return await self._once("online_store", make)
+
+    async def cold_queue(self) -> ColdQueue:
+        self._require("cold", self.config.cold.kind, "embedded")
+        return (await self.embedded()).cold_queue()
+
+    async def poke_bus(self) -> PokeBus:
+        self._require("online", self.config.online.kind, "embedded")
+        return (await self.embedded()).poke_bus()
+
+    async def push_notifier(self) -> PushNotifier:
+        self._require("push", self.config.push.kind, "embedded", "none")
+        if self.config.push.kind == "none":
+            return NoPush()
+        return (await self.embedded()).push_notifier()
+
+    async def outbox(self) -> EmbeddedOutbox:
+        """The reading end of the embedded push commands."""
+        self._require("push", self.config.push.kind, "embedded")
+        return (await self.embedded()).push_notifier()
+
+    async def dead_letters(self) -> EmbeddedDeadLetters:
+        self._require("ingress", self.config.ingress.kind, "embedded")
+        return (await self.embedded()).dead_letters()
+
+    async def migrator(self) -> Migrator:
+        async def make() -> Migrator:
+            return Migrator(
+                await self.online_store(),
+                await self.cold_queue(),
+                await self.push_notifier(),
+                owner=self.node,
+                clock=self.clock,
+                chance=self.chance,
+                metrics=self.metrics,
+            )
+
+        return await self._once("migrator", make)
+
+    async def message_queue(self) -> CompositeMessageQueue:
+        async def make() -> CompositeMessageQueue:
+            online, cold, migrator = await self.online_store(), await self.cold_queue(), await self.migrator()
+            return CompositeMessageQueue(online, cold, migrator, self.metrics)
+
+        return await self._once("message_queue", make)
+
+    async def pipeline(self) -> Pipeline:
+        return Pipeline(
+            await self.ingress_consumer(),
+            await self.online_store(),
+            await self.cold_queue(),
+            await self.push_notifier(),
+            await self.dead_letters(),
+            max_attempts=self.config.ingress.max_attempts,
+            clock=self.clock,
+            chance=self.chance,
+            tasks=self.tasks,
+            metrics=self.metrics,
+        )
+
+    async def sweeper(self) -> Sweeper:
+        online = self.config.online
+        return Sweeper(
+            await self.online_store(),
+            await self.cold_queue(),
+            await self.push_notifier(),
+            await self.migrator(),
+            rules=Rules(online.repoke_seconds, online.push_after_seconds, online.sweep_after_seconds),
+            clock=self.clock,
+            metrics=self.metrics,
+        )
+
+    async def connection_manager(self) -> ConnectionManager:
+        async def make() -> ConnectionManager:
+            return ConnectionManager(
+                await self.online_store(),
+                await self.poke_bus(),
+                await self.migrator(),
+                node=self.node,
+                new_id=lambda: ids.new_id(self.clock.now(), self.entropy(10)),
+                heartbeat_seconds=self.config.online.heartbeat_seconds,
+                connections_per_user=self.config.limits.connections_per_user,
+                clock=self.clock,
+                tasks=self.tasks,
+                metrics=self.metrics,
+            )
+
+        return await self._once("connection_manager", make)
+
+
+class NoPush:
+    """``PushNotifier`` for ``push.kind = "none"``: nobody is to be notified."""
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Drop the commands."""
+        del messages
+
+
+def _raise_in_loop(name: str, error: BaseException) -> None:
+    asyncio.get_running_loop().call_exception_handler({"message": f"the task {name} failed", "exception": error})

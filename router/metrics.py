@@ -1,0 +1,95 @@
+"""All metrics of one process, on a registry of its own (docs/metrics.md)."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from router.messages import Outcome
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+_LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """What is counted, each with its reason. Spans are in seconds."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = self._counter("router_http_requests", "HTTP answers", "route", "status")
+        self._request_seconds = self._histogram("router_http_request_seconds", "Time to answer", "route")
+        self._accepted = self._counter("router_messages_accepted", "Messages answered 202")
+        self._refusals = self._counter("router_requests_refused", "Requests refused", "reason")
+        self._routed = self._counter("router_messages_routed", "Messages routed, by outcome", "outcome")
+        self._by_outcome = {outcome: self._routed.labels(outcome.value) for outcome in Outcome}
+        self._routing = self._histogram("router_routing_seconds", "Acceptance to routing, oldest of each batch")
+        self._dropped = self._counter("router_messages_dropped", "Messages dropped by rule", "reason")
+        self._letters = self._counter("router_dead_letters", "Messages that could not be routed", "reason")
+        self._pokes = self._counter("router_pokes", "Pokes to sockets", "kind")
+        self._pushed = self._counter("router_push_commands", "Push commands published")
+        self._fetched = self._counter("router_messages_fetched", "Messages returned by fetches")
+        self._acknowledged = self._counter("router_ids_acknowledged", "Ids in acknowledgements")
+        self._migrations = self._counter("router_migrations", "Migrations, by result", "result")
+        self._moved = self._counter("router_messages_migrated", "Messages moved from hot to cold")
+        self._connections = Gauge("router_connections", "Live WebSockets of this process", registry=self.registry)
+        self._closes = self._counter("router_connections_closed", "WebSockets closed by the server", "code", "clean")
+        self._failures = self._counter("router_dependency_failures", "Failed calls, by component", "component")
+
+    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
+        return Counter(name, help_text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, help_text: str, *labels: str) -> Histogram:
+        return Histogram(name, help_text, labels, registry=self.registry, buckets=_LATENCY)
+
+    def render(self) -> bytes:
+        """The text exposition format."""
+        return generate_latest(self.registry)
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        self._requests.labels(route, str(status)).inc()
+        self._request_seconds.labels(route).observe(seconds)
+
+    def accepted(self) -> None:
+        self._accepted.inc()
+
+    def refused(self, reason: str) -> None:
+        self._refusals.labels(reason).inc()
+
+    def routed(self, outcome: Outcome) -> None:
+        self._by_outcome[outcome].inc()
+
+    def routing_took(self, seconds: float) -> None:
+        self._routing.observe(max(0.0, seconds))
+
+    def dropped(self, reason: str, count: int) -> None:
+        self._dropped.labels(reason).inc(count)
+
+    def dead_letter(self, reason: str) -> None:
+        self._letters.labels(reason).inc()
+
+    def poked(self, kind: str, count: int) -> None:
+        self._pokes.labels(kind).inc(count)
+
+    def pushed(self, count: int) -> None:
+        self._pushed.inc(count)
+
+    def fetched(self, count: int) -> None:
+        self._fetched.inc(count)
+
+    def acknowledged(self, count: int) -> None:
+        self._acknowledged.inc(count)
+
+    def migration(self, result: str, *, moved: int, dropped: int) -> None:
+        self._migrations.labels(result).inc()
+        self._moved.inc(moved)
+        if dropped:
+            self._dropped.labels("ephemeral-migrated").inc(dropped)
+
+    def connections(self, count: int) -> None:
+        self._connections.set(count)
+
+    def closed(self, code: int, *, clean: bool) -> None:
+        self._closes.labels(str(code), str(clean).lower()).inc()
+
+    def dependency_failed(self, component: str) -> None:
+        self._failures.labels(component).inc()
