@@ -1,12 +1,30 @@
-"""The typed configuration: one TOML file, every key also as ``ROUTER_<SECTION>__<KEY>`` (spec, section 9)."""
+"""The typed configuration: one TOML file, every key also as ``ROUTER_<SECTION>__<KEY>`` (spec, section 9).
+
+``load`` merges defaults < file < environment. What it refuses, it refuses in plain words, all of it at once.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+from msgspec import Struct
 from platformdirs import user_data_path
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from router.config_rules import contradictions
+from router.config_sources import Problem, Sources, expected, read_sources, shown
+from router.errors import ConfigError
 
 
 def _default_data_dir() -> Path:
@@ -16,21 +34,25 @@ def _default_data_dir() -> Path:
 class Section(BaseModel):
     """A section refuses keys that it does not know: a typo is an error, not a default."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
+HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
 class Server(Section):
-    host: str = Field("127.0.0.1", description="Address to listen on; loopback unless told otherwise.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on. Anything but loopback needs tokens from an identity service.",
+    )
     api_port: Port = Field(8082, description="Port of the API; `serve` answers everything here.")
-    ws_port: Port = Field(8083, description="Port of the WebSocket service.")
+    ws_port: Port = Field(8083, description="Port of the WebSocket service; `serve` answers sockets here too.")
     allowed_origins: list[str] = Field(
         [], description='Browser origins that may call (CORS and WebSocket); ["*"] is any.'
     )
-    drain_seconds: Seconds = Field(25, description="How long a stopping process may take to finish, in seconds.")
+    drain_seconds: Seconds = Field(25, description="How long a stopping process may take to finish.")
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="auto is text on a terminal, JSON elsewhere."
     )
@@ -39,16 +61,31 @@ class Server(Section):
 
 class Auth(Section):
     kind: Literal["embedded", "jwks"] | None = Field(
-        None, description="embedded signs with a key of its own; jwks where an URL is set."
+        None,
+        description="embedded signs with a key of its own, for this machine only; jwks trusts an identity service. "
+        "Where unset: jwks if one of the two URLs is set, else embedded.",
+        examples=["jwks"],
     )
     identity_service_url: str | None = Field(
-        None, description="The JWKS is discovered at its /.well-known/oauth-authorization-server."
+        None,
+        description="The JWKS is discovered at its /.well-known/oauth-authorization-server.",
+        examples=["https://id.example.com"],
     )
-    jwks_url: str | None = Field(None, description="The JWKS, where it is named directly.")
+    jwks_url: str | None = Field(
+        None, description="The JWKS, where it is named directly.", examples=["https://id.example.com/jwks.json"]
+    )
     algorithms: list[str] = Field(["RS256"], min_length=1, description="Allowed signature algorithms, pinned.")
-    issuer: str | None = Field(None, description="Required `iss`, where set.")
-    audience: str | None = Field(None, description="Required `aud`, where set.")
-    leeway_seconds: float = Field(30, ge=0, description="Clock skew that is forgiven, in seconds.")
+    issuer: str | None = Field(None, description="Required `iss`, where set.", examples=["https://id.example.com"])
+    audience: str | None = Field(None, description="Required `aud`, where set.", examples=["router"])
+    leeway_seconds: float = Field(30, ge=0, description="Clock skew that is forgiven.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_kind(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("kind") is not None:
+            return data
+        trusts_other = data.get("identity_service_url") or data.get("jwks_url")
+        return {**data, "kind": "jwks" if trusts_other else "embedded"}
 
 
 class Ingress(Section):
@@ -61,12 +98,17 @@ class Ingress(Section):
         None,
         description="Keys the ids derived from Idempotency-Key; the same on all API nodes. "
         "Embedded makes one in its data directory.",
+        examples=["32 or more random characters"],
     )
 
 
 class Online(Section):
-    kind: Literal["embedded", "redis", "firestore"] = Field("embedded", description="embedded, redis or firestore.")
-    url: SecretStr | None = Field(None, description="redis://… or rediss://…")
+    kind: Literal["embedded", "redis", "firestore"] = Field(
+        "embedded", description="embedded (SQLite), redis or firestore."
+    )
+    url: SecretStr | None = Field(
+        None, description="The Redis: redis://… or rediss://…", examples=["rediss://:password@redis.example.com:6379"]
+    )
     mode: Literal["single", "sentinel", "cluster"] = Field("single", description="How the Redis is run.")
     lease_seconds: Seconds = Field(60, description="A connection that is not renewed counts as gone after this.")
     heartbeat_seconds: Seconds = Field(20, description="How often leases are renewed.")
@@ -88,24 +130,36 @@ class Cold(Section):
 
 
 class Push(Section):
-    kind: Literal["embedded", "pubsub", "none"] = Field("embedded", description="embedded (outbox), pubsub or none.")
+    kind: Literal["embedded", "pubsub", "none"] = Field(
+        "embedded", description="embedded (an outbox, see `router outbox`), pubsub or none."
+    )
     topic: str = Field("push-notifications", description="Where push commands go.")
     format: Literal["command", "notification-request"] = Field("command", description="The form of a push command.")
 
 
 class Process(Section):
-    port: Port | None = Field(None, description="Where `process` serves health and metrics; none if unset.")
+    port: Port | None = Field(
+        None, description="Where `process` serves health and metrics; nowhere if unset.", examples=[8084]
+    )
 
 
 class Embedded(Section):
-    data_dir: Path = Field(
-        default_factory=_default_data_dir, description="Where the embedded backend keeps its data."
+    data_dir: HomePath = Field(
+        default_factory=_default_data_dir,
+        description="Where the embedded backend keeps its data; the platform's place for it if unset.",
+        examples=["/var/lib/sealed-router"],
     )
 
 
 class Google(Section):
-    project: str | None = Field(None, description="The Google Cloud project; GOOGLE_CLOUD_PROJECT if unset.")
-    credentials_file: Path | None = Field(None, description="Service account key; default credentials if unset.")
+    project: str | None = Field(
+        None, description="The Google Cloud project; GOOGLE_CLOUD_PROJECT if unset.", examples=["my-project"]
+    )
+    credentials_file: HomePath | None = Field(
+        None,
+        description="Service account key; application default credentials if unset.",
+        examples=["/run/secrets/google.json"],
+    )
 
 
 class Limits(Section):
@@ -132,6 +186,80 @@ class Config(Section):
     limits: Limits = Limits()
 
 
-def load(path: Path | None = None) -> Config:
-    """The configuration from ``path`` and the environment; raises ``ConfigError``."""
-    raise NotImplementedError
+class InvalidConfig(ConfigError):
+    """The configuration has problems; ``problems`` holds each, the message all of them."""
+
+    def __init__(self, problems: list[Problem], file: Path | None = None) -> None:
+        count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
+        super().__init__("\n  ".join([f"the configuration has {count}:", *map(str, problems)]))
+        self.problems = problems
+        self.file = file
+
+
+class Loaded(Struct, frozen=True):
+    """A configuration, and where its values come from."""
+
+    config: Config
+    file: Path | None
+    origins: Mapping[str, str]
+    """``section.key`` -> file or environment variable; a key that is missing here has its default."""
+
+
+Service = Literal["serve", "serve-api", "serve-ws", "process"]
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
+    """The configuration from defaults < the file < the environment; raises ``InvalidConfig``.
+
+    The file is ``path``, or the one that ``ROUTER_CONFIG`` names, or none.
+    """
+    return load_with_origins(path, environ).config
+
+
+def load_with_origins(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Loaded:
+    """Like ``load``, and says where each value comes from."""
+    sources = read_sources(known_keys(), path, os.environ if environ is None else environ)
+    config = _validated(sources)
+    if config is None or sources.problems:
+        raise InvalidConfig(sources.problems, sources.file)
+    return Loaded(config, sources.file, sources.origins)
+
+
+def known_keys() -> dict[str, dict[str, dict[str, Any]]]:
+    """Section -> key -> its JSON schema."""
+    schema = Config.model_json_schema()
+    return {name: schema["$defs"][name.title()]["properties"] for name in Config.model_fields}
+
+
+def _validated(sources: Sources) -> Config | None:
+    keys = known_keys()
+    try:
+        config = Config.model_validate(sources.values)
+    except ValidationError as error:
+        places = dict.fromkeys((str(found["loc"][0]), str(found["loc"][1])) for found in error.errors())
+        for section, key in places:
+            name, value, schema = f"{section}.{key}", sources.values[section][key], keys[section][key]
+            message = f"is {shown(value, schema)}, but must be {expected(schema)}"
+            sources.refuse(name, sources.origins[name], message)
+        return None
+    sources.problems.extend(contradictions(config))
+    return config
+
+
+def with_port(config: Config, service: Service, environ: Mapping[str, str] | None = None) -> Config:
+    """``config`` with ``PORT``, where it is set, as the one port of ``service``; raises ``InvalidConfig``.
+
+    ``serve`` gets it as both of its ports, which makes them one listener.
+    """
+    text = (os.environ if environ is None else environ).get("PORT")
+    if not text:
+        return config
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        message = f"is {text!r}, but must be {expected(known_keys()['server']['api_port'])}"
+        raise InvalidConfig([Problem("PORT", "PORT", message)])
+    port = int(text)
+    if service == "process":
+        return config.model_copy(update={"process": config.process.model_copy(update={"port": port})})
+    names = {"serve": ("api_port", "ws_port"), "serve-api": ("api_port",), "serve-ws": ("ws_port",)}[service]
+    server = config.server.model_copy(update=dict.fromkeys(names, port))
+    return config.model_copy(update={"server": server})

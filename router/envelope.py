@@ -1,16 +1,17 @@
 """SecureEnvelope: the ProtoJSON form of a proto3 message, read once, then carried as canonical bytes.
 
 Reading follows https://protobuf.dev/programming-guides/json/ and is stricter where the spec (section 3) says so.
-The usual body takes a fast path through msgspec; whatever that refuses, the full reader judges.
+The usual body takes a fast path through msgspec; whatever that does not take, the full reader judges. No
+error repeats anything of a body, and none has a foreign error as its cause where that one holds the body.
 """
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
-from collections.abc import Iterable
-from typing import Any
+import re
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, NoReturn
 
 import msgspec
 from msgspec import Struct
@@ -19,25 +20,19 @@ from router import urn
 from router.errors import EnvelopeTooLarge, InvalidEnvelope, InvalidUrn
 from router.messages import EXPRESS_PRIORITY, Lane
 
-_INT32 = range(-(2**31), 2**31)
-_NAMES = {
-    "recipient_id": "recipientId",
-    "encrypted_data": "encryptedData",
-    "encrypted_symmetric_key": "encryptedSymmetricKey",
-    "is_ephemeral": "isEphemeral",
-}
-"""proto name to JSON name, where they differ."""
+_INT32_MIN, _INT32_MAX = -(2**31), 2**31 - 1
+_Int32 = Annotated[int, msgspec.Meta(ge=_INT32_MIN, le=_INT32_MAX)]
 
 
 class _Wire(Struct, rename="camel", omit_defaults=True, forbid_unknown_fields=True, gc=False):
-    """The fields by number; encoding it gives the canonical form."""
+    """The one table of the fields, by number. Encoding it gives the canonical form."""
 
     recipient_id: str
     encrypted_data: bytes = b""
     encrypted_symmetric_key: bytes = b""
     signature: bytes = b""
     is_ephemeral: bool = False
-    priority: int | None = None
+    priority: _Int32 | None = None
 
 
 class Envelope(Struct, frozen=True, gc=False):
@@ -46,105 +41,115 @@ class Envelope(Struct, frozen=True, gc=False):
     recipient: str
     """Canonical URN."""
     canonical: bytes
-    """Canonical ProtoJSON."""
+    """Canonical ProtoJSON of the whole envelope."""
     lane: Lane
     ephemeral: bool
     size: int
     """Decoded bytes of the three opaque fields."""
 
 
-_decoder = msgspec.json.Decoder(_Wire)
-_encoder = msgspec.json.Encoder()
+_decode = msgspec.json.Decoder(_Wire).decode
+_encode = msgspec.json.Encoder().encode
 
 
 def read(body: bytes, max_bytes: int) -> Envelope:
     """The envelope in ``body``.
 
-    Raises ``InvalidEnvelope``; ``EnvelopeTooLarge`` where the opaque fields hold more than ``max_bytes``.
+    Raises ``InvalidEnvelope``; of these ``InvalidUrn`` for the recipient and ``EnvelopeTooLarge`` where the opaque
+    fields hold more than ``max_bytes`` decoded bytes.
     """
-    try:
-        wire = _decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        wire = _read_fully(body)
-    if wire.priority is not None and wire.priority not in _INT32:
-        raise InvalidEnvelope('"priority" is out of the range of an int32')
-    size = len(wire.encrypted_data) + len(wire.encrypted_symmetric_key) + len(wire.signature)
-    if size > max_bytes:
-        raise EnvelopeTooLarge(f"the opaque fields hold {size} bytes, the limit is {max_bytes}")
-    try:
-        wire.recipient_id = urn.parse(wire.recipient_id)
-    except InvalidUrn as error:
-        raise InvalidUrn(f'"recipientId" is no valid URN: {error}') from error
-    express = wire.priority is not None and wire.priority >= EXPRESS_PRIORITY
-    lane = Lane.EXPRESS if express else Lane.NORMAL
-    return Envelope(wire.recipient_id, _encoder.encode(wire), lane, wire.is_ephemeral, size)
+    return _envelope(_read_usual(body) or _read_fully(body), max_bytes)
 
 
 def message_list(messages: Iterable[tuple[str, bytes]]) -> bytes:
     """``QueuedMessageList`` of (id, canonical envelope) pairs; the envelopes go out as the bytes they are."""
-    parts = [b'{"id":%b,"envelope":%b}' % (_encoder.encode(id_), canonical) for id_, canonical in messages]
+    parts = [b'{"id":%b,"envelope":%b}' % (_encode(id_), canonical) for id_, canonical in messages]
     return b'{"messages":[%b]}' % b",".join(parts)
 
 
 def push_command(recipient: str, canonical: bytes) -> bytes:
     """The notification command for one message (spec, section 2)."""
-    return b'{"recipientId":%b,"envelope":%b}' % (_encoder.encode(recipient), canonical)
+    return b'{"recipientId":%b,"envelope":%b}' % (_encode(recipient), canonical)
+
+
+def _envelope(wire: _Wire, max_bytes: int) -> Envelope:
+    size = len(wire.encrypted_data) + len(wire.encrypted_symmetric_key) + len(wire.signature)
+    if size > max_bytes:
+        raise EnvelopeTooLarge(f"the opaque fields hold {size} bytes together, {max_bytes} is the most")
+    try:
+        wire.recipient_id = urn.parse(wire.recipient_id)
+    except InvalidUrn as error:
+        raise InvalidUrn(f'"recipientId": {error}') from error
+    lane = Lane.EXPRESS if (wire.priority or 0) >= EXPRESS_PRIORITY else Lane.NORMAL
+    return Envelope(wire.recipient_id, _encode(wire), lane, wire.is_ephemeral, size)
+
+
+# The fast path
+
+
+def _read_usual(body: bytes) -> _Wire | None:
+    """The fields of a body in the usual spelling, or ``None`` where the full reader has to judge."""
+    if b"\\" in body:
+        return None
+    try:
+        wire = _decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return wire if body.count(b'"') == _quotes(wire) else None
+
+
+def _quotes(wire: _Wire) -> int:
+    """How many quotation marks a body without escapes has that gives each field once and no default.
+
+    msgspec takes the last of two members with one name; that body has more of them.
+    """
+    strings = 1 + (wire.encrypted_data != b"") + (wire.encrypted_symmetric_key != b"") + (wire.signature != b"")
+    return 4 * strings + 2 * (wire.is_ephemeral + (wire.priority is not None))
+
+
+# The full reader
 
 
 def _read_fully(body: bytes) -> _Wire:
-    fields = _fields(body)
-    recipient = fields.get("recipientId")
-    if recipient is None:
-        raise InvalidEnvelope('"recipientId" is missing; name the recipient as "urn:<namespace>:<type>:<id>"')
-    return _Wire(
-        recipient_id=_string("recipientId", recipient),
-        encrypted_data=_bytes("encryptedData", fields.get("encryptedData")),
-        encrypted_symmetric_key=_bytes("encryptedSymmetricKey", fields.get("encryptedSymmetricKey")),
-        signature=_bytes("signature", fields.get("signature")),
-        is_ephemeral=_bool("isEphemeral", fields.get("isEphemeral")),
-        priority=_int("priority", fields.get("priority")),
-    )
+    found: dict[str, Any] = {}
+    for name, value in _members(body).items():
+        field = _FIELDS.get(name)
+        if field is None:
+            continue
+        if field.name in found:
+            raise InvalidEnvelope(f'"{field.encode_name}" is given under both of its names: leave one out')
+        found[field.name] = field.default if value is None else _READERS[field.type](name, value)
+    if found.get("recipient_id", msgspec.NODEFAULT) is msgspec.NODEFAULT:
+        raise InvalidEnvelope('"recipientId" is missing: name the recipient as "urn:<namespace>:<type>:<id>"')
+    return _Wire(**found)
 
 
-def _fields(body: bytes) -> dict[str, Any]:
+def _members(body: bytes) -> dict[str, Any]:
     try:
         document = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
-        raise InvalidEnvelope("the body is not UTF-8") from error
-    except RecursionError as error:
-        raise InvalidEnvelope("the body is nested too deeply") from error
-    except ValueError as error:
-        raise InvalidEnvelope(f"the body is not JSON: {_brief(error)}") from error
+        raise InvalidEnvelope(f"the body is not UTF-8 at byte {error.start + 1}: encode it as UTF-8") from None
+    except json.JSONDecodeError as error:
+        where = f"{error.msg} (line {error.lineno}, column {error.colno})"
+        raise InvalidEnvelope(f"the body is not JSON: {where}; send one JSON object") from None
+    except RecursionError:
+        raise InvalidEnvelope("the body is nested too deeply: an envelope has no nested values") from None
+    except ValueError:  # Python refuses to convert a number of thousands of digits
+        raise InvalidEnvelope("the body holds a number that is too long") from None
     if not isinstance(document, dict):
-        raise InvalidEnvelope("the body must be one JSON object")
-    fields: dict[str, Any] = {}
-    for name, value in document.items():
-        known = _NAMES.get(name, name)
-        if known in fields:
-            raise InvalidEnvelope(f'"{known}" is given twice, under both of its names')
-        if known in _KNOWN:
-            fields[known] = value
-    return fields
-
-
-_KNOWN = {field.encode_name for field in msgspec.structs.fields(_Wire)}
+        raise InvalidEnvelope("the body is JSON, but no object: send one JSON object")
+    return document
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name is given twice")
-    return found
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise InvalidEnvelope("an object in the body has two members of one name: leave one out")
+    return members
 
 
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _brief(error: ValueError) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at line {error.lineno}, column {error.colno}"
-    return str(error)[:80]
+def _no_constant(name: str) -> NoReturn:
+    raise InvalidEnvelope(f"the body is not JSON: {name} is no JSON number")
 
 
 def _string(name: str, value: Any) -> str:
@@ -153,40 +158,45 @@ def _string(name: str, value: Any) -> str:
     return value
 
 
+_STANDARD = bytes.maketrans(b"-_", b"+/")
+
+
 def _bytes(name: str, value: Any) -> bytes:
-    if value is None:
-        return b""
-    text = _string(name, value).translate(_STANDARD)
-    padded = text.rstrip("=")
+    if not isinstance(value, str):
+        raise InvalidEnvelope(f'"{name}" must be a string of base64')
     try:
-        return base64.b64decode(padded + "=" * (-len(padded) % 4), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidEnvelope(f'"{name}" is not base64') from error
-
-
-_STANDARD = str.maketrans("-_", "+/")
+        given = value.encode("ascii").translate(_STANDARD)
+        bare = given.rstrip(b"=")
+        padded = bare + b"=" * (-len(bare) % 4)
+        if given not in (bare, padded):
+            raise binascii.Error
+        return binascii.a2b_base64(padded, strict_mode=True)
+    except ValueError:  # binascii.Error and UnicodeEncodeError; the latter holds the text
+        raise InvalidEnvelope(
+            f'"{name}" is not base64: use the standard or the URL-safe alphabet, padded with "=" or not at all'
+        ) from None
 
 
 def _bool(name: str, value: Any) -> bool:
-    if value is None:
-        return False
     if not isinstance(value, bool):
-        raise InvalidEnvelope(f'"{name}" must be true or false')
+        raise InvalidEnvelope(f'"{name}" must be true or false, without quotation marks')
     return value
 
 
-def _int(name: str, value: Any) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, str):
-        try:
-            value = json.loads(value, parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
-            raise InvalidEnvelope(f'"{name}" is no number') from error
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")  # RFC 8259, section 6
+
+
+def _int32(name: str, value: Any) -> int:
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = float(value)  # exact for each int32, and what it rounds is out of range
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidEnvelope(f'"{name}" must be an integer')
-    if value not in _INT32:
-        raise InvalidEnvelope(f'"{name}" is out of the range of an int32')
+        raise InvalidEnvelope(f'"{name}" must be an integer, as a number or as a string')
+    if not _INT32_MIN <= value <= _INT32_MAX:
+        raise InvalidEnvelope(f'"{name}" is out of range: it must be from {_INT32_MIN} to {_INT32_MAX}')
     return value
+
+
+_READERS: dict[Any, Callable[[str, Any], Any]] = {str: _string, bytes: _bytes, bool: _bool, _Int32 | None: _int32}
+_FIELDS = {name: field for field in msgspec.structs.fields(_Wire) for name in (field.name, field.encode_name)}

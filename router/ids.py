@@ -2,44 +2,65 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 
 from router.errors import InvalidIdempotencyKey
 
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+ENTROPY_BYTES = 10
+"""How many random bytes ``new_id`` takes."""
+MAX_KEY_LENGTH = 255
+"""Characters of an Idempotency-Key, without the quotes around it."""
+
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+_QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')  # sf-string of RFC 9651, section 3.3.3
+_ESCAPED = re.compile(r"\\(.)")
 
 
-def new_id(now: int, entropy: bytes) -> str:
-    """A UUIDv7 (RFC 9562, section 5.7) from the clock's µs since 1970 and ten random bytes."""
-    milliseconds = (now // 1000) & 0xFFFF_FFFF_FFFF
-    value = (milliseconds << 80) | int.from_bytes(entropy[:10], "big")
-    return _text(value, 7)
+def new_id(now_us: int, entropy: bytes) -> str:
+    """A UUIDv7 (RFC 9562, section 5.7) from µs since 1970 and ``ENTROPY_BYTES`` random bytes.
+
+    It tells the millisecond and no more: a recipient is not to learn when exactly a message was sent.
+    """
+    if len(entropy) != ENTROPY_BYTES:
+        raise ValueError(f"entropy must be {ENTROPY_BYTES} bytes")
+    milliseconds = now_us // 1000 & 0xFFFF_FFFF_FFFF
+    return _uuid(milliseconds.to_bytes(6, "big") + entropy, 7)
 
 
 def keyed_id(secret: bytes, sender: str, key: str) -> str:
-    """The one id of whatever ``sender`` sends under the Idempotency-Key ``key``: a UUIDv8 that needs no store.
+    """The one id of whatever ``sender`` sends under the Idempotency-Key ``key``, so that no store is needed.
 
-    A keyed hash, so that nobody without ``secret`` can learn the sender from the id.
+    A UUIDv8 (RFC 9562, section 5.8) of their HMAC-SHA256: nobody without ``secret`` can test a guess at the
+    sender against it.
     """
-    # A URN holds no NUL, so sender and key cannot run into each other.
-    digest = hmac.digest(secret, f"{sender}\0{key}".encode(), hashlib.sha256)
-    return _text(int.from_bytes(digest[:16], "big"), 8)
+    # The length in front keeps ("ab", "c") and ("a", "bc") apart.
+    name = sender.encode()
+    return _uuid(hmac.digest(secret, len(name).to_bytes(4, "big") + name + key.encode(), "sha256")[:16], 8)
 
 
 def parse_key(header: str) -> str:
-    """The Idempotency-Key of a header, bare or as a quoted string; raises ``InvalidIdempotencyKey``."""
-    key = header.strip()
-    if len(key) >= 2 and key[0] == key[-1] == '"':
-        key = key[1:-1]
-    if not _KEY.fullmatch(key):
-        raise InvalidIdempotencyKey("Idempotency-Key must be 1 to 255 visible ASCII characters, such as a UUID")
+    """The key in an Idempotency-Key header: a quoted string (IETF draft-ietf-httpapi-idempotency-key-header)
+    or, as many clients send it, the same without quotes.
+
+    Raises ``InvalidIdempotencyKey`` unless it is 1 to ``MAX_KEY_LENGTH`` visible ASCII characters.
+    """
+    key = header.strip(" \t")
+    if key.startswith('"'):
+        quoted = _QUOTED.fullmatch(key)
+        if quoted is None:
+            raise InvalidIdempotencyKey('the Idempotency-Key is no quoted string: write "key" or the bare key')
+        key = _ESCAPED.sub(r"\1", quoted[1])
+    if len(key) > MAX_KEY_LENGTH or not _VISIBLE.fullmatch(key):
+        raise InvalidIdempotencyKey(
+            f"the Idempotency-Key must be 1 to {MAX_KEY_LENGTH} visible ASCII characters: take a UUID"
+        )
     return key
 
 
-def _text(value: int, version: int) -> str:
-    value = (value & ~(0xF << 76)) | (version << 76)
-    value = (value & ~(0x3 << 62)) | (0x2 << 62)
+def _uuid(octets: bytes, version: int) -> str:
+    value = int.from_bytes(octets, "big")
+    value = value & ~(0xF << 76) | version << 76  # the version's four bits
+    value = value & ~(0x3 << 62) | 0x2 << 62  # the variant's two bits: RFC 9562
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

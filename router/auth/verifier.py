@@ -1,0 +1,165 @@
+"""Verifying tokens, and remembering those that were verified."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import jwt
+from msgspec import Struct
+
+from router import urn
+from router.clock import MICROSECONDS, Clock
+from router.config import Auth
+from router.errors import InvalidUrn, Unauthorized
+
+MAX_TOKEN_BYTES = 8192
+REMEMBERED_TOKENS = 10_000
+
+
+class Principal(Struct, frozen=True):
+    """The user whom a verified token names."""
+
+    user: str
+    """Canonical URN."""
+    expires_at: int
+    """µs since 1970, by the token's ``exp``."""
+
+
+class KeySource(Protocol):
+    """Where verification keys come from."""
+
+    async def candidates(self, kid: str | None) -> Sequence[jwt.PyJWK]:
+        """The keys that may have signed a token with this ``kid``; empty where there is none.
+
+        Raises ``Unavailable`` while no key was ever obtained.
+        """
+        ...
+
+    async def probe(self) -> None:
+        """Raise ``Unavailable`` while no key is held; for readiness."""
+        ...
+
+
+class Authenticator:
+    """Verifies tokens against pinned algorithms.
+
+    A verified token is remembered until it expires, also when its key is withdrawn meanwhile: identity services
+    give short-lived tokens so that this is short.
+    """
+
+    def __init__(self, keys: KeySource, rules: Auth, clock: Clock) -> None:
+        self._keys = keys
+        self._rules = rules
+        self._clock = clock
+        self._remembered: OrderedDict[bytes, Principal] = OrderedDict()
+
+    async def probe(self) -> None:
+        await self._keys.probe()
+
+    async def authenticate(self, token: str) -> Principal:
+        """The principal of ``token``; raises ``Unauthorized``, and ``Unavailable`` where no keys are known."""
+        if len(token) > MAX_TOKEN_BYTES or not token.isascii():
+            raise Unauthorized("the token is no JWT of at most 8 KiB")
+        digest = hashlib.sha256(token.encode()).digest()
+        principal = self._remembered.get(digest)
+        if principal is None:
+            principal = await self._verify(token)
+            self._remembered[digest] = principal
+            if len(self._remembered) > REMEMBERED_TOKENS:
+                self._remembered.popitem(last=False)
+        if principal.expires_at + self._leeway <= self._clock.now():
+            self._remembered.pop(digest, None)
+            raise Unauthorized("the token has expired; get a new one", "expired")
+        return principal
+
+    @property
+    def _leeway(self) -> int:
+        return int(self._rules.leeway_seconds * MICROSECONDS)
+
+    async def _verify(self, token: str) -> Principal:
+        try:
+            header = jwt.get_unverified_header(token)
+        except (jwt.InvalidTokenError, ValueError, RecursionError) as error:
+            raise Unauthorized("the token is no JWT") from error
+        if header.get("alg") not in self._rules.algorithms:
+            raise Unauthorized("the token's algorithm is not allowed", "algorithm")
+        if "crit" in header:
+            raise Unauthorized("the token demands an extension that is not understood", "critical")
+        kid = header.get("kid")
+        if kid is not None and not isinstance(kid, str):
+            raise Unauthorized("the token's kid is no string")
+        keys = [key for key in await self._keys.candidates(kid) if _fits(key, header["alg"])]
+        if not keys:
+            raise Unauthorized("no trusted key has signed the token", "unknown_key")
+        return self._principal(self._decode(token, keys))
+
+    def _decode(self, token: str, keys: Sequence[jwt.PyJWK]) -> Mapping[str, Any]:
+        for key in keys:
+            try:
+                # Times are checked below: by our clock, and with finer reasons.
+                claims: Mapping[str, Any] = jwt.decode(
+                    token,
+                    key,
+                    algorithms=self._rules.algorithms,
+                    audience=self._rules.audience,
+                    issuer=self._rules.issuer,
+                    options={
+                        "require": ["exp"],
+                        "verify_exp": False,
+                        "verify_nbf": False,
+                        "verify_iat": False,
+                        "verify_aud": self._rules.audience is not None,
+                        "verify_sub": False,
+                    },
+                )
+            except jwt.InvalidSignatureError:
+                continue
+            except jwt.InvalidIssuerError as error:
+                raise Unauthorized("the token is from another issuer", "issuer") from error
+            except jwt.InvalidAudienceError as error:
+                raise Unauthorized("the token is for another audience", "audience") from error
+            except jwt.MissingRequiredClaimError as error:
+                raise Unauthorized(f"the token lacks the claim {error.claim}", "claims") from error
+            except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
+                raise Unauthorized("the token cannot be verified") from error
+            return claims
+        raise Unauthorized("the token's signature is wrong", "signature")
+
+    def _principal(self, claims: Mapping[str, Any]) -> Principal:
+        expires_at = _moment(claims, "exp")
+        assert expires_at is not None, "PyJWT requires it"
+        for name in ("nbf", "iat"):
+            moment = _moment(claims, name)
+            if moment is not None and moment > self._clock.now() + self._leeway:
+                raise Unauthorized("the token is not valid yet", "not_yet_valid")
+        return Principal(_user(claims), expires_at)
+
+
+def _fits(key: jwt.PyJWK, algorithm: str) -> bool:
+    # PyJWK settles on one algorithm per key; a token that names another is an attack or a mistake.
+    return key.algorithm_name == algorithm and key.public_key_use in (None, "sig")
+
+
+def _moment(claims: Mapping[str, Any], name: str) -> int | None:
+    """A NumericDate (RFC 7519, section 2) in µs since 1970."""
+    value = claims.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > 1e12:
+        raise Unauthorized(f"the token's {name} is no time", "claims")
+    return int(value * MICROSECONDS)
+
+
+def _user(claims: Mapping[str, Any]) -> str:
+    name = "handle" if "handle" in claims else "sub"
+    value = claims.get(name)
+    if not isinstance(value, str) or not value:
+        raise Unauthorized(f"the token's {name} must name the user", "subject")
+    try:
+        return urn.parse(value)
+    except InvalidUrn as error:
+        raise Unauthorized(f"the token's {name} is no URN and no bare id", "subject") from error

@@ -1,0 +1,143 @@
+"""The commands, and how the one that is asked for is found. Help is shown without importing any of them.
+
+Help is plain text: Typer's rich one costs a quarter of a second to import.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from msgspec import Struct
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from router import __version__
+from router.cli.exits import Code
+
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class Entry(Struct, frozen=True):
+    """A command and where it is."""
+
+    name: str
+    where: str
+    """``module:attribute``: a function, or a ``typer.Typer`` with commands of its own."""
+    panel: str
+    summary: str
+    """The first line of its help."""
+
+
+SERVE, TRY, MEND, CONFIGURE = "Serve", "Try it", "Look and mend", "Configuration"
+COMMANDS = (
+    Entry("serve", "router.cli.serving:serve", SERVE, "Run the whole router in one process."),
+    Entry("serve-api", "router.cli.serving:serve_api", SERVE, "Run the API service only."),
+    Entry("serve-ws", "router.cli.serving:serve_ws", SERVE, "Run the WebSocket service only."),
+    Entry("process", "router.cli.serving:process", SERVE, "Run the processing pipeline only."),
+    Entry("token", "router.cli.token:token", TRY, "Print a token for a user, signed by the embedded key."),
+    Entry("send", "router.cli.send:send", TRY, "Send a message."),
+    Entry("listen", "router.cli.listen:listen", TRY, "Receive messages: pull, save, acknowledge."),
+    Entry("inspect-queue", "router.cli.inspect_queue:inspect_queue", MEND, "Show what is queued, and who is online."),
+    Entry("migrate", "router.cli.migrate:migrate", MEND, "Move hot queues to cold by hand."),
+    Entry("outbox", "router.cli.outbox:outbox", MEND, "Show the push commands that wait to be taken."),
+    Entry("dead-letters", "router.cli.dead_letters:dead_letters", MEND, "Show the messages that were refused."),
+    Entry("config", "router.cli.config:app", CONFIGURE, "Check and show the configuration."),
+    Entry("setup", "router.cli.setup:setup", CONFIGURE, "Create what the backends need."),
+)
+
+
+def load(entry: Entry) -> Any:
+    """The real command of ``entry``, as Typer's ``get_command`` makes it."""
+    module, _, attribute = entry.where.partition(":")
+    target = getattr(import_module(module), attribute)
+    if not isinstance(target, typer.Typer):
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app.command(entry.name, context_settings=SETTINGS)(target)
+        target = app
+    return _with_examples(get_command(target))
+
+
+def _with_examples(command: Any) -> Any:
+    """``command`` with the lines of indented paragraphs kept as they are in its help, which are else wrapped."""
+    paragraphs = (command.help or "").split("\n\n")
+    command.help = "\n\n".join(f"\b\n{text}" if text.startswith("  ") else text for text in paragraphs)
+    for subcommand in getattr(command, "commands", {}).values():
+        _with_examples(subcommand)
+    return command
+
+
+class LazyGroup(TyperGroup):
+    """Lists the commands by their summaries, and imports the one that runs."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for entry in COMMANDS:
+            self.add_command(TyperCommand(entry.name, help=entry.summary))
+
+    def format_commands(self, _ctx: Any, formatter: Any) -> None:
+        width = max(len(entry.name) for entry in COMMANDS)
+        for panel in dict.fromkeys(entry.panel for entry in COMMANDS):
+            rows = [(entry.name.ljust(width), entry.summary) for entry in COMMANDS if entry.panel == panel]
+            with formatter.section(panel):
+                formatter.write_dl(rows)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        entry = next((entry for entry in COMMANDS if entry.name == name), None)
+        return name, load(entry) if entry else command, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise typer.Exit(Code.BROKEN_PIPE) from None
+
+
+app = typer.Typer(
+    name="router",
+    cls=LazyGroup,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings=SETTINGS,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"router {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def router(
+    ctx: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", metavar="FILE", help="The TOML file to use; also ROUTER_CONFIG. See config.example.toml."
+        ),
+    ] = None,
+    _show_version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """A pure router for sealed-sender messages: at least once, in order, and it learns nothing.
+
+    Start here; no file and no server is needed:
+
+      router serve                    run it, in one terminal
+      router listen bob               receive bob's mail, in another
+      router send bob "hello"         send him something, in a third
+
+    `router COMMAND --help` explains each command with an example.
+    """
+    ctx.obj = config
+
+
+def command() -> Any:
+    """The whole command line, as Typer's ``get_command`` makes it."""
+    return _with_examples(get_command(app))

@@ -1,0 +1,51 @@
+"""What the exit codes mean: one table, after sysexits(3) where that has a word for it."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Self
+
+from router import errors
+
+
+class Code(IntEnum):
+    """The exit codes of every command; ``meaning`` is what the documentation says of each."""
+
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str) -> Self:
+        code = int.__new__(cls, value)
+        code._value_ = value
+        code.meaning = meaning
+        return code
+
+    OK = 0, "It worked."
+    FAILURE = 1, "It did not work, for a reason that has no code of its own."
+    USAGE = 2, "The command line is wrong: an unknown command or option, a missing or bad argument."
+    DATA = 65, "The input is wrong: no SecureEnvelope, no URN, too large."
+    UNAVAILABLE = 69, "A service does not answer: the router itself, or what it depends on. Try again later."
+    SOFTWARE = 70, "A bug in the router. `ROUTER_DEBUG=1` shows where."
+    IO = 74, "A file cannot be read or written."
+    TEMPORARY = 75, "Not now: another migrator is at work, a rate limit, a router that is stopping. Try again soon."
+    DENIED = 77, "The token is missing, expired, or not trusted."
+    CONFIG = 78, "The configuration or the data directory is wrong."
+    INTERRUPTED = 130, "Interrupted by Ctrl-C (SIGINT)."
+    BROKEN_PIPE = 141, "The reader of the output has gone, as with `| head`."
+
+
+_BY_ERROR: tuple[tuple[type[Exception], Code], ...] = (
+    (errors.InvalidEnvelope, Code.DATA),
+    (errors.Unavailable, Code.UNAVAILABLE),
+    (errors.RateLimited, Code.TEMPORARY),
+    (errors.TooManyConnections, Code.TEMPORARY),
+    (errors.Draining, Code.TEMPORARY),
+    (errors.Unauthorized, Code.DENIED),
+    (errors.ConfigError, Code.CONFIG),
+    (errors.RouterError, Code.FAILURE),
+    (OSError, Code.IO),
+)
+
+
+def code_of(error: Exception) -> Code:
+    """The exit code for what ended a command."""
+    return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), Code.SOFTWARE)

@@ -1,0 +1,200 @@
+"""What ``inspect-queue`` finds out. The records are the documented schema of its ``--json``.
+
+It looks through the same components as the services do, changes nothing, and never holds a payload.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from router.cli.common import age_seconds, now, timestamp
+from router.clock import MICROSECONDS
+from router.factory import Factory
+from router.interfaces import ColdQueue, OnlineStore, Place
+from router.messages import Queued, QueueTotals
+
+PAGE = 500
+PAGE_BYTES = 8 * 1024 * 1024
+
+
+class Share(Struct, frozen=True):
+    """What one tier holds."""
+
+    messages: int
+    bytes: int
+    oldest_at: str | None
+    """RFC 3339, like every point in time here; ``null`` where the tier is empty."""
+
+
+class ConnectionView(Struct, frozen=True):
+    id: str
+    node: str
+    since: str
+    lease_seconds: float
+    """Seconds that are left before it counts as gone."""
+
+
+class MessageView(Struct, frozen=True):
+    id: str
+    lane: str
+    """``express`` or ``normal``."""
+    tier: str
+    """``hot``, ``cold``, or ``hot+cold`` while it is being moved."""
+    sequence: int
+    bytes: int
+    """Of the envelope."""
+    queued_at: str
+    age_seconds: float
+    attempts: int
+    """Which delivery by the ingress routed it; 1 is the first."""
+    ephemeral: bool
+    announced: bool
+    """A push command for it has gone out."""
+
+
+class UserView(Struct, frozen=True):
+    """``inspect-queue USER --json``."""
+
+    at: str
+    user: str
+    connections: list[ConnectionView]
+    hot: Share
+    cold: Share
+    messages: list[MessageView]
+    """The first of both tiers, in the order in which a fetch returns them."""
+    more: bool
+    """There are messages after these."""
+
+
+class OldQueue(Struct, frozen=True):
+    user: str
+    tier: str
+    messages: int
+    bytes: int
+    oldest_at: str
+    age_seconds: float
+
+
+class Overview(Struct, frozen=True):
+    """``inspect-queue --json``."""
+
+    at: str
+    ingress: Share
+    """What was accepted and waits to be routed."""
+    hot: Share
+    cold: Share
+    online_users: int
+    connections: int
+    dead_letters: int
+    oldest: list[OldQueue]
+    """The queues whose first message waits longest."""
+
+
+async def overview(factory: Factory, limit: int) -> Overview:
+    """Totals of all queues, and the ``limit`` oldest."""
+    online, cold = await factory.online_store(), await factory.cold_queue()
+    ingress = await factory.ingress_consumer()
+    letters = await factory.dead_letters()
+    present = await online.online()
+    at = now()
+    return Overview(
+        at=timestamp(at),
+        ingress=_share(await ingress.backlog()),
+        hot=_share(await online.totals(None)),
+        cold=_share(await cold.totals(None)),
+        online_users=present.users,
+        connections=present.messages,
+        dead_letters=await letters.count(),
+        oldest=await _oldest(online, cold, limit, at),
+    )
+
+
+async def user_view(factory: Factory, user: str, limit: int) -> UserView:
+    """One user's connections, and the first ``limit`` messages."""
+    online, cold = await factory.online_store(), await factory.cold_queue()
+    # Hot, the tier that messages leave, is read first: so nothing is missed in between.
+    hot_share, hot = await online.totals(user), await online.inspect(user, limit + 1)
+    cold_share, cold_messages = await cold.totals(user), await _read_cold(online, cold, user, limit + 1)
+    connections = await online.connections(user)
+    at = now()
+    messages = _merged(hot, cold_messages, at)
+    return UserView(
+        at=timestamp(at),
+        user=user,
+        connections=[
+            ConnectionView(c.id, c.node, timestamp(c.since), max(0, c.lease_until - at) / MICROSECONDS)
+            for c in connections
+        ],
+        hot=_share(hot_share),
+        cold=_share(cold_share),
+        messages=messages[:limit],
+        more=len(messages) > limit,
+    )
+
+
+async def _read_cold(online: OnlineStore, cold: ColdQueue, user: str, limit: int) -> list[Queued]:
+    """The first ``limit`` that are not acknowledged; a copy of one that is may be there for a moment."""
+    found: list[Queued] = []
+    after: Place | None = None
+    while len(found) < limit:
+        page = await cold.read(user, min(PAGE, limit), PAGE_BYTES, after)
+        acked = await online.acked(user, [queued.message.id for queued in page.messages]) if page.messages else set()
+        found += [queued for queued in page.messages if queued.message.id not in acked]
+        if not page.more:
+            break
+        after = page.messages[-1].place
+    return found[:limit]
+
+
+def _merged(hot: Iterable[Queued], cold: Iterable[Queued], at: int) -> list[MessageView]:
+    tiers: dict[str, list[str]] = {}
+    copies: dict[str, Queued] = {}
+    for tier, messages in (("hot", hot), ("cold", cold)):
+        for queued in messages:
+            tiers.setdefault(queued.message.id, []).append(tier)
+            copies.setdefault(queued.message.id, queued)
+    ordered = sorted(copies.values(), key=lambda queued: queued.place)
+    return [_view(queued, "+".join(tiers[queued.message.id]), at) for queued in ordered]
+
+
+def _view(queued: Queued, tier: str, at: int) -> MessageView:
+    return MessageView(
+        id=queued.message.id,
+        lane=queued.message.lane.name.lower(),
+        tier=tier,
+        sequence=queued.sequence,
+        bytes=len(queued.message.envelope),
+        queued_at=timestamp(queued.queued_at),
+        age_seconds=age_seconds(queued.queued_at, at),
+        attempts=queued.attempts,
+        ephemeral=queued.message.ephemeral,
+        announced=queued.announced,
+    )
+
+
+async def _oldest(online: OnlineStore, cold: ColdQueue, limit: int, at: int) -> list[OldQueue]:
+    queues = [("cold", user, totals) for user, totals in await cold.oldest(limit)]
+    queues += [("hot", user, await online.totals(user)) for user in await _oldest_hot(online, limit)]
+    first = heapq.nsmallest(limit, queues, key=lambda queue: queue[2].oldest_at)
+    return [
+        OldQueue(user, tier, t.messages, t.bytes, timestamp(t.oldest_at), age_seconds(t.oldest_at, at))
+        for tier, user, t in first
+        if t.messages
+    ]
+
+
+async def _oldest_hot(online: OnlineStore, limit: int) -> list[str]:
+    oldest: list[tuple[int, str]] = []
+    after = ""
+    while page := await online.hot_users(after, PAGE):
+        found = [(hot_user.oldest_at, hot_user.user) for hot_user in page if hot_user.hot]
+        oldest = heapq.nsmallest(limit, oldest + found)
+        after = page[-1].user
+    return [user for _, user in oldest]
+
+
+def _share(totals: QueueTotals) -> Share:
+    return Share(totals.messages, totals.bytes, timestamp(totals.oldest_at) if totals.oldest_at else None)

@@ -1,0 +1,100 @@
+"""Printing: tables on a terminal, aligned text in a pipe, JSON where asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+_SPANS = ((86_400, "d"), (3600, "h"), (60, "min"))
+
+
+class Table(Struct, frozen=True):
+    """Rows under a title; numbers are strings already."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    empty: str = "none"
+    """What is said in place of no rows."""
+
+
+def line(text: str) -> None:
+    """One line on stdout, not flushed."""
+    sys.stdout.write(f"{text}\n")
+
+
+def json_line(value: object) -> None:
+    """One JSON value on one line."""
+    line(msgspec.json.encode(value).decode())
+
+
+def json_document(value: object) -> None:
+    """One JSON value, indented."""
+    line(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def on_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def show(tables: Sequence[Table]) -> None:
+    """Print tables as fits the place they go to."""
+    if on_terminal():
+        from rich.console import Console  # noqa: PLC0415 - rich is slow to import, and pipes do without
+
+        Console().print(rendered(tables))
+    else:
+        line("\n\n".join(aligned(table) for table in tables))
+
+
+def aligned(table: Table) -> str:
+    """Plain text: the title, the column names, the rows, with spaces between."""
+    if not table.rows:
+        return f"{table.title}: {table.empty}"
+    rows = [[column.upper() for column in table.columns], *table.rows]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(table.columns))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([table.title, *lines])
+
+
+def rendered(tables: Sequence[Table]) -> Any:
+    """The tables for rich's console."""
+    from rich.console import Group  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    return Group(*(_rich(t) if t.rows else Text(f"{t.title}: {t.empty}") for t in tables))
+
+
+def _rich(table: Table) -> RichTable:
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415
+    from rich.table import Table as RichTable  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    drawn = RichTable(title=table.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    for column in table.columns:
+        drawn.add_column(column, overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*map(Text, row))  # As text: what is shown may hold brackets, which would be markup.
+    return drawn
+
+
+def span(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3 h``, ``2 d``."""
+    for unit, name in _SPANS:
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.0f} s"
+
+
+def size(count: int) -> str:
+    """``512 B``, ``1.5 KiB``, ``2.0 MiB``."""
+    if count < 1024:
+        return f"{count} B"
+    return f"{count / 1024:.1f} KiB" if count < 1024 * 1024 else f"{count / 1024 / 1024:.1f} MiB"

@@ -1,0 +1,67 @@
+"""``serve``, ``serve-api``, ``serve-ws`` and ``process``."""
+
+from __future__ import annotations
+
+import typer
+
+from router.cli.common import configured
+from router.config import Service, with_port
+
+
+def serve(ctx: typer.Context) -> None:
+    """Run the whole router in one process.
+
+    Needs no file and no server: without a configuration it listens on 127.0.0.1, keeps its data in the platform's
+    place for it, and trusts the tokens of `router token`. It answers everything on server.api_port, and sockets on
+    server.ws_port too; PORT, where set, is its one port. SIGTERM or Ctrl-C drains it.
+
+    Example:
+
+      router serve
+      router --config router.toml serve
+    """
+    _run(ctx, "serve")
+
+
+def serve_api(ctx: typer.Context) -> None:
+    """Run the API service only.
+
+    Stateless: run as many as you like. Listens on server.api_port, or on PORT.
+
+    Example:
+
+      PORT=8080 router --config router.toml serve-api
+    """
+    _run(ctx, "serve-api")
+
+
+def serve_ws(ctx: typer.Context) -> None:
+    """Run the WebSocket service only.
+
+    Holds the connections and owns presence. Listens on server.ws_port, or on PORT.
+
+    Example:
+
+      router --config router.toml serve-ws
+    """
+    _run(ctx, "serve-ws")
+
+
+def process(ctx: typer.Context) -> None:
+    """Run the processing pipeline only.
+
+    Routes what was accepted, hot or cold, and sweeps. Serves health and metrics on process.port, or on PORT, where
+    one is set.
+
+    Example:
+
+      ROUTER_PROCESS__PORT=8084 router --config router.toml process
+    """
+    _run(ctx, "process")
+
+
+def _run(ctx: typer.Context, service: Service) -> None:
+    config = with_port(configured(ctx), service)
+    from router.service import run  # noqa: PLC0415 - a wrong configuration is told without loading the servers
+
+    raise typer.Exit(run(config, service))

@@ -1,0 +1,87 @@
+"""Values that are right one by one and cannot work together."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from router.config_sources import Problem
+
+if TYPE_CHECKING:
+    from router.config import Auth, Config, Online
+
+SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""Algorithms whose public key cannot sign: HS256 with a published key, or none, would let anyone in."""
+
+
+def contradictions(config: Config) -> list[Problem]:
+    """All that does not fit together, in the order of the sections."""
+    found = [*_server(config), *_auth(config.auth), *_ingress(config), *_online(config.online)]
+    return [Problem(key, "", message) for key, message in found]
+
+
+def _server(config: Config) -> Iterator[tuple[str, str]]:
+    if config.auth.kind == "embedded" and not is_loopback(config.server.host):
+        yield (
+            "server.host",
+            "must be 127.0.0.1 with the embedded key; for others, set auth.identity_service_url or auth.jwks_url",
+        )
+    for origin in config.server.allowed_origins:
+        if origin != "*" and not _is_origin(origin):
+            yield (
+                "server.allowed_origins",
+                f'{origin!r} is no origin; write https://example.com, without a path or a last /, or "*" for any',
+            )
+
+
+def _auth(auth: Auth) -> Iterator[tuple[str, str]]:
+    if auth.kind == "jwks" and not (auth.jwks_url or auth.identity_service_url):
+        yield "auth.kind", "jwks needs auth.identity_service_url or auth.jwks_url"
+    for key in ("identity_service_url", "jwks_url"):
+        url = getattr(auth, key)
+        if url is not None and not _is_url(url, "http", "https"):
+            yield f"auth.{key}", "is no http:// or https:// URL"
+    for algorithm in auth.algorithms:
+        if algorithm not in SIGNATURES:
+            yield "auth.algorithms", f"{algorithm!r} is not possible here; there are {', '.join(SIGNATURES)}"
+
+
+def _ingress(config: Config) -> Iterator[tuple[str, str]]:
+    topics = [config.ingress.topic, config.ingress.dead_letter_topic, config.push.topic]
+    if len(set(topics)) < len(topics):
+        yield "ingress.topic", "ingress.topic, ingress.dead_letter_topic and push.topic must differ"
+
+
+def _online(online: Online) -> Iterator[tuple[str, str]]:
+    if online.heartbeat_seconds >= online.lease_seconds:
+        yield (
+            "online.heartbeat_seconds",
+            "must be less than online.lease_seconds, or leases run out between two heartbeats; a third of it is good",
+        )
+    if online.push_after_seconds >= online.sweep_after_seconds:
+        yield "online.push_after_seconds", "must be less than online.sweep_after_seconds"
+    url = online.url.get_secret_value() if online.url else ""
+    if online.kind == "redis" and not _is_url(url, "redis", "rediss"):
+        yield "online.url", "must be a redis:// or rediss:// URL where online.kind is redis"
+
+
+def is_loopback(host: str) -> bool:
+    """Only this machine can reach a server that listens on ``host``."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_url(text: str, *schemes: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in schemes and bool(parts.netloc)
+
+
+def _is_origin(text: str) -> bool:
+    return _is_url(text, "http", "https") and text == text.lower() and text.count("/") == 2

@@ -1,0 +1,254 @@
+"""Where configuration values come from, and what is wrong with them in plain words. Knows no pydantic."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct, field
+
+Schema = Mapping[str, Any]
+"""The JSON schema of one key."""
+Keys = Mapping[str, Mapping[str, Schema]]
+"""Section -> key -> schema: all that exists."""
+
+PREFIX = "ROUTER_"
+FILE_VARIABLE = "ROUTER_CONFIG"
+OTHER_VARIABLES = (FILE_VARIABLE, "ROUTER_DEBUG", "ROUTER_TOKEN", "ROUTER_URL")
+"""Variables of the command line that are no configuration keys."""
+TEST_PREFIX = "ROUTER_TEST_"
+PROJECT_VARIABLE = "GOOGLE_CLOUD_PROJECT"
+_SERVICE_LINK = re.compile(r"ROUTER(_[A-Z0-9]+)*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_[A-Z0-9_]+)")
+_SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
+
+
+class Problem(Struct, frozen=True):
+    """One thing that is wrong with the configuration."""
+
+    key: str
+    """``section.key``, or the section, or empty where it is about the file as a whole."""
+    source: str
+    """The file or the environment variable; empty where values from several places don't fit together."""
+    message: str
+    """What is wrong and how to mend it, in one line, without a secret."""
+
+    def __str__(self) -> str:
+        if not self.source or self.source == self.key:
+            return f"{self.key or self.source}: {self.message}"
+        return f"{self.key} ({self.source}): {self.message}" if self.key else f"{self.source}: {self.message}"
+
+
+class Sources(Struct):
+    """The raw values by section and key, and where each came from."""
+
+    file: Path | None = None
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    """``section.key`` -> file or variable; a key that is missing here has its default."""
+    problems: list[Problem] = field(default_factory=list)
+
+    def put(self, section: str, key: str, value: object, origin: str) -> None:
+        self.values.setdefault(section, {})[key] = value
+        self.origins[f"{section}.{key}"] = origin
+
+    def refuse(self, key: str, source: str, message: str) -> None:
+        self.problems.append(Problem(key, source, message))
+
+
+def read_sources(keys: Keys, path: Path | None, environ: Mapping[str, str]) -> Sources:
+    """The file (``path``, else the one that ``ROUTER_CONFIG`` names), overlaid by the environment."""
+    sources = Sources()
+    named = environ.get(FILE_VARIABLE)
+    if path is not None:
+        _read_file(sources, keys, path, str(path))
+    elif named:
+        _read_file(sources, keys, Path(named).expanduser(), f"{FILE_VARIABLE}={named}")
+    _read_environment(sources, keys, environ)
+    return sources
+
+
+def _read_file(sources: Sources, keys: Keys, path: Path, named: str) -> None:
+    sources.file = path
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        sources.refuse("", named, "there is no such file; create it from config.example.toml, or name another")
+    except OSError as error:
+        sources.refuse("", named, f"cannot be read: {error.strerror or error}")
+    except UnicodeDecodeError:
+        sources.refuse("", named, "is not UTF-8 text; TOML files are")
+    except tomllib.TOMLDecodeError as error:
+        sources.refuse("", named, f"is no TOML: {error}")
+    else:
+        for section, table in tables.items():
+            _read_table(sources, keys, section, table, str(path))
+
+
+def _read_table(sources: Sources, keys: Keys, section: str, table: object, origin: str) -> None:
+    if section not in keys:
+        message = f"there is no such {'section' if isinstance(table, dict) else 'key outside a section'}"
+        sources.refuse(section, origin, f"{message}; {_guess(section, list(keys), _all_keys(keys))}")
+    elif not isinstance(table, dict):
+        sources.refuse(section, origin, f"is {kind_of(table)}, but must be a section: write [{section}]")
+    else:
+        for key, value in table.items():
+            name = f"{section}.{key}"
+            if key not in keys[section]:
+                found = _guess(key, list(keys[section]), _all_keys(keys))
+                sources.refuse(name, origin, f"there is no such key; {found}")
+            elif isinstance(value, bool):  # No key is a switch, and true would pass for 1.
+                sources.refuse(name, origin, f"is {kind_of(value)}, but must be {expected(keys[section][key])}")
+            else:
+                sources.put(section, key, value, origin)
+
+
+def _read_environment(sources: Sources, keys: Keys, environ: Mapping[str, str]) -> None:
+    variables = {variable(section, key): (section, key) for section in keys for key in keys[section]}
+    for name in sorted(environ):
+        value = environ[name]
+        if name in variables:
+            section, key = variables[name]
+            if value:  # Compose files and the like pass unset values on as empty ones.
+                _put_text(sources, section, key, value, name, keys[section][key])
+        elif name.startswith(PREFIX) and not _is_foreign(name, value):
+            sources.refuse(name, name, f"there is no such variable; {_guess_variable(name, keys)}")
+    project = environ.get(PROJECT_VARIABLE)
+    if project and "project" in keys.get("google", {}) and "google.project" not in sources.origins:
+        sources.put("google", "project", project, PROJECT_VARIABLE)
+
+
+def _put_text(sources: Sources, section: str, key: str, text: str, name: str, schema: Schema) -> None:
+    value: object = text
+    if "array" in _types(schema):
+        try:
+            value = as_list(text)
+        except ValueError as error:
+            sources.refuse(f"{section}.{key}", name, f'is no list ({error}); write ["a", "b"] or a,b')
+            return
+    sources.put(section, key, value, name)
+
+
+def as_list(text: str) -> list[Any]:
+    """A JSON array, or texts with commas between; raises ``ValueError``."""
+    if text.lstrip().startswith("["):
+        value: list[Any] = json.loads(text)
+        return value
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _is_foreign(name: str, value: str) -> bool:
+    # Kubernetes describes each Service in the variables of every pod: one that is named "router", or "router-api",
+    # gives ROUTER_SERVICE_HOST, ROUTER_PORT=tcp://… and so on.
+    return (
+        name in OTHER_VARIABLES
+        or name.startswith(TEST_PREFIX)
+        or _SERVICE_LINK.fullmatch(name) is not None
+        or (name.endswith("_PORT") and _SERVICE_URL.match(value) is not None)
+    )
+
+
+def variable(section: str, key: str) -> str:
+    """The environment variable of a key."""
+    return f"{PREFIX}{section}__{key}".upper()
+
+
+def _all_keys(keys: Keys) -> list[str]:
+    return [f"{section}.{key}" for section in keys for key in keys[section]]
+
+
+def _guess(name: str, near: Sequence[str], everywhere: Sequence[str]) -> str:
+    """A did-you-mean, and what exists where the mistake was made."""
+    guesses = difflib.get_close_matches(name, near, n=1) or _elsewhere(name, everywhere)
+    return _did_you_mean(guesses, f"there are {', '.join(near)}")
+
+
+def _guess_variable(name: str, keys: Keys) -> str:
+    section = name.removeprefix(PREFIX).partition("__")[0].lower()
+    known = [variable(section, key) for section in keys for key in keys[section]]
+    near = [variable(section, key) for key in keys.get(section, ())]
+    form = f"write {PREFIX}<SECTION>__<KEY>, where the sections are {', '.join(keys)}"
+    guesses = difflib.get_close_matches(name, [*known, *OTHER_VARIABLES], n=1)
+    return _did_you_mean(guesses, f"there are {', '.join(near)}" if near else form)
+
+
+def _did_you_mean(guesses: Sequence[str], otherwise: str) -> str:
+    return f"did you mean {guesses[0]}? ({otherwise})" if guesses else otherwise
+
+
+def _elsewhere(name: str, everywhere: Iterable[str]) -> list[str]:
+    last = {other: other.rpartition(".")[2] for other in everywhere}
+    wanted = name.rpartition(".")[2]
+    exact = [other for other, key in last.items() if key == wanted]
+    close = difflib.get_close_matches(wanted, list(last.values()), n=1, cutoff=0.8)
+    return exact or [other for other, key in last.items() if key in close] or []
+
+
+def _types(schema: Schema) -> set[str]:
+    return {option["type"] for option in schema.get("anyOf", [schema]) if "type" in option}
+
+
+def expected(schema: Schema) -> str:
+    """What a key takes, in words."""
+    options = [option for option in schema.get("anyOf", [schema]) if option.get("type") != "null"]
+    return " or ".join(_expected_one(option) for option in options)
+
+
+def _expected_one(schema: Schema) -> str:
+    if "enum" in schema:
+        return " or ".join(", ".join(schema["enum"]).rsplit(", ", 1))
+    match schema.get("type"):
+        case "integer":
+            return f"a whole number{_bounds(schema)}"
+        case "number":
+            return f"a number{_bounds(schema)}"
+        case "array":
+            return "a list of texts" + (f" with at least {schema['minItems']}" if "minItems" in schema else "")
+        case _:
+            return "a path" if schema.get("format") == "path" else "a text"
+
+
+def _bounds(schema: Schema) -> str:
+    if "minimum" in schema and "maximum" in schema:
+        return f" from {schema['minimum']} to {schema['maximum']}"
+    if "minimum" in schema:
+        return f" of {schema['minimum']:g} or more"
+    return f" above {schema['exclusiveMinimum']:g}" if "exclusiveMinimum" in schema else ""
+
+
+def is_secret(schema: Schema) -> bool:
+    return any(option.get("writeOnly") for option in schema.get("anyOf", [schema]))
+
+
+def kind_of(value: object) -> str:
+    """The value's type, in words."""
+    match value:
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a text"
+        case list():
+            return "a list"
+        case dict():
+            return "a table"
+        case _:
+            return "a date or time"
+
+
+def masked_url(text: str) -> str:
+    """``text`` without what can be a secret in an URL: all before the last ``@``, and the query."""
+    return re.sub(r"\?.*", "?***", re.sub(r"://.*@", "://***@", text, flags=re.DOTALL), flags=re.DOTALL)
+
+
+def shown(value: object, schema: Schema) -> str:
+    """The value's type, and the value itself where it is short and no secret."""
+    if is_secret(schema) or not isinstance(value, str | int | float):
+        return kind_of(value)
+    text = masked_url(str(value))
+    return f"{kind_of(value)} ({text!r})" if len(text) <= 60 else kind_of(value)

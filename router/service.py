@@ -1,0 +1,233 @@
+"""The long-running services: what each consists of, and how it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from starlette.routing import BaseRoute
+
+from router import __version__, logs
+from router.auth.opening import open_authenticator
+from router.auth.verifier import Authenticator
+from router.config import Config, Service
+from router.core.accepting import Acceptor
+from router.core.connections import ConnectionManager
+from router.core.routing import Pipeline
+from router.errors import ConfigError, DataDirError
+from router.factory import Factory
+from router.web import openapi
+from router.web.api import Api
+from router.web.edge import Border, application
+from router.web.health import Health
+from router.web.server import Server
+from router.web.sockets import Sockets
+
+LOG = logs.logger(__name__)
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+
+def run(config: Config, service: Service) -> int:
+    """Run ``service`` until SIGTERM or SIGINT; returns the exit code. Raises ``RouterError`` at start."""
+    _check_address(config, service)
+    logs.configure(config.server.log_format, config.server.log_level)
+    with _alone(config, service):
+        uvloop.run(_Service(config, service).run())
+    return 0
+
+
+def _check_address(config: Config, service: Service) -> None:
+    """Whoever can reach a router with the embedded identity trusts a key that any local user may use."""
+    if service != "process" and config.auth.kind == "embedded" and config.server.host not in LOOPBACK:
+        raise ConfigError(
+            f"server.host is {config.server.host}, but the embedded identity serves loopback only; "
+            "set auth.identity_service_url or auth.jwks_url"
+        )
+
+
+@contextmanager
+def _alone(config: Config, service: Service) -> Iterator[None]:
+    """Two ``serve`` on one data directory would be a mistake; separate services on it are not."""
+    if service != "serve" or config.ingress.kind != "embedded":
+        yield
+        return
+    path = config.embedded.data_dir / "serve.lock"
+    lock = _open_lock(path)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataDirError(
+                f"another `router serve` uses {path.parent}; stop it, or name another embedded.data_dir"
+            ) from error
+        yield
+    finally:
+        os.close(lock)
+
+
+def _open_lock(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DataDirError(
+            f"cannot use the data directory {path.parent}: {error.strerror}; make it writable, or name another "
+            "with embedded.data_dir"
+        ) from error
+
+
+class _Service:
+    """One process: its parts, from start to drained."""
+
+    def __init__(self, config: Config, service: Service) -> None:
+        self._config = config
+        self._service = service
+        self._stop = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._manager: ConnectionManager | None = None
+        self._pipeline: Pipeline | None = None
+        self._consuming: asyncio.Task[None] | None = None
+        self._servers: list[Server] = []
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        async with AsyncExitStack() as stack:
+            factory = Factory(self._config, task_failed=self._task_failed)
+            self._factory = await stack.enter_async_context(factory)
+            self._health = Health(factory.metrics)
+            await self._open(stack)
+            await self._stop.wait()
+            await self._drain()
+        if self._failure is not None:
+            raise self._failure
+
+    def _on_signal(self) -> None:
+        if self._stop.is_set():
+            # What was promised is on disk, and a lease ends every presence: nothing needs this process.
+            LOG.warning("stopping at once; sweepers finish what is left")
+            os._exit(0)
+        LOG.info("draining", seconds=self._config.server.drain_seconds)
+        self._stop.set()
+
+    def _task_failed(self, name: str, error: BaseException) -> None:
+        LOG.error("a task failed", task=name, exc_info=error)
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        factory, border = self._factory, Border(self._config.server.allowed_origins, self._factory.metrics)
+        routes: list[BaseRoute] = []
+        if self._service in ("serve", "process"):
+            await self._start_processing()
+        if self._service != "process":
+            opening = open_authenticator(self._config, factory.clock, factory.tasks, factory.chance)
+            authenticator = await stack.enter_async_context(opening)
+            self._health.depends("auth", authenticator.probe)
+            if self._service in ("serve", "serve-api"):
+                routes += await self._api(authenticator)
+            if self._service in ("serve", "serve-ws"):
+                routes += await self._sockets(authenticator, border)
+        app = application([*routes, *self._health.routes()], border)
+        for port in self._ports():
+            self._servers.append(await stack.enter_async_context(Server(app, self._config.server.host, port)))
+        self._say_hello()
+
+    async def _start_processing(self) -> None:
+        self._health.depends("cold", (await self._factory.cold_queue()).probe)
+        self._pipeline = await self._factory.pipeline()
+        self._consuming = self._watch(self._pipeline.run(), "pipeline")
+        self._watch((await self._factory.sweeper()).run(), "sweeper")
+
+    async def _api(self, authenticator: Authenticator) -> Sequence[BaseRoute]:
+        producer, queue = await self._factory.ingress_producer(), await self._factory.message_queue()
+        self._health.depends("ingress", producer.probe)
+        self._health.depends("queue", queue.probe)
+        limits = self._config.limits
+        acceptor = Acceptor(
+            producer,
+            clock=self._factory.clock,
+            entropy=self._factory.entropy,
+            idempotency_secret=self._idempotency_secret(),
+            max_bytes=limits.envelope_bytes,
+            rate=limits.send_rate,
+            burst=limits.send_burst,
+            metrics=self._factory.metrics,
+        )
+        return [*Api(authenticator, acceptor, queue, limits.envelope_bytes).routes(), openapi.route()]
+
+    def _idempotency_secret(self) -> bytes:
+        secret = self._config.ingress.idempotency_secret
+        if secret is not None:
+            return secret.get_secret_value().encode()
+        from router.auth.embedded import idempotency_secret  # noqa: PLC0415 - brings cryptography
+
+        return idempotency_secret(self._config.embedded.data_dir)
+
+    async def _sockets(self, authenticator: Authenticator, border: Border) -> Sequence[BaseRoute]:
+        self._health.depends("online", (await self._factory.online_store()).probe)
+        self._manager = await self._factory.connection_manager()
+        self._watch(self._manager.run(), "connections")
+        return Sockets(authenticator, self._manager, border).routes()
+
+    def _ports(self) -> list[int]:
+        server = self._config.server
+        if self._service == "serve":
+            return list(dict.fromkeys([server.api_port, server.ws_port]))
+        if self._service == "serve-api":
+            return [server.api_port]
+        if self._service == "serve-ws":
+            return [server.ws_port]
+        return [] if self._config.process.port is None else [self._config.process.port]
+
+    def _watch(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Work that runs as long as the service: where it fails, the service stops and says why."""
+
+        async def watched() -> None:
+            try:
+                await work
+            except Exception as error:
+                self._failure = error
+                self._stop.set()
+                raise
+
+        return self._factory.tasks.spawn(watched(), name)
+
+    def _say_hello(self) -> None:
+        config, host = self._config, self._config.server.host
+        where = [f"http://{host}:{server.port}" for server in self._servers]
+        LOG.info("ready", service=self._service, version=__version__, listening=where, node=self._factory.node)
+        if self._service == "process":
+            return
+        if config.auth.kind == "embedded":
+            LOG.info("embedded identity: tokens come from `router token USER`", data_dir=str(config.embedded.data_dir))
+        if host not in LOOPBACK:
+            LOG.warning("listening beyond loopback; put TLS in front", host=host)
+
+    async def _drain(self) -> None:
+        """Finish what is in flight, within ``server.drain_seconds``; sweepers elsewhere finish what is left."""
+        self._health.draining = True
+        for server in self._servers:
+            server.stop_listening()
+        try:
+            async with asyncio.timeout(self._config.server.drain_seconds):
+                if self._manager is not None:
+                    await self._manager.drain()
+                await self._stop_processing()
+        except TimeoutError:
+            LOG.warning("the drain took too long; sweepers finish what is left")
+        if self._pipeline is not None:
+            await self._pipeline.hand_back()
+        LOG.info("stopped")
+
+    async def _stop_processing(self) -> None:
+        if self._pipeline is not None and self._consuming is not None:
+            self._consuming.cancel()
+            await asyncio.wait([self._consuming])
+            await self._pipeline.finish()

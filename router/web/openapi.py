@@ -1,0 +1,172 @@
+"""The OpenAPI 3.1 document, made of the same numbers that the handlers use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from router import __version__
+from router.urn import MAX_BYTES
+from router.web.api import DEFAULT_LIMIT, MAX_ACK_IDS, MAX_LIMIT
+from router.web.problems import KINDS, MEDIA_TYPE, TYPE_PREFIX
+
+Document = dict[str, Any]
+
+
+def route() -> Route:
+    """``GET /openapi.json``."""
+
+    async def openapi(request: Request) -> Response:
+        del request
+        return JSONResponse(document())
+
+    return Route("/openapi.json", openapi, methods=["GET"])
+
+
+def document() -> Document:
+    """The whole document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "router",
+            "version": __version__,
+            "summary": "Sealed envelopes from senders to recipients: at least once, in order.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "security": [{"token": []}],
+        "paths": _paths(),
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+            "schemas": _schemas(),
+            "responses": {"Problem": _json("A refusal (RFC 9457).", "Problem", MEDIA_TYPE)},
+        },
+    }
+
+
+def _paths() -> Document:
+    return {
+        "/api/send": {"post": _send()},
+        "/api/messages": {"get": _messages()},
+        "/api/messages/ack": {"post": _ack()},
+        "/connect": {"get": _connect()},
+        "/healthz": {"get": _open("alive", "Liveness", {"200": _plain("The process turns.")})},
+        "/readyz": {
+            "get": _open("ready", "Readiness", {"200": _plain("Ready."), "503": _plain("Draining or not working.")})
+        },
+        "/metrics": {"get": _open("metrics", "Prometheus metrics", {"200": _plain("Text exposition format.")})},
+        "/openapi.json": {"get": _open("openapi", "This document", {"200": _plain("OpenAPI 3.1.")})},
+    }
+
+
+def _send() -> Document:
+    key = {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+        "description": "The same sender and key within a day is the same message, accepted once.",
+    }
+    return {
+        "operationId": "send",
+        "summary": "Send a sealed envelope",
+        "parameters": [key],
+        "requestBody": _body("SecureEnvelope"),
+        "responses": _answers({"202": _json("Durable; the same whether the recipient is online or not.", "Accepted")}),
+    }
+
+
+def _messages() -> Document:
+    limit = {
+        "name": "limit",
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "default": DEFAULT_LIMIT},
+        "description": f"At most this many messages; more than {MAX_LIMIT} is read as {MAX_LIMIT}.",
+    }
+    return {
+        "operationId": "messages",
+        "summary": "Fetch the oldest messages; nothing is removed",
+        "parameters": [limit],
+        "responses": _answers(
+            {"200": _json("Oldest first, the express lane before the normal one.", "QueuedMessageList")}
+        ),
+    }
+
+
+def _ack() -> Document:
+    return {
+        "operationId": "acknowledge",
+        "summary": "Acknowledge messages that were saved",
+        "requestBody": _body("Acknowledgement"),
+        "responses": _answers({"204": _plain("They are deleted; unknown ids were ignored.")}),
+    }
+
+
+def _connect() -> Document:
+    return {
+        "operationId": "connect",
+        "summary": "WebSocket: the text frame {} is the poke, upon which a client fetches",
+        "responses": _answers({"101": _plain("Connected.")}),
+    }
+
+
+def _open(operation: str, summary: str, responses: Document) -> Document:
+    return {"operationId": operation, "summary": summary, "security": [], "responses": responses}
+
+
+def _answers(good: Document) -> Document:
+    return {**good, "default": {"$ref": "#/components/responses/Problem"}}
+
+
+def _plain(description: str) -> Document:
+    return {"description": description}
+
+
+def _json(description: str, schema: str, media_type: str = "application/json") -> Document:
+    return {"description": description, "content": {media_type: {"schema": _ref(schema)}}}
+
+
+def _body(schema: str) -> Document:
+    return {"required": True, "content": {"application/json": {"schema": _ref(schema)}}}
+
+
+def _ref(schema: str) -> Document:
+    return {"$ref": f"#/components/schemas/{schema}"}
+
+
+def _schemas() -> Document:
+    opaque = {"type": "string", "contentEncoding": "base64"}
+    text = {"type": "string"}
+    return {
+        "SecureEnvelope": _object(
+            ["recipientId"],
+            recipientId={
+                "type": "string",
+                "maxLength": MAX_BYTES,
+                "description": "urn:<namespace>:<type>:<id>, or a bare id, which is read as urn:sm:user:<id>.",
+            },
+            encryptedData=opaque,
+            encryptedSymmetricKey=opaque,
+            signature=opaque,
+            isEphemeral={"type": "boolean", "default": False, "description": "Deliver now or never."},
+            priority={"type": "integer", "format": "int32", "description": "5 and above: the express lane."},
+        ),
+        "Accepted": _object(["id"], id=text),
+        "QueuedMessage": _object(["id", "envelope"], id=text, envelope=_ref("SecureEnvelope")),
+        "QueuedMessageList": _object(["messages"], messages={"type": "array", "items": _ref("QueuedMessage")}),
+        "Acknowledgement": _object(
+            ["messageIds"], messageIds={"type": "array", "maxItems": MAX_ACK_IDS, "items": text}
+        ),
+        "Problem": _object(
+            ["type", "title", "status"],
+            type={"type": "string", "examples": [TYPE_PREFIX + kind.slug for kind in KINDS.values()]},
+            title=text,
+            status={"type": "integer"},
+            detail=text,
+        ),
+    }
+
+
+def _object(required: list[str], **properties: Any) -> Document:
+    return {"type": "object", "required": required, "properties": properties}

@@ -1,0 +1,106 @@
+"""Errors as RFC 9457 problem details: one table from the router's errors to what a client sees."""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+
+import msgspec
+from msgspec import Struct
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from router import errors
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:sealed-router:problem:"
+RETRY_SECONDS = 2
+"""``Retry-After`` where nothing better is known."""
+
+
+class Kind(Struct, frozen=True):
+    """What one kind of error is to a client."""
+
+    status: int
+    slug: str
+    """The stable end of ``type``, and the reason in the metric."""
+    title: str
+
+
+class BodyTooLarge(errors.RouterError):
+    """The body is longer than any acceptable one."""
+
+
+class BodyTooSlow(errors.RouterError):
+    """The body did not arrive in time."""
+
+
+class UnsupportedMediaType(errors.RouterError):
+    """The body is not what the route takes."""
+
+
+class Forbidden(errors.RouterError):
+    """The browser origin is not allowed."""
+
+
+class UpgradeRequired(errors.RouterError):
+    """The route speaks WebSocket only."""
+
+
+_BAD_ENVELOPE = Kind(400, "invalid-envelope", "Invalid envelope")
+KINDS: dict[type[errors.RouterError], Kind] = {
+    errors.EnvelopeTooLarge: Kind(413, "envelope-too-large", "Envelope too large"),
+    errors.InvalidUrn: _BAD_ENVELOPE,
+    errors.InvalidEnvelope: _BAD_ENVELOPE,
+    errors.InvalidIdempotencyKey: Kind(400, "invalid-idempotency-key", "Invalid Idempotency-Key"),
+    errors.InvalidRequest: Kind(400, "invalid-request", "Invalid request"),
+    errors.Unauthorized: Kind(401, "unauthorized", "Unauthorized"),
+    Forbidden: Kind(403, "origin-not-allowed", "Origin not allowed"),
+    BodyTooSlow: Kind(408, "body-too-slow", "Body too slow"),
+    BodyTooLarge: Kind(413, "body-too-large", "Body too large"),
+    UnsupportedMediaType: Kind(415, "unsupported-media-type", "Unsupported media type"),
+    UpgradeRequired: Kind(426, "upgrade-required", "Upgrade required"),
+    errors.RateLimited: Kind(429, "rate-limited", "Too many messages"),
+    errors.TooManyConnections: Kind(429, "too-many-connections", "Too many connections"),
+    errors.Draining: Kind(503, "draining", "Going away"),
+    errors.Unavailable: Kind(503, "unavailable", "Temporarily unavailable"),
+    errors.RouterError: Kind(503, "unavailable", "Temporarily unavailable"),
+}
+
+
+def kind_of(error: errors.RouterError) -> Kind:
+    """The nearest entry of the table."""
+    return next(KINDS[ancestor] for ancestor in type(error).__mro__ if ancestor in KINDS)
+
+
+def response(error: errors.RouterError) -> Response:
+    """The answer for ``error``; what is not the client's doing is not told in detail."""
+    kind = kind_of(error)
+    headers: dict[str, str] = {}
+    if isinstance(error, errors.Unauthorized):
+        headers["www-authenticate"] = 'Bearer error="invalid_token"'
+    if isinstance(error, errors.RateLimited):
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
+    elif kind.status in (429, 503):
+        headers["retry-after"] = str(RETRY_SECONDS)
+    if isinstance(error, UpgradeRequired):
+        headers["upgrade"] = "websocket"
+    detail = "a dependency does not answer; try again" if kind.slug == "unavailable" else str(error)
+    return problem(kind.status, kind.slug, kind.title, detail, headers)
+
+
+def problem(status: int, slug: str, title: str, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """A problem document."""
+    document = {"type": TYPE_PREFIX + slug, "title": title, "status": status, "detail": detail}
+    return Response(msgspec.json.encode(document), status, headers, MEDIA_TYPE)
+
+
+def internal_error() -> Response:
+    return problem(500, "internal", "Internal error", "this is a fault of the router; its log has the request id")
+
+
+def not_served(error: HTTPException, method: str, path: str) -> Response:
+    """Starlette's own refusals: no such route, no such method."""
+    phrase = HTTPStatus(error.status_code).phrase
+    slug = phrase.lower().replace(" ", "-")
+    return problem(error.status_code, slug, phrase, f"{method} {path} is not served here", dict(error.headers or {}))

@@ -1,0 +1,35 @@
+"""Where a request carries its token (spec, section 4)."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+
+from router.errors import Unauthorized
+
+BEARER = "bearer"
+
+
+def from_authorization(headers: Headers) -> str:
+    """The token of ``Authorization: Bearer`` (RFC 6750, section 2.1)."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != BEARER or not token.strip():
+        raise Unauthorized("send the token as Authorization: Bearer <token>", "missing")
+    return token.strip()
+
+
+def from_handshake(headers: Headers) -> tuple[str, str | None]:
+    """The token of a WebSocket handshake, and the subprotocol to answer with.
+
+    Browsers cannot set ``Authorization``; they name the subprotocols ``bearer, <token>``, or ``<token>`` alone.
+    """
+    if "authorization" in headers:
+        return from_authorization(headers), None
+    offered = [part.strip() for part in headers.get("sec-websocket-protocol", "").split(",") if part.strip()]
+    if len(offered) == 1 and offered[0] != BEARER:
+        return offered[0], offered[0]
+    if len(offered) == 2 and offered[0] == BEARER:
+        return offered[1], BEARER
+    raise Unauthorized(
+        "send the token as Authorization: Bearer <token>, or as the WebSocket subprotocols bearer and <token>",
+        "missing",
+    )

@@ -1,0 +1,1 @@
+"""Checks and generators for those who work on the router; not part of the package."""

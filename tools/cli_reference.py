@@ -1,0 +1,134 @@
+"""``docs/cli.md``: every command, as its own help tells it, the exit codes, and the records of ``--json``."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+from msgspec import Struct
+
+from router.cli import config, dead_letters, inspecting, migrate, outbox, setup
+from router.cli.app import COMMANDS, Entry, command, load
+from router.cli.exits import Code
+from router.config_sources import Problem
+
+HEAD = """\
+# Command line
+
+`router --help` lists the commands, `router COMMAND --help` explains each. This page says the same, and what else a
+script needs to know. It is written from the code by `make docs`.
+
+On a terminal, tables are drawn; in a pipe they are plain aligned text. `--json` prints records whose fields keep
+their names and meaning: later versions may add fields, and remove none. Sizes are bytes, points in time are RFC 3339
+in UTC, spans are seconds. No command prints a payload, but for `outbox --json` and `dead-letters --body`, which print
+sealed ones, and `listen`, which saves them.
+
+`--install-completion` installs completion for bash, zsh, fish and PowerShell.
+"""
+
+RECORDS: dict[str, tuple[type[Struct], ...]] = {
+    "migrate": (migrate.Report,),
+    "inspect-queue": (
+        inspecting.Overview,
+        inspecting.OldQueue,
+        inspecting.UserView,
+        inspecting.ConnectionView,
+        inspecting.MessageView,
+        inspecting.Share,
+    ),
+    "outbox": (outbox.Command,),
+    "dead-letters": (dead_letters.Letter,),
+    "config check": (config.Check, Problem),
+    "config show": (config.Value,),
+    "setup": (setup.Step,),
+}
+"""Command -> the records of its ``--json``."""
+
+
+def cli_reference(root: Path) -> str:
+    """The whole page."""
+    del root
+    whole = command()
+    context = typer.Context(whole, info_name="router")
+    parts = [HEAD, "## Global options\n", _options(whole, context), _exit_codes()]
+    for entry in COMMANDS:
+        parts += _command(entry, context)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _exit_codes() -> str:
+    rows = [f"| {code.value} | {code.name} | {code.meaning} |" for code in Code]
+    return "\n".join(["## Exit codes", "", "| code | name | meaning |", "|---|---|---|", *rows, ""])
+
+
+def _command(entry: Entry, parent: Any) -> Iterator[str]:
+    loaded = load(entry)
+    commands = getattr(loaded, "commands", None)
+    if commands is None:
+        yield from _section(entry.name, loaded, typer.Context(loaded, info_name=entry.name, parent=parent))
+        return
+    group = typer.Context(loaded, info_name=entry.name, parent=parent)
+    for name, subcommand in commands.items():
+        context = typer.Context(subcommand, info_name=name, parent=group)
+        yield from _section(f"{entry.name} {name}", subcommand, context)
+
+
+def _section(name: str, described: Any, context: Any) -> Iterator[str]:
+    usage = described.get_usage(context).removeprefix("Usage: ")
+    yield f"## `router {name}`\n"
+    yield f"    {' '.join(usage.split())}\n"
+    yield _prose(described.help or "")
+    yield _options(described, context)
+    for record in RECORDS.get(name, ()):
+        yield _record(record)
+
+
+def _prose(text: str) -> str:
+    lines = []
+    for paragraph in text.split("\n\n"):
+        if paragraph.startswith("\b\n"):
+            block = textwrap.dedent(paragraph.removeprefix("\b\n")).strip()
+            lines.append(f"```sh\n{block}\n```")
+        else:
+            lines.append(paragraph.strip())
+    return "\n\n".join(lines) + "\n"
+
+
+def _options(described: Any, context: Any) -> str:
+    rows = [record for parameter in described.get_params(context) if (record := parameter.get_help_record(context))]
+    cells = [(f"`{names}`", " ".join(text.split()).replace("|", "\\|")) for names, text in rows]
+    return "\n".join(["| option | |", "|---|---|", *(f"| {names} | {text} |" for names, text in cells), ""])
+
+
+def _record(record: type[Struct]) -> str:
+    """A table of the fields, from the source: docstrings of attributes are found nowhere else."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(record))).body
+    assert isinstance(tree, ast.ClassDef)
+    summary = (inspect.getdoc(record) or "").split("\n")[0]
+    lines = [
+        f"`{record.__name__}`{': ' + _code(summary) if summary else ''}",
+        "",
+        "| field | type | |",
+        "|---|---|---|",
+    ]
+    for statement, following in zip(tree.body, [*tree.body[1:], None], strict=True):
+        if isinstance(statement, ast.AnnAssign):
+            type_ = ast.unparse(statement.annotation).replace("|", "\\|")
+            lines.append(f"| `{ast.unparse(statement.target)}` | {type_} | {_code(_docstring(following))} |")
+    return "\n".join([*lines, ""])
+
+
+def _docstring(statement: ast.stmt | None) -> str:
+    match statement:
+        case ast.Expr(value=ast.Constant(value=str(text))):
+            return " ".join(text.split())
+    return ""
+
+
+def _code(text: str) -> str:
+    return text.replace("``", "`")

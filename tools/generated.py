@@ -1,0 +1,85 @@
+"""The files that are written from the code, as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from router.cli.config import toml_value
+from router.config import known_keys
+from router.config_sources import expected, variable
+from router.web.openapi import document
+from tools.cli_reference import cli_reference
+
+MARK = "<!-- The table is written by `make docs`. -->"
+END_MARK = "<!-- End of the table. -->"
+EXAMPLE_HEAD = """\
+# The configuration of the router: every key, with its default.
+#
+# Nothing here needs to be set for `router serve` on one machine. To use this file: copy it, remove the # before what
+# you change, and run `router --config FILE serve`, or set ROUTER_CONFIG=FILE. Each key is also an environment
+# variable, which wins over the file: ROUTER_<SECTION>__<KEY>. `router config check` finds mistakes.
+"""
+
+
+def example_config(root: Path) -> str:
+    """``config.example.toml``: loading it gives the defaults."""
+    del root
+    sections = []
+    for section, keys in known_keys().items():
+        lines = [f"[{section}]"]
+        for key, schema in keys.items():
+            unset = schema.get("default") is None
+            value = toml_value(schema["examples"][0] if unset else schema["default"])
+            note = " Unset by default; for example:" if unset else ""
+            lines += ["", *_comment(f"{schema['description']} Takes {expected(schema)}.{note}"), f"#{key} = {value}"]
+        sections.append("\n".join(lines))
+    return "\n\n".join([EXAMPLE_HEAD.rstrip(), *sections]) + "\n"
+
+
+def _comment(text: str) -> list[str]:
+    lines, current = [], "#"
+    for word in text.split():
+        if len(current) + len(word) >= 118:
+            lines.append(current)
+            current = "#"
+        current += f" {word}"
+    return [*lines, current]
+
+
+def configuration_docs(root: Path) -> str:
+    """``docs/configuration.md`` with its table of keys."""
+    path = root / "docs" / "configuration.md"
+    before, _, rest = path.read_text().partition(MARK)
+    _, _, after = rest.partition(END_MARK)
+    return f"{before}{MARK}\n\n{_key_table()}\n{END_MARK}{after}"
+
+
+def _key_table() -> str:
+    lines = []
+    for section, keys in known_keys().items():
+        lines += [f"### `[{section}]`", "", "| key | default | takes | |", "|---|---|---|---|"]
+        for key, schema in keys.items():
+            default = "" if schema.get("default") is None else f"`{toml_value(schema['default'])}`"
+            cells = [f"`{key}`<br>`{variable(section, key)}`", default, expected(schema), schema["description"]]
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def openapi(root: Path) -> str:
+    """``docs/openapi.json``."""
+    del root
+    described: Any = document()
+    return json.dumps(described, indent=2, ensure_ascii=False) + "\n"
+
+
+GENERATED: dict[str, Callable[[Path], str]] = {
+    "config.example.toml": example_config,
+    "docs/configuration.md": configuration_docs,
+    "docs/cli.md": cli_reference,
+    "docs/openapi.json": openapi,
+}
+"""File -> what it must hold."""
