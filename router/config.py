@@ -45,7 +45,7 @@ HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
 class Server(Section):
     host: str = Field(
         "127.0.0.1",
-        description="Address to listen on. Anything but loopback needs tokens from an identity service.",
+        description="Address to listen on; anything but loopback needs an identity service.",
     )
     api_port: Port = Field(8082, description="Port of the API; `serve` answers everything here.")
     ws_port: Port = Field(8083, description="Port of the WebSocket service; `serve` answers sockets here too.")
@@ -89,7 +89,9 @@ class Auth(Section):
 
 
 class Ingress(Section):
-    kind: Literal["embedded", "pubsub"] = Field("embedded", description="embedded (SQLite) or pubsub.")
+    kind: Literal["embedded", "pubsub"] = Field(
+        "embedded", description="What carries accepted envelopes; embedded is SQLite."
+    )
     topic: str = Field("ingress-topic", description="Where accepted envelopes go.")
     subscription: str = Field("ingress-sub", description="Where the pipeline reads them.")
     dead_letter_topic: str = Field("ingress-topic-dlq", description="Where refused messages go.")
@@ -104,7 +106,7 @@ class Ingress(Section):
 
 class Online(Section):
     kind: Literal["embedded", "redis", "firestore"] = Field(
-        "embedded", description="embedded (SQLite), redis or firestore."
+        "embedded", description="What holds presence and the hot queue; embedded is SQLite."
     )
     url: SecretStr | None = Field(
         None, description="The Redis: redis://… or rediss://…", examples=["rediss://:password@redis.example.com:6379"]
@@ -124,16 +126,18 @@ class Online(Section):
 
 
 class Cold(Section):
-    kind: Literal["embedded", "firestore"] = Field("embedded", description="embedded (SQLite) or firestore.")
+    kind: Literal["embedded", "firestore"] = Field(
+        "embedded", description="What holds the cold queue; embedded is SQLite."
+    )
     collection: str = Field("cold-queue", description="The Firestore collection.")
     retention_days: float = Field(30, gt=0, description="Mail that nobody fetches is deleted after this.")
 
 
 class Push(Section):
     kind: Literal["embedded", "pubsub", "none"] = Field(
-        "embedded", description="embedded (an outbox, see `router outbox`), pubsub or none."
+        "embedded", description="Where push commands go; embedded is an outbox, see `router outbox`."
     )
-    topic: str = Field("push-notifications", description="Where push commands go.")
+    topic: str = Field("push-notifications", description="The Pub/Sub topic of push commands.")
     format: Literal["command", "notification-request"] = Field("command", description="The form of a push command.")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -23,11 +22,6 @@ def contradictions(config: Config) -> list[Problem]:
 
 
 def _server(config: Config) -> Iterator[tuple[str, str]]:
-    if config.auth.kind == "embedded" and not is_loopback(config.server.host):
-        yield (
-            "server.host",
-            "must be 127.0.0.1 with the embedded key; for others, set auth.identity_service_url or auth.jwks_url",
-        )
     for origin in config.server.allowed_origins:
         if origin != "*" and not _is_origin(origin):
             yield (
@@ -65,14 +59,6 @@ def _online(online: Online) -> Iterator[tuple[str, str]]:
     url = online.url.get_secret_value() if online.url else ""
     if online.kind == "redis" and not _is_url(url, "redis", "rediss"):
         yield "online.url", "must be a redis:// or rediss:// URL where online.kind is redis"
-
-
-def is_loopback(host: str) -> bool:
-    """Only this machine can reach a server that listens on ``host``."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _is_url(text: str, *schemes: str) -> bool:

@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +163,9 @@ def _all_keys(keys: Keys) -> list[str]:
 
 def _guess(name: str, near: Sequence[str], everywhere: Sequence[str]) -> str:
     """A did-you-mean, and what exists where the mistake was made."""
-    guesses = difflib.get_close_matches(name, near, n=1) or _elsewhere(name, everywhere)
+    wanted = name.rpartition(".")[2]
+    elsewhere = [other for other in everywhere if other.rpartition(".")[2] == wanted]
+    guesses = elsewhere or difflib.get_close_matches(name, near, n=1)
     return _did_you_mean(guesses, f"there are {', '.join(near)}")
 
 
@@ -178,14 +180,6 @@ def _guess_variable(name: str, keys: Keys) -> str:
 
 def _did_you_mean(guesses: Sequence[str], otherwise: str) -> str:
     return f"did you mean {guesses[0]}? ({otherwise})" if guesses else otherwise
-
-
-def _elsewhere(name: str, everywhere: Iterable[str]) -> list[str]:
-    last = {other: other.rpartition(".")[2] for other in everywhere}
-    wanted = name.rpartition(".")[2]
-    exact = [other for other, key in last.items() if key == wanted]
-    close = difflib.get_close_matches(wanted, list(last.values()), n=1, cutoff=0.8)
-    return exact or [other for other, key in last.items() if key in close] or []
 
 
 def _types(schema: Schema) -> set[str]:

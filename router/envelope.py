@@ -31,7 +31,8 @@ class _Wire(Struct, rename="camel", omit_defaults=True, forbid_unknown_fields=Tr
     encrypted_data: bytes = b""
     encrypted_symmetric_key: bytes = b""
     signature: bytes = b""
-    is_ephemeral: bool = False
+    is_ephemeral: bool | None = None
+    """``None`` where the sender did not say; false is the default of the format and never written."""
     priority: _Int32 | None = None
 
 
@@ -80,8 +81,9 @@ def _envelope(wire: _Wire, max_bytes: int) -> Envelope:
         wire.recipient_id = urn.parse(wire.recipient_id)
     except InvalidUrn as error:
         raise InvalidUrn(f'"recipientId": {error}') from error
+    wire.is_ephemeral = wire.is_ephemeral or None
     lane = Lane.EXPRESS if (wire.priority or 0) >= EXPRESS_PRIORITY else Lane.NORMAL
-    return Envelope(wire.recipient_id, _encode(wire), lane, wire.is_ephemeral, size)
+    return Envelope(wire.recipient_id, _encode(wire), lane, wire.is_ephemeral is True, size)
 
 
 # The fast path
@@ -99,12 +101,12 @@ def _read_usual(body: bytes) -> _Wire | None:
 
 
 def _quotes(wire: _Wire) -> int:
-    """How many quotation marks a body without escapes has that gives each field once and no default.
+    """How many quotation marks a body without escapes has that gives each field once and none as null or empty.
 
-    msgspec takes the last of two members with one name; that body has more of them.
+    msgspec takes the last of two members with one name; such a body has more of them.
     """
     strings = 1 + (wire.encrypted_data != b"") + (wire.encrypted_symmetric_key != b"") + (wire.signature != b"")
-    return 4 * strings + 2 * (wire.is_ephemeral + (wire.priority is not None))
+    return 4 * strings + 2 * ((wire.is_ephemeral is not None) + (wire.priority is not None))
 
 
 # The full reader
@@ -126,7 +128,7 @@ def _read_fully(body: bytes) -> _Wire:
 
 def _members(body: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        document = _JSON.decode(body.decode())
     except UnicodeDecodeError as error:
         raise InvalidEnvelope(f"the body is not UTF-8 at byte {error.start + 1}: encode it as UTF-8") from None
     except json.JSONDecodeError as error:
@@ -150,6 +152,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise InvalidEnvelope(f"the body is not JSON: {name} is no JSON number")
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
 
 
 def _string(name: str, value: Any) -> str:
@@ -198,5 +203,10 @@ def _int32(name: str, value: Any) -> int:
     return value
 
 
-_READERS: dict[Any, Callable[[str, Any], Any]] = {str: _string, bytes: _bytes, bool: _bool, _Int32 | None: _int32}
+_READERS: dict[Any, Callable[[str, Any], Any]] = {
+    str: _string,
+    bytes: _bytes,
+    bool | None: _bool,
+    _Int32 | None: _int32,
+}
 _FIELDS = {name: field for field in msgspec.structs.fields(_Wire) for name in (field.name, field.encode_name)}

@@ -34,8 +34,8 @@ def write(root: Path) -> None:
     """Write anew what differs."""
     for name, render in GENERATED.items():
         path, text = root / name, render(root)
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
             print(f"wrote {name}")
 
 
@@ -43,7 +43,7 @@ def differences(root: Path) -> Iterator[str]:
     """One entry for each generated file that is not what the code says."""
     for name, render in GENERATED.items():
         path, wanted = root / name, render(root)
-        found = path.read_text() if path.exists() else ""
+        found = path.read_text(encoding="utf-8") if path.exists() else ""
         if found != wanted:
             lines = difflib.unified_diff(found.splitlines(), wanted.splitlines(), name, "the code", lineterm="", n=0)
             diff = "\n".join(f"    {line}" for line in list(lines)[:SHOWN_LINES])

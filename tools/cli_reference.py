@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,8 @@ RECORDS: dict[str, tuple[type[Struct], ...]] = {
     "setup": (setup.Step,),
 }
 """Command -> the records of its ``--json``."""
+TYPES = {" | UnsetType": ", or absent", "Raw": "object", "Any": "any"}
+PIPE = "\\|"
 
 
 def cli_reference(root: Path) -> str:
@@ -100,16 +103,20 @@ def _prose(text: str) -> str:
 
 
 def _options(described: Any, context: Any) -> str:
-    rows = [record for parameter in described.get_params(context) if (record := parameter.get_help_record(context))]
-    cells = [(f"`{names}`", " ".join(text.split()).replace("|", "\\|")) for names, text in rows]
-    return "\n".join(["| option | |", "|---|---|", *(f"| {names} | {text} |" for names, text in cells), ""])
+    records = [parameter.get_help_record(context) for parameter in described.get_params(context)]
+    rows = [
+        f"| `{re.sub(r' <(str|list.*)>$', '', names)}` | {' '.join(text.split()).replace('|', PIPE)} |"
+        for names, text in filter(None, records)
+        if "--help" not in names
+    ]
+    return "\n".join(["| option | |", "|---|---|", *rows, ""]) if rows else ""
 
 
 def _record(record: type[Struct]) -> str:
     """A table of the fields, from the source: docstrings of attributes are found nowhere else."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(record))).body
     assert isinstance(tree, ast.ClassDef)
-    summary = (inspect.getdoc(record) or "").split("\n")[0]
+    summary = (ast.get_docstring(tree) or "").split("\n")[0]
     lines = [
         f"`{record.__name__}`{': ' + _code(summary) if summary else ''}",
         "",
@@ -118,7 +125,10 @@ def _record(record: type[Struct]) -> str:
     ]
     for statement, following in zip(tree.body, [*tree.body[1:], None], strict=True):
         if isinstance(statement, ast.AnnAssign):
-            type_ = ast.unparse(statement.annotation).replace("|", "\\|")
+            type_ = ast.unparse(statement.annotation)
+            for python, words in TYPES.items():
+                type_ = type_.replace(python, words)
+            type_ = type_.replace("|", PIPE)
             lines.append(f"| `{ast.unparse(statement.target)}` | {type_} | {_code(_docstring(following))} |")
     return "\n".join([*lines, ""])
 

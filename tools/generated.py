@@ -33,8 +33,9 @@ def example_config(root: Path) -> str:
         for key, schema in keys.items():
             unset = schema.get("default") is None
             value = toml_value(schema["examples"][0] if unset else schema["default"])
+            takes = "" if expected(schema) in ("a text", "a path") else f" Takes {expected(schema)}."
             note = " Unset by default; for example:" if unset else ""
-            lines += ["", *_comment(f"{schema['description']} Takes {expected(schema)}.{note}"), f"#{key} = {value}"]
+            lines += ["", *_comment(f"{schema['description']}{takes}{note}"), f"#{key} = {value}"]
         sections.append("\n".join(lines))
     return "\n\n".join([EXAMPLE_HEAD.rstrip(), *sections]) + "\n"
 
@@ -52,7 +53,7 @@ def _comment(text: str) -> list[str]:
 def configuration_docs(root: Path) -> str:
     """``docs/configuration.md`` with its table of keys."""
     path = root / "docs" / "configuration.md"
-    before, _, rest = path.read_text().partition(MARK)
+    before, _, rest = path.read_text(encoding="utf-8").partition(MARK)
     _, _, after = rest.partition(END_MARK)
     return f"{before}{MARK}\n\n{_key_table()}\n{END_MARK}{after}"
 

@@ -14,7 +14,7 @@ PIN = re.compile(r"^(?P<requirement>[A-Za-z0-9][^#\\]*?==[^#\\]*?)\s*\\?$", re.M
 
 def lock_problems(root: Path) -> list[str]:
     """What is wrong with the lock, in words."""
-    text = (root / "requirements.lock").read_text()
+    text = (root / "requirements.lock").read_text(encoding="utf-8")
     pins = _pins(text)
     problems = [f"{name} is not pinned with a hash" for name, (_, hashed) in pins.items() if not hashed]
     if re.search(r"://|^-[-if]", text, re.MULTILINE):
@@ -29,7 +29,7 @@ def lock_problems(root: Path) -> list[str]:
 
 
 def _requirements(root: Path) -> list[Requirement]:
-    project = tomllib.loads((root / "pyproject.toml").read_text())
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
     listed = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
     return [Requirement(text) for text in listed]
 

@@ -129,9 +129,10 @@ def router(
 
     Start here; no file and no server is needed:
 
-      router serve                    run it, in one terminal
-      router listen bob               receive bob's mail, in another
-      router send bob "hello"         send him something, in a third
+      router serve                                   run it, in one terminal
+      router token bob                               a token, for programs of your own
+      router listen --as bob --dir inbox             receive bob's mail, in a second terminal
+      router send --as alice --to bob --data hello   send him a message, in a third
 
     `router COMMAND --help` explains each command with an example.
     """

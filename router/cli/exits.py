@@ -22,7 +22,7 @@ class Code(IntEnum):
     OK = 0, "It worked."
     FAILURE = 1, "It did not work, for a reason that has no code of its own."
     USAGE = 2, "The command line is wrong: an unknown command or option, a missing or bad argument."
-    DATA = 65, "The input is wrong: no SecureEnvelope, no URN, too large."
+    DATA = 65, "The input is wrong, and will be the next time too: no SecureEnvelope, no URN, too large."
     UNAVAILABLE = 69, "A service does not answer: the router itself, or what it depends on. Try again later."
     SOFTWARE = 70, "A bug in the router. `ROUTER_DEBUG=1` shows where."
     IO = 74, "A file cannot be read or written."
@@ -30,11 +30,13 @@ class Code(IntEnum):
     DENIED = 77, "The token is missing, expired, or not trusted."
     CONFIG = 78, "The configuration or the data directory is wrong."
     INTERRUPTED = 130, "Interrupted by Ctrl-C (SIGINT)."
-    BROKEN_PIPE = 141, "The reader of the output has gone, as with `| head`."
+    BROKEN_PIPE = 141, "The reader of the output has gone, as when it is `head`."
 
 
 _BY_ERROR: tuple[tuple[type[Exception], Code], ...] = (
     (errors.InvalidEnvelope, Code.DATA),
+    (errors.InvalidRequest, Code.DATA),
+    (errors.InvalidIdempotencyKey, Code.DATA),
     (errors.Unavailable, Code.UNAVAILABLE),
     (errors.RateLimited, Code.TEMPORARY),
     (errors.TooManyConnections, Code.TEMPORARY),
@@ -45,7 +47,12 @@ _BY_ERROR: tuple[tuple[type[Exception], Code], ...] = (
     (OSError, Code.IO),
 )
 
+_BY_STATUS = {400: Code.DATA, 413: Code.DATA, 415: Code.DATA, 401: Code.DENIED, 403: Code.DENIED, 429: Code.TEMPORARY}
+
 
 def code_of(error: Exception) -> Code:
     """The exit code for what ended a command."""
+    status = getattr(error, "status", None)  # A client's errors have the status that the router answered.
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
     return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), Code.SOFTWARE)

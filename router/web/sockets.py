@@ -54,7 +54,6 @@ class Sockets:
             self._border.refuse(error)
             await _deny(scope, receive, send, error)
             return
-        scope.clear()
         try:
             await socket.accept(subprotocol)
             await _ignore_frames(receive, socket)

@@ -91,7 +91,9 @@ def test_a_batch_is_the_head_of_the_queue(
     """Whatever is where: the batch is an unbroken head of each lane of all that is unacknowledged."""
     everything = [queued(number + 1, Lane(lane)) for number, (lane, _) in enumerate(places)]
     in_hot = sorted((m for m, (_, is_hot) in zip(everything, places, strict=True) if is_hot), key=lambda m: m.place)
-    in_cold = sorted((m for m, (_, is_hot) in zip(everything, places, strict=True) if not is_hot), key=lambda m: m.place)
+    in_cold = sorted(
+        (m for m, (_, is_hot) in zip(everything, places, strict=True) if not is_hot), key=lambda m: m.place
+    )
     acked = {m.message.id for m in in_cold if m.sequence in acknowledged}
     pending = [Pending("on its way", Lane.NORMAL, unseen)] if unseen else []
     batch = merge(

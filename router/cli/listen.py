@@ -1,0 +1,73 @@
+"""``router listen``."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from router.cli.clients import AsUser, TokenFile, Url, api_url, token_source
+from router.cli.common import configured
+from router.cli.output import json_line, line
+
+if TYPE_CHECKING:
+    from router.client import Received
+
+
+def listen(
+    ctx: typer.Context,
+    directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where messages are saved, as <id>.json.")],
+    once: Annotated[bool, typer.Option("--once", help="Receive what waits, then end.")] = False,
+    as_user: AsUser = None,
+    token_file: TokenFile = None,
+    url: Url = None,
+    ws_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where the socket is; <URL>/connect if unset.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each message.")] = False,
+) -> None:
+    """Receive messages: pull, save, acknowledge.
+
+    Each envelope is on disk before it is acknowledged, and is listed once, however often this is interrupted: run
+    it again and it goes on. Ctrl-C ends it.
+
+    Example:
+
+      router listen --as bob --dir inbox
+    """
+
+    def saved(received: Received, path: Path) -> None:
+        entry = {"id": received.id, "bytes": len(bytes(received.envelope)), "path": str(path)}
+        if as_json:
+            json_line(entry)
+        else:
+            line(f"{received.id}  {entry['bytes']} B  {path}")
+        sys.stdout.flush()
+
+    config = configured(ctx)
+    target = api_url(config, url)
+    asyncio.run(_listen(target, ws_url, token_source(ctx, as_user, token_file), directory, saved, once=once))
+
+
+async def _listen(
+    url: str,
+    ws_url: str | None,
+    token: Callable[[], str],
+    directory: Path,
+    saved: Callable[[Received, Path], None],
+    *,
+    once: bool,
+) -> None:
+    from router.client import RouterClient  # noqa: PLC0415 - brings httpx and websockets
+    from router.client.saving import Directory  # noqa: PLC0415
+
+    async with RouterClient(url, token, ws_url=ws_url) as client:
+        save = Directory(directory, saved).save
+        if once:
+            await client.drain(save)
+        else:
+            await client.listen(save)

@@ -1,0 +1,193 @@
+"""A client that loses nothing: it retries under one key, and acknowledges only what is saved."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import msgspec
+import websockets
+from msgspec import Struct
+from websockets.asyncio.client import connect
+
+from router.clock import MICROSECONDS, Clock, SystemClock
+from router.errors import RouterError, Unavailable
+
+PAGE = 50
+TIMEOUT_SECONDS = 30.0
+RETRY_BUDGET_SECONDS = 60.0
+LONGEST_WAIT_SECONDS = 5.0
+MAX_FRAME_BYTES = 4096
+_PASSING = {408, 429, 500, 502, 503, 504}
+"""Statuses of which the same request may be answered better later."""
+
+
+class Received(Struct, frozen=True):
+    """A message as the router hands it out."""
+
+    id: str
+    envelope: msgspec.Raw
+    """Canonical ProtoJSON, as the very bytes."""
+
+
+class Refused(RouterError):
+    """The router refuses the request for good; ``status`` and the problem's ``detail`` say why."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(f"{status}: {detail}")
+        self.status = status
+
+
+class Unreachable(Unavailable):
+    """The router did not answer well within the time budget."""
+
+
+class _Batch(Struct):
+    messages: list[Received] = []
+
+
+class _Accepted(Struct):
+    id: str
+
+
+_batch = msgspec.json.Decoder(_Batch).decode
+_accepted = msgspec.json.Decoder(_Accepted).decode
+
+Save = Callable[[Sequence[Received]], Awaitable[None]]
+"""Returns once the messages are saved for good; may be given a message twice."""
+
+
+class RouterClient:
+    """One user's connection to a router, as an async context manager.
+
+    ``token`` is called anew for each connection, so that an expired one is replaced.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: Callable[[], str],
+        *,
+        ws_url: str | None = None,
+        budget_seconds: float = RETRY_BUDGET_SECONDS,
+        clock: Clock | None = None,
+        chance: random.Random | None = None,
+    ) -> None:
+        """``url`` is the API's, ``ws_url`` the socket's where it is another; passing failures are retried for
+        ``budget_seconds``."""
+        self._token = token
+        self._ws_url = ws_url or url.replace("http", "ws", 1).rstrip("/") + "/connect"
+        self._budget_seconds = budget_seconds
+        self._clock = clock or SystemClock()
+        self._chance = chance or random.Random()  # noqa: S311 - jitter, no secret
+        self._http = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def send(self, envelope: bytes, idempotency_key: str | None = None) -> str:
+        """The id under which ``envelope`` was accepted; however often it is retried, it is one message.
+
+        Raises ``Refused`` and ``Unreachable``.
+        """
+        headers = {"content-type": "application/json", "idempotency-key": idempotency_key or secrets.token_hex(16)}
+        response = await self._request("POST", "/api/send", content=envelope, headers=headers)
+        return _accepted(response.content).id
+
+    async def fetch(self, limit: int = PAGE) -> list[Received]:
+        """The oldest messages, at most ``limit``; they stay until they are acknowledged."""
+        response = await self._request("GET", "/api/messages", params={"limit": limit})
+        return _batch(response.content).messages
+
+    async def acknowledge(self, ids: Sequence[str]) -> None:
+        """The router may delete these: they are saved."""
+        body = msgspec.json.encode({"messageIds": list(ids)})
+        headers = {"content-type": "application/json"}
+        await self._request("POST", "/api/messages/ack", content=body, headers=headers)
+
+    async def drain(self, save: Save, limit: int = PAGE) -> int:
+        """Pull, save and acknowledge until nothing is left; returns how many messages there were."""
+        count = 0
+        while batch := await self.fetch(limit):
+            await save(batch)
+            await self.acknowledge([received.id for received in batch])
+            count += len(batch)
+        return count
+
+    async def listen(self, save: Save) -> None:
+        """Drain on connecting and on every poke, until cancelled; connects again whatever happens.
+
+        Raises ``Refused`` where the router refuses the token.
+        """
+        failures = 0
+        while True:
+            try:
+                async with self._connect() as socket:
+                    failures = 0
+                    await self.drain(save)
+                    async for _ in socket:
+                        await self.drain(save)
+            except websockets.InvalidStatus as error:
+                status = error.response.status_code
+                if status not in _PASSING:
+                    raise Refused(status, "the router refuses the connection") from error
+            except (OSError, TimeoutError, websockets.WebSocketException, Unreachable):
+                pass
+            failures += 1
+            await self._clock.sleep(self._wait(failures))
+            with contextlib.suppress(Unreachable):
+                # Mail flows, if slowly, also while only the socket cannot be had.
+                await self.drain(save)
+
+    def _connect(self) -> connect:
+        headers = {"Authorization": f"Bearer {self._token()}"}
+        return connect(self._ws_url, additional_headers=headers, max_size=MAX_FRAME_BYTES, compression=None)
+
+    async def _request(self, method: str, path: str, **request: Any) -> httpx.Response:
+        deadline = self._clock.now() + self._budget_seconds * MICROSECONDS
+        failures = 0
+        while True:
+            failures += 1
+            wait = self._wait(failures)
+            headers = {**request.get("headers", {}), "authorization": f"Bearer {self._token()}"}
+            try:
+                response = await self._http.request(method, path, **{**request, "headers": headers})
+            except httpx.TransportError as error:
+                problem: str = str(error) or type(error).__name__
+            else:
+                if response.is_success:
+                    return response
+                if response.status_code not in _PASSING:
+                    raise Refused(response.status_code, _detail(response))
+                problem = f"{response.status_code}: {_detail(response)}"
+                wait = max(wait, _retry_after(response))
+            if self._clock.now() + wait * MICROSECONDS > deadline:
+                raise Unreachable(f"{self._http.base_url} does not answer: {problem}")
+            await self._clock.sleep(wait)
+
+    def _wait(self, failures: int) -> float:
+        """Exponential, with full jitter."""
+        return self._chance.uniform(0.02, min(LONGEST_WAIT_SECONDS, 0.1 * 2.0 ** min(failures, 10)))
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        document = response.json()
+    except ValueError:
+        return response.reason_phrase
+    return str(document.get("detail", response.reason_phrase)) if isinstance(document, dict) else response.reason_phrase
+
+
+def _retry_after(response: httpx.Response) -> float:
+    text = response.headers.get("retry-after", "")
+    return float(text) if text.isdecimal() else 0.0

@@ -1,0 +1,85 @@
+"""The command line as a user runs it: a process of its own, on a data directory of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from router.config import Config, Embedded
+from router.factory import Factory
+from router.messages import Connection, Delivery, Lane, Message
+
+NOW = 1_800_000_000_000_000
+BOB = "urn:sm:user:bob"
+ALICE = "urn:sm:user:alice"
+PAYLOAD = "c2VhbGVkLXBheWxvYWQ="
+
+
+class Router(Protocol):
+    """Runs ``router`` with arguments, and with environment variables by name."""
+
+    def __call__(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]: ...
+
+
+def environment(data_dir: Path, **more: str) -> dict[str, str]:
+    """This process's environment without what configures a router."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("ROUTER_") and name != "PORT"}
+    return {**clean, "ROUTER_EMBEDDED__DATA_DIR": str(data_dir), **more}
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def router(data_dir: Path) -> Router:
+    def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "router", *arguments],
+            env=environment(data_dir, **environ),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def message(number: int, recipient: str = BOB, *, lane: Lane = Lane.NORMAL, ephemeral: bool = False) -> Message:
+    envelope = f'{{"recipientId":"{recipient}","encryptedData":"{PAYLOAD}"}}'.encode()
+    return Message(f"id-{number:03}-{recipient[-3:]}", recipient, envelope, lane, ephemeral, NOW)
+
+
+@pytest.fixture
+def inside(data_dir: Path) -> Callable[[Callable[[Factory], Awaitable[None]]], None]:
+    """Runs something on the components themselves, to prepare what a command then finds."""
+
+    def run(work: Callable[[Factory], Awaitable[None]]) -> None:
+        async def open_and_work() -> None:
+            async with Factory(Config(embedded=Embedded(data_dir=data_dir))) as factory:
+                await work(factory)
+
+        asyncio.run(open_and_work())
+
+    return run
+
+
+async def route(factory: Factory, *messages: Message) -> None:
+    """Route as the pipeline does, except for the cold writes of users who are offline."""
+    online = await factory.online_store()
+    await online.route([Delivery(m, receipt, attempt=1) for receipt, m in enumerate(messages)])
+
+
+async def connect(factory: Factory, user: str) -> Connection:
+    connection = Connection(user, f"connection-{user[-3:]}", "node", factory.clock.now())
+    await (await factory.online_store()).connect(connection, limit=5)
+    return connection

@@ -1,0 +1,187 @@
+"""Help, errors and exit codes of the installed command, as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from router.cli.app import COMMANDS, load
+from router.cli.exits import Code
+from tests.cli.conftest import Router, environment
+
+HEAVY = {"pydantic", "starlette", "uvicorn", "sqlite3", "jwt", "httpx", "rich", "cryptography", "asyncio"}
+
+
+def test_help_says_what_to_type_first(router: Router) -> None:
+    shown = router("--help")
+    assert shown.returncode == 0
+    assert shown.stdout.index("router serve") < shown.stdout.index("router listen") < shown.stdout.index("Options:")
+    for entry in COMMANDS:
+        assert entry.name in shown.stdout
+    assert router("-h").stdout == shown.stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, router.cli\nsys.argv = ['router', '--help']\ntry: router.cli.main()\n"
+        "except SystemExit: print(*sys.modules, file=sys.stderr)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "router.cli.app" in shown.stderr.split()
+    assert not HEAVY & set(shown.stderr.split())
+
+
+@pytest.mark.parametrize("entry", COMMANDS, ids=lambda entry: entry.name)
+def test_each_command_is_listed_with_the_first_line_of_its_help(entry: object) -> None:
+    listed = next(known for known in COMMANDS if known is entry)
+    command = load(listed)
+    assert command.help.split("\n\n")[0].replace("\n", " ") == listed.summary
+    for described in getattr(command, "commands", {"": command}).values():
+        assert "Example" in described.help, "every help text has an example"
+
+
+def test_version(router: Router) -> None:
+    assert router("--version").stdout.startswith("router ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        ([], Code.USAGE, "Usage: router"),
+        (["serv"], Code.USAGE, "Did you mean 'serve"),
+        (["--nope"], Code.USAGE, "No such option"),
+        (["migrate"], Code.USAGE, "say whose mail to move"),
+        (["migrate", "bob", "--all"], Code.USAGE, "say whose mail to move"),
+        (["migrate", "a b"], Code.USAGE, "names no user"),
+        (["token", "bob", "--ttl", "soon"], Code.USAGE, "write 90s, 30m"),
+        (["token", "bob", "--ttl", "0"], Code.USAGE, "a second at least"),
+        (["dead-letters", "--body"], Code.USAGE, "needs --json"),
+        (["config", "show", "--json", "--toml"], Code.USAGE, "choose"),
+        (["--config", "/does/not/exist", "inspect-queue"], Code.CONFIG, "there is no such file"),
+    ],
+)
+def test_mistakes_have_their_codes(router: Router, arguments: list[str], code: Code, word: str) -> None:
+    ended = router(*arguments)
+    assert ended.returncode == code
+    assert word in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_kinds_that_this_version_lacks(router: Router) -> None:
+    for variable in ("ROUTER_COLD__KIND", "ROUTER_ONLINE__KIND"):
+        for command in ("inspect-queue", "setup"):
+            ended = router(command, **{variable: "firestore"})
+            assert ended.returncode == Code.CONFIG
+            assert ended.stderr.startswith("error: ")
+            assert "not in this version" in ended.stderr
+
+
+def test_an_unusable_data_directory(router: Router, data_dir: Path) -> None:
+    data_dir.write_text("a file")
+    ended = router("inspect-queue")
+    assert ended.returncode == Code.CONFIG
+    assert ended.stderr.startswith("error: ")
+    assert "embedded.data_dir" in ended.stderr
+
+
+def test_a_bug_is_one_line_unless_asked_for(data_dir: Path) -> None:
+    code = (
+        "import sys, router.cli, router.cli.setup as setup\n"
+        "def broken(config): raise ZeroDivisionError('oops')\n"
+        "setup._needs = broken\nsys.argv = ['router', 'setup']\nrouter.cli.main()"
+    )
+    for debug in ({}, {"ROUTER_DEBUG": "1"}):
+        ended = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment(data_dir, **debug),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == Code.SOFTWARE
+        assert ("Traceback" in ended.stderr) == bool(debug)
+        assert ended.stderr.splitlines()[-1].startswith("error: a bug in the router (ZeroDivisionError: oops)")
+
+
+def test_a_reader_that_goes_is_no_error(data_dir: Path) -> None:
+    command = [sys.executable, "-m", "router", "inspect-queue", "--watch"]
+    watching = subprocess.Popen(
+        command, env=environment(data_dir), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert watching.stdout is not None
+    assert watching.stderr is not None
+    assert json.loads(watching.stdout.readline())["connections"] == 0
+    watching.stdout.close()
+    assert watching.wait(30) == Code.BROKEN_PIPE
+    assert watching.stderr.read() == ""
+    watching.stderr.close()
+
+
+def test_an_interrupt_ends_quietly(data_dir: Path) -> None:
+    following = subprocess.Popen(
+        [sys.executable, "-m", "router", "inspect-queue", "--watch"],
+        env=environment(data_dir),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert following.stdout is not None
+    following.stdout.readline()
+    following.send_signal(signal.SIGINT)
+    _, errors = following.communicate(timeout=30)
+    assert following.returncode == Code.INTERRUPTED
+    assert "Traceback" not in errors
+
+
+def test_completion_is_on(router: Router) -> None:
+    shown = router("", _ROUTER_COMPLETE="complete_bash", COMP_WORDS="router ins", COMP_CWORD="1")
+    assert "inspect-queue" in shown.stdout
+    options = router("", _ROUTER_COMPLETE="complete_bash", COMP_WORDS="router migrate --st", COMP_CWORD="2")
+    assert "--stale" in options.stdout
+
+
+def test_config_check(router: Router, tmp_path: Path) -> None:
+    assert router("config", "check").returncode == 0
+    path = tmp_path / "r.toml"
+    path.write_text("[server]\napi_prot = 1\n")
+    ended = router("--config", str(path), "config", "check")
+    assert ended.returncode == Code.CONFIG
+    assert "did you mean api_port" in ended.stderr
+    found = router("--config", str(path), "config", "check", "--json")
+    assert found.returncode == Code.CONFIG
+    document = json.loads(found.stdout)
+    assert (document["ok"], document["file"], len(document["problems"])) == (False, str(path), 1)
+    assert set(document["problems"][0]) == {"key", "source", "message"}
+
+
+def test_config_show_masks_and_says_where_from(router: Router) -> None:
+    secrets = {
+        "ROUTER_ONLINE__URL": "redis://user:hun/ter2@host:6379/0?password=hunter3",
+        "ROUTER_INGRESS__IDEMPOTENCY_SECRET": "hunter4",
+        "ROUTER_AUTH__JWKS_URL": "https://u:hunter5@id.example/jwks",
+    }
+    for form in ((), ("--json",), ("--toml",)):
+        shown = router("config", "show", *form, **secrets)
+        assert shown.returncode == 0, shown.stderr
+        assert "ter2" not in shown.stdout
+        assert "hunter" not in shown.stdout
+        assert "***@id.example/jwks" in shown.stdout
+    online = json.loads(router("config", "show", "--json", "--section", "online", **secrets).stdout)
+    assert list(online["sections"]) == ["online"]
+    assert online["sections"]["online"]["url"] == {
+        "value": "redis://***@host:6379/0?***",
+        "origin": "ROUTER_ONLINE__URL",
+    }
+    assert online["sections"]["online"]["lease_seconds"] == {"value": 60.0, "origin": "default"}
+
+
+def test_config_show_as_a_file_says_the_same(router: Router, tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(router("config", "show", "--toml", ROUTER_LIMITS__SEND_RATE="12.5").stdout)
+    limits = json.loads(router("--config", str(path), "config", "show", "--json").stdout)["sections"]["limits"]
+    assert limits["send_rate"] == {"value": 12.5, "origin": str(path)}

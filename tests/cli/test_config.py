@@ -1,0 +1,224 @@
+"""Loading the configuration: what wins, and what is refused in which words."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from router.config import Config, InvalidConfig, known_keys, load, load_with_origins, with_port
+
+ROOT = Path(__file__).parents[2]
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def problems(path: Path | None = None, **environ: str) -> str:
+    with pytest.raises(InvalidConfig) as caught:
+        load(path, environ)
+    return str(caught.value)
+
+
+def test_nothing_gives_the_defaults() -> None:
+    config = load(environ={})
+    assert config == Config()
+    assert (config.server.host, config.server.api_port, config.server.ws_port) == ("127.0.0.1", 8082, 8083)
+    assert config.auth.kind == "embedded"
+
+
+def test_file_wins_over_default_and_environment_over_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.toml", "[server]\napi_port = 1000\nws_port = 1001\n")
+    loaded = load_with_origins(path, {"ROUTER_SERVER__WS_PORT": "2001"})
+    assert (loaded.config.server.api_port, loaded.config.server.ws_port) == (1000, 2001)
+    assert loaded.origins == {"server.api_port": str(path), "server.ws_port": "ROUTER_SERVER__WS_PORT"}
+
+
+def test_the_variable_names_the_file_and_the_option_wins_over_it(tmp_path: Path) -> None:
+    named = write(tmp_path / "a.toml", "[limits]\nsend_burst = 1\n")
+    option = write(tmp_path / "b.toml", "[limits]\nsend_burst = 2\n")
+    environ = {"ROUTER_CONFIG": str(named)}
+    assert load(None, environ).limits.send_burst == 1
+    assert load(option, environ).limits.send_burst == 2
+
+
+@pytest.mark.parametrize("by_variable", [True, False])
+def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path, *, by_variable: bool) -> None:
+    path = tmp_path / "none.toml"
+    text = problems(None, ROUTER_CONFIG=str(path)) if by_variable else problems(path)
+    assert "there is no such file" in text
+    assert str(path) in text
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [(b"[server", "is no TOML"), (b"\xff\xfe", "is not UTF-8"), (b"server = 1", "write [server]")],
+)
+def test_a_file_that_is_no_configuration(tmp_path: Path, content: bytes, word: str) -> None:
+    path = tmp_path / "r.toml"
+    path.write_bytes(content)
+    assert word in problems(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "guess"),
+    [
+        ("[server]\napi_prot = 1", "did you mean api_port?"),
+        ("[sever]\nhost = 'x'", "did you mean server?"),
+        ("api_port = 1", "did you mean server.api_port?"),
+        ("[server]\nlease_seconds = 1", "did you mean online.lease_seconds?"),
+        ("[zzz]", "there are server, auth, ingress"),
+    ],
+)
+def test_a_typo_in_the_file_says_what_was_meant(tmp_path: Path, content: str, guess: str) -> None:
+    assert guess in problems(write(tmp_path / "r.toml", content))
+
+
+@pytest.mark.parametrize(
+    ("name", "guess"),
+    [
+        ("ROUTER_SERVER_API_PORT", "did you mean ROUTER_SERVER__API_PORT?"),
+        ("ROUTER_SERVER__API_PROT", "did you mean ROUTER_SERVER__API_PORT?"),
+        ("ROUTER_CONFIGS", "did you mean ROUTER_CONFIG?"),
+        ("ROUTER_XYZ", "write ROUTER_<SECTION>__<KEY>"),
+    ],
+)
+def test_a_typo_in_the_environment_says_what_was_meant(name: str, guess: str) -> None:
+    text = problems(None, **{name: "1"})
+    assert guess in text
+    assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"ROUTER_TEST_REDIS": "x"},
+        {"ROUTER_DEBUG": "1", "ROUTER_URL": "http://x", "ROUTER_TOKEN": "x"},
+        {"ROUTER_SERVICE_HOST": "10.0.0.1", "ROUTER_SERVICE_PORT": "80", "ROUTER_SERVICE_PORT_HTTP": "80"},
+        {"ROUTER_PORT": "tcp://10.0.0.1:80", "ROUTER_PORT_80_TCP": "tcp://10.0.0.1:80", "ROUTER_PORT_80_TCP_ADDR": "x"},
+        {"ROUTER_API_SERVICE_HOST": "10.0.0.1", "ROUTER_API_PORT": "tcp://10.0.0.1:80"},
+        {"ROUTER_AUTH__ISSUER": "", "ROUTER_LIMITS__SEND_BURST": ""},
+    ],
+    ids=["tests", "command line", "kubernetes", "kubernetes ports", "kubernetes with a dash", "empty"],
+)
+def test_variables_that_are_left_alone(environ: dict[str, str]) -> None:
+    assert load(environ=environ) == Config()
+
+
+def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.toml", '[server]\nhost = true\nlog_level = "loud"\nnope = 1\n[limits]\nsend_rate = -1\n')
+    with pytest.raises(InvalidConfig) as caught:
+        load(path, {"ROUTER_LIMITS__SEND_BURST": "many", "ROUTER_NOPE": "1"})
+    found = {problem.key: problem for problem in caught.value.problems}
+    assert set(found) == {
+        "server.host", "server.log_level", "server.nope", "limits.send_rate", "limits.send_burst", "ROUTER_NOPE",
+    }  # fmt: skip
+    assert found["limits.send_burst"].source == "ROUTER_LIMITS__SEND_BURST"
+    assert found["limits.send_burst"].message == "is a text ('many'), but must be a whole number of 1 or more"
+    assert found["server.log_level"].message.endswith("must be debug, info, warning or error")
+    assert found["limits.send_rate"].source == str(path)
+
+
+@pytest.mark.parametrize(
+    "text", ['["https://a.example", "https://b.example"]', "https://a.example, https://b.example,"]
+)
+def test_lists_are_json_or_have_commas(text: str) -> None:
+    config = load(environ={"ROUTER_SERVER__ALLOWED_ORIGINS": text})
+    assert config.server.allowed_origins == ["https://a.example", "https://b.example"]
+
+
+def test_a_broken_list_is_told() -> None:
+    assert 'write ["a", "b"] or a,b' in problems(ROUTER_SERVER__ALLOWED_ORIGINS='["a"')
+
+
+def test_a_secret_is_in_no_error_and_no_repr(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.toml", '[online]\nkind = "redis"\nurl = ["redis://:hunter2@h"]\n')
+    assert "online.url" in problems(path)
+    assert "hunter2" not in problems(path)
+    assert "hunter2" not in problems(ROUTER_ONLINE__KIND="redis", ROUTER_ONLINE__URL="reddis://:hunter2@h")
+    assert "hunter2" not in problems(ROUTER_AUTH__JWKS_URL="ftp://u:hunter2@h")
+    config = load(environ={"ROUTER_ONLINE__URL": "redis://:hunter2@h"})
+    assert "hunter2" not in repr(config)
+    assert config.online.url is not None
+    assert config.online.url.get_secret_value() == "redis://:hunter2@h"
+
+
+@pytest.mark.parametrize(
+    ("environ", "word"),
+    [
+        ({"ROUTER_ONLINE__HEARTBEAT_SECONDS": "60"}, "online.heartbeat_seconds"),
+        ({"ROUTER_ONLINE__PUSH_AFTER_SECONDS": "600"}, "online.push_after_seconds"),
+        ({"ROUTER_AUTH__KIND": "jwks"}, "needs auth.identity_service_url or auth.jwks_url"),
+        ({"ROUTER_AUTH__ALGORITHMS": "RS256,HS256"}, "'HS256' is not possible here"),
+        ({"ROUTER_AUTH__ALGORITHMS": "none"}, "'none' is not possible here"),
+        ({"ROUTER_AUTH__JWKS_URL": "id.example.com/jwks"}, "no http:// or https:// URL"),
+        ({"ROUTER_ONLINE__KIND": "redis"}, "must be a redis:// or rediss:// URL"),
+        ({"ROUTER_SERVER__ALLOWED_ORIGINS": "https://a.example/"}, "is no origin"),
+        ({"ROUTER_PUSH__TOPIC": "ingress-topic"}, "must differ"),
+        ({"ROUTER_LIMITS__EPHEMERAL_SECONDS": "nan"}, "a number above 0"),
+    ],
+)
+def test_what_cannot_work_together_is_refused(environ: dict[str, str], word: str) -> None:
+    assert word in problems(None, **environ)
+
+
+def test_an_url_means_jwks() -> None:
+    assert load(environ={"ROUTER_AUTH__JWKS_URL": "https://id.example/jwks"}).auth.kind == "jwks"
+    assert load(environ={"ROUTER_AUTH__IDENTITY_SERVICE_URL": "https://id.example"}).auth.kind == "jwks"
+    assert load(environ={"ROUTER_AUTH__JWKS_URL": "https://x", "ROUTER_AUTH__KIND": "embedded"}).auth.kind == "embedded"
+
+
+def test_the_project_is_googles_variable_where_it_is_unset(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.toml", '[google]\nproject = "mine"\n')
+    environ = {"GOOGLE_CLOUD_PROJECT": "theirs"}
+    loaded = load_with_origins(None, environ)
+    assert (loaded.config.google.project, loaded.origins["google.project"]) == ("theirs", "GOOGLE_CLOUD_PROJECT")
+    assert load(path, environ).google.project == "mine"
+
+
+def test_a_path_may_begin_at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load(environ={"ROUTER_EMBEDDED__DATA_DIR": "~/data"}).embedded.data_dir == tmp_path / "data"
+
+
+def test_port_is_the_one_port_of_a_single_service() -> None:
+    config, environ = Config(), {"PORT": "8080"}
+    assert with_port(config, "serve", {}) == config
+    serve = with_port(config, "serve", environ).server
+    assert (serve.api_port, serve.ws_port) == (8080, 8080)
+    api = with_port(config, "serve-api", environ).server
+    assert (api.api_port, api.ws_port) == (8080, 8083)
+    ws = with_port(config, "serve-ws", environ).server
+    assert (ws.api_port, ws.ws_port) == (8082, 8080)
+    assert with_port(config, "process", environ).process.port == 8080
+
+
+@pytest.mark.parametrize("text", ["http", "-1", "65536", "8080 ", "٣"])
+def test_a_port_that_is_none(text: str) -> None:
+    with pytest.raises(InvalidConfig, match=r"PORT: is .* a whole number from 0 to 65535"):
+        with_port(Config(), "serve", {"PORT": text})
+
+
+def test_the_example_file_gives_the_defaults_commented_or_not(tmp_path: Path) -> None:
+    text = (ROOT / "config.example.toml").read_text(encoding="utf-8")
+    assert load(ROOT / "config.example.toml", {}) == Config()
+    # What follows "for example" has no default.
+    lines = text.splitlines()
+    kept, example = [], False
+    for line in lines:
+        if re.match(r"#\w+ = ", line):
+            kept.append(line if example else line[1:])
+            example = False
+        else:
+            kept.append(line)
+            example = "for example:" in line if line.strip() else False
+    path = write(tmp_path / "all.toml", "\n".join(kept))
+    assert load(path, {}) == Config()
+    shown = tomllib.loads(re.sub(r"(?m)^#(\w+ = )", r"\1", text))
+    assert {section: set(keys) for section, keys in shown.items()} == {
+        section: set(keys) for section, keys in known_keys().items()
+    }

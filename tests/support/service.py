@@ -1,0 +1,96 @@
+"""A real router as a child process, driven by its command line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+START_SECONDS = 20.0
+STOP_SECONDS = 30.0
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Router:
+    """A data directory and two ports, and the processes that were started on them."""
+
+    def __init__(self, data_dir: Path, settings: Mapping[str, str] | None = None) -> None:
+        self.api_port, self.ws_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.api_port}"
+        self.ws_url = f"ws://127.0.0.1:{self.ws_port}/connect"
+        self.data_dir = data_dir
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ROUTER_")}
+        self.environment = {
+            **inherited,
+            "ROUTER_EMBEDDED__DATA_DIR": str(data_dir),
+            "ROUTER_SERVER__API_PORT": str(self.api_port),
+            "ROUTER_SERVER__WS_PORT": str(self.ws_port),
+            **(settings or {}),
+        }
+
+    @contextmanager
+    def running(self, service: str = "serve") -> Iterator[subprocess.Popen[bytes]]:
+        """The service from ready to ended; what it still runs at the end is killed by its own id."""
+        process = self.start(service)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+    def start(self, service: str = "serve") -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "router", service]
+        log = (self.data_dir.parent / f"{service}.log").open("ab")
+        process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        log.close()
+        port = {"serve": self.api_port, "serve-api": self.api_port, "serve-ws": self.ws_port}.get(service)
+        if port is not None:
+            self._wait_until_ready(process, port)
+        return process
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes], port: int) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            assert process.poll() is None, f"the router ended with {process.returncode}; see its log"
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/readyz").is_success:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.02)
+        raise AssertionError("the router did not become ready")
+
+    def command(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        """Run a command to its end."""
+        command = [sys.executable, "-m", "router", *arguments]
+        return subprocess.run(command, env=self.environment, input=stdin, capture_output=True, timeout=60, check=False)
+
+    def cli(self, *arguments: str, stdin: bytes = b"") -> str:
+        """What a command printed that worked."""
+        done = self.command(*arguments, stdin=stdin)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    def token(self, user: str) -> str:
+        return self.cli("token", user).strip()
+
+
+def stop(process: subprocess.Popen[bytes]) -> int:
+    """SIGTERM; the exit code of the drained process."""
+    process.send_signal(signal.SIGTERM)
+    return process.wait(STOP_SECONDS)
