@@ -8,6 +8,7 @@ error repeats anything of a body, and none has a foreign error as its cause wher
 from __future__ import annotations
 
 import binascii
+import codecs
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -127,6 +128,8 @@ def _read_fully(body: bytes) -> _Wire:
 
 
 def _members(body: bytes) -> dict[str, Any]:
+    if body.startswith(codecs.BOM_UTF8):
+        raise InvalidEnvelope("the body begins with a byte order mark: leave it out")
     try:
         document = _JSON.decode(body.decode())
     except UnicodeDecodeError as error:

@@ -36,8 +36,7 @@ def _fault(urn: str) -> str:
     if size > MAX_BYTES:
         return f"the URN is {size} bytes long in UTF-8, {MAX_BYTES} is the most: shorten its id"
     if found := _REFUSED_CHARACTER.search(urn):
-        code, position = ord(found[0]), found.start() + 1
-        return f"character {position} of the URN is U+{code:04X}: leave out white space and control characters"
+        return f"the URN holds the character U+{ord(found[0]):04X}: leave out white space and control characters"
     if urn == _BARE_PREFIX:
         return f"the URN is empty: write {_FORM} or a bare id"
     parts = urn.split(":")
