@@ -55,6 +55,11 @@ class OwnedTasks:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failed(task.get_name(), error)
 
+    async def settled(self) -> None:
+        """Return when no task is left."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def cancel(self) -> None:
         """End what is still running."""
         for task in list(self._tasks):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
+import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -246,3 +249,35 @@ def test_setup_makes_what_is_missing_and_nothing_twice(router: Router, data_dir:
     assert set(modes) >= {"router.db", "token-key.pem", "idempotency-key"}
     assert set(modes.values()) == {0o600}
     assert data_dir.stat().st_mode & 0o777 == 0o700
+
+
+def on_a_terminal(data_dir: Path, *arguments: str) -> str:
+    """What a person sees: output and errors of ``router`` go to a terminal."""
+    terminal, inner = pty.openpty()
+    running = subprocess.Popen(
+        [sys.executable, "-m", "router", *arguments],
+        env=environment(data_dir, COLUMNS="120", TERM="xterm"),
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
+    )
+    os.close(inner)
+    seen = b""
+    with os.fdopen(terminal, "rb", buffering=0) as reader, contextlib.suppress(OSError):
+        while part := reader.read(65536):
+            seen += part
+            if b"Oldest queues" in seen and "--watch" in arguments:
+                running.send_signal(signal.SIGINT)
+    assert running.wait(30) in (Code.OK, Code.INTERRUPTED)
+    return seen.decode()
+
+
+def test_tables_and_progress_on_a_terminal(inside: Inside, data_dir: Path) -> None:
+    inside(mail_for_bob)
+    table = on_a_terminal(data_dir, "inspect-queue", "bob")
+    assert "id-003-bob" in table
+    assert "─" in table
+    assert "Traceback" not in on_a_terminal(data_dir, "inspect-queue", "--watch")
+    moved = on_a_terminal(data_dir, "migrate", "--all")
+    assert "moving to cold" in moved
+    assert "moved 3 messages of 1 user" in moved

@@ -144,6 +144,6 @@ def test_the_length_does_not_count_quotes_and_escapes(length: int) -> None:
     ],
 )
 def test_what_cannot_be_a_key_is_refused_and_not_repeated(header: str) -> None:
-    with pytest.raises(InvalidIdempotencyKey, match="^the Idempotency-Key ") as refused:
+    with pytest.raises(InvalidIdempotencyKey, match=r"^the Idempotency-Key ") as refused:
         ids.parse_key(header)
     assert len(str(refused.value)) < 120

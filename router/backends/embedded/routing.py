@@ -86,7 +86,7 @@ class Recipient:
                 self.cold_empty,
                 self.poked_at,
                 self.fetched,
-            ),  # fmt: skip
+            ),
         )
 
 

@@ -1,0 +1,32 @@
+"""Open what `router listen` has saved: python examples/sealed_sender/open.py bob inbox/*.json → who wrote what.
+
+Without files it only makes the keys of this person, in ./keys.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from sealing import Identity, NotGenuine, open_sealed
+
+KEYS = Path("keys")
+
+
+def main() -> None:
+    if len(sys.argv) < 2:
+        sys.exit("usage: open.py READER [FILE…]")
+    reader = Identity.open(KEYS, sys.argv[1])
+    for file in sorted(map(Path, sys.argv[2:])):
+        try:
+            sender, card, text = open_sealed(json.loads(file.read_text()), reader)
+        except NotGenuine as error:
+            sys.exit(f"{file}: {error}")
+        known = KEYS / f"{sender}.card"
+        genuine = known.exists() and known.read_bytes() == card
+        print(f"{sender}{'' if genuine else ' (unknown key)'}: {text}")
+
+
+if __name__ == "__main__":
+    main()

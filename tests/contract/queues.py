@@ -1,0 +1,365 @@
+"""What every pair of an online store and a cold queue must do. A backend's test subclasses this unchanged.
+
+The fixture ``stage`` is one process; ``second`` is another one over the same stores.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from router.core.migrating import BATCH_MESSAGES, MigrationResult
+from router.errors import TooManyConnections
+from router.interfaces import Place
+from router.messages import ColdPage, Connection, Lane, Move, MoveRefused, Outcome, Queued
+from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, names
+
+pytestmark = pytest.mark.anyio
+
+
+class QueueContract:
+    """Routing, reading, acknowledging, migrating, presence."""
+
+    async def test_offline_goes_cold_and_online_goes_hot(self, stage: Stage) -> None:
+        assert await stage.go("m1") is Outcome.COLD
+        await stage.connect()
+        assert await stage.go("m2") is Outcome.HOT
+        assert (await stage.in_cold(), await stage.hot()) == (["m1"], ["m2"])
+        assert await stage.ids() == ["m1", "m2"]
+
+    async def test_a_redelivery_is_known(self, stage: Stage) -> None:
+        """RACES 1, 2, 4: of hot mail, of cold mail before and after it is settled; and the order stays."""
+        message = stage.message("cold")
+        (first,) = await stage.route(message)
+        (again,) = await stage.route(message, attempt=2)
+        assert again.outcome is Outcome.COLD
+        assert again.sequence == first.sequence
+        await stage.store(message, again)
+        assert await stage.go("cold") is Outcome.ANNOUNCE
+        await stage.connect()
+        assert await stage.go("hot 1") is Outcome.HOT
+        assert await stage.go("hot 2") is Outcome.HOT
+        assert await stage.go("hot 1") is Outcome.DUPLICATE
+        assert await stage.ids() == ["cold", "hot 1", "hot 2"]
+
+    @pytest.mark.parametrize("steps", range(4))
+    async def test_a_pipeline_that_dies_after_any_step_is_completed(self, stage: Stage, steps: int) -> None:
+        """RACES 2."""
+        message, other = stage.message("m1"), stage.message("m2")
+        (routed,) = await stage.route(message)
+        if steps > 0:
+            await stage.route(other)
+        if steps > 1:
+            await stage.cold.put([Queued(message, routed.sequence, routed.queued_at)])
+        if steps > 2:
+            await stage.online.settle([Queued(message, routed.sequence, routed.queued_at)])
+        for id_ in ("m1", "m2"):
+            await stage.go(id_)
+        assert await stage.ids() == ["m1", "m2"]
+        assert await stage.in_cold() == ["m1", "m2"]
+
+    async def test_what_was_acknowledged_does_not_come_back(self, stage: Stage) -> None:
+        """RACES 3: from hot and from cold."""
+        await stage.go("cold")
+        await stage.connect()
+        await stage.go("hot")
+        await stage.queue.acknowledge(BOB, ["cold", "hot"])
+        assert await stage.go("cold") is Outcome.DUPLICATE
+        assert await stage.go("hot") is Outcome.DUPLICATE
+        assert await stage.ids() == []
+
+    @pytest.mark.parametrize(("keyed", "seconds"), [(False, 3600), (True, 86_400)])
+    async def test_a_tombstone_has_its_time(self, stage: Stage, keyed: bool, seconds: int) -> None:
+        await stage.connect()
+        await stage.go("m1", keyed=keyed)
+        await stage.queue.acknowledge(BOB, ["m1"])
+        stage.clock.advance(seconds - 1)
+        await stage.online.purge(100)
+        await stage.connect()
+        assert await stage.go("m1", keyed=keyed) is Outcome.DUPLICATE
+        stage.clock.advance(2)
+        await stage.online.purge(100)
+        await stage.connect()
+        assert await stage.go("m1", keyed=keyed) is Outcome.HOT
+
+    async def test_sequences_rise_whatever_the_clock_does(self, stage: Stage) -> None:
+        """RACES 9."""
+        sequences = [(await stage.route(stage.message(f"m{number}")))[0].sequence for number in range(3)]
+        stage.clock.time -= 3_600_000_000
+        sequences += [(await stage.route(stage.message("m3")))[0].sequence]
+        stage.clock.time += 7_200_000_000
+        sequences += [(await stage.route(stage.message("m4")))[0].sequence]
+        assert sequences == sorted(set(sequences))
+        assert sequences[-1] >= stage.clock.now()
+
+    async def test_a_cold_write_under_way_is_not_overtaken(self, stage: Stage) -> None:
+        """RACES 6."""
+        message = stage.message("m1")
+        (routed,) = await stage.route(message)
+        await stage.connect()
+        await stage.go("express", lane=Lane.EXPRESS)
+        await stage.go("m2")
+        assert await stage.ids() == ["express"]
+        await stage.cold.put([Queued(message, routed.sequence, routed.queued_at)])
+        assert await stage.ids() == ["express", "m1", "m2"]
+        await stage.online.settle([Queued(message, routed.sequence, routed.queued_at)])
+        assert await stage.ids() == ["express", "m1", "m2"]
+
+    async def test_an_id_of_another_user_is_a_conflict(self, stage: Stage) -> None:
+        assert await stage.go("m1") is Outcome.COLD
+        assert await stage.go("m1", EVE) is Outcome.ID_CONFLICT
+        assert await stage.ids(EVE) == []
+
+    async def test_users_are_strangers_to_one_another(self, stage: Stage) -> None:
+        """RACES 29, 39: whatever their names hold."""
+        await stage.go("cold", EVE)
+        await stage.connect(EVE)
+        await stage.go("hot", EVE)
+        assert await stage.ids() == []
+        assert await stage.online.acked(BOB, ["hot", "cold"]) == set()
+        await stage.queue.acknowledge(BOB, ["hot", "cold", "nobody's"])
+        assert await stage.ids(EVE) == ["cold", "hot"]
+
+    async def test_acknowledging_deletes_exactly_these(self, stage: Stage) -> None:
+        """RACES 30, 31."""
+        for number in range(3):
+            await stage.go(f"cold {number}")
+        await stage.connect()
+        for number in range(3):
+            await stage.go(f"hot {number}")
+        assert await stage.ids() == await stage.ids()
+        await stage.queue.acknowledge(BOB, ["hot 1", "cold 2", "hot 1", "unknown", "cold 0"])
+        await stage.queue.acknowledge(BOB, ["cold 2"])
+        assert await stage.ids() == ["cold 1", "hot 0", "hot 2"]
+
+    async def test_a_long_backlog_drains_in_order_while_mail_arrives(self, many: Stage) -> None:
+        """RACES 32, 33."""
+        stage = many
+        for number in range(30):
+            await stage.go(f"{number:03}")
+        await stage.connect()
+        for number in range(30, 60):
+            await stage.go(f"{number:03}")
+        drained: list[str] = []
+        while batch := await stage.ids(limit=7):
+            if len(drained) == 21:
+                await stage.go("express", lane=Lane.EXPRESS)
+                await stage.go("060")
+            await stage.queue.acknowledge(BOB, batch)
+            drained += batch
+        assert drained[28] == "express"
+        drained.remove("express")
+        assert drained == [f"{number:03}" for number in range(61)]
+
+    async def test_the_queue_has_a_cap(self, stage: Stage) -> None:
+        for number in range(20):
+            assert await stage.go(f"m{number}") is Outcome.COLD
+        assert await stage.go("too many") is Outcome.QUEUE_FULL
+        assert await stage.go("m3") is Outcome.ANNOUNCE, "what is in already stays in"
+        await stage.queue.acknowledge(BOB, ["m7"])
+        assert await stage.go("fits now") is Outcome.COLD
+
+    async def test_ephemeral_is_now_or_never(self, stage: Stage) -> None:
+        """RACES 28."""
+        assert await stage.go("offline", ephemeral=True) is Outcome.DROPPED_OFFLINE
+        await stage.connect()
+        late = stage.message("late", ephemeral=True)
+        assert await stage.go("typing", ephemeral=True) is Outcome.HOT
+        assert await stage.ids() == ["typing"]
+        stage.clock.advance(10)
+        assert await stage.ids() == []
+        assert (await stage.route(late))[0].outcome is Outcome.DROPPED_EXPIRED
+        assert await stage.online.purge(100) == 1
+        assert await stage.hot() == []
+
+    async def test_migration_moves_all_but_the_ephemeral(self, stage: Stage) -> None:
+        """RACES 26, 28."""
+        phone = await stage.connect()
+        await stage.go("m1")
+        await stage.go("typing", ephemeral=True)
+        await stage.go("m2")
+        assert await stage.online.disconnect([phone]) == [BOB]
+        migrated = await stage.migrator.migrate(BOB)
+        assert (migrated.moved, migrated.dropped, migrated.result) == (2, 1, MigrationResult.DONE)
+        assert (await stage.hot(), await stage.in_cold()) == ([], ["m1", "m2"])
+        assert await stage.pushed() == ["m1", "m2"]
+
+    async def test_migration_is_bounded_and_announces_once(self, many: Stage) -> None:
+        """RACES 27."""
+        phone = await many.connect()
+        for number in range(BATCH_MESSAGES * 2 + 5):
+            await many.go(f"{number:04}")
+        await many.online.disconnect([phone])
+        batches: list[int] = []
+        await many.migrator.migrate(BOB, progress=batches.append)
+        assert batches == [BATCH_MESSAGES, BATCH_MESSAGES, 5]
+        pushed = await many.pushed()
+        assert pushed == [f"{number:04}" for number in range(BATCH_MESSAGES * 2 + 5)]
+        assert await many.in_cold() == pushed
+
+    @pytest.mark.parametrize("written", [False, True])
+    async def test_a_migrator_that_dies_is_followed_by_another(
+        self, stage: Stage, second: Stage, written: bool
+    ) -> None:
+        """RACES 21, 22."""
+        phone = await stage.connect()
+        await stage.go("m1")
+        await stage.go("m2")
+        await stage.online.disconnect([phone])
+        move = await stage.online.begin_move(BOB, "dies", 10, PAGE_BYTES, online_too=False)
+        assert isinstance(move, Move)
+        if written:
+            await stage.cold.put(move.messages)
+        assert await stage.ids() == ["m1", "m2"]
+        assert (await second.migrator.migrate(BOB)).result is MigrationResult.BUSY
+        stage.clock.advance(61)
+        assert (await second.migrator.migrate(BOB)).moved == 2
+        assert await stage.ids() == ["m1", "m2"]
+        assert (await stage.hot(), await stage.in_cold()) == ([], ["m1", "m2"])
+
+    async def test_only_offline_users_are_moved_unless_asked(self, stage: Stage) -> None:
+        await stage.connect()
+        await stage.go("m1")
+        refused = await stage.online.begin_move(BOB, "me", 10, PAGE_BYTES, online_too=False)
+        assert refused is MoveRefused.ONLINE
+        assert (await stage.migrator.migrate(BOB, online_too=True)).moved == 1
+        assert await stage.ids() == ["m1"]
+
+    async def test_mail_that_comes_during_a_move_is_merged(self, stage: Stage) -> None:
+        """RACES 23."""
+        phone = await stage.connect()
+        await stage.go("m1")
+        await stage.online.disconnect([phone])
+        move = await stage.online.begin_move(BOB, "mover", 10, PAGE_BYTES, online_too=False)
+        assert isinstance(move, Move)
+        await stage.connect()
+        await stage.go("m2")
+        assert await stage.ids() == ["m1", "m2"]
+        await stage.cold.put(move.messages)
+        assert await stage.ids() == ["m1", "m2"]
+        await stage.online.end_move(BOB, "mover", move.messages)
+        assert await stage.ids() == ["m1", "m2"]
+
+    @pytest.mark.parametrize("written", [False, True])
+    async def test_an_acknowledgement_in_mid_move_holds(self, stage: Stage, written: bool) -> None:
+        """RACES 24: with both copies there, and before the cold write."""
+        phone = await stage.connect()
+        await stage.go("m1")
+        await stage.go("m2")
+        await stage.online.disconnect([phone])
+        move = await stage.online.begin_move(BOB, "mover", 10, PAGE_BYTES, online_too=False)
+        assert isinstance(move, Move)
+        if written:
+            await stage.cold.put(move.messages)
+        await stage.queue.acknowledge(BOB, ["m1"])
+        assert await stage.ids() == ["m2"]
+        await stage.cold.put(move.messages)
+        assert await stage.ids() == ["m2"]
+        acked = await stage.online.end_move(BOB, "mover", move.messages)
+        assert acked == ["m1"]
+        assert await stage.ids() == ["m2"]
+
+    async def test_a_copy_that_its_writer_forgot_is_deleted(self, stage: Stage) -> None:
+        """RACES 24: the migrator dies after the cold write of what was acknowledged meanwhile."""
+        phone = await stage.connect()
+        await stage.go("m1")
+        await stage.online.disconnect([phone])
+        move = await stage.online.begin_move(BOB, "dies", 10, PAGE_BYTES, online_too=False)
+        assert isinstance(move, Move)
+        await stage.online.ack(BOB, ["m1"])
+        await stage.cold.put(move.messages)
+        assert await stage.online.orphans(10) == []
+        stage.clock.advance(61)
+        await stage.sweeper.sweep()
+        assert await stage.in_cold() == []
+        stage.clock.advance(3600)
+        await stage.sweeper.sweep()
+        assert await stage.ids() == []
+
+    async def test_a_fetch_misses_nothing_that_moves_meanwhile(self, stage: Stage) -> None:
+        """RACES 25: the move runs between the hot read and the cold read."""
+        phone = await stage.connect()
+        await stage.go("m1")
+        await stage.online.disconnect([phone])
+        await stage.online.begin_move(BOB, "given up", 1, PAGE_BYTES, online_too=False)
+        await stage.online.release_move(BOB, "given up")
+        read = stage.cold.read
+
+        async def move_first(user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
+            await stage.migrator.migrate(BOB)
+            return await read(user, limit, max_bytes, after)
+
+        stage.cold.read = move_first  # type: ignore[method-assign]  # the moment that the test forces
+        fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
+        assert names(await fetching.fetch(BOB, 50)) == ["m1"]
+
+    async def test_cold_counts_as_empty_only_while_nothing_came(self, stage: Stage) -> None:
+        await stage.connect()
+        await stage.go("hot")
+        await stage.migrator.migrate(BOB, online_too=True)
+        await stage.queue.acknowledge(BOB, ["hot"])
+        page = await stage.online.read(BOB, 50, PAGE_BYTES)
+        assert not page.cold_empty
+        await stage.go("another")
+        await stage.migrator.migrate(BOB, online_too=True)
+        await stage.online.note_cold_empty(BOB, page.cold_version)
+        assert await stage.ids() == ["another"]
+        await stage.queue.acknowledge(BOB, ["another"])
+        assert await stage.ids() == []
+        assert (await stage.online.read(BOB, 50, PAGE_BYTES)).cold_empty
+
+    async def test_leases_end_and_are_renewed(self, stage: Stage) -> None:
+        """RACES 15, 17."""
+        phone, laptop = await stage.connect(), await stage.connect(name="laptop")
+        stage.clock.advance(40)
+        assert await stage.online.renew([phone]) == []
+        stage.clock.advance(30)
+        assert [connection.id for connection in await stage.online.connections(BOB)] == ["phone"]
+        assert await stage.online.expire(10) == []
+        assert await stage.online.renew([laptop]) == [laptop], "who was forgotten registers again"
+        stage.clock.advance(61)
+        assert await stage.online.expire(10) == [BOB]
+        assert await stage.online.expire(10) == []
+        assert await stage.go("m1") is Outcome.COLD
+
+    async def test_each_socket_removes_itself_only(self, stage: Stage, second: Stage) -> None:
+        """RACES 13, 14: the old socket's close comes late; two nodes drop their sockets at once."""
+        old, new = await stage.connect(name="old"), await second.connect(name="new")
+        assert await stage.online.disconnect([old]) == []
+        assert await stage.go("m1") is Outcome.HOT
+        assert await second.online.disconnect([new]) == [BOB]
+        assert await second.online.disconnect([new]) == []
+
+    async def test_connections_have_a_limit(self, stage: Stage) -> None:
+        """RACES 37."""
+        for number in range(3):
+            await stage.online.connect(Connection(BOB, f"c{number}", "node", 0), 3)
+        await stage.online.connect(Connection(BOB, "c1", "node", 0), 3)
+        with pytest.raises(TooManyConnections):
+            await stage.online.connect(Connection(BOB, "one more", "node", 0), 3)
+
+    async def test_a_registration_says_whether_mail_waits(self, stage: Stage) -> None:
+        """RACES 12."""
+        assert not await stage.online.connect(Connection(BOB, "c1", "node", 0), 9)
+        await stage.go("m1")
+        assert await stage.online.connect(Connection(BOB, "c2", "node", 0), 9)
+
+    async def test_retention(self, stage: Stage) -> None:
+        await stage.go("old")
+        stage.clock.advance(29 * 86_400)
+        await stage.go("new")
+        stage.clock.advance(2 * 86_400)
+        assert await stage.ids() == ["new"]
+        await stage.sweeper.sweep()
+        assert await stage.in_cold() == ["new"]
+        assert (await stage.cold.totals(None)).messages == 1
+
+    async def test_nothing_is_left_of_users_who_went(self, stage: Stage) -> None:
+        phone = await stage.connect()
+        await stage.go("m1")
+        await stage.queue.acknowledge(BOB, ["m1"])
+        await stage.online.disconnect([phone])
+        stage.clock.advance(3601)
+        for _ in range(3):
+            await stage.sweeper.sweep()
+        assert await stage.online.hot_users("", 10) == []
+        assert (await stage.online.totals(None)).messages == 0

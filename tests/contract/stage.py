@@ -1,0 +1,122 @@
+"""A router without its edge: real components on a clock in hand, and short words for what tests do with them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from router.core.connections import ConnectionManager
+from router.core.migrating import Migrator
+from router.core.queue import CompositeMessageQueue
+from router.core.sweeping import Sweeper
+from router.factory import Factory
+from router.interfaces import ColdQueue, IngressProducer, OnlineStore
+from router.messages import Connection, Delivery, Lane, Message, Outcome, Queued, Routed
+from tests.support.clock import ManualClock
+
+BOB = "urn:sm:user:bob"
+EVE = "urn:sm:user:{eve}/__x__"
+PAGE_BYTES = 1 << 30
+
+
+class Socket:
+    """A ``Socket`` that counts."""
+
+    def __init__(self) -> None:
+        self.pokes = 0
+        self.codes: list[int] = []
+
+    async def poke(self) -> None:
+        self.pokes += 1
+
+    async def close(self, code: int, reason: str) -> None:
+        del reason
+        self.codes.append(code)
+
+
+@dataclass
+class Stage:
+    """One process's components."""
+
+    factory: Factory
+    clock: ManualClock
+    producer: IngressProducer
+    online: OnlineStore
+    cold: ColdQueue
+    queue: CompositeMessageQueue
+    manager: ConnectionManager
+    migrator: Migrator
+    sweeper: Sweeper
+
+    def message(
+        self, id_: str, user: str = BOB, *, lane: Lane = Lane.NORMAL, ephemeral: bool = False, keyed: bool = False
+    ) -> Message:
+        return Message(id_, user, b'{"recipientId":"%b"}' % user.encode(), lane, ephemeral, self.clock.now(), keyed)
+
+    async def route(self, *messages: Message, attempt: int = 1) -> list[Routed]:
+        return await self.online.route([Delivery(message, 0, attempt) for message in messages])
+
+    async def go(self, id_: str, user: str = BOB, **more: bool | Lane) -> Outcome:
+        """Route one message and do all that is owed for it."""
+        message = self.message(id_, user, **more)  # type: ignore[arg-type]  # passes on keyword arguments
+        (routed,) = await self.route(message)
+        if routed.outcome is Outcome.COLD:
+            await self.store(message, routed)
+        return routed.outcome
+
+    async def store(self, message: Message, routed: Routed) -> None:
+        queued = Queued(message, routed.sequence, routed.queued_at)
+        assert await self.cold.put([queued]) == []
+        assert await self.online.settle([queued]) == []
+
+    async def connect(self, user: str = BOB, name: str = "phone") -> Connection:
+        connection = Connection(user, name, self.factory.node, self.clock.now())
+        await self.online.connect(connection, 20)
+        return connection
+
+    async def ids(self, user: str = BOB, limit: int = 500) -> list[str]:
+        return [queued.message.id for queued in await self.queue.fetch(user, limit)]
+
+    async def hot(self, user: str = BOB) -> list[str]:
+        return [queued.message.id for queued in await self.online.inspect(user, 1000)]
+
+    async def in_cold(self, user: str = BOB) -> list[str]:
+        return [queued.message.id for queued in (await self.cold.read(user, 1000, PAGE_BYTES)).messages]
+
+    async def pushed(self) -> list[str]:
+        return [entry.id for entry in await (await self.factory.outbox()).list(0, 10_000)]
+
+    async def letters(self) -> list[tuple[str, str]]:
+        return [(letter.id, letter.reason) for _, letter in await (await self.factory.dead_letters()).list(0, 1000)]
+
+
+@asynccontextmanager
+async def staged(factory: Factory, clock: ManualClock) -> AsyncIterator[Stage]:
+    """``factory``'s components, opened."""
+    async with factory:
+        yield Stage(
+            factory=factory,
+            clock=clock,
+            producer=await factory.ingress_producer(),
+            online=await factory.online_store(),
+            cold=await factory.cold_queue(),
+            queue=await factory.message_queue(),
+            manager=await factory.connection_manager(),
+            migrator=await factory.migrator(),
+            sweeper=await factory.sweeper(),
+        )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let other tasks run until ``condition`` holds, for a bounded number of turns."""
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never came true")
+
+
+def names(messages: Sequence[Queued]) -> list[str]:
+    return [queued.message.id for queued in messages]

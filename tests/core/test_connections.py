@@ -1,0 +1,138 @@
+"""Connections, pokes and what follows when the last one goes; over the real embedded components."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from router.core.connections import GOING_AWAY, TOKEN_EXPIRED
+from router.errors import Draining
+from router.messages import Outcome
+from tests.contract.stage import BOB, EVE, Socket, Stage, until
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def running(stage: Stage) -> AsyncIterator[None]:
+    task = asyncio.create_task(stage.manager.run())
+    try:
+        async with asyncio.timeout(10):
+            yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_mail_before_registration_is_poked_for(stage: Stage) -> None:
+    """RACES 12."""
+    await stage.go("m1")
+    socket, quiet = Socket(), Socket()
+    async with running(stage):
+        await stage.manager.connect(BOB, socket, None)
+        await stage.manager.connect(EVE, quiet, None)
+        await until(lambda: socket.pokes == 1)
+    assert quiet.pokes == 0
+
+
+async def test_one_poke_until_somebody_fetches(stage: Stage) -> None:
+    phone, laptop = Socket(), Socket()
+    async with running(stage):
+        await stage.manager.connect(BOB, phone, None)
+        await stage.manager.connect(BOB, laptop, None)
+        for number in range(5):
+            await stage.go(f"m{number}")
+        await until(lambda: phone.pokes == laptop.pokes == 1)
+        await stage.ids()
+        await stage.go("m5")
+        await until(lambda: phone.pokes == laptop.pokes == 2)
+
+
+async def test_a_device_that_joins_is_poked_from_then_on(stage: Stage) -> None:
+    phone, laptop = Socket(), Socket()
+    async with running(stage):
+        await stage.manager.connect(BOB, phone, None)
+        await stage.go("m1")
+        await stage.queue.acknowledge(BOB, ["m1"])
+        await stage.manager.connect(BOB, laptop, None)
+        await stage.go("m2")
+        await until(lambda: laptop.pokes == 1)
+
+
+async def test_a_client_that_does_not_read_holds_up_only_itself(stage: Stage) -> None:
+    """RACES 19."""
+    read = asyncio.Event()
+
+    class Stuck(Socket):
+        async def poke(self) -> None:
+            await read.wait()
+            await super().poke()
+
+    stuck, other = Stuck(), Socket()
+    async with running(stage):
+        await stage.manager.connect(BOB, stuck, None)
+        await stage.manager.connect(BOB, other, None)
+        for number in range(3):
+            await stage.go(f"m{number}")
+            await stage.ids()
+            await until(lambda expected=number + 1: other.pokes == expected)  # type: ignore[misc]  # a loop's value
+        read.set()
+        await until(lambda: stuck.pokes == 2)
+
+
+async def test_the_last_disconnect_moves_the_mail(stage: Stage) -> None:
+    """RACES 13: and the late close of an old socket does not."""
+    async with running(stage):
+        old = await stage.manager.connect(BOB, Socket(), None)
+        new = await stage.manager.connect(BOB, Socket(), None)
+        await stage.manager.disconnect(old)
+        assert await stage.go("m1") is Outcome.HOT
+        await stage.manager.disconnect(old)
+        assert await stage.hot() == ["m1"]
+        await stage.manager.disconnect(new)
+        await stage.factory.tasks.settled()
+    assert await stage.in_cold() == ["m1"]
+    assert await stage.pushed() == ["m1"]
+
+
+async def test_a_forgotten_connection_registers_again(stage: Stage) -> None:
+    """RACES 17: the online store lost its presence while the socket lives."""
+    async with running(stage):
+        connection = await stage.manager.connect(BOB, Socket(), None)
+        await stage.online.disconnect([connection])
+        assert await stage.go("m1") is Outcome.COLD
+        await stage.manager.renew()
+        assert await stage.go("m2") is Outcome.HOT
+
+
+async def test_an_expired_token_closes_its_connection(stage: Stage) -> None:
+    socket, other = Socket(), Socket()
+    now = stage.clock.now()
+    async with running(stage):
+        await stage.manager.connect(BOB, socket, now + 5_000_000)
+        await stage.manager.connect(BOB, other, now + 60_000_000)
+        stage.clock.advance(6)
+        stage.manager.close_expired()
+        await until(lambda: socket.codes == [TOKEN_EXPIRED])
+    assert other.codes == []
+
+
+async def test_a_drain_closes_all_and_moves_their_mail(stage: Stage) -> None:
+    """RACES 35."""
+    sockets = [Socket() for _ in range(3)]
+    async with running(stage):
+        for number, socket in enumerate(sockets):
+            await stage.manager.connect(BOB if number else EVE, socket, None)
+        await stage.go("m1")
+        draining = asyncio.create_task(stage.manager.drain())
+        while not draining.done():
+            stage.clock.advance(0.05)
+            await asyncio.sleep(0)
+        assert [socket.codes for socket in sockets] == [[GOING_AWAY]] * 3
+        with pytest.raises(Draining):
+            await stage.manager.connect(BOB, Socket(), None)
+    assert (await stage.hot(), await stage.in_cold()) == ([], ["m1"])
+    assert await stage.online.connections(BOB) == []

@@ -1,0 +1,202 @@
+"""The pipeline over the real embedded components, with faults put between them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from router.core.routing import CALL_SECONDS, Pipeline
+from router.errors import Unavailable
+from router.messages import Delivery, Outcome, Queued, Routed
+from tests.contract.stage import BOB, EVE, Stage
+
+pytestmark = pytest.mark.anyio
+TURN_SECONDS = 10.0
+
+
+@asynccontextmanager
+async def running(stage: Stage) -> AsyncIterator[Pipeline]:
+    """A pipeline at work; on leaving, what it holds is handed back."""
+    pipeline = await stage.factory.pipeline()
+    consuming = asyncio.create_task(pipeline.run())
+    try:
+        async with asyncio.timeout(TURN_SECONDS):
+            yield pipeline
+    finally:
+        consuming.cancel()
+        await asyncio.wait([consuming])
+        await pipeline.hand_back()
+
+
+async def eventually(stage: Stage, condition: Callable[[], Awaitable[bool]]) -> None:
+    """Let the clock run until ``condition`` holds; the caller bounds the time."""
+    while not await condition():
+        stage.clock.advance(0.01)
+        await asyncio.sleep(0)
+
+
+async def routed(stage: Stage) -> None:
+    consumer = await stage.factory.ingress_consumer()
+
+    async def empty() -> bool:
+        return (await consumer.backlog()).messages == 0
+
+    await eventually(stage, empty)
+
+
+async def test_mail_is_routed_in_order_and_announced(stage: Stage) -> None:
+    async with running(stage):
+        for number in range(10):
+            await stage.producer.publish(stage.message(f"m{number}"))
+        await routed(stage)
+        assert await stage.ids() == [f"m{number}" for number in range(10)]
+        assert await stage.pushed() == await stage.ids()
+
+
+async def test_only_what_cold_refused_is_written_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 7."""
+    put, calls = stage.cold.put, list[list[str]]()
+
+    async def refuse_the_second(messages: Sequence[Queued]) -> list[Queued]:
+        calls.append([queued.message.id for queued in messages])
+        refused = [queued for queued in messages if queued.message.id == "m2" and len(calls) < 3]
+        return [*await put([queued for queued in messages if queued not in refused]), *refused]
+
+    monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: refuse_the_second(messages))
+    for id_ in ("m1", "m2", "m3"):
+        await stage.producer.publish(stage.message(id_))
+    async with running(stage):
+
+        async def first_written() -> bool:
+            return await stage.in_cold() == ["m1", "m3"]
+
+        await eventually(stage, first_written)
+        assert await stage.ids() == ["m1"], "m3 must not overtake m2"
+        await routed(stage)
+    assert calls == [["m1", "m2", "m3"], ["m2"], ["m2"]]
+    assert await stage.ids() == ["m1", "m2", "m3"]
+    assert sorted(await stage.pushed()) == ["m1", "m2", "m3"]
+
+
+async def test_poison_goes_to_the_dead_letters_and_the_rest_flows(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 8."""
+    route, tries = stage.online.route, 0
+
+    async def choke(deliveries: Sequence[Delivery]) -> list[Routed]:
+        nonlocal tries
+        if any(delivery.message and delivery.message.id == "poison" for delivery in deliveries):
+            tries += len(deliveries) == 1
+            raise ZeroDivisionError
+        return await route(deliveries)
+
+    monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: choke(deliveries))
+    for id_, user in (("poison", BOB), ("m1", BOB), ("other", EVE), ("m2", BOB)):
+        await stage.producer.publish(stage.message(id_, user))
+    async with running(stage):
+        await routed(stage)
+    assert await stage.letters() == [("poison", "attempts-exhausted")]
+    assert tries == 5
+    assert (await stage.ids(), await stage.ids(EVE)) == (["m1", "m2"], ["other"])
+
+
+async def test_a_call_that_never_answers_holds_up_its_recipient_only(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 11: it times out, is tried again, and other recipients go on meanwhile."""
+    put, stuck = stage.cold.put, asyncio.Event()
+
+    async def hang_once(messages: Sequence[Queued]) -> list[Queued]:
+        if messages[0].message.recipient == BOB and not stuck.is_set():
+            stuck.set()
+            raise TimeoutError(f"after {CALL_SECONDS} s")
+        return await put(messages)
+
+    monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: hang_once(messages))
+    async with running(stage):
+        await stage.producer.publish(stage.message("m1"))
+        await stuck.wait()
+        await stage.producer.publish(stage.message("m2"))
+        await stage.producer.publish(stage.message("other", EVE))
+
+        async def other_is_there() -> bool:
+            return await stage.ids(EVE) == ["other"]
+
+        await eventually(stage, other_is_there)
+        await routed(stage)
+    assert await stage.ids() == ["m1", "m2"]
+
+
+async def test_a_dependency_that_is_down_counts_against_no_message(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    route, failures = stage.online.route, 0
+
+    async def down(deliveries: Sequence[Delivery]) -> list[Routed]:
+        nonlocal failures
+        failures += 1
+        if failures < 20:
+            raise Unavailable("down")
+        return await route(deliveries)
+
+    monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: down(deliveries))
+    async with running(stage):
+        await stage.producer.publish(stage.message("m1"))
+        await routed(stage)
+    assert await stage.letters() == []
+    assert await stage.ids() == ["m1"]
+
+
+async def test_what_is_refused_is_a_dead_letter(stage: Stage) -> None:
+    await stage.go("taken")
+    async with running(stage):
+        await stage.producer.publish(stage.message("taken", EVE))
+        await routed(stage)
+    assert await stage.letters() == [("taken", Outcome.ID_CONFLICT.value)]
+
+
+async def test_what_a_stopped_pipeline_held_is_routed_by_the_next(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 35."""
+    reached = asyncio.Event()
+
+    async def never(messages: Sequence[Queued]) -> list[Queued]:
+        del messages
+        reached.set()
+        unanswered: asyncio.Future[list[Queued]] = asyncio.get_running_loop().create_future()
+        return await unanswered
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(stage.cold), "put", lambda _, messages: never(messages))
+        async with running(stage):
+            await stage.producer.publish(stage.message("m1"))
+            await stage.producer.publish(stage.message("m2"))
+            await reached.wait()
+    async with running(stage):
+        await routed(stage)
+    assert await stage.ids() == ["m1", "m2"]
+
+
+async def test_one_consumer_at_a_time(stage: Stage) -> None:
+    """RACES 5: a second process stands by, and goes on with the oldest that is left."""
+    backend = await stage.factory.embedded()
+    await stage.producer.publish(stage.message("m1"))
+    await stage.producer.publish(stage.message("m2"))
+    async with backend.consumer() as standby, asyncio.timeout(TURN_SECONDS):
+        async with backend.consumer() as consumer:
+            (first, _) = await consumer.receive(10)
+            await consumer.ack([first])
+            waiting = asyncio.create_task(standby.receive(10))
+            for _ in range(20):
+                stage.clock.advance(1)
+                await asyncio.sleep(0)
+            assert not waiting.done()
+        while not waiting.done():
+            stage.clock.advance(1)
+            await asyncio.sleep(0)
+    assert [delivery.message and delivery.message.id for delivery in waiting.result()] == ["m2"]
