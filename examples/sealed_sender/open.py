@@ -1,4 +1,5 @@
-"""Open what `router listen` has saved: python examples/sealed_sender/open.py bob inbox/*.json → who wrote what.
+"""Open what `router listen` has saved: python examples/sealed_sender/open.py bob inbox/*.json → who wrote what, when
+it came.
 
 Without files it only makes the keys of this person, in ./keys.
 """
@@ -18,7 +19,7 @@ def main() -> None:
     if len(sys.argv) < 2:
         sys.exit("usage: open.py READER [FILE…]")
     reader = Identity.open(KEYS, sys.argv[1])
-    for file in sorted(map(Path, sys.argv[2:])):
+    for file in sorted(map(Path, sys.argv[2:]), key=lambda path: path.stat().st_mtime_ns):
         try:
             sender, card, text = open_sealed(json.loads(file.read_text()), reader)
         except NotGenuine as error:

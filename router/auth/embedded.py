@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -18,10 +19,11 @@ from router.errors import DataDirError
 ISSUER = "sealed-router-embedded"
 ALGORITHM = "RS256"
 KEY_BITS = 2048
+SECRET_BYTES = 32
 
 
 class EmbeddedKey:
-    """An RSA key in ``token-key.pem``, which signs and verifies."""
+    """``KeySource`` over the RSA key in ``token-key.pem``, which signs and verifies."""
 
     def __init__(self, key: rsa.RSAPrivateKey) -> None:
         self._key = key
@@ -29,15 +31,20 @@ class EmbeddedKey:
         encoded = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         self.kid = hashlib.sha256(encoded).hexdigest()[:16]
         document = jwt.algorithms.RSAAlgorithm.to_jwk(public, as_dict=True)
-        self._public = jwt.PyJWK({**document, "kid": self.kid, "alg": ALGORITHM})
+        self._public = jwt.PyJWK({**document, "kid": self.kid}, ALGORITHM)
 
     @classmethod
     def open(cls, data_dir: Path) -> EmbeddedKey:
         """The key of ``data_dir``, made there (0600) if it is missing; raises ``DataDirError``."""
-        pem = kept_secret(data_dir / "token-key.pem", _new_pem)
-        key = serialization.load_pem_private_key(pem, password=None)
-        if not isinstance(key, rsa.RSAPrivateKey):
-            raise DataDirError(f"{data_dir / 'token-key.pem'} holds no RSA key; remove it to get a new one")
+        path = data_dir / "token-key.pem"
+        pem = kept_secret(path, _new_pem)
+        try:
+            # The check that is skipped takes longer than the rest of the start; it is for keys of strangers.
+            key = serialization.load_pem_private_key(pem, password=None, unsafe_skip_rsa_key_validation=True)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise _broken(path, "no private key") from error
+        if not isinstance(key, rsa.RSAPrivateKey) or key.key_size < KEY_BITS:
+            raise _broken(path, f"no RSA key of {KEY_BITS} bits")
         return cls(key)
 
     def sign(self, user: str, now: int, ttl_seconds: float, handle: str | None = None) -> str:
@@ -56,19 +63,32 @@ class EmbeddedKey:
 
 
 def idempotency_secret(data_dir: Path) -> bytes:
-    """The secret behind ids that derive from an Idempotency-Key: ``idempotency-key``, made if it is missing."""
-    return kept_secret(data_dir / "idempotency-key", lambda: secrets.token_bytes(32))
+    """The secret behind ids that derive from an Idempotency-Key: 32 bytes in ``idempotency-key``.
+
+    Made there (0600) if it is missing; raises ``DataDirError``.
+    """
+    path = data_dir / "idempotency-key"
+    secret = kept_secret(path, lambda: secrets.token_bytes(SECRET_BYTES))
+    if len(secret) != SECRET_BYTES:
+        raise _broken(path, f"no {SECRET_BYTES} bytes")
+    return secret
 
 
 def kept_secret(path: Path, make: Callable[[], bytes]) -> bytes:
-    """The bytes of ``path``; where it is missing, what ``make`` gives is kept there (0600), by one process only."""
+    """The bytes of ``path``; where it is missing, what ``make`` gives is kept there (0600), by one process only.
+
+    Raises ``DataDirError``.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
             _publish(path, make())
         return path.read_bytes()
     except OSError as error:
-        raise DataDirError(f"cannot keep a secret in {path}: {error.strerror}") from error
+        raise DataDirError(
+            f"cannot keep {path}: {error.strerror}; make it readable and its directory writable, or name another "
+            "with embedded.data_dir"
+        ) from error
 
 
 def _publish(path: Path, content: bytes) -> None:
@@ -85,6 +105,16 @@ def _publish(path: Path, content: bytes) -> None:
         pass
     finally:
         draft.unlink()
+    _sync(path.parent)
+
+
+def _sync(directory: Path) -> None:
+    """Make a new name in ``directory`` outlive a power failure."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _new_pem() -> bytes:
@@ -92,3 +122,7 @@ def _new_pem() -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+
+
+def _broken(path: Path, holds: str) -> DataDirError:
+    return DataDirError(f"{path} holds {holds}; remove it, and a new one is made")

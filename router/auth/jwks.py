@@ -5,116 +5,173 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
 import jwt
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from router.clock import MICROSECONDS, Clock
+from router.clock import MICROSECONDS, Clock, Tasks
 from router.config import Auth
 from router.errors import Unavailable
 
 REFRESH_SECONDS = 300.0
+"""The keys are fetched anew after this to twice this."""
 RETRY_SECONDS = 5.0
+"""The same after a fetch that failed."""
 UNKNOWN_KID_SECONDS = 10.0
-"""An unknown ``kid`` fetches the keys anew at most this often."""
+"""An unknown ``kid`` fetches the keys anew only where the last fetch began this long ago (spec, section 4)."""
+FETCH_SECONDS = 5.0
+"""A fetch, discovery included, has failed after this."""
 MAX_BYTES = 256 * 1024
 MAX_KEYS = 64
 WELL_KNOWN = "/.well-known/oauth-authorization-server"  # RFC 8414
+PUBLIC_KEY_TYPES = ("RSA", "EC", "OKP")
+MIN_RSA_BITS = 2048  # RFC 7518, section 3.3
 
 
 class JwksKeys:
-    """``KeySource`` over a JWKS (RFC 7517), named directly or discovered."""
+    """``KeySource`` over a JWKS (RFC 7517), named directly or discovered; an async context manager.
 
-    def __init__(self, rules: Auth, client: httpx.AsyncClient, clock: Clock, chance: random.Random) -> None:
+    It opens at once, whether or not the identity service answers. Keys that were obtained are used until the
+    service hands out others.
+    """
+
+    def __init__(self, rules: Auth, clock: Clock, tasks: Tasks, chance: random.Random) -> None:
         self._rules = rules
-        self._client = client
         self._clock = clock
+        self._tasks = tasks
         self._chance = chance
         self._keys: list[jwt.PyJWK] = []
-        self._fetched_at = 0
-        self._fetching = asyncio.Lock()
+        self._problem: Exception | None = None
+        self._fetch_task: asyncio.Task[None] | None = None
+        self._fetch_began = 0
+        self._stack = AsyncExitStack()
 
-    async def run(self) -> None:
-        """Refresh until cancelled."""
-        while True:
-            await self._refresh()
-            period = REFRESH_SECONDS if self._keys else RETRY_SECONDS
-            await self._clock.sleep(period * (0.75 + self._chance.random() / 2))
+    async def __aenter__(self) -> Self:
+        # A redirect is refused: it could lead to a host that nobody has chosen to trust.
+        client = httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False)
+        self._client = await self._stack.enter_async_context(client)
+        self._stack.push_async_callback(self._end_fetch)
+        refreshing = self._tasks.spawn(self._refresh(), "jwks refresh")
+        self._stack.push_async_callback(_end, refreshing)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
 
     async def candidates(self, kid: str | None) -> Sequence[jwt.PyJWK]:
-        found = self._matching(kid)
-        if not found and await self._refresh_for_unknown():
-            found = self._matching(kid)
-        if not self._keys:
-            raise Unavailable("no key of the identity service is known yet")
+        found = self._named(kid)
+        if not found:
+            await self._look_again()
+            found = self._named(kid)
+        await self.probe()
         return found
 
     async def probe(self) -> None:
         if not self._keys:
-            raise Unavailable("no key of the identity service is known yet")
+            raise Unavailable("no key of the identity service is known yet") from self._problem
 
-    def _matching(self, kid: str | None) -> list[jwt.PyJWK]:
+    def _named(self, kid: str | None) -> list[jwt.PyJWK]:
         return [key for key in self._keys if kid is None or key.key_id == kid]
 
-    async def _refresh_for_unknown(self) -> bool:
-        async with self._fetching:
-            if self._clock.now() - self._fetched_at < UNKNOWN_KID_SECONDS * MICROSECONDS:
-                # Either another request has just fetched them, or somebody is flooding us.
-                return True
-            await self._fetch()
-            return True
-
     async def _refresh(self) -> None:
-        async with self._fetching:
-            await self._fetch()
+        while True:
+            await asyncio.wait([self._begin_fetch()])
+            base = RETRY_SECONDS if self._problem else REFRESH_SECONDS
+            await self._clock.sleep(base * (1 + self._chance.random()))
+
+    async def _look_again(self) -> None:
+        """Wait for the fetch under way, or for a new one where that is due; a flood makes no more of them."""
+        since = self._clock.now() - self._fetch_began
+        if self._fetching or not 0 <= since < UNKNOWN_KID_SECONDS * MICROSECONDS:
+            # Waiting leaves the fetch alone when this caller is cancelled; the others want it too.
+            await asyncio.wait([self._begin_fetch()])
+
+    @property
+    def _fetching(self) -> bool:
+        return self._fetch_task is not None and not self._fetch_task.done()
+
+    def _begin_fetch(self) -> asyncio.Task[None]:
+        """The one fetch that is under way."""
+        if self._fetch_task is None or self._fetch_task.done():
+            self._fetch_began = self._clock.now()
+            self._fetch_task = self._tasks.spawn(self._fetch(), "jwks fetch")
+        return self._fetch_task
+
+    async def _end_fetch(self) -> None:
+        if self._fetch_task is not None:
+            await _end(self._fetch_task)
 
     async def _fetch(self) -> None:
         """Replace the keys by what the service has now; keep them where it does not answer sensibly."""
-        self._fetched_at = self._clock.now()
         try:
-            keys = _usable(await self._get(await self._jwks_url()))
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError):
-            return
-        if keys:
-            self._keys = keys
+            async with asyncio.timeout(FETCH_SECONDS):
+                document = await self._get(await self._jwks_url())
+            self._keys = _usable(document, self._rules.algorithms)
+            self._problem = None
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, RecursionError) as error:
+            self._problem = error
 
     async def _jwks_url(self) -> str:
         if self._rules.jwks_url:
             return self._rules.jwks_url
         service = (self._rules.identity_service_url or "").rstrip("/")
         url = (await self._get(service + WELL_KNOWN)).get("jwks_uri")
-        allowed = {"https", urlsplit(service).scheme}
-        if not isinstance(url, str) or urlsplit(url).scheme not in allowed:
+        # Plain http is for a service that is itself reached so: on this machine.
+        if not isinstance(url, str) or urlsplit(url).scheme not in {"https", urlsplit(service).scheme}:
             raise ValueError("the discovery document names no jwks_uri that can be trusted")
         return url
 
     async def _get(self, url: str) -> dict[str, Any]:
-        async with self._client.stream("GET", url) as response:
+        # Not compressed, so that the bound on what is read is one on what it becomes.
+        async with self._client.stream("GET", url, headers={"accept-encoding": "identity"}) as response:
             response.raise_for_status()
-            body = b""
-            async for chunk in response.aiter_bytes():
+            body = bytearray()
+            async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > MAX_BYTES:
-                    raise ValueError("the document is too large")
+                    raise ValueError(f"the document is larger than {MAX_BYTES} bytes")
         document = json.loads(body)
         if not isinstance(document, dict):
-            raise ValueError("the document is no JSON object")  # noqa: TRY004 - wrong content, not a wrong call
+            raise ValueError("the document is no JSON object")
         return document
 
 
-def _usable(document: dict[str, Any]) -> list[jwt.PyJWK]:
-    keys = []
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _usable(document: dict[str, Any], algorithms: Sequence[str]) -> list[jwt.PyJWK]:
+    """The keys that verify one of ``algorithms``, each once per algorithm; ``ValueError`` where there is none."""
     listed = document.get("keys")
-    for entry in listed[:MAX_KEYS] if isinstance(listed, list) else ():
+    entries = [entry for entry in listed[:MAX_KEYS] if isinstance(entry, dict)] if isinstance(listed, list) else []
+    keys = [key for entry in entries for key in _verifying(entry, algorithms)]
+    if not keys:
+        raise ValueError(f"the key set holds no key for {', '.join(algorithms)}")
+    return keys
+
+
+def _verifying(entry: dict[str, Any], algorithms: Sequence[str]) -> Iterator[jwt.PyJWK]:
+    # A secret in a public document, shared or private, proves nothing (RFC 8725, section 3.1).
+    if entry.get("kty") not in PUBLIC_KEY_TYPES or "d" in entry or entry.get("use", "sig") != "sig":
+        return
+    for algorithm in algorithms:
+        # A key that names no algorithm serves all that fit its type (RFC 7517, section 4.4).
+        if entry.get("alg", algorithm) != algorithm:
+            continue
         try:
-            key = jwt.PyJWK(entry)
-        except (jwt.PyJWTError, TypeError, ValueError, AttributeError):
+            key = jwt.PyJWK(entry, algorithm)
+            key.Algorithm.prepare_key(key.key)
+        except (jwt.PyJWTError, NotImplementedError, TypeError, ValueError, AttributeError):
             # A key of a kind that is not known here is for somebody else.
             continue
-        # A shared secret in a public document verifies nothing (RFC 8725, section 3.1).
-        if entry.get("kty") != "oct":
-            keys.append(key)
-    return keys
+        if not isinstance(key.key, RSAPublicKey) or key.key.key_size >= MIN_RSA_BITS:
+            yield key

@@ -29,8 +29,11 @@ class Router(Protocol):
 
 
 def environment(data_dir: Path, **more: str) -> dict[str, str]:
-    """This process's environment without what configures a router."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("ROUTER_") and name != "PORT"}
+    """This process's environment without what configures a router, or its output."""
+    foreign = ("PORT", "PYTHONUNBUFFERED")
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith("ROUTER_") and name not in foreign
+    }
     return {**clean, "ROUTER_EMBEDDED__DATA_DIR": str(data_dir), **more}
 
 

@@ -1,0 +1,142 @@
+"""Keys of an identity service, which is a real HTTP server here."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import jwt
+import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, Router
+
+from router.auth.embedded import EmbeddedKey
+from router.auth.jwks import REFRESH_SECONDS, UNKNOWN_KID_SECONDS
+from router.auth.opening import open_authenticator
+from router.config import Auth, Config, Embedded
+from router.errors import ConfigError, Unauthorized, Unavailable
+from router.factory import OwnedTasks
+from router.web.server import Server
+from tests.support.clock import ManualClock
+
+pytestmark = pytest.mark.anyio
+
+
+class IdentityService:
+    """Serves whatever keys it has, and counts."""
+
+    def __init__(self) -> None:
+        self.keys: list[EmbeddedKey] = []
+        self.down = False
+        self.fetches = 0
+        self.url = ""
+
+    async def discovery(self, request: Request) -> Response:
+        del request
+        return JSONResponse({"issuer": self.url, "jwks_uri": f"{self.url}/jwks"})
+
+    async def jwks(self, request: Request) -> Response:
+        del request
+        self.fetches += 1
+        if self.down:
+            return Response(status_code=500)
+        documents = [jwt.algorithms.RSAAlgorithm.to_jwk(key._key.public_key(), as_dict=True) for key in self.keys]
+        keys = [
+            {**document, "kid": key.kid, "alg": "RS256"} for document, key in zip(documents, self.keys, strict=True)
+        ]
+        return JSONResponse({"keys": [{"kty": "strange"}, {"kty": "oct", "k": "AQID", "alg": "HS256"}, *keys]})
+
+
+@pytest.fixture
+async def service(anyio_backend: str) -> AsyncIterator[IdentityService]:
+    del anyio_backend
+    service = IdentityService()
+    routes = [Route("/.well-known/oauth-authorization-server", service.discovery), Route("/jwks", service.jwks)]
+    async with Server(Router(routes), "127.0.0.1", 0) as server:
+        service.url = f"http://127.0.0.1:{server.port}"
+        yield service
+
+
+@pytest.fixture
+async def tasks(anyio_backend: str) -> AsyncIterator[OwnedTasks]:
+    del anyio_backend
+    failures: list[BaseException] = []
+    tasks = OwnedTasks(lambda _, error: failures.append(error))
+    yield tasks
+    await tasks.cancel()
+    assert failures == []
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> list[EmbeddedKey]:
+    return [EmbeddedKey.open(tmp_path_factory.mktemp("key")) for _ in range(2)]
+
+
+def token(key: EmbeddedKey, clock: ManualClock, user: str = "bob") -> str:
+    return key.sign(user, clock.now(), 600)
+
+
+async def test_discovery_rotation_and_a_flood(
+    service: IdentityService, tasks: OwnedTasks, keys: list[EmbeddedKey], tmp_path: Path
+) -> None:
+    """RACES 38: an unknown kid fetches the keys once in ten seconds, however many ask."""
+    clock, (old, new) = ManualClock(), keys
+    service.keys = [old]
+    config = Config(auth=Auth(identity_service_url=service.url))
+    async with open_authenticator(config, clock, tasks, random.Random(1)) as authenticator:
+        assert (await authenticator.authenticate(token(old, clock))).user == "urn:sm:user:bob"
+        service.keys = [old, new]
+        before = service.fetches
+        strange = EmbeddedKey.open(tmp_path)
+
+        async def knock(number: int) -> None:
+            with pytest.raises(Unauthorized):
+                await authenticator.authenticate(token(strange, clock, f"u{number}"))
+
+        await asyncio.gather(*(knock(number) for number in range(50)))
+        assert service.fetches == before
+        clock.advance(UNKNOWN_KID_SECONDS)
+        await asyncio.gather(*(knock(number) for number in range(50)))
+        assert service.fetches == before + 1
+        assert (await authenticator.authenticate(token(new, clock))).user == "urn:sm:user:bob"
+
+
+async def test_an_identity_service_that_is_down_logs_nobody_out(
+    service: IdentityService, tasks: OwnedTasks, keys: list[EmbeddedKey]
+) -> None:
+    clock, (key, _) = ManualClock(), keys
+    service.keys = [key]
+    config = Config(auth=Auth(jwks_url=f"{service.url}/jwks"))
+    async with open_authenticator(config, clock, tasks, random.Random(1)) as authenticator:
+        await authenticator.authenticate(token(key, clock))
+        service.down, before = True, service.fetches
+        async with asyncio.timeout(10):
+            while service.fetches == before:
+                clock.advance(REFRESH_SECONDS)
+                await asyncio.sleep(0)
+        await authenticator.authenticate(token(key, clock, "somebody-new"))
+        service.down, service.keys = False, []
+        clock.advance(UNKNOWN_KID_SECONDS)
+        await authenticator.authenticate(token(key, clock, "yet-another"))
+
+
+async def test_without_any_key_it_is_unavailable_not_unauthorized(
+    service: IdentityService, tasks: OwnedTasks, keys: list[EmbeddedKey]
+) -> None:
+    service.down = True
+    config = Config(auth=Auth(jwks_url=f"{service.url}/jwks"))
+    async with open_authenticator(config, ManualClock(), tasks, random.Random(1)) as authenticator:
+        with pytest.raises(Unavailable):
+            await authenticator.authenticate(token(keys[0], ManualClock()))
+        with pytest.raises(Unavailable):
+            await authenticator.probe()
+
+
+async def test_the_embedded_identity_signs_with_one_algorithm(tasks: OwnedTasks, tmp_path: Path) -> None:
+    config = Config(auth=Auth(algorithms=["ES256"]), embedded=Embedded(data_dir=tmp_path))
+    with pytest.raises(ConfigError, match="RS256"):
+        async with open_authenticator(config, ManualClock(), tasks, random.Random(1)):
+            pass

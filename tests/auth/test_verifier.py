@@ -1,0 +1,146 @@
+"""RACES 38: tokens that must not be believed."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from router.auth.embedded import EmbeddedKey
+from router.auth.verifier import Authenticator
+from router.config import Auth
+from router.errors import Unauthorized
+from tests.support.clock import ManualClock
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> EmbeddedKey:
+    return EmbeddedKey.open(tmp_path_factory.mktemp("key"))
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+def signed(key: EmbeddedKey, clock: ManualClock, **claims: Any) -> str:
+    now = clock.now() // 1_000_000
+    every = {"sub": "bob", "exp": now + 60, **claims}
+    kept = {name: value for name, value in every.items() if value is not None}
+    return jwt.encode(kept, key._key, algorithm="RS256", headers={"kid": key.kid})
+
+
+def authenticator(key: EmbeddedKey, clock: ManualClock, **rules: Any) -> Authenticator:
+    return Authenticator(key, Auth(**rules), clock)
+
+
+async def refused(authenticator: Authenticator, token: str) -> str:
+    with pytest.raises(Unauthorized) as refusal:
+        await authenticator.authenticate(token)
+    assert token not in str(refusal.value)
+    return refusal.value.reason
+
+
+async def test_the_user_is_the_handle_or_else_the_subject(key: EmbeddedKey, clock: ManualClock) -> None:
+    verifier = authenticator(key, clock)
+    assert (await verifier.authenticate(signed(key, clock))).user == "urn:sm:user:bob"
+    assert (await verifier.authenticate(signed(key, clock, handle="urn:a:b:c"))).user == "urn:a:b:c"
+
+
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        ({"sub": None}, "subject"),
+        ({"sub": ""}, "subject"),
+        ({"sub": 5}, "subject"),
+        ({"sub": "a b"}, "subject"),
+        ({"handle": ""}, "subject"),
+        ({"handle": None, "sub": "urn:x"}, "subject"),
+        ({"exp": None}, "claims"),
+        ({"exp": "soon"}, "invalid_token"),
+        ({"exp": 1e300}, "claims"),
+        ({"exp": True}, "claims"),
+        ({"exp": 1000}, "expired"),
+        ({"nbf": 4_000_000_000}, "not_yet_valid"),
+        ({"iat": 4_000_000_000}, "not_yet_valid"),
+    ],
+    ids=str,
+)
+async def test_claims(key: EmbeddedKey, clock: ManualClock, claims: dict[str, Any], reason: str) -> None:
+    found = await refused(authenticator(key, clock), signed(key, clock, **claims))
+    assert found in (reason, "claims"), found
+
+
+async def test_issuer_and_audience(key: EmbeddedKey, clock: ManualClock) -> None:
+    verifier = authenticator(key, clock, issuer="https://id", audience="router")
+    good = signed(key, clock, iss="https://id", aud=["router", "other"])
+    assert (await verifier.authenticate(good)).user == "urn:sm:user:bob"
+    assert await refused(verifier, signed(key, clock, iss="https://evil", aud="router")) == "issuer"
+    assert await refused(verifier, signed(key, clock, iss="https://id", aud="other")) == "audience"
+    assert await refused(verifier, signed(key, clock, iss="https://id")) in ("audience", "claims")
+
+
+async def test_it_expires_also_when_it_is_remembered(key: EmbeddedKey, clock: ManualClock) -> None:
+    verifier, token = authenticator(key, clock, leeway_seconds=5), signed(key, clock)
+    await verifier.authenticate(token)
+    clock.advance(64)
+    await verifier.authenticate(token)
+    clock.advance(1)
+    assert await refused(verifier, token) == "expired"
+
+
+def unsigned(header: dict[str, Any], claims: dict[str, Any]) -> str:
+    parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in (header, claims)]
+    return ".".join([*parts, ""])
+
+
+async def test_algorithms_are_pinned(key: EmbeddedKey, clock: ManualClock) -> None:
+    verifier, claims = authenticator(key, clock), {"sub": "bob", "exp": 4_000_000_000}
+    assert await refused(verifier, unsigned({"alg": "none"}, claims)) == "algorithm"
+    public = key._key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    # By hand, since PyJWT refuses to make such a token.
+    with_public_key = unsigned({"alg": "HS256", "kid": key.kid}, claims)
+    mac = hmac.digest(public, with_public_key.rstrip(".").encode(), "sha256")
+    with_public_key += base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
+    assert await refused(verifier, with_public_key) == "algorithm"
+    lax = authenticator(key, clock, algorithms=["RS256", "HS256"])
+    assert await refused(lax, with_public_key) == "unknown_key"
+
+
+async def test_another_key_is_not_trusted(key: EmbeddedKey, clock: ManualClock, tmp_path: Path) -> None:
+    other = EmbeddedKey.open(tmp_path)
+    assert await refused(authenticator(key, clock), signed(other, clock)) == "unknown_key"
+    other.kid = key.kid
+    assert await refused(authenticator(key, clock), signed(other, clock)) == "signature"
+
+
+@pytest.mark.parametrize(
+    "token", ["", "a", "a.b", "a.b.c", "ä.b.c", "\0", "x" * 1_000_000, ".".join(["e30"] * 3), "W10.e30.e30"],
+    ids=lambda token: repr(token[:9]),
+)  # fmt: skip
+async def test_garbage(key: EmbeddedKey, clock: ManualClock, token: str) -> None:
+    with pytest.raises(Unauthorized):
+        await authenticator(key, clock).authenticate(token)
+
+
+async def test_a_critical_extension_is_refused(key: EmbeddedKey, clock: ManualClock) -> None:
+    claims = {"sub": "bob", "exp": 4_000_000_000}
+    token = jwt.encode(claims, key._key, algorithm="RS256", headers={"kid": key.kid, "crit": ["x"], "x": 1})
+    assert await refused(authenticator(key, clock), token) in ("critical", "invalid_token")
+
+
+def test_the_key_is_private_and_stays(tmp_path: Path) -> None:
+    first, second = EmbeddedKey.open(tmp_path), EmbeddedKey.open(tmp_path)
+    assert first.kid == second.kid
+    assert (tmp_path / "token-key.pem").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["token-key.pem"]

@@ -1,0 +1,215 @@
+"""The API as a client sees it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from router.errors import Unavailable
+from router.web.api import MAX_ACK_IDS
+from router.web.problems import MEDIA_TYPE, TYPE_PREFIX
+from tests.web.conftest import ENVELOPE_BYTES, Web
+
+pytestmark = pytest.mark.anyio
+ENVELOPE = {"recipientId": "bob", "encryptedData": "AQID"}
+
+
+def refusal(response: httpx.Response, status: int, slug: str) -> str:
+    """Checks a problem document; returns its detail."""
+    assert (response.status_code, response.headers["content-type"]) == (status, MEDIA_TYPE)
+    document = response.json()
+    assert document["type"] == TYPE_PREFIX + slug
+    assert document["status"] == status
+    detail: str = document["detail"]
+    assert detail
+    return detail
+
+
+async def test_send_fetch_acknowledge(web: Web) -> None:
+    sent = await web.http.post("/api/send", json=ENVELOPE, headers=web.bearer("alice"))
+    assert sent.status_code == 202
+    assert set(sent.json()) == {"id"}
+    await web.route()
+    fetched = await web.http.get("/api/messages", headers=web.bearer("bob"))
+    assert fetched.headers["cache-control"] == "no-store"
+    envelope = {"recipientId": "urn:sm:user:bob", "encryptedData": "AQID"}
+    assert fetched.json() == {"messages": [{"id": sent.json()["id"], "envelope": envelope}]}
+    assert (await web.http.get("/api/messages", headers=web.bearer("eve"))).json() == {"messages": []}
+    ids = {"messageIds": [sent.json()["id"], "unknown"]}
+    for _ in range(2):
+        acked = await web.http.post("/api/messages/ack", json=ids, headers=web.bearer("bob"))
+        assert (acked.status_code, acked.content) == (204, b"")
+    assert (await web.http.get("/api/messages", headers=web.bearer("bob"))).json() == {"messages": []}
+
+
+async def test_one_key_is_one_message(web: Web) -> None:
+    """RACES 1: the confirmation was lost and the sender tries again."""
+    headers = {**web.bearer("alice"), "idempotency-key": "k"}
+    ids = [(await web.http.post("/api/send", json=ENVELOPE, headers=headers)).json()["id"] for _ in range(3)]
+    other = await web.http.post("/api/send", json=ENVELOPE, headers={**web.bearer("eve"), "idempotency-key": "k"})
+    await web.route()
+    fetched = (await web.http.get("/api/messages", headers=web.bearer("bob"))).json()["messages"]
+    assert [message["id"] for message in fetched] == [ids[0], other.json()["id"]]
+    assert len(set(ids)) == 1
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "x", "1.5", "", "٣", "9" * 5000])
+async def test_a_bad_limit(web: Web, limit: str) -> None:
+    refusal(
+        await web.http.get("/api/messages", params={"limit": limit}, headers=web.bearer("bob")), 400, "invalid-request"
+    )
+
+
+@pytest.mark.parametrize(("limit", "count"), [("1", 1), ("3", 3), ("501", 4), ("999999999999", 4)])
+async def test_a_limit(web: Web, limit: str, count: int) -> None:
+    for _ in range(4):
+        await web.http.post("/api/send", json=ENVELOPE, headers=web.bearer("alice"))
+    await web.route()
+    fetched = await web.http.get("/api/messages", params={"limit": limit}, headers=web.bearer("bob"))
+    assert len(fetched.json()["messages"]) == count
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{", b'{"messageIds": "x"}', b'{"messageIds": [1]}', b'{"messageIds": [null]}', b"[" * 90_000]
+)
+async def test_a_bad_acknowledgement(web: Web, body: bytes) -> None:
+    refusal(await web.http.post("/api/messages/ack", content=body, headers=web.bearer("bob")), 400, "invalid-request")
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"messageIds": []}', b'{"messageIds": null}', b'{"message_ids": ["x"]}'])
+async def test_an_acknowledgement_of_nothing(web: Web, body: bytes) -> None:
+    response = await web.http.post("/api/messages/ack", content=body, headers=web.bearer("bob"))
+    assert response.status_code == 204
+
+
+async def test_too_many_ids(web: Web) -> None:
+    body = {"messageIds": ["x"] * (MAX_ACK_IDS + 1)}
+    refusal(await web.http.post("/api/messages/ack", json=body, headers=web.bearer("bob")), 400, "invalid-request")
+
+
+async def test_sizes(web: Web) -> None:
+    """RACES 37."""
+    data = base64.b64encode(b"x" * ENVELOPE_BYTES).decode()
+    fits, over = ({"recipientId": "bob", "encryptedData": data + more} for more in ("", "AAAA"))
+    assert (await web.http.post("/api/send", json=fits, headers=web.bearer("alice"))).status_code == 202
+    refusal(await web.http.post("/api/send", json=over, headers=web.bearer("alice")), 413, "envelope-too-large")
+    huge = b" " * 100_000
+    refusal(await web.http.post("/api/send", content=huge, headers=web.bearer("alice")), 413, "body-too-large")
+
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b" " * 1000
+
+    refusal(await web.http.post("/api/send", content=endless(), headers=web.bearer("alice")), 413, "body-too-large")
+
+
+async def test_media_types(web: Web) -> None:
+    for name, value in (("content-type", "text/plain"), ("content-encoding", "gzip")):
+        headers = {**web.bearer("alice"), name: value}
+        response = await web.http.post("/api/send", content=json.dumps(ENVELOPE), headers=headers)
+        refusal(response, 415, "unsupported-media-type")
+    headers = {**web.bearer("alice"), "content-type": "Application/JSON; charset=utf-8"}
+    assert (await web.http.post("/api/send", content=json.dumps(ENVELOPE), headers=headers)).status_code == 202
+
+
+async def test_a_bad_envelope_says_what_is_wrong(web: Web) -> None:
+    response = await web.http.post("/api/send", json={"recipientId": "a b"}, headers=web.bearer("alice"))
+    assert "recipientId" in refusal(response, 400, "invalid-envelope")
+    headers = {**web.bearer("alice"), "idempotency-key": "a b"}
+    refusal(await web.http.post("/api/send", json=ENVELOPE, headers=headers), 400, "invalid-idempotency-key")
+    assert web.count("router_requests_refused_total", reason="invalid-envelope") == 1
+
+
+@pytest.mark.parametrize(
+    "authorization", ["", "Basic abc", "Bearer", "Bearer  ", "Bearer a.b.c", "Bearer " + "x" * 9000]
+)
+async def test_no_token_no_entry(web: Web, authorization: str) -> None:
+    headers = {"authorization": authorization} if authorization else {}
+    response = await web.http.get("/api/messages", headers=headers)
+    refusal(response, 401, "unauthorized")
+    assert response.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_the_rate_limit_is_each_senders_own(web: Web) -> None:
+    statuses = [
+        (await web.http.post("/api/send", json=ENVELOPE, headers=web.bearer("alice"))).status_code for _ in range(6)
+    ]
+    assert statuses == [202] * 5 + [429]
+    limited = await web.http.post("/api/send", json=ENVELOPE, headers=web.bearer("alice"))
+    refusal(limited, 429, "rate-limited")
+    assert int(limited.headers["retry-after"]) >= 1
+    assert (await web.http.post("/api/send", json=ENVELOPE, headers=web.bearer("eve"))).status_code == 202
+    web.clock.advance(1)
+    assert (await web.http.post("/api/send", json=ENVELOPE, headers=web.bearer("alice"))).status_code == 202
+
+
+async def test_a_failing_dependency_is_never_a_2xx(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(_: object, message: object) -> None:
+        raise Unavailable(f"the disk under {message} failed")
+
+    monkeypatch.setattr(type(await web.factory.ingress_producer()), "publish", fail)
+    response = await web.http.post("/api/send", json=ENVELOPE, headers=web.bearer("alice"))
+    assert "disk" not in refusal(response, 503, "unavailable")
+    assert response.headers["retry-after"]
+
+
+async def test_a_bug_is_a_problem_without_a_traceback(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def bug(_: object, message: object) -> None:
+        raise ZeroDivisionError(message)
+
+    monkeypatch.setattr(type(await web.factory.ingress_producer()), "publish", bug)
+    response = await web.http.post("/api/send", json=ENVELOPE, headers=web.bearer("alice"))
+    refusal(response, 500, "internal")
+    assert b"ZeroDivision" not in response.content
+
+
+async def test_browsers_get_cors_on_every_answer(web: Web) -> None:
+    origin = {"origin": "https://chat.example"}
+    preflight = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+    answers = [
+        await web.http.options("/api/send", headers={**origin, **preflight}),
+        await web.http.get("/api/messages", headers={**origin, **web.bearer("bob")}),
+        await web.http.get("/api/messages", headers=origin),
+        await web.http.get("/nowhere", headers=origin),
+        await web.http.put("/api/send", headers=origin),
+    ]
+    assert [answer.status_code for answer in answers] == [204, 200, 401, 404, 405]
+    for answer in answers:
+        assert answer.headers["access-control-allow-origin"] == "https://chat.example"
+        assert answer.headers["vary"] == "Origin"
+    assert set(answers[0].headers["access-control-allow-headers"].split(", ")) == {
+        "Authorization",
+        "Content-Type",
+        "Idempotency-Key",
+    }
+    assert answers[4].headers["allow"] == "POST"
+    stranger = await web.http.get("/api/messages", headers={"origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in stranger.headers
+
+
+async def test_request_ids(web: Web) -> None:
+    assert (await web.http.get("/healthz", headers={"x-request-id": "abc-1"})).headers["x-request-id"] == "abc-1"
+    made = (await web.http.get("/healthz", headers={"x-request-id": "a b" * 99})).headers["x-request-id"]
+    assert len(made) == 16
+
+
+async def test_health(web: Web) -> None:
+    works = True
+
+    async def probe() -> None:
+        if not works:
+            raise Unavailable("down")
+
+    web.health.depends("thing", probe)
+    assert (await web.http.get("/readyz")).json() == {"status": "ready"}
+    works = False
+    down = await web.http.get("/readyz")
+    assert (down.status_code, down.json()["failed"]) == (503, ["thing"])
+    assert (await web.http.get("/healthz")).status_code == 200
+    works, web.health.draining = True, True
+    assert (await web.http.get("/readyz")).status_code == 503
+    assert b"router_http_requests_total" in (await web.http.get("/metrics")).content
