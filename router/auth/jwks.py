@@ -140,7 +140,7 @@ class JwksKeys:
                     raise ValueError(f"the document is larger than {MAX_BYTES} bytes")
         document = json.loads(body)
         if not isinstance(document, dict):
-            raise ValueError("the document is no JSON object")
+            raise ValueError("the document is no JSON object")  # noqa: TRY004 - wrong content, not a wrong call
         return document
 
 

@@ -1,0 +1,32 @@
+"""What is written down is what there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import openapi_spec_validator
+
+from router.metrics import Metrics
+from router.web import openapi
+from router.web.edge import ROUTES
+from router.web.problems import KINDS
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_openapi_document_is_valid_and_covers_every_route() -> None:
+    document = openapi.document()
+    openapi_spec_validator.validate(document)
+    assert set(document["paths"]) == ROUTES
+
+
+def test_every_metric_is_documented() -> None:
+    documented = set(re.findall(r"^\| `(router_\w+)`", (DOCS / "metrics.md").read_text(), re.MULTILINE))
+    there = {metric.name + ("_total" if metric.type == "counter" else "") for metric in Metrics().registry.collect()}
+    assert documented == there
+
+
+def test_every_problem_is_documented() -> None:
+    documented = (DOCS / "http.md").read_text()
+    assert [kind.slug for kind in KINDS.values() if f"`{kind.slug}`" not in documented] == []
