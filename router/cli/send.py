@@ -19,7 +19,7 @@ from router.cli.output import json_line, line
 def send(
     ctx: typer.Context,
     file: Annotated[
-        str | None, typer.Argument(metavar="[FILE]", help="The envelope as JSON, or - for standard input.")
+        str | None, typer.Argument(metavar="FILE", help="The envelope as JSON, or - for standard input.")
     ] = None,
     to: Annotated[str | None, typer.Option(metavar="USER", help="Build an envelope for this user instead.")] = None,
     data: Annotated[str, typer.Option(metavar="TEXT", help="The opaque data of a built envelope.")] = "",

@@ -40,6 +40,7 @@ class Signals:
         self._wakes: dict[str, asyncio.Event] = {}
         self._pokes: dict[str, asyncio.Queue[list[str]]] = {}
         self._own: dict[Path, socket.socket] = {}
+        self._notified: set[str] = set()
         self._waiting: dict[Path, dict[str, None]] = {}
         self._retry: asyncio.TimerHandle | None = None
         self.dropped = 0
@@ -71,11 +72,18 @@ class Signals:
         return event
 
     def notify(self, channel: str) -> None:
-        """Tell every listener of ``channel`` that there is work."""
+        """Tell every listener of ``channel`` that there is work: once for all that is notified in one turn."""
         if (event := self._wakes.get(channel)) is not None:
             event.set()
-        for path in self._others(f"wake-{channel}-"):
-            self._send(path, _WAKE)
+        if channel not in self._notified:
+            self._notified.add(channel)
+            self._loop.call_soon(self._notify_others, channel)
+
+    def _notify_others(self, channel: str) -> None:
+        self._notified.discard(channel)
+        if self._sender.fileno() >= 0:
+            for path in self._others(f"wake-{channel}-"):
+                self._send(path, _WAKE)
 
     async def pokes(self, node: str) -> AsyncIterator[list[str]]:
         """The users to poke on ``node``, from this process and others."""
@@ -121,9 +129,8 @@ class Signals:
 
     def _others(self, prefix: str) -> Iterable[Path]:
         # Listed anew each time: some ten microseconds, and no cache that could miss a listener.
-        with os.scandir(self._directory) as entries:
-            paths = [self._directory / entry.name for entry in entries if entry.name.startswith(prefix)]
-        return [path for path in paths if path not in self._own]
+        names = [name for name in os.listdir(self._directory) if name.startswith(prefix)]  # noqa: PTH208 - a hot path
+        return [path for path in map(self._directory.joinpath, names) if path not in self._own]
 
     def _send(self, path: Path, data: bytes) -> bool:
         """Whether the datagram needs no second try."""

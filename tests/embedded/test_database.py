@@ -1,0 +1,149 @@
+"""The database file: group commits, and what can be wrong with a disk."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from router.backends.embedded import schema
+from router.backends.embedded.database import Database, Operation
+from router.backends.embedded.worker import InlineWorker, ThreadWorker
+from router.errors import DataDirError, StorageFull
+
+pytestmark = pytest.mark.anyio
+INSERT = "INSERT INTO outbox (id, recipient, command, at) VALUES (?, '', zeroblob(?), 0)"
+
+
+@pytest.fixture(params=[ThreadWorker, InlineWorker])
+async def database(request: pytest.FixtureRequest, anyio_backend: str, tmp_path: Path) -> AsyncIterator[Database]:
+    del anyio_backend
+    async with Database(schema.prepare(tmp_path), request.param, relaxed=True) as database:
+        yield database
+
+
+def insert(id_: str, size: int = 1) -> Operation[int]:
+    def run(db: sqlite3.Connection) -> int:
+        return db.execute(INSERT, (id_, size)).rowcount
+
+    return run
+
+
+def stored(database: Database) -> list[str]:
+    return [id_ for (id_,) in database.read(lambda db: db.execute("SELECT id FROM outbox ORDER BY number").fetchall())]
+
+
+async def test_writes_are_grouped_and_keep_their_order(database: Database) -> None:
+    commits = 0
+
+    def count(statement: str) -> None:
+        nonlocal commits
+        commits += statement == "COMMIT"
+
+    database._writer.set_trace_callback(count)
+    writes = [database.write if number % 3 else database.write_ordered for number in range(100)]
+    await asyncio.gather(*(write(insert(f"{number:03}")) for number, write in enumerate(writes)))
+    assert stored(database) == [f"{number:03}" for number in range(100)]
+    assert commits < 10
+
+
+async def test_what_is_promised_is_synced(database: Database) -> None:
+    levels: list[str] = []
+    database._writer.set_trace_callback(
+        lambda statement: levels.append(statement) if "synchronous" in statement else None
+    )
+    await database.write_ordered(insert("ordered"))
+    await database.write(insert("synced"))
+    assert [level.rpartition("=")[2] for level in levels] == ["NORMAL", "FULL"]
+    assert database._writer.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert database._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+async def test_one_failure_spares_the_group(database: Database) -> None:
+    def fail(db: sqlite3.Connection) -> int:
+        db.execute(INSERT, ("half done", 1))
+        raise ZeroDivisionError
+
+    results = await asyncio.gather(
+        database.write(insert("a")),
+        database.write(fail),
+        database.write(insert("b")),
+        return_exceptions=True,
+    )
+    assert isinstance(results[1], ZeroDivisionError)
+    assert sorted(stored(database)) == ["a", "b"]
+
+
+async def test_a_full_disk_is_said_and_nothing_is_lost(database: Database) -> None:
+    await database.write(insert("before"))
+    (pages,) = database._writer.execute("PRAGMA page_count").fetchone()
+    database._writer.execute(f"PRAGMA max_page_count={pages + 2}")
+    with pytest.raises(StorageFull, match="full"):
+        await database.write(insert("too big", 1_000_000))
+    database._writer.execute("PRAGMA max_page_count=1073741823")
+    await database.write(insert("after"))
+    assert stored(database) == ["before", "after"]
+
+
+async def test_another_process_is_waited_for(database: Database, tmp_path: Path) -> None:
+    other = schema.open_writer(tmp_path / schema.FILE_NAME)
+    other.execute("BEGIN IMMEDIATE")
+    if isinstance(database._committer, InlineWorker):
+        other.close()
+        return
+    writing = asyncio.ensure_future(database.write(insert("mine")))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not writing.done()
+    other.execute("COMMIT")
+    await writing
+    other.close()
+
+
+async def test_the_log_is_folded_into_the_file(database: Database, tmp_path: Path) -> None:
+    database._folded_at = -100_000
+    await database.write(insert("a"))
+    for number in range(50):
+        await database.write(insert(f"b{number}"))
+    assert not database._restart
+    assert database._folded_at > 0
+    assert len(stored(database)) == 51
+    assert (tmp_path / schema.FILE_NAME).stat().st_size > 0
+
+
+def test_modes_are_private(tmp_path: Path) -> None:
+    path = schema.prepare(tmp_path / "deep" / "data")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_newer_file_is_refused_untouched(tmp_path: Path) -> None:
+    path = schema.prepare(tmp_path)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(DataDirError, match="newer"):
+        schema.prepare(tmp_path)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / schema.FILE_NAME).write_bytes(b"no database at all, " * 100)
+    with pytest.raises(DataDirError, match="no intact database"):
+        schema.prepare(tmp_path)
+
+
+def test_a_directory_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataDirError, match="data_dir"):
+        schema.prepare(tmp_path / "file" / "data")
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere; run the tests as another user")
+def test_a_read_only_directory_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(DataDirError, match="writable"):
+        schema.prepare(tmp_path)

@@ -1,0 +1,104 @@
+"""How processes wake one another."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from router.backends.embedded.signals import Signals, run_directory
+from router.errors import DataDirError
+
+pytestmark = pytest.mark.anyio
+EVENT_SECONDS = 10.0
+LISTENER = """
+import asyncio, sys
+from pathlib import Path
+from router.backends.embedded.signals import Signals
+
+async def main():
+    async with Signals(Path(sys.argv[1])) as signals:
+        event = signals.wakes("work")
+        pokes = signals.pokes("other")
+        first = asyncio.ensure_future(anext(pokes))
+        await asyncio.sleep(0)
+        print("listening", flush=True)
+        await event.wait()
+        print("woken", flush=True)
+        users = set(await first)
+        while len(users) < int(sys.argv[2]):
+            users.update(await anext(pokes))
+        print(len(users), flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+async def signals(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Signals]:
+    del anyio_backend
+    async with Signals(tmp_path) as opened:
+        yield opened
+
+
+async def line(process: asyncio.subprocess.Process) -> str:
+    assert process.stdout is not None
+    async with asyncio.timeout(EVENT_SECONDS):
+        return (await process.stdout.readline()).decode().strip()
+
+
+async def listener(tmp_path: Path, users: int) -> asyncio.subprocess.Process:
+    command = [sys.executable, "-c", LISTENER, str(tmp_path), str(users)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert await line(process) == "listening"
+    return process
+
+
+async def test_another_process_is_woken_and_poked_through_full_buffers(signals: Signals, tmp_path: Path) -> None:
+    """More pokes than a socket's buffer holds: the sender never waits, and every user arrives."""
+    process = await listener(tmp_path, 20_000)
+    for number in range(20_000):
+        signals.poke("other", [f"urn:sm:user:{number}"])
+    signals.notify("work")
+    assert await line(process) == "woken"
+    assert await line(process) == "20000"
+    assert await process.wait() == 0
+    assert signals.dropped == 0
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+async def test_the_dead_are_forgotten(signals: Signals, tmp_path: Path) -> None:
+    process = await listener(tmp_path, 1)
+    process.kill()
+    await process.wait()
+    assert len(list((tmp_path / "run").iterdir())) == 2
+    signals.notify("work")
+    signals.poke("other", ["urn:sm:user:bob"])
+    signals.poke("never there", ["urn:sm:user:bob"])
+    await asyncio.sleep(0)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+async def test_listeners_in_this_process_are_served_in_memory(signals: Signals) -> None:
+    event, pokes = signals.wakes("work"), signals.pokes("here")
+    waiting = asyncio.ensure_future(anext(pokes))
+    await asyncio.sleep(0)
+    signals.notify("work")
+    signals.poke("here", ["a", "b"])
+    assert event.is_set()
+    assert await waiting == ["a", "b"]
+
+
+def test_a_deep_directory_has_its_sockets_elsewhere(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    directory = run_directory(deep)
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert len(str(directory)) < 70
+    directory.chmod(0o755)
+    with pytest.raises(DataDirError):
+        run_directory(deep)
+    directory.rmdir()
