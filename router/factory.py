@@ -98,12 +98,13 @@ class Factory:
 
     async def __aenter__(self) -> Self:
         await self._stack.__aenter__()
-        self._stack.push_async_callback(self.tasks.cancel)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
+        # First the work, then what it works with.
+        await self.tasks.cancel()
         return await self._stack.__aexit__(kind, error, trace)
 
     async def _once(self, name: str, make: Callable[[], Awaitable[T]]) -> T:
