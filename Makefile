@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help serve test lint check bench lock docs clean
+.PHONY: help serve test lint check lock docs clean
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -25,9 +25,6 @@ check: $(READY)  ## Are lock, example configuration, OpenAPI and command-line do
 
 docs: $(READY)  ## Write anew what is generated from the code
 	@$(BIN)/python -m tools.check --write
-
-bench: $(READY)  ## Measure, against the floor, on this machine
-	@$(BIN)/python -m benchmarks
 
 lock: $(READY)  ## Resolve the dependencies anew
 	@$(BIN)/uv pip compile -q pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \

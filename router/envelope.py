@@ -92,8 +92,6 @@ def _envelope(wire: _Wire, max_bytes: int) -> Envelope:
 
 def _read_usual(body: bytes) -> _Wire | None:
     """The fields of a body in the usual spelling, or ``None`` where the full reader has to judge."""
-    if b"\\" in body:
-        return None
     try:
         wire = _decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -102,9 +100,10 @@ def _read_usual(body: bytes) -> _Wire | None:
 
 
 def _quotes(wire: _Wire) -> int:
-    """How many quotation marks a body without escapes has that gives each field once and none as null or empty.
+    """How many quotation marks a body has at the least: those around the names and strings of ``wire``.
 
-    msgspec takes the last of two members with one name; such a body has more of them.
+    A body with more of them may give a member twice, of which msgspec would take the last. It may also hold
+    an escaped quotation mark, a null or an empty string; the full reader tells them apart.
     """
     strings = 1 + (wire.encrypted_data != b"") + (wire.encrypted_symmetric_key != b"") + (wire.signature != b"")
     return 4 * strings + 2 * ((wire.is_ephemeral is not None) + (wire.priority is not None))
