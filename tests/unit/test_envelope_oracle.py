@@ -186,9 +186,11 @@ plain = st.fixed_dictionaries(
 
 
 @few(300)
-@given(plain, st.sampled_from([None, 0, 2]))
-def test_the_usual_body_takes_the_fast_path_to_the_same_fields(values: dict[str, Any], indent: int | None) -> None:
-    body = json.dumps(values, ensure_ascii=False, indent=indent).encode()
+@given(plain, st.sampled_from([None, 0, 2]), st.booleans())
+def test_the_usual_body_takes_the_fast_path_to_the_same_fields(
+    values: dict[str, Any], indent: int | None, escaped: bool
+) -> None:
+    body = json.dumps(values, ensure_ascii=escaped, indent=indent).encode()
     usual = envelope._read_usual(body)
     assert usual is not None
     assert usual == envelope._read_fully(body)
