@@ -27,7 +27,7 @@ docs: $(READY)  ## Write anew what is generated from the code
 	@$(BIN)/python -m tools.check --write
 
 lock: $(READY)  ## Resolve the dependencies anew
-	@$(BIN)/uv pip compile -q pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+	@$(BIN)/uv pip compile -q pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -o requirements.lock
 
 clean:  ## Remove what the other targets made

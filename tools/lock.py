@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -30,7 +31,8 @@ def lock_problems(root: Path) -> list[str]:
 
 def _requirements(root: Path) -> list[Requirement]:
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-    listed = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    extras = itertools.chain(*project["project"]["optional-dependencies"].values())
+    listed = [*project["project"]["dependencies"], *extras, *project["dependency-groups"]["dev"]]
     return [Requirement(text) for text in listed]
 
 
