@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -21,6 +21,7 @@ from router.core.sweeping import Rules, Sweeper
 from router.errors import ConfigError
 from router.interfaces import (
     ColdQueue,
+    DeadLetters,
     IngressConsumer,
     IngressProducer,
     OnlineStore,
@@ -33,6 +34,9 @@ from router.metrics import Metrics
 if TYPE_CHECKING:
     from router.backends.embedded.backend import EmbeddedBackend
     from router.backends.embedded.push import EmbeddedDeadLetters, EmbeddedOutbox
+    from router.backends.firestore.backend import FirestoreBackend
+    from router.backends.pubsub.backend import PubSubBackend
+    from router.backends.redis.backend import RedisBackend
 
 T = TypeVar("T")
 
@@ -124,49 +128,100 @@ class Factory:
 
         return await self._once("embedded", make)
 
-    def _require(self, section: str, kind: str, *kinds: str) -> None:
-        if kind not in kinds:
-            raise ConfigError(f'{section}.kind = "{kind}" is not in this version; use {" or ".join(kinds)}')
+    async def redis(self) -> RedisBackend:
+        """The Redis backend: presence, hot queue and pokes."""
+
+        async def make() -> RedisBackend:
+            with _extra("redis", 'online.kind = "redis"'):
+                from router.backends.redis.backend import RedisBackend  # noqa: PLC0415 - only where configured
+
+            return await self._stack.enter_async_context(RedisBackend(self.config, self.clock, self.chance))
+
+        return await self._once("redis", make)
+
+    async def firestore(self) -> FirestoreBackend:
+        """The Firestore backend: the cold queue, and presence and hot queue where configured."""
+
+        async def make() -> FirestoreBackend:
+            with _extra("google", 'kind = "firestore"'):
+                from router.backends.firestore.backend import FirestoreBackend  # noqa: PLC0415 - only where configured
+
+            return await self._stack.enter_async_context(FirestoreBackend(self.config, self.clock, self.chance))
+
+        return await self._once("firestore", make)
+
+    async def pubsub(self) -> PubSubBackend:
+        """The Pub/Sub backend: ingress, push commands, dead letters, and pokes beside Firestore."""
+
+        async def make() -> PubSubBackend:
+            with _extra("google", 'kind = "pubsub"'):
+                from router.backends.pubsub.backend import PubSubBackend  # noqa: PLC0415 - only where configured
+
+            return await self._stack.enter_async_context(PubSubBackend(self.config, self.clock, self.chance))
+
+        return await self._once("pubsub", make)
 
     async def ingress_producer(self) -> IngressProducer:
-        self._require("ingress", self.config.ingress.kind, "embedded")
+        if self.config.ingress.kind == "pubsub":
+            return (await self.pubsub()).producer()
         return (await self.embedded()).producer()
 
     async def ingress_consumer(self) -> IngressConsumer:
         async def make() -> IngressConsumer:
-            self._require("ingress", self.config.ingress.kind, "embedded")
+            if self.config.ingress.kind == "pubsub":
+                return await self._stack.enter_async_context((await self.pubsub()).consumer())
             return await self._stack.enter_async_context((await self.embedded()).consumer())
 
         return await self._once("ingress_consumer", make)
 
     async def online_store(self) -> OnlineStore:
         async def make() -> OnlineStore:
-            self._require("online", self.config.online.kind, "embedded")
+            if self.config.online.kind == "redis":
+                return (await self.redis()).online_store()
+            if self.config.online.kind == "firestore":
+                return (await self.firestore()).online_store(await self.poke_bus())
             return (await self.embedded()).online_store()
 
         return await self._once("online_store", make)
 
     async def cold_queue(self) -> ColdQueue:
-        self._require("cold", self.config.cold.kind, "embedded")
+        if self.config.cold.kind == "firestore":
+            return (await self.firestore()).cold_queue()
         return (await self.embedded()).cold_queue()
 
     async def poke_bus(self) -> PokeBus:
-        self._require("online", self.config.online.kind, "embedded")
+        if self.config.online.kind == "redis":
+            return (await self.redis()).poke_bus()
+        if self.config.online.kind == "firestore":
+            return (await self.pubsub()).poke_bus()
         return (await self.embedded()).poke_bus()
 
     async def push_notifier(self) -> PushNotifier:
-        self._require("push", self.config.push.kind, "embedded", "none")
         if self.config.push.kind == "none":
             return NoPush()
+        if self.config.push.kind == "pubsub":
+            return (await self.pubsub()).push_notifier()
         return (await self.embedded()).push_notifier()
 
     async def outbox(self) -> EmbeddedOutbox:
-        """The reading end of the embedded push commands."""
-        self._require("push", self.config.push.kind, "embedded")
+        """The reading end of the embedded push commands; raises ``ConfigError`` where they go elsewhere."""
+        if self.config.push.kind != "embedded":
+            where = self.config.push.topic if self.config.push.kind == "pubsub" else "nowhere"
+            raise ConfigError(f'push.kind = "{self.config.push.kind}": push commands go to {where}, not to an outbox')
         return (await self.embedded()).push_notifier()
 
-    async def dead_letters(self) -> EmbeddedDeadLetters:
-        self._require("ingress", self.config.ingress.kind, "embedded")
+    async def dead_letters(self) -> DeadLetters:
+        if self.config.ingress.kind == "pubsub":
+            return (await self.pubsub()).dead_letters()
+        return (await self.embedded()).dead_letters()
+
+    async def dead_letter_box(self) -> EmbeddedDeadLetters:
+        """The reading end of the embedded dead letters; raises ``ConfigError`` where they go elsewhere."""
+        if self.config.ingress.kind != "embedded":
+            raise ConfigError(
+                f'ingress.kind = "{self.config.ingress.kind}": dead letters go to the topic '
+                f"{self.config.ingress.dead_letter_topic}; read them with a subscription of it"
+            )
         return (await self.embedded()).dead_letters()
 
     async def migrator(self) -> Migrator:
@@ -198,6 +253,7 @@ class Factory:
             await self.push_notifier(),
             await self.dead_letters(),
             max_attempts=self.config.ingress.max_attempts,
+            write_through=self.config.online.durability == "write-through",
             clock=self.clock,
             chance=self.chance,
             tasks=self.tasks,
@@ -232,6 +288,15 @@ class Factory:
             )
 
         return await self._once("connection_manager", make)
+
+
+@contextmanager
+def _extra(name: str, setting: str) -> Iterator[None]:
+    """Translate a missing library into the words that mend it; raises ``ConfigError``."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{setting} needs libraries: pip install 'sealed-router[{name}]'") from error
 
 
 class NoPush:

@@ -41,6 +41,10 @@ class IngressProducer(Protocol):
         """Raise ``Unavailable`` unless a publish would succeed now; for readiness."""
         ...
 
+    async def backlog(self) -> QueueTotals | None:
+        """What waits to be routed; ``None`` where the topic does not tell."""
+        ...
+
 
 class IngressConsumer(Protocol):
     """The read end of the ingress topic."""
@@ -57,10 +61,6 @@ class IngressConsumer(Protocol):
 
     async def nack(self, deliveries: Sequence[Delivery]) -> None:
         """Hand these back; they are delivered again in their order, with ``attempt`` counted up."""
-        ...
-
-    async def backlog(self) -> QueueTotals:
-        """What waits to be routed (an estimate where the backend has no exact figure)."""
         ...
 
 
@@ -112,8 +112,9 @@ class HotQueue(Protocol):
 
     async def settle(self, messages: Sequence[Queued]) -> list[Queued]:
         """Their cold write is committed: they are no longer pending, and a user who came online meanwhile
-        is poked. Returns those that were acknowledged meanwhile, which the caller deletes from cold and
-        then names to ``forget_orphans``."""
+        is poked. Those that this store has never seen are recorded as in cold, with the sequence they have; those
+        that are hot have a copy in cold from here on. Envelopes are not looked at. Returns those that were
+        acknowledged meanwhile, which the caller deletes from cold and then names to ``forget_orphans``."""
         ...
 
     async def read(self, user: str, limit: int, max_bytes: int) -> HotPage:

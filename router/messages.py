@@ -77,6 +77,9 @@ class Outcome(StrEnum):
     sequence again until the write is settled."""
     ANNOUNCE = "announce"
     """A redelivery of a message that is in the cold queue already; its push command may still be owed."""
+    COPY = "copy"
+    """A redelivery of a message that is in the hot queue already, with ``online.durability`` write-through: its
+    copy in the cold queue may still be owed."""
     DUPLICATE = "duplicate"
     """A redelivery of a message that is in the hot queue or was acknowledged; nothing is owed."""
     DROPPED_OFFLINE = "dropped-offline"

@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from tests.support.servers import Server, firestore_emulator, pubsub_emulator, redis_server, running
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     """Asynchronous tests run on asyncio, as the router does."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One Redis for all tests; each takes a database or a key prefix of its own."""
+    with running(redis_server(tmp_path_factory.mktemp("redis"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def firestore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One Firestore emulator for all tests; each takes a project of its own."""
+    with running(firestore_emulator(tmp_path_factory.mktemp("firestore"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pubsub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One Pub/Sub emulator for all tests; each takes a project of its own."""
+    with running(pubsub_emulator(tmp_path_factory.mktemp("pubsub"))) as server:
+        yield server

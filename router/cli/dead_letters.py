@@ -71,7 +71,7 @@ async def _dead_letters(config: Config, *, as_json: bool, body: bool) -> None:
 
 async def _all(config: Config) -> AsyncIterator[tuple[int, DeadLetter]]:
     async with Factory(config) as factory:
-        letters = await factory.dead_letters()
+        letters = await factory.dead_letter_box()
         after = 0
         while page := await letters.list(after, PAGE):
             for number, letter in page:

@@ -88,11 +88,11 @@ def tables(view: View) -> list[Table]:
 
 def _overview_tables(view: Overview) -> list[Table]:
     tiers = [("ingress", view.ingress), ("hot", view.hot), ("cold", view.cold)]
-    totals = [_share_row(name, share) for name, share in tiers]
+    totals = [_share_row(name, share) for name, share in tiers if share is not None]
     online = [
         ["online users", str(view.online_users)],
         ["connections", str(view.connections)],
-        ["dead letters", str(view.dead_letters)],
+        ["dead letters", "see their topic" if view.dead_letters is None else str(view.dead_letters)],
     ]
     oldest = [[q.user, q.tier, str(q.messages), size(q.bytes), span(q.age_seconds)] for q in view.oldest]
     return [

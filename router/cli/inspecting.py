@@ -82,13 +82,14 @@ class Overview(Struct, frozen=True):
     """``inspect-queue --json``."""
 
     at: str
-    ingress: Share
-    """What was accepted and waits to be routed."""
+    ingress: Share | None
+    """What was accepted and waits to be routed; null where the topic does not tell."""
     hot: Share
     cold: Share
     online_users: int
     connections: int
-    dead_letters: int
+    dead_letters: int | None
+    """Null where they go to a topic."""
     oldest: list[OldQueue]
     """The queues whose first message waits longest."""
 
@@ -96,18 +97,20 @@ class Overview(Struct, frozen=True):
 async def overview(factory: Factory, limit: int) -> Overview:
     """Totals of all queues, and the ``limit`` oldest."""
     online, cold = await factory.online_store(), await factory.cold_queue()
-    ingress = await factory.ingress_consumer()
-    letters = await factory.dead_letters()
+    ingress = await (await factory.ingress_producer()).backlog()
+    refused = None
+    if factory.config.ingress.kind == "embedded":
+        refused = await (await factory.dead_letter_box()).count()
     present = await online.online()
     at = now()
     return Overview(
         at=timestamp(at),
-        ingress=_share(await ingress.backlog()),
+        ingress=None if ingress is None else _share(ingress),
         hot=_share(await online.totals(None)),
         cold=_share(await cold.totals(None)),
         online_users=present.users,
         connections=present.messages,
-        dead_letters=await letters.count(),
+        dead_letters=refused,
         oldest=await _oldest(online, cold, limit, at),
     )
 

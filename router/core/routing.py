@@ -2,16 +2,18 @@
 
 A batch is worked on as a whole. A recipient with messages in work is *busy*: what arrives for them meanwhile
 waits until that work is done. A pass that fails is repeated from the top; every step is idempotent, so the
-repetition completes what is missing and doubles nothing.
+repetition completes what is missing and doubles nothing. Without an online store, mail goes cold (see ``outage``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from router.clock import Clock, Tasks
+from router.core.outage import Outage, Owed
 from router.core.retrying import backoff
 from router.errors import Unavailable
 from router.interfaces import ColdQueue, DeadLetters, IngressConsumer, OnlineStore, PushNotifier
@@ -21,6 +23,8 @@ from router.metrics import Metrics
 BATCH_MESSAGES = 256
 HELD_MESSAGES = 2048
 """Deliveries held at once; beyond it nothing more is received."""
+OUTAGE_MESSAGES = 100_000
+"""So many messages, without their envelopes, may wait for the online store; beyond it nothing more is received."""
 CALL_SECONDS = 15.0
 """A dependency that has not answered by then counts as failed."""
 
@@ -42,17 +46,21 @@ class Pipeline:
         letters: DeadLetters,
         *,
         max_attempts: int,
+        write_through: bool,
         clock: Clock,
         chance: random.Random,
         tasks: Tasks,
         metrics: Metrics,
     ) -> None:
+        """``write_through``: what goes hot is written to cold too, before the ingress is told."""
         self._consumer = consumer
         self._online = online
         self._cold = cold
         self._push = push
         self._letters = letters
         self._max_attempts = max_attempts
+        self._write_through = write_through
+        self._outage = Outage()
         self._clock = clock
         self._chance = chance
         self._tasks = tasks
@@ -75,9 +83,12 @@ class Pipeline:
                 continue
             failures = 0
             self.take(deliveries)
-            while len(self._held) >= HELD_MESSAGES:
+            while not self._has_room():
                 self._room.clear()
                 await self._room.wait()
+
+    def _has_room(self) -> bool:
+        return len(self._held) < HELD_MESSAGES and len(self._outage) < OUTAGE_MESSAGES
 
     async def finish(self) -> None:
         """Return when all that was received is routed."""
@@ -89,8 +100,9 @@ class Pipeline:
         for task in self._work:
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
-        if self._held:
-            await self._consumer.nack(list(self._held.values()))
+        held = [*self._held.values(), *self._outage.abandon()]
+        if held:
+            await self._consumer.nack(held)
             self._held.clear()
 
     def take(self, deliveries: Sequence[Delivery]) -> None:
@@ -108,7 +120,10 @@ class Pipeline:
     def _start(self, batch: Sequence[Delivery]) -> None:
         for delivery in batch:
             self._waiting.setdefault(_recipient(delivery), [])
-        task = self._tasks.spawn(self._route(batch), "route")
+        self._start_work(self._route(batch), "route")
+
+    def _start_work(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = self._tasks.spawn(work, name)
         self._work.add(task)
         task.add_done_callback(self._work.discard)
 
@@ -146,7 +161,7 @@ class Pipeline:
 
     def _release(self, batch: Sequence[Delivery], left: Sequence[Delivery]) -> None:
         """Recipients with nothing left are no longer busy; start on what has waited for them."""
-        if len(self._held) < HELD_MESSAGES:
+        if self._has_room():
             self._room.set()
         freed = {_recipient(delivery) for delivery in batch}
         freed.difference_update(_recipient(delivery) for delivery in left)
@@ -164,12 +179,36 @@ class Pipeline:
                 readable.append(delivery)
         if not readable:
             return []
-        async with asyncio.timeout(CALL_SECONDS):
-            routed = await self._online.route(readable)
+        routed = await self._ask(readable)
+        if routed is not None:
+            return await self._follow(readable, routed)
+        with self._outage.placing():
+            return await self._follow(readable, self._outage.place(readable, self._clock.now()), unknown=True)
+
+    async def _ask(self, readable: Sequence[Delivery]) -> list[Routed] | None:
+        """Where the online store sends each; ``None`` while it cannot be reached."""
+        if self._outage.lasts:
+            return None
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                routed = await self._online.route(readable)
+        except (Unavailable, TimeoutError):
+            self._metrics.dependency_failed("online")
+            if not self._outage.lasts:
+                self._outage.lasts = True
+                self._start_work(self._end_outage(), "outage")
+            return None
+        self._outage.saw(routed)
+        return routed
+
+    async def _follow(
+        self, readable: Sequence[Delivery], routed: Sequence[Routed], *, unknown: bool = False
+    ) -> Sequence[Delivery]:
+        """Do what ``routed`` owes; returns what must be tried again. ``unknown``: to the online store."""
         done: list[Delivery] = []
         stored: list[tuple[Delivery, Routed]] = []
         for delivery, result in zip(readable, routed, strict=True):
-            if result.outcome is Outcome.COLD or result.outcome is Outcome.ANNOUNCE:
+            if self._belongs_in_cold(delivery, result.outcome):
                 stored.append((delivery, result))
             elif result.outcome in _REFUSED:
                 await self._refuse(delivery, result.outcome.value, _REFUSED[result.outcome])
@@ -178,7 +217,12 @@ class Pipeline:
         self._count(readable, routed)
         if done:
             await self._ack(done)
-        return await self._store(stored) if stored else []
+        return await self._store(stored, unknown=unknown) if stored else []
+
+    def _belongs_in_cold(self, delivery: Delivery, outcome: Outcome) -> bool:
+        if outcome is Outcome.HOT:
+            return self._write_through and not _message(delivery).ephemeral
+        return outcome in (Outcome.COLD, Outcome.ANNOUNCE, Outcome.COPY)
 
     def _count(self, deliveries: Sequence[Delivery], routed: Sequence[Routed]) -> None:
         for result in routed:
@@ -186,26 +230,63 @@ class Pipeline:
         oldest = min(delivery.message.accepted_at for delivery in deliveries if delivery.message is not None)
         self._metrics.routing_took((self._clock.now() - oldest) / 1_000_000)
 
-    async def _store(self, stored: Sequence[tuple[Delivery, Routed]]) -> Sequence[Delivery]:
+    async def _store(self, stored: Sequence[tuple[Delivery, Routed]], *, unknown: bool) -> Sequence[Delivery]:
         """Write to cold, then announce; returns the deliveries whose write was refused."""
-        owed = [
-            Queued(_message(delivery), result.sequence, result.queued_at, attempts=delivery.attempt)
+        owed: list[Owed] = [
+            (delivery, Queued(_message(delivery), result.sequence, result.queued_at, attempts=delivery.attempt))
             for delivery, result in stored
-            if result.outcome is Outcome.COLD
+            if result.outcome is not Outcome.ANNOUNCE
         ]
-        async with asyncio.timeout(CALL_SECONDS):
-            refused = {queued.message.id for queued in await self._cold.put(owed)} if owed else set()
-        await self._settle([queued for queued in owed if queued.message.id not in refused])
-        kept = [delivery for delivery, _ in stored if _message(delivery).id not in refused]
-        await self._announce([_message(delivery) for delivery in kept])
-        await self._ack(kept)
+        refused = await self._put([queued for _, queued in owed])
+        written = [pair for pair in owed if pair[1].message.id not in refused]
+        if not unknown:
+            await self._settle([queued for _, queued in written])
+        kept = [pair for pair in stored if _message(pair[0]).id not in refused]
+        silent = (Outcome.HOT, Outcome.COPY)
+        await self._announce([_message(delivery) for delivery, result in kept if result.outcome not in silent])
+        if unknown:
+            self._owe(written)
+        else:
+            await self._ack([delivery for delivery, _ in kept])
         return [delivery for delivery, _ in stored if _message(delivery).id in refused]
+
+    async def _put(self, messages: Sequence[Queued]) -> set[str]:
+        """The ids that cold refused."""
+        if not messages:
+            return set()
+        async with asyncio.timeout(CALL_SECONDS):
+            return {queued.message.id for queued in await self._cold.put(messages)}
 
     async def _settle(self, written: Sequence[Queued]) -> None:
         async with asyncio.timeout(CALL_SECONDS):
             for queued in await self._online.settle(written) if written else ():
                 await self._cold.delete(queued.message.recipient, [queued.message.id])
                 await self._online.forget_orphans(queued.message.recipient, [queued.message.id])
+
+    def _owe(self, written: Sequence[Owed]) -> None:
+        self._outage.owe(written)
+        for delivery, _ in written:
+            self._held.pop(delivery.receipt, None)
+
+    async def _end_outage(self) -> None:
+        """Return when the online store can be reached again and knows what was routed without it."""
+        failures = 0
+        while not self._outage.over():
+            failures += 1
+            await self._clock.sleep(backoff(failures, self._chance))
+            try:
+                await self._tell_owed()
+            except (Unavailable, TimeoutError):
+                self._metrics.dependency_failed("online")
+        self._room.set()
+
+    async def _tell_owed(self) -> None:
+        async with asyncio.timeout(CALL_SECONDS):
+            await self._online.probe()
+        while owed := self._outage.next(BATCH_MESSAGES):
+            await self._settle([queued for _, queued in owed])
+            await self._ack([delivery for delivery, _ in owed])
+            self._outage.told(len(owed))
 
     async def _announce(self, messages: Sequence[Message]) -> None:
         if messages:

@@ -363,3 +363,70 @@ class QueueContract:
             await stage.sweeper.sweep()
         assert await stage.online.hot_users("", 10) == []
         assert (await stage.online.totals(None)).messages == 0
+
+    async def test_mail_that_was_routed_without_the_store_is_told_to_it(self, stage: Stage) -> None:
+        """RACES 10: it is found, stays in order, is known when it is redelivered, and goes when it is acknowledged."""
+        await stage.connect()
+        await stage.go("before")
+        await stage.queue.acknowledge(BOB, ["before"])
+        assert await stage.ids() == [], "from here on cold is known to be empty"
+        now = stage.clock.now()
+        lost = [Queued(stage.message("m1"), now + 1, now), Queued(stage.message("m2"), now + 2, now)]
+        assert await stage.cold.put(lost) == []
+        assert await stage.online.settle(lost) == []
+        assert await stage.online.settle(lost) == []
+        await stage.go("m3")
+        assert await stage.ids() == ["m1", "m2", "m3"]
+        assert await stage.go("m1") is Outcome.ANNOUNCE
+        await stage.queue.acknowledge(BOB, ["m1", "m3"])
+        assert await stage.go("m1") is Outcome.DUPLICATE
+        assert await stage.ids() == await stage.in_cold() == ["m2"]
+
+    async def test_a_route_that_was_late_and_a_copy_in_cold_are_one_message(self, stage: Stage) -> None:
+        """RACES 10, 11: the store did route what the pipeline had given up on and written to cold."""
+        await stage.connect()
+        await stage.go("m1")
+        again = Queued(stage.message("m1"), stage.clock.now() + 5, stage.clock.now())
+        assert await stage.cold.put([again]) == []
+        assert await stage.online.settle([again]) == []
+        assert await stage.ids() == ["m1"]
+        await stage.queue.acknowledge(BOB, ["m1"])
+        assert await stage.ids() == await stage.in_cold() == []
+
+    async def test_what_was_delivered_before_may_be_in_cold(self, stage: Stage) -> None:
+        """RACES 10: a pipeline wrote it there without the store, and died before it could tell."""
+        await stage.connect()
+        assert await stage.ids() == []
+        message = stage.message("m1")
+        await stage.cold.put([Queued(message, stage.clock.now(), stage.clock.now())])
+        (routed,) = await stage.route(message, attempt=2)
+        assert routed.outcome is Outcome.HOT
+        assert await stage.ids() == ["m1"]
+        await stage.queue.acknowledge(BOB, ["m1"])
+        assert await stage.in_cold() == []
+
+    async def test_write_through_keeps_a_copy_in_cold(self, doubled: Stage) -> None:
+        """The client sees one queue; an acknowledgement and a migration leave one copy or none."""
+        phone = await doubled.connect()
+        assert await doubled.go("m1") is Outcome.HOT
+        assert await doubled.go("typing", ephemeral=True) is Outcome.HOT
+        assert await doubled.go("m2") is Outcome.HOT
+        assert await doubled.go("m2") is Outcome.COPY
+        assert await doubled.in_cold() == ["m1", "m2"]
+        assert await doubled.ids() == ["m1", "typing", "m2"]
+        await doubled.queue.acknowledge(BOB, ["m1"])
+        assert await doubled.go("m1") is Outcome.DUPLICATE
+        assert await doubled.in_cold() == ["m2"]
+        await doubled.online.disconnect([phone])
+        assert (await doubled.migrator.migrate(BOB)).moved == 1
+        assert (await doubled.hot(), await doubled.in_cold(), await doubled.ids()) == ([], ["m2"], ["m2"])
+
+    async def test_a_copy_that_comes_after_the_acknowledgement_is_deleted(self, doubled: Stage) -> None:
+        """RACES 24, with write-through."""
+        await doubled.connect()
+        message = doubled.message("m1")
+        (routed,) = await doubled.route(message)
+        await doubled.queue.acknowledge(BOB, ["m1"])
+        queued = Queued(message, routed.sequence, routed.queued_at)
+        await doubled.cold.put([queued])
+        assert await doubled.online.settle([queued]) == [queued]

@@ -15,6 +15,7 @@ from router.factory import Factory
 from router.interfaces import ColdQueue, IngressProducer, OnlineStore
 from router.messages import Connection, Delivery, Lane, Message, Outcome, Queued, Routed
 from tests.support.clock import ManualClock
+from tests.support.stores import CAP, Durability, Stores
 
 BOB = "urn:sm:user:bob"
 EVE = "urn:sm:user:{eve}/__x__"
@@ -40,6 +41,7 @@ class Socket:
 class Stage:
     """One process's components."""
 
+    stores: Stores
     factory: Factory
     clock: ManualClock
     producer: IngressProducer
@@ -62,7 +64,8 @@ class Stage:
         """Route one message and do all that is owed for it."""
         message = self.message(id_, user, **more)  # type: ignore[arg-type]  # passes on keyword arguments
         (routed,) = await self.route(message)
-        if routed.outcome is Outcome.COLD:
+        doubled = self.factory.config.online.durability == "write-through" and not message.ephemeral
+        if routed.outcome in (Outcome.COLD, Outcome.COPY) or (routed.outcome is Outcome.HOT and doubled):
             await self.store(message, routed)
         return routed.outcome
 
@@ -86,17 +89,26 @@ class Stage:
         return [queued.message.id for queued in (await self.cold.read(user, 1000, PAGE_BYTES)).messages]
 
     async def pushed(self) -> list[str]:
-        return [entry.id for entry in await (await self.factory.outbox()).list(0, 10_000)]
+        return await self.stores.pushed(self.factory)
 
     async def letters(self) -> list[tuple[str, str]]:
-        return [(letter.id, letter.reason) for _, letter in await (await self.factory.dead_letters()).list(0, 1000)]
+        return await self.stores.letters(self.factory)
 
 
 @asynccontextmanager
-async def staged(factory: Factory, clock: ManualClock) -> AsyncIterator[Stage]:
-    """``factory``'s components, opened."""
-    async with factory:
+async def staged(
+    stores: Stores,
+    clock: ManualClock,
+    *,
+    cap: int = CAP,
+    durability: Durability = "online-store",
+    in_line: bool = False,
+) -> AsyncIterator[Stage]:
+    """One process's components over ``stores``, opened."""
+    config = stores.config(cap=cap, durability=durability)
+    async with Factory(config, clock=clock, in_line=in_line) as factory:
         yield Stage(
+            stores=stores,
             factory=factory,
             clock=clock,
             producer=await factory.ingress_producer(),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from router.core.routing import CALL_SECONDS, Pipeline
 from router.errors import Unavailable
 from router.messages import Delivery, Outcome, Queued, Routed
-from tests.contract.stage import BOB, EVE, Stage
+from tests.contract.stage import BOB, EVE, Socket, Stage, staged, until
+from tests.support.clock import ManualClock
+from tests.support.stores import EmbeddedStores
 
 pytestmark = pytest.mark.anyio
 TURN_SECONDS = 10.0
@@ -38,13 +41,13 @@ async def eventually(stage: Stage, condition: Callable[[], Awaitable[bool]]) -> 
         await asyncio.sleep(0)
 
 
+async def waiting(stage: Stage, count: int) -> bool:
+    backlog = await stage.producer.backlog()
+    return backlog is not None and backlog.messages == count
+
+
 async def routed(stage: Stage) -> None:
-    consumer = await stage.factory.ingress_consumer()
-
-    async def empty() -> bool:
-        return (await consumer.backlog()).messages == 0
-
-    await eventually(stage, empty)
+    await eventually(stage, lambda: waiting(stage, 0))
 
 
 async def test_mail_is_routed_in_order_and_announced(stage: Stage) -> None:
@@ -149,6 +152,106 @@ async def test_a_dependency_that_is_down_counts_against_no_message(
         await routed(stage)
     assert await stage.letters() == []
     assert await stage.ids() == ["m1"]
+
+
+async def test_write_through_writes_hot_mail_to_cold_before_the_ingress_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with staged(EmbeddedStores(tmp_path), ManualClock(), durability="write-through") as stage:
+        await stage.connect()
+        put, refusing = stage.cold.put, True
+
+        async def refuse(messages: Sequence[Queued]) -> list[Queued]:
+            return list(messages) if refusing else await put(messages)
+
+        monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: refuse(messages))
+        async with running(stage):
+            await stage.producer.publish(stage.message("typing", ephemeral=True))
+            await stage.producer.publish(stage.message("m1"))
+
+            async def readable() -> bool:
+                return await stage.hot() == ["typing", "m1"]
+
+            await eventually(stage, readable)
+            await eventually(stage, lambda: waiting(stage, 1))
+            refusing = False
+            await routed(stage)
+        assert (await stage.in_cold(), await stage.pushed()) == (["m1"], [])
+
+
+class Line:
+    """The line to the online store, which a test cuts. What hangs on it is the real store."""
+
+    def __init__(self, stage: Stage, patch: pytest.MonkeyPatch) -> None:
+        self.cut = False
+        for name in ("route", "settle", "probe"):
+            patch.setattr(type(stage.online), name, self._guarded(getattr(type(stage.online), name)))
+
+    def _guarded(self, call: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+        async def guarded(*arguments: object) -> object:
+            if self.cut:
+                raise Unavailable("the line is cut")
+            return await call(*arguments)
+
+        return guarded
+
+
+async def test_while_the_online_store_is_down_mail_goes_cold(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 10: unknown counts as offline; when the store is back, everything is there, in order, and poked."""
+    line = Line(stage, monkeypatch)
+    socket = Socket()
+    connected = asyncio.create_task(stage.manager.run())
+    await stage.manager.connect(BOB, socket, None)
+    assert await stage.ids() == []
+    async with running(stage):
+        line.cut = True
+        await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish(stage.message("typing", ephemeral=True))
+        await stage.producer.publish(stage.message("other", EVE))
+
+        async def announced() -> bool:
+            return sorted(await stage.pushed()) == ["m1", "other"]
+
+        await eventually(stage, announced)
+        assert await stage.in_cold() == ["m1"]
+        await eventually(stage, lambda: waiting(stage, 2))  # the ingress keeps what the store has not been told of
+        await stage.producer.publish(stage.message("m2"))
+        line.cut = False
+        await routed(stage)
+        await stage.producer.publish(stage.message("m3"))
+        await routed(stage)
+        assert await stage.ids() == ["m1", "m2", "m3"]
+        assert await stage.hot() == ["m3"], "the outage is over"
+        await until(lambda: socket.pokes > 0)
+        await stage.queue.acknowledge(BOB, ["m1"])
+        assert await stage.in_cold() == ["m2"]
+    connected.cancel()
+    await asyncio.wait([connected])
+
+
+async def test_a_pipeline_that_dies_in_an_outage_leaves_its_work_to_the_next(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 2, 10."""
+    line = Line(stage, monkeypatch)
+    await stage.connect()
+    assert await stage.ids() == []
+    line.cut = True
+    async with running(stage):
+        await stage.producer.publish(stage.message("m1"))
+
+        async def written() -> bool:
+            return await stage.in_cold() == ["m1"]
+
+        await eventually(stage, written)
+    line.cut = False
+    async with running(stage):
+        await routed(stage)
+        await stage.producer.publish(stage.message("m2"))
+        await routed(stage)
+        assert await stage.ids() == ["m1", "m2"]
+        await stage.queue.acknowledge(BOB, ["m1", "m2"])
+    assert (await stage.ids(), await stage.in_cold()) == ([], [])
 
 
 async def test_what_is_refused_is_a_dead_letter(stage: Stage) -> None:

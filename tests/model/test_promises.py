@@ -16,11 +16,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from router.config import Config, Embedded
-from router.factory import Factory
 from router.messages import Connection, Delivery, Lane, Message, Move, Outcome, Queued
 from tests.contract.stage import PAGE_BYTES, Stage, staged
 from tests.support.clock import ManualClock
+from tests.support.stores import EmbeddedStores
 
 T = TypeVar("T")
 USERS = ("urn:sm:user:ann", "urn:sm:user:{ben}")
@@ -50,9 +49,8 @@ class Promises(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        config = Config(embedded=Embedded(data_dir=Path(self.directory.name)))
-        factory = Factory(config, clock=self.clock, in_line=True)
-        self.stage: Stage = self.run(self.stack.enter_async_context(staged(factory, self.clock)))
+        opening = staged(EmbeddedStores(Path(self.directory.name)), self.clock, in_line=True)
+        self.stage: Stage = self.run(self.stack.enter_async_context(opening))
 
     def teardown(self) -> None:
         self.run(self.stack.aclose())

@@ -18,8 +18,8 @@ from router.factory import Factory
 from router.web.api import Api
 from router.web.edge import Border, application
 from router.web.health import Health
-from tests.contract.test_embedded import factory as make_factory
 from tests.support.clock import ManualClock
+from tests.support.stores import EmbeddedStores
 
 ENVELOPE_BYTES = 300
 
@@ -41,8 +41,8 @@ class Web:
 
     async def route(self) -> None:
         """Route all that was accepted."""
-        consumer = await self.factory.ingress_consumer()
-        while (await consumer.backlog()).messages:
+        consumer, producer = await self.factory.ingress_consumer(), await self.factory.ingress_producer()
+        while (backlog := await producer.backlog()) is not None and backlog.messages:
             self.pipeline.take(await consumer.receive(100))
             await self.pipeline.finish()
 
@@ -54,7 +54,7 @@ class Web:
 async def web(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Web]:
     del anyio_backend
     clock = ManualClock()
-    async with make_factory(tmp_path, clock) as factory:
+    async with Factory(EmbeddedStores(tmp_path).config(), clock=clock) as factory:
         key = EmbeddedKey.open(tmp_path)
         acceptor = Acceptor(
             await factory.ingress_producer(),

@@ -13,9 +13,9 @@ from router.backends.embedded.ingress import EmbeddedIngressConsumer, EmbeddedIn
 from router.backends.embedded.online import EmbeddedOnlineStore
 from router.backends.embedded.pokes import EmbeddedPokeBus
 from router.backends.embedded.push import EmbeddedDeadLetters, EmbeddedOutbox
-from router.backends.embedded.rules import StoreRules
 from router.backends.embedded.signals import Signals
 from router.backends.embedded.worker import InlineWorker, ThreadWorker
+from router.backends.rules import StoreRules
 from router.clock import Clock
 from router.config import Config
 
@@ -37,13 +37,7 @@ class EmbeddedBackend:
         database = Database(path, InlineWorker if self._in_line else ThreadWorker, relaxed=alone)
         self._database = await self._stack.enter_async_context(database)
         self._signals = await self._stack.enter_async_context(Signals(self._data_dir))
-        self._rules = StoreRules(
-            lease_seconds=config.online.lease_seconds,
-            tombstone_seconds=config.online.tombstone_seconds,
-            ephemeral_seconds=config.limits.ephemeral_seconds,
-            queue_messages=config.limits.queue_messages,
-            fresh_cold_empty=config.cold.kind == "embedded",
-        )
+        self._rules = StoreRules.of(config)
         return self
 
     async def __aexit__(

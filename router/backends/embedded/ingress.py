@@ -41,6 +41,9 @@ class EmbeddedIngressProducer:
     async def probe(self) -> None:
         self._database.read(lambda db: one(db, "SELECT 1", ()))
 
+    async def backlog(self) -> QueueTotals:
+        return QueueTotals(*self._database.read(lambda db: one(db, SQL["backlog"], ())))
+
 
 class EmbeddedIngressConsumer:
     """``IngressConsumer`` over SQLite: an async context manager.
@@ -107,9 +110,6 @@ class EmbeddedIngressConsumer:
         for (number,) in numbers:
             bisect.insort(self._returned, int(number))
         self._wake.set()
-
-    async def backlog(self) -> QueueTotals:
-        return QueueTotals(*self._database.read(lambda db: one(db, SQL["backlog"], ())))
 
 
 def _delivery(row: Any) -> Delivery:

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from router.backends.embedded.routing import HOT as SQL
-from router.backends.embedded.routing import Pokes, Recipient, State
+from router.backends.embedded.routing import Pokes, Recipient
 from router.backends.embedded.rows import hot_message, one, page
-from router.backends.embedded.rules import MOVE_LEASE_SECONDS, StoreRules
+from router.backends.rules import MOVE_LEASE_SECONDS, State, StoreRules
 from router.clock import MICROSECONDS
 from router.messages import Move, MoveRefused, Queued
 
@@ -36,24 +36,41 @@ def settle(
     db: sqlite3.Connection, messages: Sequence[Queued], now: int, rules: StoreRules
 ) -> tuple[list[Queued], Pokes]:
     acked: list[Queued] = []
-    settled: Counter[str] = Counter()
+    recipients: dict[str, Recipient] = {}
     for queued in messages:
+        user = queued.message.recipient
         record = one(db, SQL["registered"], (queued.message.id,))
-        if record is None or record[0] != queued.message.recipient:
+        if record is not None and (record[0] != user or record[3] in _ACKED):
+            acked += [queued] if record[0] == user else []
             continue
-        if record[3] == State.PENDING:
-            db.execute(SQL["set_state"], (State.COLD, None, queued.message.id))
-            settled[queued.message.recipient] += 1
-        elif record[3] in _ACKED:
-            acked.append(queued)
+        state = None if record is None else State(record[3])
+        if state in (State.HOT, State.PENDING, None):
+            recipient = recipients.get(user)
+            if recipient is None:
+                recipient = recipients[user] = Recipient(db, user, now, rules)
+            _settle(db, queued, recipient, state)
     pokes: Pokes = []
-    for user, count in settled.items():
-        _count(db, user, pending=-count, cold_changed=True)
-        recipient = Recipient(db, user, now, rules)
-        if owed := recipient.poke(now):
-            recipient.save(db)
-            pokes += owed
+    for recipient in recipients.values():
+        pokes += recipient.poke(now)
+        recipient.save(db)
     return acked, pokes
+
+
+def _settle(db: sqlite3.Connection, queued: Queued, recipient: Recipient, state: State | None) -> None:
+    """Cold has this message now; ``None``: it was written there while this store could not be asked."""
+    id_ = queued.message.id
+    if state is None:
+        message = queued.message
+        record = (id_, message.recipient, message.lane, queued.sequence, State.COLD, message.keyed)
+        db.execute(SQL["register"], record)
+        recipient.sequence = max(recipient.sequence, queued.sequence)
+        recipient.cold += 1
+    else:
+        after = State.COLD if state is State.PENDING else State.DOUBLE
+        db.execute(SQL["set_state"], (after, None, id_))
+        recipient.pending -= state is State.PENDING
+    recipient.cold_version += 1
+    recipient.cold_empty = 0
 
 
 def ack(db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: StoreRules) -> list[str]:
@@ -71,7 +88,7 @@ def ack(db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: 
         owner, lane, sequence, state, keyed = record
         if owner != user:
             continue
-        if state in (State.HOT, State.MOVING):
+        if state in (State.HOT, State.DOUBLE):
             db.execute(SQL["remove"], (user, lane, sequence))
             hot -= 1
         pending -= state == State.PENDING
@@ -137,7 +154,7 @@ def end_move(db: sqlite3.Connection, user: str, moved: Sequence[Queued]) -> list
         record = one(db, SQL["registered"], (id_,))
         if record is None or record[0] != user:
             continue
-        if record[3] in (State.HOT, State.MOVING):
+        if record[3] in (State.HOT, State.DOUBLE):
             db.execute(SQL["remove"], (user, queued.message.lane, queued.sequence))
             db.execute(SQL["set_state"], (State.COLD, None, id_))
             count += 1

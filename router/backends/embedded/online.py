@@ -11,7 +11,7 @@ from router.backends.embedded.presence import SQL as PRESENCE
 from router.backends.embedded.presence import EmbeddedPresence
 from router.backends.embedded.routing import HOT as SQL
 from router.backends.embedded.rows import one
-from router.backends.embedded.rules import ORPHAN_SECONDS, StoreRules
+from router.backends.rules import ORPHAN_SECONDS, StoreRules
 from router.clock import MICROSECONDS, Clock
 from router.interfaces import PokeBus
 from router.messages import Delivery, HotPage, HotUser, Move, MoveRefused, Queued, QueueTotals, Routed

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from router.backends.embedded.database import Database
 from router.backends.embedded.queries import load
-from router.backends.embedded.rules import StoreRules
+from router.backends.rules import StoreRules
 from router.clock import Clock
 from router.errors import TooManyConnections
 from router.messages import Connection, QueueTotals

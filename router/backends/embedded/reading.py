@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from router.backends.embedded.routing import HOT as SQL
 from router.backends.embedded.rows import hot_message, one, page
-from router.backends.embedded.rules import StoreRules
+from router.backends.rules import StoreRules
 from router.messages import HotPage, HotUser, Lane, Pending, Queued, QueueTotals
 
 LONG_AGO = 0

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from enum import IntEnum
 
 from router.backends.embedded.queries import load
-from router.backends.embedded.rules import StoreRules
+from router.backends.rules import State, StoreRules, decide, entered_state, known_outcome, next_sequence
 from router.messages import Delivery, Message, Outcome, Routed
 
 HOT = load("hot")
@@ -15,31 +14,6 @@ PRESENCE = load("presence")
 
 Pokes = list[tuple[str, str]]
 """(node, user) pairs."""
-
-
-class State(IntEnum):
-    """Where a routed message is; the numbers are stored."""
-
-    HOT = 0
-    PENDING = 1
-    """On its way to cold; the write is not confirmed."""
-    COLD = 2
-    ACKED = 3
-    """In no queue any more: a tombstone."""
-    MOVING = 4
-    """In hot, and a migrator is copying it to cold."""
-    ACKED_OWED = 5
-    """Acknowledged, while cold has or may get a copy that must be deleted."""
-
-
-_KNOWN = {
-    State.HOT: Outcome.DUPLICATE,
-    State.PENDING: Outcome.COLD,
-    State.COLD: Outcome.ANNOUNCE,
-    State.ACKED: Outcome.DUPLICATE,
-    State.MOVING: Outcome.DUPLICATE,
-    State.ACKED_OWED: Outcome.DUPLICATE,
-}
 
 
 class Recipient:
@@ -61,8 +35,8 @@ class Recipient:
         self.nodes = [node for (node,) in connection.execute(PRESENCE["nodes"], (user, now))]
 
     def next_sequence(self, now: int) -> int:
-        """Greater than any before and than the clock, so that it rises even after the store was lost."""
-        sequence: int = max(self.sequence + 1, now)
+        """One that is given to nobody else."""
+        sequence = next_sequence(self.sequence, now)
         self.sequence = sequence
         return sequence
 
@@ -90,18 +64,6 @@ class Recipient:
         )
 
 
-def decide(message: Message, recipient: Recipient, now: int, rules: StoreRules) -> Outcome:
-    """Where a message with a new id goes."""
-    if message.ephemeral:
-        if message.accepted_at <= rules.ephemeral_cutoff(now):
-            return Outcome.DROPPED_EXPIRED
-        if not recipient.nodes:
-            return Outcome.DROPPED_OFFLINE
-    if recipient.hot + recipient.cold >= rules.queue_messages:
-        return Outcome.QUEUE_FULL
-    return Outcome.HOT if recipient.nodes else Outcome.COLD
-
-
 def route(
     connection: sqlite3.Connection, deliveries: Sequence[Delivery], now: int, rules: StoreRules
 ) -> tuple[list[Routed], Pokes]:
@@ -116,11 +78,12 @@ def route(
         recipient = recipients.get(message.recipient)
         if recipient is None:
             recipient = recipients[message.recipient] = Recipient(connection, message.recipient, now, rules)
-        outcome = decide(message, recipient, now, rules)
+        queued = recipient.hot + recipient.cold
+        outcome = decide(message, online=bool(recipient.nodes), queued=queued, now=now, rules=rules)
         if outcome is Outcome.HOT or outcome is Outcome.COLD:
-            result = _enter(connection, message, recipient, outcome, now)
+            result = _enter(connection, delivery, message, recipient, outcome, now, rules)
         else:
-            result = _known(connection, message, now) or Routed(outcome)
+            result = _known(connection, message, now, rules) or Routed(outcome)
         if result.outcome is Outcome.HOT:
             hot.append(_row(delivery, message, result))
             pokes += recipient.poke(now)
@@ -132,15 +95,21 @@ def route(
 
 
 def _enter(
-    connection: sqlite3.Connection, message: Message, recipient: Recipient, outcome: Outcome, now: int
+    connection: sqlite3.Connection,
+    delivery: Delivery,
+    message: Message,
+    recipient: Recipient,
+    outcome: Outcome,
+    now: int,
+    rules: StoreRules,
 ) -> Routed:
     before = recipient.sequence
     sequence = recipient.next_sequence(now)
-    state = State.HOT if outcome is Outcome.HOT else State.PENDING
+    state = entered_state(delivery, message, outcome, rules)
     record = (message.id, message.recipient, message.lane, sequence, state, message.keyed)
     if connection.execute(HOT["register"], record).rowcount == 0:
         recipient.sequence = before
-        known = _known(connection, message, now)
+        known = _known(connection, message, now, rules)
         assert known is not None, "an id that cannot be registered is known"
         return known
     if outcome is Outcome.HOT:
@@ -153,14 +122,14 @@ def _enter(
     return Routed(outcome, sequence, now)
 
 
-def _known(connection: sqlite3.Connection, message: Message, now: int) -> Routed | None:
+def _known(connection: sqlite3.Connection, message: Message, now: int, rules: StoreRules) -> Routed | None:
     row = connection.execute(HOT["registered"], (message.id,)).fetchone()
     if row is None:
         return None
     user, _, sequence, state, _ = row
     if user != message.recipient:
         return Routed(Outcome.ID_CONFLICT)
-    return Routed(_KNOWN[State(state)], sequence, now)
+    return Routed(known_outcome(State(state), write_through=rules.write_through), sequence, now)
 
 
 def _row(delivery: Delivery, message: Message, result: Routed) -> tuple[object, ...]:

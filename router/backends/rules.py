@@ -1,0 +1,113 @@
+"""What every backend is told by the configuration, and the decisions that none of them may make in its own way.
+
+``State`` and ``decide`` are the rules of the atomic routing step (spec, section 6). A store that runs its step in
+another language repeats them there, by these names; the contract tests hold it to them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from router.clock import MICROSECONDS
+from router.config import Config
+from router.messages import Delivery, Message, Outcome
+
+DAY_SECONDS = 86_400
+MOVE_LEASE_SECONDS = 60
+ORPHAN_SECONDS = 60
+"""A worker that has not reported a copy as deleted by then is taken for dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRules:
+    """Spans in seconds, from the ``online`` and ``limits`` sections."""
+
+    lease_seconds: float
+    tombstone_seconds: float
+    ephemeral_seconds: float
+    queue_messages: int
+    fresh_cold_empty: bool
+    """A user of whom this store knows nothing has nothing in cold: true where cold is in the same file."""
+    write_through: bool
+    """Each hot message gets a copy in cold from the start, so cold may hold one of every message."""
+
+    @classmethod
+    def of(cls, config: Config) -> StoreRules:
+        """The rules that ``config`` sets."""
+        return cls(
+            lease_seconds=config.online.lease_seconds,
+            tombstone_seconds=config.online.tombstone_seconds,
+            ephemeral_seconds=config.limits.ephemeral_seconds,
+            queue_messages=config.limits.queue_messages,
+            fresh_cold_empty=config.online.kind == config.cold.kind == "embedded",
+            write_through=config.online.durability == "write-through",
+        )
+
+    def remember_until(self, now: int, *, keyed: bool) -> int:
+        """Until when (µs since 1970) the id of a message that leaves the queues at ``now`` is remembered."""
+        return now + int(self.remember_seconds(keyed=keyed) * MICROSECONDS)
+
+    def remember_seconds(self, *, keyed: bool) -> float:
+        return max(DAY_SECONDS, self.tombstone_seconds) if keyed else self.tombstone_seconds
+
+    def ephemeral_cutoff(self, now: int) -> int:
+        """An ephemeral message accepted at or before this has expired."""
+        return now - int(self.ephemeral_seconds * MICROSECONDS)
+
+    def lease_until(self, now: int) -> int:
+        return now + int(self.lease_seconds * MICROSECONDS)
+
+
+class State(IntEnum):
+    """Where a routed message is; the numbers are stored."""
+
+    HOT = 0
+    PENDING = 1
+    """On its way to cold; the write is not confirmed."""
+    COLD = 2
+    ACKED = 3
+    """In no queue any more: a tombstone."""
+    DOUBLE = 4
+    """In hot, while cold has or may get a copy, by a migrator or by write-through."""
+    ACKED_OWED = 5
+    """Acknowledged, while cold has or may get a copy that must be deleted."""
+
+
+def known_outcome(state: State, *, write_through: bool) -> Outcome:
+    """What a redelivery of a message in ``state`` still owes."""
+    if state is State.PENDING:
+        return Outcome.COLD
+    if state is State.COLD:
+        return Outcome.ANNOUNCE
+    if state is State.DOUBLE and write_through:
+        return Outcome.COPY
+    return Outcome.DUPLICATE
+
+
+def decide(message: Message, *, online: bool, queued: int, now: int, rules: StoreRules) -> Outcome:
+    """Where a message with a new id goes; ``queued``: how many wait for its recipient, hot and cold."""
+    if message.ephemeral:
+        if message.accepted_at <= rules.ephemeral_cutoff(now):
+            return Outcome.DROPPED_EXPIRED
+        if not online:
+            return Outcome.DROPPED_OFFLINE
+    if queued >= rules.queue_messages:
+        return Outcome.QUEUE_FULL
+    return Outcome.HOT if online else Outcome.COLD
+
+
+def entered_state(delivery: Delivery, message: Message, outcome: Outcome, rules: StoreRules) -> State:
+    """The state of a new message that ``decide`` put where ``outcome`` says.
+
+    A message that was delivered before may have been written to cold by a pipeline that could not reach this store.
+    """
+    if outcome is Outcome.COLD:
+        return State.PENDING
+    may_be_cold = rules.write_through or delivery.attempt > 1
+    return State.DOUBLE if may_be_cold and not message.ephemeral else State.HOT
+
+
+def next_sequence(highest: int, now: int) -> int:
+    """Greater than any before and than the clock, so that it rises even after the store was lost."""
+    return max(highest + 1, now)

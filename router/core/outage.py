@@ -1,0 +1,93 @@
+"""Routing while the online store cannot be reached: unknown counts as offline.
+
+Mail goes to cold with a sequence from the clock and is announced, so that nobody waits for the store. The ingress
+keeps what was routed so until the store has been told of it: a pipeline that dies meanwhile leaves nothing that the
+store will never know, and a recipient's next message is not routed elsewhere before.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import msgspec
+
+from router.messages import Delivery, Message, Outcome, Queued, Routed
+
+Owed = tuple[Delivery, Queued]
+"""A delivery that the ingress still holds, and what was written to cold; neither holds the envelope any more."""
+
+
+class Outage:
+    """Whether there is one, and what the online store is still to be told. Does no I/O."""
+
+    def __init__(self) -> None:
+        self.lasts = False
+        self._owed: deque[Owed] = deque()
+        self._placing = 0
+        self._highest = 0
+
+    def __len__(self) -> int:
+        """How many messages the store is still to be told of."""
+        return len(self._owed)
+
+    def saw(self, routed: Sequence[Routed]) -> None:
+        """What the store gave out last: sequences of an outage continue from there, whatever the clocks say."""
+        self._highest = max(self._highest, *(result.sequence for result in routed))
+
+    def place(self, deliveries: Sequence[Delivery], now: int) -> list[Routed]:
+        """What becomes of ``deliveries`` without the store."""
+        return [self._place(delivery, now) for delivery in deliveries]
+
+    def _place(self, delivery: Delivery, now: int) -> Routed:
+        if delivery.message is not None and delivery.message.ephemeral:
+            return Routed(Outcome.DROPPED_OFFLINE)
+        self._highest = max(self._highest + 1, now)
+        return Routed(Outcome.COLD, self._highest, now)
+
+    @contextmanager
+    def placing(self) -> Iterator[None]:
+        """While somebody is between ``place`` and ``owe``, the outage does not end."""
+        self._placing += 1
+        try:
+            yield
+        finally:
+            self._placing -= 1
+
+    def owe(self, written: Sequence[Owed]) -> None:
+        """These are in cold and announced; the store is to be told before the ingress is."""
+        self._owed.extend((_slim(delivery), _bare(queued)) for delivery, queued in written)
+
+    def next(self, limit: int) -> list[Owed]:
+        """The oldest that are owed; they stay owed until ``told``."""
+        return [self._owed[index] for index in range(min(limit, len(self._owed)))]
+
+    def told(self, count: int) -> None:
+        """The store and the ingress know the oldest ``count``."""
+        for _ in range(count):
+            self._owed.popleft()
+
+    def over(self) -> bool:
+        """End the outage if nothing is owed and nobody is about to owe anything; whether it has ended."""
+        self.lasts = bool(self._owed) or self._placing > 0
+        return not self.lasts
+
+    def abandon(self) -> list[Delivery]:
+        """All deliveries whose messages the store does not know, to be handed back."""
+        deliveries = [delivery for delivery, _ in self._owed]
+        self._owed.clear()
+        return deliveries
+
+
+def _slim(delivery: Delivery) -> Delivery:
+    message = delivery.message
+    return msgspec.structs.replace(delivery, message=None if message is None else _without_envelope(message))
+
+
+def _bare(queued: Queued) -> Queued:
+    return msgspec.structs.replace(queued, message=_without_envelope(queued.message))
+
+
+def _without_envelope(message: Message) -> Message:
+    return msgspec.structs.replace(message, envelope=b"")

