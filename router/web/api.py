@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -16,7 +15,7 @@ from router import envelope
 from router.auth.verifier import Authenticator
 from router.core.accepting import Acceptor
 from router.core.queue import CompositeMessageQueue
-from router.errors import InvalidRequest
+from router.errors import InvalidIdempotencyKey, InvalidRequest
 from router.web.problems import BodyTooLarge, BodyTooSlow, UnsupportedMediaType
 from router.web.tokens import from_authorization
 
@@ -54,7 +53,7 @@ class Api:
         """``POST /api/send``: 202 with the id, once the message is durable."""
         user = await self._user(request)
         body = await _body(request, self._max_send_bytes)
-        id_ = await self._acceptor.accept(user, body, request.headers.get("idempotency-key"))
+        id_ = await self._acceptor.accept(user, body, _idempotency_key(request.headers))
         return Response(b'{"id":"%b"}' % id_.encode(), 202, media_type=JSON)
 
     async def messages(self, request: Request) -> Response:
@@ -74,11 +73,18 @@ class Api:
         return (await self._authenticator.authenticate(from_authorization(request.headers))).user
 
 
+def _idempotency_key(headers: Headers) -> str | None:
+    keys = headers.getlist("idempotency-key")
+    if len(keys) > 1:
+        raise InvalidIdempotencyKey("there is more than one Idempotency-Key: a message has one")
+    return keys[0] if keys else None
+
+
 async def _body(request: Request, limit: int) -> bytes:
     """The body, bounded in size and time. A missing Content-Type is taken for JSON."""
     if request.headers.get("content-type", JSON).partition(";")[0].strip().lower() != JSON:
         raise UnsupportedMediaType(f"send the body as {JSON}")
-    if request.headers.get("content-encoding", "identity") != "identity":
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("send the body without a Content-Encoding")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limit:
@@ -106,7 +112,8 @@ def _limit(values: Sequence[str]) -> int:
 
 
 class _Ack(msgspec.Struct):
-    message_ids: list[str] | None = msgspec.field(default=None, name="messageIds")
+    camel: list[str] | None = msgspec.field(default=None, name="messageIds")
+    snake: list[str] | None = msgspec.field(default=None, name="message_ids")
 
 
 _decode_ack = msgspec.json.Decoder(_Ack).decode
@@ -115,16 +122,12 @@ _decode_ack = msgspec.json.Decoder(_Ack).decode
 def _ids(body: bytes) -> list[str]:
     """``{"messageIds": […]}`` by the rules of ProtoJSON."""
     try:
-        ids = _decode_ack(body).message_ids
-        if ids is None:
-            ids = _snake_case(json.loads(body))
+        ack = _decode_ack(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidRequest('the body must be {"messageIds": ["…", …]}') from error
+    if ack.camel is not None and ack.snake is not None:
+        raise InvalidRequest('"messageIds" is given under both of its names: leave one out')
+    ids = ack.camel or ack.snake or []
     if len(ids) > MAX_ACK_IDS:
         raise InvalidRequest(f"{len(ids)} ids are too many for one request; send {MAX_ACK_IDS} at most")
-    return ids
-
-
-def _snake_case(document: Any) -> list[str]:
-    ids: list[str] = msgspec.convert(document.get("message_ids") or [], list[str])
     return ids

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,6 +27,9 @@ _PREFLIGHT = {
     "access-control-allow-headers": "Authorization, Content-Type, Idempotency-Key",
     "access-control-max-age": "86400",
 }
+_STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
+CLIENT_GONE = 499
+"""What a request is counted as whose client went away before the answer."""
 ROUTES = frozenset(
     ("/api/send", "/api/messages", "/api/messages/ack", "/connect", "/healthz", "/readyz", "/metrics", "/openapi.json")
 )
@@ -55,48 +59,42 @@ class Border:
 
 def application(routes: Sequence[BaseRoute], border: Border) -> ASGIApp:
     """The routes as one application with everything that its answers have in common."""
-    return Edge(Router(routes), border)
+    # A redirect to the path without a slash would go to http:// behind a proxy that speaks TLS, token and all.
+    return Edge(Router(routes, redirect_slashes=False, default=_not_found), border)
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    del scope, receive, send
+    raise HTTPException(404)
 
 
 class Edge:
-    """Wraps an application; turns the router's errors into problem documents."""
+    """Wraps an application; turns the router's errors into problem documents, also before a WebSocket upgrade."""
 
     def __init__(self, app: ASGIApp, border: Border) -> None:
         self._app = app
         self._border = border
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         headers = Headers(scope=scope)
-        id_ = request_id(headers)
-        origin = headers.get("origin")
-        status = 0
-        started = asyncio.get_running_loop().time()
-
-        async def answer(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                self._decorate(MutableHeaders(scope=message), id_, origin)
-            await send(message)
-
-        structlog.contextvars.bind_contextvars(request_id=id_)
+        answer = _Answer(self._border, scope["path"], headers, send)
+        structlog.contextvars.bind_contextvars(request_id=answer.request_id)
         try:
             await self._answer(scope, receive, answer, headers)
+        except ClientDisconnect:
+            # There is nobody to answer, and nothing that we did wrong.
+            if not answer.started:
+                answer.count(CLIENT_GONE)
         except Exception:
             LOG.exception("request failed", path=scope["path"])
-            if status:
+            if answer.started:
                 raise
             await problems.internal_error()(scope, receive, answer)
         finally:
-            route = scope["path"] if scope["path"] in ROUTES else "other"
-            self._border.metrics.answered(route, status, asyncio.get_running_loop().time() - started)
             structlog.contextvars.clear_contextvars()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
-        if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+        if scope["type"] == "http" and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
             await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, send)
             return
         # Tells Starlette's router to raise its refusals instead of answering them in plain text.
@@ -107,13 +105,42 @@ class Edge:
             self._border.refuse(error)
             await problems.response(error)(scope, receive, send)
         except HTTPException as error:
-            await problems.not_served(error, scope["method"], scope["path"])(scope, receive, send)
+            await problems.not_served(error, scope.get("method", "GET"), scope["path"])(scope, receive, send)
 
-    def _decorate(self, headers: MutableHeaders, id_: str, origin: str | None) -> None:
-        headers["x-request-id"] = id_
+
+class _Answer:
+    """The sending end of one request or handshake: completes the headers and counts the answer once."""
+
+    __slots__ = ("_border", "_origin", "_route", "_send", "_since", "request_id", "started")
+
+    def __init__(self, border: Border, path: str, headers: Headers, send: Send) -> None:
+        self._border = border
+        self._route = path if path in ROUTES else "other"
+        self._origin = headers.get("origin")
+        self._send = send
+        self._since = asyncio.get_running_loop().time()
+        self.request_id = request_id(headers)
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        if not self.started and message["type"] in _STARTS:
+            self.started = True
+            self._complete(MutableHeaders(scope=message))
+            self.count(message.get("status", 101))
+        try:
+            await self._send(message)
+        except OSError as error:
+            raise ClientDisconnect from error
+
+    def count(self, status: int) -> None:
+        seconds = asyncio.get_running_loop().time() - self._since
+        self._border.metrics.answered(self._route, status, seconds)
+
+    def _complete(self, headers: MutableHeaders) -> None:
+        headers["x-request-id"] = self.request_id
         headers.add_vary_header("Origin")
-        if origin is not None and self._border.allows(origin):
-            headers["access-control-allow-origin"] = origin
+        if self._origin is not None and self._border.allows(self._origin):
+            headers["access-control-allow-origin"] = self._origin
             headers["access-control-expose-headers"] = "Retry-After, X-Request-Id"
 
 

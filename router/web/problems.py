@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import msgspec
@@ -78,7 +79,9 @@ def response(error: errors.RouterError) -> Response:
     kind = kind_of(error)
     headers: dict[str, str] = {}
     if isinstance(error, errors.Unauthorized):
-        headers["www-authenticate"] = 'Bearer error="invalid_token"'
+        # Whoever sent no token made no error with one (RFC 6750, section 3.1).
+        known = "" if error.reason == "missing" else ', error="invalid_token"'
+        headers["www-authenticate"] = f'Bearer realm="router"{known}'
     if isinstance(error, errors.RateLimited):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
     elif kind.status in (429, 503):
@@ -89,10 +92,17 @@ def response(error: errors.RouterError) -> Response:
     return problem(kind.status, kind.slug, kind.title, detail, headers)
 
 
-def problem(status: int, slug: str, title: str, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """A problem document."""
-    document = {"type": TYPE_PREFIX + slug, "title": title, "status": status, "detail": detail}
+def problem(
+    status: int, slug: str, title: str, detail: str, headers: dict[str, str] | None = None, **more: object
+) -> Response:
+    """A problem document; ``more`` are its extension members."""
+    document = {"type": TYPE_PREFIX + slug, "title": title, "status": status, "detail": detail, **more}
     return Response(msgspec.json.encode(document), status, headers, MEDIA_TYPE)
+
+
+def not_ready(slug: str, title: str, detail: str, failed: Sequence[str] = ()) -> Response:
+    """What readiness answers while this process should get no requests; ``failed`` names dependencies."""
+    return problem(503, slug, title, detail, {"retry-after": str(RETRY_SECONDS)}, failed=failed)
 
 
 def internal_error() -> Response:

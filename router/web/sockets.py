@@ -10,16 +10,14 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from router.auth.verifier import Authenticator
 from router.core.connections import ConnectionManager
-from router.errors import RouterError
 from router.messages import Connection
-from router.web import problems
 from router.web.edge import Border
 from router.web.problems import Forbidden, UpgradeRequired
 from router.web.tokens import from_handshake
@@ -48,12 +46,8 @@ class Sockets:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         socket = AsgiSocket(send)
-        try:
-            connection, subprotocol = await self._connect(Headers(scope=scope), socket)
-        except RouterError as error:
-            self._border.refuse(error)
-            await _deny(scope, receive, send, error)
-            return
+        # What this raises is answered by HTTP, instead of the upgrade.
+        connection, subprotocol = await self._connect(Headers(scope=scope), socket)
         try:
             await socket.accept(subprotocol)
             await _ignore_frames(receive, socket)
@@ -102,8 +96,8 @@ class AsgiSocket:
     async def _emit(self, message: MutableMapping[str, Any]) -> None:
         try:
             await self._send(message)
-        except RuntimeError as error:
-            # uvicorn's word for a socket that is closed already.
+        except (ClientDisconnect, RuntimeError) as error:
+            # The latter is uvicorn's word for a socket that is closed already.
             raise ConnectionError("the socket is closed") from error
 
 
@@ -119,9 +113,3 @@ async def _ignore_frames(receive: Receive, socket: AsgiSocket) -> None:
         if frames > MAX_FRAMES:
             await socket.close(POLICY_VIOLATION, "too many frames")
             return
-
-
-async def _deny(scope: Scope, receive: Receive, send: Send, error: RouterError) -> None:
-    """Refuse before the upgrade, by an HTTP answer."""
-    response = problems.response(error)
-    await response({**scope, "type": "websocket"}, receive, send)

@@ -11,7 +11,11 @@ BEARER = "bearer"
 
 def from_authorization(headers: Headers) -> str:
     """The token of ``Authorization: Bearer`` (RFC 6750, section 2.1)."""
-    scheme, _, token = headers.get("authorization", "").partition(" ")
+    given = headers.getlist("authorization")
+    if len(given) > 1:
+        # A proxy in front may have believed the other one.
+        raise Unauthorized("send one Authorization header, not several")
+    scheme, _, token = (given or [""])[0].partition(" ")
     if scheme.lower() != BEARER or not token.strip():
         raise Unauthorized("send the token as Authorization: Bearer <token>", "missing")
     return token.strip()
@@ -22,9 +26,10 @@ def from_handshake(headers: Headers) -> tuple[str, str | None]:
 
     Browsers cannot set ``Authorization``; they name the subprotocols ``bearer, <token>``, or ``<token>`` alone.
     """
+    lines = ",".join(headers.getlist("sec-websocket-protocol"))
+    offered = [part.strip() for part in lines.split(",") if part.strip()]
     if "authorization" in headers:
-        return from_authorization(headers), None
-    offered = [part.strip() for part in headers.get("sec-websocket-protocol", "").split(",") if part.strip()]
+        return from_authorization(headers), BEARER if BEARER in offered else None
     if len(offered) == 1 and offered[0] != BEARER:
         return offered[0], offered[0]
     if len(offered) == 2 and offered[0] == BEARER:
