@@ -34,8 +34,8 @@ def configure(log_format: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Their own start-up lines and errors for torn connections say nothing that ours do not.
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # Their own start-up lines, and what they say of bad requests and torn connections, say nothing that ours do not.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     logging.getLogger("websockets").setLevel(logging.CRITICAL)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     structlog.configure(

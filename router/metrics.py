@@ -33,6 +33,7 @@ class Metrics:
         self._moved = self._counter("router_messages_migrated", "Messages moved from hot to cold")
         self._connections = Gauge("router_connections", "Live WebSockets of this process", registry=self.registry)
         self._closes = self._counter("router_connections_closed", "WebSockets closed by the server", "code", "clean")
+        self._cuts = self._counter("router_clients_cut_off", "Clients cut off, by reason", "reason")
         self._failures = self._counter("router_dependency_failures", "Failed calls, by component", "component")
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
@@ -90,6 +91,9 @@ class Metrics:
 
     def closed(self, code: int, *, clean: bool) -> None:
         self._closes.labels(str(code), str(clean).lower()).inc()
+
+    def cut(self, reason: str) -> None:
+        self._cuts.labels(reason).inc()
 
     def dependency_failed(self, component: str) -> None:
         self._failures.labels(component).inc()

@@ -13,6 +13,7 @@ from typing import Any
 
 import uvloop
 from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
 from router import __version__, logs
 from router.auth.opening import open_authenticator
@@ -25,6 +26,7 @@ from router.errors import ConfigError, DataDirError
 from router.factory import Factory
 from router.web import openapi
 from router.web.api import Api
+from router.web.bounds import BoundedConfig
 from router.web.edge import Border, application
 from router.web.health import Health
 from router.web.server import Server
@@ -136,8 +138,19 @@ class _Service:
                 routes += await self._sockets(authenticator, border)
         app = application([*routes, *self._health.routes()], border)
         for port in self._ports():
-            self._servers.append(await stack.enter_async_context(Server(app, self._config.server.host, port)))
+            server = Server(self._bounded(app, border), self._config.server.host, port)
+            self._servers.append(await stack.enter_async_context(server))
         self._say_hello()
+
+    def _bounded(self, app: ASGIApp, border: Border) -> BoundedConfig:
+        server = self._config.server
+        return BoundedConfig(
+            app,
+            ping_seconds=server.ping_seconds,
+            client_seconds=server.client_seconds,
+            refuse=border.refuse,
+            cut=border.cut,
+        )
 
     async def _start_processing(self) -> None:
         self._health.depends("cold", (await self._factory.cold_queue()).probe)
@@ -160,7 +173,14 @@ class _Service:
             burst=limits.send_burst,
             metrics=self._factory.metrics,
         )
-        return [*Api(authenticator, acceptor, queue, limits.envelope_bytes).routes(), openapi.route()]
+        api = Api(
+            authenticator,
+            acceptor,
+            queue,
+            envelope_bytes=limits.envelope_bytes,
+            body_seconds=self._config.server.client_seconds,
+        )
+        return [*api.routes(), openapi.route()]
 
     def _idempotency_secret(self) -> bytes:
         secret = self._config.ingress.idempotency_secret
@@ -219,15 +239,17 @@ class _Service:
             async with asyncio.timeout(self._config.server.drain_seconds):
                 if self._manager is not None:
                     await self._manager.drain()
-                await self._stop_processing()
+                await self._stop_consuming()
+                if self._pipeline is not None:
+                    await self._pipeline.finish()
         except TimeoutError:
             LOG.warning("the drain took too long; sweepers finish what is left")
+        await self._stop_consuming()
         if self._pipeline is not None:
             await self._pipeline.hand_back()
         LOG.info("stopped")
 
-    async def _stop_processing(self) -> None:
-        if self._pipeline is not None and self._consuming is not None:
+    async def _stop_consuming(self) -> None:
+        if self._consuming is not None:
             self._consuming.cancel()
             await asyncio.wait([self._consuming])
-            await self._pipeline.finish()

@@ -21,7 +21,7 @@ CLOSE_CONNECTIONS = 200
 """A drain closes this many sockets, then lets the others of the house have a turn."""
 CLOSE_PAUSE_SECONDS = 0.05
 CLOSE_SECONDS = 2.0
-"""A peer that does not take the close frame by then is cut off."""
+"""A peer that has not taken the close frame by then is waited for no longer."""
 REGISTERING = 128
 """Registrations under way at once: after a deploy everybody comes back together."""
 TICK_SECONDS = 1.0
@@ -137,7 +137,7 @@ class ConnectionManager:
             batch = list(self._held.values())[:CLOSE_CONNECTIONS]
             for held in batch:
                 self._drop(held)
-            await asyncio.gather(*(self._close(held, GOING_AWAY, "going away") for held in batch))
+                self._start(self._close(held, GOING_AWAY, "going away"), "close")
             await self._leave([held.connection for held in batch])
             await self._clock.sleep(CLOSE_PAUSE_SECONDS)
         while self._work:
@@ -191,7 +191,8 @@ class ConnectionManager:
             held.again = True
             return
         held.poking = True
-        self._start(self._send(held), "poke")
+        # No work that a drain waits for: it may wait for the peer without end.
+        self._tasks.spawn(self._send(held), "poke")
 
     async def _send(self, held: _Held) -> None:
         try:
@@ -253,5 +254,7 @@ class ConnectionManager:
                 await held.socket.close(code, reason)
         except (OSError, TimeoutError):
             self._metrics.closed(code, clean=False)
+            # Its own task may not find out for a while, and must not keep the user online until then.
+            await self.disconnect(held.connection)
         else:
             self._metrics.closed(code, clean=True)

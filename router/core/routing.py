@@ -23,6 +23,8 @@ HELD_MESSAGES = 2048
 """Deliveries held at once; beyond it nothing more is received."""
 CALL_SECONDS = 15.0
 """A dependency that has not answered by then counts as failed."""
+HAND_BACK_SECONDS = 2.0
+"""A process that stops waits for the ingress no longer."""
 
 _REFUSED = {
     Outcome.QUEUE_FULL: "the recipient's queue holds limits.queue_messages",
@@ -89,9 +91,14 @@ class Pipeline:
         for task in self._work:
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
-        if self._held:
-            await self._consumer.nack(list(self._held.values()))
-            self._held.clear()
+        try:
+            async with asyncio.timeout(HAND_BACK_SECONDS):
+                if self._held:
+                    await self._consumer.nack(list(self._held.values()))
+        except (Unavailable, TimeoutError):
+            # It gives them out again all the same, when it notices that their holder is gone.
+            self._metrics.dependency_failed("ingress")
+        self._held.clear()
 
     def take(self, deliveries: Sequence[Delivery]) -> None:
         """Start on those whose recipient is free; the others wait behind the work that is under way."""

@@ -23,8 +23,6 @@ DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
 MAX_ACK_IDS = 10_000
 MAX_ACK_BYTES = 1024 * 1024
-BODY_SECONDS = 20.0
-"""A body that has not arrived by then is refused."""
 SLACK_BYTES = 16 * 1024
 """What a body may hold beside the opaque fields."""
 JSON = "application/json"
@@ -34,13 +32,21 @@ class Api:
     """The handlers; everything they need is handed in."""
 
     def __init__(
-        self, authenticator: Authenticator, acceptor: Acceptor, queue: CompositeMessageQueue, envelope_bytes: int
+        self,
+        authenticator: Authenticator,
+        acceptor: Acceptor,
+        queue: CompositeMessageQueue,
+        *,
+        envelope_bytes: int,
+        body_seconds: float,
     ) -> None:
+        """A body that has not arrived within ``body_seconds`` is refused."""
         self._authenticator = authenticator
         self._acceptor = acceptor
         self._queue = queue
         # Base64 makes four bytes of three (RFC 4648, section 4).
         self._max_send_bytes = envelope_bytes * 4 // 3 + SLACK_BYTES
+        self._body_seconds = body_seconds
 
     def routes(self) -> list[Route]:
         return [
@@ -52,7 +58,7 @@ class Api:
     async def send(self, request: Request) -> Response:
         """``POST /api/send``: 202 with the id, once the message is durable."""
         user = await self._user(request)
-        body = await _body(request, self._max_send_bytes)
+        body = await _body(request, self._max_send_bytes, self._body_seconds)
         id_ = await self._acceptor.accept(user, body, _idempotency_key(request.headers))
         return Response(b'{"id":"%b"}' % id_.encode(), 202, media_type=JSON)
 
@@ -66,7 +72,7 @@ class Api:
     async def acknowledge(self, request: Request) -> Response:
         """``POST /api/messages/ack``: 204 once the messages are deleted."""
         user = await self._user(request)
-        await self._queue.acknowledge(user, _ids(await _body(request, MAX_ACK_BYTES)))
+        await self._queue.acknowledge(user, _ids(await _body(request, MAX_ACK_BYTES, self._body_seconds)))
         return Response(status_code=204)
 
     async def _user(self, request: Request) -> str:
@@ -80,7 +86,7 @@ def _idempotency_key(headers: Headers) -> str | None:
     return keys[0] if keys else None
 
 
-async def _body(request: Request, limit: int) -> bytes:
+async def _body(request: Request, limit: int, seconds: float) -> bytes:
     """The body, bounded in size and time. A missing Content-Type is taken for JSON."""
     if request.headers.get("content-type", JSON).partition(";")[0].strip().lower() != JSON:
         raise UnsupportedMediaType(f"send the body as {JSON}")
@@ -91,14 +97,14 @@ async def _body(request: Request, limit: int) -> bytes:
         raise BodyTooLarge(f"the body has {length} bytes, the limit is {limit}")
     chunks, size = [], 0
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > limit:
                     raise BodyTooLarge(f"the body has more than {limit} bytes")
                 chunks.append(chunk)
     except TimeoutError as error:
-        raise BodyTooSlow(f"the body did not arrive within {BODY_SECONDS:g} s") from error
+        raise BodyTooSlow(f"the body did not arrive within {seconds:g} s") from error
     return b"".join(chunks)
 
 

@@ -56,6 +56,11 @@ class Border:
         else:
             LOG.info("refused", status=kind.status, reason=reason)
 
+    def cut(self, reason: str) -> None:
+        """Count and log a client that was cut off."""
+        self.metrics.cut(reason)
+        LOG.info("cut off", reason=reason)
+
 
 def application(routes: Sequence[BaseRoute], border: Border) -> ASGIApp:
     """The routes as one application with everything that its answers have in common."""

@@ -28,6 +28,18 @@ class Kind(Struct, frozen=True):
     title: str
 
 
+class MalformedRequest(errors.RouterError):
+    """The bytes are no HTTP request."""
+
+
+class HeadersTooLarge(errors.RouterError):
+    """Request line and headers are longer than any acceptable ones."""
+
+
+class HeadersTooSlow(errors.RouterError):
+    """The headers did not arrive in time."""
+
+
 class BodyTooLarge(errors.RouterError):
     """The body is longer than any acceptable one."""
 
@@ -55,12 +67,15 @@ KINDS: dict[type[errors.RouterError], Kind] = {
     errors.InvalidEnvelope: _BAD_ENVELOPE,
     errors.InvalidIdempotencyKey: Kind(400, "invalid-idempotency-key", "Invalid Idempotency-Key"),
     errors.InvalidRequest: Kind(400, "invalid-request", "Invalid request"),
+    MalformedRequest: Kind(400, "malformed-request", "Malformed request"),
     errors.Unauthorized: Kind(401, "unauthorized", "Unauthorized"),
     Forbidden: Kind(403, "origin-not-allowed", "Origin not allowed"),
+    HeadersTooSlow: Kind(408, "headers-too-slow", "Headers too slow"),
     BodyTooSlow: Kind(408, "body-too-slow", "Body too slow"),
     BodyTooLarge: Kind(413, "body-too-large", "Body too large"),
     UnsupportedMediaType: Kind(415, "unsupported-media-type", "Unsupported media type"),
     UpgradeRequired: Kind(426, "upgrade-required", "Upgrade required"),
+    HeadersTooLarge: Kind(431, "headers-too-large", "Headers too large"),
     errors.RateLimited: Kind(429, "rate-limited", "Too many messages"),
     errors.TooManyConnections: Kind(429, "too-many-connections", "Too many connections"),
     errors.Draining: Kind(503, "draining", "Going away"),

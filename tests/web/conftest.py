@@ -66,7 +66,13 @@ async def web(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Web]:
             burst=5,
             metrics=factory.metrics,
         )
-        api = Api(Authenticator(key, Auth(), clock), acceptor, await factory.message_queue(), ENVELOPE_BYTES)
+        api = Api(
+            Authenticator(key, Auth(), clock),
+            acceptor,
+            await factory.message_queue(),
+            envelope_bytes=ENVELOPE_BYTES,
+            body_seconds=20,
+        )
         health = Health(factory.metrics)
         border = Border(["https://chat.example"], factory.metrics)
         transport = httpx.ASGITransport(application([*api.routes(), *health.routes()], border))
