@@ -216,6 +216,11 @@ class Loaded(Struct, frozen=True):
     """``section.key`` -> file or environment variable; a key that is missing here has its default."""
 
 
+def address(scheme: str, host: str, port: int) -> str:
+    """The URL of a host's port."""
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
 Service = Literal["serve", "serve-api", "serve-ws", "process"]
 
 

@@ -35,7 +35,7 @@ def _auth(auth: Auth) -> Iterator[tuple[str, str]]:
         yield "auth.kind", "jwks needs auth.identity_service_url or auth.jwks_url"
     for key in ("identity_service_url", "jwks_url"):
         url = getattr(auth, key)
-        if url is not None and not _is_url(url, "http", "https"):
+        if url is not None and not is_url(url, "http", "https"):
             yield f"auth.{key}", "is no http:// or https:// URL"
     for algorithm in auth.algorithms:
         if algorithm not in SIGNATURES:
@@ -57,17 +57,18 @@ def _online(online: Online) -> Iterator[tuple[str, str]]:
     if online.push_after_seconds >= online.sweep_after_seconds:
         yield "online.push_after_seconds", "must be less than online.sweep_after_seconds"
     url = online.url.get_secret_value() if online.url else ""
-    if online.kind == "redis" and not _is_url(url, "redis", "rediss"):
+    if online.kind == "redis" and not is_url(url, "redis", "rediss"):
         yield "online.url", "must be a redis:// or rediss:// URL where online.kind is redis"
 
 
-def _is_url(text: str, *schemes: str) -> bool:
+def is_url(text: str, *schemes: str) -> bool:
+    """Whether ``text`` is an URL of one of ``schemes`` with a host and, if any, a port that can be."""
     try:
         parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
-    return parts.scheme in schemes and bool(parts.netloc)
 
 
 def _is_origin(text: str) -> bool:
-    return _is_url(text, "http", "https") and text == text.lower() and text.count("/") == 2
+    return is_url(text, "http", "https") and text == text.lower() and text.count("/") == 2

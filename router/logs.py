@@ -36,6 +36,7 @@ def configure(log_format: str, level: str) -> None:
     root.setLevel(level.upper())
     # Their own start-up lines, and what they say of bad requests and torn connections, say nothing that ours do not.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_false_alarm)
     logging.getLogger("websockets").setLevel(logging.CRITICAL)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     structlog.configure(
@@ -44,6 +45,11 @@ def configure(log_format: str, level: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _is_no_false_alarm(record: logging.LogRecord) -> bool:
+    """uvicorn takes each handshake that is refused by an answer for one that was forgotten."""
+    return record.msg != "ASGI callable returned without completing handshake."
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -6,7 +6,7 @@ import asyncio
 import fcntl
 import os
 import signal
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from router import __version__, logs
 from router.auth.opening import open_authenticator
 from router.auth.verifier import Authenticator
-from router.config import Config, Service
+from router.config import Config, Service, address
 from router.core.accepting import Acceptor
 from router.core.connections import ConnectionManager
 from router.core.routing import Pipeline
@@ -155,8 +155,8 @@ class _Service:
     async def _start_processing(self) -> None:
         self._health.depends("cold", (await self._factory.cold_queue()).probe)
         self._pipeline = await self._factory.pipeline()
-        self._consuming = self._watch(self._pipeline.run(), "pipeline")
-        self._watch((await self._factory.sweeper()).run(), "sweeper")
+        self._consuming = self._watch(self._pipeline.run, "pipeline")
+        self._watch((await self._factory.sweeper()).run, "sweeper")
 
     async def _api(self, authenticator: Authenticator) -> Sequence[BaseRoute]:
         producer, queue = await self._factory.ingress_producer(), await self._factory.message_queue()
@@ -193,7 +193,7 @@ class _Service:
     async def _sockets(self, authenticator: Authenticator, border: Border) -> Sequence[BaseRoute]:
         self._health.depends("online", (await self._factory.online_store()).probe)
         self._manager = await self._factory.connection_manager()
-        self._watch(self._manager.run(), "connections")
+        self._watch(self._manager.run, "connections")
         return Sockets(authenticator, self._manager, border).routes()
 
     def _ports(self) -> list[int]:
@@ -206,12 +206,12 @@ class _Service:
             return [server.ws_port]
         return [] if self._config.process.port is None else [self._config.process.port]
 
-    def _watch(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def _watch(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
         """Work that runs as long as the service: where it fails, the service stops and says why."""
 
         async def watched() -> None:
             try:
-                await work
+                await work()
             except Exception as error:
                 self._failure = error
                 self._stop.set()
@@ -221,7 +221,7 @@ class _Service:
 
     def _say_hello(self) -> None:
         config, host = self._config, self._config.server.host
-        where = [f"http://{host}:{server.port}" for server in self._servers]
+        where = [address("http", host, server.port) for server in self._servers]
         LOG.info("ready", service=self._service, version=__version__, listening=where, node=self._factory.node)
         if self._service == "process":
             return
