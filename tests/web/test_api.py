@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from starlette.requests import ClientDisconnect
+from structlog.testing import capture_logs
 
 from router.errors import Unavailable
 from router.web.api import MAX_ACK_IDS
 from router.web.problems import MEDIA_TYPE, TYPE_PREFIX
+from tests.support.protojson import by_oracle
 from tests.web.conftest import ENVELOPE_BYTES, Web
 
 pytestmark = pytest.mark.anyio
@@ -45,6 +47,24 @@ async def test_send_fetch_acknowledge(web: Web) -> None:
         acked = await web.http.post("/api/messages/ack", json=ids, headers=web.bearer("bob"))
         assert (acked.status_code, acked.content) == (204, b"")
     assert (await web.http.get("/api/messages", headers=web.bearer("bob"))).json() == {"messages": []}
+
+
+async def test_a_strict_protobuf_reader_takes_every_200(web: Web) -> None:
+    given = [
+        {"recipientId": "bob"},
+        {"recipient_id": "urn:sm:user:bob", "encrypted_data": "_-8", "priority": "0", "unknown": {"a": [1]}},
+        {"recipientId": "bob", "signature": "", "isEphemeral": False, "priority": -1},
+        {"recipientId": "bob", "encryptedSymmetricKey": "AA==", "priority": 7},
+    ]
+    for envelope in given:
+        await web.http.post("/api/send", json=envelope, headers=web.bearer("alice"))
+    await web.route()
+    for limit in (1, 4):
+        fetched = await web.http.get("/api/messages", params={"limit": limit}, headers=web.bearer("bob"))
+        assert by_oracle(fetched.content, "QueuedMessageList", strict=True) == fetched.json()
+    assert [message["envelope"].get("priority") for message in fetched.json()["messages"]] == [7, None, 0, -1]
+    empty = await web.http.get("/api/messages", headers=web.bearer("eve"))
+    assert by_oracle(empty.content, "QueuedMessageList", strict=True) == {}
 
 
 async def test_one_key_is_one_message(web: Web) -> None:
@@ -166,16 +186,17 @@ async def test_paths_are_exact(web: Web) -> None:
     assert (head.status_code, head.content) == (200, b"")
 
 
-async def test_a_sender_that_goes_away_in_the_middle_is_no_fault(web: Web, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_sender_that_goes_away_in_the_middle_is_no_fault(web: Web) -> None:
     async def torn() -> AsyncIterator[bytes]:
         yield b'{"recipientId": '
         raise ClientDisconnect
 
-    with pytest.raises(AssertionError):  # What httpx says of an application that answers nothing.
+    # An AssertionError is what httpx has for an application that answers nothing.
+    with capture_logs() as logged, pytest.raises(AssertionError):
         await web.http.post("/api/send", content=torn(), headers=web.bearer("alice"))
     assert web.count("router_http_requests_total", route="/api/send", status="499") == 1
     assert web.count("router_http_requests_total", route="/api/send", status="500") == 0
-    assert caplog.records == []
+    assert logged == []
 
 
 async def test_the_rate_limit_is_each_senders_own(web: Web) -> None:
