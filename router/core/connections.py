@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from router.clock import Clock, Tasks
 from router.core.migrating import Migrator
-from router.errors import Draining, RouterError, Unavailable
+from router.errors import Draining, RouterError, TooManyConnections, Unavailable
 from router.interfaces import PokeBus, PresenceCache
 from router.messages import Connection
 from router.metrics import Metrics
@@ -97,6 +97,9 @@ class ConnectionManager:
         """
         if self._draining:
             raise Draining("this node is stopping; connect again")
+        if len(self._by_user.get(user, ())) >= self._limit:
+            # The store would say so too; a flood of one user's sockets should not cost everybody its writes.
+            raise TooManyConnections(f"{self._limit} connections are open, which is the limit; close one first")
         connection = Connection(user, self._new_id(), self._node, self._clock.now())
         held = _Held(connection, socket)
         # Held before it is registered: a message that is routed hot in between finds someone to poke.
@@ -104,6 +107,9 @@ class ConnectionManager:
         try:
             async with self._registering:
                 waiting = await self._presence.connect(connection, self._limit)
+        except TooManyConnections:
+            self._drop(held)
+            raise
         except BaseException:
             # Cancelled or unanswered, it may have been registered all the same.
             self._drop(held)
