@@ -24,8 +24,8 @@ MAX_FRAMES = 100
 FRAME_SECONDS = 10.0
 """A client may send this many frames in this time, pings included."""
 KEEP_ALIVE_SECONDS = 75
-GRACEFUL_SECONDS = 2
-"""Requests under way when the process stops may take this much longer."""
+GRACEFUL_SECONDS = 1
+"""A server that closes waits no longer; what was under way when the process was told to stop has had its time."""
 POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 INTERNAL_ERROR = 1011
 

@@ -58,7 +58,7 @@ class Border:
         LOG.info("cut off", reason=reason)
 
 
-def application(routes: Sequence[BaseRoute], border: Border) -> ASGIApp:
+def application(routes: Sequence[BaseRoute], border: Border) -> Edge:
     """The routes as one application with everything that its answers have in common."""
     return Edge(Router(routes), border)
 
@@ -69,6 +69,13 @@ class Edge:
     def __init__(self, app: ASGIApp, border: Border) -> None:
         self._app = app
         self._border = border
+        self._under_way: set[asyncio.Task[object] | None] = set()
+
+    async def finish(self) -> None:
+        """Return when the requests that are under way now are answered."""
+        tasks = [task for task in self._under_way if task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -87,6 +94,8 @@ class Edge:
                 self._decorate(MutableHeaders(scope=message), id_, origin)
             await send(message)
 
+        task = asyncio.current_task()
+        self._under_way.add(task)
         structlog.contextvars.bind_contextvars(request_id=id_)
         try:
             await self._answer(scope, receive, answer, headers)
@@ -96,6 +105,7 @@ class Edge:
                 raise
             await problems.internal_error()(scope, receive, answer)
         finally:
+            self._under_way.discard(task)
             route = scope["path"] if scope["path"] in ROUTES else "other"
             self._border.metrics.answered(route, status, asyncio.get_running_loop().time() - started)
             structlog.contextvars.clear_contextvars()
