@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import resource
 import signal
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -27,12 +28,14 @@ from router.factory import Factory
 from router.web import openapi
 from router.web.api import Api
 from router.web.bounds import BoundedConfig
-from router.web.edge import Border, application
+from router.web.edge import Border, Edge, application
 from router.web.health import Health
 from router.web.server import Server
 from router.web.sockets import Sockets
 
 LOG = logs.logger(__name__)
+LAST_SECONDS = 3.0
+"""After a drain that took too long, closing what is open may take this much longer."""
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -40,9 +43,20 @@ def run(config: Config, service: Service) -> int:
     """Run ``service`` until SIGTERM or SIGINT; returns the exit code. Raises ``RouterError`` at start."""
     _check_address(config, service)
     logs.configure(config.server.log_format, config.server.log_level)
+    _raise_file_limit()
     with _alone(config, service):
         uvloop.run(_Service(config, service).run())
     return 0
+
+
+def _raise_file_limit() -> None:
+    """Every socket is a file; the soft limit is often 1024 where far more are allowed."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:
+        # macOS allows less than it says.
+        LOG.debug("the limit of open files stays", error=str(error))
 
 
 def _check_address(config: Config, service: Service) -> None:
@@ -96,6 +110,7 @@ class _Service:
         self._manager: ConnectionManager | None = None
         self._pipeline: Pipeline | None = None
         self._consuming: asyncio.Task[None] | None = None
+        self._edge: Edge | None = None
         self._servers: list[Server] = []
 
     async def run(self) -> None:
@@ -114,11 +129,14 @@ class _Service:
 
     def _on_signal(self) -> None:
         if self._stop.is_set():
-            # What was promised is on disk, and a lease ends every presence: nothing needs this process.
-            LOG.warning("stopping at once; sweepers finish what is left")
-            os._exit(0)
+            self._end_now()
         LOG.info("draining", seconds=self._config.server.drain_seconds)
         self._stop.set()
+
+    def _end_now(self) -> None:
+        """What was promised is on disk, and a lease ends every presence: nothing needs this process."""
+        LOG.warning("stopping at once; sweepers finish what is left")
+        os._exit(0)
 
     def _task_failed(self, name: str, error: BaseException) -> None:
         LOG.error("a task failed", task=name, exc_info=error)
@@ -136,7 +154,7 @@ class _Service:
                 routes += await self._api(authenticator)
             if self._service in ("serve", "serve-ws"):
                 routes += await self._sockets(authenticator, border)
-        app = application([*routes, *self._health.routes()], border)
+        self._edge = app = application([*routes, *self._health.routes()], border)
         for port in self._ports():
             server = Server(self._bounded(app, border), self._config.server.host, port)
             self._servers.append(await stack.enter_async_context(server))
@@ -233,12 +251,16 @@ class _Service:
     async def _drain(self) -> None:
         """Finish what is in flight, within ``server.drain_seconds``; sweepers elsewhere finish what is left."""
         self._health.draining = True
+        seconds = self._config.server.drain_seconds
+        asyncio.get_running_loop().call_later(seconds + LAST_SECONDS, self._end_now)
         for server in self._servers:
             server.stop_listening()
         try:
-            async with asyncio.timeout(self._config.server.drain_seconds):
+            async with asyncio.timeout(seconds):
                 if self._manager is not None:
                     await self._manager.drain()
+                if self._edge is not None:
+                    await self._edge.finish()
                 await self._stop_consuming()
                 if self._pipeline is not None:
                     await self._pipeline.finish()

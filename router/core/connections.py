@@ -100,6 +100,9 @@ class ConnectionManager:
         """
         if self._draining:
             raise Draining("this node is stopping; connect again")
+        if len(self._by_user.get(user, ())) >= self._limit:
+            # The store would say so too; a flood of one user's sockets should not cost everybody its writes.
+            raise TooManyConnections(f"{self._limit} connections are open, which is the limit; close one first")
         connection = Connection(user, self._new_id(), self._node, self._clock.now())
         held = _Held(connection, socket)
         # Held before it is registered: a message that is routed hot in between finds someone to poke.
@@ -107,6 +110,9 @@ class ConnectionManager:
         try:
             async with self._registering:
                 waiting = await self._presence.connect(connection, self._limit)
+        except TooManyConnections:
+            self._drop(held)
+            raise
         except BaseException:
             # Cancelled or unanswered, it may have been registered all the same.
             self._drop(held)

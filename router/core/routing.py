@@ -23,7 +23,7 @@ HELD_MESSAGES = 2048
 """Deliveries held at once; beyond it nothing more is received."""
 CALL_SECONDS = 15.0
 """A dependency that has not answered by then counts as failed."""
-HAND_BACK_SECONDS = 2.0
+HAND_BACK_SECONDS = 1.0
 """A process that stops waits for the ingress no longer."""
 
 _REFUSED = {

@@ -24,8 +24,8 @@ MAX_FRAMES = 100
 FRAME_SECONDS = 10.0
 """A client may send this many frames in this time, pings included."""
 KEEP_ALIVE_SECONDS = 75
-GRACEFUL_SECONDS = 2
-"""Requests under way when the process stops may take this much longer."""
+GRACEFUL_SECONDS = 1
+"""A server that closes waits no longer; what was under way when the process was told to stop has had its time."""
 POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 INTERNAL_ERROR = 1011
 
@@ -79,7 +79,8 @@ class _Watched(asyncio.Protocol):
         self._look_later()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._watch = _cancelled(self._watch)
+        if self._watch is not None:
+            self._watch.cancel()
         super().connection_lost(exc)
 
     def _look_later(self) -> None:
@@ -111,11 +112,6 @@ class _Watched(asyncio.Protocol):
         self._look_later()
 
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
-
-
 class BoundedHttp(_Watched, HttpToolsProtocol):
     """HTTP: headers have a size and a time, and a refused body ends in time too. Accepted bodies are the API's."""
 
@@ -129,7 +125,7 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._deadline = _cancelled(self._deadline)
+        self._met()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -139,7 +135,7 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
             self._expect()
             if self._head_bytes > HEADER_BYTES and not self.transport.is_closing():
                 self.refuse(_too_large())
-        elif self._in_body and self.cycle is not None and self.cycle.response_complete:
+        elif self._in_body and self.cycle.response_complete:
             self._expect()
 
     def on_message_begin(self) -> None:
@@ -152,13 +148,13 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
             raise _too_large()
         self._head_bytes = 0
         self._in_head, self._in_body = False, True
-        self._deadline = _cancelled(self._deadline)
+        self._met()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         self._head_bytes = 0
         self._in_body = False
-        self._deadline = _cancelled(self._deadline)
+        self._met()
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -172,11 +168,16 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         self._look_later()
 
     def _head_size(self) -> int:
-        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        return len(self.url) + sum(len(name) + len(value) + len(b": \r\n") for name, value in self.headers)
 
     def _expect(self) -> None:
         if self._deadline is None:
             self._deadline = self.loop.call_later(self.bounds.client_seconds, self._too_slow)
+
+    def _met(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     def _too_slow(self) -> None:
         self._deadline = None

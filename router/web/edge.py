@@ -62,7 +62,7 @@ class Border:
         LOG.info("cut off", reason=reason)
 
 
-def application(routes: Sequence[BaseRoute], border: Border) -> ASGIApp:
+def application(routes: Sequence[BaseRoute], border: Border) -> Edge:
     """The routes as one application with everything that its answers have in common."""
     # A redirect to the path without a slash would go to http:// behind a proxy that speaks TLS, token and all.
     return Edge(Router(routes, redirect_slashes=False, default=_not_found), border)
@@ -79,11 +79,21 @@ class Edge:
     def __init__(self, app: ASGIApp, border: Border) -> None:
         self._app = app
         self._border = border
+        self._under_way: set[asyncio.Task[object] | None] = set()
+
+    async def finish(self) -> None:
+        """Return when the requests that are under way now are answered."""
+        tasks = [task for task in self._under_way if task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         answer = _Answer(self._border, scope["path"], headers, send)
         structlog.contextvars.bind_contextvars(request_id=answer.request_id)
+        # A WebSocket is no request to be finished: the connection manager ends it.
+        task = asyncio.current_task() if scope["type"] == "http" else None
+        self._under_way.add(task)
         try:
             await self._answer(scope, receive, answer, headers)
         except ClientDisconnect:
@@ -96,6 +106,7 @@ class Edge:
                 raise
             await problems.internal_error()(scope, receive, answer)
         finally:
+            self._under_way.discard(task)
             structlog.contextvars.clear_contextvars()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:

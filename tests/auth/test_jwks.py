@@ -20,8 +20,8 @@ from router.auth.opening import open_authenticator
 from router.config import Auth, Config, Embedded
 from router.errors import ConfigError, Unauthorized, Unavailable
 from router.factory import OwnedTasks
-from router.web.server import Server
 from tests.support.clock import ManualClock
+from tests.support.edge import server as serving
 
 pytestmark = pytest.mark.anyio
 
@@ -56,8 +56,8 @@ async def service(anyio_backend: str) -> AsyncIterator[IdentityService]:
     del anyio_backend
     service = IdentityService()
     routes = [Route("/.well-known/oauth-authorization-server", service.discovery), Route("/jwks", service.jwks)]
-    async with Server(Router(routes), "127.0.0.1", 0) as server:
-        service.url = f"http://127.0.0.1:{server.port}"
+    async with serving(Router(routes)) as identity:
+        service.url = f"http://127.0.0.1:{identity.port}"
         yield service
 
 

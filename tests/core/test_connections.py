@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
 from router.config import Limits
-from router.core.connections import FORGOTTEN, GOING_AWAY, TOKEN_EXPIRED, TRY_AGAIN_LATER
-from router.errors import Draining
-from router.messages import Connection, Outcome
+from router.core.connections import FORGOTTEN, GOING_AWAY, REGISTERING, TOKEN_EXPIRED, TRY_AGAIN_LATER
+from router.errors import Draining, TooManyConnections
+from router.messages import Connection, Outcome, QueueTotals
 from tests.contract.stage import BOB, EVE, Socket, Stage, until
 
 pytestmark = pytest.mark.anyio
@@ -83,6 +84,61 @@ async def test_a_client_that_does_not_read_holds_up_only_itself(stage: Stage) ->
             await until(lambda expected=number + 1: other.pokes == expected)  # type: ignore[misc]  # a loop's value
         read.set()
         await until(lambda: stuck.pokes == 2)
+
+
+async def test_ten_thousand_come_back_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 20: a bounded number registers at a time, each exactly once, and everybody with mail is poked."""
+    users = [f"urn:sm:user:{number}" for number in range(10_000)]
+    waiting = users[::10]
+    for user in waiting:
+        await stage.go(f"mail of {user}", user)
+    connect, under_way, most, calls = stage.online.connect, 0, 0, 0
+
+    async def watched(connection: Connection, limit: int) -> bool:
+        nonlocal under_way, most, calls
+        under_way, calls = under_way + 1, calls + 1
+        most = max(most, under_way)
+        try:
+            return await connect(connection, limit)
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(type(stage.online), "connect", lambda _, connection, limit: watched(connection, limit))
+    sockets = {user: Socket() for user in users}
+    tracemalloc.start()
+    connections = await asyncio.gather(*(stage.manager.connect(user, sockets[user], None) for user in users))
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    await until(lambda: all(sockets[user].pokes == 1 for user in waiting))
+    assert sum(socket.pokes for socket in sockets.values()) == len(waiting)
+    assert (most, calls) == (REGISTERING, len(users))
+    assert len({connection.id for connection in connections}) == stage.manager.count == len(users)
+    assert await stage.online.online() == QueueTotals(messages=len(users), users=len(users))
+    assert held < 4096 * len(users), "bytes a connection"
+    assert peak < 3 * held, "the crowd costs no more than a small multiple of what stays"
+    for user in waiting:
+        assert await stage.ids(user) == [f"mail of {user}"]
+
+
+async def test_one_users_flood_costs_the_store_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 37: beyond the limit, a node refuses without asking; closing one makes room."""
+    first, *_ = [await stage.manager.connect(BOB, Socket(), None) for _ in range(20)]
+    connect, calls = stage.online.connect, 0
+
+    async def counted(connection: Connection, limit: int) -> bool:
+        nonlocal calls
+        calls += 1
+        return await connect(connection, limit)
+
+    monkeypatch.setattr(type(stage.online), "connect", lambda _, connection, limit: counted(connection, limit))
+    for _ in range(1000):
+        with pytest.raises(TooManyConnections):
+            await stage.manager.connect(BOB, Socket(), None)
+    assert (calls, stage.manager.count) == (0, 20)
+    await stage.manager.disconnect(first)
+    await stage.manager.connect(BOB, Socket(), None)
+    await stage.manager.connect(EVE, Socket(), None)
+    assert (calls, stage.manager.count) == (2, 21)
 
 
 async def test_the_last_disconnect_moves_the_mail(stage: Stage) -> None:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from router.core.routing import CALL_SECONDS, Pipeline
+from router.core.routing import Pipeline
 from router.errors import Unavailable
 from router.messages import DeadLetter, Delivery, Outcome, Queued, Routed
 from tests.contract.stage import BOB, EVE, Stage
@@ -45,6 +45,20 @@ async def routed(stage: Stage) -> None:
         return (await consumer.backlog()).messages == 0
 
     await eventually(stage, empty)
+
+
+def has(stage: Stage, user: str, ids: Sequence[str]) -> Callable[[], Awaitable[bool]]:
+    async def holds() -> bool:
+        return await stage.ids(user) == ids
+
+    return holds
+
+
+def failed_once(stage: Stage) -> Callable[[], Awaitable[bool]]:
+    async def holds() -> bool:
+        return stage.failures("routing") > 0
+
+    return holds
 
 
 async def test_mail_is_routed_in_order_and_announced(stage: Stage) -> None:
@@ -104,36 +118,10 @@ async def test_poison_goes_to_the_dead_letters_and_the_rest_flows(
     assert (await stage.ids(), await stage.ids(EVE)) == (["m1", "m2"], ["other"])
 
 
-async def test_a_call_that_never_answers_holds_up_its_recipient_only(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """RACES 11: it times out, is tried again, and other recipients go on meanwhile."""
-    put, stuck = stage.cold.put, asyncio.Event()
-
-    async def hang_once(messages: Sequence[Queued]) -> list[Queued]:
-        if messages[0].message.recipient == BOB and not stuck.is_set():
-            stuck.set()
-            raise TimeoutError(f"after {CALL_SECONDS} s")
-        return await put(messages)
-
-    monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: hang_once(messages))
-    async with running(stage):
-        await stage.producer.publish(stage.message("m1"))
-        await stuck.wait()
-        await stage.producer.publish(stage.message("m2"))
-        await stage.producer.publish(stage.message("other", EVE))
-
-        async def other_is_there() -> bool:
-            return await stage.ids(EVE) == ["other"]
-
-        await eventually(stage, other_is_there)
-        await routed(stage)
-    assert await stage.ids() == ["m1", "m2"]
-
-
 async def test_a_dependency_that_is_down_counts_against_no_message(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """RACES 10: where presence and cold are one store, there is nowhere else to go: the mail waits in the ingress."""
     route, failures = stage.online.route, 0
 
     async def down(deliveries: Sequence[Delivery]) -> list[Routed]:
@@ -145,10 +133,67 @@ async def test_a_dependency_that_is_down_counts_against_no_message(
 
     monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: down(deliveries))
     async with running(stage):
-        await stage.producer.publish(stage.message("m1"))
+        for number in range(3):
+            await stage.producer.publish(stage.message(f"m{number}"))
+            await stage.producer.publish(stage.message(f"other {number}", EVE))
         await routed(stage)
     assert await stage.letters() == []
-    assert await stage.ids() == ["m1"]
+    assert await stage.ids() == ["m0", "m1", "m2"]
+    assert await stage.ids(EVE) == ["other 0", "other 1", "other 2"]
+    assert sorted(await stage.pushed()) == sorted([*await stage.ids(), *await stage.ids(EVE)])
+
+
+async def test_one_recipient_that_is_down_holds_up_no_other(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 10: as where the recipient's part of the store is down."""
+    route, up = stage.online.route, False
+
+    async def down(deliveries: Sequence[Delivery]) -> list[Routed]:
+        if not up and any(delivery.message and delivery.message.recipient == BOB for delivery in deliveries):
+            raise Unavailable("down")
+        return await route(deliveries)
+
+    monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: down(deliveries))
+    async with running(stage):
+        await stage.producer.publish(stage.message("m1"))
+        await eventually(stage, failed_once(stage))
+        await stage.producer.publish(stage.message("m2"))
+        await stage.producer.publish(stage.message("other", EVE))
+        await eventually(stage, has(stage, EVE, ["other"]))
+        assert await stage.ids() == []
+        up = True
+        await routed(stage)
+    assert await stage.ids() == ["m1", "m2"]
+    assert await stage.letters() == []
+
+
+@pytest.mark.parametrize("call", ["route", "put", "settle", "push"])
+async def test_a_call_that_never_answers_times_out(stage: Stage, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """RACES 11: it is given up, done again, and other recipients go on meanwhile; wherever the silence is."""
+    monkeypatch.setattr("router.core.routing.CALL_SECONDS", 0.3)
+    component = {"route": stage.online, "settle": stage.online, "put": stage.cold}.get(call)
+    where = type(component or await stage.factory.push_notifier())
+    name = "publish" if call == "push" else call
+    answers, silent = getattr(where, name), asyncio.Event()
+
+    async def silent_once(self: object, batch: Sequence[object]) -> object:
+        if not silent.is_set():
+            silent.set()
+            await asyncio.get_running_loop().create_future()
+        return await answers(self, batch)
+
+    monkeypatch.setattr(where, name, silent_once)
+    async with running(stage):
+        await stage.producer.publish(stage.message("m1"))
+        await silent.wait()
+        await stage.producer.publish(stage.message("m2"))
+        await stage.producer.publish(stage.message("other", EVE))
+        await eventually(stage, has(stage, EVE, ["other"]))
+        assert stage.failures("routing") == 0, "the silence still lasts"
+        await routed(stage)
+    assert stage.failures("routing") == 1
+    assert await stage.ids() == ["m1", "m2"]
+    assert sorted(await stage.pushed()) == ["m1", "m2", "other"]
+    assert await stage.letters() == []
 
 
 async def test_a_dead_letter_topic_that_is_down_holds_up_nobody_for_good(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from router.backends.embedded.worker import InlineWorker, ThreadWorker
 from router.errors import DataDirError, StorageFull
 
 pytestmark = pytest.mark.anyio
+NOBODY = 65534
 INSERT = "INSERT INTO outbox (id, recipient, command, at) VALUES (?, '', zeroblob(?), 0)"
 
 
@@ -142,8 +144,39 @@ def test_a_directory_that_cannot_be_is_refused(tmp_path: Path) -> None:
         schema.prepare(tmp_path / "file" / "data")
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere; run the tests as another user")
-def test_a_read_only_directory_is_refused(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
+@pytest.fixture
+def another_user() -> Iterator[Path]:
+    """A directory that somebody who is not root may enter; as root, the test goes on as nobody."""
+    root = os.geteuid() == 0
+    # Above pytest's own directories nobody else may enter.
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        if root:
+            os.chown(directory, NOBODY, NOBODY)
+            os.seteuid(NOBODY)
+        try:
+            yield Path(directory)
+        finally:
+            if root:
+                os.seteuid(0)
+            Path(directory).chmod(0o700)
+
+
+def test_a_read_only_directory_is_refused(another_user: Path) -> None:
+    another_user.chmod(0o500)
     with pytest.raises(DataDirError, match="writable"):
-        schema.prepare(tmp_path)
+        schema.prepare(another_user)
+
+
+def test_a_directory_that_became_read_only_is_refused(another_user: Path) -> None:
+    """The file is there and may be written, but not the log beside it."""
+    schema.prepare(another_user)
+    another_user.chmod(0o500)
+    with pytest.raises(DataDirError, match="writable"):
+        schema.prepare(another_user)
+
+
+def test_a_read_only_file_is_refused(another_user: Path) -> None:
+    schema.prepare(another_user).chmod(0o400)
+    with pytest.raises(DataDirError, match="writable"):
+        schema.prepare(another_user)
