@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from router.clock import Clock, Tasks
 from router.core.migrating import Migrator
-from router.errors import Draining, RouterError, TooManyConnections, Unavailable
+from router.errors import Draining, RouterError, TooManyConnections
 from router.interfaces import PokeBus, PresenceCache
 from router.messages import Connection
 from router.metrics import Metrics
@@ -174,7 +174,7 @@ class ConnectionManager:
         """Their presence ends now; where that fails, it ends with the lease, and a sweeper does the rest."""
         try:
             gone = await self._presence.disconnect(connections)
-        except Unavailable:
+        except RouterError:
             self._metrics.dependency_failed("presence")
             return
         for user in gone:

@@ -91,6 +91,39 @@ async def test_a_full_disk_is_said_and_nothing_is_lost(database: Database) -> No
     assert stored(database) == ["before", "after"]
 
 
+async def test_readiness_knows_of_a_full_disk_until_there_is_room(database: Database) -> None:
+    await database.probe()
+    (pages,) = database._writer.execute("PRAGMA page_count").fetchone()
+    database._writer.execute(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(StorageFull):
+        await database.write(insert("too big", 1_000_000))
+    levels = list[str]()
+    database._writer.set_trace_callback(levels.append)
+    await database.probe()
+    assert any("user_version" in level for level in levels), "asked by a write, since the last one failed"
+    levels.clear()
+    await database.probe()
+    assert levels == [], "a router that works is not made to write by those who ask"
+
+
+async def test_a_damaged_file_stops_no_queue(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever SQLite says, whoever writes is told, and so is the next one."""
+
+    def damaged(_: object, level: str) -> None:
+        error = sqlite3.DatabaseError(f"malformed at {level}")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "_set_level", damaged)
+        for name in ("a", "b"):
+            async with asyncio.timeout(10):
+                with pytest.raises(DataDirError, match="no intact database"):
+                    await database.write(insert(name))
+    await database.write(insert("c"))
+    assert stored(database) == ["c"]
+
+
 async def test_another_process_is_waited_for(database: Database, tmp_path: Path) -> None:
     other = schema.open_writer(tmp_path / schema.FILE_NAME)
     other.execute("BEGIN IMMEDIATE")

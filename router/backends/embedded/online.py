@@ -26,7 +26,7 @@ class EmbeddedOnlineStore(EmbeddedPresence):
         self._idle_cursor = ""
 
     async def probe(self) -> None:
-        self._database.read(lambda db: one(db, "SELECT 1", ()))
+        await self._database.probe()
 
     async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
         now = self._clock.now()
