@@ -62,6 +62,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {host}:{port}: {error.strerror}; is another router running? "
-            "set server.host, server.api_port or server.ws_port"
+            "set another server.host, server.api_port, server.ws_port or process.port"
         ) from error
     return listener
