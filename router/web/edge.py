@@ -6,6 +6,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import Sequence
+from typing import Any
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -69,13 +70,12 @@ class Edge:
     def __init__(self, app: ASGIApp, border: Border) -> None:
         self._app = app
         self._border = border
-        self._under_way: set[asyncio.Task[object] | None] = set()
+        self._under_way: set[asyncio.Task[Any]] = set()
 
     async def finish(self) -> None:
         """Return when the requests that are under way now are answered."""
-        tasks = [task for task in self._under_way if task is not None]
-        if tasks:
-            await asyncio.wait(tasks)
+        if self._under_way:
+            await asyncio.wait(set(self._under_way))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -95,6 +95,7 @@ class Edge:
             await send(message)
 
         task = asyncio.current_task()
+        assert task is not None, "asyncio runs a coroutine in a task"
         self._under_way.add(task)
         structlog.contextvars.bind_contextvars(request_id=id_)
         try:
