@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import structlog
+
+from router.errors import RouterError
+
+MAX_ERRORS = 20
+"""A log entry shows this many errors of one chain at most."""
 
 
 def configure(log_format: str, level: str) -> None:
@@ -26,7 +33,7 @@ def configure(log_format: str, level: str) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
+                structlog.processors.ExceptionRenderer(_traceback),
                 renderer,
             ],
         )
@@ -36,7 +43,6 @@ def configure(log_format: str, level: str) -> None:
     root.setLevel(level.upper())
     # Their own start-up lines, and what they say of bad requests and torn connections, say nothing that ours do not.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
-    logging.getLogger("uvicorn.error").addFilter(_is_no_false_alarm)
     logging.getLogger("websockets").setLevel(logging.CRITICAL)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     structlog.configure(
@@ -47,9 +53,27 @@ def configure(log_format: str, level: str) -> None:
     )
 
 
-def _is_no_false_alarm(record: logging.LogRecord) -> bool:
-    """uvicorn takes each handshake that is refused by an answer for one that was forgotten."""
-    return record.msg != "ASGI callable returned without completing handshake."
+def _traceback(exc_info: Any) -> str:
+    """Where it failed, and in what kind of error; the words only of errors that quote no data.
+
+    A ``KeyError`` or ``ValueError`` of a library repeats what it was given, which may be a payload or a token.
+    """
+    shown = []
+    for error, _ in zip(_chain(exc_info[1]), range(MAX_ERRORS), strict=False):
+        words = f": {error}" if isinstance(error, RouterError | OSError) else ""
+        shown.append("".join([*traceback.format_tb(error.__traceback__), type(error).__qualname__, words]))
+    return "\n".join(shown)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """``error``, those within it, and those that led to it."""
+    if error is None:
+        return
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _chain(inner)
+    yield from _chain(error.__cause__ or (None if error.__suppress_context__ else error.__context__))
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -204,6 +205,11 @@ class BoundedSocket(_Watched, WebSocketsSansIOProtocol):
         if not self.handshake_initiated and not self.transport.is_closing():
             # A handshake that websockets cannot read is left without an answer otherwise.
             self.refuse(HeadersTooLarge("a WebSocket handshake may have 128 headers of 8 KiB"))
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        # A refused handshake is complete too; uvicorn would log it as an error of the application.
+        self.handshake_complete = self.handshake_complete or self.close_sent
 
     def handle_events(self) -> None:
         if self._within_bound(len(self.conn.events)):

@@ -6,6 +6,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import Sequence
+from typing import Any
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -79,21 +80,22 @@ class Edge:
     def __init__(self, app: ASGIApp, border: Border) -> None:
         self._app = app
         self._border = border
-        self._under_way: set[asyncio.Task[object] | None] = set()
+        self._under_way: set[asyncio.Task[Any]] = set()
 
     async def finish(self) -> None:
         """Return when the requests that are under way now are answered."""
-        tasks = [task for task in self._under_way if task is not None]
-        if tasks:
-            await asyncio.wait(tasks)
+        if self._under_way:
+            await asyncio.wait(set(self._under_way))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         answer = _Answer(self._border, scope["path"], headers, send)
         structlog.contextvars.bind_contextvars(request_id=answer.request_id)
+        task = asyncio.current_task()
+        assert task is not None, "asyncio runs a coroutine in a task"
         # A WebSocket is no request to be finished: the connection manager ends it.
-        task = asyncio.current_task() if scope["type"] == "http" else None
-        self._under_way.add(task)
+        if scope["type"] == "http":
+            self._under_way.add(task)
         try:
             await self._answer(scope, receive, answer, headers)
         except ClientDisconnect:

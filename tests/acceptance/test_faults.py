@@ -92,6 +92,25 @@ async def test_who_answers_pings_stays(router: Router) -> None:
             assert await socket.recv() == "{}"
 
 
+async def test_a_killed_node_leaves_nobody_online(router: Router) -> None:
+    """RACES 15: of three processes, the one with the sockets is killed; the sweeper of another does the rest."""
+    with router.running("serve-api"), router.running("process"):
+        node = router.start("serve-ws")
+        try:
+            key = tokens(router)
+            headers = {"authorization": f"Bearer {token(key, 'bob')}"}
+            async with connect(router.ws_url, additional_headers=headers) as socket:
+                id_ = await send(router, key, "bob")
+                assert await socket.recv() == "{}"
+                node.kill()
+                node.wait()
+        finally:
+            node.kill()
+            node.wait()
+        await eventually(lambda: announced(router) == [id_])
+        assert queue_of(router, "bob") == (["cold"], 0)
+
+
 @contextmanager
 def locked(router: Router) -> Iterator[sqlite3.Connection]:
     """Another process holds the write lock of the file: nothing that the router wants to write gets through."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -85,6 +86,19 @@ async def test_a_page_costs_the_same_at_any_depth(stage: Stage, tier: str) -> No
     deep = await steps.of(stage)
     assert shallow > PAGE, "the steps are counted"
     assert deep <= FACTOR * shallow
+
+
+async def test_migrating_costs_the_same_memory(stage: Stage) -> None:
+    """RACES 27: batch by batch, however many there are."""
+    await stage.connect()
+    peaks = []
+    for first, depth in ((0, 1000), (DEEP, DEEP)):
+        await fill(stage, first, first + depth)
+        tracemalloc.start()
+        assert (await stage.migrator.migrate(BOB, online_too=True)).moved == depth
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < FACTOR * peaks[0]
 
 
 async def test_sweeping_a_deep_queue_costs_the_same(stage: Stage) -> None:
