@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from router.config_sources import Problem
 
 if TYPE_CHECKING:
-    from router.config import Auth, Config, Online
+    from router.config import Auth, Config, Online, Push
 
 SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Algorithms whose public key cannot sign: HS256 with a published key, or none, would let anyone in."""
@@ -17,7 +17,7 @@ SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 
 def contradictions(config: Config) -> list[Problem]:
     """All that does not fit together, in the order of the sections."""
-    found = [*_server(config), *_auth(config.auth), *_ingress(config), *_online(config.online)]
+    found = [*_server(config), *_auth(config.auth), *_ingress(config), *_online(config.online), *_push(config.push)]
     return [Problem(key, "", message) for key, message in found]
 
 
@@ -59,6 +59,12 @@ def _online(online: Online) -> Iterator[tuple[str, str]]:
     url = online.url.get_secret_value() if online.url else ""
     if online.kind == "redis" and not is_url(url, "redis", "rediss"):
         yield "online.url", "must be a redis:// or rediss:// URL where online.kind is redis"
+
+
+def _push(push: Push) -> Iterator[tuple[str, str]]:
+    if push.kind == "embedded" and push.format != "command":
+        # A setting that does nothing would be found out by the notification service.
+        yield "push.format", f'{push.format!r} is not for the embedded outbox; use "command"'
 
 
 def is_url(text: str, *schemes: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ def configure(log_format: str, level: str) -> None:
     """Set up logging for this process; ``auto`` is text on a terminal and JSON elsewhere."""
     terminal = sys.stderr.isatty()
     as_json = log_format == "json" or (log_format == "auto" and not terminal)
-    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=terminal)
+    # https://no-color.org
+    colors = terminal and not os.environ.get("NO_COLOR")
+    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=colors)
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
