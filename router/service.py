@@ -240,8 +240,14 @@ class _Service:
     def _say_hello(self) -> None:
         config, host = self._config, self._config.server.host
         where = [address("http", host, server.port) for server in self._servers]
-        who = {"service": self._service, "pid": os.getpid(), "node": self._factory.node}
-        LOG.info("ready", version=__version__, listening=where, **who)
+        LOG.info(
+            "ready",
+            service=self._service,
+            pid=os.getpid(),
+            version=__version__,
+            listening=where,
+            node=self._factory.node,
+        )
         if self._service == "process":
             return
         if config.auth.kind == "embedded":
