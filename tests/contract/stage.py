@@ -88,10 +88,16 @@ class Stage:
     async def pushed(self) -> list[str]:
         return [entry.id for entry in await (await self.factory.outbox()).list(0, 10_000)]
 
+    def count(self, metric: str, **labels: str) -> float:
+        return self.factory.metrics.registry.get_sample_value(metric, labels) or 0.0
+
     def failures(self, component: str) -> float:
         """How many calls to ``component`` have failed."""
-        labels = {"component": component}
-        return self.factory.metrics.registry.get_sample_value("router_dependency_failures_total", labels) or 0.0
+        return self.count("router_dependency_failures_total", component=component)
+
+    def moved(self) -> float:
+        """How many messages this process has migrated."""
+        return self.count("router_messages_migrated_total")
 
     async def letters(self) -> list[tuple[str, str]]:
         return [(letter.id, letter.reason) for _, letter in await (await self.factory.dead_letters()).list(0, 1000)]

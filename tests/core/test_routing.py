@@ -10,6 +10,7 @@ import pytest
 
 from router.core.routing import Pipeline
 from router.errors import Unavailable
+from router.interfaces import IngressConsumer, PushNotifier
 from router.messages import DeadLetter, Delivery, Outcome, Queued, Routed
 from tests.contract.stage import BOB, EVE, Stage
 
@@ -270,6 +271,72 @@ async def test_what_is_done_is_not_done_again_when_the_rest_is_repeated(
         await routed(stage)
     assert seen == [["taken", "m1"], ["m1"]]
     assert await stage.letters() == [("taken", Outcome.ID_CONFLICT.value)]
+
+
+@pytest.mark.parametrize("done", [True, False])
+@pytest.mark.parametrize(
+    ("call", "online"),
+    [
+        *((call, False) for call in ("receive", "route", "put", "settle", "publish", "ack")),
+        ("route", True),
+        ("ack", True),
+    ],
+)
+async def test_a_pipeline_that_dies_at_any_call_is_followed_by_another(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, call: str, done: bool, online: bool
+) -> None:
+    """RACES 2: before the call or after it; what it had taken is given to its successor, which completes the rest."""
+    if online:
+        await stage.connect()
+    backend, reached = await stage.factory.embedded(), asyncio.Event()
+    for number in range(3):
+        await stage.producer.publish(stage.message(f"m{number}"))
+    with monkeypatch.context() as patch:
+        async with backend.consumer() as consumer:
+            pushes = await stage.factory.push_notifier()
+            where = next(part for part in (consumer, stage.online, stage.cold, pushes) if hasattr(part, call))
+            real = getattr(type(where), call)
+
+            async def die(self: object, *arguments: object) -> None:
+                if done:
+                    await real(self, *arguments)
+                reached.set()
+                await asyncio.get_running_loop().create_future()
+
+            patch.setattr(type(where), call, die)
+            pipeline = await made(stage, consumer, pushes)
+            consuming = asyncio.create_task(pipeline.run())
+            async with asyncio.timeout(TURN_SECONDS):
+                await reached.wait()
+            for task in (consuming, *pipeline._work):
+                task.cancel()
+            await asyncio.wait([consuming])
+    async with backend.consumer() as consumer:
+        consuming = asyncio.create_task((await made(stage, consumer, pushes)).run())
+        async with asyncio.timeout(TURN_SECONDS):
+            await routed(stage)
+        consuming.cancel()
+        await asyncio.wait([consuming])
+    ids = ["m0", "m1", "m2"]
+    assert await stage.ids() == ids
+    assert (await stage.hot(), await stage.in_cold()) == ((ids, []) if online else ([], ids))
+    assert set(await stage.pushed()) == (set() if online else set(ids))
+
+
+async def made(stage: Stage, consumer: IngressConsumer, push: PushNotifier) -> Pipeline:
+    """A pipeline of its own, over the stage's queues."""
+    return Pipeline(
+        consumer,
+        stage.online,
+        stage.cold,
+        push,
+        await stage.factory.dead_letters(),
+        max_attempts=5,
+        clock=stage.clock,
+        chance=stage.factory.chance,
+        tasks=stage.factory.tasks,
+        metrics=stage.factory.metrics,
+    )
 
 
 async def test_what_is_refused_is_a_dead_letter(stage: Stage) -> None:

@@ -199,6 +199,17 @@ async def test_a_flood_of_frames_ends_the_socket(web: Web, edge: Server, first: 
     await eventually(lambda: web.manager.count == 0)
 
 
+async def test_a_refused_handshake_is_answered_without_an_error(
+    web: Web, edge: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Strangers must not be able to fill the log with errors."""
+    async with raw(edge.port) as client:
+        assert b" 401 " in await client.upgrade("nobody")
+        await client.closed()
+    assert counted(web, "invalid_token") == 1
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_a_large_frame_ends_the_socket(web: Web, edge: Server) -> None:
     async with connect(f"ws://{HOST}:{edge.port}/connect", additional_headers=web.bearer("bob")) as socket:
         await socket.send("x" * (bounds.MAX_FRAME_BYTES + 1))
