@@ -35,6 +35,7 @@ class Metrics:
         self._closes = self._counter("router_connections_closed", "WebSockets closed by the server", "code", "clean")
         self._cuts = self._counter("router_clients_cut_off", "Clients cut off, by reason", "reason")
         self._failures = self._counter("router_dependency_failures", "Failed calls, by component", "component")
+        self._answers: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
         return Counter(name, help_text, labels, registry=self.registry)
@@ -47,8 +48,13 @@ class Metrics:
         return generate_latest(self.registry)
 
     def answered(self, route: str, status: int, seconds: float) -> None:
-        self._requests.labels(route, str(status)).inc()
-        self._request_seconds.labels(route).observe(seconds)
+        # Kept by route and status, since a look-up by labels takes a lock and is a part of every request.
+        found = self._answers.get((route, status))
+        if found is None:
+            found = (self._requests.labels(route, str(status)), self._request_seconds.labels(route))
+            self._answers[route, status] = found
+        found[0].inc()
+        found[1].observe(seconds)
 
     def accepted(self) -> None:
         self._accepted.inc()

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 
 import msgspec
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -16,6 +15,8 @@ from router.auth.verifier import Authenticator
 from router.core.accepting import Acceptor
 from router.core.queue import CompositeMessageQueue
 from router.errors import InvalidIdempotencyKey, InvalidRequest
+from router.web.edge import Endpoint
+from router.web.fields import Fields
 from router.web.problems import BodyTooLarge, BodyTooSlow, UnsupportedMediaType
 from router.web.tokens import from_authorization
 
@@ -50,49 +51,52 @@ class Api:
 
     def routes(self) -> list[Route]:
         return [
-            Route("/api/send", self.send, methods=["POST"]),
-            Route("/api/messages", self.messages, methods=["GET"]),
-            Route("/api/messages/ack", self.acknowledge, methods=["POST"]),
+            Route("/api/send", Endpoint(self.send), methods=["POST"]),
+            Route("/api/messages", Endpoint(self.messages), methods=["GET"]),
+            Route("/api/messages/ack", Endpoint(self.acknowledge), methods=["POST"]),
         ]
 
     async def send(self, request: Request) -> Response:
         """``POST /api/send``: 202 with the id, once the message is durable."""
-        user = await self._user(request)
-        body = await _body(request, self._max_send_bytes, self._body_seconds)
-        id_ = await self._acceptor.accept(user, body, _idempotency_key(request.headers))
+        fields = Fields(request.scope)
+        user = await self._user(fields)
+        body = await _body(request, fields, self._max_send_bytes, self._body_seconds)
+        id_ = await self._acceptor.accept(user, body, _idempotency_key(fields))
         return Response(b'{"id":"%b"}' % id_.encode(), 202, media_type=JSON)
 
     async def messages(self, request: Request) -> Response:
         """``GET /api/messages``: the oldest messages; nothing is removed."""
-        user = await self._user(request)
+        user = await self._user(Fields(request.scope))
         batch = await self._queue.fetch(user, _limit(request.query_params.getlist("limit")))
         body = envelope.message_list((queued.message.id, queued.message.envelope) for queued in batch)
         return Response(body, headers={"cache-control": "no-store"}, media_type=JSON)
 
     async def acknowledge(self, request: Request) -> Response:
         """``POST /api/messages/ack``: 204 once the messages are deleted."""
-        user = await self._user(request)
-        await self._queue.acknowledge(user, _ids(await _body(request, MAX_ACK_BYTES, self._body_seconds)))
+        fields = Fields(request.scope)
+        user = await self._user(fields)
+        await self._queue.acknowledge(user, _ids(await _body(request, fields, MAX_ACK_BYTES, self._body_seconds)))
         return Response(status_code=204)
 
-    async def _user(self, request: Request) -> str:
-        return (await self._authenticator.authenticate(from_authorization(request.headers))).user
+    async def _user(self, fields: Fields) -> str:
+        return (await self._authenticator.authenticate(from_authorization(fields))).user
 
 
-def _idempotency_key(headers: Headers) -> str | None:
-    keys = headers.getlist("idempotency-key")
+def _idempotency_key(fields: Fields) -> str | None:
+    keys = fields.every("idempotency-key")
     if len(keys) > 1:
         raise InvalidIdempotencyKey("there is more than one Idempotency-Key: a message has one")
     return keys[0] if keys else None
 
 
-async def _body(request: Request, limit: int, seconds: float) -> bytes:
+async def _body(request: Request, fields: Fields, limit: int, seconds: float) -> bytes:
     """The body, bounded in size and time. A missing Content-Type is taken for JSON."""
-    if request.headers.get("content-type", JSON).partition(";")[0].strip().lower() != JSON:
+    kind = fields.get("content-type")
+    if kind is not None and kind != JSON and kind.partition(";")[0].strip().lower() != JSON:
         raise UnsupportedMediaType(f"send the body as {JSON}")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if (fields.get("content-encoding") or "identity").lower() != "identity":
         raise UnsupportedMediaType("send the body without a Content-Encoding")
-    length = request.headers.get("content-length", "")
+    length = fields.get("content-length") or ""
     if length.isdecimal() and int(length) > limit:
         raise BodyTooLarge(f"the body has {length} bytes, the limit is {limit}")
     chunks, size = [], 0

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Router
+from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.errors import RouterError, Unauthorized
 from router.logs import logger
 from router.metrics import Metrics
 from router.web import problems
+from router.web.fields import Fields
 
 LOG = logger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_PROCESS = secrets.token_hex(4)
+_NUMBERS = itertools.count()
+"""A request id is these two: unique, and cheaper than asking the system for randomness each time."""
 _PREFLIGHT = {
     "access-control-allow-methods": "GET, POST",
     "access-control-allow-headers": "Authorization, Content-Type, Idempotency-Key",
@@ -65,8 +69,7 @@ class Border:
 
 def application(routes: Sequence[BaseRoute], border: Border) -> Edge:
     """The routes as one application with everything that its answers have in common."""
-    # A redirect to the path without a slash would go to http:// behind a proxy that speaks TLS, token and all.
-    return Edge(Router(routes, redirect_slashes=False, default=_not_found), border)
+    return Edge(routes, border)
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,13 +77,37 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     raise HTTPException(404)
 
 
-class Edge:
-    """Wraps an application; turns the router's errors into problem documents, also before a WebSocket upgrade."""
+class Endpoint:
+    """A handler as an ASGI application.
 
-    def __init__(self, app: ASGIApp, border: Border) -> None:
-        self._app = app
+    Starlette would wrap it in its own exception handlers, twice, for every request; here the edge has them.
+    """
+
+    __slots__ = ("_handler",)
+
+    def __init__(self, handler: Callable[[Request], Awaitable[Response]]) -> None:
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._handler(Request(scope, receive))
+        await response(scope, receive, send)
+
+
+class Edge:
+    """Finds the route; turns the router's errors into problem documents, also before a WebSocket upgrade."""
+
+    def __init__(self, routes: Sequence[BaseRoute], border: Border) -> None:
         self._border = border
         self._under_way: set[asyncio.Task[Any]] = set()
+        # A redirect to the path without a slash would go to http:// behind a proxy that speaks TLS, token and all.
+        self._router = Router(routes, redirect_slashes=False, default=_not_found)
+        # Every path is a fixed text: what is served needs no search. The router answers for what is not.
+        self._served: dict[tuple[str, str], ASGIApp] = {
+            (method, route.path): route.app
+            for route in routes
+            if isinstance(route, Route)
+            for method in route.methods or ()
+        }
 
     async def finish(self) -> None:
         """Return when the requests that are under way now are answered."""
@@ -88,8 +115,9 @@ class Edge:
             await asyncio.wait(set(self._under_way))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope)
-        answer = _Answer(self._border, scope["path"], headers, send)
+        fields = Fields(scope)
+        answer = _Answer(self._border, scope["path"], fields, send)
+        # Never unbound: each request is a task, which has a context of its own.
         structlog.contextvars.bind_contextvars(request_id=answer.request_id)
         task = asyncio.current_task()
         assert task is not None, "asyncio runs a coroutine in a task"
@@ -97,7 +125,7 @@ class Edge:
         if scope["type"] == "http":
             self._under_way.add(task)
         try:
-            await self._answer(scope, receive, answer, headers)
+            await self._answer(scope, receive, answer, fields)
         except ClientDisconnect:
             # There is nobody to answer, and nothing that we did wrong.
             if not answer.started:
@@ -109,41 +137,46 @@ class Edge:
             await problems.internal_error()(scope, receive, answer)
         finally:
             self._under_way.discard(task)
-            structlog.contextvars.clear_contextvars()
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
-        if scope["type"] == "http" and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, fields: Fields) -> None:
+        if scope["type"] == "http" and scope["method"] == "OPTIONS" and "access-control-request-method" in fields:
             await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, send)
             return
-        # Tells Starlette's router to raise its refusals instead of answering them in plain text.
-        scope["app"] = self
         try:
-            await self._app(scope, receive, send)
+            await self._route(scope)(scope, receive, send)
         except RouterError as error:
             self._border.refuse(error)
             await problems.response(error)(scope, receive, send)
         except HTTPException as error:
             await problems.not_served(error, scope.get("method", "GET"), scope["path"])(scope, receive, send)
 
+    def _route(self, scope: Scope) -> ASGIApp:
+        served = self._served.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if served is not None:
+            return served
+        # Tells Starlette's router to raise its refusals instead of answering them in plain text.
+        scope["app"] = self
+        return self._router
+
 
 class _Answer:
-    """The sending end of one request or handshake: completes the headers and counts the answer once."""
+    """The sending end of one request or handshake: completes the header fields and counts the answer once."""
 
     __slots__ = ("_border", "_origin", "_route", "_send", "_since", "request_id", "started")
 
-    def __init__(self, border: Border, path: str, headers: Headers, send: Send) -> None:
+    def __init__(self, border: Border, path: str, fields: Fields, send: Send) -> None:
         self._border = border
         self._route = path if path in ROUTES else "other"
-        self._origin = headers.get("origin")
+        self._origin = fields.get("origin")
         self._send = send
         self._since = asyncio.get_running_loop().time()
-        self.request_id = request_id(headers)
+        self.request_id = request_id(fields)
         self.started = False
 
     async def __call__(self, message: Message) -> None:
         if not self.started and message["type"] in _STARTS:
             self.started = True
-            self._complete(MutableHeaders(scope=message))
+            message["headers"] = [*message["headers"], *self._common()]
             self.count(message.get("status", 101))
         try:
             await self._send(message)
@@ -154,15 +187,16 @@ class _Answer:
         seconds = asyncio.get_running_loop().time() - self._since
         self._border.metrics.answered(self._route, status, seconds)
 
-    def _complete(self, headers: MutableHeaders) -> None:
-        headers["x-request-id"] = self.request_id
-        headers.add_vary_header("Origin")
+    def _common(self) -> list[tuple[bytes, bytes]]:
+        """Header fields of every answer; no handler sets any of them."""
+        common = [(b"x-request-id", self.request_id.encode()), (b"vary", b"Origin")]
         if self._origin is not None and self._border.allows(self._origin):
-            headers["access-control-allow-origin"] = self._origin
-            headers["access-control-expose-headers"] = "Retry-After, X-Request-Id"
+            common.append((b"access-control-allow-origin", self._origin.encode("latin-1")))
+            common.append((b"access-control-expose-headers", b"Retry-After, X-Request-Id"))
+        return common
 
 
-def request_id(headers: Headers) -> str:
+def request_id(fields: Fields) -> str:
     """The caller's ``X-Request-Id`` where it is a sane one, else a new one."""
-    given = headers.get("x-request-id")
-    return given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    given = fields.get("x-request-id")
+    return given if given and _REQUEST_ID.fullmatch(given) else f"{_PROCESS}{next(_NUMBERS):08x}"

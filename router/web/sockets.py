@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import MutableMapping
 from typing import Any
 
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
@@ -20,6 +19,7 @@ from router.auth.verifier import Authenticator
 from router.core.connections import ConnectionManager
 from router.messages import Connection
 from router.web.edge import Border
+from router.web.fields import Fields
 from router.web.problems import Forbidden, UpgradeRequired
 from router.web.tokens import from_handshake
 
@@ -43,7 +43,7 @@ class Sockets:
         await receive()
         socket = AsgiSocket(send)
         # What this raises is answered by HTTP, instead of the upgrade.
-        connection, subprotocol = await self._connect(Headers(scope=scope), socket)
+        connection, subprotocol = await self._connect(Fields(scope), socket)
         try:
             await socket.accept(subprotocol)
             # What a client sends is ignored; how much it may send is bounded below, where pings are seen too.
@@ -53,11 +53,11 @@ class Sockets:
             # Also when this task is cancelled: presence must not outlive the socket.
             await asyncio.shield(self._manager.disconnect(connection))
 
-    async def _connect(self, headers: Headers, socket: AsgiSocket) -> tuple[Connection, str | None]:
-        origin = headers.get("origin")
-        if origin is not None and not self._border.allows(origin) and not _same_host(origin, headers.get("host")):
+    async def _connect(self, fields: Fields, socket: AsgiSocket) -> tuple[Connection, str | None]:
+        origin = fields.get("origin")
+        if origin is not None and not self._border.allows(origin) and not _same_host(origin, fields.get("host")):
             raise Forbidden("this origin is not in server.allowed_origins")
-        token, subprotocol = from_handshake(headers)
+        token, subprotocol = from_handshake(fields)
         principal = await self._authenticator.authenticate(token)
         return await self._manager.connect(principal.user, socket, principal.expires_at), subprotocol
 

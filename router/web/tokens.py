@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import Headers
-
 from router.errors import Unauthorized
+from router.web.fields import Fields
 
 BEARER = "bearer"
 
 
-def from_authorization(headers: Headers) -> str:
+def from_authorization(fields: Fields) -> str:
     """The token of ``Authorization: Bearer`` (RFC 6750, section 2.1)."""
-    given = headers.getlist("authorization")
+    given = fields.every("authorization")
     if len(given) > 1:
         # A proxy in front may have believed the other one.
         raise Unauthorized("send one Authorization header, not several")
@@ -21,15 +20,15 @@ def from_authorization(headers: Headers) -> str:
     return token.strip()
 
 
-def from_handshake(headers: Headers) -> tuple[str, str | None]:
+def from_handshake(fields: Fields) -> tuple[str, str | None]:
     """The token of a WebSocket handshake, and the subprotocol to answer with.
 
     Browsers cannot set ``Authorization``; they name the subprotocols ``bearer, <token>``, or ``<token>`` alone.
     """
-    lines = ",".join(headers.getlist("sec-websocket-protocol"))
+    lines = ",".join(fields.every("sec-websocket-protocol"))
     offered = [part.strip() for part in lines.split(",") if part.strip()]
-    if "authorization" in headers:
-        return from_authorization(headers), BEARER if BEARER in offered else None
+    if "authorization" in fields:
+        return from_authorization(fields), BEARER if BEARER in offered else None
     if len(offered) == 1 and offered[0] != BEARER:
         return offered[0], offered[0]
     if len(offered) == 2 and offered[0] == BEARER:

@@ -249,7 +249,9 @@ class Database:
             return False
 
     def _fold_log(self) -> None:
-        self._folder.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        # The second round takes what was written during the first, so that little is left for the writer's pause.
+        for _ in range(2):
+            self._folder.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _folded(self, error: BaseException | None) -> None:
         self._folded_at = self._writer.total_changes
