@@ -44,7 +44,7 @@ def races_of(path: Path, name: str) -> set[int]:
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         if (node is tree and not name) or (isinstance(node, FUNCTIONS) and node.name == name):
-            told = re.match(r"RACES ([\d, ]+)", ast.get_docstring(node) or "")  # type: ignore[arg-type]  # a file or a function
+            told = re.match(r"RACES ([\d, ]+)", ast.get_docstring(node) or "")
             return {int(number) for number in re.findall(r"\d+", told[1])} if told else set()
     return set()
 
