@@ -21,6 +21,7 @@ from router.auth.embedded import EmbeddedKey
 from router.backends.embedded import schema
 from router.client import RouterClient
 from router.clock import SystemClock
+from router.web.bounds import GRACEFUL_SECONDS
 from tests.support.edge import eventually, raw
 from tests.support.service import STOP_SECONDS, Router
 
@@ -184,6 +185,8 @@ async def test_a_request_under_way_is_finished(router: Router) -> None:
                 await other.fetch()
             process.send_signal(signal.SIGTERM)
             await asyncio.to_thread(router.wait_for_log, "draining")
+            # Longer than a server that closes waits for what it has open.
+            await asyncio.sleep(GRACEFUL_SECONDS + 0.5)
             await client.send(body[9:])
             assert await client.line() == b"HTTP/1.1 202 Accepted\r\n"
         assert await asyncio.to_thread(process.wait, STOP_SECONDS) == 0
