@@ -164,6 +164,9 @@ class Google(Section):
         description="Service account key; application default credentials if unset.",
         examples=["/run/secrets/google.json"],
     )
+    channels: int = Field(
+        2, ge=1, le=64, description="Connections to each Google service; each carries 100 calls at a time."
+    )
 
 
 class Limits(Section):

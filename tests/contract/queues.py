@@ -338,7 +338,9 @@ class QueueContract:
             await stage.online.connect(Connection(BOB, "one more", "node", 0), 3)
 
     async def test_a_registration_says_whether_mail_waits(self, stage: Stage) -> None:
-        """RACES 12."""
+        """RACES 12: once a fetch has found nothing, nothing waits."""
+        await stage.connect()
+        assert await stage.ids() == []
         assert not await stage.online.connect(Connection(BOB, "c1", "node", 0), 9)
         await stage.go("m1")
         assert await stage.online.connect(Connection(BOB, "c2", "node", 0), 9)
