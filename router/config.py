@@ -112,6 +112,7 @@ class Online(Section):
         None, description="The Redis: redis://… or rediss://…", examples=["rediss://:password@redis.example.com:6379"]
     )
     mode: Literal["single", "sentinel", "cluster"] = Field("single", description="How the Redis is run.")
+    collection: str = Field("online-queue", description="The Firestore collection, where kind is firestore.")
     lease_seconds: Seconds = Field(60, description="A connection that is not renewed counts as gone after this.")
     heartbeat_seconds: Seconds = Field(20, description="How often leases are renewed.")
     repoke_seconds: Seconds = Field(15, description="Unfetched mail is poked again after this.")

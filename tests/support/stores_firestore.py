@@ -22,3 +22,11 @@ class FirestoreColdStores(EmbeddedStores):
     def with_firestore(self, config: Config, **sections: Cold | Online) -> Config:
         """``config`` with these sections, in the project of this test."""
         return config.model_copy(update={"google": Google(project=self.project), **sections})
+
+
+class FirestoreStores(FirestoreColdStores):
+    """Presence, hot and cold mail in a project of the emulator."""
+
+    def config(self, *, cap: int = CAP, durability: Durability = "online-store") -> Config:
+        config = super().config(cap=cap, durability=durability)
+        return self.with_firestore(config, online=Online(kind="firestore", durability=durability))

@@ -10,10 +10,14 @@ from typing import Self
 from router.backends.firestore.client import Client
 from router.backends.firestore.cold import FirestoreColdQueue
 from router.backends.firestore.names import Layout
+from router.backends.firestore.online import FirestoreOnlineStore
+from router.backends.firestore.transactions import OnlineLayout, Transactions
 from router.backends.firestore.writing import Writer
 from router.backends.google.channels import FIRESTORE, open_channels, project
+from router.backends.rules import StoreRules
 from router.clock import Clock
 from router.config import Config
+from router.interfaces import PokeBus
 
 
 class FirestoreBackend:
@@ -44,3 +48,8 @@ class FirestoreBackend:
     def cold_queue(self) -> FirestoreColdQueue:
         retention_days = self._config.cold.retention_days
         return FirestoreColdQueue(self.client, self._writer, self._layout, retention_days, self._clock)
+
+    def online_store(self, pokes: PokeBus) -> FirestoreOnlineStore:
+        layout = OnlineLayout(project(self._config), self._config.online.collection)
+        transactions = Transactions(self.client, layout, StoreRules.of(self._config), self._clock)
+        return FirestoreOnlineStore(transactions, self._writer, pokes, self._clock)

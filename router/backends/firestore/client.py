@@ -106,10 +106,13 @@ class Client:
 
         return await self.call(attempt)
 
-    async def count(self, parent: str, collection: str, total: str, *, everywhere: bool = False) -> tuple[int, int]:
+    async def count(
+        self, parent: str, collection: str, total: str, *, everywhere: bool = False, positive: bool = False
+    ) -> tuple[int, int]:
         """How many documents a collection has, and the sum of the integers in the field ``total`` of each.
 
-        ``everywhere``: of all collections of this name, under whatever parent. Raises ``Unavailable``.
+        ``everywhere``: of all collections of this name, under whatever parent; ``positive``: of those only where
+        that field is there and more than 0. Raises ``Unavailable``.
         """
 
         async def attempt(seconds: float) -> tuple[int, int]:
@@ -117,6 +120,8 @@ class Client:
             request = wire.RunAggregationQueryRequest(parent=parent)
             wanted = request.structured_aggregation_query
             wanted.structured_query.from_.add(collection_id=collection, all_descendants=everywhere)
+            if positive:
+                wire.bound(wanted.structured_query, total, wire.GREATER, 0)
             wanted.aggregations.add(alias="sum").sum.field.field_path = total
             wanted.aggregations.add(alias="count").count.SetInParent()
             stream = next(self._aggregate)(request, timeout=seconds, metadata=self._metadata)

@@ -58,21 +58,22 @@ class Query(Struct, frozen=True):
         for name in self.select:
             structured.select.fields.add().field_path = name
         bounds = ((GREATER, self.above), (GREATER_OR_EQUAL, self.least), (LESS_OR_EQUAL, self.most))
-        for operator, bound in bounds:
-            if bound is not None:
-                _filter(structured, self.order, operator, bound)
+        for operator, value in bounds:
+            if value is not None:
+                bound(structured, self.order, operator, value)
         return structured
 
 
-def _filter(structured: Any, name: str, operator: int, bound: int | str) -> None:
+def bound(structured: Any, name: str, operator: int, value: int | str) -> None:
+    """Leave out documents whose field ``name`` is missing or beyond ``value``."""
     one = structured.where.composite_filter.filters.add().field_filter
     structured.where.composite_filter.op = 1  # AND
     one.field.field_path = name
     one.op = operator
-    if isinstance(bound, str):
-        one.value.string_value = bound
+    if isinstance(value, str):
+        one.value.string_value = value
     else:
-        one.value.integer_value = bound
+        one.value.integer_value = value
 
 
 def only_if(write: Write, update_time: Any) -> Write:
