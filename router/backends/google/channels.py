@@ -66,26 +66,23 @@ def metadata(service: Service) -> Sequence[tuple[str, str]]:
 
 @asynccontextmanager
 async def open_channels(service: Service, config: Config) -> AsyncIterator[list[grpc.aio.Channel]]:
-    """``google.channels`` channels to ``service``; nothing is sent yet.
+    """``google.channels`` channels to ``service``; raises ``ConfigError`` where there are no credentials."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(await open_channel(service, config)) for _ in range(config.google.channels)
+        ]
+
+
+async def open_channel(service: Service, config: Config) -> grpc.aio.Channel:
+    """A channel to ``service``, which the caller closes; nothing is sent yet.
 
     Raises ``ConfigError`` where there are no credentials.
     """
     emulator = service.emulator()
+    if emulator is not None:
+        return grpc.aio.insecure_channel(emulator, options=OPTIONS)
     # Looking for credentials reads files and may ask the machine's metadata server.
-    found = None if emulator else await asyncio.to_thread(_credentials, config.google.credentials_file)
-    async with AsyncExitStack() as stack:
-        channels = []
-        for _ in range(config.google.channels):
-            channel = _secure(service, found) if emulator is None else _insecure(emulator)
-            channels.append(await stack.enter_async_context(channel))
-        yield channels
-
-
-def _insecure(emulator: str) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(emulator, options=OPTIONS)
-
-
-def _secure(service: Service, credentials: Credentials | None) -> grpc.aio.Channel:
+    credentials = await asyncio.to_thread(_credentials, config.google.credentials_file)
     channel: grpc.aio.Channel = grpc_helpers_async.create_channel(
         service.host, credentials=credentials, scopes=[CLOUD_SCOPE], options=OPTIONS
     )
