@@ -119,6 +119,7 @@ class Online(Section):
         None, description="The Redis: redis://… or rediss://…", examples=["rediss://:password@redis.example.com:6379"]
     )
     mode: Literal["single", "sentinel", "cluster"] = Field("single", description="How the Redis is run.")
+    collection: str = Field("online-queue", description="The Firestore collection, where kind is firestore.")
     lease_seconds: Seconds = Field(60, description="A connection that is not renewed counts as gone after this.")
     heartbeat_seconds: Seconds = Field(20, description="How often leases are renewed.")
     repoke_seconds: Seconds = Field(15, description="Unfetched mail is poked again after this.")
@@ -170,6 +171,9 @@ class Google(Section):
         None,
         description="Service account key; application default credentials if unset.",
         examples=["/run/secrets/google.json"],
+    )
+    channels: int = Field(
+        2, ge=1, le=64, description="Connections to each Google service; each carries 100 calls at a time."
     )
 
 
