@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from router.messages import Connection, Delivery, Lane, Message, Move, Outcome, Queued
 from tests.contract.stage import PAGE_BYTES, Stage, staged
 from tests.support.clock import ManualClock
-from tests.support.stores import EmbeddedStores
+from tests.support.stores import EmbeddedStores, Stores
 
 T = TypeVar("T")
 USERS = ("urn:sm:user:ann", "urn:sm:user:{ben}")
@@ -49,8 +49,11 @@ class Promises(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        opening = staged(EmbeddedStores(Path(self.directory.name)), self.clock, in_line=True)
+        opening = staged(self.stores(Path(self.directory.name)), self.clock, in_line=True)
         self.stage: Stage = self.run(self.stack.enter_async_context(opening))
+
+    def stores(self, folder: Path) -> Stores:
+        return EmbeddedStores(folder)
 
     def teardown(self) -> None:
         self.run(self.stack.aclose())
