@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from router.backends.redis.client import Client
+from router.backends.redis.scripts import Command
 from tests.contract.stage import Stage, staged
 from tests.support.clock import ManualClock
 from tests.support.servers import Server, redis_server, running
@@ -46,8 +49,29 @@ async def stage(anyio_backend: str, stores: RedisStores, clock: ManualClock) -> 
 
 
 @pytest.fixture
+async def many(anyio_backend: str, stores: RedisStores, clock: ManualClock) -> AsyncIterator[Stage]:
+    """With room for long queues."""
+    del anyio_backend
+    async with staged(stores, clock, cap=100_000) as opened:
+        yield opened
+
+
+@pytest.fixture
 async def fragile(anyio_backend: str, own_stores: RedisStores, clock: ManualClock) -> AsyncIterator[Stage]:
     """On the test's own Redis."""
     del anyio_backend
     async with staged(own_stores, clock) as opened:
         yield opened
+
+
+def commands(stage: Stage, patch: pytest.MonkeyPatch) -> list[Sequence[Command]]:
+    """What ``stage`` sends to Redis from here on: a batch for each round trip."""
+    client: Client = stage.online._client  # type: ignore[attr-defined]
+    send, sent = client._send, list[Sequence[Command]]()
+
+    async def counted(batch: Sequence[Command]) -> list[Any]:
+        sent.append(batch)
+        return await send(batch)
+
+    patch.setattr(client, "_send", counted)
+    return sent
