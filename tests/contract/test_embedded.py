@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.ingress import IngressContract
+from tests.contract.notices import PokeContract, PushContract
+from tests.contract.pipeline import PipelineContract
 from tests.contract.queues import QueueContract
 from tests.support.stores import EmbeddedStores
 
@@ -17,3 +20,19 @@ def stores(tmp_path: Path) -> EmbeddedStores:
 
 class TestEmbeddedQueues(QueueContract):
     """Over one SQLite file, and over two connections to it."""
+
+
+class TestEmbeddedIngress(IngressContract):
+    """A table, and one consumer at a time."""
+
+
+class TestEmbeddedPush(PushContract):
+    """Two tables."""
+
+
+class TestEmbeddedPokes(PokeContract):
+    """Unix datagrams."""
+
+
+class TestEmbeddedPipeline(PipelineContract):
+    """All of it in one file."""
