@@ -18,6 +18,7 @@ from router import __version__, logs
 from router.auth.opening import open_authenticator
 from router.auth.verifier import Authenticator
 from router.config import Config, Service
+from router.config_rules import LOOPBACK
 from router.core.accepting import Acceptor
 from router.core.connections import ConnectionManager
 from router.core.routing import Pipeline
@@ -31,7 +32,6 @@ from router.web.server import Server
 from router.web.sockets import Sockets
 
 LOG = logs.logger(__name__)
-LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 def run(config: Config, service: Service) -> int:
