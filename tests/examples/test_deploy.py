@@ -26,6 +26,8 @@ from tests.support.servers import answers, free_port
 DEPLOY = Path(__file__).parents[2] / "examples" / "deploy"
 ROOT = Path(__file__).parents[2]
 CLOUD_RUN_GRACE_SECONDS = 10
+CUT_OFF_SECONDS = 3
+"""What a stopping process may take after ``server.drain_seconds``."""
 DEPENDENCIES = 4
 """What ``/readyz`` asks at most, one after another: auth, ingress, online, cold."""
 ALLOWED_HEALTH = {route.path for route in Health(Metrics()).routes()}
@@ -150,7 +152,7 @@ def test_kubernetes_probes_ports_and_drains_fit() -> None:
         assert container["readinessProbe"]["timeoutSeconds"] > DEPENDENCIES * PROBE_SECONDS
         pause = float(container["lifecycle"]["preStop"]["exec"]["command"][1])
         drain = load_with_origins(None, own).config.server.drain_seconds
-        assert spec["terminationGracePeriodSeconds"] > drain + pause
+        assert spec["terminationGracePeriodSeconds"] > drain + pause + CUT_OFF_SECONDS
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert set(container["resources"]) == {"requests", "limits"}
     assert seen == 3
@@ -186,7 +188,8 @@ def test_cloud_run_probes_ports_and_drains_fit() -> None:
         (port,) = container["ports"]
         for kind in ("startupProbe", "livenessProbe"):
             assert container[kind]["httpGet"] == {"path": "/healthz", "port": port["containerPort"]}
-        assert load_with_origins(None, own).config.server.drain_seconds < CLOUD_RUN_GRACE_SECONDS
+        drain = load_with_origins(None, own).config.server.drain_seconds
+        assert drain + CUT_OFF_SECONDS < CLOUD_RUN_GRACE_SECONDS
     assert seen == 3
 
 
@@ -194,7 +197,8 @@ def test_compose_ports_and_drains_fit() -> None:
     published = []
     for container in compose_containers():
         service = COMPOSE[container.where]
-        assert float(service["stop_grace_period"].removesuffix("s")) > container.config.server.drain_seconds
+        grace = float(service["stop_grace_period"].removesuffix("s"))
+        assert grace > container.config.server.drain_seconds + CUT_OFF_SECONDS
         for mapping in service.get("ports", []):
             host, outside, inside = mapping.split(":")
             assert host == "127.0.0.1"
