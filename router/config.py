@@ -109,9 +109,19 @@ class Online(Section):
         "embedded", description="What holds presence and the hot queue; embedded is SQLite."
     )
     url: SecretStr | None = Field(
-        None, description="The Redis: redis://… or rediss://…", examples=["rediss://:password@redis.example.com:6379"]
+        None,
+        description="The Redis: redis://… or rediss://…; several hosts with commas between them.",
+        examples=["rediss://:password@redis.example.com:6379"],
     )
     mode: Literal["single", "sentinel", "cluster"] = Field("single", description="How the Redis is run.")
+    sentinel_service: str = Field("mymaster", description="The name that the sentinels know the master by.")
+    key_prefix: str = Field(
+        "router",
+        pattern=r"^[^{}\s]+$",
+        description="Begins all keys and channels; two routers on one Redis differ in it.",
+    )
+    pool_size: int = Field(32, ge=1, description="Connections to Redis that one process may use at once.")
+    timeout_seconds: Seconds = Field(3, description="A Redis that has not answered by then counts as down.")
     lease_seconds: Seconds = Field(60, description="A connection that is not renewed counts as gone after this.")
     heartbeat_seconds: Seconds = Field(20, description="How often leases are renewed.")
     repoke_seconds: Seconds = Field(15, description="Unfetched mail is poked again after this.")

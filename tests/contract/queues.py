@@ -105,8 +105,10 @@ class QueueContract:
         assert await stage.ids() == ["express", "m1", "m2"]
 
     async def test_an_id_of_another_user_is_a_conflict(self, stage: Stage) -> None:
-        assert await stage.go("m1") is Outcome.COLD
-        assert await stage.go("m1", EVE) is Outcome.ID_CONFLICT
+        """Only a sender's Idempotency-Key can give one id to messages of two users."""
+        assert await stage.go("m1", keyed=True) is Outcome.COLD
+        assert await stage.go("m1", EVE, keyed=True) is Outcome.ID_CONFLICT
+        assert await stage.go("m1", keyed=True) is Outcome.ANNOUNCE
         assert await stage.ids(EVE) == []
 
     async def test_users_are_strangers_to_one_another(self, stage: Stage) -> None:
@@ -339,6 +341,8 @@ class QueueContract:
 
     async def test_a_registration_says_whether_mail_waits(self, stage: Stage) -> None:
         """RACES 12."""
+        await stage.connect()
+        assert await stage.ids() == [], "from here on cold is known to be empty"
         assert not await stage.online.connect(Connection(BOB, "c1", "node", 0), 9)
         await stage.go("m1")
         assert await stage.online.connect(Connection(BOB, "c2", "node", 0), 9)
