@@ -122,6 +122,7 @@ class Online(Section):
     )
     pool_size: int = Field(32, ge=1, description="Connections to Redis that one process may use at once.")
     timeout_seconds: Seconds = Field(3, description="A Redis that has not answered by then counts as down.")
+    collection: str = Field("online-queue", description="The Firestore collection, where kind is firestore.")
     lease_seconds: Seconds = Field(60, description="A connection that is not renewed counts as gone after this.")
     heartbeat_seconds: Seconds = Field(20, description="How often leases are renewed.")
     repoke_seconds: Seconds = Field(15, description="Unfetched mail is poked again after this.")
@@ -173,6 +174,9 @@ class Google(Section):
         None,
         description="Service account key; application default credentials if unset.",
         examples=["/run/secrets/google.json"],
+    )
+    channels: int = Field(
+        2, ge=1, le=64, description="Connections to each Google service; each carries 100 calls at a time."
     )
 
 

@@ -15,10 +15,14 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Algorithms whose public key cannot sign: HS256 with a published key, or none, would let anyone in."""
 
+GOOGLE_KINDS = ("firestore", "pubsub")
+FIRESTORE_ENVELOPE_BYTES = 750_000
+"""A third more in base64, with some room for names and the other fields: less than 1 MiB, the most of a document."""
+
 
 def contradictions(config: Config) -> list[Problem]:
     """All that does not fit together, in the order of the sections."""
-    found = [*_server(config), *_auth(config.auth), *_ingress(config), *_online(config.online)]
+    found = [*_server(config), *_auth(config.auth), *_ingress(config), *_online(config.online), *_google(config)]
     return [Problem(key, "", message) for key, message in found]
 
 
@@ -60,6 +64,24 @@ def _online(online: Online) -> Iterator[tuple[str, str]]:
     url = online.url.get_secret_value() if online.url else ""
     if online.kind == "redis" and not _is_url(url, "redis", "rediss"):
         yield "online.url", "must be a redis:// or rediss:// URL where online.kind is redis"
+
+
+def _google(config: Config) -> Iterator[tuple[str, str]]:
+    kinds = {
+        "ingress": config.ingress.kind,
+        "online": config.online.kind,
+        "cold": config.cold.kind,
+        "push": config.push.kind,
+    }
+    named = [f'{section}.kind = "{kind}"' for section, kind in kinds.items() if kind in GOOGLE_KINDS]
+    if named and not config.google.project:
+        yield "google.project", f"is not set, but {named[0]} needs it; set it, or GOOGLE_CLOUD_PROJECT"
+    stored = config.online.kind == "firestore" or config.cold.kind == "firestore"
+    if stored and config.limits.envelope_bytes > FIRESTORE_ENVELOPE_BYTES:
+        yield (
+            "limits.envelope_bytes",
+            f"is more than the {FIRESTORE_ENVELOPE_BYTES} that fit into a Firestore document (1 MiB, in base64)",
+        )
 
 
 def _is_url(text: str, *schemes: str) -> bool:

@@ -230,6 +230,7 @@ class Factory:
                 await self.online_store(),
                 await self.cold_queue(),
                 await self.push_notifier(),
+                await self.dead_letters(),
                 owner=self.node,
                 clock=self.clock,
                 chance=self.chance,

@@ -15,7 +15,7 @@ from typing import Any
 from router.clock import Clock, Tasks
 from router.core.outage import Outage, Owed
 from router.core.retrying import backoff
-from router.errors import Unavailable
+from router.errors import Refused, Unavailable
 from router.interfaces import ColdQueue, DeadLetters, IngressConsumer, OnlineStore, PushNotifier
 from router.messages import DeadLetter, Delivery, Message, Outcome, Queued, Routed
 from router.metrics import Metrics
@@ -251,11 +251,14 @@ class Pipeline:
         return [delivery for delivery, _ in stored if _message(delivery).id in refused]
 
     async def _put(self, messages: Sequence[Queued]) -> set[str]:
-        """The ids that cold refused."""
+        """The ids that cold did not take this time; raises ``_Unstorable``."""
         if not messages:
             return set()
-        async with asyncio.timeout(CALL_SECONDS):
-            return {queued.message.id for queued in await self._cold.put(messages)}
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                return {queued.message.id for queued in await self._cold.put(messages)}
+        except Refused as error:
+            raise _Unstorable(str(error)) from error
 
     async def _settle(self, written: Sequence[Queued]) -> None:
         async with asyncio.timeout(CALL_SECONDS):
@@ -305,10 +308,35 @@ class Pipeline:
         """``delivery`` itself cannot be routed: it has its tries, then it is a dead letter."""
         if delivery.attempt + attempt <= self._max_attempts:
             return [delivery]
-        await self._refuse(delivery, "attempts-exhausted", f"{type(error).__name__} in each of its tries")
+        if isinstance(error, _Unstorable) and self._outage.lasts:
+            return [delivery]  # the store is to forget it, and cannot be told now
+        try:
+            await self._give_up(delivery, error)
+        except (Unavailable, TimeoutError):
+            self._metrics.dependency_failed("routing")
+            return [delivery]
         return []
 
+    async def _give_up(self, delivery: Delivery, error: Exception) -> None:
+        reason = "attempts-exhausted"
+        if not isinstance(error, _Unstorable):
+            await self._refuse(delivery, reason, f"{type(error).__name__} in each of its tries")
+            return
+        await self._publish_letter(delivery, reason, str(error))
+        # It has its place in the order, and readers wait for what is on its way to cold.
+        await self._forget(_message(delivery))
+        await self._ack([delivery])
+
+    async def _forget(self, message: Message) -> None:
+        async with asyncio.timeout(CALL_SECONDS):
+            if await self._online.ack(message.recipient, [message.id]):
+                await self._online.forget_orphans(message.recipient, [message.id])
+
     async def _refuse(self, delivery: Delivery, reason: str, detail: str) -> None:
+        await self._publish_letter(delivery, reason, detail)
+        await self._ack([delivery])
+
+    async def _publish_letter(self, delivery: Delivery, reason: str, detail: str) -> None:
         message = delivery.message
         letter = DeadLetter(
             id=message.id if message else str(delivery.receipt),
@@ -322,7 +350,10 @@ class Pipeline:
         async with asyncio.timeout(CALL_SECONDS):
             await self._letters.publish([letter])
         self._metrics.dead_letter(reason)
-        await self._ack([delivery])
+
+
+class _Unstorable(Exception):
+    """The cold queue will never take this message; what it says of it is the message of this error."""
 
 
 def _recipient(delivery: Delivery) -> str:

@@ -72,13 +72,17 @@ def test_mistakes_have_their_codes(router: Router, arguments: list[str], code: C
     assert "Traceback" not in ended.stderr
 
 
-def test_kinds_that_this_version_lacks(router: Router) -> None:
-    for variable in ("ROUTER_COLD__KIND", "ROUTER_ONLINE__KIND"):
-        for command in ("inspect-queue", "setup"):
-            ended = router(command, **{variable: "firestore"})
-            assert ended.returncode == Code.CONFIG
-            assert ended.stderr.startswith("error: ")
-            assert "not in this version" in ended.stderr
+@pytest.mark.parametrize(
+    ("variable", "kind"),
+    [("ROUTER_COLD__KIND", "firestore"), ("ROUTER_ONLINE__KIND", "firestore"), ("ROUTER_INGRESS__KIND", "pubsub")],
+)
+def test_google_kinds_need_a_project(router: Router, variable: str, kind: str) -> None:
+    for command in ("inspect-queue", "setup"):
+        ended = router(command, **{variable: kind})
+        assert ended.returncode == Code.CONFIG
+        assert ended.stderr.startswith("error: ")
+        assert "google.project" in ended.stderr
+        assert "GOOGLE_CLOUD_PROJECT" in ended.stderr
 
 
 def test_an_unusable_data_directory(router: Router, data_dir: Path) -> None:

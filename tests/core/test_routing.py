@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from router.core.routing import CALL_SECONDS, Pipeline
-from router.errors import Unavailable
-from router.messages import Delivery, Outcome, Queued, Routed
-from tests.contract.stage import BOB, EVE, Socket, Stage, staged, until
+from router.errors import Refused, Unavailable
+from router.messages import DeadLetter, Delivery, Outcome, Queued, Routed
+from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, staged, until
 from tests.support.clock import ManualClock
 from tests.support.stores import EmbeddedStores
 
@@ -105,6 +105,71 @@ async def test_poison_goes_to_the_dead_letters_and_the_rest_flows(
     assert await stage.letters() == [("poison", "attempts-exhausted")]
     assert tries == 5
     assert (await stage.ids(), await stage.ids(EVE)) == (["m1", "m2"], ["other"])
+
+
+def refuse_poison(stage: Stage, patch: pytest.MonkeyPatch) -> None:
+    """The cold queue can never hold the message "poison", whatever else it can."""
+    put = stage.cold.put
+
+    async def choke(messages: Sequence[Queued]) -> list[Queued]:
+        if any(queued.message.id == "poison" for queued in messages):
+            raise Refused("too large")
+        return await put(messages)
+
+    patch.setattr(type(stage.cold), "put", lambda _, messages: choke(messages))
+
+
+async def test_what_cold_can_never_hold_is_a_dead_letter_and_holds_nobody_up(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 7, 8: readers do not wait for it either, though it had its place in the order."""
+    refuse_poison(stage, monkeypatch)
+    for id_, user in (("m0", BOB), ("poison", BOB), ("m1", BOB), ("other", EVE), ("m2", BOB)):
+        await stage.producer.publish(stage.message(id_, user))
+    async with running(stage):
+        await routed(stage)
+    assert await stage.letters() == [("poison", "attempts-exhausted")]
+    assert (await stage.ids(), await stage.ids(EVE)) == (["m0", "m1", "m2"], ["other"])
+    assert sorted(await stage.pushed()) == ["m0", "m1", "m2", "other"]
+    assert (await stage.online.read(BOB, 50, PAGE_BYTES)).pending == []
+
+
+async def test_a_letter_that_cannot_be_written_is_tried_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 8, 11: giving a message up needs a dependency too, and must not end the work of its recipient."""
+    refuse_poison(stage, monkeypatch)
+    letters = await stage.factory.dead_letters()
+    publish, tries = letters.publish, 0
+
+    async def fail_twice(batch: Sequence[DeadLetter]) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise Unavailable("the line is cut")
+        await publish(batch)
+
+    monkeypatch.setattr(type(letters), "publish", lambda _, batch: fail_twice(batch))
+    await stage.producer.publish(stage.message("poison"))
+    await stage.producer.publish(stage.message("m1"))
+    async with running(stage):
+        await routed(stage)
+    assert (tries, await stage.letters()) == (3, [("poison", "attempts-exhausted")])
+    assert await stage.ids() == ["m1"]
+
+
+async def test_what_cold_can_never_hold_does_not_stop_a_migration(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 7, 8."""
+    await stage.connect()
+    for id_ in ("m1", "poison", "m2"):
+        await stage.go(id_)
+    refuse_poison(stage, monkeypatch)
+    await stage.migrator.migrate(BOB, online_too=True)
+    assert (await stage.hot(), await stage.in_cold()) == ([], ["m1", "m2"])
+    assert await stage.letters() == [("poison", "unstorable")]
+    assert await stage.pushed() == ["m1", "m2"]
+    stage.clock.advance(61)
+    assert await stage.online.orphans(10) == []
 
 
 async def test_a_call_that_never_answers_holds_up_its_recipient_only(
