@@ -8,6 +8,9 @@ from typing import Any
 
 import structlog
 
+# Until ``configure`` is called: the output of a command is what it was asked for, and nothing beside it.
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
 
 def configure(log_format: str, level: str) -> None:
     """Set up logging for this process; ``auto`` is text on a terminal and JSON elsewhere."""

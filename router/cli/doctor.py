@@ -45,9 +45,11 @@ def doctor(
       router doctor --json | jq '.findings[] | select(.severity == "error")'
     """
     config = configured(ctx)
+    from router import logs  # noqa: PLC0415
     from router.doctor.checks import checks  # noqa: PLC0415 - a wrong configuration is told without loading them
     from router.doctor.runner import examine  # noqa: PLC0415
 
+    logs.configure("auto", "error")  # what backends warn of when they are opened is among the findings
     diagnosis = Diagnosis.of(asyncio.run(examine(checks(config), timeout)))
     if as_json:
         json_document(diagnosis)

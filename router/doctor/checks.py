@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 
-from router.clock import SystemClock
+from router.clock import MICROSECONDS, SystemClock
 from router.config import Config
 from router.doctor import auth, clocks, embedded, machine, probing, settings
 from router.doctor.findings import Finding
 from router.doctor.runner import Check, Look
 from router.factory import Factory
 
+if TYPE_CHECKING:
+    from router.backends.redis.client import Client
+
+PINGS = 3
 EMULATORS = ("PUBSUB_EMULATOR_HOST", "FIRESTORE_EMULATOR_HOST")
 GOOGLE_CLOCK = "https://www.googleapis.com/"
 ONLINE_WHY = "Nobody counts as online without it: mail goes to cold, clients are told by push commands only."
@@ -33,6 +39,8 @@ def checks(config: Config) -> list[Check]:
         path = config.embedded.data_dir
         why = "All that is accepted is kept there."
         found.append(Check("embedded", _of(partial(embedded.data_dir, path)), why, "look at its disk"))
+    if config.online.kind == "redis":
+        found.append(Check("redis.answers", partial(_redis, config), ONLINE_WHY, _mend("online", "redis")))
     return [*found, *_stores(config), *_clocks(config, google=not emulators)]
 
 
@@ -63,6 +71,40 @@ async def _ingress(config: Config) -> AsyncIterator[Finding]:
     async with Factory(config) as factory:
         producer = await factory.ingress_producer()
         yield await probing.ingress(producer, factory.clock)
+
+
+async def _redis(config: Config) -> AsyncIterator[Finding]:
+    from router.backends.redis import facts  # noqa: PLC0415 - only where it is configured
+    from router.doctor import redis  # noqa: PLC0415
+
+    async with Factory(config) as factory:
+        client = (await factory.redis()).client
+        servers = await facts.gather(client)
+        took = await _round_trip(client, len(servers))
+        for server in servers:
+            for finding in redis.judge(server, config.online, took):
+                yield finding
+        before = factory.clock.now()
+        times = await client.on_each("TIME")
+        after = factory.clock.now()
+        for name, (seconds, microseconds) in times:
+            ahead = clocks.apart(before, after, int(seconds) * MICROSECONDS + int(microseconds))
+            yield clocks.judge("clock.redis", name or "the Redis", ahead, tolerated(config))
+        if config.online.mode == "cluster":
+            (_, state), *_ = await client.on_each("CLUSTER INFO")
+            yield redis.judge_cluster(state)
+        if config.online.mode == "sentinel":
+            yield redis.judge_sentinel(await facts.sentinels(client, config.online.sentinel_service))
+
+
+async def _round_trip(client: Client, servers: int) -> float:
+    """The shortest of a few pings, in seconds."""
+    spent = []
+    for _ in range(PINGS):
+        began = time.perf_counter()
+        await client.on_each("PING")
+        spent.append(time.perf_counter() - began)
+    return min(spent) / max(1, servers)
 
 
 async def _online(config: Config) -> AsyncIterator[Finding]:

@@ -1,48 +1,25 @@
 """What a Redis must be for the online store: pure decisions over what the servers say of themselves.
 
-Nothing here asks a server; ``router.backends.redis.facts`` does.
+``router.backends.redis.facts`` asks them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from msgspec import Struct
-
+from router.backends.redis.facts import RedisFacts, SentinelFacts
 from router.config import Online
 from router.doctor.findings import Finding, error, fine, note, warning
 
-OLDEST = (7, 0)
+OLDEST = 7
 FULL, NEARLY_FULL = 0.9, 0.7
 CLIENTS = 0.8
 SLOW_SECONDS = 0.02
 HOT = "It holds the mail of users who are online until they fetch it."
 
 
-class ServerFacts(Struct, frozen=True):
-    """One server that takes writes, in its own words."""
-
-    address: str
-    """``host:port``."""
-    info: Mapping[str, object]
-    """``INFO``, as redis-py reads it."""
-    settings: Mapping[str, str]
-    """``CONFIG GET``; empty where that is not allowed, as with most managed ones."""
-    round_trip: float
-    """The shortest of a few pings, in seconds."""
-
-
-class SentinelFacts(Struct, frozen=True):
-    """What the sentinels know of the master."""
-
-    sentinels: int
-    replicas: int
-    quorum: str
-    """Empty, or why they cannot agree on a failover."""
-
-
-def judge(facts: ServerFacts, online: Online) -> Iterator[Finding]:
-    """All that is to be said of one server."""
+def judge(facts: RedisFacts, online: Online, round_trip: float) -> Iterator[Finding]:
+    """All that is to be said of one server; ``round_trip`` is the shortest of a few pings, in seconds."""
     yield _version(facts)
     yield _eviction(facts)
     yield _memory(facts)
@@ -50,40 +27,40 @@ def judge(facts: ServerFacts, online: Online) -> Iterator[Finding]:
     yield _replication(facts)
     yield _mode(facts, online.mode)
     yield from _clients(facts)
-    if facts.round_trip > SLOW_SECONDS:
-        found = f"{facts.address}: a round trip takes {facts.round_trip * 1000:.0f} ms"
+    if round_trip > SLOW_SECONDS:
+        found = f"{_name(facts)}: a round trip takes {round_trip * 1000:.0f} ms"
         why = "Each message, fetch and acknowledgement waits for one or more of them."
         yield warning("redis.latency", found, why, "run the router in the same region and network as the Redis")
 
 
-def _version(facts: ServerFacts) -> Finding:
-    text = str(facts.info.get("redis_version", "0"))
-    if tuple(int(part) for part in text.split(".")[:2] if part.isdigit()) >= OLDEST:
-        return fine("redis.version", f"{facts.address}: {text}")
+def _version(facts: RedisFacts) -> Finding:
+    text = facts.version
+    if facts.major >= OLDEST:
+        return fine("redis.version", f"{_name(facts)}: {text}")
     why = "The scripts of the online store are written for Redis 7."
-    return error("redis.version", f"{facts.address}: {text}", why, "install Redis 7.0 or newer")
+    return error("redis.version", f"{_name(facts)}: {text}", why, "install Redis 7.0 or newer")
 
 
-def _eviction(facts: ServerFacts) -> Finding:
-    check, policy = "redis.eviction", str(facts.info.get("maxmemory_policy", "not known"))
+def _eviction(facts: RedisFacts) -> Finding:
+    check, policy = "redis.eviction", facts.maxmemory_policy or "not known"
     if policy == "noeviction":
         evicted = _number(facts.info, "evicted_keys")
         if evicted:
-            found = f"{facts.address}: {evicted} keys were evicted since it started, under another policy"
+            found = f"{_name(facts)}: {evicted} keys were evicted since it started, under another policy"
             why = "Some of them may have been mail, which is lost."
             return warning(check, found, why, "CONFIG RESETSTAT, once you have looked whose mail is missing")
-        return fine(check, f"{facts.address}: noeviction")
+        return fine(check, f"{_name(facts)}: noeviction")
     why = f"{HOT} To make room, this policy drops mail, presence and sequences, without a word."
     mend = "redis-cli CONFIG SET maxmemory-policy noeviction, then CONFIG REWRITE; or in redis.conf"
-    return error(check, f"{facts.address}: maxmemory-policy is {policy}", why, mend)
+    return error(check, f"{_name(facts)}: maxmemory-policy is {policy}", why, mend)
 
 
-def _memory(facts: ServerFacts) -> Finding:
-    check, limit, used = "redis.memory", _number(facts.info, "maxmemory"), _number(facts.info, "used_memory")
+def _memory(facts: RedisFacts) -> Finding:
+    check, limit, used = "redis.memory", facts.maxmemory, facts.used_memory
     if limit == 0:
         why = "Without a limit it grows until the system kills it; with one, it refuses, and mail goes cold instead."
-        return note(check, f"{facts.address}: no maxmemory", why, "maxmemory, below what the machine has")
-    found = f"{facts.address}: {used / 1024**2:.0f} of {limit / 1024**2:.0f} MiB are used"
+        return note(check, f"{_name(facts)}: no maxmemory", why, "maxmemory, below what the machine has")
+    found = f"{_name(facts)}: {used / 1024**2:.0f} of {limit / 1024**2:.0f} MiB are used"
     why = "At the limit writes are refused: mail goes cold, fetches and new sockets get 503."
     mend = "raise maxmemory; `router inspect-queue` shows whose hot queues are long"
     if used > FULL * limit:
@@ -93,9 +70,9 @@ def _memory(facts: ServerFacts) -> Finding:
     return fine(check, found)
 
 
-def _persistence(facts: ServerFacts, *, write_through: bool) -> Iterator[Finding]:
-    info, where = facts.info, facts.address
-    if not _number(info, "aof_enabled"):
+def _persistence(facts: RedisFacts, *, write_through: bool) -> Iterator[Finding]:
+    info, where = facts.info, _name(facts)
+    if facts.forgets:
         why = f"{HOT} When it restarts, that is gone, and so is the record of what was delivered."
         mend = 'redis-cli CONFIG SET appendonly yes, then CONFIG REWRITE; or online.durability = "write-through"'
         judged = warning if write_through else error
@@ -112,12 +89,12 @@ def _persistence(facts: ServerFacts, *, write_through: bool) -> Iterator[Finding
         yield error("redis.snapshot", f"{where}: the last snapshot failed", why, "look at its disk and memory")
 
 
-def _sync(facts: ServerFacts, *, write_through: bool) -> Finding:
-    check, how = "redis.sync", facts.settings.get("appendfsync")
-    if how is None:
+def _sync(facts: RedisFacts, *, write_through: bool) -> Finding:
+    check, how = "redis.sync", facts.appendfsync
+    if not how:
         why = "How much hot mail a power failure takes depends on it: none, a second of it, or half a minute."
-        return note(check, f"{facts.address}: CONFIG is not allowed, so appendfsync is not known", why)
-    found = f"{facts.address}: appendfsync {how}"
+        return note(check, f"{_name(facts)}: CONFIG is not allowed, so appendfsync is not known", why)
+    found = f"{_name(facts)}: appendfsync {how}"
     if how == "always" or write_through:
         return fine(check, found)
     if how == "everysec":
@@ -127,16 +104,14 @@ def _sync(facts: ServerFacts, *, write_through: bool) -> Finding:
     return warning(check, found, why, "redis-cli CONFIG SET appendfsync everysec, then CONFIG REWRITE")
 
 
-def _replication(facts: ServerFacts) -> Finding:
-    check, info, where = "redis.replication", facts.info, facts.address
-    if info.get("role") != "master":
+def _replication(facts: RedisFacts) -> Finding:
+    check, info, where = "redis.replication", facts.info, _name(facts)
+    if facts.role != "master":
         why = "A replica takes no writes."
         return error(
             check, f"{where}: a replica", why, 'name its master in online.url, or set online.mode = "sentinel"'
         )
-    replicas = [
-        info[f"slave{number}"] for number in range(_number(info, "connected_slaves")) if f"slave{number}" in info
-    ]
+    replicas = [info[f"slave{number}"] for number in range(facts.replicas) if f"slave{number}" in info]
     if not replicas:
         why = "While it is down nobody counts as online; with its disk, what is hot is lost."
         return note(check, f"{where}: no replica", why, "a replica and Sentinel, or a Cluster; or a managed one")
@@ -153,30 +128,30 @@ def _replication(facts: ServerFacts) -> Finding:
     return fine(check, f"{where}: {len(replicas)} replicas")
 
 
-def _mode(facts: ServerFacts, mode: str) -> Finding:
-    check, cluster = "redis.mode", bool(_number(facts.info, "cluster_enabled"))
+def _mode(facts: RedisFacts, mode: str) -> Finding:
+    check, cluster = "redis.mode", facts.cluster
     if cluster and mode != "cluster":
         why = "Each user's keys are on one of its nodes, and only one is asked."
-        return error(check, f"{facts.address}: a Cluster", why, 'online.mode = "cluster"')
+        return error(check, f"{_name(facts)}: a Cluster", why, 'online.mode = "cluster"')
     if mode == "cluster" and not cluster:
-        return error(check, f"{facts.address}: no Cluster", "It knows no slots.", 'online.mode = "single"')
-    return fine(check, f"{facts.address}: {mode}")
+        return error(check, f"{_name(facts)}: no Cluster", "It knows no slots.", 'online.mode = "single"')
+    return fine(check, f"{_name(facts)}: {mode}")
 
 
-def _clients(facts: ServerFacts) -> Iterator[Finding]:
+def _clients(facts: RedisFacts) -> Iterator[Finding]:
     now, most = _number(facts.info, "connected_clients"), _number(facts.info, "maxclients")
     if most and now > CLIENTS * most:
-        found = f"{facts.address}: {now} of {most} clients are connected"
+        found = f"{_name(facts)}: {now} of {most} clients are connected"
         yield warning("redis.clients", found, "Beyond it new processes find no Redis.", "raise maxclients")
 
 
 def judge_sentinel(facts: SentinelFacts) -> Finding:
     """Whether a failover would happen, and to whom."""
-    check, found = "redis.sentinel", f"{facts.sentinels} sentinels, {facts.replicas} replicas"
-    if facts.quorum:
+    check, found = "redis.sentinel", f"{facts.answering} sentinels, {facts.replicas} replicas"
+    if facts.problem:
         why = "When the master dies, nobody takes over."
-        return error(check, f"{found}: {facts.quorum}", why, "start the sentinels that are missing")
-    if facts.sentinels < 3 or not facts.replicas:
+        return error(check, f"{found}: {facts.problem}", why, "start the sentinels that are missing")
+    if facts.answering < 3 or not facts.replicas:
         why = "When one machine dies, nobody takes over, or nobody can decide to."
         return warning(check, found, why, "three sentinels on three machines, and a replica")
     return fine(check, found)
@@ -189,6 +164,10 @@ def judge_cluster(state: Mapping[str, str]) -> Finding:
         return fine(check, found)
     why = "Users whose slot nobody serves are not routed hot, and cannot fetch."
     return error(check, f"{found}, state {state.get('cluster_state')}", why, "redis-cli --cluster fix HOST:PORT")
+
+
+def _name(facts: RedisFacts) -> str:
+    return facts.server or "the Redis"
 
 
 def _number(info: Mapping[str, object], name: str) -> int:
