@@ -41,6 +41,8 @@ def checks(config: Config) -> list[Check]:
         found.append(Check("embedded", _of(partial(embedded.data_dir, path)), why, "look at its disk"))
     if config.online.kind == "redis":
         found.append(Check("redis.answers", partial(_redis, config), ONLINE_WHY, _mend("online", "redis")))
+    if "firestore" in (config.online.kind, config.cold.kind):
+        found.append(Check("firestore.database", partial(_firestore, config), COLD_WHY, _mend("cold", "firestore")))
     return [*found, *_stores(config), *_clocks(config, google=not emulators)]
 
 
@@ -95,6 +97,13 @@ async def _redis(config: Config) -> AsyncIterator[Finding]:
             yield redis.judge_cluster(state)
         if config.online.mode == "sentinel":
             yield redis.judge_sentinel(await facts.sentinels(client, config.online.sentinel_service))
+
+
+async def _firestore(config: Config) -> AsyncIterator[Finding]:
+    from router.doctor import firestore  # noqa: PLC0415 - only where it is configured
+
+    async for finding in firestore.look(config):
+        yield finding
 
 
 async def _round_trip(client: Client, servers: int) -> float:
