@@ -43,6 +43,8 @@ def checks(config: Config) -> list[Check]:
         found.append(Check("redis.answers", partial(_redis, config), ONLINE_WHY, _mend("online", "redis")))
     if "firestore" in (config.online.kind, config.cold.kind):
         found.append(Check("firestore.database", partial(_firestore, config), COLD_WHY, _mend("cold", "firestore")))
+    if "pubsub" in (config.ingress.kind, config.push.kind) or config.online.kind == "firestore":
+        found.append(Check("pubsub.answers", partial(_pubsub, config), INGRESS_WHY, _mend("ingress", "pubsub")))
     return [*found, *_stores(config), *_clocks(config, google=not emulators)]
 
 
@@ -103,6 +105,13 @@ async def _firestore(config: Config) -> AsyncIterator[Finding]:
     from router.doctor import firestore  # noqa: PLC0415 - only where it is configured
 
     async for finding in firestore.look(config):
+        yield finding
+
+
+async def _pubsub(config: Config) -> AsyncIterator[Finding]:
+    from router.doctor import pubsub  # noqa: PLC0415 - only where it is configured
+
+    async for finding in pubsub.look(config):
         yield finding
 
 
