@@ -13,6 +13,7 @@ from router.backends.firestore.names import Layout
 from router.backends.firestore.online import FirestoreOnlineStore
 from router.backends.firestore.transactions import OnlineLayout, Transactions
 from router.backends.firestore.writing import Writer
+from router.backends.google.calls import Patience
 from router.backends.google.channels import FIRESTORE, open_channels, project
 from router.backends.rules import StoreRules
 from router.clock import Clock
@@ -26,6 +27,8 @@ class FirestoreBackend:
     Raises ``ConfigError`` where there is no project or there are no credentials. Nothing is sent before the first call.
     """
 
+    patience = Patience()
+
     def __init__(self, config: Config, clock: Clock, chance: random.Random) -> None:
         self._config = config
         self._clock = clock
@@ -35,7 +38,7 @@ class FirestoreBackend:
     async def __aenter__(self) -> Self:
         self._layout = Layout(project(self._config), self._config.cold.collection)
         channels = await self._stack.enter_async_context(open_channels(FIRESTORE, self._config))
-        self.client = Client(channels, self._layout.database, self._chance)
+        self.client = Client(channels, self._layout.database, self._chance, self.patience)
         self._writer = Writer(self.client)
         self._stack.push_async_callback(self._writer.aclose)
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from router.backends.firestore import wire
 from router.backends.firestore.wire import Document, Query, Write
-from router.backends.google.calls import call
+from router.backends.google.calls import TRANSIENT, Patience, call
 from router.backends.google.channels import FIRESTORE, metadata
 
 T = TypeVar("T")
@@ -34,7 +34,10 @@ class Statistics(Struct):
 class Client:
     """One database over some channels, which take turns."""
 
-    def __init__(self, channels: Sequence[grpc.aio.Channel], database: str, chance: random.Random) -> None:
+    def __init__(
+        self, channels: Sequence[grpc.aio.Channel], database: str, chance: random.Random, patience: Patience
+    ) -> None:
+        self.patience = patience
         self.chance = chance
         self.statistics = Statistics()
         self._database = database
@@ -53,12 +56,17 @@ class Client:
             channels, "RunAggregationQuery", wire.RunAggregationQueryRequest, wire.RunAggregationQueryResponse
         )
 
-    async def call(self, attempt: Callable[[float], Awaitable[T]]) -> T:
+    async def call(
+        self, attempt: Callable[[float], Awaitable[T]], *, repeated: Collection[grpc.StatusCode] = TRANSIENT
+    ) -> T:
         """``attempt``, which gets its time-out in seconds, repeated where that can help.
 
-        Raises ``Refused`` and ``Unavailable``; the methods below raise the library's own error.
+        Raises ``Refused`` and ``Unavailable``; what takes ``seconds`` below raises the library's own error.
         """
-        return await call(FIRESTORE.name, attempt, self.chance)
+        patience = self.patience
+        return await call(
+            FIRESTORE.name, attempt, self.chance, repeated=repeated, seconds=patience.call, budget=patience.budget
+        )
 
     async def batch_write(self, writes: Sequence[Write], seconds: float) -> list[tuple[int, str]]:
         """(status code, message) of each of ``writes``, which are carried out one by one, in any order."""

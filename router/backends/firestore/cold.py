@@ -14,7 +14,7 @@ from contextlib import aclosing
 
 from router.backends.firestore.client import Client
 from router.backends.firestore.documents import BARE, Page, message_write, queued_message
-from router.backends.firestore.names import Layout, document_id, place_number, sharded, time_of
+from router.backends.firestore.names import Layout, document_id, place_number, possible, sharded, time_of
 from router.backends.firestore.walking import Index, Walk, oldest_first, until
 from router.backends.firestore.wire import Document, Query, Write, deletion, only_if
 from router.backends.firestore.writing import Writer, worst
@@ -92,7 +92,7 @@ class FirestoreColdQueue:
 
     async def delete(self, user: str, ids: Sequence[str]) -> None:
         collection = self._of(user)
-        await self._delete([f"{collection}/{document_id(id_)}" for id_ in ids])
+        await self._delete([f"{collection}/{document_id(id_)}" for id_ in ids if possible(id_)])
 
     async def _delete(self, paths: Sequence[str]) -> None:
         results = await self._writer.write([deletion(path) for path in paths])

@@ -10,6 +10,9 @@ _SPECIAL = re.compile(r"[%/]|^\.(?=\.?$)|(?<=^\.)\.$|^_(?=_)")
 _EMPTY = "%"
 """No escape begins so and ends there."""
 
+_LONGEST = 1490
+"""Bytes: Firestore takes 1,500, and ``scattered_id`` needs some."""
+
 SHARDS = 8
 """Into so many ranges each index by time is spread: one range takes 500 writes a second."""
 _TIME_BITS = 56
@@ -20,6 +23,14 @@ def document_id(name: str) -> str:
     if not name:
         return _EMPTY
     return _SPECIAL.sub(lambda found: f"%{ord(found[0]):02X}", name)
+
+
+def possible(name: str) -> bool:
+    """Whether a document may be called ``name``; no message has an id that is impossible."""
+    try:
+        return len(document_id(name).encode()) <= _LONGEST
+    except UnicodeEncodeError:
+        return False
 
 
 def name_of(document: str) -> str:

@@ -10,6 +10,7 @@ from typing import TypeVar
 from router.backends.firestore import moving, reading, records, routing
 from router.backends.firestore import recipient as recipients
 from router.backends.firestore.documents import Page
+from router.backends.firestore.names import possible
 from router.backends.firestore.presence import FirestorePresence
 from router.backends.firestore.reading import Reader
 from router.backends.firestore.recipient import Pokes, Recipient
@@ -54,10 +55,12 @@ class FirestoreOnlineStore(FirestorePresence):
         own: defaultdict[str, list[int]] = defaultdict(list)
         for index, delivery in enumerate(deliveries):
             own[routing.message_of(delivery).recipient].append(index)
-        parts = await together(
-            self._route(user, [deliveries[index] for index in indices], now) for user, indices in own.items()
-        )
-        results = dict(zip((index for indices in own.values() for index in indices), _flat(parts), strict=True))
+
+        async def route(user: str) -> list[Routed]:
+            return await self._route(user, [deliveries[index] for index in own[user]], now)
+
+        routed = await together(route, own)
+        results = dict(zip((index for indices in own.values() for index in indices), _flat(routed), strict=True))
         return [results[index] for index in range(len(deliveries))]
 
     async def _route(self, user: str, deliveries: Sequence[Delivery], now: int) -> list[Routed]:
@@ -78,18 +81,18 @@ class FirestoreOnlineStore(FirestorePresence):
         return results
 
     async def settle(self, messages: Sequence[Queued]) -> list[Queued]:
-        now = self._clock.now()
+        now, own = self._clock.now(), _by_user(messages)
 
-        async def settle(user: str, own: Sequence[Queued]) -> list[Queued]:
+        async def settle(user: str) -> list[Queued]:
             acked: list[Queued] = []
-            for part in parts(own):
+            for part in parts(own[user]):
                 step = _settling(part, now)
                 left, pokes = await self._transactions.change(user, _ids(part), step)
                 acked += left
                 await self._publish(pokes)
             return acked
 
-        return list(_flat(await together(settle(user, own) for user, own in _by_user(messages).items())))
+        return list(_flat(await together(settle, own)))
 
     async def _publish(self, pokes: Iterable[tuple[str, str]]) -> None:
         pokes = list(pokes)
@@ -97,12 +100,8 @@ class FirestoreOnlineStore(FirestorePresence):
             await self._pokes.publish(pokes)
 
     async def read(self, user: str, limit: int, max_bytes: int) -> HotPage:
-        state = await self._transactions.state(user)
-        if state is None:
-            return HotPage([], False, [], False, 0)
-        if not state.fetched:
-            # Marked before the read: what this read misses comes after the mark, and is poked.
-            state = await self._transactions.change(user, [], _mark_fetched)
+        # Marked before the read: what this read misses comes after the mark, and is poked.
+        state = await self._transactions.change(user, [], _mark_fetched)
         since = self._rules.ephemeral_cutoff(self._clock.now())
         page = Page(limit, max_bytes)
         if state.hot:
@@ -112,7 +111,7 @@ class FirestoreOnlineStore(FirestorePresence):
         return reading.hot_page(page, state)
 
     async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
-        paths = [records.path(self._layout.ids, id_) for id_ in ids]
+        paths = [records.path(self._layout.ids, id_) for id_ in ids if possible(id_)]
         found = await self._client.call(lambda seconds: self._client.get(paths, seconds))
         own = [records.read(document) for document in found.values()]
         return {record.id for record in own if record.user == user and record.state in records.GONE}
@@ -120,7 +119,7 @@ class FirestoreOnlineStore(FirestorePresence):
     async def ack(self, user: str, ids: Sequence[str]) -> list[str]:
         now, hot = self._clock.now(), self._layout.hot_of(user)
         owed: list[str] = []
-        for part in parts(list(dict.fromkeys(ids))):
+        for part in parts([id_ for id_ in dict.fromkeys(ids) if possible(id_)]):
 
             def step(work: Work, part: Sequence[str] = part) -> list[str]:
                 return moving.ack(work, hot, part, now, self._rules)
@@ -179,8 +178,12 @@ class FirestoreOnlineStore(FirestorePresence):
         await self._transactions.change(user, [], release)
 
     async def hot_users(self, after: str, limit: int) -> list[HotUser]:
-        found = await self._busy(after, limit)
-        return await reading.all_of(self._reader, found, self._clock.now())
+        now = self._clock.now()
+
+        async def look(recipient: Recipient) -> HotUser:
+            return await self._reader.hot_user(recipient, now)
+
+        return await together(look, await self._busy(after, limit))
 
     async def _busy(self, after: str, limit: int) -> list[Recipient]:
         found = await self._reader.busy(after, limit)
@@ -209,17 +212,17 @@ class FirestoreOnlineStore(FirestorePresence):
         await self._transactions.change_all(highest, mark)
 
     async def forget_cold(self, expired: Sequence[Queued]) -> None:
-        now = self._clock.now()
+        now, own = self._clock.now(), _by_user(expired)
 
-        async def forget(user: str, own: Sequence[Queued]) -> None:
-            for part in parts(_ids(own)):
+        async def forget(user: str) -> None:
+            for part in parts(_ids(own[user])):
 
                 def step(work: Work, part: Sequence[str] = part) -> None:
                     moving.forget_cold(work, part, now, self._rules)
 
                 await self._transactions.change(user, part, step)
 
-        await together(forget(user, own) for user, own in _by_user(expired).items())
+        await together(forget, own)
 
     async def orphans(self, limit: int) -> list[tuple[str, str]]:
         if not self._orphans.due():
@@ -248,7 +251,11 @@ class FirestoreOnlineStore(FirestorePresence):
         cutoff = self._rules.ephemeral_cutoff(now)
         found = await until(self._client, self._stale, cutoff, limit, select=("ephemeral_due",))
         self._dropping.saw(len(found))
-        return sum(await together(self._drop(self._layout.user_of(one.name), now, cutoff) for one in found))
+
+        async def drop(document: Document) -> int:
+            return await self._drop(self._layout.user_of(document.name), now, cutoff)
+
+        return sum(await together(drop, found))
 
     async def _forget_records(self, now: int, limit: int) -> int:
         found = await until(self._client, self._forgettable, now, limit, select=("forget",))

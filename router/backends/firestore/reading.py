@@ -10,7 +10,7 @@ import msgspec
 from router.backends.firestore.client import Client
 from router.backends.firestore.documents import Page, queued_message
 from router.backends.firestore.recipient import Recipient
-from router.backends.firestore.transactions import STEP_MESSAGES, OnlineLayout, together
+from router.backends.firestore.transactions import STEP_MESSAGES, OnlineLayout
 from router.backends.firestore.wire import Document, Query
 from router.messages import HotPage, HotUser, Queued, QueueTotals
 
@@ -128,8 +128,3 @@ def hot_page(page: Page, recipient: Recipient) -> HotPage:
         cold_empty=recipient.cold_empty and not recipient.pending,
         cold_version=recipient.cold_version,
     )
-
-
-async def all_of(reader: Reader, recipients: list[Recipient], now: int) -> list[HotUser]:
-    """What sweepers need to know of ``recipients``."""
-    return await together(reader.hot_user(recipient, now) for recipient in recipients)

@@ -8,9 +8,9 @@ was read first vouches for all that was read after it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 import grpc
@@ -24,12 +24,13 @@ from router.backends.firestore.recipient import Recipient
 from router.backends.firestore.records import Record
 from router.backends.firestore.wire import Document, Write, deletion, only_if
 from router.backends.firestore.writing import BATCH_WRITES
-from router.backends.google.calls import BUDGET_SECONDS, TRANSIENT, call
+from router.backends.google.calls import TRANSIENT
 from router.backends.google.channels import FIRESTORE
 from router.backends.rules import StoreRules
 from router.clock import Clock
 from router.errors import Unavailable
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 STEP_MESSAGES = 200
@@ -122,14 +123,14 @@ class Transactions:
     async def run(self, user: str, attempt: Callable[[float], Awaitable[T]]) -> T:
         """Repeat ``attempt``, which gets the seconds that it has, until it meets with no conflict."""
         async with self._alone(user):
-            return await call(FIRESTORE.name, attempt, self.client.chance, repeated=TRANSIENT | CONFLICTS)
+            return await self.client.call(attempt, repeated=TRANSIENT | CONFLICTS)
 
     @asynccontextmanager
     async def _alone(self, user: str) -> AsyncGenerator[None, None]:
         """Within one process, steps on one user wait for one another instead of failing."""
         lock = self._locks.setdefault(user, asyncio.Lock())
         try:
-            async with asyncio.timeout(BUDGET_SECONDS):
+            async with asyncio.timeout(self.client.patience.budget):
                 await lock.acquire()
         except TimeoutError as error:
             raise Unavailable(f"{FIRESTORE.name}: too many changes to one user's queue at once") from error
@@ -203,16 +204,23 @@ def parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
         yield items[start : start + STEP_MESSAGES]
 
 
-async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of all, ``STEPS`` of them at a time; raises the first error when all have ended."""
+async def together(work: Callable[[A], Awaitable[T]], items: Iterable[A]) -> list[T]:
+    """The results of ``work`` on each of ``items``, ``STEPS`` of them at a time.
+
+    Once one has failed no more are begun; raises the first error when all that were begun have ended.
+    """
     room = asyncio.Semaphore(STEPS)
+    errors: list[Exception] = []
 
-    async def one(coroutine: Coroutine[Any, Any, T]) -> T:
+    async def one(item: A) -> list[T]:
         async with room:
-            return await coroutine
+            try:
+                return [] if errors else [await work(item)]
+            except Exception as error:  # noqa: BLE001 - it is raised below
+                errors.append(error)
+                return []
 
-    results = await asyncio.gather(*map(one, work), return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return [result for result in results if not isinstance(result, BaseException)]
+    results = await asyncio.gather(*map(one, items))
+    if errors:
+        raise errors[0]
+    return [result for found in results for result in found]

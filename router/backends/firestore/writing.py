@@ -13,7 +13,7 @@ import grpc
 
 from router.backends.firestore.client import Client
 from router.backends.firestore.wire import Write
-from router.backends.google.calls import BUDGET_SECONDS, CALL_SECONDS, REFUSED, TRANSIENT, pause, translate
+from router.backends.google.calls import REFUSED, TRANSIENT, pause, translate
 from router.backends.google.channels import FIRESTORE
 from router.errors import Refused, RouterError, Unavailable
 
@@ -125,7 +125,7 @@ class Writer:
 
     async def _send(self, batch: Sequence[_Item]) -> None:
         loop = asyncio.get_running_loop()
-        until, tries = loop.time() + BUDGET_SECONDS, 0
+        until, tries = loop.time() + self._client.patience.budget, 0
         while True:
             tries += 1
             failed = await self._attempt(batch)
@@ -142,7 +142,7 @@ class Writer:
     async def _attempt(self, batch: Sequence[_Item]) -> list[tuple[_Item, RouterError]]:
         """One call, or more where Firestore refuses all for the sake of one; returns what may be tried again."""
         try:
-            statuses = await self._client.batch_write([item.write for item in batch], CALL_SECONDS)
+            statuses = await self._client.batch_write([item.write for item in batch], self._client.patience.call)
         except grpc.aio.AioRpcError as error:
             if error.code() in REFUSED and len(batch) > 1:
                 half = len(batch) // 2

@@ -64,37 +64,25 @@ def metadata(service: Service) -> Sequence[tuple[str, str]]:
     return EMULATOR_METADATA if service.emulator() else ()
 
 
+@asynccontextmanager
+async def open_channels(service: Service, config: Config) -> AsyncIterator[list[grpc.aio.Channel]]:
+    """``google.channels`` channels to ``service``; raises ``ConfigError`` where there are no credentials."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(await open_channel(service, config)) for _ in range(config.google.channels)
+        ]
+
+
 async def open_channel(service: Service, config: Config) -> grpc.aio.Channel:
     """A channel to ``service``, which the caller closes; nothing is sent yet.
 
     Raises ``ConfigError`` where there are no credentials.
     """
-    return _channel(service, await _found(service, config))
-
-
-@asynccontextmanager
-async def open_channels(service: Service, config: Config) -> AsyncIterator[list[grpc.aio.Channel]]:
-    """``google.channels`` channels to ``service``; raises like ``open_channel``."""
-    found = await _found(service, config)
-    async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(_channel(service, found)) for _ in range(config.google.channels)]
-
-
-async def _found(service: Service, config: Config) -> Credentials | None:
-    # Looking for credentials reads files and may ask the machine's metadata server.
-    return None if service.emulator() else await asyncio.to_thread(_credentials, config.google.credentials_file)
-
-
-def _channel(service: Service, credentials: Credentials | None) -> grpc.aio.Channel:
     emulator = service.emulator()
-    return _secure(service, credentials) if emulator is None else _insecure(emulator)
-
-
-def _insecure(emulator: str) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(emulator, options=OPTIONS)
-
-
-def _secure(service: Service, credentials: Credentials | None) -> grpc.aio.Channel:
+    if emulator is not None:
+        return grpc.aio.insecure_channel(emulator, options=OPTIONS)
+    # Looking for credentials reads files and may ask the machine's metadata server.
+    credentials = await asyncio.to_thread(_credentials, config.google.credentials_file)
     channel: grpc.aio.Channel = grpc_helpers_async.create_channel(
         service.host, credentials=credentials, scopes=[CLOUD_SCOPE], options=OPTIONS
     )
