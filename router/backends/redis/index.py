@@ -35,8 +35,7 @@ class Index:
         shards: dict[int, list[int | str]] = {}
         for user, number in numbers.items():
             shards.setdefault(shard_of(user), []).extend((number, user))
-        option = ("LT",) if how == "if-less" else ()
-        return [("ZADD", self._keys[shard], *option, *pairs) for shard, pairs in shards.items()]
+        return [self._scripts.call("list", (self._keys[shard],), how, *pairs) for shard, pairs in shards.items()]
 
     def relisting(self, changes: Iterable[tuple[Seen, int | None]]) -> list[Command]:
         """The commands that give these users another number, or take them out, unless they were listed since."""

@@ -16,7 +16,9 @@ _ON_USERS = (
     "mark_announced", "note_cold_empty", "poke", "read", "release_move", "renew", "route", "settle", "tend",
     "unannounced",
 )  # fmt: skip
-_ON_OTHERS = ("claim", "claim_id", "relist")
+_ON_OTHERS = ("claim", "claim_id", "list", "relist")
+_REFUSED_WHEN_FULL = ("claim_id", "route")
+"""New mail goes to cold then; all else, above all what makes room again, is done."""
 
 
 class Scripts:
@@ -24,7 +26,8 @@ class Scripts:
 
     def __init__(self) -> None:
         prelude = _text("prelude")
-        texts = {name: prelude + _text(name) for name in _ON_USERS} | {name: _text(name) for name in _ON_OTHERS}
+        texts = {name: _flags(name) + prelude + _text(name) for name in _ON_USERS}
+        texts |= {name: _flags(name) + _text(name) for name in _ON_OTHERS}
         self._digests = {name: _digest(text) for name, text in texts.items()}
         self._texts = {self._digests[name]: text for name, text in texts.items()}
 
@@ -42,6 +45,10 @@ class Scripts:
 def unknown(results: list[Any]) -> bool:
     """Whether the server has forgotten a script: it was restarted, or is another one."""
     return any(isinstance(result, NoScriptError) for result in results)
+
+
+def _flags(name: str) -> str:
+    return "#!lua\n" if name in _REFUSED_WHEN_FULL else "#!lua flags=allow-oom\n"
 
 
 def _digest(text: str) -> str:
