@@ -6,17 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from router.backends.google.channels import FIRESTORE
-from router.factory import Factory
-from router.interfaces import PokeBus
 from tests.contract.queues import QueueContract
 from tests.support.servers import Server
-from tests.support.stores_firestore import FirestoreColdStores, FirestoreStores
+from tests.support.stores_firestore import FirestoreColdStores, FirestoreStores, use_emulator
 
 
 @pytest.fixture(autouse=True)
 def emulator(firestore: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(FIRESTORE.emulator_variable, firestore.address)
+    use_emulator(firestore, monkeypatch)
 
 
 class TestFirestoreColdQueue(QueueContract):
@@ -31,9 +28,5 @@ class TestFirestoreQueues(QueueContract):
     """All of it in Firestore; pokes go over the embedded bus."""
 
     @pytest.fixture
-    def stores(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FirestoreStores:
-        async def poke_bus(factory: Factory) -> PokeBus:
-            return (await factory.embedded()).poke_bus()
-
-        monkeypatch.setattr(Factory, "poke_bus", poke_bus)
+    def stores(self, tmp_path: Path) -> FirestoreStores:
         return FirestoreStores(tmp_path)

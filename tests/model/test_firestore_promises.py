@@ -8,25 +8,18 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from router.backends.google.channels import FIRESTORE
-from router.factory import Factory
-from router.interfaces import PokeBus
 from tests.model.test_promises import Promises
 from tests.support.servers import Server
 from tests.support.stores import Stores
-from tests.support.stores_firestore import FirestoreColdStores, FirestoreStores
+from tests.support.stores_firestore import FirestoreColdStores, FirestoreStores, use_emulator
 
 EXAMPLES = settings(max_examples=8, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def emulator(firestore: Server) -> Iterator[None]:
-    async def poke_bus(factory: Factory) -> PokeBus:
-        return (await factory.embedded()).poke_bus()
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(FIRESTORE.emulator_variable, firestore.address)
-        patch.setattr(Factory, "poke_bus", poke_bus)
+        use_emulator(firestore, patch)
         yield
 
 

@@ -5,8 +5,24 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
+import pytest
+
+from router.backends.google.channels import FIRESTORE
 from router.config import Cold, Config, Google, Online
+from router.factory import Factory
+from router.interfaces import PokeBus
+from tests.support.servers import Server
 from tests.support.stores import CAP, Durability, EmbeddedStores
+
+
+def use_emulator(server: Server, patch: pytest.MonkeyPatch) -> None:
+    """Firestore is at ``server``, and pokes beside it go over the embedded bus."""
+
+    async def poke_bus(factory: Factory) -> PokeBus:
+        return (await factory.embedded()).poke_bus()
+
+    patch.setenv(FIRESTORE.emulator_variable, server.address)
+    patch.setattr(Factory, "poke_bus", poke_bus)
 
 
 class FirestoreColdStores(EmbeddedStores):
