@@ -11,6 +11,7 @@ from router.config_sources import Problem
 if TYPE_CHECKING:
     from router.config import Auth, Config, Online, Push
 
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Algorithms whose public key cannot sign: HS256 with a published key, or none, would let anyone in."""
 

@@ -16,6 +16,9 @@ from router.errors import RouterError
 MAX_ERRORS = 20
 """A log entry shows this many errors of one chain at most."""
 
+# Until ``configure`` is called: the output of a command is what it was asked for, and nothing beside it.
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
 
 def configure(log_format: str, level: str) -> None:
     """Set up logging for this process; ``auto`` is text on a terminal and JSON elsewhere."""

@@ -20,6 +20,7 @@ from router import __version__, logs
 from router.auth.opening import open_authenticator
 from router.auth.verifier import Authenticator
 from router.config import Config, Service, address
+from router.config_rules import LOOPBACK
 from router.core.accepting import Acceptor
 from router.core.connections import ConnectionManager
 from router.core.routing import Pipeline
@@ -36,7 +37,6 @@ from router.web.sockets import Sockets
 LOG = logs.logger(__name__)
 LAST_SECONDS = 3.0
 """After a drain that took too long, closing what is open may take this much longer."""
-LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 def run(config: Config, service: Service) -> int:
