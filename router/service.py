@@ -136,7 +136,7 @@ class _Service:
     def _end_now(self) -> None:
         """What was promised is on disk, and a lease ends every presence: nothing needs this process."""
         LOG.warning("stopping at once; sweepers finish what is left")
-        os._exit(0)
+        os._exit(0 if self._failure is None else 1)
 
     def _task_failed(self, name: str, error: BaseException) -> None:
         LOG.error("a task failed", task=name, exc_info=error)

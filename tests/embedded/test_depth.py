@@ -92,7 +92,7 @@ async def test_migrating_costs_the_same_memory(stage: Stage) -> None:
     """RACES 27: batch by batch, however many there are."""
     await stage.connect()
     peaks = []
-    for first, depth in ((0, 1000), (DEEP, DEEP)):
+    for first, depth in ((0, 1000), (DEEP, DEEP // 2)):
         await fill(stage, first, first + depth)
         tracemalloc.start()
         assert (await stage.migrator.migrate(BOB, online_too=True)).moved == depth
