@@ -63,7 +63,6 @@ async def move_batch(stage: Stage) -> None:
 
 async def at_depth(data_dir: Path, depth: int, work: Callable[[Stage], Awaitable[None]]) -> int:
     clock = ManualClock()
-    data_dir.mkdir()
     async with staged(factory(data_dir, clock, cap=100_000), clock) as stage:
         if work not in (read_cold, ack_cold):
             await stage.connect()

@@ -68,7 +68,9 @@ async def test_an_ordered_write_waits_for_no_fsync_but_its_own_elders(database: 
     statements: list[str] = []
     database._writer.set_trace_callback(lambda statement: statements.append(statement.split()[0]))
     await asyncio.gather(
-        database.write_ordered(insert("routed")), database.write(insert("accepted")), database.write_ordered(insert("late"))
+        database.write_ordered(insert("routed")),
+        database.write(insert("accepted")),
+        database.write_ordered(insert("late")),
     )
     assert statements == [*("PRAGMA", "BEGIN", "INSERT", "COMMIT"), *("PRAGMA", "BEGIN", "INSERT", "INSERT", "COMMIT")]
 
