@@ -65,6 +65,18 @@ async def test_what_is_promised_is_synced(database: Database) -> None:
     assert database._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+async def test_an_ordered_write_waits_for_no_fsync_but_its_own_elders(database: Database) -> None:
+    """A poke waits for its routing, which must not wait for the fsync of what was accepted after it."""
+    statements: list[str] = []
+    database._writer.set_trace_callback(lambda statement: statements.append(statement.split()[0]))
+    await asyncio.gather(
+        database.write_ordered(insert("routed")),
+        database.write(insert("accepted")),
+        database.write_ordered(insert("late")),
+    )
+    assert statements == [*("PRAGMA", "BEGIN", "INSERT", "COMMIT"), *("PRAGMA", "BEGIN", "INSERT", "INSERT", "COMMIT")]
+
+
 async def test_one_failure_spares_the_group(database: Database) -> None:
     def fail(db: sqlite3.Connection) -> int:
         db.execute(INSERT, ("half done", 1))
@@ -78,6 +90,10 @@ async def test_one_failure_spares_the_group(database: Database) -> None:
     )
     assert isinstance(results[1], ZeroDivisionError)
     assert sorted(stored(database)) == ["a", "b"]
+
+
+async def test_a_page_that_becomes_free_is_not_written_again(database: Database) -> None:
+    assert database._writer.execute("PRAGMA secure_delete").fetchone() == (2,)
 
 
 async def test_a_full_disk_is_said_and_nothing_is_lost(database: Database) -> None:

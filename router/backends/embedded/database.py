@@ -127,9 +127,10 @@ class Database:
     # One group at a time: begin, run, commit, resolve; each step starts the next, through the loop or a worker.
 
     def _begin(self) -> None:
-        synced = any(write.synced for write in self._queue)
+        # Ordered writes at the head go without the synced ones behind them: a poke waits for its routing, and need not
+        # wait for somebody else's fsync too. A synced one takes all that waits with it.
         try:
-            self._set_level("FULL" if synced else "NORMAL")
+            self._set_level("FULL" if self._queue[0].synced else "NORMAL")
             self._writer.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             if schema.is_busy(error):
@@ -153,7 +154,7 @@ class Database:
             except sqlite3.OperationalError as error:
                 if not schema.is_busy(error) or time.monotonic() > deadline:
                     raise
-                time.sleep(0.0005)
+                time.sleep(0.0002)
             else:
                 return
 
