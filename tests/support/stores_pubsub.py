@@ -48,9 +48,9 @@ class PubSubStores:
             online=Online(durability=durability),
         )
 
-    async def set_up(self) -> None:
+    async def set_up(self, config: Config | None = None) -> None:
         """Make the topics and subscriptions, as ``router setup`` does."""
-        for need in needs(self.api, self.config()):
+        for need in needs(self.api, config or self.config()):
             await need.make()
         reader = self.api.subscription(PUSH_READER)
         topic = self.api.topic(self.config().push.topic)

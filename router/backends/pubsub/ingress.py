@@ -22,6 +22,8 @@ from router.messages import Delivery, Message, QueueTotals
 
 EXTEND_SECONDS = 3.0
 """How often leases are extended; two may be missed."""
+STOP_SECONDS = 2.0
+"""A stream that has not ended by then is cut."""
 BUFFER_MESSAGES = 1024
 BUFFER_BYTES = 32_000_000
 """What waits to be taken; beyond it nothing more is read."""
@@ -68,22 +70,25 @@ class PubSubIngressConsumer:
         self._arrived = asyncio.Event()
         self._taken = asyncio.Event()
         self._failure: RouterError | None = None
+        self._closing = False
 
     async def __aenter__(self) -> Self:
         await check_ingress_subscription(self._api, self._config)
         loop = asyncio.get_running_loop()
-        self._work = [
-            loop.create_task(self._source.run(self._took, self._failed), name="receive"),
-            loop.create_task(self._keep_leases(), name="leases"),
-        ]
+        self._receiving = loop.create_task(self._source.run(self._took, self._failed), name="receive")
+        self._keeping = loop.create_task(self._keep_leases(), name="leases")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._work:
+        self._closing = True
+        self._taken.set()
+        await self._source.stop()
+        await asyncio.wait([self._receiving], timeout=STOP_SECONDS)
+        for task in (self._receiving, self._keeping):
             task.cancel()
-        await asyncio.gather(*self._work, return_exceptions=True)
+        await asyncio.gather(self._receiving, self._keeping, return_exceptions=True)
         self._settling.nack(list(self._leases))
         self._leases.clear()
         await self._settling.told()
@@ -119,7 +124,7 @@ class PubSubIngressConsumer:
         self._leases.update(dict.fromkeys(each.ack_id for each in received))
         self._failure = None
         self._arrived.set()
-        while len(self._buffer) >= BUFFER_MESSAGES or self._bytes >= BUFFER_BYTES:
+        while not self._closing and (len(self._buffer) >= BUFFER_MESSAGES or self._bytes >= BUFFER_BYTES):
             self._taken.clear()
             await self._taken.wait()
 

@@ -77,16 +77,17 @@ class PubSubPokeBus:
         """Make the subscription, also when it has vanished, and read it until cancelled."""
         while True:
             await self._create(name, node)
-            await self._read(name, arrived)
+            await self._read(name, node, arrived)
 
-    async def _read(self, name: str, arrived: asyncio.Queue[list[str]]) -> None:
+    async def _read(self, name: str, node: str, arrived: asyncio.Queue[list[str]]) -> None:
         """Return when the subscription can't be read, for whatever reason."""
         settling, failed = Settling(self._api, name), asyncio.Event()
 
         async def took(received: Sequence[Any]) -> None:
             settling.ack([each.ack_id for each in received])
             for each in received:
-                self._offer(each.message.data, arrived)
+                if each.message.attributes["node"] == node:  # the emulator does not filter
+                    self._offer(each.message.data, arrived)
 
         stream = Stream(self._api, name, LEASE_SECONDS, self._chance)
         reading = asyncio.create_task(stream.run(took, lambda _: failed.set()))

@@ -1,7 +1,7 @@
 """Where deliveries come from: one stream, or a number of calls that wait for some.
 
-Both hand lists of ``ReceivedMessage`` to ``took`` and stop reading while that waits. Both go on until cancelled;
-what fails is told to ``failed`` and tried again.
+Both hand lists of ``ReceivedMessage`` to ``took`` and stop reading while that waits. What fails is told to ``failed``
+and tried again.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import grpc
@@ -30,7 +31,13 @@ Failed = Callable[[RouterError], None]
 
 
 class Source(Protocol):
-    async def run(self, took: Took, failed: Failed) -> None: ...
+    async def run(self, took: Took, failed: Failed) -> None:
+        """Receive until stopped or cancelled."""
+        ...
+
+    async def stop(self) -> None:
+        """Let ``run`` return; nothing comes after it has."""
+        ...
 
 
 class Stream:
@@ -42,9 +49,11 @@ class Stream:
         self._lease_seconds = lease_seconds
         self._chance = chance
         self._failures = 0
+        self._call: Any = None
+        self._stopping = False
 
     async def run(self, took: Took, failed: Failed) -> None:
-        while True:
+        while not self._stopping:
             try:
                 await self._read(took)
             except grpc.aio.AioRpcError as error:
@@ -54,8 +63,16 @@ class Stream:
                     failed(translate(f"Pub/Sub, {self._subscription}", error.code(), error.details() or ""))
             await asyncio.sleep(pause(self._failures, self._chance))
 
+    async def stop(self) -> None:
+        """Close this end of the stream. The service then closes the other one, and knows from there on that what is
+        handed back can go to others; with a stream that is just cut it may go down that stream once more."""
+        self._stopping = True
+        if self._call is not None:
+            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await self._call.done_writing()
+
     async def _read(self, took: Took) -> None:
-        call = self._api.streaming_pull(self._subscription)
+        call = self._call = self._api.streaming_pull(self._subscription)
         heart = asyncio.create_task(self._beat(call))
         try:
             while (response := await call.read()) is not grpc.aio.EOF:
@@ -88,11 +105,19 @@ class Pulls:
         self._subscription = subscription
         self._count = count
         self._chance = chance
+        self._stopped = asyncio.Event()
 
     async def run(self, took: Took, failed: Failed) -> None:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self._count):
-                group.create_task(self._pull(took, failed))
+        pulling = [asyncio.create_task(self._pull(took, failed)) for _ in range(self._count)]
+        try:
+            await self._stopped.wait()
+        finally:
+            for task in pulling:
+                task.cancel()
+            await asyncio.gather(*pulling, return_exceptions=True)
+
+    async def stop(self) -> None:
+        self._stopped.set()
 
     async def _pull(self, took: Took, failed: Failed) -> None:
         failures = 0

@@ -67,22 +67,21 @@ def dead_letter_subscription(config: Config) -> str:
 
 async def check_topics(api: PubSubApi, config: Config) -> None:
     """Raise ``ConfigError`` where one is missing."""
-    await asyncio.gather(*(_get(api, "topic", api.topic(name)) for name in wanted_topics(config)))
+    names = [api.topic(name) for name in wanted_topics(config)]
+    found = await asyncio.gather(*(_find(api, "topic", name) for name in names))
+    if missing := [name for name, topic in zip(names, found, strict=True) if topic is None]:
+        raise ConfigError(f"the Pub/Sub topic {', '.join(missing)} is missing: create it with `router setup`")
 
 
 async def check_ingress_subscription(api: PubSubApi, config: Config) -> None:
     """Raise ``ConfigError`` where it is missing, or cannot work."""
     (_, wanted) = wanted_subscriptions(config)
-    fault = _fault(api, wanted, await _get(api, "subscription", api.subscription(wanted.name)))
-    if fault:
-        raise ConfigError(f"the Pub/Sub subscription {wanted.name} {fault}")
-
-
-async def _get(api: PubSubApi, kind: str, name: str) -> Any:
-    found = await _find(api, kind, name)
+    name = api.subscription(wanted.name)
+    found = await _find(api, "subscription", name)
     if found is None:
-        raise ConfigError(f"the Pub/Sub {kind} {name} is missing: create it with `router setup`")
-    return found
+        raise ConfigError(f"the Pub/Sub subscription {name} is missing: create it with `router setup`")
+    if fault := _fault(api, wanted, found):
+        raise ConfigError(f"the Pub/Sub subscription {name} {fault}")
 
 
 async def _find(api: PubSubApi, kind: str, name: str) -> Any:
