@@ -86,25 +86,27 @@ local function prune(list, limit)
   return now
 end
 
--- How many messages are hot. Where META disagrees with QUEUE, the server has evicted one of them: then cold may
--- hold what is missing here, and is read again.
-local function hot_count()
-  local count = call('ZCARD', QUEUE)
-  local believed = call('HMGET', META, 'h', 'v')
-  if tonumber(believed[1] or 0) ~= count then
-    call('HSET', META, 'h', count, 'v', math.max(tonumber(believed[2] or 0) + 1, now))
-    call('HDEL', META, 'e')
-    if count == 0 then call('DEL', BODIES, EPHEMERAL) end
-  end
-  return count
-end
-
 -- Something has come to cold, or may have: what a reader knows of cold is void.
 local function cold_changed()
   local version = tonumber(call('HGET', META, 'v') or 0)
   -- From the clock, so that no version of a store that was lost comes again.
   call('HSET', META, 'v', math.max(version + 1, now))
   call('HDEL', META, 'e')
+end
+
+-- How many messages are hot. Where META disagrees with QUEUE, the server has evicted one of them: then cold may
+-- hold what is missing here, and is read again.
+local function hot_count()
+  local count = call('ZCARD', QUEUE)
+  local believed = call('HMGET', META, 'h', 's')
+  if tonumber(believed[1] or 0) ~= count then
+    local normal = tonumber(call('ZREVRANGEBYSCORE', QUEUE, '+inf', 0, 'WITHSCORES', 'LIMIT', 0, 1)[2] or 0)
+    local express = tonumber(call('ZREVRANGEBYSCORE', QUEUE, '(0', '-inf', 'WITHSCORES', 'LIMIT', 0, 1)[2] or -EXPRESS)
+    call('HSET', META, 'h', count, 's', math.max(tonumber(believed[2] or 0), normal, express + EXPRESS))
+    cold_changed()
+    if count == 0 then call('DEL', BODIES, EPHEMERAL) end
+  end
+  return count
 end
 
 -- This run of the server: what one run believed of cold, another may believe wrongly, since it can have lost the end

@@ -20,19 +20,27 @@ add_to_meta('b', -bytes)
 prune(GONE, limit)
 prune(GONE_KEYED, limit)
 
--- Once a day, a page each time: records whose mail must be long gone from cold, though nobody has said so.
+-- Once a day, a page of records each time: mail that must be long gone from cold, though nobody has said so, and
+-- what an eviction has left out of the other keys.
 local stale_before, lost, again = tonumber(ARGV[5]), 0, false
+local function check(id, record)
+  local state = record.state
+  if state == ACKED then
+    if record.number < now - DAY then call('HDEL', IDS, id) end
+  elseif state == ACKED_OWED then
+    if not call('ZSCORE', OWED, id) then call('ZADD', OWED, now, id) end
+  elseif record.number < stale_before and not call('ZSCORE', QUEUE, id) then
+    call('HDEL', IDS, id)
+    call('HDEL', PENDING, id)
+    if state == COLD or state == ON_ITS_WAY then lost = lost + 1 end
+  end
+end
 local walk = call('HMGET', META, 'c', 'd')
 if walk[1] or now - tonumber(walk[2] or 0) >= DAY then
   local scan = call('HSCAN', IDS, walk[1] or '0', 'COUNT', limit)
   for i = 1, #scan[2], 2 do
-    local id, record = scan[2][i], record_of(scan[2][i])
-    local queued = record and record.state ~= ACKED and record.state ~= ACKED_OWED
-    if queued and record.number < stale_before and not call('ZSCORE', QUEUE, id) then
-      call('HDEL', IDS, id)
-      call('HDEL', PENDING, id)
-      if record.state == COLD or record.state == ON_ITS_WAY then lost = lost + 1 end
-    end
+    local record = record_of(scan[2][i])
+    if record then check(scan[2][i], record) end
   end
   again = scan[1] ~= '0'
   if again then call('HSET', META, 'c', scan[1]) else call('HDEL', META, 'c') end
