@@ -99,7 +99,7 @@ async def test_a_server_that_comes_back_empty_says_what_to_do_and_then_works(
                 await consumer.receive(1)
             if "ingress-sub: it is not there; run `router setup`" in str(failure.value):
                 break
-    with pytest.raises(ConfigError, match="topic .*ingress-topic, .* missing: create it with `router setup`"):
+    with pytest.raises(ConfigError, match=r"topic .*ingress-topic, .* missing: create it with `router setup`"):
         async with staged(stores, ManualClock()):
             pass
     await stores.set_up()
