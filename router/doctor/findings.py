@@ -30,7 +30,7 @@ class Finding(Struct, frozen=True):
     """One thing that was looked at."""
 
     check: str
-    """Which one: ``area.thing``, stable."""
+    """Which one: ``area.thing``, stable; several findings may be of one, as where there are several servers."""
     severity: Severity
     """``fine``, ``note``, ``warning`` or ``error``."""
     found: str

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 ONLINE, OFFLINE, SENDERS = 6, 2, 4
 STALL_SECONDS = 10.0
 """How long an emulator answers nothing: this is the fault itself, not a wait for something."""
-SETTLE_SECONDS = 150.0
+SETTLE_SECONDS = 60.0
 """What has not arrived by then does not arrive."""
 WHOLE_SECONDS = 300.0
 SEND_BUDGET_SECONDS = 120.0
@@ -59,6 +59,16 @@ class Scene:
         self.online = online
         self.offline = offline
 
+    def missing(self) -> str:
+        """What was accepted and is not in the inboxes, by recipient: how many, and the oldest."""
+        lines = []
+        for inbox in [*self.online, *self.offline]:
+            wanted = [one for one in self.senders.sent if one.recipient == inbox.user]
+            lost = [f"{one.sender[-1]}/{one.number} {one.id}" for one in wanted if one.id not in inbox.messages]
+            if lost:
+                lines.append(f"{inbox.user} lacks {len(lost)} of {len(wanted)}, first {lost[:4]}, last {lost[-1]}")
+        return "\n".join(lines) or "nothing is missing"
+
 
 @asynccontextmanager
 async def traffic(topology: Production, identity: Identity) -> AsyncIterator[Scene]:
@@ -85,14 +95,17 @@ async def traffic(topology: Production, identity: Identity) -> AsyncIterator[Sce
         yield scene
         await scene.senders.more(100)
         scene.senders.stop()
-        async with asyncio.timeout(SETTLE_SECONDS):
-            await sending
-            for inbox in scene.online:
-                await inbox.holds(scene.senders.ids(inbox.user))
-            for inbox in scene.offline:
-                async with client(inbox.user) as reader:
-                    while not scene.senders.ids(inbox.user) <= inbox.messages.keys():
-                        await reader.drain(inbox.save, 500)
+        try:
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await sending
+                for inbox in scene.online:
+                    await inbox.holds(scene.senders.ids(inbox.user))
+                for inbox in scene.offline:
+                    async with client(inbox.user) as reader:
+                        while not scene.senders.ids(inbox.user) <= inbox.messages.keys():
+                            await reader.drain(inbox.save, 500)
+        except TimeoutError:
+            pytest.fail(f"{scene.missing()}; {await asyncio.to_thread(topology.cli, 'inspect-queue', '--json')}")
         judge(scene.senders.sent, [*scene.online, *scene.offline])
 
 

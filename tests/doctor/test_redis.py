@@ -8,9 +8,12 @@ import pytest
 
 from router.backends.redis.facts import RedisFacts, SentinelFacts
 from router.backends.redis.facts import _facts as facts_of
-from router.config import Online
+from router.config import Config, Online
 from router.doctor import redis
-from router.doctor.findings import Finding, Severity
+from router.doctor.checks import checks
+from router.doctor.findings import Finding, Severity, fine
+from router.doctor.runner import examine
+from tests.support.redis_servers import Cluster, Watched
 
 INFO = {
     "redis_version": "7.0.15",
@@ -119,3 +122,39 @@ def test_sentinels() -> None:
 
 def test_a_far_one() -> None:
     assert judged(GOOD, 0.08)["redis.latency"].severity is Severity.WARNING
+
+
+async def examined(config: Config) -> dict[str, Finding]:
+    (check,) = [check for check in checks(config) if check.name == "redis.answers"]
+    return {finding.check: finding for finding in await examine([check], 20)}
+
+
+def reached(url: str, mode: str) -> Config:
+    return Config(online=Online.model_validate({"kind": "redis", "url": url, "mode": mode}))
+
+
+@pytest.mark.anyio
+async def test_a_real_cluster(redis_cluster: Cluster) -> None:
+    found = await examined(reached(redis_cluster.url, "cluster"))
+    assert found["redis.cluster"] == fine("redis.cluster", "3 masters, 16384 slots served")
+    assert {f.severity for f in found.values()} <= {Severity.FINE, Severity.NOTE}
+
+
+@pytest.mark.anyio
+async def test_a_cluster_that_is_taken_for_one_server(redis_cluster: Cluster) -> None:
+    url = redis_cluster.url.partition(",")[0]
+    found = await examined(reached(url, "single"))
+    assert 'online.mode is "single"' in found["redis.answers"].found
+    assert found["redis.answers"].severity is Severity.ERROR
+
+
+@pytest.mark.anyio
+async def test_real_sentinels(redis_sentinel: Watched) -> None:
+    found = await examined(reached(redis_sentinel.url, "sentinel"))
+    assert found["redis.sentinel"] == fine("redis.sentinel", "3 sentinels, 1 replicas")
+    assert found["redis.replication"].severity is Severity.WARNING, "min-replicas-to-write is 0"
+    for sentinel in redis_sentinel.sentinels[1:]:
+        sentinel.stop()
+    found = await examined(reached(redis_sentinel.url, "sentinel"))
+    assert found["redis.sentinel"].severity in (Severity.WARNING, Severity.ERROR)
+    assert found["redis.sentinel"].found.startswith("1 sentinels")
