@@ -18,7 +18,7 @@ def test_promises(redis: Server) -> None:
         def stores(self, folder: Path) -> Stores:
             return RedisStores(folder, f"redis://{redis.address}")
 
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]  # has no types
+    run_state_machine_as_test(
         RedisPromises,
         settings=settings(
             max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
