@@ -12,12 +12,14 @@ import structlog
 from router.backends.redis import facts
 from router.backends.redis.address import parse
 from router.backends.redis.backend import RedisBackend
-from router.errors import ConfigError
+from router.errors import ConfigError, Unavailable
 from tests.contract.stage import staged
+from tests.support import certificates
 from tests.support.clock import ManualClock
 from tests.support.redis_servers import Cluster, client
 from tests.support.servers import Server, free_port, redis_server, running
 from tests.support.stores_redis import RedisStores
+from tests.support.tls import terminator
 
 pytestmark = pytest.mark.anyio
 PASSWORD = "open:sesame@1,2"
@@ -144,3 +146,20 @@ async def test_facts_of_a_server_that_refuses_to_show_its_settings(tmp_path: Pat
     async with staged(RedisStores(tmp_path, f"redis://hosted:p@{own_redis.address}"), ManualClock()) as stage:
         (found,) = await facts.gather((await stage.factory.redis()).client)
         assert (found.maxmemory_policy, found.appendonly, found.appendfsync) == ("noeviction", "yes", "")
+
+
+async def test_tls(tmp_path: Path, redis: Server, clock: ManualClock) -> None:
+    """By ``rediss://``, for calls and for pokes; a certificate of somebody else is refused."""
+    authority, certificate, key = certificates.make(tmp_path)
+    async with terminator(redis.port, certificate, key) as port:
+        url = f"rediss://127.0.0.1:{port}"
+        async with staged(RedisStores(tmp_path / "data", f"{url}?ssl_ca_certs={authority}"), clock) as stage:
+            await stage.connect()
+            await stage.go("m1")
+            assert await stage.ids() == ["m1"]
+            listener = await (await stage.factory.redis()).client.listener()
+            assert await listener.ping()
+            await listener.aclose()
+        async with staged(RedisStores(tmp_path / "data", url, timeout_seconds=1), clock) as stage:
+            with pytest.raises(Unavailable, match="certificate"):
+                await stage.connect()
