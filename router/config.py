@@ -52,6 +52,13 @@ class Server(Section):
     allowed_origins: list[str] = Field(
         [], description='Browser origins that may call (CORS and WebSocket); ["*"] is any.'
     )
+    ping_seconds: Seconds = Field(
+        20, description="How often a WebSocket is pinged; one that has not answered by the next time is cut off."
+    )
+    client_seconds: Seconds = Field(
+        20,
+        description="How long a client may take to send its headers, then its body, and to take any of an answer.",
+    )
     drain_seconds: Seconds = Field(25, description="How long a stopping process may take to finish.")
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="auto is text on a terminal, JSON elsewhere."
@@ -96,6 +103,18 @@ class Ingress(Section):
     subscription: str = Field("ingress-sub", description="Where the pipeline reads them.")
     dead_letter_topic: str = Field("ingress-topic-dlq", description="Where refused messages go.")
     max_attempts: int = Field(5, ge=1, description="Tries before a message is a dead letter.")
+    ordering_shards: int = Field(
+        32,
+        ge=0,
+        le=10_000,
+        description="Pub/Sub: how many ordering keys all recipients share; 0 gives each recipient its own.",
+    )
+    pulls: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="Pub/Sub: Pull calls that wait at once, for the emulator; 0 is one StreamingPull.",
+    )
     idempotency_secret: SecretStr | None = Field(
         None,
         description="Keys the ids derived from Idempotency-Key; the same on all API nodes. "
@@ -122,6 +141,7 @@ class Online(Section):
     )
     pool_size: int = Field(32, ge=1, description="Connections to Redis that one process may use at once.")
     timeout_seconds: Seconds = Field(3, description="A Redis that has not answered by then counts as down.")
+    collection: str = Field("online-queue", description="The Firestore collection, where kind is firestore.")
     lease_seconds: Seconds = Field(60, description="A connection that is not renewed counts as gone after this.")
     heartbeat_seconds: Seconds = Field(20, description="How often leases are renewed.")
     repoke_seconds: Seconds = Field(15, description="Unfetched mail is poked again after this.")
@@ -130,6 +150,7 @@ class Online(Section):
     tombstone_seconds: Seconds = Field(
         3600, description="How long an id is remembered; a day where the sender gave an Idempotency-Key."
     )
+    poke_topic: str = Field("router-pokes", description="The Pub/Sub topic of pokes, where Firestore is online store.")
     durability: Literal["online-store", "write-through"] = Field(
         "online-store", description="write-through keeps a cold copy of each hot message from the start."
     )
@@ -174,6 +195,9 @@ class Google(Section):
         description="Service account key; application default credentials if unset.",
         examples=["/run/secrets/google.json"],
     )
+    channels: int = Field(
+        2, ge=1, le=64, description="Connections to each Google service; each carries 100 calls at a time."
+    )
 
 
 class Limits(Section):
@@ -217,6 +241,11 @@ class Loaded(Struct, frozen=True):
     file: Path | None
     origins: Mapping[str, str]
     """``section.key`` -> file or environment variable; a key that is missing here has its default."""
+
+
+def address(scheme: str, host: str, port: int) -> str:
+    """The URL of a host's port."""
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 Service = Literal["serve", "serve-api", "serve-ws", "process"]

@@ -9,15 +9,34 @@ from urllib.parse import urlsplit
 from router.config_sources import Problem
 
 if TYPE_CHECKING:
-    from router.config import Auth, Config, Online
+    from router.config import Auth, Config, Online, Push
 
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Algorithms whose public key cannot sign: HS256 with a published key, or none, would let anyone in."""
+
+GOOGLE_KINDS = ("firestore", "pubsub")
+FIRESTORE_ENVELOPE_BYTES = 750_000
+"""A third more in base64, with some room for names and the other fields: less than 1 MiB, the most of a document."""
+
+SECRETLESS = (
+    'is not set, but ingress.kind = "pubsub" needs it: a message that is sent again must get the same id on each API '
+    "node; set the same 32 or more random characters on all of them (openssl rand -hex 32)"
+)
+PUBSUB_ENVELOPE_BYTES = 7_000_000
+"""A third more in base64, with some room for names, the other fields and attributes: less than 10 MB."""
 
 
 def contradictions(config: Config) -> list[Problem]:
     """All that does not fit together, in the order of the sections."""
-    found = [*_server(config), *_auth(config.auth), *_ingress(config), *_online(config.online)]
+    found = [
+        *_server(config),
+        *_auth(config.auth),
+        *_ingress(config),
+        *_online(config.online),
+        *_push(config.push),
+        *_google(config),
+    ]
     return [Problem(key, "", message) for key, message in found]
 
 
@@ -35,7 +54,7 @@ def _auth(auth: Auth) -> Iterator[tuple[str, str]]:
         yield "auth.kind", "jwks needs auth.identity_service_url or auth.jwks_url"
     for key in ("identity_service_url", "jwks_url"):
         url = getattr(auth, key)
-        if url is not None and not _is_url(url, "http", "https"):
+        if url is not None and not is_url(url, "http", "https"):
             yield f"auth.{key}", "is no http:// or https:// URL"
     for algorithm in auth.algorithms:
         if algorithm not in SIGNATURES:
@@ -43,9 +62,21 @@ def _auth(auth: Auth) -> Iterator[tuple[str, str]]:
 
 
 def _ingress(config: Config) -> Iterator[tuple[str, str]]:
-    topics = [config.ingress.topic, config.ingress.dead_letter_topic, config.push.topic]
+    topics = [config.ingress.topic, config.ingress.dead_letter_topic, config.push.topic, config.online.poke_topic]
     if len(set(topics)) < len(topics):
-        yield "ingress.topic", "ingress.topic, ingress.dead_letter_topic and push.topic must differ"
+        yield (
+            "ingress.topic",
+            "ingress.topic, ingress.dead_letter_topic, push.topic and online.poke_topic must differ",
+        )
+    if config.ingress.kind != "pubsub":
+        return
+    if config.ingress.idempotency_secret is None:
+        yield "ingress.idempotency_secret", SECRETLESS
+    if config.limits.envelope_bytes > PUBSUB_ENVELOPE_BYTES:
+        yield (
+            "limits.envelope_bytes",
+            f"is more than the {PUBSUB_ENVELOPE_BYTES} that fit into a Pub/Sub message (10 MB, in base64)",
+        )
 
 
 def _online(online: Online) -> Iterator[tuple[str, str]]:
@@ -57,17 +88,42 @@ def _online(online: Online) -> Iterator[tuple[str, str]]:
     if online.push_after_seconds >= online.sweep_after_seconds:
         yield "online.push_after_seconds", "must be less than online.sweep_after_seconds"
     url = online.url.get_secret_value() if online.url else ""
-    if online.kind == "redis" and not _is_url(url, "redis", "rediss"):
+    if online.kind == "redis" and not is_url(url, "redis", "rediss"):
         yield "online.url", "must be a redis:// or rediss:// URL where online.kind is redis"
 
 
-def _is_url(text: str, *schemes: str) -> bool:
+def _push(push: Push) -> Iterator[tuple[str, str]]:
+    if push.kind == "embedded" and push.format != "command":
+        # A setting that does nothing would be found out by the notification service.
+        yield "push.format", f'{push.format!r} is not for the embedded outbox; use "command"'
+
+
+def _google(config: Config) -> Iterator[tuple[str, str]]:
+    kinds = {
+        "ingress": config.ingress.kind,
+        "online": config.online.kind,
+        "cold": config.cold.kind,
+        "push": config.push.kind,
+    }
+    named = [f'{section}.kind = "{kind}"' for section, kind in kinds.items() if kind in GOOGLE_KINDS]
+    if named and not config.google.project:
+        yield "google.project", f"is not set, but {named[0]} needs it; set it, or GOOGLE_CLOUD_PROJECT"
+    stored = config.online.kind == "firestore" or config.cold.kind == "firestore"
+    if stored and config.limits.envelope_bytes > FIRESTORE_ENVELOPE_BYTES:
+        yield (
+            "limits.envelope_bytes",
+            f"is more than the {FIRESTORE_ENVELOPE_BYTES} that fit into a Firestore document (1 MiB, in base64)",
+        )
+
+
+def is_url(text: str, *schemes: str) -> bool:
+    """Whether ``text`` is an URL of one of ``schemes`` with a host and, if any, a port that can be."""
     try:
         parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
-    return parts.scheme in schemes and bool(parts.netloc)
 
 
 def _is_origin(text: str) -> bool:
-    return _is_url(text, "http", "https") and text == text.lower() and text.count("/") == 2
+    return is_url(text, "http", "https") and text == text.lower() and text.count("/") == 2

@@ -61,6 +61,11 @@ class Unavailable(RouterError):
     """A dependency failed or did not answer in time; the same call may succeed later."""
 
 
+class Refused(RouterError):
+    """A dependency will never take this, however often it is tried; what was asked together with it may have been
+    done."""
+
+
 class StorageFull(Unavailable):
     """There is no room left to write; nothing that was accepted is lost."""
 

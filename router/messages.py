@@ -65,6 +65,8 @@ class Delivery(Struct, frozen=True, gc=False):
     problem: str = ""
     body: bytes = b""
     """The raw body, where ``message`` is ``None``."""
+    origin: str = ""
+    """The id of its dead letter, where ``message`` is ``None``: the same at each delivery. The receipt if empty."""
 
 
 class Outcome(StrEnum):
@@ -187,7 +189,8 @@ class DeadLetter(Struct, frozen=True, gc=False):
     id: str
     recipient: str
     reason: str
-    """A stable word: ``undecodable``, ``queue-full``, ``id-conflict``, ``attempts-exhausted``."""
+    """A stable word: ``undecodable``, ``queue-full``, ``id-conflict``, ``attempts-exhausted``; ``unstorable`` where it
+    was to be moved to the cold queue, which cannot hold it."""
     detail: str
     body: bytes
     attempts: int

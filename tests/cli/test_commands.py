@@ -61,6 +61,14 @@ def test_version(router: Router) -> None:
         (["token", "bob", "--ttl", "soon"], Code.USAGE, "write 90s, 30m"),
         (["token", "bob", "--ttl", "0"], Code.USAGE, "a second at least"),
         (["dead-letters", "--body"], Code.USAGE, "needs --json"),
+        (["send", "--as", "alice"], Code.USAGE, "build one with --to"),
+        (["send", "--as", "alice", "envelope.json", "--data", "x"], Code.USAGE, "they need --to"),
+        (["send", "--as", "alice", "envelope.json", "--ephemeral"], Code.USAGE, "they need --to"),
+        (["send", "--as", "alice", "--to", "bob", "--data", "x", "--data-file", "f"], Code.USAGE, "choose"),
+        (["send", "--as", "alice", "--to", "bob", "--data-file", "/does/not/exist"], Code.IO, "/does/not/exist"),
+        (["send", "--as", "alice", "--to", "bob", "--url", "localhost:8082"], Code.USAGE, "no http:// or https://"),
+        (["send", "--as", "alice", "--to", "bob", "--url", "http://[::1"], Code.USAGE, "no http:// or https://"),
+        (["listen", "--as", "bob", "--dir", "d", "--ws-url", "http://x/connect"], Code.USAGE, "no ws:// or wss://"),
         (["config", "show", "--json", "--toml"], Code.USAGE, "choose"),
         (["--config", "/does/not/exist", "inspect-queue"], Code.CONFIG, "there is no such file"),
     ],
@@ -72,13 +80,17 @@ def test_mistakes_have_their_codes(router: Router, arguments: list[str], code: C
     assert "Traceback" not in ended.stderr
 
 
-def test_kinds_that_this_version_lacks(router: Router) -> None:
-    for variable in ("ROUTER_COLD__KIND", "ROUTER_ONLINE__KIND"):
-        for command in ("inspect-queue", "setup"):
-            ended = router(command, **{variable: "firestore"})
-            assert ended.returncode == Code.CONFIG
-            assert ended.stderr.startswith("error: ")
-            assert "not in this version" in ended.stderr
+@pytest.mark.parametrize(
+    ("variable", "kind"),
+    [("ROUTER_COLD__KIND", "firestore"), ("ROUTER_ONLINE__KIND", "firestore"), ("ROUTER_INGRESS__KIND", "pubsub")],
+)
+def test_google_kinds_need_a_project(router: Router, variable: str, kind: str) -> None:
+    for command in ("inspect-queue", "setup"):
+        ended = router(command, **{variable: kind})
+        assert ended.returncode == Code.CONFIG
+        assert ended.stderr.startswith("error: ")
+        assert "google.project" in ended.stderr
+        assert "GOOGLE_CLOUD_PROJECT" in ended.stderr
 
 
 def test_an_unusable_data_directory(router: Router, data_dir: Path) -> None:

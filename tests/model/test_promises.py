@@ -47,13 +47,14 @@ class Promises(RuleBasedStateMachine):
     def run(self, work: Awaitable[T]) -> T:
         return self.loop.run_until_complete(asyncio.wait_for(work, 20))
 
+    def stores(self) -> Stores:
+        """Where the queues of one example are."""
+        return EmbeddedStores(Path(self.directory.name))
+
     @initialize()
     def start(self) -> None:
-        opening = staged(self.stores(Path(self.directory.name)), self.clock, in_line=True)
+        opening = staged(self.stores(), self.clock, in_line=True)
         self.stage: Stage = self.run(self.stack.enter_async_context(opening))
-
-    def stores(self, folder: Path) -> Stores:
-        return EmbeddedStores(folder)
 
     def teardown(self) -> None:
         self.run(self.stack.aclose())

@@ -15,8 +15,8 @@ from tests.support.stores_redis import RedisStores
 
 def test_promises(redis: Server) -> None:
     class RedisPromises(Promises):
-        def stores(self, folder: Path) -> Stores:
-            return RedisStores(folder, f"redis://{redis.address}")
+        def stores(self) -> Stores:
+            return RedisStores(Path(self.directory.name), f"redis://{redis.address}")
 
     run_state_machine_as_test(
         RedisPromises,

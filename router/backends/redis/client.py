@@ -158,6 +158,13 @@ class Client:
         except FOREIGN as error:
             raise translated(error) from error
 
+    async def on_sentinels(self, *command: str) -> list[Any]:
+        """The answer of each sentinel, or its error in the place of one; empty without sentinels."""
+        asked: Sequence[Any] = self._sentinel.sentinels if self._sentinel is not None else ()
+        async with asyncio.timeout(2 * self._timeout_seconds):
+            asking = (sentinel.execute_command(*command) for sentinel in asked)
+            return await asyncio.gather(*asking, return_exceptions=True)
+
     async def listener(self) -> Redis:
         """A client of its own for a subscription; in a cluster to any node, since each hears of all pokes.
 

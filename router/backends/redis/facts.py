@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
+from redis.exceptions import ResponseError
 
 from router.backends.redis.client import Client
 from router.errors import RouterError
@@ -30,6 +32,10 @@ class RedisFacts(Struct, frozen=True):
     appendfsync: str
     save: str
     """When snapshots are taken; empty for never."""
+    info: Mapping[str, Any] = {}
+    """All of ``INFO``."""
+    settings: Mapping[str, str] = {}
+    """What ``CONFIG GET`` told; empty where it is refused."""
 
     @property
     def evicts(self) -> bool:
@@ -46,6 +52,16 @@ class RedisFacts(Struct, frozen=True):
         return int(self.version.split(".")[0] or 0)
 
 
+class SentinelFacts(Struct, frozen=True):
+    """What the sentinels say of the master."""
+
+    answering: int
+    """How many sentinels answer, of those in ``online.url``."""
+    replicas: int
+    problem: str
+    """Why they cannot agree on a failover; empty where they can."""
+
+
 async def gather(client: Client) -> list[RedisFacts]:
     """The facts of each master. Raises ``Unavailable``."""
     infos = dict(await client.on_each("INFO"))
@@ -53,7 +69,9 @@ async def gather(client: Client) -> list[RedisFacts]:
     return [_facts(server, info, settings[server]) for server, info in infos.items()]
 
 
-_WANTED = ("maxmemory-policy", "appendonly", "appendfsync", "save")
+_WANTED = (
+    "maxmemory-policy", "appendonly", "appendfsync", "save", "min-replicas-to-write", "stop-writes-on-bgsave-error",
+)  # fmt: skip
 
 
 async def _settings(client: Client, server: str) -> dict[str, str]:
@@ -78,4 +96,16 @@ def _facts(server: str, info: dict[str, Any], settings: dict[str, str]) -> Redis
         appendonly=settings.get("appendonly", "yes" if info.get("aof_enabled") else "no"),
         appendfsync=settings.get("appendfsync", ""),
         save=settings.get("save", ""),
+        info=info,
+        settings=settings,
     )
+
+
+async def sentinels(client: Client, service: str) -> SentinelFacts:
+    """What the sentinels know; those that do not answer are not counted."""
+    quorums = await client.on_sentinels("SENTINEL CKQUORUM", service)
+    masters = await client.on_sentinels("SENTINEL MASTER", service)
+    problems = [str(answer) for answer in quorums if isinstance(answer, ResponseError)]
+    known = [answer for answer in masters if isinstance(answer, dict)]
+    replicas = max((int(master.get("num-slaves", 0)) for master in known), default=0)
+    return SentinelFacts(len(known), replicas, problems[0] if problems else "")

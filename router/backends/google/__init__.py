@@ -1,0 +1,1 @@
+"""What the backends on Google's services share: channels, time-outs, retries and the translation of errors."""

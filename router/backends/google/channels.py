@@ -1,0 +1,114 @@
+"""Channels to Google's services: to an emulator, or with the credentials of a key file or of the machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import google.auth
+import grpc
+from google.api_core import grpc_helpers_async
+from google.auth.credentials import Credentials
+from google.auth.exceptions import GoogleAuthError
+from google.oauth2 import service_account
+from msgspec import Struct
+
+from router.config import Config
+from router.errors import ConfigError
+
+CLOUD_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+EMULATOR_METADATA = (("authorization", "Bearer owner"),)
+"""An emulator checks no credentials, but applies the rules for anonymous visitors to whoever shows none."""
+
+OPTIONS = (
+    ("grpc.max_receive_message_length", -1),  # a page of the service is larger than the library's 4 MiB
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", 30_000),  # a dead peer is noticed though nothing is sent
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),  # a server that is back is used again at once
+    ("grpc.use_local_subchannel_pool", 1),  # each channel has a connection of its own
+)
+
+
+class Service(Struct, frozen=True):
+    """One of Google's services."""
+
+    name: str
+    """As people call it, for messages."""
+    host: str
+    emulator_variable: str
+    """The environment variable that names an emulator as ``host:port``."""
+
+    def emulator(self) -> str | None:
+        return os.environ.get(self.emulator_variable) or None
+
+
+FIRESTORE = Service("Firestore", "firestore.googleapis.com:443", "FIRESTORE_EMULATOR_HOST")
+PUBSUB = Service("Pub/Sub", "pubsub.googleapis.com:443", "PUBSUB_EMULATOR_HOST")
+
+
+def project(config: Config) -> str:
+    """The Google Cloud project; raises ``ConfigError`` where none is named."""
+    if not config.google.project:
+        raise ConfigError("google.project is not set: name the Google Cloud project there or in GOOGLE_CLOUD_PROJECT")
+    return config.google.project
+
+
+def metadata(service: Service) -> Sequence[tuple[str, str]]:
+    """What each call to ``service`` carries besides its own."""
+    return EMULATOR_METADATA if service.emulator() else ()
+
+
+@asynccontextmanager
+async def open_channels(service: Service, config: Config) -> AsyncIterator[list[grpc.aio.Channel]]:
+    """``google.channels`` channels to ``service``; raises ``ConfigError`` where there are no credentials."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(await open_channel(service, config)) for _ in range(config.google.channels)
+        ]
+
+
+async def open_channel(service: Service, config: Config) -> grpc.aio.Channel:
+    """A channel to ``service``, which the caller closes; nothing is sent yet.
+
+    Raises ``ConfigError`` where there are no credentials.
+    """
+    emulator = service.emulator()
+    if emulator is not None:
+        return grpc.aio.insecure_channel(emulator, options=OPTIONS)
+    # Looking for credentials reads files and may ask the machine's metadata server.
+    credentials = await asyncio.to_thread(_credentials, config.google.credentials_file)
+    channel: grpc.aio.Channel = grpc_helpers_async.create_channel(
+        service.host, credentials=credentials, scopes=[CLOUD_SCOPE], options=OPTIONS
+    )
+    return channel
+
+
+def _credentials(file: Path | None) -> Credentials:
+    try:
+        if file is not None:
+            return _from_file(file)
+        found, _ = google.auth.default(scopes=[CLOUD_SCOPE])
+    except GoogleAuthError as error:
+        raise ConfigError(
+            "there are no Google credentials: run `gcloud auth application-default login`, give the machine a "
+            f"service account, or name a key file in google.credentials_file ({error})"
+        ) from error
+    return found
+
+
+def _from_file(file: Path) -> Credentials:
+    try:
+        found: Credentials = service_account.Credentials.from_service_account_file(  # type: ignore[no-untyped-call]  # the library has no types here
+            str(file), scopes=[CLOUD_SCOPE]
+        )
+    except (OSError, ValueError) as error:
+        # The message of the library may repeat what the file holds.
+        reason = error.strerror if isinstance(error, OSError) else "it holds no service account key"
+        raise ConfigError(f"google.credentials_file: {file} cannot be used: {reason}") from error
+    return found
