@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -26,8 +25,8 @@ async def online(stage: Stage) -> RedisOnlineStore:
 
 
 @pytest.fixture
-async def index(online: RedisOnlineStore) -> AsyncIterator[Index]:
-    yield Index("tested", online._client, Keys(f"test-{random.getrandbits(64):x}"), Scripts())
+async def index(online: RedisOnlineStore) -> Index:
+    return Index("tested", online._client, Keys(f"test-{random.getrandbits(64):x}"), Scripts())
 
 
 async def listed(index: Index, numbers: dict[str, int]) -> None:

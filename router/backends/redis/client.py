@@ -16,6 +16,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
     ClusterDownError,
@@ -36,13 +37,24 @@ from router.errors import RouterError, StorageFull, Unavailable
 
 Mode = Literal["single", "sentinel", "cluster"]
 CLOSE_SECONDS = 2.0
-_WAIT_CODES = ("NOREPLICAS", "MASTERDOWN", "LOADING", "BUSY", "CLUSTERDOWN", "UNKILLABLE")
-"""Refusals that pass by themselves."""
+_PASSING = (ReadOnlyError, ClusterDownError, TryAgainError, AskError)
+_PASSING_CODES = ("NOREPLICAS", "MASTERDOWN", "BUSY", "UNKILLABLE")
+"""Refusals that pass by themselves, by their class or, where they have none, by their first word."""
+FOREIGN = (RedisError, RedisClusterException, OSError, TimeoutError)
+"""All that the library raises."""
 
 
 class Refused(RouterError):
     """Redis refused a command for a reason that repeating it does not mend: it is a fault of the router, or somebody
     else writes to the router's keys."""
+
+
+class Unauthenticated(Unavailable):
+    """Redis refuses the user or the password of ``online.url``."""
+
+
+class NoCluster(Unavailable):
+    """The server is no node of a cluster, though ``online.mode`` says so."""
 
 
 class Client:
@@ -95,7 +107,7 @@ class Client:
                 await self._redis.aclose()
                 for sentinel in self._sentinel.sentinels if self._sentinel else ():
                     await sentinel.aclose()
-        except (RedisError, OSError, TimeoutError):
+        except FOREIGN:
             pass  # a server that does not answer has no more to say
 
     async def run(self, *phases: Sequence[Command]) -> list[Any]:
@@ -112,7 +124,7 @@ class Client:
                 results = await self._run(phases)
                 if unknown(results):
                     results = await self._run([[self._scripts.with_text(command) for command in p] for p in phases])
-        except (RedisError, OSError, TimeoutError) as error:
+        except FOREIGN as error:
             raise translated(error) from error
         for result in results:
             if isinstance(result, Exception):
@@ -143,7 +155,7 @@ class Client:
                     return [("", await redis.execute_command(*command))]
                 await redis.initialize()
                 return [(n.name, await redis.execute_command(*command, target_nodes=n)) for n in redis.get_primaries()]
-        except (RedisError, OSError, TimeoutError) as error:
+        except FOREIGN as error:
             raise translated(error) from error
 
     async def on_sentinels(self, *command: str) -> list[Any]:
@@ -164,7 +176,7 @@ class Client:
         elif isinstance(self._redis, RedisCluster):
             try:
                 await self._redis.initialize()
-            except (RedisError, OSError, TimeoutError) as error:
+            except FOREIGN as error:
                 raise translated(error) from error
             node = self._redis.get_random_node()
             host, port = node.host, int(node.port)
@@ -176,22 +188,25 @@ class Client:
         assert self._sentinel is not None, "only sentinels know the master"
         try:
             address: tuple[str, int] = await self._sentinel.discover_master(self._service)
-        except (RedisError, OSError, TimeoutError) as error:
+        except FOREIGN as error:
             raise translated(error) from error
         return address
 
 
 def translated(error: BaseException) -> RouterError:
     """The router's own error for one of the library's."""
-    if isinstance(error, OutOfMemoryError) or str(error).startswith(("OOM", "MISCONF")):
-        return StorageFull(f"Redis takes no more writes: give it memory, or its disk space ({error})")
-    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
-        return Unavailable(f"Redis refuses the user or the password of online.url ({error})")
-    if isinstance(error, RedisTimeoutError | TimeoutError):
-        return Unavailable("Redis did not answer in time")
-    passing = (RedisConnectionError, OSError, ReadOnlyError, ClusterDownError, TryAgainError, RedisClusterException)
-    if isinstance(error, passing) or str(error).startswith(_WAIT_CODES):
-        return Unavailable(f"Redis cannot be reached or asked now ({error})")
-    if isinstance(error, ResponseError):
-        return Refused(f"Redis refused a command of the router ({error})")
-    return Unavailable(f"Redis failed ({error})")
+    if isinstance(error, RedisClusterException) and error.__cause__ is not None:
+        return translated(error.__cause__)
+    text = str(error)
+    result: RouterError = Unavailable(f"Redis cannot be reached or asked now ({text})")
+    if isinstance(error, OutOfMemoryError) or text.startswith(("OOM", "MISCONF")):
+        result = StorageFull(f"Redis takes no more writes: give it memory, or its disk space ({text})")
+    elif isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+        result = Unauthenticated(f"Redis refuses the user or the password of online.url ({text})")
+    elif isinstance(error, RedisTimeoutError | TimeoutError):
+        result = Unavailable("Redis did not answer in time")
+    elif "Cluster mode is not enabled" in text:
+        result = NoCluster('online.mode is "cluster", but the server is not: set it to "single"')
+    elif isinstance(error, ResponseError) and not isinstance(error, _PASSING) and not text.startswith(_PASSING_CODES):
+        result = Refused(f"Redis refused a command of the router ({text})")
+    return result
