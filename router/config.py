@@ -96,6 +96,18 @@ class Ingress(Section):
     subscription: str = Field("ingress-sub", description="Where the pipeline reads them.")
     dead_letter_topic: str = Field("ingress-topic-dlq", description="Where refused messages go.")
     max_attempts: int = Field(5, ge=1, description="Tries before a message is a dead letter.")
+    ordering_shards: int = Field(
+        32,
+        ge=0,
+        le=10_000,
+        description="Pub/Sub: how many ordering keys all recipients share; 0 gives each recipient its own.",
+    )
+    pulls: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="Pub/Sub: Pull calls that wait at once, for the emulator; 0 is one StreamingPull.",
+    )
     idempotency_secret: SecretStr | None = Field(
         None,
         description="Keys the ids derived from Idempotency-Key; the same on all API nodes. "
@@ -121,6 +133,7 @@ class Online(Section):
     tombstone_seconds: Seconds = Field(
         3600, description="How long an id is remembered; a day where the sender gave an Idempotency-Key."
     )
+    poke_topic: str = Field("router-pokes", description="The Pub/Sub topic of pokes, where Firestore is online store.")
     durability: Literal["online-store", "write-through"] = Field(
         "online-store", description="write-through keeps a cold copy of each hot message from the start."
     )

@@ -18,6 +18,13 @@ GOOGLE_KINDS = ("firestore", "pubsub")
 FIRESTORE_ENVELOPE_BYTES = 750_000
 """A third more in base64, with some room for names and the other fields: less than 1 MiB, the most of a document."""
 
+SECRETLESS = (
+    'is not set, but ingress.kind = "pubsub" needs it: a message that is sent again must get the same id on each API '
+    "node; set the same 32 or more random characters on all of them (openssl rand -hex 32)"
+)
+PUBSUB_ENVELOPE_BYTES = 7_000_000
+"""A third more in base64, with some room for names, the other fields and attributes: less than 10 MB."""
+
 
 def contradictions(config: Config) -> list[Problem]:
     """All that does not fit together, in the order of the sections."""
@@ -47,9 +54,21 @@ def _auth(auth: Auth) -> Iterator[tuple[str, str]]:
 
 
 def _ingress(config: Config) -> Iterator[tuple[str, str]]:
-    topics = [config.ingress.topic, config.ingress.dead_letter_topic, config.push.topic]
+    topics = [config.ingress.topic, config.ingress.dead_letter_topic, config.push.topic, config.online.poke_topic]
     if len(set(topics)) < len(topics):
-        yield "ingress.topic", "ingress.topic, ingress.dead_letter_topic and push.topic must differ"
+        yield (
+            "ingress.topic",
+            "ingress.topic, ingress.dead_letter_topic, push.topic and online.poke_topic must differ",
+        )
+    if config.ingress.kind != "pubsub":
+        return
+    if config.ingress.idempotency_secret is None:
+        yield "ingress.idempotency_secret", SECRETLESS
+    if config.limits.envelope_bytes > PUBSUB_ENVELOPE_BYTES:
+        yield (
+            "limits.envelope_bytes",
+            f"is more than the {PUBSUB_ENVELOPE_BYTES} that fit into a Pub/Sub message (10 MB, in base64)",
+        )
 
 
 def _online(online: Online) -> Iterator[tuple[str, str]]:

@@ -50,7 +50,12 @@ class Envelope(Struct, frozen=True, gc=False):
     """Decoded bytes of the three opaque fields."""
 
 
+class _Priority(Struct, gc=False):
+    priority: int = 0
+
+
 _decode = msgspec.json.Decoder(_Wire).decode
+_decode_priority = msgspec.json.Decoder(_Priority).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -72,6 +77,11 @@ def message_list(messages: Iterable[tuple[str, bytes]]) -> bytes:
 def push_command(recipient: str, canonical: bytes) -> bytes:
     """The notification command for one message (spec, section 2)."""
     return b'{"recipientId":%b,"envelope":%b}' % (_encode(recipient), canonical)
+
+
+def priority(canonical: bytes) -> int:
+    """The priority in a canonical envelope; 0 where the sender set none."""
+    return _decode_priority(canonical).priority
 
 
 def _envelope(wire: _Wire, max_bytes: int) -> Envelope:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from router import ids
+from router.backends.needs import Need
 from router.clock import Clock, SystemClock
 from router.config import Config
 from router.core.connections import ConnectionManager
@@ -289,6 +290,20 @@ class Factory:
             )
 
         return await self._once("connection_manager", make)
+
+
+async def needs_of_servers(config: Config, stack: AsyncExitStack) -> list[Need]:
+    """What ``router setup`` makes on the servers that ``config`` names; ``stack`` closes what was opened for it.
+
+    Raises ``ConfigError`` where a library is missing.
+    """
+    needs: list[Need] = []
+    if "pubsub" in (config.ingress.kind, config.push.kind) or config.online.kind == "firestore":
+        with _extra("google", 'kind = "pubsub"'):
+            from router.backends.pubsub.setup import needs as pubsub_needs  # noqa: PLC0415 - only where configured
+
+        needs += await stack.enter_async_context(pubsub_needs(config))
+    return needs
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
 
@@ -37,6 +38,14 @@ def keyed_id(secret: bytes, sender: str, key: str) -> str:
     # The length in front keeps ("ab", "c") and ("a", "bc") apart.
     name = sender.encode()
     return _uuid(hmac.digest(secret, len(name).to_bytes(4, "big") + name + key.encode(), "sha256")[:16], 8)
+
+
+def foreign_id(topic: str, name: str) -> str:
+    """The one id of what others have published to ``topic`` without an id, where it is called ``name``.
+
+    A UUIDv8 of their SHA-256: whoever delivers it again gives it the same id.
+    """
+    return _uuid(hashlib.sha256(f"{topic}\0{name}".encode()).digest()[:16], 8)
 
 
 def parse_key(header: str) -> str:

@@ -65,6 +65,8 @@ class Delivery(Struct, frozen=True, gc=False):
     problem: str = ""
     body: bytes = b""
     """The raw body, where ``message`` is ``None``."""
+    origin: str = ""
+    """The id of its dead letter, where ``message`` is ``None``: the same at each delivery. The receipt if empty."""
 
 
 class Outcome(StrEnum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +13,14 @@ from msgspec import Struct
 
 from router.auth.embedded import EmbeddedKey, idempotency_secret
 from router.backends.embedded.schema import FILE_NAME, prepare
+from router.backends.needs import MISSING, THERE, Need
 from router.cli.common import configured
-from router.cli.output import Table, json_document, show
+from router.cli.output import Table, json_document, line, show
 from router.config import Config
-from router.factory import Factory
+from router.errors import ConfigError
+from router.factory import needs_of_servers
+
+MADE = "made"
 
 
 class Step(Struct, frozen=True):
@@ -24,15 +29,9 @@ class Step(Struct, frozen=True):
     what: str
     where: str
     state: str
-    """``there``, ``made``, or ``missing`` with ``--dry-run``."""
-
-
-class Need(Struct, frozen=True):
-    """A file, and what makes it."""
-
-    what: str
-    path: Path
-    make: Callable[[], object]
+    """``there``, ``made``, ``missing`` with ``--dry-run``, or why what is there cannot be used."""
+    commands: list[str] = []
+    """Shell commands that make it without the router."""
 
 
 def setup(
@@ -43,49 +42,62 @@ def setup(
     """Create what the backends need.
 
     The embedded backend needs a data directory, a database and keys; `router serve` makes them too, so this is for
-    those who want to see them first. What is there is left as it is: run it as often as you like.
+    those who want to see them first. Topics and subscriptions of Pub/Sub are made by this command only, or by the
+    `gcloud` commands that it prints. What is there is left as it is: run it as often as you like.
 
     Example:
 
       router setup --dry-run
       router --config router.toml setup
     """
-    config = configured(ctx)
-    asyncio.run(_refuse_unknown_kinds(config))
-    needs = _needs(config)
-    made = "missing" if dry_run else "made"
-    steps = [Step(need.what, str(need.path), "there" if need.path.exists() else made) for need in needs]
-    if not dry_run:
-        for need in needs:
-            need.make()
+    steps = asyncio.run(_setup(configured(ctx), dry_run=dry_run))
     if as_json:
         json_document(steps)
     else:
         rows = [[step.what, step.where, step.state] for step in steps]
         show([Table("Setup", ["what", "where", "state"], rows, "nothing is needed")])
+        commands = [command for step in steps for command in step.commands]
+        if commands:
+            line("\nThe same by hand, for where this command lacks the rights:\n")
+            for command in commands:
+                line(command)
+    if unusable := [step for step in steps if step.state not in (THERE, MADE, MISSING)]:
+        raise ConfigError("; ".join(f"{step.what} {step.where} {step.state}" for step in unusable))
+
+
+async def _setup(config: Config, *, dry_run: bool) -> list[Step]:
+    async with AsyncExitStack() as stack:
+        # The servers first: what cannot be reached is refused before anything is made.
+        servers = await needs_of_servers(config, stack)
+        found = [(need, await need.look()) for need in [*servers, *_needs(config)]]
+        steps = []
+        for need, state in found:
+            if state == MISSING and not dry_run:
+                await need.make()
+                state = MADE  # noqa: PLW2901 - what the step has come to
+            steps.append(Step(need.what, need.where, state, list(need.commands)))
+        return steps
 
 
 def _needs(config: Config) -> list[Need]:
+    """The files of this machine."""
     data_dir = config.embedded.data_dir
     needs = []
-    if "embedded" in _kinds(config):
-        needs.append(Need("database", data_dir / FILE_NAME, lambda: prepare(data_dir)))
+    if "embedded" in (config.ingress.kind, config.online.kind, config.cold.kind, config.push.kind):
+        needs.append(_file("database", data_dir / FILE_NAME, lambda: prepare(data_dir)))
     if config.auth.kind == "embedded":
-        needs.append(Need("token key", data_dir / "token-key.pem", lambda: EmbeddedKey.open(data_dir)))
+        needs.append(_file("token key", data_dir / "token-key.pem", lambda: EmbeddedKey.open(data_dir)))
     if config.ingress.idempotency_secret is None:
-        needs.append(Need("idempotency key", data_dir / "idempotency-key", lambda: idempotency_secret(data_dir)))
+        needs.append(_file("idempotency key", data_dir / "idempotency-key", lambda: idempotency_secret(data_dir)))
     # Whatever goes into the directory makes it.
-    return [Need("data directory", data_dir, lambda: None), *needs] if needs else []
+    return [_file("data directory", data_dir, lambda: None), *needs] if needs else []
 
 
-def _kinds(config: Config) -> list[str]:
-    return [config.ingress.kind, config.online.kind, config.cold.kind, config.push.kind]
+def _file(what: str, path: Path, write: Callable[[], object]) -> Need:
+    async def look() -> str:
+        return THERE if await asyncio.to_thread(path.exists) else MISSING
 
+    async def make() -> None:
+        await asyncio.to_thread(write)
 
-async def _refuse_unknown_kinds(config: Config) -> None:
-    """Raise ``ConfigError`` for a backend that this version lacks, before anything is made."""
-    async with Factory(config) as factory:
-        opened = [factory.ingress_producer, factory.online_store, factory.cold_queue, factory.push_notifier]
-        for kind, component in zip(_kinds(config), opened, strict=True):
-            if kind != "embedded":
-                await component()
+    return Need(what, str(path), look, make)

@@ -339,7 +339,7 @@ class Pipeline:
     async def _publish_letter(self, delivery: Delivery, reason: str, detail: str) -> None:
         message = delivery.message
         letter = DeadLetter(
-            id=message.id if message else str(delivery.receipt),
+            id=message.id if message else delivery.origin or str(delivery.receipt),
             recipient=message.recipient if message else "",
             reason=reason,
             detail=detail,

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.contract.notices import Buses
 from tests.contract.stage import Stage, staged
 from tests.support.clock import ManualClock
 from tests.support.stores import Durability, Stores
@@ -40,3 +41,8 @@ async def doubled(anyio_backend: str, stores: Stores, clock: ManualClock) -> Asy
     durability: Durability = "write-through"
     async with staged(stores, clock, durability=durability) as opened:
         yield opened
+
+
+@pytest.fixture
+async def buses(stage: Stage, second: Stage) -> Buses:
+    return await stage.factory.poke_bus(), await second.factory.poke_bus()

@@ -22,6 +22,13 @@ EVE = "urn:sm:user:{eve}/__x__"
 PAGE_BYTES = 1 << 30
 
 
+def envelope(user: str, lane: Lane, ephemeral: bool) -> bytes:
+    """The canonical envelope that says the same as the arguments."""
+    said = b',"isEphemeral":true' if ephemeral else b""
+    said += b',"priority":5' if lane is Lane.EXPRESS else b""
+    return b'{"recipientId":"%b"%b}' % (user.encode(), said)
+
+
 class Socket:
     """A ``Socket`` that counts."""
 
@@ -55,7 +62,7 @@ class Stage:
     def message(
         self, id_: str, user: str = BOB, *, lane: Lane = Lane.NORMAL, ephemeral: bool = False, keyed: bool = False
     ) -> Message:
-        return Message(id_, user, b'{"recipientId":"%b"}' % user.encode(), lane, ephemeral, self.clock.now(), keyed)
+        return Message(id_, user, envelope(user, lane, ephemeral), lane, ephemeral, self.clock.now(), keyed)
 
     async def route(self, *messages: Message, attempt: int = 1) -> list[Routed]:
         return await self.online.route([Delivery(message, 0, attempt) for message in messages])

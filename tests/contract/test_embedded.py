@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from router.messages import Connection, Outcome
+from tests.contract.ingress import IngressContract
+from tests.contract.notices import PokeContract, PushContract
+from tests.contract.pipeline import PipelineContract
 from tests.contract.queues import QueueContract
 from tests.contract.stage import BOB, EVE, Stage
 from tests.support.stores import EmbeddedStores
@@ -27,3 +30,19 @@ class TestEmbeddedQueues(QueueContract):
     async def test_any_id_of_another_user_is_a_conflict(self, stage: Stage) -> None:
         assert await stage.go("m1") is Outcome.COLD
         assert await stage.go("m1", EVE) is Outcome.ID_CONFLICT
+
+
+class TestEmbeddedIngress(IngressContract):
+    """A table, and one consumer at a time."""
+
+
+class TestEmbeddedPush(PushContract):
+    """Two tables."""
+
+
+class TestEmbeddedPokes(PokeContract):
+    """Unix datagrams."""
+
+
+class TestEmbeddedPipeline(PipelineContract):
+    """All of it in one file."""

@@ -1,0 +1,74 @@
+"""All Pub/Sub components over one channel."""
+
+from __future__ import annotations
+
+import random
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from router.backends.google.channels import PUBSUB, open_channel, project
+from router.backends.pubsub.bodies import notification_request, push_command
+from router.backends.pubsub.ingress import PubSubIngressConsumer, PubSubIngressProducer
+from router.backends.pubsub.pokes import PubSubPokeBus
+from router.backends.pubsub.publishing import Publisher
+from router.backends.pubsub.push import PubSubDeadLetters, PubSubPushNotifier
+from router.backends.pubsub.resources import check_topics
+from router.backends.pubsub.wire import PubSubApi
+from router.clock import Clock
+from router.config import Config
+
+FORMS = {"command": push_command, "notification-request": notification_request}
+
+
+class PubSubBackend:
+    """Opens a channel. Raises ``ConfigError`` where a topic or subscription is missing, and ``Unavailable``."""
+
+    def __init__(self, config: Config, clock: Clock, chance: random.Random) -> None:
+        self._config = config
+        self._clock = clock
+        self._chance = chance
+        self._stack = AsyncExitStack()
+        self._publishers: dict[str, Publisher] = {}
+
+    async def __aenter__(self) -> Self:
+        channel = await open_channel(PUBSUB, self._config)
+        self._stack.push_async_callback(channel.close)
+        self._api = PubSubApi(channel, project(self._config), self._chance)
+        try:
+            await check_topics(self._api, self._config)
+            for topic in self._topics():
+                self._publishers[topic] = await self._stack.enter_async_context(
+                    Publisher(self._api, self._api.topic(topic))
+                )
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._stack.__aexit__(kind, error, trace)
+
+    def _topics(self) -> list[str]:
+        ingress = self._config.ingress
+        return [ingress.topic, ingress.dead_letter_topic, self._config.push.topic, self._config.online.poke_topic]
+
+    def producer(self) -> PubSubIngressProducer:
+        ingress = self._config.ingress
+        publisher = self._publishers[ingress.topic]
+        return PubSubIngressProducer(self._api, publisher, self._api.topic(ingress.topic), ingress.ordering_shards)
+
+    def consumer(self) -> PubSubIngressConsumer:
+        return PubSubIngressConsumer(self._api, self._config, self._clock, self._chance)
+
+    def push_notifier(self) -> PubSubPushNotifier:
+        return PubSubPushNotifier(self._publishers[self._config.push.topic], FORMS[self._config.push.format])
+
+    def dead_letters(self) -> PubSubDeadLetters:
+        return PubSubDeadLetters(self._publishers[self._config.ingress.dead_letter_topic])
+
+    def poke_bus(self) -> PubSubPokeBus:
+        topic = self._config.online.poke_topic
+        return PubSubPokeBus(self._api, self._publishers[topic], topic, self._chance)

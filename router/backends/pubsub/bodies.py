@@ -1,0 +1,142 @@
+"""What travels over the topics: messages of the ingress, push commands and dead letters, to and from Pub/Sub's form.
+
+No attribute and no body names a sender.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import zlib
+from typing import Any
+
+import msgspec
+
+from router import envelope
+from router.backends.pubsub.wire import PubsubMessage
+from router.config import Config
+from router.errors import InvalidEnvelope
+from router.ids import foreign_id
+from router.messages import DeadLetter, Delivery, Message
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:-]{0,127}")
+_MICROSECONDS = re.compile(r"[0-9]{1,18}")
+ATTRIBUTE_BYTES = 1024
+"""The most that the service takes as the value of one attribute."""
+MESSAGE_BYTES = 9_900_000
+"""A little less than the most that the service takes as one message."""
+
+
+def ordering_key(recipient: str, shards: int) -> str:
+    """The ordering key of a recipient's messages: one of ``shards`` of them, or with 0 the recipient itself."""
+    return f"shard-{zlib.crc32(recipient.encode()) % shards}" if shards else recipient
+
+
+def ingress_message(message: Message, shards: int) -> Any:
+    """``message`` as it goes to the ingress topic; lane and ephemeral are in its envelope."""
+    attributes = {"id": message.id, "accepted_at": str(message.accepted_at)}
+    if message.keyed:
+        attributes["keyed"] = "true"
+    key = ordering_key(message.recipient, shards)
+    return PubsubMessage(data=message.envelope, attributes=attributes, ordering_key=key)
+
+
+class IngressReader:
+    """Reads what the ingress subscription hands out, also what others have published there: the bare envelope in any
+    spelling, with no attribute. Its id then comes from Pub/Sub's own, which each redelivery repeats."""
+
+    def __init__(self, config: Config) -> None:
+        self._max_bytes = config.limits.envelope_bytes
+        self._topic = config.ingress.topic
+
+    def read(self, received: Any) -> Delivery:
+        """``received`` is a ``ReceivedMessage``; where its body is no envelope, the delivery holds no message."""
+        message = received.message
+        attempt = max(1, received.delivery_attempt)
+        origin = foreign_id(self._topic, message.message_id)
+        try:
+            read = self._message(message, origin)
+        except InvalidEnvelope as error:
+            return Delivery(None, received.ack_id, attempt, problem=str(error), body=message.data, origin=origin)
+        return Delivery(read, received.ack_id, attempt)
+
+    def _message(self, message: Any, origin: str) -> Message:
+        attributes = message.attributes
+        id_ = attributes.get("id")
+        if id_ is not None and not _ID.fullmatch(id_):
+            raise InvalidEnvelope('the attribute "id" is no id: leave it out, or write letters, digits and ._~:-')
+        # What the API has accepted is not refused here, whatever became of the limit since.
+        read = envelope.read(message.data, self._max_bytes if id_ is None else sys.maxsize)
+        accepted_at = attributes.get("accepted_at") or ""
+        if not _MICROSECONDS.fullmatch(accepted_at):
+            accepted_at = message.publish_time.ToMicroseconds()
+        return Message(
+            id_ or origin,
+            read.recipient,
+            read.canonical,
+            read.lane,
+            read.ephemeral,
+            int(accepted_at),
+            attributes.get("keyed") == "true",
+        )
+
+
+class _Content(msgspec.Struct):
+    title: str = "New message"
+    body: str = "You have received a new secure message."
+    sound: str = "default"
+
+
+class _Notification(msgspec.Struct, rename="camel"):
+    recipient_id: str
+    content: _Content
+    data_payload: dict[str, str]
+
+
+class _Request(msgspec.Struct):
+    ID: str
+    Payload: bytes
+    """Base64 in JSON."""
+
+
+def push_command(message: Message) -> Any:
+    """``push.format = "command"``: the recipient and the sealed envelope."""
+    return _push(message, envelope.push_command(message.recipient, message.envelope))
+
+
+def notification_request(message: Message) -> Any:
+    """``push.format = "notification-request"``: what to show, and the id; nothing of the envelope."""
+    notification = _Notification(message.recipient, _Content(), {"message_id": message.id})
+    return _push(message, msgspec.json.encode(_Request(message.id, msgspec.json.encode(notification))))
+
+
+def _push(message: Message, data: bytes) -> Any:
+    attributes = {
+        "messageId": message.id,
+        "recipientId": message.recipient,
+        "priority": str(envelope.priority(message.envelope)),
+    }
+    return PubsubMessage(data=data, attributes=attributes, ordering_key=message.recipient)
+
+
+def dead_letter(letter: DeadLetter) -> Any:
+    """The body as it came, and what there is to say about it as attributes; those that are empty are left out."""
+    detail = letter.detail
+    if len(letter.body) > MESSAGE_BYTES:
+        detail = f"{detail}; of {len(letter.body)} bytes the first {MESSAGE_BYTES} are kept"
+    attributes = {
+        "id": letter.id,
+        "recipient": letter.recipient,
+        "reason": letter.reason,
+        "detail": detail,
+        "attempts": str(letter.attempts),
+        "at": str(letter.at),
+    }
+    return PubsubMessage(
+        data=letter.body[:MESSAGE_BYTES], attributes={name: _cut(value) for name, value in attributes.items() if value}
+    )
+
+
+def _cut(value: str) -> str:
+    """As much of ``value`` as one attribute takes."""
+    return value.encode()[:ATTRIBUTE_BYTES].decode(errors="ignore")

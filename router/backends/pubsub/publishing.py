@@ -1,0 +1,190 @@
+"""Publishing to one topic, batched over all callers without making anybody wait for a batch.
+
+Whatever waits when a call may be made is sent with it. A request holds one ordering key, and of each key one request
+is under way at a time, so that requests cannot overtake one another. A request that fails is no obstacle to the next
+of its key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from msgspec import Struct
+
+from router.backends.pubsub.wire import PubSubApi
+from router.errors import Refused, RouterError, Unavailable
+
+CALLS = 32
+"""Requests under way at once."""
+BATCH_MESSAGES = 500
+BATCH_BYTES = 4_000_000
+"""Of one request; the service takes 1,000 messages and 10 MB."""
+WAITING_MESSAGES = 20_000
+WAITING_BYTES = 64_000_000
+"""What may wait for its confirmation; beyond it a publish is refused at once."""
+PUBLISH_SECONDS = 10.0
+"""A message that is not confirmed by then has failed; if it was not sent yet, it is not sent any more."""
+
+
+class _Waiting(Struct, eq=False):
+    message: Any
+    size: int
+    confirmed: asyncio.Future[None]
+
+
+class Publisher:
+    """The write end of one topic, as an async context manager."""
+
+    def __init__(self, api: PubSubApi, topic: str) -> None:
+        self._api = api
+        self._topic = topic
+        self._waiting: dict[str, deque[_Waiting]] = {}
+        self._ready: dict[str, None] = {}
+        """Keys with something to send and no request under way, the longest ready first."""
+        self._busy: set[str] = set()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._messages = 0
+        self._bytes = 0
+        self._turn: asyncio.Handle | None = None
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._turn is not None:
+            self._turn.cancel()
+        for task in self._calls:
+            task.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+        for waiting in [waiting for lane in self._waiting.values() for waiting in lane]:
+            self._settle(waiting, Unavailable("the router is stopping"))
+
+    async def publish(self, messages: Sequence[Any]) -> None:
+        """Return once all of ``messages`` (``PubsubMessage``) are confirmed; raises ``Unavailable``.
+
+        Messages of one ordering key keep their order, also those of one call.
+        """
+        confirmed = [self._enqueue(message) for message in messages]
+        try:
+            async with asyncio.timeout(PUBLISH_SECONDS):
+                await (confirmed[0] if len(confirmed) == 1 else _all(confirmed))
+        except TimeoutError as error:
+            raise Unavailable(f"{self._topic} did not confirm within {PUBLISH_SECONDS:g} s") from error
+        finally:
+            for future in confirmed:
+                future.cancel()
+
+    def offer(self, message: Any) -> bool:
+        """Send ``message`` without waiting for it; whether there was room for it."""
+        try:
+            self._enqueue(message).add_done_callback(_forget)
+        except Unavailable:
+            return False
+        return True
+
+    def _enqueue(self, message: Any) -> asyncio.Future[None]:
+        size = message.ByteSize()
+        if self._messages >= WAITING_MESSAGES or self._bytes + size > WAITING_BYTES:
+            raise Unavailable(f"too much waits to be published to {self._topic}; try again")
+        self._messages += 1
+        self._bytes += size
+        waiting = _Waiting(message, size, self._loop.create_future())
+        self._waiting.setdefault(message.ordering_key, deque()).append(waiting)
+        self._make_ready(message.ordering_key)
+        return waiting.confirmed
+
+    def _make_ready(self, key: str) -> None:
+        if key not in self._busy:
+            self._ready.setdefault(key)
+            if self._turn is None:
+                # Once for all that is published in this turn of the loop.
+                self._turn = self._loop.call_soon(self._send_ready)
+
+    def _send_ready(self) -> None:
+        self._turn = None
+        while self._ready and len(self._calls) < CALLS:
+            key = next(iter(self._ready))
+            del self._ready[key]
+            if batch := self._take(key):
+                if key:
+                    self._busy.add(key)
+                elif key in self._waiting:
+                    self._ready[key] = None
+                self._start(key, batch)
+
+    def _take(self, key: str) -> list[_Waiting]:
+        """The next batch of ``key``, without what nobody waits for any more."""
+        lane, batch, size = self._waiting[key], list[_Waiting](), 0
+        while lane and len(batch) < BATCH_MESSAGES and (not batch or size + lane[0].size <= BATCH_BYTES):
+            waiting = lane.popleft()
+            if waiting.confirmed.done():
+                self._leave(waiting)
+            else:
+                batch.append(waiting)
+                size += waiting.size
+        if not lane:
+            del self._waiting[key]
+        return batch
+
+    def _start(self, key: str, batch: list[_Waiting]) -> None:
+        task = self._loop.create_task(self._send(batch))
+        self._calls.add(task)
+        task.add_done_callback(lambda done: self._sent(key, batch, done))
+
+    def _sent(self, key: str, batch: list[_Waiting], task: asyncio.Task[None]) -> None:
+        self._calls.discard(task)
+        self._busy.discard(key)
+        if task.cancelled():
+            for waiting in batch:
+                self._settle(waiting, Unavailable("the router is stopping"))
+            return
+        task.result()
+        if key in self._waiting:
+            self._make_ready(key)
+        elif self._ready and self._turn is None:
+            self._turn = self._loop.call_soon(self._send_ready)
+
+    async def _send(self, batch: list[_Waiting]) -> None:
+        error: RouterError | None = None
+        try:
+            await self._api.publish(self._topic, [waiting.message for waiting in batch])
+        except Refused as refused:
+            if len(batch) > 1:
+                # One of them is to blame; each alone then, in their order.
+                for waiting in batch:
+                    await self._send([waiting])
+                return
+            error = refused
+        except Unavailable as unavailable:
+            error = unavailable
+        for waiting in batch:
+            self._settle(waiting, error)
+
+    def _settle(self, waiting: _Waiting, error: RouterError | None) -> None:
+        self._leave(waiting)
+        if waiting.confirmed.done():
+            return
+        if error is None:
+            waiting.confirmed.set_result(None)
+        else:
+            waiting.confirmed.set_exception(error)
+
+    def _leave(self, waiting: _Waiting) -> None:
+        self._messages -= 1
+        self._bytes -= waiting.size
+
+
+async def _all(futures: Sequence[Awaitable[None]]) -> None:
+    await asyncio.gather(*futures)
+
+
+def _forget(future: asyncio.Future[None]) -> None:
+    if not future.cancelled():
+        future.exception()

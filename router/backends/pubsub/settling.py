@@ -1,0 +1,82 @@
+"""Acknowledgements, hand-backs and lease extensions of one subscription, batched: whatever waits when a call may be
+made goes with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from router import logs
+from router.backends.pubsub.wire import PubSubApi
+from router.errors import RouterError
+
+LOG = logs.logger(__name__)
+BATCH_IDS = 1000
+"""Ids of one request; the service takes 512 KiB, and an id has some 200 bytes."""
+
+
+class Settling:
+    """What this subscription is to be told about deliveries.
+
+    A call that fails is not repeated beyond its budget: what it would have told comes back when the lease runs out,
+    and is then known for what it is.
+    """
+
+    def __init__(self, api: PubSubApi, subscription: str) -> None:
+        self._api = api
+        self._subscription = subscription
+        self._acks: list[str] = []
+        self._nacks: list[str] = []
+        self._work: asyncio.Task[None] | None = None
+        self.lost = 0
+        """Acknowledgements and hand-backs that did not reach the service."""
+
+    def ack(self, ids: Sequence[str]) -> None:
+        """Tell soon that these are done."""
+        self._acks += ids
+        self._start()
+
+    def nack(self, ids: Sequence[str]) -> None:
+        """Tell soon that these are handed back."""
+        self._nacks += ids
+        self._start()
+
+    async def told(self) -> None:
+        """Return when all that waits has been told, or given up."""
+        if self._work is not None:
+            await asyncio.wait([self._work])
+
+    async def extend(self, ids: Sequence[str], seconds: int) -> None:
+        """Keep these for ``seconds`` more."""
+        for start in range(0, len(ids), BATCH_IDS):
+            batch = ids[start : start + BATCH_IDS]
+            try:
+                await self._api.modify_ack_deadline(self._subscription, batch, seconds)
+            except RouterError as error:
+                LOG.warning("leases were not extended", count=len(batch), reason=str(error))
+
+    def _start(self) -> None:
+        if self._work is None:
+            self._work = asyncio.get_running_loop().create_task(self._tell())
+
+    async def _tell(self) -> None:
+        try:
+            while self._acks or self._nacks:
+                acks, self._acks = self._acks[:BATCH_IDS], self._acks[BATCH_IDS:]
+                nacks, self._nacks = self._nacks[:BATCH_IDS], self._nacks[BATCH_IDS:]
+                await self._try(acks, self._api.acknowledge)
+                await self._try(nacks, self._hand_back)
+        finally:
+            self._work = None
+
+    async def _hand_back(self, subscription: str, ids: Sequence[str]) -> None:
+        await self._api.modify_ack_deadline(subscription, ids, 0)
+
+    async def _try(self, ids: Sequence[str], tell: Callable[[str, Sequence[str]], Awaitable[None]]) -> None:
+        if not ids:
+            return
+        try:
+            await tell(self._subscription, ids)
+        except RouterError as error:
+            self.lost += len(ids)
+            LOG.warning("deliveries come again: the ingress was not told of them", count=len(ids), reason=str(error))

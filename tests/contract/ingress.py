@@ -1,0 +1,110 @@
+"""What every ingress must do, by producer and consumer. A backend's test subclasses this unchanged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from router.interfaces import IngressConsumer
+from router.messages import Delivery, Lane, Message
+from tests.contract.stage import BOB, EVE, Stage, staged
+from tests.support.clock import ManualClock
+from tests.support.stores import Stores
+
+pytestmark = pytest.mark.anyio
+TURN_SECONDS = 10.0
+"""What has not come by then does not come."""
+
+
+async def take(consumer: IngressConsumer, count: int) -> list[Delivery]:
+    """The next ``count`` deliveries."""
+    taken: list[Delivery] = []
+    async with asyncio.timeout(TURN_SECONDS):
+        while len(taken) < count:
+            taken += await consumer.receive(count - len(taken))
+    return taken
+
+
+def ids(deliveries: Sequence[Delivery], user: str | None = None) -> list[str]:
+    messages = [delivery.message for delivery in deliveries if delivery.message is not None]
+    assert len(messages) == len(deliveries)
+    return [message.id for message in messages if user is None or message.recipient == user]
+
+
+class IngressContract:
+    """Publishing, receiving, acknowledging, handing back."""
+
+    async def test_a_message_arrives_as_it_was(self, stage: Stage) -> None:
+        sent = [
+            stage.message("plain"),
+            stage.message("keyed", keyed=True),
+            stage.message("express", lane=Lane.EXPRESS),
+            stage.message("typing", ephemeral=True),
+        ]
+        for message in sent:
+            await stage.producer.publish(message)
+        received = await take(await stage.factory.ingress_consumer(), 4)
+        assert [delivery.message for delivery in received] == sent
+        assert [delivery.attempt for delivery in received] == [1, 1, 1, 1]
+
+    async def test_one_recipients_messages_keep_their_order(self, stage: Stage, second: Stage) -> None:
+        """Whichever node accepts them, and whatever others send at the same time."""
+
+        async def send(index: int, user: str) -> None:
+            for number in range(20):
+                producer = (stage, second)[number % 2].producer
+                await producer.publish(stage.message(f"{index}-{number}", user))
+
+        users = [BOB, EVE, *(f"urn:sm:user:u{number}" for number in range(20))]
+        await asyncio.gather(*(send(index, user) for index, user in enumerate(users)))
+        consumer, received = await stage.factory.ingress_consumer(), list[Delivery]()
+        while len(received) < 20 * len(users):
+            received += await take(consumer, 1)
+            await consumer.ack(received[-1:])
+        for index, user in enumerate(users):
+            assert ids(received, user) == [f"{index}-{number}" for number in range(20)]
+
+    async def test_what_is_handed_back_comes_again_in_its_order(self, stage: Stage) -> None:
+        for number in range(3):
+            await stage.producer.publish(stage.message(f"m{number}"))
+        consumer = await stage.factory.ingress_consumer()
+        await consumer.nack(await take(consumer, 3))
+        again = await take(consumer, 3)
+        assert ids(again) == ["m0", "m1", "m2"]
+        assert [delivery.attempt for delivery in again] == [2, 2, 2]
+
+    async def test_the_next_consumer_gets_what_was_not_acknowledged(
+        self, stores: Stores, clock: ManualClock, stage: Stage
+    ) -> None:
+        """RACES 2, 35: and nothing else; also what was received and never looked at."""
+        for number in range(4):
+            await stage.producer.publish(stage.message(f"m{number}"))
+        async with staged(stores, clock) as first:
+            consumer = await first.factory.ingress_consumer()
+            received = await take(consumer, 2)
+            await consumer.ack(received[:1])
+        assert ids(await take(await stage.factory.ingress_consumer(), 3)) == ["m1", "m2", "m3"]
+
+    async def test_a_consumer_waits_for_what_comes(self, stage: Stage) -> None:
+        consumer = await stage.factory.ingress_consumer()
+        waiting = asyncio.create_task(take(consumer, 1))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await stage.producer.publish(stage.message("m1"))
+        assert ids(await waiting) == ["m1"]
+
+    async def test_one_message_sent_twice_is_one_message(self, stage: Stage) -> None:
+        """RACES 1: the confirmation was lost, and the sender tries again under the same Idempotency-Key."""
+        message: Message = stage.message("m1", keyed=True)
+        await stage.producer.publish(message)
+        await stage.producer.publish(message)
+        received = await take(await stage.factory.ingress_consumer(), 2)
+        assert ids(received) == ["m1", "m1"]
+        await stage.online.connect(await stage.connect(), 20)
+        await stage.online.route(received)
+        assert await stage.ids() == ["m1"]
+
+    async def test_it_is_ready_when_it_takes_messages(self, stage: Stage) -> None:
+        await stage.producer.probe()

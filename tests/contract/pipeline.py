@@ -1,0 +1,133 @@
+"""The whole way of a message from its publish to its recipient, over every ingress. A backend's test subclasses this
+unchanged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from router.core.routing import Pipeline
+from router.messages import Delivery, Routed
+from tests.contract.stage import BOB, EVE, Socket, Stage
+
+pytestmark = pytest.mark.anyio
+TURN_SECONDS = 15.0
+
+
+@asynccontextmanager
+async def running(stage: Stage) -> AsyncIterator[Pipeline]:
+    """A pipeline at work; on leaving, what it holds is handed back."""
+    pipeline = await stage.factory.pipeline()
+    consuming = asyncio.create_task(pipeline.run())
+    try:
+        async with asyncio.timeout(TURN_SECONDS):
+            yield pipeline
+    finally:
+        consuming.cancel()
+        await asyncio.wait([consuming])
+        await pipeline.hand_back()
+
+
+async def eventually(stage: Stage, condition: Callable[[], Awaitable[bool]]) -> None:
+    """Let the clock run until ``condition`` holds; the caller bounds the time."""
+    while not await condition():
+        stage.clock.advance(0.01)
+        await asyncio.sleep(0.001)
+
+
+async def arrived(stage: Stage, *wanted: str, user: str = BOB) -> None:
+    """Return once exactly ``wanted`` wait for ``user``, in that order; more or other ones fail."""
+
+    async def there() -> bool:
+        found = await stage.ids(user)
+        assert found == list(wanted[: len(found)])
+        return len(found) == len(wanted)
+
+    await eventually(stage, there)
+
+
+async def announced(stage: Stage, *wanted: str) -> None:
+    """Return once ``wanted`` are announced, in that order, whatever was announced twice."""
+
+    async def done() -> bool:
+        return list(dict.fromkeys(await stage.pushed())) == list(wanted)
+
+    await eventually(stage, done)
+
+
+class PipelineContract:
+    """Accepted, routed, announced."""
+
+    async def test_mail_is_routed_in_order_and_announced(self, stage: Stage) -> None:
+        sent = [f"m{number}" for number in range(10)]
+        async with running(stage):
+            for id_ in sent:
+                await stage.producer.publish(stage.message(id_))
+            await arrived(stage, *sent)
+            await announced(stage, *sent)
+
+    async def test_mail_for_who_is_online_is_hot_and_poked(self, stage: Stage) -> None:
+        socket = Socket()
+        connected = asyncio.create_task(stage.manager.run())
+        await stage.manager.connect(BOB, socket, None)
+        assert await stage.ids() == []
+        async with running(stage):
+            await stage.producer.publish(stage.message("m1"))
+            await arrived(stage, "m1")
+            assert await stage.hot() == ["m1"]
+
+            async def poked() -> bool:
+                return socket.pokes > 0
+
+            await eventually(stage, poked)
+        assert await stage.pushed() == []
+        connected.cancel()
+        await asyncio.wait([connected])
+
+    async def test_poison_is_a_dead_letter_and_the_rest_flows(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """RACES 8."""
+        route = stage.online.route
+
+        async def choke(deliveries: Sequence[Delivery]) -> list[Routed]:
+            if any(delivery.message and delivery.message.id == "poison" for delivery in deliveries):
+                raise ZeroDivisionError
+            return await route(deliveries)
+
+        monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: choke(deliveries))
+        for id_, user in (("poison", BOB), ("m1", BOB), ("other", EVE), ("m2", BOB)):
+            await stage.producer.publish(stage.message(id_, user))
+        async with running(stage):
+            await arrived(stage, "m1", "m2")
+            await arrived(stage, "other", user=EVE)
+        assert await stage.letters() == [("poison", "attempts-exhausted")]
+
+    async def test_a_pipeline_that_stops_leaves_the_rest_to_the_next(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """RACES 2, 4, 35: it stops in the middle of one recipient's mail, and the ingress brings all of it again."""
+        put, stuck = type(stage.cold).put, asyncio.Event()
+
+        async def hang(*_: object) -> None:
+            stuck.set()
+            await asyncio.Event().wait()
+
+        sent = [f"m{number}" for number in range(6)]
+        async with running(stage):
+            for id_ in sent[:2]:
+                await stage.producer.publish(stage.message(id_))
+            await arrived(stage, *sent[:2])
+            monkeypatch.setattr(type(stage.cold), "put", hang)
+            for id_ in sent[2:4]:
+                await stage.producer.publish(stage.message(id_))
+            await stuck.wait()
+        monkeypatch.setattr(type(stage.cold), "put", put)
+        async with running(stage):
+            for id_ in sent[4:]:
+                await stage.producer.publish(stage.message(id_))
+            await arrived(stage, *sent)
+            await announced(stage, *sent)

@@ -1,0 +1,232 @@
+"""Consuming: leases, deaths, redeliveries in the middle of a key, and what others publish."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from router.backends.pubsub import ingress
+from router.backends.pubsub.ingress import EXTEND_SECONDS, PubSubIngressConsumer
+from router.backends.pubsub.resources import LEASE_SECONDS
+from router.errors import Unavailable
+from router.interfaces import IngressConsumer
+from router.messages import Delivery, Lane, Queued
+from tests.contract.ingress import TURN_SECONDS, ids, take
+from tests.contract.pipeline import announced, arrived, eventually, running
+from tests.contract.stage import BOB, EVE, Stage, staged
+from tests.support.clock import ManualClock
+from tests.support.stores_pubsub import PubSubStores
+
+pytestmark = pytest.mark.anyio
+
+
+def receipts(deliveries: Sequence[Delivery]) -> list[str]:
+    return [str(delivery.receipt) for delivery in deliveries]
+
+
+async def soon(condition: Callable[[], bool]) -> None:
+    """Return once ``condition`` holds; the emulator takes its time."""
+    async with asyncio.timeout(TURN_SECONDS):
+        while not condition():  # noqa: ASYNC110 - what it looks at sets no event
+            await asyncio.sleep(0.001)
+
+
+async def die(consumer: IngressConsumer) -> None:
+    """End ``consumer`` as a kill does: it hands nothing back."""
+    assert isinstance(consumer, PubSubIngressConsumer)
+    consumer._leases.clear()
+    consumer._keeping.cancel()
+
+
+async def test_what_is_held_is_extended_and_nothing_else(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    for id_ in ("done", "held", "read ahead"):
+        await stage.producer.publish(stage.message(id_.replace(" ", "-")))
+    consumer = await stage.factory.ingress_consumer()
+    assert isinstance(consumer, PubSubIngressConsumer)
+    done, held = await take(consumer, 2)
+    await soon(lambda: len(consumer._buffer) == 1)
+    (read_ahead,) = consumer._buffer
+    await consumer.ack([done])
+    extended: list[tuple[list[str], int]] = []
+    extend = consumer._api.modify_ack_deadline
+
+    async def note(subscription: str, ack_ids: Sequence[str], seconds: int) -> None:
+        extended.append((list(ack_ids), seconds))
+        if len(extended) == 1:
+            raise Unavailable("just now")
+        await extend(subscription, ack_ids, seconds)
+
+    monkeypatch.setattr(consumer._api, "modify_ack_deadline", note)
+    for calls in (1, 2):
+        await soon(lambda: bool(stage.clock._sleepers))
+        stage.clock.advance(EXTEND_SECONDS)
+        await soon(lambda: len(extended) == calls)  # noqa: B023 - awaited at once
+    assert extended == [([held.receipt, read_ahead.ack_id], LEASE_SECONDS)] * 2
+    assert 2 * EXTEND_SECONDS < LEASE_SECONDS, "one extension may fail"
+
+
+async def test_many_leases_are_extended_in_bounded_requests(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer = await stage.factory.ingress_consumer()
+    assert isinstance(consumer, PubSubIngressConsumer)
+    consumer._leases.update(dict.fromkeys(f"id-{number}" for number in range(2500)))
+    sizes: list[int] = []
+
+    async def note(subscription: str, ack_ids: Sequence[str], seconds: int) -> None:
+        sizes.append(len(ack_ids))
+
+    monkeypatch.setattr(consumer._api, "modify_ack_deadline", note)
+    await soon(lambda: bool(stage.clock._sleepers))
+    stage.clock.advance(EXTEND_SECONDS)
+    await soon(lambda: len(sizes) == 3)
+    assert sizes == [1000, 1000, 500]
+
+
+async def test_what_a_dead_consumer_held_comes_again_in_its_order(stores: PubSubStores, stage: Stage) -> None:
+    """RACES 2, 5, 35: it hands nothing back and extends nothing; the lease here is cut to a second."""
+    for number in range(3):
+        await stage.producer.publish(stage.message(f"m{number}"))
+    async with staged(stores, ManualClock()) as dying:
+        consumer = await dying.factory.ingress_consumer()
+        held = await take(consumer, 3)
+        await die(consumer)
+        subscription = stores.api.subscription("ingress-sub")
+        await stores.api.modify_ack_deadline(subscription, receipts(held), 1)
+    again = await take(await stage.factory.ingress_consumer(), 3)
+    assert ids(again) == ["m0", "m1", "m2"]
+    assert [delivery.attempt for delivery in again] == [2, 2, 2]
+    assert not set(receipts(again)) & set(receipts(held))
+
+
+async def test_a_redelivery_in_the_middle_of_a_key_changes_nothing(
+    stores: PubSubStores, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 4, 5: m1 comes back while the pipeline still holds m1 and what is behind it."""
+    put, begun, go = type(stage.cold).put, asyncio.Event(), asyncio.Event()
+
+    async def slow(cold: Any, messages: Sequence[Queued]) -> list[Queued]:
+        begun.set()
+        await go.wait()
+        return await put(cold, messages)
+
+    monkeypatch.setattr(type(stage.cold), "put", slow)
+    sent = ["m1", "m2", "m3"]
+    for id_ in sent:
+        await stage.producer.publish(stage.message(id_))
+    async with running(stage) as pipeline:
+        await begun.wait()
+        await soon(lambda: len(pipeline._held) == 3)
+        first = next(iter(pipeline._held))
+        await stores.api.modify_ack_deadline(stores.api.subscription("ingress-sub"), [str(first)], 0)
+
+        async def is_back() -> bool:
+            return len(pipeline._held) > 3
+
+        await eventually(stage, is_back)
+        go.set()
+        await arrived(stage, *sent)
+        await announced(stage, *sent)
+
+        async def all_done() -> bool:
+            return not pipeline._held
+
+        await eventually(stage, all_done)
+        await stage.producer.publish(stage.message("m4"))
+        await arrived(stage, *sent, "m4")
+
+
+async def test_two_pipelines_share_one_subscription(stores: PubSubStores, stage: Stage) -> None:
+    """RACES 5: each recipient's mail stays in order, whoever routes it."""
+    users = [f"urn:sm:user:u{number}" for number in range(12)]
+    async with staged(stores, stage.clock) as second, running(stage), running(second):
+
+        async def send(index: int, user: str) -> None:
+            for number in range(15):
+                await stage.producer.publish(stage.message(f"{index}-{number}", user))
+
+        await asyncio.gather(*(send(index, user) for index, user in enumerate(users)))
+        for index, user in enumerate(users):
+            await arrived(stage, *(f"{index}-{number}" for number in range(15)), user=user)
+
+
+async def test_no_more_is_read_than_there_is_room_for(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingress, "BUFFER_MESSAGES", 5)
+    consumer = await stage.factory.ingress_consumer()
+    assert isinstance(consumer, PubSubIngressConsumer)
+    sent = [f"m{number}" for number in range(40)]
+    for id_ in sent[:20]:
+        await stage.producer.publish(stage.message(id_))
+    received = await take(consumer, 1)
+    await soon(lambda: len(consumer._buffer) >= 4)
+    for id_ in sent[20:]:
+        await stage.producer.publish(stage.message(id_))
+    assert len(consumer._buffer) <= 20, "one answer of the service may be larger, and is the last"
+    received += await take(consumer, 39)
+    assert ids(received) == sent
+    assert consumer._bytes == 0
+
+
+async def test_others_may_publish_the_bare_envelope(stores: PubSubStores, stage: Stage) -> None:
+    """In any spelling; a redelivery is the same message."""
+    body = b'{"recipient_id": "bob", "encrypted_data": "__4", "priority": "7", "isEphemeral": null}'
+    await stores.publish_raw(body)
+    consumer = await stage.factory.ingress_consumer()
+    (first,) = await take(consumer, 1)
+    await consumer.nack([first])
+    (again,) = await take(consumer, 1)
+    assert first.message == again.message
+    assert first.message is not None
+    assert first.message.envelope == b'{"recipientId":"urn:sm:user:bob","encryptedData":"//4=","priority":7}'
+    assert (first.message.recipient, first.message.lane, first.message.ephemeral) == (BOB, Lane.EXPRESS, False)
+    assert first.message.accepted_at > 1_600_000_000_000_000, "when it was published"
+    await stores.publish_raw(body)
+    (other,) = await take(consumer, 1)
+    assert other.message is not None
+    assert other.message.id != first.message.id
+
+
+async def test_others_may_name_the_id(stores: PubSubStores, stage: Stage) -> None:
+    await stores.publish_raw(b'{"recipientId":"bob"}', id="their-own", accepted_at="no time")
+    (delivery,) = await take(await stage.factory.ingress_consumer(), 1)
+    assert delivery.message is not None
+    assert delivery.message.id == "their-own"
+    assert delivery.message.accepted_at > 1_600_000_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("body", "attributes", "detail"),
+    [
+        (b"no envelope \xff", {}, "not UTF-8"),
+        (b"{}", {}, "recipientId"),
+        (b'{"recipientId":"bob"}', {"id": "a/b"}, 'attribute "id"'),
+        (b'{"recipientId":"bob","encryptedData":"%b"}' % (b"A" * 400_000), {}, "262144 is the most"),
+    ],
+)
+async def test_what_cannot_be_read_is_a_dead_letter(
+    stores: PubSubStores, stage: Stage, body: bytes, attributes: dict[str, str], detail: str
+) -> None:
+    """RACES 8: with its reason and its body, and nothing behind it waits."""
+    await stores.publish_raw(body, **attributes)
+    await stores.publish_raw(b'{"recipientId":"urn:sm:user:{eve}/__x__"}', id="behind")
+    async with running(stage):
+        await arrived(stage, "behind", user=EVE)
+
+        async def refused() -> bool:
+            return len(await stores.dead_letters()) == 1
+
+        await eventually(stage, refused)
+    (letter,) = await stores.dead_letters()
+    assert letter.data == body
+    assert letter.attributes["reason"] == "undecodable"
+    assert detail in letter.attributes["detail"]
+    assert len(letter.attributes["id"]) == 36
+
+
+async def test_the_api_may_have_accepted_more_than_the_limit_is_now(stores: PubSubStores, stage: Stage) -> None:
+    body = b'{"recipientId":"urn:sm:user:bob","encryptedData":"%b"}' % (b"A" * 400_000)
+    await stores.publish_raw(body, id="large", accepted_at="1790000000000000")
+    (delivery,) = await take(await stage.factory.ingress_consumer(), 1)
+    assert delivery.message is not None
+    assert delivery.message.envelope == body
