@@ -20,7 +20,16 @@ from tests.support.stores_redis import RedisStores
 
 part = st.text(st.characters(exclude_characters=":", exclude_categories=("Cs", "Cc", "Z")), min_size=1, max_size=20)
 users = st.tuples(part, part, part).map(lambda parts: urn.parse(":".join(("urn", *parts))))
-STRANGE = ["urn:a:b:{}", "urn:a:b:}{", "urn:a:b:{c}", "urn:a:b:%7D", "urn:}:{:}", "urn:a:b:c/d", "urn:a:b:__x__", "urn:ü:é:名"]
+STRANGE = [
+    "urn:a:b:{}",
+    "urn:a:b:}{",
+    "urn:a:b:{c}",
+    "urn:a:b:%7D",
+    "urn:}:{:}",
+    "urn:a:b:c/d",
+    "urn:a:b:__x__",
+    "urn:ü:é:名",
+]
 
 
 @given(users, users)

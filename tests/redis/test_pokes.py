@@ -173,9 +173,7 @@ async def test_a_subscription_that_died_silently_is_found_out(
         await eventually(fragile, subscriptions(fragile, own_redis))
 
 
-async def test_an_idle_subscription_stays(
-    fragile: Stage, own_redis: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_idle_subscription_stays(fragile: Stage, own_redis: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked whether it lives, and answers."""
     monkeypatch.setattr("router.backends.redis.pokes.IDLE_SECONDS", 0.05)
     async with listening(fragile, subscriptions(fragile, own_redis)) as ear:
