@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     """0 where every goal was met, 1 where one was missed, 2 where a server failed or lost mail."""
     options = _options(arguments)
     _raise_file_limit()
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # leaves no server behind
     options.dir.mkdir(parents=True, exist_ok=True)
     if options.profile is not None:
         options.profile.mkdir(parents=True, exist_ok=True)
@@ -47,6 +49,8 @@ def main(arguments: Sequence[str]) -> int:
         except (LoadError, ServerError) as error:
             sys.stderr.write(f"no figure, since {error}\n")
             return 2
+        except KeyboardInterrupt:
+            return 130
     print_run(run)
     sys.stdout.write(f"\n{summary(run)}\n")
     whole = not (options.scenario or options.quick or options.profile)
