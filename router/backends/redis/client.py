@@ -84,8 +84,8 @@ class Client:
             cluster_options = {key: value for key, value in self._options.items() if key != "db"}
             self._redis = RedisCluster(startup_nodes=nodes, **cluster_options, **sizes)
         elif mode == "sentinel":
-            asking = {key: self._options[key] for key in ("protocol", "socket_timeout", "socket_connect_timeout")}
-            asking["retry"] = Retry(NoBackoff(), 0)
+            times = {key: self._options[key] for key in ("protocol", "socket_timeout", "socket_connect_timeout")}
+            asking = {**address.sentinel_options, **times, "retry": Retry(NoBackoff(), 0)}
             make: Any = Sentinel  # has no types
             self._sentinel = make(address.hosts, sentinel_kwargs=asking)
             self._redis = make.master_for(self._sentinel, service, **self._options, **sizes)
