@@ -6,13 +6,17 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis import Redis
 
 from router.cli.exits import Code
 from tests.cli.conftest import Router
 from tests.support.identity import Identity, identity_service
 from tests.support.servers import Server, free_port, redis_server, running
+
+PRODUCTION = Path(__file__).parents[2] / "docs" / "production.md"
 
 
 @pytest.fixture
@@ -152,6 +156,20 @@ def test_a_redis_with_another_password(router: Router, start: Callable[..., Serv
     assert done.returncode == Code.ERRORS
     assert "refuses the user or the password of online.url" in done.stdout
     assert ":wrong" not in done.stdout + done.stderr
+
+
+def test_the_documented_rights_in_redis_are_enough(router: Router, start: Callable[..., Server]) -> None:
+    router("setup")
+    line = next(line for line in PRODUCTION.read_text().splitlines() if "ACL SETUSER" in line)
+    server = start("--maxmemory", "100mb", "--appendfsync", "always", "--requirepass", "admin")
+    admin: Any = Redis(port=server.port, password="admin")
+    admin.execute_command(*line.replace("PASSWORD", "secret").split())
+    admin.close()
+    url = f"redis://router:secret@{server.address}/0"
+    code, found = findings(router, ROUTER_ONLINE__KIND="redis", ROUTER_ONLINE__URL=url)
+    assert code == Code.OK, found
+    assert found["online.pokes"]["severity"] == found["redis.sync"]["severity"] == "fine"
+    assert router("inspect-queue", ROUTER_ONLINE__KIND="redis", ROUTER_ONLINE__URL=url).returncode == Code.OK
 
 
 def test_a_warning_of_a_backend_does_not_spoil_the_output(router: Router, start: Callable[..., Server]) -> None:
