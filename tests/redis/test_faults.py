@@ -10,8 +10,7 @@ from typing import Literal
 
 import pytest
 
-from router.backends.redis.client import Refused
-from router.errors import StorageFull, Unavailable
+from router.errors import Refused, StorageFull, Unavailable
 from router.messages import Delivery, Move, Outcome, Queued
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, staged
 from tests.redis.conftest import TIMEOUT_SECONDS
@@ -79,14 +78,17 @@ async def test_what_was_known_of_cold_does_not_outlive_the_server_that_knew_it(
 
 
 async def test_a_note_about_cold_from_before_a_loss_is_not_believed(fragile: Stage, own_redis: Server) -> None:
+    """Though the same things happened before and after it."""
+    await fragile.go("before")
     await fragile.connect()
+    await fragile.queue.acknowledge(BOB, ["before"])
     stale = (await fragile.online.read(BOB, 50, PAGE_BYTES)).cold_version
     client(own_redis).flushall()
     fragile.clock.advance(1)
-    await fragile.go("cold")
+    await fragile.go("after")
     await fragile.connect()
     await fragile.online.note_cold_empty(BOB, stale)
-    assert await fragile.ids() == ["cold"]
+    assert await fragile.ids() == ["after"]
 
 
 async def test_a_frozen_server_is_given_up_and_may_answer_late(fragile: Stage, own_redis: Server) -> None:
@@ -160,12 +162,24 @@ async def test_a_full_server_refuses_mail_and_lets_it_be_acknowledged(fragile: S
 
 
 async def test_a_key_that_somebody_else_wrote_stops_one_user_only(stage: Stage) -> None:
-    """It is no outage: the pipeline narrows it down and the others go on."""
-    keys = stage.online._keys.of(EVE)  # type: ignore[attr-defined]
-    await stage.online._client.run([("SET", keys[0], "not a hash")])  # type: ignore[attr-defined]
+    """It is no outage: the pipeline narrows it down, and pipeline and sweepers go on with the others."""
+    await stage.connect(EVE)
+    await stage.go("m0", EVE)
+    meta = stage.online._keys.of(EVE)[0]  # type: ignore[attr-defined]
+    await stage.online._client.run([("SET", meta, "not a hash")])  # type: ignore[attr-defined]
     with pytest.raises(Refused, match="WRONGTYPE"):
         await stage.online.route([Delivery(stage.message("m1", EVE), 0, 1)])
     assert await stage.go("m2") is Outcome.COLD
+    await stage.connect()
+    await stage.go("m3")
+    assert [user.user for user in await stage.online.hot_users("", 10)] == [BOB]
+    assert (await stage.online.totals(None)).messages == 1
+    stage.clock.advance(61)
+    with pytest.raises(Refused):
+        await stage.sweeper.sweep()
+    assert await stage.in_cold() == ["m2", "m3"], "the sweep did the rest all the same"
+    stage.clock.advance(40 * 86_400)
+    assert await stage.online.purge(100) == 0
 
 
 @pytest.mark.parametrize("mode", ["single", "cluster"])

@@ -114,13 +114,13 @@ async def test_a_registration_while_a_sweeper_expires_is_not_forgotten(
     async def expire() -> None:
         run, calls = online._client.run, 0
 
-        async def connect_first(*phases: Any) -> list[Any]:
+        async def connect_first(*phases: Any, **how: Any) -> list[Any]:
             nonlocal calls
             calls += 1
             if calls == 3:  # claim, expire, then the lists
                 monkeypatch.setattr(online._client, "run", run)
                 await stage.connect(name="new")
-            return await run(*phases)
+            return await run(*phases, **how)
 
         monkeypatch.setattr(online._client, "run", connect_first)
         assert await online.expire(10) == [BOB]
@@ -166,11 +166,11 @@ async def test_an_idle_system_is_cheap_to_sweep(stage: Stage, online: RedisOnlin
     calls = 0
     run = online._client.run
 
-    async def counted(*phases: Any) -> list[Any]:
+    async def counted(*phases: Any, **how: Any) -> list[Any]:
         nonlocal calls
         calls += 1
         assert all(len(phase) <= SHARDS for phase in phases)
-        return await run(*phases)
+        return await run(*phases, **how)
 
     monkeypatch.setattr(online._client, "run", counted)
     await stage.sweeper.sweep()

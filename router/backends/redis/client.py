@@ -31,10 +31,12 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from router import logs
 from router.backends.redis.address import Address
 from router.backends.redis.scripts import Command, Scripts, unknown
-from router.errors import RouterError, StorageFull, Unavailable
+from router.errors import Refused, RouterError, StorageFull, Unavailable
 
+LOG = logs.logger(__name__)
 Mode = Literal["single", "sentinel", "cluster"]
 CLOSE_SECONDS = 2.0
 _PASSING = (ReadOnlyError, ClusterDownError, TryAgainError, AskError)
@@ -42,11 +44,6 @@ _PASSING_CODES = ("NOREPLICAS", "MASTERDOWN", "BUSY", "UNKILLABLE")
 """Refusals that pass by themselves, by their class or, where they have none, by their first word."""
 FOREIGN = (RedisError, RedisClusterException, OSError, TimeoutError)
 """All that the library raises."""
-
-
-class Refused(RouterError):
-    """Redis refused a command for a reason that repeating it does not mend: it is a fault of the router, or somebody
-    else writes to the router's keys."""
 
 
 class Unauthenticated(Unavailable):
@@ -87,8 +84,8 @@ class Client:
             cluster_options = {key: value for key, value in self._options.items() if key != "db"}
             self._redis = RedisCluster(startup_nodes=nodes, **cluster_options, **sizes)
         elif mode == "sentinel":
-            asking = {key: self._options[key] for key in ("protocol", "socket_timeout", "socket_connect_timeout")}
-            asking["retry"] = Retry(NoBackoff(), 0)
+            times = {key: self._options[key] for key in ("protocol", "socket_timeout", "socket_connect_timeout")}
+            asking = {**address.sentinel_options, **times, "retry": Retry(NoBackoff(), 0)}
             make: Any = Sentinel  # has no types
             self._sentinel = make(address.hosts, sentinel_kwargs=asking)
             self._redis = make.master_for(self._sentinel, service, **self._options, **sizes)
@@ -110,11 +107,13 @@ class Client:
         except FOREIGN:
             pass  # a server that does not answer has no more to say
 
-    async def run(self, *phases: Sequence[Command]) -> list[Any]:
+    async def run(self, *phases: Sequence[Command], refusals: Literal["raise", "skip"] = "raise") -> list[Any]:
         """The results of all commands. Those of one phase may run in any order, a later phase runs after an earlier.
 
         One round trip; in a cluster, where servers do not wait for one another, one for each phase. Raises
-        ``Unavailable`` where a server cannot be reached or asked now, and ``Refused``.
+        ``Unavailable`` where a server cannot be reached or asked now, and ``Refused`` where repeating it would not
+        help: that is a fault of the router, or somebody else writes to its keys. ``skip`` gives ``None`` for the
+        result then: one user's broken key must not stop a walk over all.
         """
         commands = [command for phase in phases for command in phase]
         if not commands:
@@ -126,9 +125,13 @@ class Client:
                     results = await self._run([[self._scripts.with_text(command) for command in p] for p in phases])
         except FOREIGN as error:
             raise translated(error) from error
-        for result in results:
+        for index, result in enumerate(results):
             if isinstance(result, Exception):
-                raise translated(result) from result
+                ours = translated(result)
+                if refusals == "raise" or not isinstance(ours, Refused):
+                    raise ours from result
+                LOG.error("one user's keys are broken", first=commands[index][3], error=str(ours))
+                results[index] = None
         return results
 
     async def _run(self, phases: Sequence[Sequence[Command]]) -> list[Any]:
