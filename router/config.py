@@ -52,6 +52,13 @@ class Server(Section):
     allowed_origins: list[str] = Field(
         [], description='Browser origins that may call (CORS and WebSocket); ["*"] is any.'
     )
+    ping_seconds: Seconds = Field(
+        20, description="How often a WebSocket is pinged; one that has not answered by the next time is cut off."
+    )
+    client_seconds: Seconds = Field(
+        20,
+        description="How long a client may take to send its headers, then its body, and to take any of an answer.",
+    )
     drain_seconds: Seconds = Field(25, description="How long a stopping process may take to finish.")
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="auto is text on a terminal, JSON elsewhere."
@@ -121,9 +128,20 @@ class Online(Section):
         "embedded", description="What holds presence and the hot queue; embedded is SQLite."
     )
     url: SecretStr | None = Field(
-        None, description="The Redis: redis://… or rediss://…", examples=["rediss://:password@redis.example.com:6379"]
+        None,
+        description="The Redis: redis://… or rediss://…; several hosts with commas between them.",
+        examples=["rediss://:password@redis.example.com:6379"],
     )
     mode: Literal["single", "sentinel", "cluster"] = Field("single", description="How the Redis is run.")
+    sentinel_service: str = Field("mymaster", description="The name that the sentinels know the master by.")
+    key_prefix: str = Field(
+        "router",
+        pattern=r"^[^{}\s]+$",
+        description="Begins all keys and channels; two routers on one Redis differ in it.",
+    )
+    pool_size: int = Field(32, ge=1, description="Connections to Redis that one process may use at once.")
+    timeout_seconds: Seconds = Field(3, description="A Redis that has not answered by then counts as down.")
+    collection: str = Field("online-queue", description="The Firestore collection, where kind is firestore.")
     lease_seconds: Seconds = Field(60, description="A connection that is not renewed counts as gone after this.")
     heartbeat_seconds: Seconds = Field(20, description="How often leases are renewed.")
     repoke_seconds: Seconds = Field(15, description="Unfetched mail is poked again after this.")
@@ -177,6 +195,9 @@ class Google(Section):
         description="Service account key; application default credentials if unset.",
         examples=["/run/secrets/google.json"],
     )
+    channels: int = Field(
+        2, ge=1, le=64, description="Connections to each Google service; each carries 100 calls at a time."
+    )
 
 
 class Limits(Section):
@@ -220,6 +241,11 @@ class Loaded(Struct, frozen=True):
     file: Path | None
     origins: Mapping[str, str]
     """``section.key`` -> file or environment variable; a key that is missing here has its default."""
+
+
+def address(scheme: str, host: str, port: int) -> str:
+    """The URL of a host's port."""
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 Service = Literal["serve", "serve-api", "serve-ws", "process"]

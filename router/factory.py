@@ -221,8 +221,8 @@ class Factory:
         if self.config.ingress.kind != "embedded":
             topic = self.config.ingress.dead_letter_topic
             raise ConfigError(
-                f'ingress.kind = "{self.config.ingress.kind}": dead letters go to the topic {topic}; read them with its '
-                f"subscription, which `router setup` makes: gcloud pubsub subscriptions pull {topic}-sub"
+                f'ingress.kind = "{self.config.ingress.kind}": dead letters go to the topic {topic}; read them with '
+                f"its subscription, which `router setup` makes: gcloud pubsub subscriptions pull {topic}-sub"
             )
         return (await self.embedded()).dead_letters()
 
@@ -232,6 +232,7 @@ class Factory:
                 await self.online_store(),
                 await self.cold_queue(),
                 await self.push_notifier(),
+                await self.dead_letters(),
                 owner=self.node,
                 clock=self.clock,
                 chance=self.chance,

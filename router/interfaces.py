@@ -188,8 +188,8 @@ class HotQueue(Protocol):
         ...
 
     async def purge(self, limit: int) -> int:
-        """Drop tombstones and ephemeral messages past their time, up to ``limit`` of each; returns how
-        many ephemeral ones were dropped."""
+        """Drop all tombstones and ephemeral messages past their time, ``limit`` in one step; returns how many
+        ephemeral ones were dropped."""
         ...
 
     async def inspect(self, user: str, limit: int) -> list[Queued]:
@@ -214,7 +214,8 @@ class ColdQueue(Protocol):
 
     async def put(self, messages: Sequence[Queued]) -> list[Queued]:
         """Write each one unless its id is there already; durable on return. Returns those that were not
-        written, for the caller to try again."""
+        written, for the caller to try again. Raises ``Refused`` where one can never be written, as when it is too
+        large; others may have been written then."""
         ...
 
     async def read(self, user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:

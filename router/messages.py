@@ -189,7 +189,8 @@ class DeadLetter(Struct, frozen=True, gc=False):
     id: str
     recipient: str
     reason: str
-    """A stable word: ``undecodable``, ``queue-full``, ``id-conflict``, ``attempts-exhausted``."""
+    """A stable word: ``undecodable``, ``queue-full``, ``id-conflict``, ``attempts-exhausted``; ``unstorable`` where it
+    was to be moved to the cold queue, which cannot hold it."""
     detail: str
     body: bytes
     attempts: int

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.support.redis_servers import Cluster, Watched, cluster, watched
 from tests.support.servers import Server, firestore_emulator, pubsub_emulator, redis_server, running
 
 
@@ -20,6 +22,20 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One Redis for all tests; each takes a database or a key prefix of its own."""
     with running(redis_server(tmp_path_factory.mktemp("redis"))) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One cluster of three for all tests; each takes a key prefix of its own."""
+    with cluster(tmp_path_factory.mktemp("redis-cluster")) as made:
+        yield made
+
+
+@pytest.fixture
+def redis_sentinel(tmp_path: Path) -> Iterator[Watched]:
+    """A master, its replica and three sentinels of one test's own, since it lets the master die."""
+    with watched(tmp_path / "redis-sentinel") as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

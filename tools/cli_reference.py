@@ -17,6 +17,7 @@ from router.cli import config, dead_letters, inspecting, migrate, outbox, setup
 from router.cli.app import COMMANDS, Entry, command, load
 from router.cli.exits import Code
 from router.config_sources import Problem
+from router.doctor.findings import Diagnosis, Finding
 
 HEAD = """\
 # Command line
@@ -44,6 +45,7 @@ RECORDS: dict[str, tuple[type[Struct], ...]] = {
     ),
     "outbox": (outbox.Command,),
     "dead-letters": (dead_letters.Letter,),
+    "doctor": (Diagnosis, Finding),
     "config check": (config.Check, Problem),
     "config show": (config.Value,),
     "setup": (setup.Step,),

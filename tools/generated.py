@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import report
+from router.backends.firestore import indexes
 from router.cli.config import toml_value
-from router.config import known_keys
+from router.config import Config, known_keys
 from router.config_sources import expected, variable
 from router.web.openapi import document
 from tools.cli_reference import cli_reference
@@ -52,10 +54,19 @@ def _comment(text: str) -> list[str]:
 
 def configuration_docs(root: Path) -> str:
     """``docs/configuration.md`` with its table of keys."""
-    path = root / "docs" / "configuration.md"
+    return _with_table(root / "docs" / "configuration.md", _key_table())
+
+
+def benchmark_docs(root: Path) -> str:
+    """``docs/benchmarks.md`` with the committed run."""
+    run = report.load(root / "benchmarks" / "results" / report.RESULTS.name)
+    return _with_table(root / "docs" / "benchmarks.md", report.markdown(run))
+
+
+def _with_table(path: Path, table: str) -> str:
     before, _, rest = path.read_text(encoding="utf-8").partition(MARK)
     _, _, after = rest.partition(END_MARK)
-    return f"{before}{MARK}\n\n{_key_table()}\n{END_MARK}{after}"
+    return f"{before}{MARK}\n\n{table}\n{END_MARK}{after}"
 
 
 def _key_table() -> str:
@@ -77,10 +88,20 @@ def openapi(root: Path) -> str:
     return json.dumps(described, indent=2, ensure_ascii=False) + "\n"
 
 
+def firestore_indexes(root: Path) -> str:
+    """``examples/firestore/firestore.indexes.json``, for the default names."""
+    del root
+    config = Config()
+    fields = [*indexes.cold_fields(config.cold.collection), *indexes.online_fields(config.online.collection)]
+    return json.dumps(indexes.document(fields), indent=2) + "\n"
+
+
 GENERATED: dict[str, Callable[[Path], str]] = {
     "config.example.toml": example_config,
     "docs/configuration.md": configuration_docs,
+    "docs/benchmarks.md": benchmark_docs,
     "docs/cli.md": cli_reference,
     "docs/openapi.json": openapi,
+    "examples/firestore/firestore.indexes.json": firestore_indexes,
 }
 """File -> what it must hold."""

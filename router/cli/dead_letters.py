@@ -27,7 +27,7 @@ class Letter(Struct, frozen=True):
     id: str
     recipient: str
     reason: str
-    """A stable word: ``undecodable``, ``queue-full``, ``id-conflict``, ``attempts-exhausted``."""
+    """A stable word: ``undecodable``, ``queue-full``, ``id-conflict``, ``attempts-exhausted``, ``unstorable``."""
     detail: str
     at: str
     """RFC 3339: when it was refused."""

@@ -22,6 +22,8 @@ class Code(IntEnum):
     OK = 0, "It worked."
     FAILURE = 1, "It did not work, for a reason that has no code of its own."
     USAGE = 2, "The command line is wrong: an unknown command or option, a missing or bad argument."
+    WARNINGS = 10, "`doctor`: the worst finding is a warning; it works now, and will hurt in production."
+    ERRORS = 11, "`doctor`: the worst finding is an error; something does not work, or loses mail."
     DATA = 65, "The input is wrong, and will be the next time too: no SecureEnvelope, no URN, too large."
     UNAVAILABLE = 69, "A service does not answer: the router itself, or what it depends on. Try again later."
     SOFTWARE = 70, "A bug in the router. `ROUTER_DEBUG=1` shows where."

@@ -14,9 +14,9 @@ from msgspec import Struct
 
 from router.clock import Clock
 from router.core.retrying import backoff
-from router.errors import Unavailable
-from router.interfaces import ColdQueue, OnlineStore, PushNotifier
-from router.messages import MoveRefused, Queued
+from router.errors import Refused, Unavailable
+from router.interfaces import ColdQueue, DeadLetters, OnlineStore, PushNotifier
+from router.messages import DeadLetter, MoveRefused, Queued
 from router.metrics import Metrics
 
 BATCH_MESSAGES = 250
@@ -50,6 +50,7 @@ class Migrator:
         online: OnlineStore,
         cold: ColdQueue,
         push: PushNotifier,
+        letters: DeadLetters,
         *,
         owner: str,
         clock: Clock,
@@ -60,6 +61,7 @@ class Migrator:
         self._online = online
         self._cold = cold
         self._push = push
+        self._letters = letters
         self._owner = owner
         self._count = 0
         self._clock = clock
@@ -80,7 +82,7 @@ class Migrator:
             migrated = await self._move_all(user, owner, online_too=online_too, progress=progress)
         finally:
             await self._online.release_move(user, owner)
-        self._metrics.migration(migrated.result, moved=migrated.moved, dropped=migrated.dropped)
+        self._metrics.migration(migrated.result)
         return migrated
 
     async def _move_all(
@@ -91,9 +93,13 @@ class Migrator:
             move = await self._online.begin_move(user, owner, BATCH_MESSAGES, BATCH_BYTES, online_too=online_too)
             if isinstance(move, MoveRefused):
                 return Migrated(moved, dropped, MigrationResult(move.value))
-            dropped += move.dropped
+            if move.dropped:
+                # Counted at once: they are gone, also where the move then fails.
+                self._metrics.dropped("ephemeral-migrated", move.dropped)
+                dropped += move.dropped
             if move.messages:
                 await self._move(user, owner, move.messages)
+                self._metrics.migrated(len(move.messages))
                 moved += len(move.messages)
                 if progress is not None:
                     progress(len(move.messages))
@@ -101,7 +107,10 @@ class Migrator:
                 return Migrated(moved, dropped, MigrationResult.DONE)
 
     async def _move(self, user: str, owner: str, messages: Sequence[Queued]) -> None:
-        await self._put(messages)
+        try:
+            await self._put(messages)
+        except Refused:
+            messages = [queued for queued in messages if await self._stored(queued)]
         # Announced before the hot copy goes: a crash in between repeats the announcement, it never drops it.
         unannounced = [queued.message for queued in messages if not queued.announced]
         if unannounced:
@@ -116,6 +125,31 @@ class Migrator:
         attempt = 1
         while messages := await self._cold.put(messages):
             if attempt == PUT_TRIES:
-                raise Unavailable(f"the cold queue refused {len(messages)} messages of a migration")
+                raise Unavailable(f"the cold queue did not take {len(messages)} messages of a migration")
             await self._clock.sleep(backoff(attempt, self._chance))
             attempt += 1
+
+    async def _stored(self, queued: Queued) -> bool:
+        """Write one message; where cold can never hold it, it is a dead letter, and those behind it move on."""
+        try:
+            await self._put([queued])
+        except Refused as error:
+            await self._refuse(queued, str(error))
+            return False
+        return True
+
+    async def _refuse(self, queued: Queued, detail: str) -> None:
+        message = queued.message
+        letter = DeadLetter(
+            id=message.id,
+            recipient=message.recipient,
+            reason="unstorable",
+            detail=detail,
+            body=message.envelope,
+            attempts=queued.attempts,
+            at=self._clock.now(),
+        )
+        await self._letters.publish([letter])
+        self._metrics.dead_letter(letter.reason)
+        if await self._online.ack(message.recipient, [message.id]):
+            await self._online.forget_orphans(message.recipient, [message.id])

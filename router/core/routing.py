@@ -15,7 +15,7 @@ from typing import Any
 from router.clock import Clock, Tasks
 from router.core.outage import Outage, Owed
 from router.core.retrying import backoff
-from router.errors import Unavailable
+from router.errors import Refused, Unavailable
 from router.interfaces import ColdQueue, DeadLetters, IngressConsumer, OnlineStore, PushNotifier
 from router.messages import DeadLetter, Delivery, Message, Outcome, Queued, Routed
 from router.metrics import Metrics
@@ -27,6 +27,8 @@ OUTAGE_MESSAGES = 100_000
 """So many messages, without their envelopes, may wait for the online store; beyond it nothing more is received."""
 CALL_SECONDS = 15.0
 """A dependency that has not answered by then counts as failed."""
+HAND_BACK_SECONDS = 1.0
+"""A process that stops waits for the ingress no longer."""
 
 _REFUSED = {
     Outcome.QUEUE_FULL: "the recipient's queue holds limits.queue_messages",
@@ -100,10 +102,14 @@ class Pipeline:
         for task in self._work:
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
-        held = [*self._held.values(), *self._outage.abandon()]
-        if held:
-            await self._consumer.nack(held)
-            self._held.clear()
+        try:
+            async with asyncio.timeout(HAND_BACK_SECONDS):
+                if held := [*self._held.values(), *self._outage.abandon()]:
+                    await self._consumer.nack(held)
+        except (Unavailable, TimeoutError):
+            # It gives them out again all the same, when it notices that their holder is gone.
+            self._metrics.dependency_failed("ingress")
+        self._held.clear()
 
     def take(self, deliveries: Sequence[Delivery]) -> None:
         """Start on those whose recipient is free; the others wait behind the work that is under way."""
@@ -128,24 +134,31 @@ class Pipeline:
         task.add_done_callback(self._work.discard)
 
     async def _route(self, batch: Sequence[Delivery]) -> None:
-        attempt = 0
+        passes = tries = 0
         while batch:
-            attempt += 1
+            passes += 1
             try:
                 left = await self._pass(batch)
             except (Unavailable, TimeoutError):
                 # A dependency is down: that is no fault of the messages and no try of theirs.
                 self._metrics.dependency_failed("routing")
-                left = batch
+                left = self._undone(batch)
             except Exception as error:  # noqa: BLE001 - one message that cannot be routed must not stop the others
-                if len(batch) > 1:
-                    self._divide(batch)
+                left = self._undone(batch)
+                if len(left) > 1:
+                    self._release(batch, left)
+                    self._divide(left)
                     return
-                left = await self._blame(batch[0], attempt, error)
+                tries += 1
+                left = [delivery for delivery in left if not await self._blame(delivery, tries, error)]
             self._release(batch, left)
             batch = left
             if batch:
-                await self._clock.sleep(backoff(attempt, self._chance))
+                await self._clock.sleep(backoff(passes, self._chance))
+
+    def _undone(self, batch: Sequence[Delivery]) -> list[Delivery]:
+        """What a pass that failed had not finished: a message that was refused must not be routed after all."""
+        return [delivery for delivery in batch if delivery.receipt in self._held]
 
     def _divide(self, batch: Sequence[Delivery]) -> None:
         """Narrow down which message fails: each recipient alone, then the first message alone."""
@@ -251,11 +264,14 @@ class Pipeline:
         return [delivery for delivery, _ in stored if _message(delivery).id in refused]
 
     async def _put(self, messages: Sequence[Queued]) -> set[str]:
-        """The ids that cold refused."""
+        """The ids that cold did not take this time; raises ``_Unstorable``."""
         if not messages:
             return set()
-        async with asyncio.timeout(CALL_SECONDS):
-            return {queued.message.id for queued in await self._cold.put(messages)}
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                return {queued.message.id for queued in await self._cold.put(messages)}
+        except Refused as error:
+            raise _Unstorable(str(error)) from error
 
     async def _settle(self, written: Sequence[Queued]) -> None:
         async with asyncio.timeout(CALL_SECONDS):
@@ -301,14 +317,39 @@ class Pipeline:
             for delivery in deliveries:
                 self._held.pop(delivery.receipt, None)
 
-    async def _blame(self, delivery: Delivery, attempt: int, error: Exception) -> Sequence[Delivery]:
-        """``delivery`` itself cannot be routed: it has its tries, then it is a dead letter."""
-        if delivery.attempt + attempt <= self._max_attempts:
-            return [delivery]
-        await self._refuse(delivery, "attempts-exhausted", f"{type(error).__name__} in each of its tries")
-        return []
+    async def _blame(self, delivery: Delivery, tries: int, error: Exception) -> bool:
+        """``delivery`` itself cannot be routed: it has its tries, then it is a dead letter. Whether it is one now."""
+        if delivery.attempt + tries <= self._max_attempts:
+            return False
+        if isinstance(error, _Unstorable) and self._outage.lasts:
+            return False  # the store is to forget it, and cannot be told now
+        try:
+            await self._give_up(delivery, error)
+        except Exception:  # noqa: BLE001 - it is blamed again later; its recipient must not stay busy for ever
+            self._metrics.dependency_failed("dead-letters")
+            return False
+        return True
+
+    async def _give_up(self, delivery: Delivery, error: Exception) -> None:
+        reason = "attempts-exhausted"
+        if not isinstance(error, _Unstorable):
+            await self._refuse(delivery, reason, f"{type(error).__name__} in each of its tries")
+            return
+        await self._publish_letter(delivery, reason, str(error))
+        # It has its place in the order, and readers wait for what is on its way to cold.
+        await self._forget(_message(delivery))
+        await self._ack([delivery])
+
+    async def _forget(self, message: Message) -> None:
+        async with asyncio.timeout(CALL_SECONDS):
+            if await self._online.ack(message.recipient, [message.id]):
+                await self._online.forget_orphans(message.recipient, [message.id])
 
     async def _refuse(self, delivery: Delivery, reason: str, detail: str) -> None:
+        await self._publish_letter(delivery, reason, detail)
+        await self._ack([delivery])
+
+    async def _publish_letter(self, delivery: Delivery, reason: str, detail: str) -> None:
         message = delivery.message
         letter = DeadLetter(
             id=message.id if message else delivery.origin or str(delivery.receipt),
@@ -322,7 +363,10 @@ class Pipeline:
         async with asyncio.timeout(CALL_SECONDS):
             await self._letters.publish([letter])
         self._metrics.dead_letter(reason)
-        await self._ack([delivery])
+
+
+class _Unstorable(Exception):
+    """The cold queue will never take this message; what it says of it is the message of this error."""
 
 
 def _recipient(delivery: Delivery) -> str:

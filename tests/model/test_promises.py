@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from router.messages import Connection, Delivery, Lane, Message, Move, Outcome, Queued
 from tests.contract.stage import PAGE_BYTES, Stage, staged
 from tests.support.clock import ManualClock
-from tests.support.stores import EmbeddedStores
+from tests.support.stores import EmbeddedStores, Stores
 
 T = TypeVar("T")
 USERS = ("urn:sm:user:ann", "urn:sm:user:{ben}")
@@ -47,9 +47,13 @@ class Promises(RuleBasedStateMachine):
     def run(self, work: Awaitable[T]) -> T:
         return self.loop.run_until_complete(asyncio.wait_for(work, 20))
 
+    def stores(self) -> Stores:
+        """Where the queues of one example are."""
+        return EmbeddedStores(Path(self.directory.name))
+
     @initialize()
     def start(self) -> None:
-        opening = staged(EmbeddedStores(Path(self.directory.name)), self.clock, in_line=True)
+        opening = staged(self.stores(), self.clock, in_line=True)
         self.stage: Stage = self.run(self.stack.enter_async_context(opening))
 
     def teardown(self) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import TypeVar
 
 import grpc
+from msgspec import Struct
 
 from router.errors import Refused, RouterError, Unavailable
 
@@ -23,6 +24,14 @@ BUDGET_SECONDS = 6.0
 """No call is repeated later than this after the first; with the last one it is less than the core waits."""
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 1.0
+
+
+class Patience(Struct, frozen=True):
+    """How long to wait, in seconds."""
+
+    call: float = CALL_SECONDS
+    budget: float = BUDGET_SECONDS
+
 
 UNKNOWN = frozenset(
     {
@@ -65,13 +74,15 @@ async def call(
     *,
     repeated: Collection[grpc.StatusCode] = TRANSIENT,
     seconds: float = CALL_SECONDS,
+    budget: float = BUDGET_SECONDS,
 ) -> T:
-    """The answer of ``attempt``, which gets its time-out in seconds, and is made anew after the codes in ``repeated``.
+    """The answer of ``attempt``, which gets its time-out in ``seconds``, and is made anew after the codes in
+    ``repeated`` while no more than ``budget`` seconds have passed.
 
     Raises ``Refused`` where the call can never succeed, else ``Unavailable``.
     """
     loop = asyncio.get_running_loop()
-    until, tries = loop.time() + BUDGET_SECONDS, 0
+    until, tries = loop.time() + budget, 0
     while True:
         tries += 1
         try:

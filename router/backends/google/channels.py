@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import google.auth
@@ -61,6 +62,15 @@ def project(config: Config) -> str:
 def metadata(service: Service) -> Sequence[tuple[str, str]]:
     """What each call to ``service`` carries besides its own."""
     return EMULATOR_METADATA if service.emulator() else ()
+
+
+@asynccontextmanager
+async def open_channels(service: Service, config: Config) -> AsyncIterator[list[grpc.aio.Channel]]:
+    """``google.channels`` channels to ``service``; raises ``ConfigError`` where there are no credentials."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(await open_channel(service, config)) for _ in range(config.google.channels)
+        ]
 
 
 async def open_channel(service: Service, config: Config) -> grpc.aio.Channel:

@@ -25,6 +25,12 @@ _METHODS: dict[str, tuple[str, Any, Any]] = {
     "publish": ("Publisher/Publish", types.PublishRequest.pb(), types.PublishResponse.pb()),
     "get_topic": ("Publisher/GetTopic", types.GetTopicRequest.pb(), Topic),
     "create_topic": ("Publisher/CreateTopic", Topic, Topic),
+    "delete_topic": ("Publisher/DeleteTopic", types.DeleteTopicRequest.pb(), Empty),
+    "list_topic_subscriptions": (
+        "Publisher/ListTopicSubscriptions",
+        types.ListTopicSubscriptionsRequest.pb(),
+        types.ListTopicSubscriptionsResponse.pb(),
+    ),
     "get_subscription": ("Subscriber/GetSubscription", types.GetSubscriptionRequest.pb(), Subscription),
     "create_subscription": ("Subscriber/CreateSubscription", Subscription, Subscription),
     "delete_subscription": ("Subscriber/DeleteSubscription", types.DeleteSubscriptionRequest.pb(), Empty),

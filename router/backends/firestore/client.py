@@ -1,0 +1,169 @@
+"""The calls to Firestore that the queues are made of."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import grpc
+from msgspec import Struct
+
+from router.backends.firestore import wire
+from router.backends.firestore.wire import Document, Query, Write
+from router.backends.google.calls import TRANSIENT, Patience, call
+from router.backends.google.channels import FIRESTORE, metadata
+
+T = TypeVar("T")
+_SERVICE = "/google.firestore.v1.Firestore/"
+
+
+class Statistics(Struct):
+    """How many calls were made, those included that were repeated."""
+
+    batch_writes: int = 0
+    commits: int = 0
+    gets: int = 0
+    queries: int = 0
+    documents_written: int = 0
+    documents_read: int = 0
+
+
+class Client:
+    """One database over some channels, which take turns."""
+
+    def __init__(
+        self, channels: Sequence[grpc.aio.Channel], database: str, chance: random.Random, patience: Patience
+    ) -> None:
+        self.patience = patience
+        self.chance = chance
+        self.statistics = Statistics()
+        self._database = database
+        self._metadata = (
+            *metadata(FIRESTORE),
+            ("google-cloud-resource-prefix", database),
+            ("x-goog-request-params", f"database={quote(database, safe='')}"),
+        )
+        self._batch_write = _unary(channels, "BatchWrite", wire.BatchWriteRequest, wire.BatchWriteResponse)
+        self._commit = _unary(channels, "Commit", wire.CommitRequest, wire.CommitResponse)
+        self._get = _stream(
+            channels, "BatchGetDocuments", wire.BatchGetDocumentsRequest, wire.BatchGetDocumentsResponse
+        )
+        self._query = _stream(channels, "RunQuery", wire.RunQueryRequest, wire.RunQueryResponse)
+        self._aggregate = _stream(
+            channels, "RunAggregationQuery", wire.RunAggregationQueryRequest, wire.RunAggregationQueryResponse
+        )
+
+    async def call(
+        self, attempt: Callable[[float], Awaitable[T]], *, repeated: Collection[grpc.StatusCode] = TRANSIENT
+    ) -> T:
+        """``attempt``, which gets its time-out in seconds, repeated where that can help.
+
+        Raises ``Refused`` and ``Unavailable``; what takes ``seconds`` below raises the library's own error.
+        """
+        patience = self.patience
+        return await call(
+            FIRESTORE.name, attempt, self.chance, repeated=repeated, seconds=patience.call, budget=patience.budget
+        )
+
+    async def batch_write(self, writes: Sequence[Write], seconds: float) -> list[tuple[int, str]]:
+        """(status code, message) of each of ``writes``, which are carried out one by one, in any order."""
+        self.statistics.batch_writes += 1
+        self.statistics.documents_written += len(writes)
+        request = wire.BatchWriteRequest(database=self._database, writes=writes)
+        response = await next(self._batch_write)(request, timeout=seconds, metadata=self._metadata)
+        return [(status.code, status.message) for status in response.status]
+
+    async def commit(self, writes: Sequence[Write], seconds: float) -> list[Any]:
+        """Carry out all of ``writes`` or none; returns the update time of each document."""
+        self.statistics.commits += 1
+        self.statistics.documents_written += len(writes)
+        request = wire.CommitRequest(database=self._database, writes=writes)
+        response = await next(self._commit)(request, timeout=seconds, metadata=self._metadata)
+        return [result.update_time for result in response.write_results]
+
+    async def get(self, paths: Iterable[str], seconds: float) -> dict[str, Document]:
+        """The documents that exist, by their paths."""
+        self.statistics.gets += 1
+        request = wire.BatchGetDocumentsRequest(database=self._database, documents=paths)
+        stream = next(self._get)(request, timeout=seconds, metadata=self._metadata)
+        found = {answer.found.name: answer.found async for answer in stream if answer.HasField("found")}
+        self.statistics.documents_read += len(found)
+        return found
+
+    async def query(self, parent: str, query: Query, seconds: float) -> AsyncGenerator[Document, None]:
+        """The documents that ``query`` finds under ``parent``. Whoever reads no further closes this."""
+        self.statistics.queries += 1
+        request = wire.RunQueryRequest(parent=parent, structured_query=query.structured())
+        stream = next(self._query)(request, timeout=seconds, metadata=self._metadata)
+        try:
+            async for answer in stream:
+                if answer.HasField("document"):
+                    self.statistics.documents_read += 1
+                    yield answer.document
+        finally:
+            stream.cancel()
+
+    async def find(self, parent: str, query: Query) -> list[Document]:
+        """All documents that ``query`` finds; raises ``Unavailable``."""
+
+        async def attempt(seconds: float) -> list[Document]:
+            return [document async for document in self.query(parent, query, seconds)]
+
+        return await self.call(attempt)
+
+    async def count(
+        self, parent: str, collection: str, total: str, *, everywhere: bool = False, positive: bool = False
+    ) -> tuple[int, int]:
+        """How many documents a collection has, and the sum of the integers in the field ``total`` of each.
+
+        ``everywhere``: of all collections of this name, under whatever parent; ``positive``: of those only where
+        that field is there and more than 0. Raises ``Unavailable``.
+        """
+
+        async def attempt(seconds: float) -> tuple[int, int]:
+            self.statistics.queries += 1
+            request = wire.RunAggregationQueryRequest(parent=parent)
+            wanted = request.structured_aggregation_query
+            wanted.structured_query.from_.add(collection_id=collection, all_descendants=everywhere)
+            if positive:
+                wire.bound(wanted.structured_query, total, wire.GREATER, 0)
+            wanted.aggregations.add(alias="sum").sum.field.field_path = total
+            wanted.aggregations.add(alias="count").count.SetInParent()
+            stream = next(self._aggregate)(request, timeout=seconds, metadata=self._metadata)
+            (fields,) = [answer.result.aggregate_fields async for answer in stream if answer.HasField("result")]
+            return fields["count"].integer_value, fields["sum"].integer_value
+
+        return await self.call(attempt)
+
+    async def probe(self, path: str) -> None:
+        """Raise ``Unavailable`` unless a read works now."""
+        await self.call(lambda seconds: self.get([path], seconds))
+
+
+def _unary(channels: Sequence[grpc.aio.Channel], name: str, request: Any, response: Any) -> itertools.cycle[Any]:
+    return itertools.cycle(
+        [
+            channel.unary_unary(
+                _SERVICE + name,
+                request_serializer=request.SerializeToString,
+                response_deserializer=response.FromString,
+            )
+            for channel in channels
+        ]
+    )
+
+
+def _stream(channels: Sequence[grpc.aio.Channel], name: str, request: Any, response: Any) -> itertools.cycle[Any]:
+    return itertools.cycle(
+        [
+            channel.unary_stream(
+                _SERVICE + name,
+                request_serializer=request.SerializeToString,
+                response_deserializer=response.FromString,
+            )
+            for channel in channels
+        ]
+    )

@@ -1,0 +1,144 @@
+"""The cold queue in Firestore: a document for each message, under its user.
+
+``{cold.collection}/{user}/{cold.collection}-messages/{message id}``, with the fields of ``documents`` and
+
+    by_age      shard of the user and ``queued_at`` in one number: what retention and ``oldest`` walk along
+    expire_at   when Firestore's own TTL may delete it: later than the rule, in case that no sweeper runs
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from router.backends.firestore.client import Client
+from router.backends.firestore.documents import BARE, Page, message_write, queued_message
+from router.backends.firestore.names import Layout, document_id, place_number, possible, sharded, time_of
+from router.backends.firestore.walking import Index, Walk, oldest_first, until
+from router.backends.firestore.wire import Document, Query, Write, deletion, only_if
+from router.backends.firestore.writing import Writer, worst
+from router.backends.rules import DAY_SECONDS
+from router.clock import MICROSECONDS, Clock
+from router.errors import RouterError
+from router.interfaces import Place
+from router.messages import ColdPage, Queued, QueueTotals
+
+BACKSTOP_SECONDS = 7 * DAY_SECONDS
+EXPIRY_SECONDS = 60.0
+OLDEST_PAGE = 50
+OLDEST_MESSAGES = 5_000
+"""``oldest`` looks at so many messages at most."""
+
+
+class FirestoreColdQueue:
+    """``ColdQueue`` over Firestore."""
+
+    def __init__(self, client: Client, writer: Writer, layout: Layout, retention_days: float, clock: Clock) -> None:
+        self._client = client
+        self._writer = writer
+        self._layout = layout
+        self._messages = f"{layout.collection}-messages"
+        self._retention = int(retention_days * DAY_SECONDS * MICROSECONDS)
+        self._clock = clock
+        self._by_age = Index(layout.documents, self._messages, "by_age", everywhere=True)
+        self._expiry = Walk(clock, EXPIRY_SECONDS)
+
+    def _of(self, user: str) -> str:
+        return f"{self._layout.user(user)}/{self._messages}"
+
+    async def put(self, messages: Sequence[Queued]) -> list[Queued]:
+        results = await self._writer.write([self._creation(queued) for queued in messages])
+        error = worst(results)
+        if error is not None:
+            raise error
+        return [queued for queued, result in zip(messages, results, strict=True) if result is not None]
+
+    def _creation(self, queued: Queued) -> Write:
+        user = queued.message.recipient
+        write = message_write(self._of(user), queued)
+        fields = write.update.fields
+        fields["by_age"].integer_value = sharded(user, queued.queued_at)
+        expire_at = queued.queued_at + self._retention + BACKSTOP_SECONDS * MICROSECONDS
+        fields["expire_at"].timestamp_value.FromMicroseconds(expire_at)
+        return only_if(write, None)
+
+    async def read(self, user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
+        async def attempt(seconds: float) -> ColdPage:
+            page = Page(limit, max_bytes)
+            async with aclosing(self._kept(user, limit, after, seconds)) as messages:
+                async for queued in messages:
+                    if not page.add(queued):
+                        break
+            return ColdPage(page.messages, page.more)
+
+        return await self._client.call(attempt)
+
+    async def _kept(self, user: str, limit: int, after: Place | None, seconds: float) -> AsyncGenerator[Queued, None]:
+        """All messages after ``after`` that are not past retention, in order; read as far as they are taken."""
+        cutoff = self._clock.now() - self._retention
+        above = -1 if after is None else place_number(*after)
+        while True:
+            query = Query(self._messages, "place", limit + 1, above=above)
+            found = 0
+            async with aclosing(self._client.query(self._layout.user(user), query, seconds)) as documents:
+                async for document in documents:
+                    found += 1
+                    above = document.fields["place"].integer_value
+                    if document.fields["queued_at"].integer_value > cutoff:
+                        yield queued_message(user, document, None)
+            if found <= limit:
+                return
+
+    async def delete(self, user: str, ids: Sequence[str]) -> None:
+        collection = self._of(user)
+        await self._delete([f"{collection}/{document_id(id_)}" for id_ in ids if possible(id_)])
+
+    async def _delete(self, paths: Sequence[str]) -> None:
+        results = await self._writer.write([deletion(path) for path in paths])
+        errors: list[RouterError] = [result for result in results if result is not None]
+        if errors:
+            raise errors[0]
+
+    async def expire(self, limit: int) -> list[Queued]:
+        if not self._expiry.due():
+            return []
+        cutoff = self._clock.now() - self._retention
+        found = await until(self._client, self._by_age, cutoff, limit, select=BARE)
+        self._expiry.saw(len(found))
+        await self._delete([document.name for document in found])
+        return [self._bare(document) for document in found]
+
+    def _bare(self, document: Document) -> Queued:
+        return queued_message(self._layout.user_of(document.name), document, None)
+
+    async def oldest(self, limit: int) -> list[tuple[str, QueueTotals]]:
+        users: dict[str, None] = {}
+        looked = 0
+        async with aclosing(oldest_first(self._client, self._by_age, OLDEST_PAGE)) as documents:
+            async for document in documents:
+                looked += 1
+                users[self._layout.user_of(document.name)] = None
+                if len(users) == limit or looked == OLDEST_MESSAGES:
+                    break
+        totals = await asyncio.gather(*(self.totals(user) for user in users))
+        return list(zip(users, totals, strict=True))
+
+    async def totals(self, user: str | None) -> QueueTotals:
+        if user is None:
+            parent = self._layout.documents
+            count, size = await self._client.count(parent, self._messages, "size", everywhere=True)
+            async with aclosing(oldest_first(self._client, self._by_age, 1)) as documents:
+                oldest = await anext(documents, None)
+            return QueueTotals(count, size, 0, _time(oldest))
+        parent = self._layout.user(user)
+        count, size = await self._client.count(parent, self._messages, "size")
+        found = await self._client.find(parent, Query(self._messages, "by_age", 1, select=("by_age",)))
+        return QueueTotals(count, size, int(count > 0), _time(found[0] if found else None))
+
+    async def probe(self) -> None:
+        await self._client.probe(f"{self._of('probe')}/probe")
+
+
+def _time(oldest: Document | None) -> int:
+    return 0 if oldest is None else time_of(oldest.fields["by_age"].integer_value)

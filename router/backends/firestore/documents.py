@@ -1,0 +1,84 @@
+"""Messages as documents, in either tier.
+
+A document holds ``place`` (lane and sequence in one number: the order of a page), ``queued_at``, ``accepted_at``
+(µs since 1970), ``keyed``, ``attempts``, ``size`` (bytes of the envelope) and ``envelope``. Its id is the message id.
+"""
+
+from __future__ import annotations
+
+from router.backends.firestore.names import document_id, name_of, place_number, place_of
+from router.backends.firestore.wire import Document, Write, integers, new_write
+from router.messages import Lane, Message, Queued
+
+_LANES = (Lane.EXPRESS, Lane.NORMAL)
+BARE = ("place", "queued_at", "accepted_at", "keyed", "attempts")
+"""The fields of a message without its envelope."""
+
+
+def message_write(collection: str, queued: Queued) -> Write:
+    """Write the document of ``queued`` into ``collection``, whole."""
+    message = queued.message
+    write = new_write()
+    write.update.name = f"{collection}/{document_id(message.id)}"
+    fields = write.update.fields
+    integers(
+        fields,
+        (
+            ("place", place_number(message.lane, queued.sequence)),
+            ("queued_at", queued.queued_at),
+            ("accepted_at", message.accepted_at),
+            ("attempts", queued.attempts),
+            ("size", len(message.envelope)),
+        ),
+    )
+    fields["keyed"].boolean_value = message.keyed
+    fields["envelope"].bytes_value = message.envelope
+    return write
+
+
+def queued_message(user: str, document: Document, announced: int | None) -> Queued:
+    """The message in ``document``; it counts as announced up to the sequence ``announced``, or always if ``None``."""
+    fields = document.fields
+    lane, sequence = place_of(fields["place"].integer_value)
+    message = Message(
+        id=id_of(document),
+        recipient=user,
+        envelope=fields["envelope"].bytes_value if "envelope" in fields else b"",
+        lane=_LANES[lane],
+        ephemeral="ephemeral_at" in fields,
+        accepted_at=fields["accepted_at"].integer_value,
+        keyed=fields["keyed"].boolean_value,
+    )
+    return Queued(
+        message,
+        sequence,
+        fields["queued_at"].integer_value,
+        announced is None or sequence <= announced,
+        fields["attempts"].integer_value,
+    )
+
+
+def id_of(document: Document) -> str:
+    """The id of the message in ``document``."""
+    return name_of(document.name.rpartition("/")[2])
+
+
+class Page:
+    """The first ``limit`` messages, or fewer where their envelopes exceed ``max_bytes``; at least one."""
+
+    def __init__(self, limit: int, max_bytes: int) -> None:
+        self.messages: list[Queued] = []
+        self.more = False
+        self._limit = limit
+        self._max_bytes = max_bytes
+        self._size = 0
+
+    def add(self, queued: Queued) -> bool:
+        """Whether ``queued`` fits; where it does not, there is more than this page."""
+        size = len(queued.message.envelope)
+        if len(self.messages) == self._limit or (self.messages and self._size + size > self._max_bytes):
+            self.more = True
+            return False
+        self.messages.append(queued)
+        self._size += size
+        return True

@@ -1,0 +1,144 @@
+"""Changes to the hot queue and to the record of ids, each a function on what one step has read. Pure.
+
+Every one looks at a message's state first, so that repeating it, or doing it late, changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from router.backends.firestore.documents import queued_message
+from router.backends.firestore.names import document_id
+from router.backends.firestore.recipient import Pokes
+from router.backends.firestore.records import ANYHOW, GONE, record_of
+from router.backends.firestore.routing import effective_state
+from router.backends.firestore.transactions import Work
+from router.backends.firestore.wire import Document, deletion
+from router.backends.rules import MOVE_LEASE_SECONDS, State, StoreRules
+from router.clock import MICROSECONDS
+from router.messages import MoveRefused, Queued
+
+
+def settle(work: Work, messages: Sequence[Queued], now: int) -> tuple[list[Queued], Pokes]:
+    """``messages``, all of one user, are in cold; returns those that were acknowledged."""
+    acked: list[Queued] = []
+    settled = False
+    for queued in messages:
+        record = work.records.get(queued.message.id)
+        if record is None:
+            work.keep(record_of(queued, State.COLD))
+            work.recipient.sequence = max(work.recipient.sequence, queued.sequence)
+            work.recipient.cold += 1
+        elif record.user != queued.message.recipient:
+            continue
+        elif record.state in GONE:
+            acked.append(queued)
+            continue
+        elif record.state not in (State.HOT, State.PENDING):
+            continue
+        else:
+            record.state = State.COLD if record.state is State.PENDING else State.DOUBLE
+            work.recipient.pending.pop(record.id, None)
+            work.keep(record)
+        work.recipient.cold_changed()
+        settled = True
+    return acked, work.recipient.poke(now) if settled else []
+
+
+def ack(work: Work, hot: str, ids: Sequence[str], now: int, rules: StoreRules) -> list[str]:
+    """Returns the ids that may have a copy in cold."""
+    recipient = work.recipient
+    cold_empty = work.known and recipient.cold_empty and not recipient.pending
+    owed: list[str] = []
+    left = 0
+    for id_ in ids:
+        record = work.records.get(id_)
+        if record is None:
+            owed += [] if cold_empty else [id_]
+            continue
+        if record.user != recipient.user:
+            continue
+        state = effective_state(work, record)
+        if state in (State.HOT, State.DOUBLE):
+            work.write(deletion(f"{hot}/{document_id(id_)}"))
+            left += 1
+        elif state in (State.PENDING, State.COLD):
+            recipient.cold = max(0, recipient.cold - 1)
+            recipient.pending.pop(id_, None)
+        copied = state not in (State.HOT, State.ACKED)
+        owed += [id_] if copied else []
+        if state not in GONE:
+            record.gone(now, rules, owed=copied)
+            work.keep(record)
+    recipient.leave_hot(left)
+    return owed
+
+
+def refusal(work: Work, owner: str, now: int, *, online_too: bool) -> MoveRefused | None:
+    """Why ``owner`` may not move this user's mail now."""
+    recipient = work.recipient
+    if recipient.move_owner not in ("", owner) and recipient.move_until > now:
+        return MoveRefused.BUSY
+    if recipient.live(now) and not online_too:
+        return MoveRefused.ONLINE
+    return None
+
+
+def take(work: Work, owner: str, messages: Sequence[Queued], now: int) -> None:
+    """``owner`` takes the migration lease, and ``messages``, the oldest of hot, for moving."""
+    work.recipient.move_owner = owner
+    work.recipient.move_until = now + MOVE_LEASE_SECONDS * MICROSECONDS
+    work.recipient.cold_changed()
+    for queued in messages:
+        work.recipient.double(queued.message.lane, queued.sequence)
+
+
+def end_move(work: Work, hot: str, moved: Sequence[Queued]) -> list[str]:
+    """Returns the ids that were acknowledged meanwhile."""
+    acked: list[str] = []
+    count = 0
+    for queued in moved:
+        record = work.records.get(queued.message.id)
+        if record is None or record.user != work.recipient.user:
+            continue
+        if record.state in (State.HOT, State.DOUBLE):
+            work.write(deletion(f"{hot}/{document_id(record.id)}"))
+            record.state = State.COLD
+            work.keep(record)
+            count += 1
+        elif record.state in GONE:
+            acked.append(record.id)
+    work.recipient.leave_hot(count)
+    work.recipient.cold += count
+    work.recipient.cold_changed()
+    return acked
+
+
+def drop(work: Work, ephemeral: Sequence[Document], now: int, rules: StoreRules) -> None:
+    """Take these ephemeral messages out of the hot queue."""
+    for document in ephemeral:
+        queued = queued_message(work.recipient.user, document, 0)
+        record = record_of(queued, State.HOT, ANYHOW)
+        record.gone(now, rules)
+        work.keep(record)
+        work.write(deletion(document.name))
+    work.recipient.leave_hot(len(ephemeral))
+
+
+def forget_cold(work: Work, ids: Sequence[str], now: int, rules: StoreRules) -> None:
+    """Retention removed these from cold."""
+    for id_ in ids:
+        record = work.records.get(id_)
+        if record is not None and record.user == work.recipient.user and record.state is State.COLD:
+            record.gone(now, rules)
+            work.keep(record)
+            work.recipient.cold = max(0, work.recipient.cold - 1)
+
+
+def forget_orphans(work: Work, ids: Sequence[str]) -> None:
+    """No copy of these is left in cold."""
+    for id_ in ids:
+        record = work.records.get(id_)
+        if record is not None and record.user == work.recipient.user and record.state is State.ACKED_OWED:
+            record.state = State.ACKED
+            work.keep(record)

@@ -1,0 +1,126 @@
+"""Presence in Firestore: the connections, each with its lease, are a part of their user's state."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import msgspec
+
+from router.backends.firestore.recipient import Pokes
+from router.backends.firestore.transactions import OnlineLayout, Transactions, Work
+from router.backends.firestore.walking import Index, Walk, until
+from router.clock import Clock
+from router.errors import TooManyConnections
+from router.messages import Connection, QueueTotals
+
+EXPIRY_SECONDS = 5.0
+
+
+class FirestorePresence:
+    """``PresenceCache`` over Firestore."""
+
+    def __init__(self, transactions: Transactions, clock: Clock) -> None:
+        self._transactions = transactions
+        self._client = transactions.client
+        self._layout: OnlineLayout = transactions.layout
+        self._rules = transactions.rules
+        self._clock = clock
+        self._leases = Index(self._layout.documents, self._layout.collection, "lease_at")
+        self._expiry = Walk(clock, EXPIRY_SECONDS)
+
+    async def connect(self, connection: Connection, limit: int) -> bool:
+        now = self._clock.now()
+        leased = msgspec.structs.replace(connection, lease_until=self._rules.lease_until(now))
+
+        def register(work: Work) -> bool:
+            recipient = work.recipient
+            others = [other for other in recipient.connections if other.id != connection.id]
+            live = sum(other.lease_until > now for other in others)
+            if live >= limit:
+                raise TooManyConnections(f"{live} connections are open, the limit is {limit}; close one first")
+            recipient.connections = [*others, leased]
+            waiting = bool(recipient.hot or recipient.pending or not recipient.cold_empty)
+            recipient.fetched = True  # the next message pokes all connections
+            if waiting:
+                recipient.poked_at = now
+            return waiting
+
+        return await self._transactions.change(connection.user, [], register)
+
+    async def renew(self, connections: Sequence[Connection]) -> list[Connection]:
+        lease = self._rules.lease_until(self._clock.now())
+        own = _by_user(connections)
+
+        def extend(work: Work) -> set[str]:
+            """The ids that are known."""
+            known = {connection.id for connection in work.recipient.connections} & own[work.recipient.user].keys()
+            work.recipient.connections = [
+                msgspec.structs.replace(connection, lease_until=lease) if connection.id in known else connection
+                for connection in work.recipient.connections
+            ]
+            return known
+
+        found = await self._transactions.change_all(own, extend)
+        return [connection for connection in connections if connection.id not in found[connection.user]]
+
+    async def disconnect(self, connections: Sequence[Connection]) -> list[str]:
+        # Where an answer is lost, a user may be missing in the result: a sweeper finds the mail that they leave.
+        now, own = self._clock.now(), _by_user(connections)
+
+        def remove(work: Work) -> bool:
+            return _remove(work, set(own[work.recipient.user]), now)
+
+        left = await self._transactions.change_all(own, remove)
+        return [user for user, gone in left.items() if gone]
+
+    async def expire(self, limit: int) -> list[str]:
+        if not self._expiry.due():
+            return []
+        now = self._clock.now()
+        found = await until(self._client, self._leases, now, limit, select=("lease_at",))
+
+        def remove(work: Work) -> bool:
+            ended = {connection.id for connection in work.recipient.connections if connection.lease_until <= now}
+            return _remove(work, ended, now)
+
+        left = await self._transactions.change_all([self._layout.user_of(one.name) for one in found], remove)
+        self._expiry.saw(len(found))
+        return [user for user, gone in left.items() if gone]
+
+    async def connections(self, user: str) -> list[Connection]:
+        state = await self._transactions.state(user)
+        live = state.live(self._clock.now()) if state else []
+        return sorted(live, key=lambda connection: (connection.since, connection.id))
+
+    async def online(self) -> QueueTotals:
+        users, connections = await self._client.count(
+            self._layout.documents, self._layout.collection, "live", positive=True
+        )
+        return QueueTotals(messages=connections, users=users)
+
+    async def _poke(self, users: Sequence[str]) -> Pokes:
+        now = self._clock.now()
+
+        def mark(work: Work) -> list[str]:
+            if work.known:
+                work.recipient.poked_at, work.recipient.fetched = now, False
+            return work.recipient.nodes(now)
+
+        nodes = await self._transactions.change_all(users, mark)
+        return [(node, user) for user, own in nodes.items() for node in own]
+
+
+def _by_user(connections: Sequence[Connection]) -> dict[str, dict[str, Connection]]:
+    own: defaultdict[str, dict[str, Connection]] = defaultdict(dict)
+    for connection in connections:
+        own[connection.user][connection.id] = connection
+    return own
+
+
+def _remove(work: Work, ids: set[str], now: int) -> bool:
+    """Remove these connections; whether that left the user without a live one."""
+    kept = [connection for connection in work.recipient.connections if connection.id not in ids]
+    removed = len(kept) < len(work.recipient.connections)
+    work.recipient.connections = kept
+    return removed and not work.recipient.live(now)

@@ -1,0 +1,130 @@
+"""Reading the hot queue in Firestore: pages for clients, and what sweepers and people look at."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import msgspec
+
+from router.backends.firestore.client import Client
+from router.backends.firestore.documents import Page, queued_message
+from router.backends.firestore.recipient import Recipient
+from router.backends.firestore.transactions import STEP_MESSAGES, OnlineLayout
+from router.backends.firestore.wire import Document, Query
+from router.messages import HotPage, HotUser, Queued, QueueTotals
+
+QUIET_MICROSECONDS = 5_000_000
+"""Nothing is due to a user whose oldest hot message is younger: what exactly it is need not be looked up."""
+USERS = 300
+
+
+class Reader:
+    """Queries on the hot queues. What they find is a snapshot where a step that vouches for it commits afterwards."""
+
+    def __init__(self, client: Client, layout: OnlineLayout) -> None:
+        self._client = client
+        self._layout = layout
+
+    async def page(
+        self, user: str, limit: int, max_bytes: int, announced: int, *, since: int = -1, ephemeral: bool = True
+    ) -> Page:
+        """The head of one hot queue, without ephemeral messages accepted at or before ``since``, or without any."""
+
+        async def attempt(seconds: float) -> Page:
+            page = Page(limit, max_bytes)
+            async with aclosing(self._messages(user, limit, announced, seconds)) as messages:
+                async for queued in messages:
+                    passed = ephemeral and queued.message.accepted_at > since
+                    if (passed or not queued.message.ephemeral) and not page.add(queued):
+                        break
+            return page
+
+        return await self._client.call(attempt)
+
+    async def _messages(self, user: str, limit: int, announced: int, seconds: float) -> AsyncGenerator[Queued, None]:
+        above = -1
+        while True:
+            query = Query(self._layout.hot, "place", limit + 1, above=above)
+            found = 0
+            async with aclosing(self._client.query(self._layout.user(user), query, seconds)) as documents:
+                async for document in documents:
+                    found += 1
+                    above = document.fields["place"].integer_value
+                    yield queued_message(user, document, announced)
+            if found <= limit:
+                return
+
+    async def ephemeral(self, user: str, until: int | None = None) -> list[Document]:
+        """The ephemeral messages accepted first, at or before ``until``; as many as one step may drop."""
+        query = Query(self._layout.hot, "ephemeral_at", STEP_MESSAGES, most=until)
+        return await self._client.find(self._layout.user(user), query)
+
+    async def next_ephemeral(self, user: str, after: int) -> int:
+        """When the first ephemeral message after ``after`` was accepted; 0 where there is none."""
+        return await self._first(user, Query(self._layout.hot, "ephemeral_at", 1, above=after), "ephemeral_at")
+
+    async def oldest(self, user: str) -> int:
+        """When the oldest hot message was queued; 0 where there is none."""
+        return await self._first(user, Query(self._layout.hot, "queued_at", 1), "queued_at")
+
+    async def unannounced_at(self, user: str, announced: int) -> int:
+        query = Query(self._layout.hot, "durable", 1, above=announced)
+        return await self._first(user, query, "queued_at")
+
+    async def _first(self, user: str, query: Query, field: str) -> int:
+        bare = msgspec.structs.replace(query, select=(query.order, field))
+        found = await self._client.find(self._layout.user(user), bare)
+        return found[0].fields[field].integer_value if found else 0
+
+    async def unannounced(self, recipient: Recipient, before: int, limit: int) -> list[Queued]:
+        query = Query(self._layout.hot, "durable", limit, above=recipient.announced)
+        found = await self._client.find(self._layout.user(recipient.user), query)
+        messages = [queued_message(recipient.user, document, recipient.announced) for document in found]
+        return [queued for queued in messages if queued.queued_at <= before]
+
+    async def busy(self, after: str, limit: int) -> list[Document]:
+        """The states of users with hot mail or an unanswered poke, after a name."""
+        query = Query(self._layout.collection, "busy", limit, above=after)
+        return await self._client.find(self._layout.documents, query)
+
+    async def hot_user(self, recipient: Recipient, now: int) -> HotUser:
+        oldest = unannounced = recipient.hot_since
+        if recipient.hot and now - recipient.hot_since >= QUIET_MICROSECONDS:
+            oldest = await self.oldest(recipient.user)
+            unannounced = await self.unannounced_at(recipient.user, recipient.announced)
+        return HotUser(
+            user=recipient.user,
+            live=len(recipient.live(now)),
+            hot=recipient.hot,
+            oldest_at=oldest,
+            unannounced_at=unannounced,
+            poked_at=recipient.poked_at,
+            fetched=recipient.fetched,
+        )
+
+    async def totals_of(self, user: str) -> QueueTotals:
+        count, size = await self._client.count(self._layout.user(user), self._layout.hot, "size")
+        return QueueTotals(count, size, int(count > 0), await self.oldest(user))
+
+    async def totals(self, since: dict[str, int]) -> QueueTotals:
+        """Of all; ``since``: before when nothing hot was queued, of each user with hot mail."""
+        count, size = await self._client.count(self._layout.documents, self._layout.hot, "size", everywhere=True)
+        oldest = 0
+        for user, bound in sorted(since.items(), key=lambda item: item[1]):
+            if oldest and oldest <= bound:
+                break
+            found = await self.oldest(user)
+            oldest = min(oldest or found, found or oldest)
+        return QueueTotals(count, size, len(since), oldest)
+
+
+def hot_page(page: Page, recipient: Recipient) -> HotPage:
+    """What ``page`` and a state that was read after it, or together with it, say."""
+    return HotPage(
+        messages=page.messages,
+        more=page.more,
+        pending=list(recipient.pending.values()),
+        cold_empty=recipient.cold_empty and not recipient.pending,
+        cold_version=recipient.cold_version,
+    )

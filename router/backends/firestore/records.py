@@ -1,0 +1,96 @@
+"""The record of each id that was routed: a document of its own, since an id has one recipient among all.
+
+``{online.collection}-ids/{scattered message id}``: ``user``, ``lane``, ``sequence``, ``state`` (see ``rules.State``),
+``keyed``, and, of those in no queue any more,
+
+    until      when it may be forgotten (µs since 1970)
+    forget     the same with a shard (``names.sharded``), once no copy is left in cold
+    owed       when it was acknowledged, with a shard, while a copy in cold must be deleted
+    expire_at  when Firestore's own TTL may delete it: later than the rule, in case that no sweeper runs
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from router.backends.firestore.names import scattered_id, sharded, unscattered
+from router.backends.firestore.wire import Document, Write, integers, new_write, only_if
+from router.backends.rules import DAY_SECONDS, State, StoreRules
+from router.clock import MICROSECONDS
+from router.messages import Queued
+
+GONE = (State.ACKED, State.ACKED_OWED)
+BACKSTOP_SECONDS = DAY_SECONDS
+ANYHOW = object()
+"""In place of an update time: whatever was there before is written over."""
+
+
+class Record(Struct):
+    """``update_time`` says what was read: ``None`` where there was nothing."""
+
+    id: str
+    user: str
+    lane: int
+    sequence: int
+    state: State
+    keyed: bool
+    until: int = 0
+    acked_at: int = 0
+    update_time: Any = None
+
+    def gone(self, now: int, rules: StoreRules, *, owed: bool = False) -> None:
+        """It leaves the queues at ``now``; ``owed``: while cold has, or may get, a copy."""
+        self.state = State.ACKED_OWED if owed else State.ACKED
+        self.until = rules.remember_until(now, keyed=self.keyed)
+        self.acked_at = now
+
+    def forgettable(self, now: int) -> bool:
+        return self.state is State.ACKED and self.until <= now
+
+
+def record_of(queued: Queued, state: State, update_time: Any = None) -> Record:
+    """What is to be recorded of a message."""
+    message = queued.message
+    return Record(
+        message.id, message.recipient, message.lane, queued.sequence, state, message.keyed, update_time=update_time
+    )
+
+
+def read(document: Document) -> Record:
+    fields = document.fields
+    return Record(
+        id=unscattered(document.name.rpartition("/")[2]),
+        user=fields["user"].string_value,
+        lane=fields["lane"].integer_value,
+        sequence=fields["sequence"].integer_value,
+        state=State(fields["state"].integer_value),
+        keyed=fields["keyed"].boolean_value,
+        until=fields["until"].integer_value,
+        acked_at=fields["acked_at"].integer_value,
+        update_time=document.update_time,
+    )
+
+
+def path(collection: str, id_: str) -> str:
+    """``collection``: the path of the records' collection."""
+    return f"{collection}/{scattered_id(id_)}"
+
+
+def write(collection: str, record: Record) -> Write:
+    """Write the document of ``record``, whole, unless somebody else changed it since it was read."""
+    written = new_write()
+    written.update.name = path(collection, record.id)
+    fields = written.update.fields
+    fields["user"].string_value = record.user
+    fields["keyed"].boolean_value = record.keyed
+    integers(fields, (("lane", record.lane), ("sequence", record.sequence), ("state", record.state)))
+    if record.state in GONE:
+        integers(fields, (("until", record.until), ("acked_at", record.acked_at)))
+    if record.state is State.ACKED:
+        integers(fields, [("forget", sharded(record.id, record.until))])
+        fields["expire_at"].timestamp_value.FromMicroseconds(record.until + BACKSTOP_SECONDS * MICROSECONDS)
+    if record.state is State.ACKED_OWED:
+        integers(fields, [("owed", sharded(record.id, record.acked_at))])
+    return written if record.update_time is ANYHOW else only_if(written, record.update_time)

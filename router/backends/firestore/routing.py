@@ -1,0 +1,90 @@
+"""The atomic routing step of one recipient: presence, sequence, dedupe, enqueue and the decision to poke. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from router.backends.firestore.documents import message_write
+from router.backends.firestore.recipient import Pokes
+from router.backends.firestore.records import Record, record_of
+from router.backends.firestore.transactions import STEP_BYTES, STEP_MESSAGES, Work
+from router.backends.firestore.wire import Write, integers
+from router.backends.rules import State, StoreRules, decide, entered_state, known_outcome
+from router.messages import Delivery, Message, Outcome, Pending, Queued, Routed
+
+
+def route(
+    work: Work, hot: str, deliveries: Sequence[Delivery], now: int, rules: StoreRules
+) -> tuple[list[Routed], Pokes]:
+    """Route ``deliveries``, all of one recipient, in their order; the pokes are sent once this is committed.
+
+    ``hot``: the path of the recipient's hot queue.
+    """
+    pokes: Pokes = []
+    results = [_route(work, hot, delivery, now, rules) for delivery in deliveries]
+    if any(result.outcome is Outcome.HOT for result in results):
+        pokes = work.recipient.poke(now)
+    return results, pokes
+
+
+def _route(work: Work, hot: str, delivery: Delivery, now: int, rules: StoreRules) -> Routed:
+    message = message_of(delivery)
+    recipient = work.recipient
+    record = work.records.get(message.id)
+    if record is not None and not record.forgettable(now):
+        return _known(record, message, now, rules)
+    online = bool(recipient.live(now))
+    outcome = decide(message, online=online, queued=recipient.queued, now=now, rules=rules)
+    if outcome not in (Outcome.HOT, Outcome.COLD):
+        return Routed(outcome)
+    queued = Queued(message, recipient.next_sequence(now), now, attempts=delivery.attempt)
+    state = entered_state(delivery, message, outcome, rules)
+    work.keep(record_of(queued, state, None if record is None else record.update_time))
+    if outcome is Outcome.HOT:
+        recipient.enter_hot(message, now)
+        work.write(hot_write(hot, queued))
+    else:
+        recipient.cold += 1
+        recipient.pending[message.id] = Pending(message.id, message.lane, queued.sequence)
+        recipient.cold_changed()
+    return Routed(outcome, queued.sequence, now)
+
+
+def _known(record: Record, message: Message, now: int, rules: StoreRules) -> Routed:
+    if record.user != message.recipient:
+        return Routed(Outcome.ID_CONFLICT)
+    return Routed(known_outcome(record.state, write_through=rules.write_through), record.sequence, now)
+
+
+def hot_write(hot: str, queued: Queued) -> Write:
+    """The document of a hot message: that of ``documents``, with ``ephemeral_at``, when an ephemeral one was accepted,
+    or ``durable``, the sequence of one that is not."""
+    write = message_write(hot, queued)
+    if queued.message.ephemeral:
+        integers(write.update.fields, [("ephemeral_at", queued.message.accepted_at)])
+    else:
+        integers(write.update.fields, [("durable", queued.sequence)])
+    return write
+
+
+def message_of(delivery: Delivery) -> Message:
+    assert delivery.message is not None, "only readable deliveries are routed"
+    return delivery.message
+
+
+def steps(deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
+    """``deliveries`` in parts that one commit takes each."""
+    start = size = 0
+    for index, delivery in enumerate(deliveries):
+        length = len(message_of(delivery).envelope)
+        if index > start and (index - start == STEP_MESSAGES or size + length > STEP_BYTES):
+            yield deliveries[start:index]
+            start, size = index, 0
+        size += length
+    yield deliveries[start:]
+
+
+def effective_state(work: Work, record: Record) -> State:
+    """The state of ``record``, in which a migrator that takes a message writes nothing."""
+    doubled = work.recipient.is_doubled(record.lane, record.sequence)
+    return State.DOUBLE if record.state is State.HOT and doubled else record.state

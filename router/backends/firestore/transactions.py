@@ -1,0 +1,226 @@
+"""Atomic steps: read one user's state, decide, and commit, unless somebody changed what was read.
+
+Such a transaction holds no lock, so a process that dies in the middle of one holds up nobody. Every change to what
+belongs to a user also changes their state document, or only what nobody else can change just then; so the state that
+was read first vouches for all that was read after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeVar
+from weakref import WeakValueDictionary
+
+import grpc
+import msgspec
+
+from router.backends.firestore import recipient as recipients
+from router.backends.firestore import records
+from router.backends.firestore.client import Client
+from router.backends.firestore.names import Layout
+from router.backends.firestore.recipient import Recipient
+from router.backends.firestore.records import Record
+from router.backends.firestore.wire import Document, Write, deletion, only_if
+from router.backends.firestore.writing import BATCH_WRITES
+from router.backends.google.calls import TRANSIENT
+from router.backends.google.channels import FIRESTORE
+from router.backends.rules import StoreRules
+from router.clock import Clock
+from router.errors import Unavailable
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+STEP_MESSAGES = 200
+"""Each may be two documents, and a commit should not have more than 500."""
+STEP_BYTES = 3_000_000
+"""Of envelopes; a commit takes 10 MiB in all, to an emulator 4 MiB."""
+STEPS = 32
+"""Steps of different users that one call makes at a time."""
+CONFLICTS = frozenset({grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.NOT_FOUND})
+"""Somebody was faster."""
+
+
+class OnlineLayout(Layout):
+    """Where the online store keeps its documents."""
+
+    def __init__(self, project: str, collection: str) -> None:
+        super().__init__(project, collection)
+        self.hot = f"{collection}-hot"
+        """The name of the collection under each user."""
+        self.ids = f"{self.documents}/{collection}-ids"
+
+    def hot_of(self, user: str) -> str:
+        return f"{self.user(user)}/{self.hot}"
+
+
+class Work:
+    """What one step has read, and what it is about to change."""
+
+    def __init__(self, layout: OnlineLayout, recipient: Recipient, state: Document | None, found: list[Record]) -> None:
+        self.recipient = recipient
+        self.known = state is not None
+        """Whether there was a state of this user."""
+        self.records = {record.id: record for record in found}
+        self._layout = layout
+        self._update_time = None if state is None else state.update_time
+        self._before = msgspec.msgpack.encode(recipient)
+        self._changed: dict[str, Record] = {}
+        self._writes: list[Write] = []
+        self._forgotten = False
+
+    def keep(self, record: Record) -> None:
+        """``record`` is new or changed."""
+        self.records[record.id] = self._changed[record.id] = record
+
+    def write(self, write: Write) -> None:
+        """A change to the hot queue."""
+        self._writes.append(write)
+
+    def forget(self) -> None:
+        """Delete the user's state."""
+        self._forgotten = True
+
+    def writes(self, now: int) -> list[Write]:
+        """All that is to be committed."""
+        path = self._layout.user(self.recipient.user)
+        own: list[Write] = []
+        if self._forgotten:
+            own = [only_if(deletion(path), self._update_time)]
+        elif msgspec.msgpack.encode(self.recipient) != self._before:
+            own = [only_if(recipients.write(path, self.recipient, now), self._update_time)]
+        return [*own, *(records.write(self._layout.ids, record) for record in self._changed.values()), *self._writes]
+
+
+class Transactions:
+    """Runs steps, each again from its reading where it met with a conflict or an answer was lost."""
+
+    def __init__(self, client: Client, layout: OnlineLayout, rules: StoreRules, clock: Clock) -> None:
+        self.client = client
+        self.layout = layout
+        self.rules = rules
+        self.clock = clock
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def change(self, user: str, ids: Iterable[str], step: Callable[[Work], T]) -> T:
+        """One step on the state of ``user`` and the records of ``ids``; returns what ``step`` returns.
+
+        ``step`` may run several times, each time on a fresh ``Work``. Raises ``Unavailable`` and what ``step`` raises.
+        """
+        ids = list(ids)
+
+        async def attempt(seconds: float) -> T:
+            until = asyncio.get_running_loop().time() + seconds
+            work = await self.load(user, ids, until)
+            result = step(work)
+            await self.commit(work, until)
+            return result
+
+        return await self.run(user, attempt)
+
+    async def run(self, user: str, attempt: Callable[[float], Awaitable[T]]) -> T:
+        """Repeat ``attempt``, which gets the seconds that it has, until it meets with no conflict."""
+        async with self._alone(user):
+            return await self.client.call(attempt, repeated=TRANSIENT | CONFLICTS)
+
+    @asynccontextmanager
+    async def _alone(self, user: str) -> AsyncGenerator[None, None]:
+        """Within one process, steps on one user wait for one another instead of failing."""
+        lock = self._locks.setdefault(user, asyncio.Lock())
+        try:
+            async with asyncio.timeout(self.client.patience.budget):
+                await lock.acquire()
+        except TimeoutError as error:
+            raise Unavailable(f"{FIRESTORE.name}: too many changes to one user's queue at once") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    async def load(self, user: str, ids: Sequence[str], until: float) -> Work:
+        """``until``: by the event loop's time. Raises the library's error."""
+        own = self.layout.user(user)
+        found = await self.client.get([own, *(records.path(self.layout.ids, id_) for id_ in ids)], _left(until))
+        state = found.pop(own, None)
+        return Work(self.layout, self._recipient(user, state), state, [records.read(one) for one in found.values()])
+
+    def _recipient(self, user: str, state: Document | None) -> Recipient:
+        return recipients.read(user, state, cold_empty=self.rules.fresh_cold_empty)
+
+    async def state(self, user: str) -> Recipient | None:
+        """The state of ``user``, to look at."""
+        path = self.layout.user(user)
+        found = await self.client.call(lambda seconds: self.client.get([path], seconds))
+        return self._recipient(user, found[path]) if path in found else None
+
+    async def commit(self, work: Work, until: float) -> None:
+        writes = work.writes(self.clock.now())
+        if writes:
+            await self.client.commit(writes, _left(until))
+
+    async def change_all(self, users: Iterable[str], step: Callable[[Work], T]) -> dict[str, T]:
+        """A step on the state of each of ``users``: one read and one write for many of them.
+
+        Those who meet with a conflict are done one by one afterwards.
+        """
+        users = list(dict.fromkeys(users))
+        results: dict[str, T] = {}
+        for start in range(0, len(users), BATCH_WRITES):
+            results |= await self._change_batch(users[start : start + BATCH_WRITES], step)
+        return results
+
+    async def _change_batch(self, users: Sequence[str], step: Callable[[Work], T]) -> dict[str, T]:
+        results: dict[str, T] = {}
+
+        async def attempt(seconds: float) -> list[str]:
+            until = asyncio.get_running_loop().time() + seconds
+            found = await self.client.get(map(self.layout.user, users), _left(until))
+            writers: list[str] = []
+            writes: list[Write] = []
+            for user in users:
+                state = found.get(self.layout.user(user))
+                work = Work(self.layout, self._recipient(user, state), state, [])
+                results[user] = step(work)
+                own = work.writes(self.clock.now())
+                writers += [user] * len(own)
+                writes += own
+            statuses = await self.client.batch_write(writes, _left(until)) if writes else []
+            return [user for user, (code, _) in zip(writers, statuses, strict=True) if code]
+
+        for user in await self.client.call(attempt):
+            results[user] = await self.change(user, [], step)
+        return results
+
+
+def _left(until: float) -> float:
+    return max(0.05, until - asyncio.get_running_loop().time())
+
+
+def parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """``items`` in parts that one step takes each."""
+    for start in range(0, len(items), STEP_MESSAGES):
+        yield items[start : start + STEP_MESSAGES]
+
+
+async def together(work: Callable[[A], Awaitable[T]], items: Iterable[A]) -> list[T]:
+    """The results of ``work`` on each of ``items``, ``STEPS`` of them at a time.
+
+    Once one has failed no more are begun; raises the first error when all that were begun have ended.
+    """
+    room = asyncio.Semaphore(STEPS)
+    errors: list[Exception] = []
+
+    async def one(item: A) -> list[T]:
+        async with room:
+            try:
+                return [] if errors else [await work(item)]
+            except Exception as error:  # noqa: BLE001 - it is raised below
+                errors.append(error)
+                return []
+
+    results = await asyncio.gather(*map(one, items))
+    if errors:
+        raise errors[0]
+    return [result for found in results for result in found]

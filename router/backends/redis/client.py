@@ -1,0 +1,212 @@
+"""Connections to Redis: one server, a master under sentinels, or a cluster, by one face.
+
+What a caller sends is a batch of commands; it costs one round trip. Time-outs and retries are set here and nowhere
+else. A retry can run a script twice, which changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    ClusterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from router.backends.redis.address import Address
+from router.backends.redis.scripts import Command, Scripts, unknown
+from router.errors import RouterError, StorageFull, Unavailable
+
+Mode = Literal["single", "sentinel", "cluster"]
+CLOSE_SECONDS = 2.0
+_PASSING = (ReadOnlyError, ClusterDownError, TryAgainError, AskError)
+_PASSING_CODES = ("NOREPLICAS", "MASTERDOWN", "BUSY", "UNKILLABLE")
+"""Refusals that pass by themselves, by their class or, where they have none, by their first word."""
+FOREIGN = (RedisError, RedisClusterException, OSError, TimeoutError)
+"""All that the library raises."""
+
+
+class Refused(RouterError):
+    """Redis refused a command for a reason that repeating it does not mend: it is a fault of the router, or somebody
+    else writes to the router's keys."""
+
+
+class Unauthenticated(Unavailable):
+    """Redis refuses the user or the password of ``online.url``."""
+
+
+class NoCluster(Unavailable):
+    """The server is no node of a cluster, though ``online.mode`` says so."""
+
+
+class Client:
+    """Sends batches of commands; never more than ``pool_size`` at once, the others wait."""
+
+    def __init__(
+        self, address: Address, mode: Mode, scripts: Scripts, *, service: str, pool_size: int, timeout_seconds: float
+    ) -> None:
+        """``service``: the name that the sentinels know the master by."""
+        self._scripts = scripts
+        self._service = service
+        self._hosts = address.hosts
+        self._in_order = mode != "cluster"
+        self._timeout_seconds = timeout_seconds
+        self._room = asyncio.Semaphore(pool_size)
+        self._sentinel: Sentinel | None = None
+        self._options: dict[str, Any] = {
+            **address.options,
+            "protocol": 2,
+            "socket_timeout": timeout_seconds,
+            "socket_connect_timeout": timeout_seconds,
+        }
+        # A connection that the server closed while it was idle is found out by writing to it: hence one retry. What
+        # was not answered in time is not sent again: the server may be about to answer.
+        retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
+        sizes: dict[str, Any] = {"max_connections": pool_size + 1, "retry": retry}
+        self._redis: Redis | RedisCluster
+        if mode == "cluster":
+            nodes = [ClusterNode(host, port) for host, port in address.hosts]
+            cluster_options = {key: value for key, value in self._options.items() if key != "db"}
+            self._redis = RedisCluster(startup_nodes=nodes, **cluster_options, **sizes)
+        elif mode == "sentinel":
+            asking = {key: self._options[key] for key in ("protocol", "socket_timeout", "socket_connect_timeout")}
+            asking["retry"] = Retry(NoBackoff(), 0)
+            make: Any = Sentinel  # has no types
+            self._sentinel = make(address.hosts, sentinel_kwargs=asking)
+            self._redis = make.master_for(self._sentinel, service, **self._options, **sizes)
+        else:
+            ((host, port),) = self._hosts
+            self._redis = Redis(host=host, port=port, **self._options, **sizes)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._redis.aclose()
+                for sentinel in self._sentinel.sentinels if self._sentinel else ():
+                    await sentinel.aclose()
+        except FOREIGN:
+            pass  # a server that does not answer has no more to say
+
+    async def run(self, *phases: Sequence[Command]) -> list[Any]:
+        """The results of all commands. Those of one phase may run in any order, a later phase runs after an earlier.
+
+        One round trip; in a cluster, where servers do not wait for one another, one for each phase. Raises
+        ``Unavailable`` where a server cannot be reached or asked now, and ``Refused``.
+        """
+        commands = [command for phase in phases for command in phase]
+        if not commands:
+            return []
+        try:
+            async with asyncio.timeout(2 * self._timeout_seconds), self._room:
+                results = await self._run(phases)
+                if unknown(results):
+                    results = await self._run([[self._scripts.with_text(command) for command in p] for p in phases])
+        except FOREIGN as error:
+            raise translated(error) from error
+        for result in results:
+            if isinstance(result, Exception):
+                raise translated(result) from result
+        return results
+
+    async def _run(self, phases: Sequence[Sequence[Command]]) -> list[Any]:
+        batches = [[command for phase in phases for command in phase]] if self._in_order else phases
+        results: list[Any] = []
+        for batch in batches:
+            if batch:
+                results += await self._send(batch)
+        return results
+
+    async def _send(self, batch: Sequence[Command]) -> list[Any]:
+        pipeline: Any = self._redis.pipeline(transaction=False)
+        for command in batch:
+            pipeline.execute_command(*command)
+        results: list[Any] = await pipeline.execute(raise_on_error=False)
+        return results
+
+    async def on_each(self, *command: str) -> list[tuple[str, Any]]:
+        """The answer of each master, by its address. Raises like ``run``."""
+        try:
+            async with asyncio.timeout(2 * self._timeout_seconds):
+                redis: Any = self._redis
+                if not isinstance(redis, RedisCluster):
+                    return [("", await redis.execute_command(*command))]
+                await redis.initialize()
+                return [(n.name, await redis.execute_command(*command, target_nodes=n)) for n in redis.get_primaries()]
+        except FOREIGN as error:
+            raise translated(error) from error
+
+    async def on_sentinels(self, *command: str) -> list[Any]:
+        """The answer of each sentinel, or its error in the place of one; empty without sentinels."""
+        asked: Sequence[Any] = self._sentinel.sentinels if self._sentinel is not None else ()
+        async with asyncio.timeout(2 * self._timeout_seconds):
+            asking = (sentinel.execute_command(*command) for sentinel in asked)
+            return await asyncio.gather(*asking, return_exceptions=True)
+
+    async def listener(self) -> Redis:
+        """A client of its own for a subscription; in a cluster to any node, since each hears of all pokes.
+
+        The caller closes it. Raises like ``run``.
+        """
+        options: dict[str, Any] = {**self._options, "retry": Retry(NoBackoff(), 0)}
+        if self._sentinel is not None:
+            host, port = await self._master()
+        elif isinstance(self._redis, RedisCluster):
+            try:
+                await self._redis.initialize()
+            except FOREIGN as error:
+                raise translated(error) from error
+            node = self._redis.get_random_node()
+            host, port = node.host, int(node.port)
+        else:
+            ((host, port),) = self._hosts
+        return Redis(host=host, port=port, **options)
+
+    async def _master(self) -> tuple[str, int]:
+        assert self._sentinel is not None, "only sentinels know the master"
+        try:
+            address: tuple[str, int] = await self._sentinel.discover_master(self._service)
+        except FOREIGN as error:
+            raise translated(error) from error
+        return address
+
+
+def translated(error: BaseException) -> RouterError:
+    """The router's own error for one of the library's."""
+    if isinstance(error, RedisClusterException) and error.__cause__ is not None:
+        return translated(error.__cause__)
+    text = str(error)
+    result: RouterError = Unavailable(f"Redis cannot be reached or asked now ({text})")
+    if isinstance(error, OutOfMemoryError) or text.startswith(("OOM", "MISCONF")):
+        result = StorageFull(f"Redis takes no more writes: give it memory, or its disk space ({text})")
+    elif isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+        result = Unauthenticated(f"Redis refuses the user or the password of online.url ({text})")
+    elif isinstance(error, RedisTimeoutError | TimeoutError):
+        result = Unavailable("Redis did not answer in time")
+    elif "Cluster mode is not enabled" in text:
+        result = NoCluster('online.mode is "cluster", but the server is not: set it to "single"')
+    elif isinstance(error, ResponseError) and not isinstance(error, _PASSING) and not text.startswith(_PASSING_CODES):
+        result = Refused(f"Redis refused a command of the router ({text})")
+    return result

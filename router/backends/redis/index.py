@@ -1,0 +1,88 @@
+"""Indexes over all users, for whoever must walk over them: sorted sets, spread over a fixed number of keys.
+
+An index cannot share a slot with its users, so it is kept apart from what a script changes, by one rule: first the
+script, then the index, and the caller's call is not done before both are. A user is taken out only by comparing: if
+anybody has listed them again since they were seen, they stay. So an index holds too many users at times, and never too
+few for longer than a call that is still to be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Literal
+
+from router.backends.redis.client import Client
+from router.backends.redis.keys import SHARDS, Keys, shard_of
+from router.backends.redis.scripts import Command, Scripts
+
+Seen = tuple[str, int]
+"""A user, and the number they were listed with."""
+CLAIM_SECONDS = 300
+"""Whoever claims users and dies leaves them to the next after this long."""
+_MICROSECONDS = 1_000_000
+
+
+class Index:
+    """One index: users by a number, which is a time or has no meaning."""
+
+    def __init__(self, name: str, client: Client, keys: Keys, scripts: Scripts) -> None:
+        self._client = client
+        self._scripts = scripts
+        self._keys = [keys.index(name, shard) for shard in range(SHARDS)]
+
+    def listing(self, numbers: Mapping[str, int], how: Literal["always", "if-less"] = "always") -> list[Command]:
+        """The commands that list these users, each with their number."""
+        shards: dict[int, list[int | str]] = {}
+        for user, number in numbers.items():
+            shards.setdefault(shard_of(user), []).extend((number, user))
+        return [self._scripts.call("list", (self._keys[shard],), how, *pairs) for shard, pairs in shards.items()]
+
+    def relisting(self, changes: Iterable[tuple[Seen, int | None]]) -> list[Command]:
+        """The commands that give these users another number, or take them out, unless they were listed since."""
+        shards: dict[int, list[int | str]] = {}
+        for (user, seen), number in changes:
+            shards.setdefault(shard_of(user), []).extend((user, seen, "" if number is None else number))
+        return [self._scripts.call("relist", (self._keys[shard],), *change) for shard, change in shards.items()]
+
+    async def claim(self, now: int, limit: int) -> list[Seen]:
+        """About ``limit`` users whose time has come, for this caller alone."""
+        until = now + CLAIM_SECONDS * _MICROSECONDS
+        calls = [self._scripts.call("claim", (key,), now, until, _share(limit)) for key in self._keys]
+        return [(user.decode(), until) for users in await self._client.run(calls) for user in users]
+
+    async def due(self, now: int, limit: int) -> list[str]:
+        """Like ``claim``, without claiming."""
+        calls: list[Command] = [("ZRANGEBYSCORE", key, "-inf", now, "LIMIT", 0, _share(limit)) for key in self._keys]
+        return [user.decode() for users in await self._client.run(calls) for user in users]
+
+    async def pages(self, after: str, limit: int, above: int | None = None) -> AsyncIterator[list[Seen]]:
+        """All users behind ``after``, by shard and name, in pages of ``limit``; ``above``: with a greater number."""
+        start = shard_of(after) if after else 0
+        sizes = await self._client.run([("ZCARD", key) for key in self._keys[start:]])
+        filled = [start + offset for offset, size in enumerate(sizes) if size]
+        page: list[Seen] = []
+        while filled:
+            # As many shards at once as are likely to fill a page.
+            count = next(
+                (n for n in range(1, len(filled)) if sum(sizes[s - start] for s in filled[:n]) >= limit), len(filled)
+            )
+            taken, filled = filled[:count], filled[count:]
+            lowest = "-inf" if above is None else f"({above}"
+            calls: list[Command] = [("ZRANGEBYSCORE", self._keys[s], lowest, "+inf", "WITHSCORES") for s in taken]
+            for shard, listed in zip(taken, await self._client.run(calls), strict=True):
+                found = sorted(zip((u.decode() for u in listed[::2]), map(_number, listed[1::2]), strict=True))
+                page += [seen for seen in found if not (shard == start and seen[0] <= after)]
+            while len(page) >= limit:
+                yield page[:limit]
+                page = page[limit:]
+        if page:
+            yield page
+
+
+def _share(limit: int) -> int:
+    """How many of ``limit`` to ask each shard for: users are spread evenly, more or less."""
+    return max(1, limit // 8)
+
+
+def _number(text: bytes) -> int:
+    return int(float(text))

@@ -1,0 +1,111 @@
+"""How users, message ids and messages are written in Redis; ``lua/prelude.lua`` says which key holds what."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from uuid import UUID
+from zlib import crc32
+
+from router.messages import Connection, Delivery, Lane, Message, Pending, Queued
+
+PARTS = ("m", "c", "i", "q", "b", "w", "e", "o", "g", "k")
+"""Meta, connections, ids, queue, bodies, way to cold, ephemeral, owed, gone, gone with a key."""
+SHARDS = 64
+"""How many keys an index over all users is spread over, and with it over the nodes of a cluster."""
+EXPRESS = 9_000_000_000_000_000
+"""Taken from the sequence in the express lane, so that its places come first."""
+
+_HEADER = struct.Struct(">QQBI")  # queued_at, accepted_at, ephemeral + 2 * keyed, attempts
+_CONNECTION = struct.Struct(">7s7s")
+_UUID_LENGTH = 36
+_LANES = (Lane.EXPRESS, Lane.NORMAL)
+
+
+class Keys:
+    """The names of all keys; ``prefix`` keeps two routers on one Redis apart."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.channels = f"{prefix}:node:"
+        """A node's channel is this and its name."""
+        self.of = lru_cache(maxsize=4096)(self._of)
+
+    def _of(self, user: str) -> tuple[str, ...]:
+        """The keys of one user. The hash tag is all of the user's name: a ``}`` in it would end the tag."""
+        tag = user.replace("%", "%25").replace("}", "%7D")
+        return tuple(f"{self.prefix}:{{{tag}}}:{part}" for part in PARTS)
+
+    def index(self, name: str, shard: int) -> str:
+        return f"{self.prefix}:{name}:{shard}"
+
+    def claim(self, message_id: str) -> str:
+        """Whose the id of a message with an Idempotency-Key is."""
+        return f"{self.prefix}:id:{message_id}"
+
+
+def shard_of(user: str) -> int:
+    return crc32(user.encode()) % SHARDS
+
+
+def pack_id(message_id: str) -> bytes:
+    """16 bytes for a UUID; another text is never 16 bytes long here, so that no two ids are packed alike."""
+    if len(message_id) == _UUID_LENGTH:
+        try:
+            packed = UUID(message_id)
+        except ValueError:
+            pass  # just a text of this length
+        else:
+            if str(packed) == message_id:
+                return packed.bytes
+    text = message_id.encode("utf-8", "surrogatepass")
+    return b"~~" + text if len(text) == 15 else b"=" + text
+
+
+def unpack_id(packed: bytes) -> str:
+    if len(packed) == 16:
+        return str(UUID(bytes=packed))
+    return packed[1 if packed.startswith(b"=") else 2 :].decode("utf-8", "surrogatepass")
+
+
+def pack_body(delivery: Delivery, message: Message, now: int) -> bytes:
+    flags = message.ephemeral + 2 * message.keyed
+    return _HEADER.pack(now, message.accepted_at, flags, min(delivery.attempt, 0xFFFF_FFFF)) + message.envelope
+
+
+def unpack_page(user: str, found: Sequence[bytes], announced: int) -> list[Queued]:
+    """Messages from id, place, body, …"""
+    return [
+        _message(user, found[index], int(found[index + 1]), found[index + 2], announced)
+        for index in range(0, len(found), 3)
+    ]
+
+
+def _message(user: str, packed: bytes, place: int, body: bytes, announced: int) -> Queued:
+    queued_at, accepted_at, flags, attempts = _HEADER.unpack_from(body)
+    lane, sequence = place_at(place)
+    envelope = body[_HEADER.size :]
+    message = Message(unpack_id(packed), user, envelope, lane, bool(flags & 1), accepted_at, bool(flags & 2))
+    return Queued(message, sequence, queued_at, sequence <= announced, attempts)
+
+
+def place_at(place: int) -> tuple[Lane, int]:
+    return (Lane.EXPRESS, place + EXPRESS) if place < 0 else (Lane.NORMAL, place)
+
+
+def unpack_pending(found: Sequence[bytes]) -> Iterator[Pending]:
+    """Cold writes from id, place, …"""
+    for index in range(0, len(found), 2):
+        lane, sequence = place_at(int(float(found[index + 1])))
+        yield Pending(unpack_id(found[index]), lane, sequence)
+
+
+def is_acked(record: bytes | None) -> bool:
+    """Whether a record says that the message was acknowledged: ``State.ACKED`` or ``ACKED_OWED``."""
+    return record is not None and record[0] & 7 in (3, 5)
+
+
+def unpack_connection(user: str, connection_id: bytes, value: bytes) -> Connection:
+    lease_until, since = (int.from_bytes(part, "big") for part in _CONNECTION.unpack_from(value))
+    return Connection(user, connection_id.decode(), value[_CONNECTION.size :].decode(), since, lease_until)

@@ -1,0 +1,36 @@
+-- The user has saved these messages: they leave the hot queue and are remembered as acknowledged.
+--
+-- ARGV  2 remember plain ones until   3 remember keyed ones until; then the ids
+-- Result: the ids that may have a copy in cold.
+
+local owed, bytes, hot, cold = {}, 0, 0, 0
+local nothing_cold = cold_is_empty()
+
+for i = 4, #ARGV do
+  local id, record = ARGV[i], record_of(ARGV[i])
+  if not record then
+    if not nothing_cold then owed[#owed + 1] = id end
+  else
+    local state = record.state
+    if state == HOT or state == DOUBLE then
+      bytes, hot = bytes + take_out(id, record), hot + 1
+    elseif state == ON_ITS_WAY or state == COLD then
+      call('HDEL', PENDING, id)
+      cold = cold + 1
+    end
+    if state == HOT then
+      bury(id, record, tonumber(ARGV[2]), tonumber(ARGV[3]))
+    elseif state ~= ACKED then
+      owed[#owed + 1] = id
+      if state ~= ACKED_OWED then
+        record.state, record.number = ACKED_OWED, tonumber(ARGV[record.keyed == 1 and 3 or 2])
+        keep_record(id, record)
+        call('ZADD', OWED, now, id)
+      end
+    end
+  end
+end
+add_to_meta('h', -hot)
+add_to_meta('b', -bytes)
+add_to_meta('n', -cold)
+return owed

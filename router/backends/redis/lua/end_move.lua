@@ -1,0 +1,21 @@
+-- These are committed in cold and leave the hot queue.
+--
+-- ARGV  from 2 the ids
+-- Result: the ids that were acknowledged meanwhile. Each message's own state says whether it still moves.
+
+local acked, bytes, moved = {}, 0, 0
+for i = 2, #ARGV do
+  local id, record = ARGV[i], record_of(ARGV[i])
+  if record and (record.state == HOT or record.state == DOUBLE) then
+    bytes, moved = bytes + take_out(id, record), moved + 1
+    record.state = COLD
+    keep_record(id, record)
+  elseif record and (record.state == ACKED or record.state == ACKED_OWED) then
+    acked[#acked + 1] = id
+  end
+end
+add_to_meta('h', -moved)
+add_to_meta('b', -bytes)
+add_to_meta('n', moved)
+if call('EXISTS', META) == 1 then cold_changed() end
+return acked

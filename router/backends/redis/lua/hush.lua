@@ -1,0 +1,4 @@
+-- Do not poke again before new mail comes.
+
+call('HDEL', META, 'f')
+return 1

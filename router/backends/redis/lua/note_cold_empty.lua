@@ -1,0 +1,9 @@
+-- Cold was read and found empty; believed only while nothing has come since.
+--
+-- ARGV  2 the version of cold that was read
+-- Result: 1 if it is believed
+
+local run = run_id()
+if not run or call('HGET', META, 'v') ~= ARGV[2] or call('EXISTS', PENDING) == 1 then return 0 end
+call('HSET', META, 'e', run, 'n', 0)
+return 1

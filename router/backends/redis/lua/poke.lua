@@ -1,0 +1,6 @@
+-- Poke every live connection, fetched or not.
+--
+-- ARGV  2 the channels' prefix   3 user
+
+if call('EXISTS', META) == 1 then poke_all(live(), ARGV[2], ARGV[3]) end
+return 1

@@ -1,0 +1,211 @@
+-- Stands before every script that works on one user: the user's keys, and what the scripts share.
+--
+-- KEYS, all with the user as hash tag
+--   1 META        hash    what is known of the user; see docs/redis.md for its fields
+--   2 CONNECTIONS hash    connection id -> lease_until, since (7 bytes each), node
+--   3 IDS         hash    message id -> record: where each message is that was routed, until its tombstone runs out
+--   4 QUEUE       zset    message id by place: the hot queue in the order in which it is read
+--   5 BODIES      hash    message id -> 21 bytes of header and the envelope, of each message in QUEUE
+--   6 PENDING     hash    message id -> place: cold writes under way
+--   7 EPHEMERAL   zset    message id by accepted_at: the ephemeral ones of QUEUE
+--   8 OWED        zset    message id by the time of its acknowledgement: cold has or may get a copy to be deleted
+--   9 GONE        list    ids of tombstones, the first to run out first
+--  10 GONE_KEYED  list    the same for messages with an Idempotency-Key, which are remembered longer
+-- ARGV[1] is always the caller's time. Times are µs since 1970 by the caller's clock, never the server's.
+--
+-- A record is a byte of state, lane, keyed and ephemeral, 7 bytes of a number, and 7 more where the message is hot:
+-- a message in a queue has its sequence and (hot) queued_at there, a tombstone the time until which it is kept.
+-- A place is the sequence, less EXPRESS for the express lane, so that one zset holds both lanes in order.
+
+local META, CONNECTIONS, IDS, QUEUE, BODIES, PENDING, EPHEMERAL, OWED, GONE, GONE_KEYED = unpack(KEYS)
+local now = tonumber(ARGV[1])
+local call = redis.call
+
+-- rules.State
+local HOT, ON_ITS_WAY, COLD, ACKED, DOUBLE, ACKED_OWED = 0, 1, 2, 3, 4, 5
+local EXPRESS = 9e15 -- less than 2^53, so that every place is a whole number in a double
+local DAY = 86400e6
+local ORPHAN = 60e6 -- rules.ORPHAN_SECONDS
+local HEADER = 21
+local CHUNK = 16
+
+local function place_of(lane, sequence)
+  return lane == 0 and sequence - EXPRESS or sequence
+end
+
+-- The record of one message, or nil. A message whose record was evicted is still known while it is hot.
+local function record_of(id)
+  local value = call('HGET', IDS, id)
+  if value then
+    local flags, number = struct.unpack('>BI7', value)
+    return {
+      state = flags % 8, lane = math.floor(flags / 8) % 2, keyed = math.floor(flags / 16) % 2,
+      ephemeral = math.floor(flags / 32) % 2, number = number,
+      queued_at = #value > 8 and struct.unpack('>I7', value, 9) or nil,
+    }
+  end
+  local place = tonumber(call('ZSCORE', QUEUE, id))
+  if place then
+    local lane, sequence = 1, place
+    if place < 0 then lane, sequence = 0, place + EXPRESS end
+    return {
+      state = DOUBLE, lane = lane, keyed = 0, ephemeral = call('ZSCORE', EPHEMERAL, id) and 1 or 0,
+      number = sequence, queued_at = sequence,
+    }
+  end
+end
+
+local function keep_record(id, record)
+  local flags = record.state + 8 * record.lane + 16 * record.keyed + 32 * record.ephemeral
+  local value = struct.pack('>BI7', flags, record.number)
+  if record.state == HOT or record.state == DOUBLE then
+    value = value .. struct.pack('>I7', record.queued_at)
+  end
+  call('HSET', IDS, id, value)
+end
+
+-- The message is in no queue any more: remember its id until `until_plain`, or `until_keyed` if it has a key.
+local function bury(id, record, until_plain, until_keyed)
+  record.state, record.number = ACKED, record.keyed == 1 and until_keyed or until_plain
+  keep_record(id, record)
+  call('RPUSH', record.keyed == 1 and GONE_KEYED or GONE, id)
+end
+
+-- Drop up to `limit` tombstones of a list whose time is over; returns when the next one is due, or nil.
+local function prune(list, limit)
+  for _ = 1, limit do
+    local id = call('LINDEX', list, 0)
+    if not id then return nil end
+    local record = record_of(id)
+    if record and record.state == ACKED then
+      if record.number > now then return record.number end
+      call('HDEL', IDS, id)
+    end
+    call('LPOP', list)
+  end
+  return now
+end
+
+-- Something has come to cold, or may have: what a reader knows of cold is void.
+local function cold_changed()
+  local version = tonumber(call('HGET', META, 'v') or 0)
+  -- From the clock, so that no version of a store that was lost comes again.
+  call('HSET', META, 'v', math.max(version + 1, now))
+  call('HDEL', META, 'e')
+end
+
+-- How many messages are hot. Where META disagrees with QUEUE, the server has evicted one of them: then cold may
+-- hold what is missing here, and is read again.
+local function hot_count()
+  local count = call('ZCARD', QUEUE)
+  local believed = call('HMGET', META, 'h', 's')
+  if tonumber(believed[1] or 0) ~= count then
+    local normal = tonumber(call('ZREVRANGEBYSCORE', QUEUE, '+inf', 0, 'WITHSCORES', 'LIMIT', 0, 1)[2] or 0)
+    local express = tonumber(call('ZREVRANGEBYSCORE', QUEUE, '(0', '-inf', 'WITHSCORES', 'LIMIT', 0, 1)[2] or -EXPRESS)
+    call('HSET', META, 'h', count, 's', math.max(tonumber(believed[2] or 0), normal, express + EXPRESS))
+    cold_changed()
+    if count == 0 then call('DEL', BODIES, EPHEMERAL) end
+  end
+  return count
+end
+
+-- This run of the server: what one run believed of cold, another may believe wrongly, since it can have lost the end
+-- of its log, or have been a replica that lagged behind. Nil where a server does not tell.
+local function run_id()
+  return string.match(call('INFO', 'server'), 'run_id:(%w+)')
+end
+
+local function cold_is_empty()
+  local noted = call('HGET', META, 'e')
+  return noted and call('EXISTS', PENDING) == 0 and noted == run_id()
+end
+
+local function add_to_meta(field, amount)
+  if amount ~= 0 and call('HINCRBY', META, field, amount) < 0 then call('HSET', META, field, 0) end
+end
+
+-- Take a message out of the hot queue; returns the bytes of its envelope.
+local function take_out(id, record)
+  local size = call('HSTRLEN', BODIES, id)
+  call('ZREM', QUEUE, id)
+  call('HDEL', BODIES, id)
+  if record.ephemeral == 1 then call('ZREM', EPHEMERAL, id) end
+  return math.max(0, size - HEADER)
+end
+
+-- The nodes that hold live connections, and how many those are.
+local function live()
+  local nodes, count = {}, 0
+  local held = call('HVALS', CONNECTIONS)
+  for _, value in ipairs(held) do
+    if struct.unpack('>I7', value) > now then
+      nodes[string.sub(value, 15)] = true
+      count = count + 1
+    end
+  end
+  return nodes, count
+end
+
+-- Poke all nodes; CHANNEL is the prefix of their channels. Nobody has fetched since, until a read says so.
+local function poke_all(nodes, channel, user)
+  call('HSET', META, 'p', now, 'f', 0)
+  for node in pairs(nodes) do call('PUBLISH', channel .. node, user) end
+end
+
+-- The poke that new mail owes: none while nobody has fetched since the last one.
+local function poke_new(nodes, channel, user)
+  if next(nodes) and call('HGET', META, 'f') ~= '0' then poke_all(nodes, channel, user) end
+end
+
+-- The head of the queue as id, place, body, …: up to `limit` messages, or fewer where their envelopes exceed
+-- `max_bytes`, at least one; without ephemeral ones accepted at or before `cutoff`. And whether there are more.
+local function page(limit, max_bytes, cutoff)
+  local found, size, start, lost = {}, 0, 0, 0
+  while true do
+    local step = call('ZRANGE', QUEUE, start, start + CHUNK - 1, 'WITHSCORES')
+    if #step == 0 then break end
+    start = start + CHUNK
+    local ids = {}
+    for i = 1, #step, 2 do ids[#ids + 1] = step[i] end
+    for i, body in ipairs(call('HMGET', BODIES, unpack(ids))) do
+      if not body then
+        call('ZREM', QUEUE, ids[i])
+        lost = lost + 1
+      else
+        local ephemeral = string.byte(body, 17) % 2 == 1
+        if not (ephemeral and struct.unpack('>I8', body, 9) <= cutoff) then
+          size = size + #body - HEADER
+          if #found == 3 * limit or (#found > 0 and size > max_bytes) then return found, 1 end
+          found[#found + 1], found[#found + 2], found[#found + 3] = ids[i], step[2 * i], body
+        end
+      end
+    end
+    if lost > 0 then start, lost = start - lost, 0 end
+  end
+  return found, 0
+end
+
+-- When somebody must look at the user's records again; 0 for never.
+local function due(ephemeral_span)
+  local at = 0
+  local function no_later(time)
+    if time and (at == 0 or time < at) then at = time end
+  end
+  local first = call('ZRANGE', EPHEMERAL, 0, 0, 'WITHSCORES')[2]
+  no_later(first and tonumber(first) + ephemeral_span)
+  first = call('ZRANGE', OWED, 0, 0, 'WITHSCORES')[2]
+  no_later(first and tonumber(first) + ORPHAN)
+  for _, list in ipairs({GONE, GONE_KEYED}) do
+    local id = call('LINDEX', list, 0)
+    local record = id and record_of(id)
+    no_later(id and (record and record.state == ACKED and record.number or now))
+  end
+  if call('EXISTS', IDS, QUEUE, PENDING, CONNECTIONS) > 0 then
+    no_later(now + DAY)
+  elseif call('EXISTS', META) == 1 then
+    local held = call('HMGET', META, 's', 'u')
+    no_later(math.max(now, tonumber(held[1] or 0) + 1, tonumber(held[2] or 0)))
+  end
+  return at
+end
+

@@ -1,0 +1,6 @@
+-- A migrator gives up the migration lease.
+--
+-- ARGV  2 owner
+
+if call('HGET', META, 'o') == ARGV[2] then call('HDEL', META, 'o', 'u') end
+return 1

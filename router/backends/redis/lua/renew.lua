@@ -1,0 +1,16 @@
+-- Extend leases.
+--
+-- ARGV  2 lease_until   3 the key may be dropped after, ms; then the connections' ids
+-- Result: hot mail or an unanswered poke (0 or 1), then for each connection 1, or 0 where it is unknown or has ended
+
+local results = {(call('EXISTS', QUEUE) == 1 or call('HGET', META, 'f') == '0') and 1 or 0}
+for i = 4, #ARGV do
+  local value = call('HGET', CONNECTIONS, ARGV[i])
+  local alive = value and struct.unpack('>I7', value) > now
+  if alive then
+    call('HSET', CONNECTIONS, ARGV[i], struct.pack('>I7', tonumber(ARGV[2])) .. string.sub(value, 8))
+  end
+  results[#results + 1] = alive and 1 or 0
+end
+call('PEXPIRE', CONNECTIONS, ARGV[3])
+return results

@@ -1,0 +1,72 @@
+-- The atomic routing step (spec, section 6) for one recipient: presence, sequence, dedupe, enqueue and poke.
+--
+-- ARGV  2 the channels' prefix   3 user   4 cap of the queue   5 ephemeral messages accepted until then have expired
+--       6 write-through, 0 or 1; then for each message, in order:
+--       id, lane, ephemeral, keyed, accepted_at, delivered before (0 or 1), body
+-- Result: for each message its rules.Outcome and its sequence, or 0.
+-- Repeated, it finds each id on record and changes nothing.
+
+prune(GONE, 64)
+prune(GONE_KEYED, 64)
+local channel, user, cap, cutoff, write_through = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
+local nodes, online = live()
+local hot = hot_count()
+local held = call('HMGET', META, 's', 'n')
+local sequence, cold = tonumber(held[1] or 0), tonumber(held[2] or 0)
+local results, bytes, entered_hot, entered_cold = {}, 0, 0, 0
+
+local function known_outcome(record)
+  if record.state == ON_ITS_WAY then return 'cold' end
+  if record.state == COLD then return 'announce' end
+  if record.state == DOUBLE and write_through then return 'copy' end
+  return 'duplicate'
+end
+
+local function decide(ephemeral, accepted_at)
+  if ephemeral == 1 then
+    if accepted_at <= cutoff then return 'dropped-expired' end
+    if online == 0 then return 'dropped-offline' end
+  end
+  if hot + cold + entered_hot + entered_cold >= cap then return 'queue-full' end
+  return online > 0 and 'hot' or 'cold'
+end
+
+for i = 7, #ARGV, 7 do
+  local id, lane, ephemeral, keyed = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
+  local accepted_at, before, body = tonumber(ARGV[i + 4]), ARGV[i + 5] == '1', ARGV[i + 6]
+  local known = record_of(id)
+  local outcome, given = nil, 0
+  if known then
+    outcome = known_outcome(known)
+    if known.state ~= ACKED and known.state ~= ACKED_OWED then given = known.number end
+  else
+    outcome = decide(ephemeral, accepted_at)
+    if outcome == 'hot' or outcome == 'cold' then
+      sequence = math.max(sequence + 1, now)
+      given = sequence
+      local record = {lane = lane, keyed = keyed, ephemeral = ephemeral, number = sequence, queued_at = now}
+      if outcome == 'hot' then
+        record.state = ephemeral == 0 and (write_through or before) and DOUBLE or HOT
+        call('ZADD', QUEUE, place_of(lane, sequence), id)
+        call('HSET', BODIES, id, body)
+        if ephemeral == 1 then call('ZADD', EPHEMERAL, accepted_at, id) end
+        entered_hot, bytes = entered_hot + 1, bytes + #body - HEADER
+      else
+        record.state = ON_ITS_WAY
+        call('HSET', PENDING, id, place_of(lane, sequence))
+        entered_cold = entered_cold + 1
+      end
+      keep_record(id, record)
+    end
+  end
+  results[#results + 1], results[#results + 2] = outcome, given
+end
+
+if entered_hot + entered_cold > 0 then
+  call('HSET', META, 's', sequence, 'h', hot + entered_hot)
+  add_to_meta('b', bytes)
+  add_to_meta('n', entered_cold)
+  if entered_cold > 0 then cold_changed() end
+  if entered_hot > 0 then poke_new(nodes, channel, user) end
+end
+return results

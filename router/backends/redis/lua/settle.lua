@@ -1,0 +1,35 @@
+-- Cold has these messages now.
+--
+-- ARGV  2 the channels' prefix   3 user; then for each message: id, lane, sequence, keyed
+-- Result: the ids that were acknowledged meanwhile.
+-- One that is hot has a copy in cold from here on; one that is unknown was written while this store was away.
+
+local channel, user = ARGV[2], ARGV[3]
+local acked, arrived, changed = {}, 0, false
+local sequence = tonumber(call('HGET', META, 's') or 0)
+
+for i = 4, #ARGV, 4 do
+  local id, record = ARGV[i], record_of(ARGV[i])
+  if not record then
+    record = {
+      state = COLD, lane = tonumber(ARGV[i + 1]), number = tonumber(ARGV[i + 2]), keyed = tonumber(ARGV[i + 3]),
+      ephemeral = 0,
+    }
+    sequence, arrived, changed = math.max(sequence, record.number), arrived + 1, true
+    keep_record(id, record)
+  elseif record.state == ACKED or record.state == ACKED_OWED then
+    acked[#acked + 1] = id
+  elseif record.state == HOT or record.state == ON_ITS_WAY then
+    call('HDEL', PENDING, id)
+    record.state, changed = record.state == HOT and DOUBLE or COLD, true
+    keep_record(id, record)
+  end
+end
+
+if changed then
+  if arrived > 0 then call('HSET', META, 's', sequence) end
+  add_to_meta('n', arrived)
+  cold_changed()
+  poke_new(live(), channel, user)
+end
+return acked

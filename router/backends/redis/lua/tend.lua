@@ -1,0 +1,56 @@
+-- What time has made due in one user's records: expired ephemeral messages, tombstones, records of mail that cold
+-- has dropped, and in the end the user.
+--
+-- ARGV  2 how long an ephemeral message lives, µs   3 remember plain ones until   4 and keyed ones
+--       5 records of mail routed before then are of mail that retention has removed   6 limit of each
+-- Result: how many ephemeral messages were dropped, and when to look again (0 for never)
+
+local span, limit = tonumber(ARGV[2]), tonumber(ARGV[6])
+local dropped, bytes = 0, 0
+for _, id in ipairs(call('ZRANGEBYSCORE', EPHEMERAL, '-inf', now - span, 'LIMIT', 0, limit)) do
+  local record = record_of(id)
+  if record then
+    bytes, dropped = bytes + take_out(id, record), dropped + 1
+    bury(id, record, tonumber(ARGV[3]), tonumber(ARGV[4]))
+  end
+  call('ZREM', EPHEMERAL, id)
+end
+add_to_meta('h', -dropped)
+add_to_meta('b', -bytes)
+prune(GONE, limit)
+prune(GONE_KEYED, limit)
+
+-- Once a day, a page of records each time: mail that must be long gone from cold, though nobody has said so, and
+-- what an eviction has left out of the other keys.
+local stale_before, lost, again = tonumber(ARGV[5]), 0, false
+local function check(id, record)
+  local state = record.state
+  if state == ACKED then
+    if record.number < now - DAY then call('HDEL', IDS, id) end
+  elseif state == ACKED_OWED then
+    if not call('ZSCORE', OWED, id) then call('ZADD', OWED, now, id) end
+  elseif record.number < stale_before and not call('ZSCORE', QUEUE, id) then
+    call('HDEL', IDS, id)
+    call('HDEL', PENDING, id)
+    if state == COLD or state == ON_ITS_WAY then lost = lost + 1 end
+  end
+end
+local walk = call('HMGET', META, 'c', 'd')
+if walk[1] or now - tonumber(walk[2] or 0) >= DAY then
+  local scan = call('HSCAN', IDS, walk[1] or '0', 'COUNT', limit)
+  for i = 1, #scan[2], 2 do
+    local record = record_of(scan[2][i])
+    if record then check(scan[2][i], record) end
+  end
+  again = scan[1] ~= '0'
+  if again then call('HSET', META, 'c', scan[1]) else call('HDEL', META, 'c') end
+  call('HSET', META, 'd', now)
+end
+add_to_meta('n', -lost)
+
+local held = call('HMGET', META, 's', 'u')
+local at_rest = call('EXISTS', IDS, QUEUE, BODIES, PENDING, CONNECTIONS, OWED) == 0
+if at_rest and tonumber(held[1] or 0) <= now and tonumber(held[2] or 0) <= now then
+  call('DEL', META, EPHEMERAL, GONE, GONE_KEYED)
+end
+return {dropped, again and now or due(span)}

@@ -1,0 +1,164 @@
+"""The Redis online store: routing, reading, acknowledging and moving, beside presence and sweeping."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from router.backends.redis.keys import is_acked, pack_body, pack_id, unpack_id, unpack_page, unpack_pending
+from router.backends.redis.scripts import Command
+from router.backends.redis.store import by_user
+from router.backends.redis.sweeping import RedisSweeping
+from router.backends.rules import DAY_SECONDS, MOVE_LEASE_SECONDS, ORPHAN_SECONDS
+from router.clock import MICROSECONDS
+from router.messages import Delivery, HotPage, Message, Move, MoveRefused, Outcome, Queued, Routed
+
+CALL_BYTES = 8 * 1024 * 1024
+"""More envelopes than this go to Redis in several batches, so that each is answered well within the time-out."""
+
+Batch = list[tuple[int, Delivery, Message]]
+"""Deliveries to one recipient, with their places among the results."""
+
+
+class RedisOnlineStore(RedisSweeping):
+    """``OnlineStore`` over Redis."""
+
+    async def probe(self) -> None:
+        await self._client.run([("PING",)])
+
+    async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
+        now = self._clock.now()
+        conflicts = await self._claim_ids(deliveries)
+        routed = [Routed(Outcome.ID_CONFLICT)] * len(deliveries)
+        for recipients in _parts(_by_recipient(deliveries, conflicts)):
+            scripts = [self._route_call(user, batch, now) for user, batch in recipients.items()]
+            results = await self._client.run(scripts, self._list_routed(recipients, now))
+            for batch, result in zip(recipients.values(), results, strict=False):
+                for (index, _, _), outcome, sequence in zip(batch, result[::2], result[1::2], strict=True):
+                    routed[index] = Routed(Outcome(outcome.decode()), sequence, now if sequence else 0)
+        return routed
+
+    async def _claim_ids(self, deliveries: Sequence[Delivery]) -> set[int]:
+        """Which of ``deliveries`` have an id that is another user's.
+
+        Only a sender's Idempotency-Key can give one id to messages of two users; all other ids are unique. That user's
+        keys are in another slot, so it takes a key of its own, and a round trip before the routing.
+        """
+        keyed = [(i, d.message) for i, d in enumerate(deliveries) if d.message is not None and d.message.keyed]
+        claims = [
+            self._scripts.call("claim_id", (self._keys.claim(message.id),), message.recipient, DAY_SECONDS)
+            for _, message in keyed
+        ]
+        granted = await self._client.run(claims)
+        return {index for (index, _), own in zip(keyed, granted, strict=True) if not own}
+
+    def _route_call(self, user: str, batch: Batch, now: int) -> Command:
+        rules = self._rules
+        messages: list[str | bytes | int] = []
+        for _, delivery, message in batch:
+            before = int(delivery.attempt > 1)
+            body = pack_body(delivery, message, now)
+            fields = (int(message.lane), int(message.ephemeral), int(message.keyed), message.accepted_at, before, body)
+            messages += (pack_id(message.id), *fields)
+        about = (rules.queue_messages, rules.ephemeral_cutoff(now), int(rules.write_through))
+        return self._call("route", user, self._keys.channels, user, *about, *messages, now=now)
+
+    def _list_routed(self, recipients: dict[str, Batch], now: int) -> list[Command]:
+        ephemeral = [user for user, batch in recipients.items() if any(message.ephemeral for _, _, message in batch)]
+        commands = self._list_busy(recipients)
+        return (
+            commands + self._list_due(dict.fromkeys(ephemeral, now + self._ephemeral_span)) if ephemeral else commands
+        )
+
+    async def settle(self, messages: Sequence[Queued]) -> list[Queued]:
+        now = self._clock.now()
+        users: dict[str, list[Queued]] = {}
+        for queued in messages:
+            users.setdefault(queued.message.recipient, []).append(queued)
+        scripts = []
+        for user, own in users.items():
+            fields: list[str | bytes | int] = []
+            for queued in own:
+                message = queued.message
+                fields += (pack_id(message.id), int(message.lane), queued.sequence, int(message.keyed))
+            scripts.append(self._call("settle", user, self._keys.channels, user, *fields, now=now))
+        results = await self._client.run(scripts, self._list_busy(users))
+        acked = {(user, id_) for user, ids in zip(users, results, strict=False) for id_ in ids}
+        return [queued for queued in messages if (queued.message.recipient, pack_id(queued.message.id)) in acked]
+
+    async def read(self, user: str, limit: int, max_bytes: int) -> HotPage:
+        now = self._clock.now()
+        result = await self._one("read", user, limit, max_bytes, self._rules.ephemeral_cutoff(now), 1, now=now)
+        more, cold_empty, cold_version, announced, found, pending = result
+        messages = unpack_page(user, found, announced)
+        return HotPage(messages, bool(more), list(unpack_pending(pending)), bool(cold_empty), cold_version)
+
+    async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
+        if not ids:
+            return set()
+        (records,) = await self._client.run([("HMGET", self._keys.of(user)[2], *map(pack_id, ids))])
+        return {id_ for id_, record in zip(ids, records, strict=True) if is_acked(record)}
+
+    async def ack(self, user: str, ids: Sequence[str]) -> list[str]:
+        now = self._clock.now()
+        owed = await self._one("ack", user, *self._remember_until(now), *map(pack_id, ids), now=now)
+        if owed:
+            await self._client.run(self._list_due({user: now + ORPHAN_SECONDS * MICROSECONDS}))
+        return [unpack_id(packed) for packed in owed]
+
+    async def note_cold_empty(self, user: str, version: int) -> None:
+        await self._one("note_cold_empty", user, version)
+
+    async def begin_move(
+        self, user: str, owner: str, limit: int, max_bytes: int, *, online_too: bool
+    ) -> Move | MoveRefused:
+        now = self._clock.now()
+        lease = now + MOVE_LEASE_SECONDS * MICROSECONDS
+        bounds = (owner, lease, limit, max_bytes, int(online_too))
+        result = await self._one("begin_move", user, *bounds, *self._remember_until(now), now=now)
+        if isinstance(result, bytes):
+            return MoveRefused(result.decode())
+        dropped, more, announced, found = result
+        return Move(unpack_page(user, found, announced), dropped, bool(more))
+
+    async def end_move(self, user: str, owner: str, moved: Sequence[Queued]) -> list[str]:
+        del owner  # each message's own state says whether it still moves
+        acked = await self._one("end_move", user, *(pack_id(queued.message.id) for queued in moved))
+        return [unpack_id(packed) for packed in acked]
+
+    async def release_move(self, user: str, owner: str) -> None:
+        await self._one("release_move", user, owner)
+
+    async def forget_cold(self, expired: Sequence[Queued]) -> None:
+        now = self._clock.now()
+        users = by_user((queued.message.recipient, queued.message.id) for queued in expired)
+        until = self._remember_until(now)
+        await self._client.run(
+            [self._call("forget_cold", user, *until, *map(pack_id, ids), now=now) for user, ids in users.items()]
+        )
+
+    async def forget_orphans(self, user: str, ids: Sequence[str]) -> None:
+        await self._one("forget_orphans", user, *map(pack_id, ids))
+
+
+def _by_recipient(deliveries: Sequence[Delivery], left_out: set[int]) -> dict[str, Batch]:
+    recipients: dict[str, Batch] = {}
+    for index, delivery in enumerate(deliveries):
+        message = delivery.message
+        assert message is not None, "only readable deliveries are routed"
+        if index not in left_out:
+            recipients.setdefault(message.recipient, []).append((index, delivery, message))
+    return recipients
+
+
+def _parts(recipients: dict[str, Batch]) -> Iterator[dict[str, Batch]]:
+    """``recipients`` in parts whose envelopes have ``CALL_BYTES``, or little more."""
+    part: dict[str, Batch] = {}
+    size = 0
+    for user, batch in recipients.items():
+        part[user] = batch
+        size += sum(len(message.envelope) for _, _, message in batch)
+        if size >= CALL_BYTES:
+            yield part
+            part, size = {}, 0
+    if part:
+        yield part

@@ -1,0 +1,86 @@
+"""The poke bus: one channel for each node, and none for all, so that a poke reaches whom it concerns.
+
+Scripts publish, so a poke is sent in the same step that decides it. A subscription that breaks is taken up again;
+pokes that were sent meanwhile are repeated by the sweepers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, suppress
+from typing import Any
+
+from redis.asyncio import Redis
+
+from router import logs
+from router.backends.redis.client import CLOSE_SECONDS, FOREIGN, Client
+from router.backends.redis.keys import Keys
+from router.clock import Clock
+from router.core.retrying import backoff
+from router.errors import Unavailable
+
+LOG = logs.logger(__name__)
+IDLE_SECONDS = 5.0
+"""A subscription that was silent for so long is asked whether it lives, and has as long again to answer."""
+BUNCH = 500
+
+
+class RedisPokeBus:
+    """``PokeBus`` over Pub/Sub of Redis."""
+
+    def __init__(self, client: Client, keys: Keys, clock: Clock, chance: random.Random) -> None:
+        self._client = client
+        self._keys = keys
+        self._clock = clock
+        self._chance = chance
+
+    async def publish(self, pokes: Sequence[tuple[str, str]]) -> None:
+        await self._client.run([("PUBLISH", self._keys.channels + node, user) for node, user in pokes])
+
+    async def listen(self, node: str) -> AsyncIterator[list[str]]:
+        failures = 0
+        while True:
+            try:
+                async with aclosing(self._subscribed(node)) as bunches:
+                    async for users in bunches:
+                        failures = 0
+                        if users:
+                            yield users
+            except (*FOREIGN, Unavailable) as error:
+                failures += 1
+                LOG.warning("the subscription to pokes broke", error=str(error), failures=failures)
+                await self._clock.sleep(backoff(failures, self._chance))
+
+    async def _subscribed(self, node: str) -> AsyncGenerator[list[str], None]:
+        """Bunches of users, empty ones included, until the subscription breaks."""
+        redis = await self._client.listener()
+        try:
+            pubsub: Any = redis.pubsub()
+            await pubsub.subscribe(self._keys.channels + node)
+            while True:
+                yield await _bunch(pubsub)
+        finally:
+            await _close(redis)
+
+
+async def _bunch(pubsub: Any) -> list[str]:
+    message = await pubsub.get_message(timeout=IDLE_SECONDS)
+    if message is None:
+        await pubsub.ping()
+        message = await pubsub.get_message(timeout=IDLE_SECONDS)
+        if message is None:
+            raise TimeoutError("the subscription does not answer")
+    users: dict[str, None] = {}
+    while message is not None:
+        if message["type"] == "message":
+            users[message["data"].decode()] = None
+        message = await pubsub.get_message(timeout=0) if len(users) < BUNCH else None
+    return list(users)
+
+
+async def _close(redis: Redis) -> None:
+    with suppress(*FOREIGN):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await redis.aclose()

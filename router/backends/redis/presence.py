@@ -1,0 +1,95 @@
+"""The presence cache: leases on single connections, in a hash for each user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from router.backends.redis.keys import unpack_connection
+from router.backends.redis.scripts import Command
+from router.backends.redis.store import RedisStore, by_user
+from router.errors import TooManyConnections
+from router.messages import Connection, QueueTotals
+
+PAGE = 500
+GARBAGE_LEASES = 10
+"""The server drops a user's connections itself after so many leases: a backstop, no rule."""
+
+
+class RedisPresence(RedisStore):
+    """``PresenceCache`` over Redis."""
+
+    async def connect(self, connection: Connection, limit: int) -> bool:
+        now, user = self._clock.now(), connection.user
+        lease = self._rules.lease_until(now)
+        script = self._call(
+            "connect",
+            user,
+            connection.id,
+            lease,
+            connection.since,
+            connection.node,
+            limit,
+            self._garbage_after,
+            now=now,
+        )
+        result, _ = await self._client.run([script], self._live.listing({user: lease}))
+        if result < 0:
+            raise TooManyConnections(f"{-result} connections are open, the limit is {limit}; close one first")
+        return bool(result)
+
+    async def renew(self, connections: Sequence[Connection]) -> list[Connection]:
+        now = self._clock.now()
+        lease = self._rules.lease_until(now)
+        users = by_user((connection.user, connection.id) for connection in connections)
+        scripts = [self._call("renew", user, lease, self._garbage_after, *ids, now=now) for user, ids in users.items()]
+        results = await self._client.run(scripts, self._live.listing(dict.fromkeys(users, lease)))
+        known: set[tuple[str, str]] = set()
+        busy = []
+        for (user, ids), (unanswered, *flags) in zip(users.items(), results, strict=False):
+            known.update((user, id_) for id_, flag in zip(ids, flags, strict=True) if flag)
+            if unanswered:
+                busy.append(user)
+        # In a cluster the node that held this index may have forgotten its last second.
+        await self._client.run(self._list_busy(busy))
+        return [connection for connection in connections if (connection.user, connection.id) not in known]
+
+    @property
+    def _garbage_after(self) -> int:
+        return int(GARBAGE_LEASES * self._rules.lease_seconds * 1000)
+
+    async def disconnect(self, connections: Sequence[Connection]) -> list[str]:
+        users = by_user((connection.user, connection.id) for connection in connections)
+        now = self._clock.now()
+        results = await self._client.run([self._call("disconnect", user, *ids, now=now) for user, ids in users.items()])
+        return [user for user, gone in zip(users, results, strict=True) if gone]
+
+    async def expire(self, limit: int) -> list[str]:
+        now = self._clock.now()
+        claimed = await self._live.claim(now, limit)
+        results = await self._client.run([self._call("expire", user, now=now) for user, _ in claimed])
+        offline = {user: now for (user, _), (_, last) in zip(claimed, results, strict=True) if not last}
+        changes = [(seen, last or None) for seen, (_, last) in zip(claimed, results, strict=True)]
+        await self._client.run(self._list_due(offline), self._live.relisting(changes))
+        return [user for (user, _), (gone, _) in zip(claimed, results, strict=True) if gone]
+
+    async def connections(self, user: str) -> list[Connection]:
+        now = self._clock.now()
+        (found,) = await self._client.run([self._connections_of(user)])
+        held = [unpack_connection(user, id_, value) for id_, value in found.items()]
+        live = [connection for connection in held if connection.lease_until > now]
+        return sorted(live, key=lambda connection: (connection.since, connection.id))
+
+    def _connections_of(self, user: str) -> Command:
+        return ("HGETALL", self._keys.of(user)[1])
+
+    async def online(self) -> QueueTotals:
+        now = self._clock.now()
+        users = connections = 0
+        async for page in self._live.pages("", PAGE, above=now):
+            for (user, _), found in zip(
+                page, await self._client.run([self._connections_of(u) for u, _ in page]), strict=True
+            ):
+                leases = [unpack_connection(user, b"", value).lease_until for value in found.values()]
+                live = sum(lease > now for lease in leases)
+                users, connections = users + (live > 0), connections + live
+        return QueueTotals(messages=connections, users=users)

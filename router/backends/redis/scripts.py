@@ -1,0 +1,59 @@
+"""The Lua scripts in ``lua/``: what each does stands at its head."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+Argument = str | bytes | int | float
+Command = tuple[Argument, ...]
+
+_ON_USERS = (
+    "ack", "begin_move", "connect", "disconnect", "end_move", "expire", "forget_cold", "forget_orphans", "hush", "look",
+    "mark_announced", "note_cold_empty", "poke", "read", "release_move", "renew", "route", "settle", "tend",
+    "unannounced",
+)  # fmt: skip
+_ON_OTHERS = ("claim", "claim_id", "list", "relist")
+_REFUSED_WHEN_FULL = ("claim_id", "route")
+"""New mail goes to cold then; all else, above all what makes room again, is done."""
+
+
+class Scripts:
+    """All scripts, ready to be called by their digests."""
+
+    def __init__(self) -> None:
+        prelude = _text("prelude")
+        texts = {name: _flags(name) + prelude + _text(name) for name in _ON_USERS}
+        texts |= {name: _flags(name) + _text(name) for name in _ON_OTHERS}
+        self._digests = {name: _digest(text) for name, text in texts.items()}
+        self._texts = {self._digests[name]: text for name, text in texts.items()}
+
+    def call(self, name: str, keys: tuple[str, ...], *arguments: Argument) -> Command:
+        """The command that runs one script."""
+        return ("EVALSHA", self._digests[name], len(keys), *keys, *arguments)
+
+    def with_text(self, command: Command) -> Command:
+        """``command`` for a server that does not know the script; it does afterwards."""
+        if command[0] != "EVALSHA":
+            return command
+        return ("EVAL", self._texts[str(command[1])], *command[2:])
+
+
+def unknown(results: list[Any]) -> bool:
+    """Whether the server has forgotten a script: it was restarted, or is another one."""
+    return any(isinstance(result, NoScriptError) for result in results)
+
+
+def _flags(name: str) -> str:
+    return "#!lua\n" if name in _REFUSED_WHEN_FULL else "#!lua flags=allow-oom\n"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _text(name: str) -> str:
+    return files(__package__).joinpath("lua", f"{name}.lua").read_text()

@@ -1,0 +1,98 @@
+"""``router doctor``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from router.cli.common import configured
+from router.cli.exits import Code
+from router.cli.output import json_document, line, on_terminal
+from router.doctor.findings import Diagnosis, Finding, Severity
+
+CODES = {
+    Severity.FINE: Code.OK,
+    Severity.NOTE: Code.OK,
+    Severity.WARNING: Code.WARNINGS,
+    Severity.ERROR: Code.ERRORS,
+}
+STYLES = {Severity.FINE: "green", Severity.NOTE: "cyan", Severity.WARNING: "yellow", Severity.ERROR: "bold red"}
+
+
+def doctor(
+    ctx: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=600, metavar="SECONDS", help="How long each check may take.")
+    ] = 15.0,
+) -> None:
+    """Check what production needs, and say how to mend it.
+
+    Connects to what the configuration names and tries it: a probe user takes a message through the online store, a
+    probe document is written to the cold queue and read, a probe goes through a topic of its own, the keys of the
+    identity service are fetched, clocks are compared. No real mail is touched and nobody is poked or notified. It
+    works with the services running or down; what is down is a finding. Run it where the services run, with their
+    configuration.
+
+    Exits with 0 where all is fine, with 10 where the worst finding is a warning, with 11 where it is an error.
+
+    Example:
+
+      router --config router.toml doctor
+      router doctor --json | jq '.findings[] | select(.severity == "error")'
+    """
+    config = configured(ctx)
+    from router import logs  # noqa: PLC0415
+    from router.doctor.checks import checks  # noqa: PLC0415 - a wrong configuration is told without loading them
+    from router.doctor.runner import examine  # noqa: PLC0415
+
+    logs.configure("auto", "error")  # what backends warn of when they are opened is among the findings
+    diagnosis = Diagnosis.of(asyncio.run(examine(checks(config), timeout)))
+    if as_json:
+        json_document(diagnosis)
+    elif on_terminal():
+        _draw(diagnosis)
+    else:
+        line("\n".join(plain(diagnosis)))
+    raise typer.Exit(CODES[diagnosis.worst])
+
+
+def plain(diagnosis: Diagnosis) -> list[str]:
+    """One line a finding, and two more where there is something to mend; the last line sums up."""
+    lines = []
+    for finding in diagnosis.findings:
+        lines.append(f"{finding.severity.value.upper():8} {finding.check}: {finding.found}")
+        lines += [f"{'':8} {text}" for text in _more(finding)]
+    return [*lines, summary(diagnosis.findings)]
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """``2 errors, 1 warning, 9 fine``."""
+    counts = [(severity, sum(f.severity is severity for f in findings)) for severity in reversed(Severity)]
+    return ", ".join(f"{count} {_counted(severity, count)}" for severity, count in counts if count)
+
+
+def _counted(severity: Severity, count: int) -> str:
+    return severity.value if severity is Severity.FINE or count == 1 else f"{severity.value}s"
+
+
+def _more(finding: Finding) -> list[str]:
+    return [f"{word}: {text}" for word, text in (("why", finding.why), ("mend", finding.mend)) if text]
+
+
+def _draw(diagnosis: Diagnosis) -> None:
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - rich is slow to import, and pipes do without
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(title=f"Doctor: {summary(diagnosis.findings)}", title_justify="left", box=SIMPLE_HEAD)
+    for column in ("", "check", "what was found"):
+        table.add_column(column, overflow="fold")
+    for finding in diagnosis.findings:
+        text = Text("\n".join([finding.found, *_more(finding)]))
+        table.add_row(Text(finding.severity.value, STYLES[finding.severity]), Text(finding.check), text)
+    Console().print(table)

@@ -1,0 +1,62 @@
+"""Comparing this machine's clock with others."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from email.utils import parsedate_to_datetime
+
+import httpx
+
+from router.clock import MICROSECONDS, Clock
+from router.doctor.findings import Finding, error, fine, note, warning
+
+OFF_SECONDS = 2.0
+"""An HTTP date has a resolution of one second; what is more than this is no rounding."""
+WHY = (
+    "Leases, tokens and ephemeral messages are judged by the clock of whichever node looks. A clock that is off ends "
+    "presence too early or too late, and refuses tokens that are good."
+)
+MEND = "Run a time service on every node: timedatectl set-ntp true"
+
+
+def judge(check: str, whose: str, apart_seconds: float, tolerated: float) -> Finding:
+    """A finding for two clocks; ``apart_seconds`` is how far this one is ahead, ``tolerated`` what is forgiven."""
+    apart = abs(apart_seconds)
+    way = "ahead of" if apart_seconds > 0 else "behind"
+    if apart < OFF_SECONDS:
+        return fine(check, f"this clock and that of {whose} agree")
+    found = f"this clock is {apart:.1f} s {way} that of {whose}"
+    return (error if apart > tolerated else warning)(check, found, WHY, MEND)
+
+
+def apart(before: int, after: int, theirs: int) -> float:
+    """How many seconds this clock is ahead, where theirs (µs) was read between ``before`` and ``after``.
+
+    Whatever can be explained by the time that the answer took is none.
+    """
+    if before <= theirs <= after:
+        return 0.0
+    return ((before if theirs < before else after) - theirs) / MICROSECONDS
+
+
+async def by_http(check: str, url: str, clock: Clock, tolerated: float) -> AsyncIterator[Finding]:
+    """Compare with the ``Date`` of whatever answers at ``url``; any status will do."""
+    whose = httpx.URL(url).host
+    async with httpx.AsyncClient(follow_redirects=False) as client:
+        before = clock.now()
+        try:
+            response = await client.get(url, headers={"cache-control": "no-cache"})
+        except httpx.HTTPError as problem:
+            yield note(check, f"{whose} does not answer, so that its clock is not known: {problem!r}")
+            return
+        after = clock.now()
+    try:
+        told = parsedate_to_datetime(response.headers.get("date", ""))
+    except ValueError:
+        yield note(check, f"{whose} says no date", "So this clock cannot be compared with it.")
+        return
+    # A date is cut to the second: the moment meant may be up to one second later.
+    theirs = int(told.timestamp()) * MICROSECONDS
+    later = theirs + MICROSECONDS
+    nearest = min(max(before, theirs), later)
+    yield judge(check, whose, apart(before, after, nearest), tolerated)

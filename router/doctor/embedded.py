@@ -1,0 +1,193 @@
+"""The data directory: rights, room, the disk's promises, the database's version, and who else uses it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from router.backends.embedded.schema import FILE_NAME, VERSION
+from router.doctor.findings import Finding, error, fine, note, warning
+
+ROOM_WARNING = 1024**3
+ROOM_ERROR = 100 * 1024**2
+INODES_WARNING = 1000
+SLOW_SYNC_SECONDS = 0.1
+SYNCS = 3
+NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs")
+NO_STORE = "The first start makes it; until then nothing in it can be tried."
+LOCKS = {"serve.lock": "`router serve`", "consumer.lock": "the pipeline"}
+
+
+def data_dir(path: Path) -> Iterator[Finding]:
+    """All that is to be said of the data directory ``path``. Makes nothing that stays."""
+    try:
+        found = path.stat()
+    except OSError as problem:
+        yield _not_there(path, problem)
+        return
+    yield _rights(path, found)
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        return
+    yield _room(path)
+    yield _file_system(path)
+    yield _syncs(path)
+    if (path / FILE_NAME).exists():
+        yield _database(path / FILE_NAME)
+    else:
+        yield note("embedded.database", "there is none yet", NO_STORE, "router setup")
+    yield _users(path)
+
+
+def has_database(path: Path) -> bool:
+    """Whether there is anything to try; looking at a store must not make it."""
+    return (path / FILE_NAME).exists()
+
+
+def _not_there(path: Path, problem: OSError) -> Finding:
+    if isinstance(problem, FileNotFoundError):
+        return note("embedded.data_dir", f"{path} does not exist", NO_STORE, "router setup")
+    return error(
+        "embedded.data_dir",
+        f"{path} cannot be looked at: {problem.strerror}",
+        "All mail is kept there.",
+        "Run this as the user who runs the router, or name another embedded.data_dir",
+    )
+
+
+def _rights(path: Path, found: os.stat_result) -> Finding:
+    check = "embedded.data_dir"
+    if not stat.S_ISDIR(found.st_mode):
+        return error(check, f"{path} is no directory", "All mail is kept there.", "name another embedded.data_dir")
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        why = "All mail is kept there."
+        return error(check, f"{path} cannot be written by this user", why, f"chown -R {os.getuid()} {path}")
+    files = [name for name in (FILE_NAME, "token-key.pem", "idempotency-key") if _is_open(path / name)]
+    if found.st_mode & 0o077 and files:
+        why = "They hold sealed mail and the keys of this router."
+        return warning(check, f"others can read {', '.join(files)} in {path}", why, f"chmod -R go= {path}")
+    if found.st_mode & 0o077:
+        why = "Who may enter it sees that there is a router, and may use up its disk or remove its files."
+        return warning(check, f"others may enter {path} (mode {found.st_mode & 0o777:o})", why, f"chmod go= {path}")
+    return fine(check, f"{path} is this user's alone")
+
+
+def _is_open(path: Path) -> bool:
+    return path.exists() and bool(path.stat().st_mode & 0o077)
+
+
+def _room(path: Path) -> Finding:
+    check = "embedded.room"
+    free, inodes = shutil.disk_usage(path).free, os.statvfs(path).f_favail
+    found = f"{free / 1024**3:.1f} GiB are free"
+    why = "On a full disk nothing is accepted any more: senders get 503."
+    mend = f"Free some space on the disk of {path}, or name an embedded.data_dir on a larger one."
+    if free < ROOM_ERROR:
+        return error(check, found, why, mend)
+    # Some file systems have no fixed number of inodes and report none.
+    if free < ROOM_WARNING or 0 < inodes < INODES_WARNING:
+        return warning(check, found if free < ROOM_WARNING else f"only {inodes} inodes are free", why, mend)
+    return fine(check, found)
+
+
+def _file_system(path: Path) -> Finding:
+    check, kind = "embedded.file_system", _mounted_as(path)
+    if kind is None:
+        return note(check, "the kind of file system cannot be told here", "It must be a local one.")
+    if kind in NETWORK_FILE_SYSTEMS:
+        why = "The database's log is shared memory of one machine; over a network it corrupts the file."
+        return error(check, f"{path} is on {kind}", why, "name an embedded.data_dir on a local disk")
+    if kind in ("tmpfs", "ramfs"):
+        why = "What is in memory is gone with the power, and a 202 promises that it is not."
+        return error(check, f"{path} is on {kind}", why, "name an embedded.data_dir on a disk")
+    return fine(check, f"a local one ({kind})")
+
+
+def _mounted_as(path: Path) -> str | None:
+    """The type of the file system that holds ``path``; the last mount of the longest prefix wins."""
+    try:
+        lines = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    best: tuple[int, str] | None = None
+    for line in lines:
+        _, where, kind, *_ = line.split()
+        mount = where.encode().decode("unicode_escape")
+        if path.resolve().is_relative_to(mount) and (best is None or len(mount) >= best[0]):
+            best = (len(mount), kind)
+    return best[1] if best else None
+
+
+def _syncs(path: Path) -> Finding:
+    """Whether the disk takes an fsync, and how long that takes."""
+    check = "embedded.sync"
+    began = time.perf_counter()
+    try:
+        with tempfile.TemporaryFile(dir=path, prefix=".doctor-") as file:
+            for _ in range(SYNCS):
+                file.write(bytes(4096))
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError as problem:
+        why = "A 202 is given when the message is on disk; without fsync there is none."
+        mend = f"Look at the disk of {path}, or name another embedded.data_dir"
+        return error(check, f"fsync fails: {problem.strerror}", why, mend)
+    each = (time.perf_counter() - began) / SYNCS
+    found = f"an fsync takes {each * 1000:.1f} ms"
+    if each > SLOW_SYNC_SECONDS:
+        why = "Each group of 202s waits for one."
+        return warning(check, found, why, "use a disk that is faster, or less busy")
+    return fine(check, found)
+
+
+def _database(path: Path) -> Finding:
+    check = "embedded.database"
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=2)) as db:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.Error as problem:
+        why = "It holds all mail that is not acknowledged."
+        return error(check, f"{path} cannot be read: {problem}", why, "restore it from a backup")
+    if version > VERSION:
+        found = f"a newer version wrote it (schema {version}, this one knows {VERSION})"
+        return error(check, found, "No service of this version starts on it.", "run the newer version")
+    if version < VERSION:
+        return note(check, f"schema {version}", f"The next start brings it to {VERSION}.", "router setup")
+    return fine(check, f"schema {version}, {path.stat().st_size / 1024**2:.1f} MiB")
+
+
+def _users(path: Path) -> Finding:
+    """Who holds the locks. They are read, not tried: a service that starts just now must not find them taken."""
+    check = "embedded.processes"
+    holders = _lock_holders()
+    if holders is None:
+        return note(check, "who uses the directory cannot be told here")
+    found = []
+    for name, who in LOCKS.items():
+        lock = path / name
+        pids = holders.get(lock.stat().st_ino, []) if lock.exists() else []
+        found += [f"{who} runs as process {pid}" for pid in pids]
+    if not found:
+        return note(check, "no service runs on it", "That is as it should be while the services are stopped.")
+    return fine(check, "; ".join(found))
+
+
+def _lock_holders() -> dict[int, list[int]] | None:
+    """Inode -> the processes that hold a lock on it."""
+    try:
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    holders: dict[int, list[int]] = {}
+    for line in lines:
+        fields = line.split()  # 1: FLOCK ADVISORY WRITE 4711 08:01:1234 0 EOF; one that waits has -> after the number
+        if fields[1] == "FLOCK":
+            holders.setdefault(int(fields[5].rpartition(":")[2]), []).append(int(fields[4]))
+    return holders

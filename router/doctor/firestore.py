@@ -1,0 +1,75 @@
+"""What a Firestore database must be: decided over what its admin service says."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import grpc
+
+from router.backends.firestore import facts
+from router.backends.firestore.facts import FirestoreFacts
+from router.backends.google.channels import FIRESTORE, open_channels, project
+from router.config import Config
+from router.doctor.findings import Finding, error, fine, note, warning
+from router.errors import Unavailable
+from router.factory import Factory
+
+UNSEEN = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED)
+
+
+async def look(config: Config) -> AsyncIterator[Finding]:
+    """Raises ``Unavailable``, and ``ConfigError`` where there are no credentials."""
+    if FIRESTORE.emulator():
+        why = "It has no TTL policies and no admin service."
+        yield note("firestore.database", "an emulator, whose settings cannot be checked", why)
+        return
+    name = f"projects/{project(config)}/databases/(default)"
+    async with Factory(config) as factory, open_channels(FIRESTORE, config) as channels:
+        try:
+            found = await facts.gather(channels[0], name, facts.expiring(config), factory.chance)
+        except Unavailable as problem:
+            if not _is_unseen(problem):
+                raise
+            why = "Whether it is in the right mode, and deletes what has expired, is not known."
+            mend = "gcloud projects add-iam-policy-binding … --role=roles/datastore.viewer, to check it"
+            yield note("firestore.database", f"its settings may not be seen ({problem})", why, mend)
+            return
+        for finding in judge(found, project(config)):
+            yield finding
+
+
+def _is_unseen(problem: Unavailable) -> bool:
+    cause = problem.__cause__
+    return isinstance(cause, grpc.aio.AioRpcError) and cause.code() in UNSEEN
+
+
+def judge(found: FirestoreFacts, project_id: str) -> Iterator[Finding]:
+    """All that is to be said of one database."""
+    if found.kind != "FIRESTORE_NATIVE":
+        why = "The router uses documents under documents, transactions and collection groups of the native mode."
+        mend = f"gcloud firestore databases update --type=firestore-native --project={project_id}"
+        yield error("firestore.database", f"it is in {found.kind.lower()}", why, mend)
+        return
+    yield fine("firestore.database", f"native mode, {found.location}")
+    if not found.protected:
+        why = "One command deletes it, and all cold mail with it."
+        mend = f"gcloud firestore databases update --delete-protection --project={project_id}"
+        yield note("firestore.protection", "the database may be deleted", why, mend)
+    for group, state in found.expiry.items():
+        yield _expiry(group, state, project_id)
+
+
+def _expiry(group: str, state: str, project_id: str) -> Finding:
+    check = "firestore.ttl"
+    if state == "ACTIVE":
+        return fine(check, f"{group}: on {facts.EXPIRY_FIELD}")
+    if state == "CREATING":
+        return note(check, f"{group}: being made", "It may take some hours, and nothing waits for it.")
+    why = (
+        "Sweepers delete what has expired; what they cannot, as when none runs, stays and is paid for until this does."
+    )
+    mend = (
+        f"gcloud firestore fields ttls update {facts.EXPIRY_FIELD} --collection-group={group} --enable-ttl "
+        f"--project={project_id}"
+    )
+    return warning(check, f"{group}: no TTL policy that works ({state.lower()})", why, mend)

@@ -1,0 +1,22 @@
+"""This machine and this process: what every service needs of it."""
+
+from __future__ import annotations
+
+import resource
+
+from router.doctor.findings import Finding, fine, warning
+
+FEW_FILES = 8192
+
+
+def open_files(limit: int | None = None) -> Finding:
+    """Whether a service may open enough files; ``limit`` is the system's hard one, which services take, if unset."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1] if limit is None else limit
+    check = "machine.open_files"
+    if hard == resource.RLIM_INFINITY:
+        return fine(check, "no limit")
+    if hard >= FEW_FILES:
+        return fine(check, f"up to {hard}")
+    why = f"Each WebSocket takes one: `serve-ws` holds fewer than {hard} clients under this limit."
+    mend = "ulimit -Hn 65536, as root; systemd: LimitNOFILE=65536; Docker: --ulimit nofile=65536"
+    return warning(check, f"at most {hard}", why, mend)

@@ -1,0 +1,32 @@
+"""Firestore keeps the contract: as the cold queue of an embedded online store, and as both queues."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.contract.queues import QueueContract
+from tests.support.servers import Server
+from tests.support.stores_firestore import FirestoreColdStores, FirestoreStores, use_emulator
+
+
+@pytest.fixture(autouse=True)
+def emulator(firestore: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_emulator(firestore, monkeypatch)
+
+
+class TestFirestoreColdQueue(QueueContract):
+    """Cold mail in Firestore, presence and hot mail in SQLite."""
+
+    @pytest.fixture
+    def stores(self, tmp_path: Path) -> FirestoreColdStores:
+        return FirestoreColdStores(tmp_path)
+
+
+class TestFirestoreQueues(QueueContract):
+    """All of it in Firestore; pokes go over the embedded bus."""
+
+    @pytest.fixture
+    def stores(self, tmp_path: Path) -> FirestoreStores:
+        return FirestoreStores(tmp_path)

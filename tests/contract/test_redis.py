@@ -1,0 +1,20 @@
+"""Redis as the online store keeps the contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.contract.queues import QueueContract
+from tests.support.servers import Server
+from tests.support.stores_redis import RedisStores
+
+
+@pytest.fixture
+def stores(tmp_path: Path, redis: Server) -> RedisStores:
+    return RedisStores(tmp_path, f"redis://{redis.address}")
+
+
+class TestRedisQueues(QueueContract):
+    """Over a single Redis, beside an embedded cold queue."""

@@ -1,0 +1,20 @@
+"""A Redis cluster as the online store keeps the contract: no script ever needs two slots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.contract.queues import QueueContract
+from tests.support.redis_servers import Cluster
+from tests.support.stores_redis import RedisStores
+
+
+@pytest.fixture
+def stores(tmp_path: Path, redis_cluster: Cluster) -> RedisStores:
+    return RedisStores(tmp_path, redis_cluster.url, mode="cluster")
+
+
+class TestRedisClusterQueues(QueueContract):
+    """Over three masters, beside an embedded cold queue."""

@@ -1,0 +1,66 @@
+"""Whom the router trusts, asked of a real identity service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from router.auth.embedded import EmbeddedKey
+from router.config import Auth, Config, Embedded, Server
+from router.doctor import auth
+from router.doctor.findings import Finding, Severity
+from router.errors import Unavailable
+from tests.support.identity import Identity, identity_service
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def identity(tmp_path: Path) -> Iterator[Identity]:
+    with identity_service(tmp_path / "identity") as identity:
+        yield identity
+
+
+async def look(config: Config) -> dict[str, Finding]:
+    return {finding.check: finding async for finding in auth.look(config)}
+
+
+def trusting(identity: Identity, **more: object) -> Config:
+    settings = {"identity_service_url": identity.url, "issuer": identity.url, "audience": "router", **more}
+    return Config(auth=Auth.model_validate(settings))
+
+
+async def test_usable_keys_are_fine(identity: Identity) -> None:
+    found = await look(trusting(identity))
+    assert [f.severity for f in found.values()] == [Severity.FINE]
+    assert found["auth.keys"].found == "1 usable key: RS256 by 1"
+
+
+async def test_what_is_pinned_and_has_no_key(identity: Identity) -> None:
+    found = await look(trusting(identity, algorithms=["RS256", "ES256"]))
+    assert found["auth.algorithms"].found == "no key fits ES256"
+    with pytest.raises(Unavailable) as problem:
+        await look(trusting(identity, algorithms=["ES256"]))
+    assert "no key for ES256" in str(problem.value.__cause__)
+
+
+async def test_whose_tokens_are_believed(identity: Identity) -> None:
+    found = await look(trusting(identity, issuer=None, audience=None))
+    assert [check for check, f in found.items() if f.severity is Severity.WARNING] == ["auth.audience", "auth.issuer"]
+    far = list(auth.rules(Auth(jwks_url="http://id.example.com/jwks", issuer="i", audience="a")))
+    assert [f.check for f in far] == ["auth.jwks_url"]
+
+
+async def test_the_embedded_key(tmp_path: Path) -> None:
+    mine = Config(embedded=Embedded(data_dir=tmp_path))
+    assert auth.embedded(mine).severity is Severity.NOTE
+    EmbeddedKey.open(tmp_path)
+    (tmp_path / auth.KEY_FILE).chmod(0o644)
+    assert auth.embedded(mine).severity is Severity.WARNING
+    for config in (
+        mine.model_copy(update={"server": Server(host="0.0.0.0")}),
+        mine.model_copy(update={"auth": Auth(algorithms=["ES256"])}),
+    ):
+        assert auth.embedded(config).severity is Severity.ERROR

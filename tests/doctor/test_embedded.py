@@ -1,0 +1,97 @@
+"""The data directory, looked at without changing it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from router.backends.embedded.schema import FILE_NAME, VERSION, prepare
+from router.doctor import embedded
+from router.doctor.findings import Finding, Severity
+
+
+def look(path: Path) -> dict[str, Finding]:
+    return {finding.check: finding for finding in embedded.data_dir(path)}
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    prepare(tmp_path / "data")
+    return tmp_path / "data"
+
+
+def test_a_good_one_is_fine_and_stays_as_it_is(data_dir: Path) -> None:
+    before = (data_dir / FILE_NAME).read_bytes()
+    found = look(data_dir)
+    assert {check: f.severity for check, f in found.items() if f.severity is not Severity.FINE} == {
+        "embedded.processes": Severity.NOTE
+    }
+    assert (data_dir / FILE_NAME).read_bytes() == before
+    assert {path.name.removesuffix("-wal").removesuffix("-shm") for path in data_dir.iterdir()} == {FILE_NAME}
+
+
+def test_what_is_not_there_is_not_made(tmp_path: Path) -> None:
+    found = look(tmp_path / "none")
+    assert found["embedded.data_dir"].severity is Severity.NOTE
+    assert not (tmp_path / "none").exists()
+    (tmp_path / "empty").mkdir(mode=0o700)
+    assert look(tmp_path / "empty")["embedded.database"].severity is Severity.NOTE
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_rights_that_are_too_wide(data_dir: Path) -> None:
+    data_dir.chmod(0o750)
+    assert "may enter" in look(data_dir)["embedded.data_dir"].found
+    (data_dir / FILE_NAME).chmod(0o644)
+    finding = look(data_dir)["embedded.data_dir"]
+    assert finding.severity is Severity.WARNING
+    assert FILE_NAME in finding.found
+    assert finding.mend == f"chmod -R go= {data_dir}"
+
+
+def test_a_file_in_the_place_of_the_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert look(tmp_path / "file")["embedded.data_dir"].severity is Severity.ERROR
+    assert look(tmp_path / "file" / "data")["embedded.data_dir"].severity is Severity.ERROR
+
+
+@pytest.mark.parametrize(("version", "severity"), [(VERSION + 1, Severity.ERROR), (VERSION - 1, Severity.NOTE)])
+def test_another_schema(data_dir: Path, version: int, severity: Severity) -> None:
+    with closing(sqlite3.connect(data_dir / FILE_NAME)) as db:
+        db.execute(f"PRAGMA user_version = {version}")
+    assert look(data_dir)["embedded.database"].severity is severity
+
+
+def test_a_torn_database(data_dir: Path) -> None:
+    (data_dir / FILE_NAME).write_bytes(b"no database" * 1000)
+    finding = look(data_dir)["embedded.database"]
+    assert finding.severity is Severity.ERROR
+    assert "restore" in finding.mend
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="locks are listed on Linux only")
+def test_whoever_holds_a_lock_is_named_and_not_disturbed(data_dir: Path) -> None:
+    with (data_dir / "serve.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert look(data_dir)["embedded.processes"].found == f"`router serve` runs as process {os.getpid()}"
+    assert look(data_dir)["embedded.processes"].severity is Severity.NOTE
+
+
+def test_a_disk_in_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, severity in (("nfs4", Severity.ERROR), ("tmpfs", Severity.ERROR), ("ext4", Severity.FINE)):
+        monkeypatch.setattr(embedded, "_mounted_as", lambda _, kind=kind: kind)
+        assert look(tmp_path)["embedded.file_system"].severity is severity
+
+
+def test_a_disk_that_refuses_to_sync(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    assert look(data_dir)["embedded.sync"].found == "fsync fails: Input/output error"
+    assert look(data_dir)["embedded.sync"].severity is Severity.ERROR

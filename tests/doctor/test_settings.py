@@ -1,0 +1,48 @@
+"""Settings that start, and hurt later."""
+
+from __future__ import annotations
+
+import pytest
+
+from router.config import Cold, Config, Ingress, Online, Push
+from router.doctor import machine, settings
+from router.doctor.findings import Severity
+
+
+def online(url: str) -> Config:
+    return Config(online=Online.model_validate({"kind": "redis", "url": url}))
+
+
+@pytest.mark.parametrize(
+    ("url", "worst"),
+    [
+        ("redis://127.0.0.1:6379/1", []),
+        ("rediss://user:secret@redis.example.com", []),
+        ("rediss://redis.example.com", ["config.redis_password"]),
+        ("redis://:secret@redis.example.com:6379", ["config.redis_tls"]),
+        ("redis://redis:6379", ["config.redis_tls", "config.redis_password"]),
+        ("redis://127.0.0.1:1,redis-2:1", ["config.redis_tls", "config.redis_password"]),
+    ],
+)
+def test_how_the_redis_is_reached(url: str, worst: list[str]) -> None:
+    found = list(settings.redis_url(online(url)))
+    assert [finding.check for finding in found] == worst
+    assert "secret" not in repr(found)
+
+
+def test_the_production_kinds_need_a_secret_of_their_own() -> None:
+    config = Config(ingress=Ingress(kind="pubsub"), push=Push(kind="none"), cold=Cold(kind="firestore"))
+    found = {finding.check: finding.severity for finding in settings.look(config, ["PUBSUB_EMULATOR_HOST"])}
+    assert found == {
+        "config.backends": Severity.NOTE,
+        "config.idempotency_secret": Severity.WARNING,
+        "config.push": Severity.NOTE,
+        "config.emulators": Severity.WARNING,
+    }
+    assert [finding.severity for finding in settings.look(Config(), [])] == [Severity.FINE]
+
+
+def test_open_files() -> None:
+    assert machine.open_files(1024).severity is Severity.WARNING
+    assert machine.open_files(65_536).severity is Severity.FINE
+    assert machine.open_files().check == "machine.open_files"

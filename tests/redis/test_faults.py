@@ -1,0 +1,207 @@
+"""Servers that die, freeze, forget, refuse and answer late."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from router.backends.redis.client import Refused
+from router.errors import StorageFull, Unavailable
+from router.messages import Delivery, Move, Outcome, Queued
+from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, staged
+from tests.redis.conftest import TIMEOUT_SECONDS
+from tests.support.clock import ManualClock
+from tests.support.redis_servers import Cluster, client
+from tests.support.servers import Server
+from tests.support.stores_redis import RedisStores
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_dead_server_is_unavailable_at_once_and_comes_back_with_its_data(
+    fragile: Stage, own_redis: Server
+) -> None:
+    """RACES 2, 17: SIGKILL; the append-only file has all that was answered, hot mail and presence included."""
+    await fragile.connect()
+    assert await fragile.go("m1") is Outcome.HOT
+    own_redis.stop(signal.SIGKILL)
+    started = time.monotonic()
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        await fragile.go("m2")
+    with pytest.raises(Unavailable):
+        await fragile.ids()
+    assert time.monotonic() - started < 2 * TIMEOUT_SECONDS
+    own_redis.start()
+    assert await fragile.go("m2") is Outcome.HOT
+    assert await fragile.go("m1") is Outcome.DUPLICATE
+    assert await fragile.ids() == ["m1", "m2"]
+
+
+async def test_a_store_that_lost_everything_is_read_behind(fragile: Stage, own_redis: Server) -> None:
+    """RACES 9, 17: sequences keep rising, presence registers again, and cold is read, whatever was known of it."""
+    phone = await fragile.connect()
+    assert await fragile.ids() == []
+    assert await fragile.ids() == [], "from here on cold is known to be empty"
+    await fragile.online.disconnect([phone])
+    assert await fragile.go("cold") is Outcome.COLD
+    (before,) = await fragile.route(fragile.message("m0"))
+    client(own_redis).flushall()
+    fragile.clock.advance(0.001)
+    assert await fragile.online.renew([phone]) == [phone], "who was forgotten registers again"
+    assert await fragile.online.connect(phone, 20), "mail may be waiting"
+    (after,) = await fragile.route(fragile.message("m1"))
+    assert (after.outcome, after.sequence > before.sequence) == (Outcome.HOT, True)
+    assert await fragile.ids() == ["cold", "m1"]
+    await fragile.queue.acknowledge(BOB, ["cold", "m1"])
+    assert (await fragile.ids(), await fragile.in_cold()) == ([], [])
+
+
+async def test_what_was_known_of_cold_does_not_outlive_the_server_that_knew_it(
+    fragile: Stage, own_redis: Server
+) -> None:
+    """A server that is started again, or a replica that was promoted, can have lost its last second: here the
+    arrival of a message in cold. It must not hide that message."""
+    await fragile.connect()
+    assert await fragile.ids() == []
+    page = await fragile.online.read(BOB, 50, PAGE_BYTES)
+    assert page.cold_empty
+    lost = fragile.message("lost")
+    await fragile.cold.put([Queued(lost, fragile.clock.now(), fragile.clock.now())])
+    assert await fragile.ids() == [], "the same run of the server knows better"
+    own_redis.stop(signal.SIGKILL)
+    own_redis.start()
+    assert await fragile.ids() == ["lost"]
+
+
+async def test_a_note_about_cold_from_before_a_loss_is_not_believed(fragile: Stage, own_redis: Server) -> None:
+    await fragile.connect()
+    stale = (await fragile.online.read(BOB, 50, PAGE_BYTES)).cold_version
+    client(own_redis).flushall()
+    fragile.clock.advance(1)
+    await fragile.go("cold")
+    await fragile.connect()
+    await fragile.online.note_cold_empty(BOB, stale)
+    assert await fragile.ids() == ["cold"]
+
+
+async def test_a_frozen_server_is_given_up_and_may_answer_late(fragile: Stage, own_redis: Server) -> None:
+    """RACES 11: the call ends in time; what the server does once it goes on is done once."""
+    await fragile.connect()
+    message = fragile.message("m1")
+    own_redis.freeze()
+    started = time.monotonic()
+    with pytest.raises(Unavailable, match="in time"):
+        await fragile.route(message)
+    assert time.monotonic() - started < 4 * TIMEOUT_SECONDS
+    own_redis.thaw()
+    (again,) = await fragile.route(message, attempt=2)
+    assert again.outcome in (Outcome.HOT, Outcome.DUPLICATE)
+    assert await fragile.ids() == ["m1"]
+    assert (await fragile.online.totals(BOB)).messages == 1
+
+
+async def test_every_script_may_run_twice(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client library may repeat a call whose answer was lost."""
+    running = stage.online._client._send  # type: ignore[attr-defined]  # the one place where commands leave
+
+    async def twice(batch: list[tuple[object, ...]]) -> object:
+        await running(batch)
+        return await running(batch)
+
+    monkeypatch.setattr(stage.online._client, "_send", twice)  # type: ignore[attr-defined]
+    phone = await stage.connect()
+    message, express = stage.message("m1"), stage.message("m2")
+    await stage.route(message, express)
+    await stage.online.ack(BOB, ["m1"])
+    assert (await stage.online.totals(BOB)).messages == 1
+    await stage.online.disconnect([phone])
+    assert await stage.online.connections(BOB) == []
+    (cold,) = await stage.route(stage.message("m3"))
+    queued = Queued(stage.message("m3"), cold.sequence, cold.queued_at)
+    await stage.cold.put([queued])
+    assert await stage.online.settle([queued]) == []
+    move = await stage.online.begin_move(BOB, "mover", 10, PAGE_BYTES, online_too=False)
+    assert isinstance(move, Move)
+    await stage.cold.put(move.messages)
+    assert await stage.online.end_move(BOB, "mover", move.messages) == []
+    assert await stage.ids() == ["m2", "m3"]
+    await stage.queue.acknowledge(BOB, ["m2", "m3"])
+    assert (await stage.ids(), await stage.in_cold()) == ([], [])
+    stage.clock.advance(3601)
+    for _ in range(4):
+        await stage.sweeper.sweep()
+    assert await stage.online.totals(None) == await stage.online.totals(BOB)
+
+
+async def test_a_server_that_forgot_the_scripts_is_taught_them(fragile: Stage, own_redis: Server) -> None:
+    await fragile.connect()
+    client(own_redis).script_flush()
+    assert await fragile.go("m1") is Outcome.HOT
+    client(own_redis).script_flush()
+    assert await fragile.ids() == ["m1"]
+
+
+async def test_a_full_server_refuses_mail_and_lets_it_be_acknowledged(fragile: Stage, own_redis: Server) -> None:
+    await fragile.connect()
+    await fragile.go("m1")
+    client(own_redis).config_set("maxmemory", 1)
+    with pytest.raises(StorageFull, match="takes no more writes"):
+        await fragile.route(fragile.message("m2"))
+    assert await fragile.ids() == ["m1"]
+    await fragile.queue.acknowledge(BOB, ["m1"])
+    client(own_redis).config_set("maxmemory", 0)
+    assert await fragile.ids() == []
+    assert await fragile.go("m2") is Outcome.HOT
+
+
+async def test_a_key_that_somebody_else_wrote_stops_one_user_only(stage: Stage) -> None:
+    """It is no outage: the pipeline narrows it down and the others go on."""
+    keys = stage.online._keys.of(EVE)  # type: ignore[attr-defined]
+    await stage.online._client.run([("SET", keys[0], "not a hash")])  # type: ignore[attr-defined]
+    with pytest.raises(Refused, match="WRONGTYPE"):
+        await stage.online.route([Delivery(stage.message("m1", EVE), 0, 1)])
+    assert await stage.go("m2") is Outcome.COLD
+
+
+@pytest.mark.parametrize("mode", ["single", "cluster"])
+async def test_a_call_that_was_given_up_leaves_no_answer_to_the_next(
+    mode: Literal["single", "cluster"], tmp_path: Path, redis: Server, redis_cluster: Cluster, clock: ManualClock
+) -> None:
+    """RACES 11, 35: a cancelled call has sent its commands; nobody else may read their replies."""
+    url = f"redis://{redis.address}" if mode == "single" else redis_cluster.url
+    async with staged(RedisStores(tmp_path, url, mode=mode), clock) as stage:
+        for user in (BOB, EVE):
+            await stage.connect(user)
+            await stage.go(f"m-{user}", user)
+        for turns in range(40):
+            given_up = asyncio.create_task(stage.ids(EVE))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            given_up.cancel()
+            await asyncio.wait([given_up])
+            assert await asyncio.gather(*(stage.ids() for _ in range(3))) == [[f"m-{BOB}"]] * 3
+
+
+async def test_calls_wait_for_a_connection_instead_of_opening_more(fragile: Stage, own_redis: Server) -> None:
+    pool = fragile.factory.config.online.pool_size
+    await fragile.connect()
+    await asyncio.gather(*(fragile.online.connections(BOB) for _ in range(20 * pool)))
+    assert client(own_redis).info("clients")["connected_clients"] <= pool + 2
+
+
+async def test_a_backlog_of_calls_on_a_frozen_server_ends_in_time(fragile: Stage, own_redis: Server) -> None:
+    """RACES 11: also those that wait for a connection."""
+    await fragile.connect()
+    own_redis.freeze()
+    started = time.monotonic()
+    calls = [fragile.online.connections(BOB) for _ in range(200)]
+    failed = await asyncio.gather(*calls, return_exceptions=True)
+    assert time.monotonic() - started < 4 * TIMEOUT_SECONDS
+    assert all(isinstance(error, Unavailable) for error in failed)
+    own_redis.thaw()
+    assert len(await fragile.online.connections(BOB)) == 1
