@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help serve test lint check lock docs clean
+.PHONY: help serve test bench lint check lock docs clean
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -14,6 +14,9 @@ serve: $(READY)  ## Run the whole router on this machine
 
 test: $(READY)  ## Run every test
 	@$(BIN)/python -m pytest -q
+
+bench: $(READY)  ## Measure it (six minutes); ARGS="send drain --quick" for a part
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(READY)  ## Ruff and mypy over code and tests
 	@$(BIN)/ruff check .

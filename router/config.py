@@ -52,6 +52,13 @@ class Server(Section):
     allowed_origins: list[str] = Field(
         [], description='Browser origins that may call (CORS and WebSocket); ["*"] is any.'
     )
+    ping_seconds: Seconds = Field(
+        20, description="How often a WebSocket is pinged; one that has not answered by the next time is cut off."
+    )
+    client_seconds: Seconds = Field(
+        20,
+        description="How long a client may take to send its headers, then its body, and to take any of an answer.",
+    )
     drain_seconds: Seconds = Field(25, description="How long a stopping process may take to finish.")
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="auto is text on a terminal, JSON elsewhere."
@@ -234,6 +241,11 @@ class Loaded(Struct, frozen=True):
     file: Path | None
     origins: Mapping[str, str]
     """``section.key`` -> file or environment variable; a key that is missing here has its default."""
+
+
+def address(scheme: str, host: str, port: int) -> str:
+    """The URL of a host's port."""
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 Service = Literal["serve", "serve-api", "serve-ws", "process"]

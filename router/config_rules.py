@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from router.config_sources import Problem
 
 if TYPE_CHECKING:
-    from router.config import Auth, Config, Online
+    from router.config import Auth, Config, Online, Push
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -29,7 +29,14 @@ PUBSUB_ENVELOPE_BYTES = 7_000_000
 
 def contradictions(config: Config) -> list[Problem]:
     """All that does not fit together, in the order of the sections."""
-    found = [*_server(config), *_auth(config.auth), *_ingress(config), *_online(config.online), *_google(config)]
+    found = [
+        *_server(config),
+        *_auth(config.auth),
+        *_ingress(config),
+        *_online(config.online),
+        *_push(config.push),
+        *_google(config),
+    ]
     return [Problem(key, "", message) for key, message in found]
 
 
@@ -47,7 +54,7 @@ def _auth(auth: Auth) -> Iterator[tuple[str, str]]:
         yield "auth.kind", "jwks needs auth.identity_service_url or auth.jwks_url"
     for key in ("identity_service_url", "jwks_url"):
         url = getattr(auth, key)
-        if url is not None and not _is_url(url, "http", "https"):
+        if url is not None and not is_url(url, "http", "https"):
             yield f"auth.{key}", "is no http:// or https:// URL"
     for algorithm in auth.algorithms:
         if algorithm not in SIGNATURES:
@@ -81,8 +88,14 @@ def _online(online: Online) -> Iterator[tuple[str, str]]:
     if online.push_after_seconds >= online.sweep_after_seconds:
         yield "online.push_after_seconds", "must be less than online.sweep_after_seconds"
     url = online.url.get_secret_value() if online.url else ""
-    if online.kind == "redis" and not _is_url(url, "redis", "rediss"):
+    if online.kind == "redis" and not is_url(url, "redis", "rediss"):
         yield "online.url", "must be a redis:// or rediss:// URL where online.kind is redis"
+
+
+def _push(push: Push) -> Iterator[tuple[str, str]]:
+    if push.kind == "embedded" and push.format != "command":
+        # A setting that does nothing would be found out by the notification service.
+        yield "push.format", f'{push.format!r} is not for the embedded outbox; use "command"'
 
 
 def _google(config: Config) -> Iterator[tuple[str, str]]:
@@ -103,13 +116,14 @@ def _google(config: Config) -> Iterator[tuple[str, str]]:
         )
 
 
-def _is_url(text: str, *schemes: str) -> bool:
+def is_url(text: str, *schemes: str) -> bool:
+    """Whether ``text`` is an URL of one of ``schemes`` with a host and, if any, a port that can be."""
     try:
         parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
-    return parts.scheme in schemes and bool(parts.netloc)
 
 
 def _is_origin(text: str) -> bool:
-    return _is_url(text, "http", "https") and text == text.lower() and text.count("/") == 2
+    return is_url(text, "http", "https") and text == text.lower() and text.count("/") == 2

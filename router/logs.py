@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import structlog
+
+from router.errors import RouterError
+
+MAX_ERRORS = 20
+"""A log entry shows this many errors of one chain at most."""
 
 # Until ``configure`` is called: the output of a command is what it was asked for, and nothing beside it.
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
@@ -16,7 +24,9 @@ def configure(log_format: str, level: str) -> None:
     """Set up logging for this process; ``auto`` is text on a terminal and JSON elsewhere."""
     terminal = sys.stderr.isatty()
     as_json = log_format == "json" or (log_format == "auto" and not terminal)
-    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=terminal)
+    # https://no-color.org
+    colors = terminal and not os.environ.get("NO_COLOR")
+    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=colors)
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -29,7 +39,7 @@ def configure(log_format: str, level: str) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
+                structlog.processors.ExceptionRenderer(_traceback),
                 renderer,
             ],
         )
@@ -37,8 +47,8 @@ def configure(log_format: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Their own start-up lines and errors for torn connections say nothing that ours do not.
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # Their own start-up lines, and what they say of bad requests and torn connections, say nothing that ours do not.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     logging.getLogger("websockets").setLevel(logging.CRITICAL)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     structlog.configure(
@@ -47,6 +57,29 @@ def configure(log_format: str, level: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _traceback(exc_info: Any) -> str:
+    """Where it failed, and in what kind of error; the words only of errors that quote no data.
+
+    A ``KeyError`` or ``ValueError`` of a library repeats what it was given, which may be a payload or a token.
+    """
+    shown = []
+    for error, _ in zip(_chain(exc_info[1]), range(MAX_ERRORS), strict=False):
+        words = f": {error}" if isinstance(error, RouterError | OSError) else ""
+        shown.append("".join([*traceback.format_tb(error.__traceback__), type(error).__qualname__, words]))
+    return "\n".join(shown)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """``error``, those within it, and those that led to it."""
+    if error is None:
+        return
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _chain(inner)
+    yield from _chain(error.__cause__ or (None if error.__suppress_context__ else error.__context__))
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:

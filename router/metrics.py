@@ -33,7 +33,9 @@ class Metrics:
         self._moved = self._counter("router_messages_migrated", "Messages moved from hot to cold")
         self._connections = Gauge("router_connections", "Live WebSockets of this process", registry=self.registry)
         self._closes = self._counter("router_connections_closed", "WebSockets closed by the server", "code", "clean")
+        self._cuts = self._counter("router_clients_cut_off", "Clients cut off, by reason", "reason")
         self._failures = self._counter("router_dependency_failures", "Failed calls, by component", "component")
+        self._answers: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
         return Counter(name, help_text, labels, registry=self.registry)
@@ -46,8 +48,13 @@ class Metrics:
         return generate_latest(self.registry)
 
     def answered(self, route: str, status: int, seconds: float) -> None:
-        self._requests.labels(route, str(status)).inc()
-        self._request_seconds.labels(route).observe(seconds)
+        # Kept by route and status, since a look-up by labels takes a lock and is a part of every request.
+        found = self._answers.get((route, status))
+        if found is None:
+            found = (self._requests.labels(route, str(status)), self._request_seconds.labels(route))
+            self._answers[route, status] = found
+        found[0].inc()
+        found[1].observe(seconds)
 
     def accepted(self) -> None:
         self._accepted.inc()
@@ -79,17 +86,20 @@ class Metrics:
     def acknowledged(self, count: int) -> None:
         self._acknowledged.inc(count)
 
-    def migration(self, result: str, *, moved: int, dropped: int) -> None:
+    def migration(self, result: str) -> None:
         self._migrations.labels(result).inc()
-        self._moved.inc(moved)
-        if dropped:
-            self._dropped.labels("ephemeral-migrated").inc(dropped)
+
+    def migrated(self, count: int) -> None:
+        self._moved.inc(count)
 
     def connections(self, count: int) -> None:
         self._connections.set(count)
 
     def closed(self, code: int, *, clean: bool) -> None:
         self._closes.labels(str(code), str(clean).lower()).inc()
+
+    def cut(self, reason: str) -> None:
+        self._cuts.labels(reason).inc()
 
     def dependency_failed(self, component: str) -> None:
         self._failures.labels(component).inc()

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import resource
 import signal
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import uvloop
 from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
 from router import __version__, logs
 from router.auth.opening import open_authenticator
 from router.auth.verifier import Authenticator
-from router.config import Config, Service
+from router.config import Config, Service, address
 from router.config_rules import LOOPBACK
 from router.core.accepting import Acceptor
 from router.core.connections import ConnectionManager
@@ -26,21 +28,35 @@ from router.errors import ConfigError, DataDirError
 from router.factory import Factory
 from router.web import openapi
 from router.web.api import Api
-from router.web.edge import Border, application
+from router.web.bounds import BoundedConfig
+from router.web.edge import Border, Edge, application
 from router.web.health import Health
 from router.web.server import Server
 from router.web.sockets import Sockets
 
 LOG = logs.logger(__name__)
+LAST_SECONDS = 3.0
+"""After a drain that took too long, closing what is open may take this much longer."""
 
 
 def run(config: Config, service: Service) -> int:
     """Run ``service`` until SIGTERM or SIGINT; returns the exit code. Raises ``RouterError`` at start."""
     _check_address(config, service)
     logs.configure(config.server.log_format, config.server.log_level)
+    _raise_file_limit()
     with _alone(config, service):
         uvloop.run(_Service(config, service).run())
     return 0
+
+
+def _raise_file_limit() -> None:
+    """Every socket is a file; the soft limit is often 1024 where far more are allowed."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:
+        # macOS allows less than it says.
+        LOG.debug("the limit of open files stays", error=str(error))
 
 
 def _check_address(config: Config, service: Service) -> None:
@@ -94,6 +110,7 @@ class _Service:
         self._manager: ConnectionManager | None = None
         self._pipeline: Pipeline | None = None
         self._consuming: asyncio.Task[None] | None = None
+        self._edge: Edge | None = None
         self._servers: list[Server] = []
 
     async def run(self) -> None:
@@ -112,11 +129,14 @@ class _Service:
 
     def _on_signal(self) -> None:
         if self._stop.is_set():
-            # What was promised is on disk, and a lease ends every presence: nothing needs this process.
-            LOG.warning("stopping at once; sweepers finish what is left")
-            os._exit(0)
+            self._end_now()
         LOG.info("draining", seconds=self._config.server.drain_seconds)
         self._stop.set()
+
+    def _end_now(self) -> None:
+        """What was promised is on disk, and a lease ends every presence: nothing needs this process."""
+        LOG.warning("stopping at once; sweepers finish what is left")
+        os._exit(0 if self._failure is None else 1)
 
     def _task_failed(self, name: str, error: BaseException) -> None:
         LOG.error("a task failed", task=name, exc_info=error)
@@ -134,16 +154,27 @@ class _Service:
                 routes += await self._api(authenticator)
             if self._service in ("serve", "serve-ws"):
                 routes += await self._sockets(authenticator, border)
-        app = application([*routes, *self._health.routes()], border)
+        self._edge = app = application([*routes, *self._health.routes()], border)
         for port in self._ports():
-            self._servers.append(await stack.enter_async_context(Server(app, self._config.server.host, port)))
+            server = Server(self._bounded(app, border), self._config.server.host, port)
+            self._servers.append(await stack.enter_async_context(server))
         self._say_hello()
+
+    def _bounded(self, app: ASGIApp, border: Border) -> BoundedConfig:
+        server = self._config.server
+        return BoundedConfig(
+            app,
+            ping_seconds=server.ping_seconds,
+            client_seconds=server.client_seconds,
+            refuse=border.refuse,
+            cut=border.cut,
+        )
 
     async def _start_processing(self) -> None:
         self._health.depends("cold", (await self._factory.cold_queue()).probe)
         self._pipeline = await self._factory.pipeline()
-        self._consuming = self._watch(self._pipeline.run(), "pipeline")
-        self._watch((await self._factory.sweeper()).run(), "sweeper")
+        self._consuming = self._watch(self._pipeline.run, "pipeline")
+        self._watch((await self._factory.sweeper()).run, "sweeper")
 
     async def _api(self, authenticator: Authenticator) -> Sequence[BaseRoute]:
         producer, queue = await self._factory.ingress_producer(), await self._factory.message_queue()
@@ -160,7 +191,14 @@ class _Service:
             burst=limits.send_burst,
             metrics=self._factory.metrics,
         )
-        return [*Api(authenticator, acceptor, queue, limits.envelope_bytes).routes(), openapi.route()]
+        api = Api(
+            authenticator,
+            acceptor,
+            queue,
+            envelope_bytes=limits.envelope_bytes,
+            body_seconds=self._config.server.client_seconds,
+        )
+        return [*api.routes(), openapi.route()]
 
     def _idempotency_secret(self) -> bytes:
         secret = self._config.ingress.idempotency_secret
@@ -173,7 +211,7 @@ class _Service:
     async def _sockets(self, authenticator: Authenticator, border: Border) -> Sequence[BaseRoute]:
         self._health.depends("online", (await self._factory.online_store()).probe)
         self._manager = await self._factory.connection_manager()
-        self._watch(self._manager.run(), "connections")
+        self._watch(self._manager.run, "connections")
         return Sockets(authenticator, self._manager, border).routes()
 
     def _ports(self) -> list[int]:
@@ -186,12 +224,12 @@ class _Service:
             return [server.ws_port]
         return [] if self._config.process.port is None else [self._config.process.port]
 
-    def _watch(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def _watch(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
         """Work that runs as long as the service: where it fails, the service stops and says why."""
 
         async def watched() -> None:
             try:
-                await work
+                await work()
             except Exception as error:
                 self._failure = error
                 self._stop.set()
@@ -201,8 +239,15 @@ class _Service:
 
     def _say_hello(self) -> None:
         config, host = self._config, self._config.server.host
-        where = [f"http://{host}:{server.port}" for server in self._servers]
-        LOG.info("ready", service=self._service, version=__version__, listening=where, node=self._factory.node)
+        where = [address("http", host, server.port) for server in self._servers]
+        LOG.info(
+            "ready",
+            service=self._service,
+            pid=os.getpid(),
+            version=__version__,
+            listening=where,
+            node=self._factory.node,
+        )
         if self._service == "process":
             return
         if config.auth.kind == "embedded":
@@ -213,21 +258,27 @@ class _Service:
     async def _drain(self) -> None:
         """Finish what is in flight, within ``server.drain_seconds``; sweepers elsewhere finish what is left."""
         self._health.draining = True
+        seconds = self._config.server.drain_seconds
+        asyncio.get_running_loop().call_later(seconds + LAST_SECONDS, self._end_now)
         for server in self._servers:
             server.stop_listening()
         try:
-            async with asyncio.timeout(self._config.server.drain_seconds):
+            async with asyncio.timeout(seconds):
                 if self._manager is not None:
                     await self._manager.drain()
-                await self._stop_processing()
+                if self._edge is not None:
+                    await self._edge.finish()
+                await self._stop_consuming()
+                if self._pipeline is not None:
+                    await self._pipeline.finish()
         except TimeoutError:
             LOG.warning("the drain took too long; sweepers finish what is left")
+        await self._stop_consuming()
         if self._pipeline is not None:
             await self._pipeline.hand_back()
         LOG.info("stopped")
 
-    async def _stop_processing(self) -> None:
-        if self._pipeline is not None and self._consuming is not None:
+    async def _stop_consuming(self) -> None:
+        if self._consuming is not None:
             self._consuming.cancel()
             await asyncio.wait([self._consuming])
-            await self._pipeline.finish()

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from router.backends.firestore import indexes
 from router.cli.config import toml_value
-from router.config import known_keys
+from router.config import Config, known_keys
 from router.config_sources import expected, variable
 from router.web.openapi import document
 from tools.cli_reference import cli_reference
@@ -77,10 +78,19 @@ def openapi(root: Path) -> str:
     return json.dumps(described, indent=2, ensure_ascii=False) + "\n"
 
 
+def firestore_indexes(root: Path) -> str:
+    """``examples/firestore/firestore.indexes.json``, for the default names."""
+    del root
+    config = Config()
+    fields = [*indexes.cold_fields(config.cold.collection), *indexes.online_fields(config.online.collection)]
+    return json.dumps(indexes.document(fields), indent=2) + "\n"
+
+
 GENERATED: dict[str, Callable[[Path], str]] = {
     "config.example.toml": example_config,
     "docs/configuration.md": configuration_docs,
     "docs/cli.md": cli_reference,
     "docs/openapi.json": openapi,
+    "examples/firestore/firestore.indexes.json": firestore_indexes,
 }
 """File -> what it must hold."""

@@ -17,7 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from router.clock import MICROSECONDS, Clock, Tasks
 from router.config import Auth
+from router.config_sources import masked_url
 from router.errors import Unavailable
+from router.logs import logger
+
+LOG = logger(__name__)
 
 REFRESH_SECONDS = 300.0
 """The keys are fetched anew after this to twice this."""
@@ -76,7 +80,12 @@ class JwksKeys:
 
     async def probe(self) -> None:
         if not self._keys:
-            raise Unavailable("no key of the identity service is known yet") from self._problem
+            raise Unavailable(f"no key of the identity service is known yet: {self._why}") from self._problem
+
+    @property
+    def _why(self) -> str:
+        """What went wrong with the last fetch, without what can be a secret in an URL."""
+        return masked_url(str(self._problem) or type(self._problem).__name__) if self._problem else "it was not asked"
 
     def _named(self, kid: str | None) -> list[jwt.PyJWK]:
         return [key for key in self._keys if kid is None or key.key_id == kid]
@@ -118,6 +127,7 @@ class JwksKeys:
             self._problem = None
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, RecursionError) as error:
             self._problem = error
+            LOG.warning("the identity service gave no keys", problem=self._why, known_keys=len(self._keys))
 
     async def _jwks_url(self) -> str:
         if self._rules.jwks_url:

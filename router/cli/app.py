@@ -38,7 +38,7 @@ COMMANDS = (
     Entry("serve-ws", "router.cli.serving:serve_ws", SERVE, "Run the WebSocket service only."),
     Entry("process", "router.cli.serving:process", SERVE, "Run the processing pipeline only."),
     Entry("token", "router.cli.token:token", TRY, "Print a token for a user, signed by the embedded key."),
-    Entry("send", "router.cli.send:send", TRY, "Send a message."),
+    Entry("send", "router.cli.send:send", TRY, "Send messages."),
     Entry("listen", "router.cli.listen:listen", TRY, "Receive messages: pull, save, acknowledge."),
     Entry("inspect-queue", "router.cli.inspect_queue:inspect_queue", MEND, "Show what is queued, and who is online."),
     Entry("migrate", "router.cli.migrate:migrate", MEND, "Move hot queues to cold by hand."),

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from router.cli.common import configured, now, user
-from router.config import Config
+from router.config import Config, address
+from router.config_rules import is_url
 from router.errors import ConfigError
 
 TOKEN_VARIABLE = "ROUTER_TOKEN"  # noqa: S105 - the name of a variable
@@ -27,7 +28,32 @@ Url = Annotated[
 
 def api_url(config: Config, url: str | None) -> str:
     """The URL of the API."""
-    return url or f"http://{config.server.host}:{config.server.api_port}"
+    return _checked(url, "--url", "http") if url else address("http", config.server.host, config.server.api_port)
+
+
+def socket_url(config: Config, url: str | None, ws_url: str | None) -> str | None:
+    """The URL of the socket; ``None`` where it follows from the ``--url`` that was given."""
+    if ws_url:
+        return _checked(ws_url, "--ws-url", "ws")
+    return None if url else f"{address('ws', config.server.host, config.server.ws_port)}/connect"
+
+
+def _checked(url: str, option: str, scheme: str) -> str:
+    if not is_url(url, scheme, f"{scheme}s"):
+        raise typer.BadParameter(f"{url!r} is no {scheme}:// or {scheme}s:// URL", param_hint=option)
+    return url
+
+
+def trouble() -> Callable[[str], None]:
+    """What tells a person, once for each kind of failure, that something is being retried."""
+    told: set[str] = set()
+
+    def tell(problem: str) -> None:
+        if problem not in told:
+            told.add(problem)
+            typer.echo(f"{problem}; trying again", err=True)
+
+    return tell
 
 
 def token_source(ctx: typer.Context, as_user: str | None, token_file: Path | None) -> Callable[[], str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.cli.clients import AsUser, TokenFile, Url, api_url, token_source
+from router.cli.clients import AsUser, TokenFile, Url, api_url, socket_url, token_source, trouble
 from router.cli.common import configured
 from router.cli.output import json_line, line
 
@@ -26,7 +26,8 @@ def listen(
     token_file: TokenFile = None,
     url: Url = None,
     ws_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Where the socket is; <URL>/connect if unset.")
+        str | None,
+        typer.Option(metavar="URL", help="Where the socket is; if unset, <URL>/connect, or else the configured one."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each message.")] = False,
 ) -> None:
@@ -50,7 +51,8 @@ def listen(
 
     config = configured(ctx)
     target = api_url(config, url)
-    asyncio.run(_listen(target, ws_url, token_source(ctx, as_user, token_file), directory, saved, once=once))
+    ws_target = socket_url(config, url, ws_url)
+    asyncio.run(_listen(target, ws_target, token_source(ctx, as_user, token_file), directory, saved, once=once))
 
 
 async def _listen(
@@ -65,7 +67,7 @@ async def _listen(
     from router.client import RouterClient  # noqa: PLC0415 - brings httpx and websockets
     from router.client.saving import Directory  # noqa: PLC0415
 
-    async with RouterClient(url, token, ws_url=ws_url) as client:
+    async with RouterClient(url, token, ws_url=ws_url, trouble=trouble()) as client:
         save = Directory(directory, saved).save
         if once:
             await client.drain(save)

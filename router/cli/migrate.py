@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
 import typer
@@ -13,7 +11,7 @@ from msgspec import Struct, field
 
 from router.cli.common import configured, user
 from router.cli.exits import Code
-from router.cli.output import json_document, line
+from router.cli.output import json_document, line, progress
 from router.config import Config
 from router.core.migrating import MigrationResult
 from router.errors import Unavailable
@@ -94,7 +92,8 @@ async def _migrate(config: Config, choice: Choice, *, dry_run: bool, quiet: bool
                 report.moved += hot
             return report
         queue = await factory.message_queue()
-        with _progress((await online.totals(None)).messages, quiet=quiet) as advance:
+        total = (await online.totals(None)).messages
+        with progress("moving to cold", "messages", total, quiet=quiet) as advance:
             async for name, _ in _chosen(online, choice):
                 try:
                     done = await queue.migrate_hot_to_cold(name, online_too=choice.online_too, progress=advance)
@@ -125,20 +124,6 @@ def _note(report: Report, name: str, result: MigrationResult) -> None:
         report.busy.append(name)
     elif result is MigrationResult.ONLINE:
         report.online.append(name)
-
-
-@contextmanager
-def _progress(total: int, *, quiet: bool) -> Iterator[Callable[[int], None] | None]:
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn  # noqa: PLC0415
-
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TextColumn("messages"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("moving to cold", total=total)
-        yield lambda count: bar.advance(task, count)
 
 
 def _tell(report: Report) -> None:

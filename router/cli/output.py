@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -83,6 +84,23 @@ def _rich(table: Table) -> RichTable:
     for row in table.rows:
         drawn.add_row(*map(Text, row))  # As text: what is shown may hold brackets, which would be markup.
     return drawn
+
+
+@contextmanager
+def progress(title: str, unit: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None] | None]:
+    """Long work: what is called with how much more is done, and draws a bar where stderr is a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn  # noqa: PLC0415
+
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TextColumn(unit))
+    # What goes to a terminal is printed above the bar; what goes to a pipe stays there.
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=on_terminal())
+    with bar:
+        task = bar.add_task(title, total=total)
+        yield lambda count: bar.advance(task, count)
 
 
 def span(seconds: float) -> str:

@@ -4,73 +4,109 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
-from router.cli.clients import AsUser, TokenFile, Url, api_url, token_source
+from router.cli.clients import AsUser, TokenFile, Url, api_url, token_source, trouble
 from router.cli.common import configured, user
-from router.cli.output import json_line, line
+from router.cli.output import json_line, line, progress
 
 
 def send(
     ctx: typer.Context,
-    file: Annotated[
-        str | None, typer.Argument(metavar="FILE", help="The envelope as JSON, or - for standard input.")
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="FILE", help="An envelope as JSON, or - for standard input.")
     ] = None,
     to: Annotated[str | None, typer.Option(metavar="USER", help="Build an envelope for this user instead.")] = None,
-    data: Annotated[str, typer.Option(metavar="TEXT", help="The opaque data of a built envelope.")] = "",
-    priority: Annotated[int | None, typer.Option(help="5 and above take the express lane.")] = None,
-    ephemeral: Annotated[bool, typer.Option("--ephemeral", help="Deliver now or never.")] = False,
-    lines: Annotated[bool, typer.Option("--lines", help="FILE holds many envelopes, one a line.")] = False,
+    data: Annotated[str | None, typer.Option(metavar="TEXT", help="The opaque data of a built envelope.")] = None,
+    data_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The same from a file, byte for byte, or - for standard input.")
+    ] = None,
+    priority: Annotated[
+        int | None, typer.Option(help="Of a built envelope; 5 and above take the express lane.")
+    ] = None,
+    ephemeral: Annotated[
+        bool, typer.Option("--ephemeral", help="Mark a built envelope: deliver now or never.")
+    ] = False,
+    lines: Annotated[bool, typer.Option("--lines", help="Each FILE holds many envelopes, one a line.")] = False,
     key: Annotated[str | None, typer.Option(metavar="KEY", help="The Idempotency-Key; a new one if unset.")] = None,
     as_user: AsUser = None,
     token_file: TokenFile = None,
     url: Url = None,
     as_json: Annotated[bool, typer.Option("--json", help='Print {"id": …} for each message.')] = False,
 ) -> None:
-    """Send a message.
+    """Send messages.
 
-    Prints the id of each message once the router has it safe. Failures that may pass are retried under one
-    Idempotency-Key, so that nothing is sent twice.
+    Prints the id of each message once the router has it safe, one after another in the order given. Failures that
+    may pass are retried for a minute under one Idempotency-Key, so that nothing is sent twice.
 
     Example:
 
       router send --as alice --to bob --data hello
+      router send --as alice --to bob --data-file photo.sealed
       router send --as alice envelope.json
       seal.sh | router send --as alice --lines -
     """
-    if (file is None) == (to is None):
-        raise typer.BadParameter("name a FILE with an envelope, or build one with --to")
-    if key is not None and lines:
-        raise typer.BadParameter("one key is for one message; it does not go with --lines")
-    envelopes = (
-        _read(file, lines=lines) if file is not None else [_build(to or "", data, priority, ephemeral=ephemeral)]
-    )
+    _check(files, to, data, data_file, built=priority is not None or ephemeral)
+    if to is not None:
+        content = _content(data_file) if data_file is not None else (data or "").encode()
+        envelopes = [_build(to, content, priority, ephemeral=ephemeral)]
+    else:
+        envelopes = [envelope for file in files or () for envelope in _read(file, lines=lines)]
+    if key is not None and len(envelopes) != 1:
+        raise typer.BadParameter("one key is for one message", param_hint="--key")
     show: Callable[[str], None] = (lambda id_: json_line({"id": id_})) if as_json else line
     target = api_url(configured(ctx), url)
     asyncio.run(_send(target, token_source(ctx, as_user, token_file), envelopes, key, show))
 
 
-def _build(to: str, data: str, priority: int | None, *, ephemeral: bool) -> bytes:
-    envelope = {"recipientId": user(to), "encryptedData": data.encode(), "isEphemeral": ephemeral, "priority": priority}
+def _check(
+    files: Sequence[str] | None, to: str | None, data: str | None, data_file: str | None, *, built: bool
+) -> None:
+    """Raise where options don't go together: none is to be ignored in silence."""
+    if bool(files) == (to is not None):
+        raise typer.BadParameter("name a FILE with an envelope, or build one with --to")
+    if files and (built or data is not None or data_file is not None):
+        raise typer.BadParameter("--data, --data-file, --priority and --ephemeral build an envelope; they need --to")
+    if data is not None and data_file is not None:
+        raise typer.BadParameter("choose --data or --data-file", param_hint="--data-file")
+
+
+def _build(to: str, data: bytes, priority: int | None, *, ephemeral: bool) -> bytes:
+    envelope = {"recipientId": user(to), "encryptedData": data, "isEphemeral": ephemeral, "priority": priority}
     return msgspec.json.encode(envelope)
 
 
-def _read(file: str, *, lines: bool) -> Iterable[bytes]:
-    content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+def _read(file: str, *, lines: bool) -> Sequence[bytes]:
+    content = _content(file)
     return [part for part in content.splitlines() if part.strip()] if lines else [content]
 
 
-async def _send(
-    url: str, token: Callable[[], str], envelopes: Iterable[bytes], key: str | None, show: Callable[[str], None]
-) -> None:
-    from router.client import RouterClient  # noqa: PLC0415 - brings httpx and websockets
+def _content(file: str) -> bytes:
+    return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
 
-    async with RouterClient(url, token) as client:
-        for envelope in envelopes:
-            show(await client.send(envelope, key))
-            sys.stdout.flush()
+
+async def _send(
+    url: str, token: Callable[[], str], envelopes: Sequence[bytes], key: str | None, show: Callable[[str], None]
+) -> None:
+    from router.client import Refused, RouterClient  # noqa: PLC0415 - brings httpx and websockets
+
+    many = len(envelopes) > 1
+    with progress("sending", "messages", len(envelopes), quiet=not many) as advance:
+        async with RouterClient(url, token, trouble=trouble()) as client:
+            for number, envelope in enumerate(envelopes, 1):
+                try:
+                    id_ = await client.send(envelope, key)
+                except Refused as error:
+                    if not many:
+                        raise
+                    where = f"envelope {number} of {len(envelopes)}"
+                    raise Refused(error.status, f"{where}: {error.detail}") from error
+                show(id_)
+                sys.stdout.flush()
+                if advance is not None:
+                    advance(1)

@@ -41,6 +41,7 @@ class Refused(RouterError):
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(f"{status}: {detail}")
         self.status = status
+        self.detail = detail
 
 
 class Unreachable(Unavailable):
@@ -60,6 +61,8 @@ _accepted = msgspec.json.Decoder(_Accepted).decode
 
 Save = Callable[[Sequence[Received]], Awaitable[None]]
 """Returns once the messages are saved for good; may be given a message twice."""
+Trouble = Callable[[str], None]
+"""Told of a failure that is about to be retried."""
 
 
 class RouterClient:
@@ -75,14 +78,16 @@ class RouterClient:
         *,
         ws_url: str | None = None,
         budget_seconds: float = RETRY_BUDGET_SECONDS,
+        trouble: Trouble = lambda _: None,
         clock: Clock | None = None,
         chance: random.Random | None = None,
     ) -> None:
         """``url`` is the API's, ``ws_url`` the socket's where it is another; passing failures are retried for
-        ``budget_seconds``."""
+        ``budget_seconds``, and each is told to ``trouble``."""
         self._token = token
         self._ws_url = ws_url or url.replace("http", "ws", 1).rstrip("/") + "/connect"
         self._budget_seconds = budget_seconds
+        self._trouble = trouble
         self._clock = clock or SystemClock()
         self._chance = chance or random.Random()  # noqa: S311 - jitter, no secret
         self._http = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS)
@@ -141,8 +146,9 @@ class RouterClient:
                 status = error.response.status_code
                 if status not in _PASSING:
                     raise Refused(status, "the router refuses the connection") from error
-            except (OSError, TimeoutError, websockets.WebSocketException, Unreachable):
-                pass
+                self._trouble(f"{self._ws_url}: {status}")
+            except (OSError, TimeoutError, websockets.WebSocketException, Unreachable) as error:
+                self._trouble(f"{self._ws_url}: {_words(error)}")
             failures += 1
             await self._clock.sleep(self._wait(failures))
             with contextlib.suppress(Unreachable):
@@ -163,7 +169,7 @@ class RouterClient:
             try:
                 response = await self._http.request(method, path, **{**request, "headers": headers})
             except httpx.TransportError as error:
-                problem: str = str(error) or type(error).__name__
+                problem = _words(error)
             else:
                 if response.is_success:
                     return response
@@ -173,11 +179,16 @@ class RouterClient:
                 wait = max(wait, _retry_after(response))
             if self._clock.now() + wait * MICROSECONDS > deadline:
                 raise Unreachable(f"{self._http.base_url} does not answer: {problem}")
+            self._trouble(f"{self._http.base_url}: {problem}")
             await self._clock.sleep(wait)
 
     def _wait(self, failures: int) -> float:
         """Exponential, with full jitter."""
         return self._chance.uniform(0.02, min(LONGEST_WAIT_SECONDS, 0.1 * 2.0 ** min(failures, 10)))
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _detail(response: httpx.Response) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -51,8 +52,9 @@ class Directory:
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
-    draft = path.with_suffix(".part")
-    with draft.open("wb") as file:
+    # A name of its own: another process may be saving the same message to the same directory.
+    draft = path.with_name(f".{path.stem}-{secrets.token_hex(4)}.part")
+    with draft.open("xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

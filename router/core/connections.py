@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from router.clock import Clock, Tasks
 from router.core.migrating import Migrator
-from router.errors import Draining, RouterError, Unavailable
+from router.errors import Draining, RouterError, TooManyConnections
 from router.interfaces import PokeBus, PresenceCache
 from router.messages import Connection
 from router.metrics import Metrics
@@ -21,13 +21,16 @@ CLOSE_CONNECTIONS = 200
 """A drain closes this many sockets, then lets the others of the house have a turn."""
 CLOSE_PAUSE_SECONDS = 0.05
 CLOSE_SECONDS = 2.0
-"""A peer that does not take the close frame by then is cut off."""
+"""A peer that has not taken the close frame by then is waited for no longer."""
 REGISTERING = 128
 """Registrations under way at once: after a deploy everybody comes back together."""
 TICK_SECONDS = 1.0
 
 GOING_AWAY = 1001  # RFC 6455, section 7.4.1
+TRY_AGAIN_LATER = 1013  # the registry of RFC 6455, section 11.7
 TOKEN_EXPIRED = 4401
+FORGOTTEN = 1024
+"""So many connections that are gone may be remembered, until their tokens expire, beyond those that are held."""
 
 
 class Socket(Protocol):
@@ -97,6 +100,9 @@ class ConnectionManager:
         """
         if self._draining:
             raise Draining("this node is stopping; connect again")
+        if len(self._by_user.get(user, ())) >= self._limit:
+            # The store would say so too; a flood of one user's sockets should not cost everybody its writes.
+            raise TooManyConnections(f"{self._limit} connections are open, which is the limit; close one first")
         connection = Connection(user, self._new_id(), self._node, self._clock.now())
         held = _Held(connection, socket)
         # Held before it is registered: a message that is routed hot in between finds someone to poke.
@@ -104,13 +110,20 @@ class ConnectionManager:
         try:
             async with self._registering:
                 waiting = await self._presence.connect(connection, self._limit)
+        except TooManyConnections:
+            self._drop(held)
+            raise
         except BaseException:
             # Cancelled or unanswered, it may have been registered all the same.
             self._drop(held)
             self._start(self._leave([connection]), "leave")
             raise
+        if connection.id not in self._held:
+            # A drain has come in between, and has removed what was not there yet.
+            self._start(self._leave([connection]), "leave")
+            raise Draining("this node is stopping; connect again")
         if expires_at is not None:
-            heapq.heappush(self._expiries, (expires_at, connection.id))
+            self._remember(expires_at, connection.id)
         if waiting:
             self._poke(held)
         return connection
@@ -137,7 +150,7 @@ class ConnectionManager:
             batch = list(self._held.values())[:CLOSE_CONNECTIONS]
             for held in batch:
                 self._drop(held)
-            await asyncio.gather(*(self._close(held, GOING_AWAY, "going away") for held in batch))
+                self._start(self._close(held, GOING_AWAY, "going away"), "close")
             await self._leave([held.connection for held in batch])
             await self._clock.sleep(CLOSE_PAUSE_SECONDS)
         while self._work:
@@ -161,7 +174,7 @@ class ConnectionManager:
         """Their presence ends now; where that fails, it ends with the lease, and a sweeper does the rest."""
         try:
             gone = await self._presence.disconnect(connections)
-        except Unavailable:
+        except RouterError:
             self._metrics.dependency_failed("presence")
             return
         for user in gone:
@@ -191,7 +204,8 @@ class ConnectionManager:
             held.again = True
             return
         held.poking = True
-        self._start(self._send(held), "poke")
+        # No work that a drain waits for: it may wait for the peer without end.
+        self._tasks.spawn(self._send(held), "poke")
 
     async def _send(self, held: _Held) -> None:
         try:
@@ -227,17 +241,34 @@ class ConnectionManager:
                 await self._register_again(forgotten)
 
     async def _register_again(self, connection: Connection) -> None:
-        waiting = await self._presence.connect(connection, self._limit)
         held = self._held.get(connection.id)
-        if held is None:
+        try:
+            waiting = await self._presence.connect(connection, self._limit)
+        except TooManyConnections:
+            # The user has come back with others meanwhile.
+            if held is not None:
+                self._start(self._close(held, TRY_AGAIN_LATER, "too many connections"), "close")
+            return
+        if connection.id not in self._held:
             await self._leave([connection])
-        elif waiting:
+        elif waiting and held is not None:
             self._poke(held)
 
     async def _expire_forever(self) -> None:
         while True:
             await self._clock.sleep(TICK_SECONDS)
             self.close_expired()
+
+    @property
+    def remembered(self) -> int:
+        """How many connections are remembered for the moment at which their tokens expire."""
+        return len(self._expiries)
+
+    def _remember(self, expires_at: int, id_: str) -> None:
+        heapq.heappush(self._expiries, (expires_at, id_))
+        if len(self._expiries) > 2 * len(self._held) + FORGOTTEN:
+            self._expiries = [expiry for expiry in self._expiries if expiry[1] in self._held]
+            heapq.heapify(self._expiries)
 
     def close_expired(self) -> None:
         """Close the connections whose token has expired."""
@@ -253,5 +284,7 @@ class ConnectionManager:
                 await held.socket.close(code, reason)
         except (OSError, TimeoutError):
             self._metrics.closed(code, clean=False)
+            # Its own task may not find out for a while, and must not keep the user online until then.
+            await self.disconnect(held.connection)
         else:
             self._metrics.closed(code, clean=True)

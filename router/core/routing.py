@@ -27,6 +27,8 @@ OUTAGE_MESSAGES = 100_000
 """So many messages, without their envelopes, may wait for the online store; beyond it nothing more is received."""
 CALL_SECONDS = 15.0
 """A dependency that has not answered by then counts as failed."""
+HAND_BACK_SECONDS = 1.0
+"""A process that stops waits for the ingress no longer."""
 
 _REFUSED = {
     Outcome.QUEUE_FULL: "the recipient's queue holds limits.queue_messages",
@@ -100,10 +102,14 @@ class Pipeline:
         for task in self._work:
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
-        held = [*self._held.values(), *self._outage.abandon()]
-        if held:
-            await self._consumer.nack(held)
-            self._held.clear()
+        try:
+            async with asyncio.timeout(HAND_BACK_SECONDS):
+                if held := [*self._held.values(), *self._outage.abandon()]:
+                    await self._consumer.nack(held)
+        except (Unavailable, TimeoutError):
+            # It gives them out again all the same, when it notices that their holder is gone.
+            self._metrics.dependency_failed("ingress")
+        self._held.clear()
 
     def take(self, deliveries: Sequence[Delivery]) -> None:
         """Start on those whose recipient is free; the others wait behind the work that is under way."""
@@ -128,24 +134,31 @@ class Pipeline:
         task.add_done_callback(self._work.discard)
 
     async def _route(self, batch: Sequence[Delivery]) -> None:
-        attempt = 0
+        passes = tries = 0
         while batch:
-            attempt += 1
+            passes += 1
             try:
                 left = await self._pass(batch)
             except (Unavailable, TimeoutError):
                 # A dependency is down: that is no fault of the messages and no try of theirs.
                 self._metrics.dependency_failed("routing")
-                left = batch
+                left = self._undone(batch)
             except Exception as error:  # noqa: BLE001 - one message that cannot be routed must not stop the others
-                if len(batch) > 1:
-                    self._divide(batch)
+                left = self._undone(batch)
+                if len(left) > 1:
+                    self._release(batch, left)
+                    self._divide(left)
                     return
-                left = await self._blame(batch[0], attempt, error)
+                tries += 1
+                left = [delivery for delivery in left if not await self._blame(delivery, tries, error)]
             self._release(batch, left)
             batch = left
             if batch:
-                await self._clock.sleep(backoff(attempt, self._chance))
+                await self._clock.sleep(backoff(passes, self._chance))
+
+    def _undone(self, batch: Sequence[Delivery]) -> list[Delivery]:
+        """What a pass that failed had not finished: a message that was refused must not be routed after all."""
+        return [delivery for delivery in batch if delivery.receipt in self._held]
 
     def _divide(self, batch: Sequence[Delivery]) -> None:
         """Narrow down which message fails: each recipient alone, then the first message alone."""
@@ -304,18 +317,18 @@ class Pipeline:
             for delivery in deliveries:
                 self._held.pop(delivery.receipt, None)
 
-    async def _blame(self, delivery: Delivery, attempt: int, error: Exception) -> Sequence[Delivery]:
-        """``delivery`` itself cannot be routed: it has its tries, then it is a dead letter."""
-        if delivery.attempt + attempt <= self._max_attempts:
-            return [delivery]
+    async def _blame(self, delivery: Delivery, tries: int, error: Exception) -> bool:
+        """``delivery`` itself cannot be routed: it has its tries, then it is a dead letter. Whether it is one now."""
+        if delivery.attempt + tries <= self._max_attempts:
+            return False
         if isinstance(error, _Unstorable) and self._outage.lasts:
-            return [delivery]  # the store is to forget it, and cannot be told now
+            return False  # the store is to forget it, and cannot be told now
         try:
             await self._give_up(delivery, error)
-        except (Unavailable, TimeoutError):
-            self._metrics.dependency_failed("routing")
-            return [delivery]
-        return []
+        except Exception:  # noqa: BLE001 - it is blamed again later; its recipient must not stay busy for ever
+            self._metrics.dependency_failed("dead-letters")
+            return False
+        return True
 
     async def _give_up(self, delivery: Delivery, error: Exception) -> None:
         reason = "attempts-exhausted"

@@ -136,7 +136,7 @@ async def cold_queue(cold: ColdQueue, clock: Clock) -> AsyncIterator[Finding]:
     user, now = probe_user(), clock.now()
     queued = Queued(probe_message(user, now, ephemeral=False), now, now, announced=True)
     why = "The mail of everybody who is offline goes there; while it cannot, the pipeline waits and the ingress fills."
-    mend = "Check the permissions and indexes with `router setup --dry-run`."
+    mend = "Firestore: are its permissions and indexes as docs/firestore.md says?"
     try:
         _require(not await cold.put([queued]), "the probe document was refused")
         page = await cold.read(user, 10, PAGE_BYTES)

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Router
+from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.errors import RouterError, Unauthorized
 from router.logs import logger
 from router.metrics import Metrics
 from router.web import problems
+from router.web.fields import Fields
 
 LOG = logger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_PROCESS = secrets.token_hex(4)
+_NUMBERS = itertools.count()
+"""A request id is these two: unique, and cheaper than asking the system for randomness each time."""
 _PREFLIGHT = {
     "access-control-allow-methods": "GET, POST",
     "access-control-allow-headers": "Authorization, Content-Type, Idempotency-Key",
     "access-control-max-age": "86400",
 }
+_STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
+CLIENT_GONE = 499
+"""What a request is counted as whose client went away before the answer."""
 ROUTES = frozenset(
     ("/api/send", "/api/messages", "/api/messages/ack", "/connect", "/healthz", "/readyz", "/metrics", "/openapi.json")
 )
@@ -52,72 +61,142 @@ class Border:
         else:
             LOG.info("refused", status=kind.status, reason=reason)
 
+    def cut(self, reason: str) -> None:
+        """Count and log a client that was cut off."""
+        self.metrics.cut(reason)
+        LOG.info("cut off", reason=reason)
 
-def application(routes: Sequence[BaseRoute], border: Border) -> ASGIApp:
+
+def application(routes: Sequence[BaseRoute], border: Border) -> Edge:
     """The routes as one application with everything that its answers have in common."""
-    return Edge(Router(routes), border)
+    return Edge(routes, border)
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    del scope, receive, send
+    raise HTTPException(404)
+
+
+class Endpoint:
+    """A handler as an ASGI application.
+
+    Starlette would wrap it in its own exception handlers, twice, for every request; here the edge has them.
+    """
+
+    __slots__ = ("_handler",)
+
+    def __init__(self, handler: Callable[[Request], Awaitable[Response]]) -> None:
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._handler(Request(scope, receive))
+        await response(scope, receive, send)
 
 
 class Edge:
-    """Wraps an application; turns the router's errors into problem documents."""
+    """Finds the route; turns the router's errors into problem documents, also before a WebSocket upgrade."""
 
-    def __init__(self, app: ASGIApp, border: Border) -> None:
-        self._app = app
+    def __init__(self, routes: Sequence[BaseRoute], border: Border) -> None:
         self._border = border
+        self._under_way: set[asyncio.Task[Any]] = set()
+        # A redirect to the path without a slash would go to http:// behind a proxy that speaks TLS, token and all.
+        self._router = Router(routes, redirect_slashes=False, default=_not_found)
+        # Every path is a fixed text: what is served needs no search. The router answers for what is not.
+        self._served: dict[tuple[str, str], ASGIApp] = {
+            (method, route.path): route.app
+            for route in routes
+            if isinstance(route, Route)
+            for method in route.methods or ()
+        }
+
+    async def finish(self) -> None:
+        """Return when the requests that are under way now are answered."""
+        if self._under_way:
+            await asyncio.wait(set(self._under_way))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
-        id_ = request_id(headers)
-        origin = headers.get("origin")
-        status = 0
-        started = asyncio.get_running_loop().time()
-
-        async def answer(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                self._decorate(MutableHeaders(scope=message), id_, origin)
-            await send(message)
-
-        structlog.contextvars.bind_contextvars(request_id=id_)
+        fields = Fields(scope)
+        answer = _Answer(self._border, scope["path"], fields, send)
+        # Never unbound: each request is a task, which has a context of its own.
+        structlog.contextvars.bind_contextvars(request_id=answer.request_id)
+        task = asyncio.current_task()
+        assert task is not None, "asyncio runs a coroutine in a task"
+        # A WebSocket is no request to be finished: the connection manager ends it.
+        if scope["type"] == "http":
+            self._under_way.add(task)
         try:
-            await self._answer(scope, receive, answer, headers)
+            await self._answer(scope, receive, answer, fields)
+        except ClientDisconnect:
+            # There is nobody to answer, and nothing that we did wrong.
+            if not answer.started:
+                answer.count(CLIENT_GONE)
         except Exception:
             LOG.exception("request failed", path=scope["path"])
-            if status:
+            if answer.started:
                 raise
             await problems.internal_error()(scope, receive, answer)
         finally:
-            route = scope["path"] if scope["path"] in ROUTES else "other"
-            self._border.metrics.answered(route, status, asyncio.get_running_loop().time() - started)
-            structlog.contextvars.clear_contextvars()
+            self._under_way.discard(task)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
-        if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, fields: Fields) -> None:
+        if scope["type"] == "http" and scope["method"] == "OPTIONS" and "access-control-request-method" in fields:
             await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, send)
             return
-        # Tells Starlette's router to raise its refusals instead of answering them in plain text.
-        scope["app"] = self
         try:
-            await self._app(scope, receive, send)
+            await self._route(scope)(scope, receive, send)
         except RouterError as error:
             self._border.refuse(error)
             await problems.response(error)(scope, receive, send)
         except HTTPException as error:
-            await problems.not_served(error, scope["method"], scope["path"])(scope, receive, send)
+            await problems.not_served(error, scope.get("method", "GET"), scope["path"])(scope, receive, send)
 
-    def _decorate(self, headers: MutableHeaders, id_: str, origin: str | None) -> None:
-        headers["x-request-id"] = id_
-        headers.add_vary_header("Origin")
-        if origin is not None and self._border.allows(origin):
-            headers["access-control-allow-origin"] = origin
-            headers["access-control-expose-headers"] = "Retry-After, X-Request-Id"
+    def _route(self, scope: Scope) -> ASGIApp:
+        served = self._served.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if served is not None:
+            return served
+        # Tells Starlette's router to raise its refusals instead of answering them in plain text.
+        scope["app"] = self
+        return self._router
 
 
-def request_id(headers: Headers) -> str:
+class _Answer:
+    """The sending end of one request or handshake: completes the header fields and counts the answer once."""
+
+    __slots__ = ("_border", "_origin", "_route", "_send", "_since", "request_id", "started")
+
+    def __init__(self, border: Border, path: str, fields: Fields, send: Send) -> None:
+        self._border = border
+        self._route = path if path in ROUTES else "other"
+        self._origin = fields.get("origin")
+        self._send = send
+        self._since = asyncio.get_running_loop().time()
+        self.request_id = request_id(fields)
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        if not self.started and message["type"] in _STARTS:
+            self.started = True
+            message["headers"] = [*message["headers"], *self._common()]
+            self.count(message.get("status", 101))
+        try:
+            await self._send(message)
+        except OSError as error:
+            raise ClientDisconnect from error
+
+    def count(self, status: int) -> None:
+        seconds = asyncio.get_running_loop().time() - self._since
+        self._border.metrics.answered(self._route, status, seconds)
+
+    def _common(self) -> list[tuple[bytes, bytes]]:
+        """Header fields of every answer; no handler sets any of them."""
+        common = [(b"x-request-id", self.request_id.encode()), (b"vary", b"Origin")]
+        if self._origin is not None and self._border.allows(self._origin):
+            common.append((b"access-control-allow-origin", self._origin.encode("latin-1")))
+            common.append((b"access-control-expose-headers", b"Retry-After, X-Request-Id"))
+        return common
+
+
+def request_id(fields: Fields) -> str:
     """The caller's ``X-Request-Id`` where it is a sane one, else a new one."""
-    given = headers.get("x-request-id")
-    return given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    given = fields.get("x-request-id")
+    return given if given and _REQUEST_ID.fullmatch(given) else f"{_PROCESS}{next(_NUMBERS):08x}"

@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from router.errors import RouterError
 from router.metrics import CONTENT_TYPE, Metrics
+from router.web import problems
 
 PROBE_SECONDS = 3.0
 Probe = Callable[[], Awaitable[None]]
@@ -44,10 +45,13 @@ class Health:
         """503 while draining or while a dependency does not answer."""
         del request
         if self.draining:
-            return JSONResponse({"status": "draining"}, 503)
-        failed = [name for name, probe in self._probes.items() if not await _works(probe)]
+            return problems.not_ready("draining", "Going away", "this process is stopping")
+        # All at once: one that does not answer must not use up the time of whoever asks.
+        works = await asyncio.gather(*map(_works, self._probes.values()))
+        failed = [name for name, fine in zip(self._probes, works, strict=True) if not fine]
         if failed:
-            return JSONResponse({"status": "unavailable", "failed": failed}, 503)
+            detail = f"not working: {', '.join(failed)}"
+            return problems.not_ready("unavailable", "Temporarily unavailable", detail, failed)
         return JSONResponse({"status": "ready"})
 
     async def metrics(self, request: Request) -> Response:

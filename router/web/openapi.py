@@ -54,7 +54,9 @@ def _paths() -> Document:
         "/connect": {"get": _connect()},
         "/healthz": {"get": _open("alive", "Liveness", {"200": _plain("The process turns.")})},
         "/readyz": {
-            "get": _open("ready", "Readiness", {"200": _plain("Ready."), "503": _plain("Draining or not working.")})
+            "get": _open(
+                "ready", "Readiness", {"200": _plain("Ready."), "503": {"$ref": "#/components/responses/Problem"}}
+            )
         },
         "/metrics": {"get": _open("metrics", "Prometheus metrics", {"200": _plain("Text exposition format.")})},
         "/openapi.json": {"get": _open("openapi", "This document", {"200": _plain("OpenAPI 3.1.")})},
@@ -164,6 +166,7 @@ def _schemas() -> Document:
             title=text,
             status={"type": "integer"},
             detail=text,
+            failed={"type": "array", "items": text, "description": "Of /readyz: the dependencies that do not work."},
         ),
     }
 

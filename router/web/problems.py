@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import msgspec
@@ -25,6 +26,18 @@ class Kind(Struct, frozen=True):
     slug: str
     """The stable end of ``type``, and the reason in the metric."""
     title: str
+
+
+class MalformedRequest(errors.RouterError):
+    """The bytes are no HTTP request."""
+
+
+class HeadersTooLarge(errors.RouterError):
+    """Request line and headers are longer than any acceptable ones."""
+
+
+class HeadersTooSlow(errors.RouterError):
+    """The headers did not arrive in time."""
 
 
 class BodyTooLarge(errors.RouterError):
@@ -54,12 +67,15 @@ KINDS: dict[type[errors.RouterError], Kind] = {
     errors.InvalidEnvelope: _BAD_ENVELOPE,
     errors.InvalidIdempotencyKey: Kind(400, "invalid-idempotency-key", "Invalid Idempotency-Key"),
     errors.InvalidRequest: Kind(400, "invalid-request", "Invalid request"),
+    MalformedRequest: Kind(400, "malformed-request", "Malformed request"),
     errors.Unauthorized: Kind(401, "unauthorized", "Unauthorized"),
     Forbidden: Kind(403, "origin-not-allowed", "Origin not allowed"),
+    HeadersTooSlow: Kind(408, "headers-too-slow", "Headers too slow"),
     BodyTooSlow: Kind(408, "body-too-slow", "Body too slow"),
     BodyTooLarge: Kind(413, "body-too-large", "Body too large"),
     UnsupportedMediaType: Kind(415, "unsupported-media-type", "Unsupported media type"),
     UpgradeRequired: Kind(426, "upgrade-required", "Upgrade required"),
+    HeadersTooLarge: Kind(431, "headers-too-large", "Headers too large"),
     errors.RateLimited: Kind(429, "rate-limited", "Too many messages"),
     errors.TooManyConnections: Kind(429, "too-many-connections", "Too many connections"),
     errors.Draining: Kind(503, "draining", "Going away"),
@@ -78,7 +94,9 @@ def response(error: errors.RouterError) -> Response:
     kind = kind_of(error)
     headers: dict[str, str] = {}
     if isinstance(error, errors.Unauthorized):
-        headers["www-authenticate"] = 'Bearer error="invalid_token"'
+        # Whoever sent no token made no error with one (RFC 6750, section 3.1).
+        known = "" if error.reason == "missing" else ', error="invalid_token"'
+        headers["www-authenticate"] = f'Bearer realm="router"{known}'
     if isinstance(error, errors.RateLimited):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
     elif kind.status in (429, 503):
@@ -89,10 +107,17 @@ def response(error: errors.RouterError) -> Response:
     return problem(kind.status, kind.slug, kind.title, detail, headers)
 
 
-def problem(status: int, slug: str, title: str, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """A problem document."""
-    document = {"type": TYPE_PREFIX + slug, "title": title, "status": status, "detail": detail}
+def problem(
+    status: int, slug: str, title: str, detail: str, headers: dict[str, str] | None = None, **more: object
+) -> Response:
+    """A problem document; ``more`` are its extension members."""
+    document = {"type": TYPE_PREFIX + slug, "title": title, "status": status, "detail": detail, **more}
     return Response(msgspec.json.encode(document), status, headers, MEDIA_TYPE)
+
+
+def not_ready(slug: str, title: str, detail: str, failed: Sequence[str] = ()) -> Response:
+    """What readiness answers while this process should get no requests; ``failed`` names dependencies."""
+    return problem(503, slug, title, detail, {"retry-after": str(RETRY_SECONDS)}, failed=failed)
 
 
 def internal_error() -> Response:

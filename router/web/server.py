@@ -10,15 +10,11 @@ from types import TracebackType
 from typing import Self
 
 import uvicorn
-from starlette.types import ASGIApp
 
 from router.errors import ConfigError
+from router.web.bounds import BoundedConfig
 
 BACKLOG = 2048
-PING_SECONDS = 20.0
-MAX_FRAME_BYTES = 4096
-KEEP_ALIVE_SECONDS = 75
-GRACEFUL_SECONDS = 5
 
 
 class _Uvicorn(uvicorn.Server):
@@ -32,28 +28,10 @@ class _Uvicorn(uvicorn.Server):
 class Server:
     """One listening port with its application, as an async context manager. Raises ``ConfigError``."""
 
-    def __init__(self, app: ASGIApp, host: str, port: int) -> None:
+    def __init__(self, config: BoundedConfig, host: str, port: int) -> None:
         self._host = host
         self._wanted = port
-        self._uvicorn = _Uvicorn(
-            uvicorn.Config(
-                app,
-                loop="none",
-                http="httptools",
-                ws="websockets-sansio",
-                ws_per_message_deflate=False,
-                ws_ping_interval=PING_SECONDS,
-                ws_ping_timeout=PING_SECONDS,
-                ws_max_size=MAX_FRAME_BYTES,
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=GRACEFUL_SECONDS,
-            )
-        )
+        self._uvicorn = _Uvicorn(config)
 
     async def __aenter__(self) -> Self:
         self._socket = _listen(self._host, self._wanted)
@@ -84,6 +62,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {host}:{port}: {error.strerror}; is another router running? "
-            "set server.host, server.api_port or server.ws_port"
+            "set another server.host, server.api_port, server.ws_port or process.port"
         ) from error
     return listener

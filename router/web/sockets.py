@@ -6,28 +6,22 @@ A raw ASGI application: thousands of idle sockets should cost little more than t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import MutableMapping
 from typing import Any
 
-from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from router.auth.verifier import Authenticator
 from router.core.connections import ConnectionManager
-from router.errors import RouterError
 from router.messages import Connection
-from router.web import problems
 from router.web.edge import Border
+from router.web.fields import Fields
 from router.web.problems import Forbidden, UpgradeRequired
 from router.web.tokens import from_handshake
-
-MAX_FRAMES = 100
-FRAME_SECONDS = 10.0
-"""A client may send this many frames in this time; they are ignored, but not without a bound."""
-POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 
 
 class Sockets:
@@ -48,24 +42,22 @@ class Sockets:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         socket = AsgiSocket(send)
-        try:
-            connection, subprotocol = await self._connect(Headers(scope=scope), socket)
-        except RouterError as error:
-            self._border.refuse(error)
-            await _deny(scope, receive, send, error)
-            return
+        # What this raises is answered by HTTP, instead of the upgrade.
+        connection, subprotocol = await self._connect(Fields(scope), socket)
         try:
             await socket.accept(subprotocol)
-            await _ignore_frames(receive, socket)
+            # What a client sends is ignored; how much it may send is bounded below, where pings are seen too.
+            while (await receive())["type"] != "websocket.disconnect":
+                pass
         finally:
             # Also when this task is cancelled: presence must not outlive the socket.
             await asyncio.shield(self._manager.disconnect(connection))
 
-    async def _connect(self, headers: Headers, socket: AsgiSocket) -> tuple[Connection, str | None]:
-        origin = headers.get("origin")
-        if origin is not None and not self._border.allows(origin) and not _same_host(origin, headers.get("host")):
+    async def _connect(self, fields: Fields, socket: AsgiSocket) -> tuple[Connection, str | None]:
+        origin = fields.get("origin")
+        if origin is not None and not self._border.allows(origin) and not _same_host(origin, fields.get("host")):
             raise Forbidden("this origin is not in server.allowed_origins")
-        token, subprotocol = from_handshake(headers)
+        token, subprotocol = from_handshake(fields)
         principal = await self._authenticator.authenticate(token)
         return await self._manager.connect(principal.user, socket, principal.expires_at), subprotocol
 
@@ -75,7 +67,10 @@ def _same_host(origin: str, host: str | None) -> bool:
 
 
 class AsgiSocket:
-    """``Socket`` over ASGI; a poke that comes before the upgrade is sent after it."""
+    """``Socket`` over ASGI; a poke that comes before the upgrade is sent after it.
+
+    A close before the upgrade is left to the handshake, which is then refused.
+    """
 
     __slots__ = ("_accepted", "_early", "_send")
 
@@ -88,7 +83,9 @@ class AsgiSocket:
         await self._send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
         self._accepted = True
         if self._early:
-            await self.poke()
+            # Gone already? Then the next receive says so.
+            with contextlib.suppress(ConnectionError):
+                await self.poke()
 
     async def poke(self) -> None:
         if self._accepted:
@@ -97,31 +94,12 @@ class AsgiSocket:
             self._early = True
 
     async def close(self, code: int, reason: str) -> None:
-        await self._emit({"type": "websocket.close", "code": code, "reason": reason})
+        if self._accepted:
+            await self._emit({"type": "websocket.close", "code": code, "reason": reason})
 
     async def _emit(self, message: MutableMapping[str, Any]) -> None:
         try:
             await self._send(message)
-        except RuntimeError as error:
-            # uvicorn's word for a socket that is closed already.
+        except (ClientDisconnect, RuntimeError) as error:
+            # The latter is uvicorn's word for a socket that is closed already.
             raise ConnectionError("the socket is closed") from error
-
-
-async def _ignore_frames(receive: Receive, socket: AsgiSocket) -> None:
-    """Return when the client is gone or has talked too much."""
-    loop = asyncio.get_running_loop()
-    since, frames = loop.time(), 0
-    while (await receive())["type"] != "websocket.disconnect":
-        now = loop.time()
-        if now - since > FRAME_SECONDS:
-            since, frames = now, 0
-        frames += 1
-        if frames > MAX_FRAMES:
-            await socket.close(POLICY_VIOLATION, "too many frames")
-            return
-
-
-async def _deny(scope: Scope, receive: Receive, send: Send, error: RouterError) -> None:
-    """Refuse before the upgrade, by an HTTP answer."""
-    response = problems.response(error)
-    await response({**scope, "type": "websocket"}, receive, send)

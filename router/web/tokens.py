@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import Headers
-
 from router.errors import Unauthorized
+from router.web.fields import Fields
 
 BEARER = "bearer"
 
 
-def from_authorization(headers: Headers) -> str:
+def from_authorization(fields: Fields) -> str:
     """The token of ``Authorization: Bearer`` (RFC 6750, section 2.1)."""
-    scheme, _, token = headers.get("authorization", "").partition(" ")
+    given = fields.every("authorization")
+    if len(given) > 1:
+        # A proxy in front may have believed the other one.
+        raise Unauthorized("send one Authorization header, not several")
+    scheme, _, token = (given or [""])[0].partition(" ")
     if scheme.lower() != BEARER or not token.strip():
         raise Unauthorized("send the token as Authorization: Bearer <token>", "missing")
     return token.strip()
 
 
-def from_handshake(headers: Headers) -> tuple[str, str | None]:
+def from_handshake(fields: Fields) -> tuple[str, str | None]:
     """The token of a WebSocket handshake, and the subprotocol to answer with.
 
     Browsers cannot set ``Authorization``; they name the subprotocols ``bearer, <token>``, or ``<token>`` alone.
     """
-    if "authorization" in headers:
-        return from_authorization(headers), None
-    offered = [part.strip() for part in headers.get("sec-websocket-protocol", "").split(",") if part.strip()]
+    lines = ",".join(fields.every("sec-websocket-protocol"))
+    offered = [part.strip() for part in lines.split(",") if part.strip()]
+    if "authorization" in fields:
+        return from_authorization(fields), BEARER if BEARER in offered else None
     if len(offered) == 1 and offered[0] != BEARER:
         return offered[0], offered[0]
     if len(offered) == 2 and offered[0] == BEARER:

@@ -111,7 +111,7 @@ async def test_a_socket_carries_pokes_and_nothing_else(router: Router, port: str
 
 
 async def test_killed_in_the_middle_of_ten_thousand_sends(router: Router) -> None:
-    """RACES 2, 15, 35: every message that was answered 202 arrives, once per id, in order."""
+    """RACES 2, 15, 32, 35: every message that was answered 202 arrives, once per id, in order."""
     senders, total = 16, 10_000
     accepted: dict[int, list[str]] = {sender: [] for sender in range(senders)}
     tokens = [router.token(f"sender{number}") for number in range(senders)]

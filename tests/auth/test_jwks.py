@@ -12,6 +12,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
+from structlog.testing import capture_logs
 
 from router.auth.embedded import EmbeddedKey
 from router.auth.jwks import REFRESH_SECONDS, UNKNOWN_KID_SECONDS
@@ -19,8 +20,8 @@ from router.auth.opening import open_authenticator
 from router.config import Auth, Config, Embedded
 from router.errors import ConfigError, Unauthorized, Unavailable
 from router.factory import OwnedTasks
-from router.web.server import Server
 from tests.support.clock import ManualClock
+from tests.support.edge import server as serving
 
 pytestmark = pytest.mark.anyio
 
@@ -55,8 +56,8 @@ async def service(anyio_backend: str) -> AsyncIterator[IdentityService]:
     del anyio_backend
     service = IdentityService()
     routes = [Route("/.well-known/oauth-authorization-server", service.discovery), Route("/jwks", service.jwks)]
-    async with Server(Router(routes), "127.0.0.1", 0) as server:
-        service.url = f"http://127.0.0.1:{server.port}"
+    async with serving(Router(routes)) as identity:
+        service.url = f"http://127.0.0.1:{identity.port}"
         yield service
 
 
@@ -126,13 +127,19 @@ async def test_an_identity_service_that_is_down_logs_nobody_out(
 async def test_without_any_key_it_is_unavailable_not_unauthorized(
     service: IdentityService, tasks: OwnedTasks, keys: list[EmbeddedKey]
 ) -> None:
+    """And the log says why, without what may be a secret in the URL."""
     service.down = True
-    config = Config(auth=Auth(jwks_url=f"{service.url}/jwks"))
-    async with open_authenticator(config, ManualClock(), tasks, random.Random(1)) as authenticator:
-        with pytest.raises(Unavailable):
-            await authenticator.authenticate(token(keys[0], ManualClock()))
-        with pytest.raises(Unavailable):
-            await authenticator.probe()
+    url = service.url.replace("//", "//user:secret@")
+    config = Config(auth=Auth(jwks_url=f"{url}/jwks?key=secret"))
+    with capture_logs() as logged:
+        async with open_authenticator(config, ManualClock(), tasks, random.Random(1)) as authenticator:
+            with pytest.raises(Unavailable, match="500"):
+                await authenticator.authenticate(token(keys[0], ManualClock()))
+            with pytest.raises(Unavailable):
+                await authenticator.probe()
+    assert logged[0]["log_level"] == "warning"
+    assert "500" in logged[0]["problem"]
+    assert "secret" not in str(logged)
 
 
 async def test_the_embedded_identity_signs_with_one_algorithm(tasks: OwnedTasks, tmp_path: Path) -> None:

@@ -159,6 +159,7 @@ def test_a_secret_is_in_no_error_and_no_repr(tmp_path: Path) -> None:
         ({"ROUTER_ONLINE__KIND": "redis"}, "must be a redis:// or rediss:// URL"),
         ({"ROUTER_SERVER__ALLOWED_ORIGINS": "https://a.example/"}, "is no origin"),
         ({"ROUTER_PUSH__TOPIC": "ingress-topic"}, "must differ"),
+        ({"ROUTER_PUSH__FORMAT": "notification-request"}, "not for the embedded outbox"),
         ({"ROUTER_LIMITS__EPHEMERAL_SECONDS": "nan"}, "a number above 0"),
     ],
 )

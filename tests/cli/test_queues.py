@@ -66,6 +66,7 @@ def test_inspect_limits_and_says_so(router: Router, inside: Inside) -> None:
 
 
 def test_inspect_prints_no_payload_and_changes_nothing(router: Router, inside: Inside) -> None:
+    """RACES 40."""
     inside(mail_for_bob)
     plain = router("inspect-queue", "bob")
     assert "id-001-bob" in plain.stdout
@@ -131,6 +132,8 @@ def test_migrate_stale_leaves_those_who_are_online(router: Router, inside: Insid
 
 
 def test_migrate_says_that_another_is_at_work(router: Router, inside: Inside) -> None:
+    """RACES 22: a person at the command line."""
+
     async def prepare(factory: Factory) -> None:
         await mail_for_bob(factory)
         await (await factory.online_store()).begin_move(BOB, "another", 1, 1000, online_too=True)

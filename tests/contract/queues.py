@@ -5,13 +5,15 @@ The fixture ``stage`` is one process; ``second`` is another one over the same st
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from router.core.migrating import BATCH_MESSAGES, MigrationResult
 from router.errors import TooManyConnections
 from router.interfaces import Place
 from router.messages import ColdPage, Connection, Lane, Move, MoveRefused, Outcome, Queued
-from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, names
+from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, names
 
 pytestmark = pytest.mark.anyio
 
@@ -218,6 +220,19 @@ class QueueContract:
         assert await stage.ids() == ["m1", "m2"]
         assert (await stage.hot(), await stage.in_cold()) == ([], ["m1", "m2"])
 
+    async def test_two_migrators_at_once(self, stage: Stage, second: Stage) -> None:
+        """RACES 22: between them they move each message once."""
+        phone = await stage.connect()
+        ids = [f"m{number:02}" for number in range(15)]
+        for id_ in ids:
+            await stage.go(id_)
+        await stage.online.disconnect([phone])
+        migrators = [stage.migrator, second.migrator] * 3
+        migrations = await asyncio.gather(*(migrator.migrate(BOB) for migrator in migrators))
+        assert sum(migration.moved for migration in migrations) == 15
+        assert (await stage.hot(), await stage.in_cold()) == ([], ids)
+        assert await stage.pushed() == ids
+
     async def test_only_offline_users_are_moved_unless_asked(self, stage: Stage) -> None:
         await stage.connect()
         await stage.go("m1")
@@ -330,6 +345,17 @@ class QueueContract:
         assert await stage.go("m1") is Outcome.HOT
         assert await second.online.disconnect([new]) == [BOB]
         assert await second.online.disconnect([new]) == []
+
+    async def test_two_nodes_drop_their_sockets_at_once(self, stage: Stage, second: Stage) -> None:
+        """RACES 14: one of them finds itself the last, and moves the mail."""
+        phone = await stage.manager.connect(BOB, Socket(), None)
+        laptop = await second.manager.connect(BOB, Socket(), None)
+        assert await stage.go("m1") is Outcome.HOT
+        await asyncio.gather(stage.manager.disconnect(phone), second.manager.disconnect(laptop))
+        for node in (stage, second):
+            await node.factory.tasks.settled()
+        assert (await stage.hot(), await stage.in_cold(), await stage.pushed()) == ([], ["m1"], ["m1"])
+        assert sorted([stage.moved(), second.moved()]) == [0, 1]
 
     async def test_connections_have_a_limit(self, stage: Stage) -> None:
         """RACES 37."""

@@ -98,6 +98,17 @@ class Stage:
     async def pushed(self) -> list[str]:
         return await self.stores.pushed(self.factory)
 
+    def count(self, metric: str, **labels: str) -> float:
+        return self.factory.metrics.registry.get_sample_value(metric, labels) or 0.0
+
+    def failures(self, component: str) -> float:
+        """How many calls to ``component`` have failed."""
+        return self.count("router_dependency_failures_total", component=component)
+
+    def moved(self) -> float:
+        """How many messages this process has migrated."""
+        return self.count("router_messages_migrated_total")
+
     async def letters(self) -> list[tuple[str, str]]:
         return await self.stores.letters(self.factory)
 

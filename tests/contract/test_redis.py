@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.notices import PokeContract
+from tests.contract.pipeline import PipelineContract
 from tests.contract.queues import QueueContract
 from tests.support.servers import Server
 from tests.support.stores_redis import RedisStores
@@ -18,3 +20,11 @@ def stores(tmp_path: Path, redis: Server) -> RedisStores:
 
 class TestRedisQueues(QueueContract):
     """Over a single Redis, beside an embedded cold queue."""
+
+
+class TestRedisPokes(PokeContract):
+    """A channel for each node."""
+
+
+class TestRedisPipeline(PipelineContract):
+    """From an embedded ingress."""

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.notices import PokeContract
+from tests.contract.pipeline import PipelineContract
 from tests.contract.queues import QueueContract
 from tests.support.redis_servers import Cluster
 from tests.support.stores_redis import RedisStores
@@ -18,3 +20,11 @@ def stores(tmp_path: Path, redis_cluster: Cluster) -> RedisStores:
 
 class TestRedisClusterQueues(QueueContract):
     """Over three masters, beside an embedded cold queue."""
+
+
+class TestRedisClusterPokes(PokeContract):
+    """A channel for each node."""
+
+
+class TestRedisClusterPipeline(PipelineContract):
+    """From an embedded ingress."""

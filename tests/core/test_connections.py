@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
-from router.core.connections import GOING_AWAY, TOKEN_EXPIRED
-from router.errors import Draining
-from router.messages import Outcome
+from router.config import Limits
+from router.core.connections import FORGOTTEN, GOING_AWAY, REGISTERING, TOKEN_EXPIRED, TRY_AGAIN_LATER
+from router.errors import Draining, TooManyConnections
+from router.messages import Connection, Outcome, QueueTotals
 from tests.contract.stage import BOB, EVE, Socket, Stage, until
 
 pytestmark = pytest.mark.anyio
+LIMIT = Limits().connections_per_user
 
 
 @asynccontextmanager
@@ -83,6 +86,61 @@ async def test_a_client_that_does_not_read_holds_up_only_itself(stage: Stage) ->
         await until(lambda: stuck.pokes == 2)
 
 
+async def test_ten_thousand_come_back_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 20: a bounded number registers at a time, each exactly once, and everybody with mail is poked."""
+    users = [f"urn:sm:user:{number}" for number in range(10_000)]
+    waiting = users[::10]
+    for user in waiting:
+        await stage.go(f"mail of {user}", user)
+    connect, under_way, most, calls = stage.online.connect, 0, 0, 0
+
+    async def watched(connection: Connection, limit: int) -> bool:
+        nonlocal under_way, most, calls
+        under_way, calls = under_way + 1, calls + 1
+        most = max(most, under_way)
+        try:
+            return await connect(connection, limit)
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(type(stage.online), "connect", lambda _, connection, limit: watched(connection, limit))
+    sockets = {user: Socket() for user in users}
+    tracemalloc.start()
+    connections = await asyncio.gather(*(stage.manager.connect(user, sockets[user], None) for user in users))
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    await until(lambda: all(sockets[user].pokes == 1 for user in waiting))
+    assert sum(socket.pokes for socket in sockets.values()) == len(waiting)
+    assert (most, calls) == (REGISTERING, len(users))
+    assert len({connection.id for connection in connections}) == stage.manager.count == len(users)
+    assert await stage.online.online() == QueueTotals(messages=len(users), users=len(users))
+    assert held < 4096 * len(users), "bytes a connection"
+    assert peak < 3 * held, "the crowd costs no more than a small multiple of what stays"
+    for user in waiting:
+        assert await stage.ids(user) == [f"mail of {user}"]
+
+
+async def test_one_users_flood_costs_the_store_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 37: beyond the limit, a node refuses without asking; closing one makes room."""
+    first, *_ = [await stage.manager.connect(BOB, Socket(), None) for _ in range(20)]
+    connect, calls = stage.online.connect, 0
+
+    async def counted(connection: Connection, limit: int) -> bool:
+        nonlocal calls
+        calls += 1
+        return await connect(connection, limit)
+
+    monkeypatch.setattr(type(stage.online), "connect", lambda _, connection, limit: counted(connection, limit))
+    for _ in range(1000):
+        with pytest.raises(TooManyConnections):
+            await stage.manager.connect(BOB, Socket(), None)
+    assert (calls, stage.manager.count) == (0, 20)
+    await stage.manager.disconnect(first)
+    await stage.manager.connect(BOB, Socket(), None)
+    await stage.manager.connect(EVE, Socket(), None)
+    assert (calls, stage.manager.count) == (2, 21)
+
+
 async def test_the_last_disconnect_moves_the_mail(stage: Stage) -> None:
     """RACES 13: and the late close of an old socket does not."""
     async with running(stage):
@@ -136,3 +194,52 @@ async def test_a_drain_closes_all_and_moves_their_mail(stage: Stage) -> None:
             await stage.manager.connect(BOB, Socket(), None)
     assert (await stage.hot(), await stage.in_cold()) == ([], ["m1"])
     assert await stage.online.connections(BOB) == []
+
+
+async def test_a_registration_that_a_drain_overtakes_leaves_no_presence(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 35: the drain has removed the connection before the store got to add it."""
+    register, drained = stage.online.connect, asyncio.Event()
+
+    async def slow(connection: Connection, limit: int) -> bool:
+        await drained.wait()
+        return await register(connection, limit)
+
+    monkeypatch.setattr(type(stage.online), "connect", lambda _, connection, limit: slow(connection, limit))
+    async with running(stage):
+        connecting = asyncio.create_task(stage.manager.connect(BOB, Socket(), None))
+        await until(lambda: stage.manager.count == 1)
+        draining = asyncio.create_task(stage.manager.drain())
+        await until(lambda: stage.manager.count == 0)
+        drained.set()
+        with pytest.raises(Draining):
+            await connecting
+        while not draining.done():
+            stage.clock.advance(0.05)
+            await asyncio.sleep(0)
+        await stage.factory.tasks.settled()
+    assert await stage.online.connections(BOB) == []
+
+
+async def test_one_user_over_the_limit_lets_the_others_renew(stage: Stage) -> None:
+    """RACES 17: after the store lost its presence, a user has come back with more connections elsewhere."""
+    bob, eve = Socket(), Socket()
+    async with running(stage):
+        connections = [await stage.manager.connect(BOB, bob, None), await stage.manager.connect(EVE, eve, None)]
+        await stage.online.disconnect(connections)
+        for number in range(LIMIT):
+            await stage.connect(BOB, f"elsewhere{number}")
+        await stage.manager.renew()
+        assert [connection.user for connection in await stage.online.connections(EVE)] == [EVE]
+        await until(lambda: bob.codes == [TRY_AGAIN_LATER])
+    assert eve.codes == []
+
+
+async def test_connections_that_are_gone_are_forgotten_before_their_tokens_expire(stage: Stage) -> None:
+    far = stage.clock.now() + 10**12
+    async with running(stage):
+        await stage.manager.connect(BOB, Socket(), far)
+        for _ in range(3 * FORGOTTEN):
+            await stage.manager.disconnect(await stage.manager.connect(BOB, Socket(), far))
+    assert stage.manager.remembered < 2 * FORGOTTEN

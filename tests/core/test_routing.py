@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from router.core.routing import CALL_SECONDS, Pipeline
+from router.core.routing import Pipeline
 from router.errors import Refused, Unavailable
+from router.interfaces import IngressConsumer, PushNotifier
 from router.messages import DeadLetter, Delivery, Outcome, Queued, Routed
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, staged, until
 from tests.support.clock import ManualClock
@@ -48,6 +49,20 @@ async def waiting(stage: Stage, count: int) -> bool:
 
 async def routed(stage: Stage) -> None:
     await eventually(stage, lambda: waiting(stage, 0))
+
+
+def has(stage: Stage, user: str, ids: Sequence[str]) -> Callable[[], Awaitable[bool]]:
+    async def holds() -> bool:
+        return await stage.ids(user) == ids
+
+    return holds
+
+
+def failed_once(stage: Stage, component: str = "routing") -> Callable[[], Awaitable[bool]]:
+    async def holds() -> bool:
+        return stage.failures(component) > 0
+
+    return holds
 
 
 async def test_mail_is_routed_in_order_and_announced(stage: Stage) -> None:
@@ -172,36 +187,10 @@ async def test_what_cold_can_never_hold_does_not_stop_a_migration(
     assert await stage.online.orphans(10) == []
 
 
-async def test_a_call_that_never_answers_holds_up_its_recipient_only(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """RACES 11: it times out, is tried again, and other recipients go on meanwhile."""
-    put, stuck = stage.cold.put, asyncio.Event()
-
-    async def hang_once(messages: Sequence[Queued]) -> list[Queued]:
-        if messages[0].message.recipient == BOB and not stuck.is_set():
-            stuck.set()
-            raise TimeoutError(f"after {CALL_SECONDS} s")
-        return await put(messages)
-
-    monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: hang_once(messages))
-    async with running(stage):
-        await stage.producer.publish(stage.message("m1"))
-        await stuck.wait()
-        await stage.producer.publish(stage.message("m2"))
-        await stage.producer.publish(stage.message("other", EVE))
-
-        async def other_is_there() -> bool:
-            return await stage.ids(EVE) == ["other"]
-
-        await eventually(stage, other_is_there)
-        await routed(stage)
-    assert await stage.ids() == ["m1", "m2"]
-
-
 async def test_a_dependency_that_is_down_counts_against_no_message(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """RACES 10: where presence and cold are one store, there is nowhere else to go: the mail waits in the ingress."""
     route, failures = stage.online.route, 0
 
     async def down(deliveries: Sequence[Delivery]) -> list[Routed]:
@@ -212,6 +201,112 @@ async def test_a_dependency_that_is_down_counts_against_no_message(
         return await route(deliveries)
 
     monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: down(deliveries))
+    async with running(stage):
+        for number in range(3):
+            await stage.producer.publish(stage.message(f"m{number}"))
+            await stage.producer.publish(stage.message(f"other {number}", EVE))
+        await routed(stage)
+    assert await stage.letters() == []
+    assert await stage.ids() == ["m0", "m1", "m2"]
+    assert await stage.ids(EVE) == ["other 0", "other 1", "other 2"]
+    assert sorted(await stage.pushed()) == sorted([*await stage.ids(), *await stage.ids(EVE)])
+
+
+async def test_one_recipient_that_is_down_holds_up_no_other(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 10: as where the recipient's part of the store is down."""
+    route, up = stage.online.route, False
+
+    async def down(deliveries: Sequence[Delivery]) -> list[Routed]:
+        if not up and any(delivery.message and delivery.message.recipient == BOB for delivery in deliveries):
+            raise Unavailable("down")
+        return await route(deliveries)
+
+    monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: down(deliveries))
+    async with running(stage):
+        await stage.producer.publish(stage.message("m1"))
+        await eventually(stage, failed_once(stage, "online"))
+        await stage.producer.publish(stage.message("m2"))
+        await stage.producer.publish(stage.message("other", EVE))
+        await eventually(stage, has(stage, EVE, ["other"]))
+        up = True
+        await routed(stage)
+    assert await stage.ids() == ["m1", "m2"]
+    assert await stage.letters() == []
+
+
+@pytest.mark.parametrize("call", ["route", "put", "settle", "push"])
+async def test_a_call_that_never_answers_times_out(stage: Stage, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """RACES 11: it is given up, done again, and other recipients go on meanwhile; wherever the silence is."""
+    monkeypatch.setattr("router.core.routing.CALL_SECONDS", 0.3)
+    component = {"route": stage.online, "settle": stage.online, "put": stage.cold}.get(call)
+    where = type(component or await stage.factory.push_notifier())
+    name, counted = ("publish" if call == "push" else call), ("online" if call == "route" else "routing")
+    answers, silent = getattr(where, name), asyncio.Event()
+
+    async def silent_once(self: object, batch: Sequence[object]) -> object:
+        if not silent.is_set():
+            silent.set()
+            await asyncio.get_running_loop().create_future()
+        return await answers(self, batch)
+
+    monkeypatch.setattr(where, name, silent_once)
+    async with running(stage):
+        await stage.producer.publish(stage.message("m1"))
+        await silent.wait()
+        await stage.producer.publish(stage.message("m2"))
+        await stage.producer.publish(stage.message("other", EVE))
+        await eventually(stage, has(stage, EVE, ["other"]))
+        assert stage.failures(counted) == 0, "the silence still lasts"
+        await routed(stage)
+    assert stage.failures(counted) == 1
+    assert await stage.ids() == ["m1", "m2"]
+    assert sorted(await stage.pushed()) == ["m1", "m2", "other"]
+    assert await stage.letters() == []
+
+
+async def test_a_dead_letter_topic_that_is_down_holds_up_nobody_for_good(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 8, 11: the poison is refused as soon as the dead letters can take it, and those behind it flow."""
+    route, letters = stage.online.route, await stage.factory.dead_letters()
+    bury, failures = letters.publish, 0
+
+    async def choke(deliveries: Sequence[Delivery]) -> list[Routed]:
+        if any(delivery.message and delivery.message.id == "poison" for delivery in deliveries):
+            raise ZeroDivisionError
+        return await route(deliveries)
+
+    async def down(dead: Sequence[DeadLetter]) -> None:
+        nonlocal failures
+        failures += 1
+        if failures < 3:
+            raise Unavailable("down")
+        await bury(dead)
+
+    monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: choke(deliveries))
+    monkeypatch.setattr(type(letters), "publish", lambda _, dead: down(dead))
+    for id_ in ("poison", "m1"):
+        await stage.producer.publish(stage.message(id_))
+    async with running(stage):
+        await routed(stage)
+    assert failures == 3
+    assert await stage.letters() == [("poison", "attempts-exhausted")]
+    assert await stage.ids() == ["m1"]
+
+
+async def test_an_outage_leaves_a_message_all_its_own_tries(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    route, calls = stage.online.route, 0
+
+    async def down_then_odd(deliveries: Sequence[Delivery]) -> list[Routed]:
+        nonlocal calls
+        calls += 1
+        if calls <= 20:
+            raise Unavailable("down")
+        if calls <= 24:
+            raise ZeroDivisionError
+        return await route(deliveries)
+
+    monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: down_then_odd(deliveries))
     async with running(stage):
         await stage.producer.publish(stage.message("m1"))
         await routed(stage)
@@ -317,6 +412,99 @@ async def test_a_pipeline_that_dies_in_an_outage_leaves_its_work_to_the_next(
         assert await stage.ids() == ["m1", "m2"]
         await stage.queue.acknowledge(BOB, ["m1", "m2"])
     assert (await stage.ids(), await stage.in_cold()) == ([], [])
+
+
+async def test_what_is_done_is_not_done_again_when_the_rest_is_repeated(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 2: a message that was refused would be routed after all, once there is room for it."""
+    put, route, seen = stage.cold.put, stage.online.route, list[list[str]]()
+
+    async def fail_once(messages: Sequence[Queued]) -> list[Queued]:
+        if len(seen) == 1:
+            raise Unavailable("down")
+        return await put(messages)
+
+    async def watch(deliveries: Sequence[Delivery]) -> list[Routed]:
+        seen.append([delivery.message.id for delivery in deliveries if delivery.message])
+        return await route(deliveries)
+
+    await stage.go("taken", EVE)
+    monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: fail_once(messages))
+    monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: watch(deliveries))
+    await stage.producer.publish(stage.message("taken"))
+    await stage.producer.publish(stage.message("m1"))
+    async with running(stage):
+        await routed(stage)
+    assert seen == [["taken", "m1"], ["m1"]]
+    assert await stage.letters() == [("taken", Outcome.ID_CONFLICT.value)]
+
+
+@pytest.mark.parametrize("done", [True, False])
+@pytest.mark.parametrize(
+    ("call", "online"),
+    [
+        *((call, False) for call in ("receive", "route", "put", "settle", "publish", "ack")),
+        ("route", True),
+        ("ack", True),
+    ],
+)
+async def test_a_pipeline_that_dies_at_any_call_is_followed_by_another(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, call: str, done: bool, online: bool
+) -> None:
+    """RACES 2: before the call or after it; what it had taken is given to its successor, which completes the rest."""
+    if online:
+        await stage.connect()
+    backend, reached = await stage.factory.embedded(), asyncio.Event()
+    for number in range(3):
+        await stage.producer.publish(stage.message(f"m{number}"))
+    with monkeypatch.context() as patch:
+        async with backend.consumer() as consumer:
+            pushes = await stage.factory.push_notifier()
+            where = next(part for part in (consumer, stage.online, stage.cold, pushes) if hasattr(part, call))
+            real = getattr(type(where), call)
+
+            async def die(self: object, *arguments: object) -> None:
+                if done:
+                    await real(self, *arguments)
+                reached.set()
+                await asyncio.get_running_loop().create_future()
+
+            patch.setattr(type(where), call, die)
+            pipeline = await made(stage, consumer, pushes)
+            consuming = asyncio.create_task(pipeline.run())
+            async with asyncio.timeout(TURN_SECONDS):
+                await reached.wait()
+            for task in (consuming, *pipeline._work):
+                task.cancel()
+            await asyncio.wait([consuming])
+    async with backend.consumer() as consumer:
+        consuming = asyncio.create_task((await made(stage, consumer, pushes)).run())
+        async with asyncio.timeout(TURN_SECONDS):
+            await routed(stage)
+        consuming.cancel()
+        await asyncio.wait([consuming])
+    ids = ["m0", "m1", "m2"]
+    assert await stage.ids() == ids
+    assert (await stage.hot(), await stage.in_cold()) == ((ids, []) if online else ([], ids))
+    assert set(await stage.pushed()) == (set() if online else set(ids))
+
+
+async def made(stage: Stage, consumer: IngressConsumer, push: PushNotifier) -> Pipeline:
+    """A pipeline of its own, over the stage's queues."""
+    return Pipeline(
+        consumer,
+        stage.online,
+        stage.cold,
+        push,
+        await stage.factory.dead_letters(),
+        max_attempts=5,
+        write_through=False,
+        clock=stage.clock,
+        chance=stage.factory.chance,
+        tasks=stage.factory.tasks,
+        metrics=stage.factory.metrics,
+    )
 
 
 async def test_what_is_refused_is_a_dead_letter(stage: Stage) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from router.backends.embedded.worker import InlineWorker, ThreadWorker
 from router.errors import DataDirError, StorageFull
 
 pytestmark = pytest.mark.anyio
+NOBODY = 65534
 INSERT = "INSERT INTO outbox (id, recipient, command, at) VALUES (?, '', zeroblob(?), 0)"
 
 
@@ -63,6 +65,18 @@ async def test_what_is_promised_is_synced(database: Database) -> None:
     assert database._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+async def test_an_ordered_write_waits_for_no_fsync_but_its_own_elders(database: Database) -> None:
+    """A poke waits for its routing, which must not wait for the fsync of what was accepted after it."""
+    statements: list[str] = []
+    database._writer.set_trace_callback(lambda statement: statements.append(statement.split()[0]))
+    await asyncio.gather(
+        database.write_ordered(insert("routed")),
+        database.write(insert("accepted")),
+        database.write_ordered(insert("late")),
+    )
+    assert statements == [*("PRAGMA", "BEGIN", "INSERT", "COMMIT"), *("PRAGMA", "BEGIN", "INSERT", "INSERT", "COMMIT")]
+
+
 async def test_one_failure_spares_the_group(database: Database) -> None:
     def fail(db: sqlite3.Connection) -> int:
         db.execute(INSERT, ("half done", 1))
@@ -78,6 +92,10 @@ async def test_one_failure_spares_the_group(database: Database) -> None:
     assert sorted(stored(database)) == ["a", "b"]
 
 
+async def test_a_page_that_becomes_free_is_not_written_again(database: Database) -> None:
+    assert database._writer.execute("PRAGMA secure_delete").fetchone() == (2,)
+
+
 async def test_a_full_disk_is_said_and_nothing_is_lost(database: Database) -> None:
     await database.write(insert("before"))
     (pages,) = database._writer.execute("PRAGMA page_count").fetchone()
@@ -87,6 +105,39 @@ async def test_a_full_disk_is_said_and_nothing_is_lost(database: Database) -> No
     database._writer.execute("PRAGMA max_page_count=1073741823")
     await database.write(insert("after"))
     assert stored(database) == ["before", "after"]
+
+
+async def test_readiness_knows_of_a_full_disk_until_there_is_room(database: Database) -> None:
+    await database.probe()
+    (pages,) = database._writer.execute("PRAGMA page_count").fetchone()
+    database._writer.execute(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(StorageFull):
+        await database.write(insert("too big", 1_000_000))
+    levels = list[str]()
+    database._writer.set_trace_callback(levels.append)
+    await database.probe()
+    assert any("user_version" in level for level in levels), "asked by a write, since the last one failed"
+    levels.clear()
+    await database.probe()
+    assert levels == [], "a router that works is not made to write by those who ask"
+
+
+async def test_a_damaged_file_stops_no_queue(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever SQLite says, whoever writes is told, and so is the next one."""
+
+    def damaged(_: object, level: str) -> None:
+        error = sqlite3.DatabaseError(f"malformed at {level}")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "_set_level", damaged)
+        for name in ("a", "b"):
+            async with asyncio.timeout(10):
+                with pytest.raises(DataDirError, match="no intact database"):
+                    await database.write(insert(name))
+    await database.write(insert("c"))
+    assert stored(database) == ["c"]
 
 
 async def test_another_process_is_waited_for(database: Database, tmp_path: Path) -> None:
@@ -142,8 +193,39 @@ def test_a_directory_that_cannot_be_is_refused(tmp_path: Path) -> None:
         schema.prepare(tmp_path / "file" / "data")
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere; run the tests as another user")
-def test_a_read_only_directory_is_refused(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
+@pytest.fixture
+def another_user() -> Iterator[Path]:
+    """A directory that somebody who is not root may enter; as root, the test goes on as nobody."""
+    root = os.geteuid() == 0
+    # Above pytest's own directories nobody else may enter.
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        if root:
+            os.chown(directory, NOBODY, NOBODY)
+            os.seteuid(NOBODY)
+        try:
+            yield Path(directory)
+        finally:
+            if root:
+                os.seteuid(0)
+            Path(directory).chmod(0o700)
+
+
+def test_a_read_only_directory_is_refused(another_user: Path) -> None:
+    another_user.chmod(0o500)
     with pytest.raises(DataDirError, match="writable"):
-        schema.prepare(tmp_path)
+        schema.prepare(another_user)
+
+
+def test_a_directory_that_became_read_only_is_refused(another_user: Path) -> None:
+    """The file is there and may be written, but not the log beside it."""
+    schema.prepare(another_user)
+    another_user.chmod(0o500)
+    with pytest.raises(DataDirError, match="writable"):
+        schema.prepare(another_user)
+
+
+def test_a_read_only_file_is_refused(another_user: Path) -> None:
+    schema.prepare(another_user).chmod(0o400)
+    with pytest.raises(DataDirError, match="writable"):
+        schema.prepare(another_user)

@@ -102,3 +102,18 @@ def test_a_deep_directory_has_its_sockets_elsewhere(tmp_path: Path) -> None:
     with pytest.raises(DataDirError):
         run_directory(deep)
     directory.rmdir()
+
+
+async def test_what_a_killed_process_left_is_cleared_away(signals: Signals, tmp_path: Path) -> None:
+    listening = asyncio.ensure_future(anext(signals.pokes("alive")))
+    await asyncio.sleep(0)
+    process = await listener(tmp_path, 1)
+    process.kill()
+    await process.wait()
+    directory = run_directory(tmp_path)
+    left = {path.name for path in directory.glob("poke-*")}
+    assert left == {"poke-alive", "poke-other"}
+    async with Signals(tmp_path):
+        assert {path.name for path in directory.glob("poke-*")} == {"poke-alive"}
+    signals.poke("alive", ["bob"])
+    assert await listening == ["bob"]

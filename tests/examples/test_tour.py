@@ -61,10 +61,13 @@ def test_a_message_for_another_is_not_opened(tmp_path: Path) -> None:
         example(tmp_path, "open.py", person)
     sealed = tmp_path / "sealed.json"
     sealed.write_bytes(example(tmp_path, "seal.py", "alice", "bob", "for bob"))
-    command = [sys.executable, str(EXAMPLE / "open.py"), "eve", str(sealed)]
+    hers = tmp_path / "hers.json"
+    hers.write_bytes(example(tmp_path, "seal.py", "alice", "eve", "for eve"))
+    command = [sys.executable, str(EXAMPLE / "open.py"), "eve", str(sealed), str(hers)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=30, check=False)
     assert done.returncode == 1
     assert b"not sealed for this person" in done.stderr
+    assert done.stdout == b"alice: for eve\n", "and keeps nobody from the others"
 
 
 def test_listen_lists_each_message_once(router: Router, tmp_path: Path) -> None:

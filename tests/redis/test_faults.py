@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
+from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from router.backends.redis.client import Refused
-from router.errors import StorageFull, Unavailable
+from router.errors import Refused, StorageFull, Unavailable
 from router.messages import Delivery, Move, Outcome, Queued
-from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage
+from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, staged
 from tests.redis.conftest import TIMEOUT_SECONDS
-from tests.support.redis_servers import client
+from tests.support.clock import ManualClock
+from tests.support.redis_servers import Cluster, client
 from tests.support.servers import Server
+from tests.support.stores_redis import RedisStores
 
 pytestmark = pytest.mark.anyio
 
@@ -74,14 +78,17 @@ async def test_what_was_known_of_cold_does_not_outlive_the_server_that_knew_it(
 
 
 async def test_a_note_about_cold_from_before_a_loss_is_not_believed(fragile: Stage, own_redis: Server) -> None:
+    """Though the same things happened before and after it."""
+    await fragile.go("before")
     await fragile.connect()
+    await fragile.queue.acknowledge(BOB, ["before"])
     stale = (await fragile.online.read(BOB, 50, PAGE_BYTES)).cold_version
     client(own_redis).flushall()
     fragile.clock.advance(1)
-    await fragile.go("cold")
+    await fragile.go("after")
     await fragile.connect()
     await fragile.online.note_cold_empty(BOB, stale)
-    assert await fragile.ids() == ["cold"]
+    assert await fragile.ids() == ["after"]
 
 
 async def test_a_frozen_server_is_given_up_and_may_answer_late(fragile: Stage, own_redis: Server) -> None:
@@ -155,9 +162,60 @@ async def test_a_full_server_refuses_mail_and_lets_it_be_acknowledged(fragile: S
 
 
 async def test_a_key_that_somebody_else_wrote_stops_one_user_only(stage: Stage) -> None:
-    """It is no outage: the pipeline narrows it down and the others go on."""
-    keys = stage.online._keys.of(EVE)  # type: ignore[attr-defined]
-    await stage.online._client.run([("SET", keys[0], "not a hash")])  # type: ignore[attr-defined]
+    """It is no outage: the pipeline narrows it down, and pipeline and sweepers go on with the others."""
+    await stage.connect(EVE)
+    await stage.go("m0", EVE)
+    meta = stage.online._keys.of(EVE)[0]  # type: ignore[attr-defined]
+    await stage.online._client.run([("SET", meta, "not a hash")])  # type: ignore[attr-defined]
     with pytest.raises(Refused, match="WRONGTYPE"):
         await stage.online.route([Delivery(stage.message("m1", EVE), 0, 1)])
     assert await stage.go("m2") is Outcome.COLD
+    await stage.connect()
+    await stage.go("m3")
+    assert [user.user for user in await stage.online.hot_users("", 10)] == [BOB]
+    assert (await stage.online.totals(None)).messages == 1
+    stage.clock.advance(61)
+    with pytest.raises(Refused):
+        await stage.sweeper.sweep()
+    assert await stage.in_cold() == ["m2", "m3"], "the sweep did the rest all the same"
+    stage.clock.advance(40 * 86_400)
+    assert await stage.online.purge(100) == 0
+
+
+@pytest.mark.parametrize("mode", ["single", "cluster"])
+async def test_a_call_that_was_given_up_leaves_no_answer_to_the_next(
+    mode: Literal["single", "cluster"], tmp_path: Path, redis: Server, redis_cluster: Cluster, clock: ManualClock
+) -> None:
+    """RACES 11, 35: a cancelled call has sent its commands; nobody else may read their replies."""
+    url = f"redis://{redis.address}" if mode == "single" else redis_cluster.url
+    async with staged(RedisStores(tmp_path, url, mode=mode), clock) as stage:
+        for user in (BOB, EVE):
+            await stage.connect(user)
+            await stage.go(f"m-{user}", user)
+        for turns in range(40):
+            given_up = asyncio.create_task(stage.ids(EVE))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            given_up.cancel()
+            await asyncio.wait([given_up])
+            assert await asyncio.gather(*(stage.ids() for _ in range(3))) == [[f"m-{BOB}"]] * 3
+
+
+async def test_calls_wait_for_a_connection_instead_of_opening_more(fragile: Stage, own_redis: Server) -> None:
+    pool = fragile.factory.config.online.pool_size
+    await fragile.connect()
+    await asyncio.gather(*(fragile.online.connections(BOB) for _ in range(20 * pool)))
+    assert client(own_redis).info("clients")["connected_clients"] <= pool + 2
+
+
+async def test_a_backlog_of_calls_on_a_frozen_server_ends_in_time(fragile: Stage, own_redis: Server) -> None:
+    """RACES 11: also those that wait for a connection."""
+    await fragile.connect()
+    own_redis.freeze()
+    started = time.monotonic()
+    calls = [fragile.online.connections(BOB) for _ in range(200)]
+    failed = await asyncio.gather(*calls, return_exceptions=True)
+    assert time.monotonic() - started < 4 * TIMEOUT_SECONDS
+    assert all(isinstance(error, Unavailable) for error in failed)
+    own_redis.thaw()
+    assert len(await fragile.online.connections(BOB)) == 1

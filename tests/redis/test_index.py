@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -26,8 +25,8 @@ async def online(stage: Stage) -> RedisOnlineStore:
 
 
 @pytest.fixture
-async def index(online: RedisOnlineStore) -> AsyncIterator[Index]:
-    yield Index("tested", online._client, Keys(f"test-{random.getrandbits(64):x}"), Scripts())
+async def index(online: RedisOnlineStore) -> Index:
+    return Index("tested", online._client, Keys(f"test-{random.getrandbits(64):x}"), Scripts())
 
 
 async def listed(index: Index, numbers: dict[str, int]) -> None:
@@ -115,13 +114,13 @@ async def test_a_registration_while_a_sweeper_expires_is_not_forgotten(
     async def expire() -> None:
         run, calls = online._client.run, 0
 
-        async def connect_first(*phases: Any) -> list[Any]:
+        async def connect_first(*phases: Any, **how: Any) -> list[Any]:
             nonlocal calls
             calls += 1
             if calls == 3:  # claim, expire, then the lists
                 monkeypatch.setattr(online._client, "run", run)
                 await stage.connect(name="new")
-            return await run(*phases)
+            return await run(*phases, **how)
 
         monkeypatch.setattr(online._client, "run", connect_first)
         assert await online.expire(10) == [BOB]
@@ -167,11 +166,11 @@ async def test_an_idle_system_is_cheap_to_sweep(stage: Stage, online: RedisOnlin
     calls = 0
     run = online._client.run
 
-    async def counted(*phases: Any) -> list[Any]:
+    async def counted(*phases: Any, **how: Any) -> list[Any]:
         nonlocal calls
         calls += 1
         assert all(len(phase) <= SHARDS for phase in phases)
-        return await run(*phases)
+        return await run(*phases, **how)
 
     monkeypatch.setattr(online._client, "run", counted)
     await stage.sweeper.sweep()

@@ -70,7 +70,7 @@ def cluster(folder: Path, size: int = 3) -> Iterator[Cluster]:
         nodes, buses = [], [free_port() for _ in range(size)]
         for number, bus in enumerate(buses):
             options = ["--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-node-timeout", "2000"]
-            options += ["--cluster-require-full-coverage", "no"]
+            options += ["--cluster-require-full-coverage", "no", "--appendfsync", "always"]
             nodes.append(stack.enter_context(running(redis_server(folder / f"node{number}", *options))))
         made = Cluster(nodes, buses)
         made.join()

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 START_SECONDS = 20.0
 STOP_SECONDS = 30.0
@@ -85,6 +86,25 @@ class Router:
         done = self.command(*arguments, stdin=stdin)
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode()
+
+    def log(self, service: str = "serve") -> str:
+        """What the service has logged so far."""
+        return (self.data_dir.parent / f"{service}.log").read_text()
+
+    def wait_for_log(self, words: str, service: str = "serve") -> None:
+        """Return when the service has logged ``words``."""
+        deadline = time.monotonic() + START_SECONDS
+        while words not in self.log(service):
+            assert time.monotonic() < deadline, f"{words!r} was not logged"
+            time.sleep(0.01)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """One sample of ``/metrics``; 0 where there is none."""
+        for family in text_string_to_metric_families(httpx.get(f"{self.url}/metrics").text):
+            for sample in family.samples:
+                if sample.name == name and sample.labels == labels:
+                    return sample.value
+        return 0.0
 
     def token(self, user: str) -> str:
         return self.cli("token", user).strip()

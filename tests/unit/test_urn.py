@@ -51,6 +51,7 @@ def test_any_text_is_a_urn_or_is_refused(text: str) -> None:
 
 
 def test_white_space_controls_and_surrogates_are_refused_in_each_part() -> None:
+    """RACES 39."""
     for character in REFUSED:
         for text in (f"b{character}b", f"urn:a{character}:b:c", f"urn:a:{character}:c", f"urn:a:b:c{character}"):
             with pytest.raises(InvalidUrn, match=rf"U\+{ord(character):04X}:"):
@@ -70,11 +71,13 @@ def test_nothing_is_normalized(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["{tag}", "__x__", "a/b", "..", '"', "\\", "%3A", "bob@example.org", "\ufeff"])
 def test_characters_that_mean_something_elsewhere_are_plain_here(text: str) -> None:
+    """RACES 39."""
     assert urn.parse(text) == f"urn:sm:user:{text}"
 
 
 @pytest.mark.parametrize("character", ["a", "ä", "漢", "😀"])
 def test_the_limit_counts_bytes_of_the_whole_urn(character: str) -> None:
+    """RACES 39."""
     fits = character * ((256 - len("urn:sm:user:")) // len(character.encode()))
     assert len(urn.parse(fits).encode()) in range(253, 257)
     with pytest.raises(InvalidUrn, match="256 is the most"):

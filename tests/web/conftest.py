@@ -8,20 +8,26 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.types import ASGIApp
 
 from router.auth.embedded import EmbeddedKey
 from router.auth.verifier import Authenticator
 from router.config import Auth
 from router.core.accepting import Acceptor
+from router.core.connections import ConnectionManager
 from router.core.routing import Pipeline
 from router.factory import Factory
 from router.web.api import Api
 from router.web.edge import Border, application
 from router.web.health import Health
+from router.web.server import Server
+from router.web.sockets import Sockets
 from tests.support.clock import ManualClock
+from tests.support.edge import server
 from tests.support.stores import EmbeddedStores
 
 ENVELOPE_BYTES = 300
+BODY_SECONDS = 0.3
 
 
 @dataclass
@@ -34,10 +40,19 @@ class Web:
     clock: ManualClock
     health: Health
     pipeline: Pipeline
+    manager: ConnectionManager
+    app: ASGIApp
+    border: Border
+
+    def token(self, user: str, ttl_seconds: float = 600) -> str:
+        return self.key.sign(user, self.clock.now(), ttl_seconds)
 
     def bearer(self, user: str, ttl_seconds: float = 600) -> dict[str, str]:
-        token = self.key.sign(user, self.clock.now(), ttl_seconds)
-        return {"authorization": f"Bearer {token}", "content-type": "application/json"}
+        return {"authorization": f"Bearer {self.token(user, ttl_seconds)}", "content-type": "application/json"}
+
+    def serve(self, *, ping_seconds: float = 20, client_seconds: float = 20) -> Server:
+        """The same application on a real port."""
+        return server(self.app, self.border, ping_seconds=ping_seconds, client_seconds=client_seconds)
 
     async def route(self) -> None:
         """Route all that was accepted."""
@@ -66,9 +81,18 @@ async def web(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Web]:
             burst=5,
             metrics=factory.metrics,
         )
-        api = Api(Authenticator(key, Auth(), clock), acceptor, await factory.message_queue(), ENVELOPE_BYTES)
+        authenticator = Authenticator(key, Auth(), clock)
+        api = Api(
+            authenticator,
+            acceptor,
+            await factory.message_queue(),
+            envelope_bytes=ENVELOPE_BYTES,
+            body_seconds=BODY_SECONDS,
+        )
         health = Health(factory.metrics)
         border = Border(["https://chat.example"], factory.metrics)
-        transport = httpx.ASGITransport(application([*api.routes(), *health.routes()], border))
-        async with httpx.AsyncClient(transport=transport, base_url="http://router") as http:
-            yield Web(http, factory, key, clock, health, await factory.pipeline())
+        manager = await factory.connection_manager()
+        sockets = Sockets(authenticator, manager, border)
+        app = application([*api.routes(), *health.routes(), *sockets.routes()], border)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://router") as http:
+            yield Web(http, factory, key, clock, health, await factory.pipeline(), manager, app, border)

@@ -10,7 +10,7 @@ from starlette.routing import Router
 from router.metrics import Metrics
 from router.web import alive
 from router.web.health import Health
-from router.web.server import Server
+from tests.support import edge
 from tests.support.servers import free_port
 
 pytestmark = pytest.mark.anyio
@@ -22,12 +22,12 @@ async def ask(*arguments: str) -> int:
 
 async def test_alive_while_draining_and_dead_where_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     health = Health(Metrics())
-    async with Server(Router(health.routes()), "127.0.0.1", 0) as server:
-        assert await ask(str(server.port)) == 0
-        monkeypatch.setenv("PORT", str(server.port))
+    async with edge.server(Router(health.routes())) as serving:
+        assert await ask(str(serving.port)) == 0
+        monkeypatch.setenv("PORT", str(serving.port))
         health.draining = True
         assert await ask() == 0, "what drains is not to be killed"
-    async with Server(Router([]), "127.0.0.1", 0) as server:
-        assert await ask(str(server.port)) == 1
+    async with edge.server(Router([])) as serving:
+        assert await ask(str(serving.port)) == 1
     assert await ask(str(free_port())) == 1
     assert await ask("http") == 1

@@ -8,10 +8,13 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from starlette.requests import ClientDisconnect
+from structlog.testing import capture_logs
 
 from router.errors import Unavailable
 from router.web.api import MAX_ACK_IDS
 from router.web.problems import MEDIA_TYPE, TYPE_PREFIX
+from tests.support.protojson import by_oracle
 from tests.web.conftest import ENVELOPE_BYTES, Web
 
 pytestmark = pytest.mark.anyio
@@ -46,6 +49,24 @@ async def test_send_fetch_acknowledge(web: Web) -> None:
     assert (await web.http.get("/api/messages", headers=web.bearer("bob"))).json() == {"messages": []}
 
 
+async def test_a_strict_protobuf_reader_takes_every_200(web: Web) -> None:
+    given = [
+        {"recipientId": "bob"},
+        {"recipient_id": "urn:sm:user:bob", "encrypted_data": "_-8", "priority": "0", "unknown": {"a": [1]}},
+        {"recipientId": "bob", "signature": "", "isEphemeral": False, "priority": -1},
+        {"recipientId": "bob", "encryptedSymmetricKey": "AA==", "priority": 7},
+    ]
+    for envelope in given:
+        await web.http.post("/api/send", json=envelope, headers=web.bearer("alice"))
+    await web.route()
+    for limit in (1, 4):
+        fetched = await web.http.get("/api/messages", params={"limit": limit}, headers=web.bearer("bob"))
+        assert by_oracle(fetched.content, "QueuedMessageList", strict=True) == fetched.json()
+    assert [message["envelope"].get("priority") for message in fetched.json()["messages"]] == [7, None, 0, -1]
+    empty = await web.http.get("/api/messages", headers=web.bearer("eve"))
+    assert by_oracle(empty.content, "QueuedMessageList", strict=True) == {}
+
+
 async def test_one_key_is_one_message(web: Web) -> None:
     """RACES 1: the confirmation was lost and the sender tries again."""
     headers = {**web.bearer("alice"), "idempotency-key": "k"}
@@ -74,7 +95,19 @@ async def test_a_limit(web: Web, limit: str, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{", b'{"messageIds": "x"}', b'{"messageIds": [1]}', b'{"messageIds": [null]}', b"[" * 90_000]
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"messageIds": "x"}',
+        b'{"messageIds": [1]}',
+        b'{"messageIds": [null]}',
+        b'{"messageIds": ["\\ud800"]}',
+        b'{"message_ids": false}',
+        b'{"messageIds": ["x"], "message_ids": ["y"]}',
+        b"[" * 90_000,
+    ],
 )
 async def test_a_bad_acknowledgement(web: Web, body: bytes) -> None:
     refusal(await web.http.post("/api/messages/ack", content=body, headers=web.bearer("bob")), 400, "invalid-request")
@@ -112,8 +145,9 @@ async def test_media_types(web: Web) -> None:
         headers = {**web.bearer("alice"), name: value}
         response = await web.http.post("/api/send", content=json.dumps(ENVELOPE), headers=headers)
         refusal(response, 415, "unsupported-media-type")
-    headers = {**web.bearer("alice"), "content-type": "Application/JSON; charset=utf-8"}
-    assert (await web.http.post("/api/send", content=json.dumps(ENVELOPE), headers=headers)).status_code == 202
+    for more in ({"content-type": "Application/JSON; charset=utf-8"}, {"content-encoding": "Identity"}):
+        headers = {**web.bearer("alice"), **more}
+        assert (await web.http.post("/api/send", content=json.dumps(ENVELOPE), headers=headers)).status_code == 202
 
 
 async def test_a_bad_envelope_says_what_is_wrong(web: Web) -> None:
@@ -131,7 +165,38 @@ async def test_no_token_no_entry(web: Web, authorization: str) -> None:
     headers = {"authorization": authorization} if authorization else {}
     response = await web.http.get("/api/messages", headers=headers)
     refusal(response, 401, "unauthorized")
-    assert response.headers["www-authenticate"].startswith("Bearer")
+    sent = authorization.removeprefix("Bearer").strip() if authorization.startswith("Bearer") else ""
+    assert response.headers["www-authenticate"] == 'Bearer realm="router"' + (', error="invalid_token"' if sent else "")
+
+
+async def test_a_header_that_is_given_twice_is_not_guessed_at(web: Web) -> None:
+    """A proxy in front may go by the other one."""
+    alice, bob = web.bearer("alice"), web.bearer("bob")
+    two_tokens = [("authorization", bob["authorization"]), ("authorization", alice["authorization"])]
+    refusal(await web.http.get("/api/messages", headers=two_tokens), 401, "unauthorized")
+    two_keys = [*alice.items(), ("idempotency-key", "a"), ("idempotency-key", "b")]
+    refusal(await web.http.post("/api/send", json=ENVELOPE, headers=two_keys), 400, "invalid-idempotency-key")
+
+
+async def test_paths_are_exact(web: Web) -> None:
+    """A redirect would carry the token to wherever the Host header says, over http:// at that."""
+    for path in ("/api/send/", "/API/send", "/"):
+        refusal(await web.http.post(path, json=ENVELOPE, headers=web.bearer("alice")), 404, "not-found")
+    head = await web.http.head("/api/messages", headers=web.bearer("bob"))
+    assert (head.status_code, head.content) == (200, b"")
+
+
+async def test_a_sender_that_goes_away_in_the_middle_is_no_fault(web: Web) -> None:
+    async def torn() -> AsyncIterator[bytes]:
+        yield b'{"recipientId": '
+        raise ClientDisconnect
+
+    # An AssertionError is what httpx has for an application that answers nothing.
+    with capture_logs() as logged, pytest.raises(AssertionError):
+        await web.http.post("/api/send", content=torn(), headers=web.bearer("alice"))
+    assert web.count("router_http_requests_total", route="/api/send", status="499") == 1
+    assert web.count("router_http_requests_total", route="/api/send", status="500") == 0
+    assert logged == []
 
 
 async def test_the_rate_limit_is_each_senders_own(web: Web) -> None:
@@ -208,8 +273,9 @@ async def test_health(web: Web) -> None:
     assert (await web.http.get("/readyz")).json() == {"status": "ready"}
     works = False
     down = await web.http.get("/readyz")
-    assert (down.status_code, down.json()["failed"]) == (503, ["thing"])
+    assert "thing" in refusal(down, 503, "unavailable")
+    assert (down.json()["failed"], down.headers["retry-after"]) == (["thing"], "2")
     assert (await web.http.get("/healthz")).status_code == 200
     works, web.health.draining = True, True
-    assert (await web.http.get("/readyz")).status_code == 503
+    refusal(await web.http.get("/readyz"), 503, "draining")
     assert b"router_http_requests_total" in (await web.http.get("/metrics")).content

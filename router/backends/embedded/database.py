@@ -24,7 +24,6 @@ from typing import Any, Generic, Self, TypeVar
 
 from router.backends.embedded import schema
 from router.backends.embedded.worker import Worker
-from router.errors import RouterError, Unavailable
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -75,6 +74,7 @@ class Database:
         self._folded_at = 0
         self._folding = False
         self._restart = False
+        self._writes = True
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -109,6 +109,12 @@ class Database:
         """Like ``write``, but on disk no later than the next ``write`` is."""
         return await self._enqueue(operation, synced=not self._relaxed)
 
+    async def probe(self) -> None:
+        """Raise ``Unavailable`` unless reads work, and writes do or did the last time; for readiness."""
+        self.read(lambda db: db.execute("SELECT 1").fetchone())
+        if not self._writes:
+            await self.write(_write_nothing)
+
     def _enqueue(self, operation: Operation[T], *, synced: bool) -> asyncio.Future[T]:
         outcome: asyncio.Future[T] = self._loop.create_future()
         self._queue.append(_Write(operation, outcome, synced=synced))
@@ -121,11 +127,12 @@ class Database:
     # One group at a time: begin, run, commit, resolve; each step starts the next, through the loop or a worker.
 
     def _begin(self) -> None:
-        synced = any(write.synced for write in self._queue)
+        # Ordered writes at the head go without the synced ones behind them: a poke waits for its routing, and need not
+        # wait for somebody else's fsync too. A synced one takes all that waits with it.
         try:
-            self._set_level("FULL" if synced else "NORMAL")
+            self._set_level("FULL" if self._queue[0].synced else "NORMAL")
             self._writer.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             if schema.is_busy(error):
                 self._committer.submit(self._wait_for_lock, self._begun)
             else:
@@ -147,7 +154,7 @@ class Database:
             except sqlite3.OperationalError as error:
                 if not schema.is_busy(error) or time.monotonic() > deadline:
                     raise
-                time.sleep(0.0005)
+                time.sleep(0.0002)
             else:
                 return
 
@@ -198,9 +205,11 @@ class Database:
 
     def _resolve(self, group: list[_Write[Any]], error: BaseException | None) -> None:
         if error is None:
+            self._writes = True
             for write in group:
                 write.succeed()
         else:
+            self._writes = not isinstance(error, sqlite3.Error)
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             for write in group:
@@ -241,7 +250,9 @@ class Database:
             return False
 
     def _fold_log(self) -> None:
-        self._folder.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        # The second round takes what was written during the first, so that little is left for the writer's pause.
+        for _ in range(2):
+            self._folder.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _folded(self, error: BaseException | None) -> None:
         self._folded_at = self._writer.total_changes
@@ -254,11 +265,7 @@ class Database:
         self._writer.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if long else 'RESTART'})").fetchall()
 
 
-def probe(database: Database) -> None:
-    """Raise ``Unavailable`` unless the file answers."""
-    try:
-        database.read(lambda connection: connection.execute("SELECT 1").fetchone())
-    except RouterError:
-        raise
-    except Exception as error:
-        raise Unavailable(f"the database does not answer: {error}") from error
+def _write_nothing(db: sqlite3.Connection) -> None:
+    """A write that changes nothing and yet takes its place in the log."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    db.execute(f"PRAGMA user_version = {version:d}")

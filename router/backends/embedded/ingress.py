@@ -39,7 +39,7 @@ class EmbeddedIngressProducer:
         self._signals.notify(CHANNEL)
 
     async def probe(self) -> None:
-        self._database.read(lambda db: one(db, "SELECT 1", ()))
+        await self._database.probe()
 
     async def backlog(self) -> QueueTotals:
         return QueueTotals(*self._database.read(lambda db: one(db, SQL["backlog"], ())))

@@ -26,7 +26,7 @@ class EmbeddedOnlineStore(EmbeddedPresence):
         self._idle_cursor = ""
 
     async def probe(self) -> None:
-        self._database.read(lambda db: one(db, "SELECT 1", ()))
+        await self._database.probe()
 
     async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
         now = self._clock.now()
@@ -46,11 +46,20 @@ class EmbeddedOnlineStore(EmbeddedPresence):
 
     async def read(self, user: str, limit: int, max_bytes: int) -> HotPage:
         # Marked before the read: what this read misses comes after the mark, and is poked.
-        head = self._database.read(lambda db: one(db, SQL["head"], (user,)))
-        if head is not None and not head[0]:
+        page = self._database.read(lambda db: self._page(db, user, limit, max_bytes, marked=False))
+        if page is None:
             await self._database.write_ordered(lambda db: db.execute(SQL["fetched"], (user,)).rowcount)
+            page = self._database.read(lambda db: self._page(db, user, limit, max_bytes, marked=True))
+        assert page is not None, "it is marked"
+        return page
+
+    def _page(self, db: sqlite3.Connection, user: str, limit: int, max_bytes: int, *, marked: bool) -> HotPage | None:
+        """``None`` where the fetch must be marked first; most users are, and need one look."""
+        head = one(db, SQL["head"], (user,))
+        if head is not None and not head[0] and not marked:
+            return None
         cutoff = self._rules.ephemeral_cutoff(self._clock.now())
-        return self._database.read(lambda db: reading.read_page(db, user, limit, max_bytes, cutoff))
+        return reading.read_page(db, user, head, limit, max_bytes, cutoff)
 
     async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
         return self._database.read(lambda db: reading.acked(db, user, ids))
@@ -119,15 +128,25 @@ class EmbeddedOnlineStore(EmbeddedPresence):
         now = self._clock.now()
         await self._forget_records(now, limit)
         await self._forget_recipients(now, limit)
-        stale = (self._rules.ephemeral_cutoff(now), 1)
-        if not self._database.read(lambda db: one(db, SQL["stale_ephemeral"], stale)):
-            return 0
-        return await self._database.write_ordered(lambda db: moving.drop_stale_ephemeral(db, now, limit, self._rules))
+        return await self._drop_stale_ephemeral(now, limit)
+
+    async def _drop_stale_ephemeral(self, now: int, limit: int) -> int:
+        total, stale = 0, (self._rules.ephemeral_cutoff(now), 1)
+        while self._database.read(lambda db: one(db, SQL["stale_ephemeral"], stale)):
+            total += await self._database.write_ordered(
+                lambda db: moving.drop_stale_ephemeral(db, now, limit, self._rules)
+            )
+        return total
 
     async def _forget_records(self, now: int, limit: int) -> None:
+        while await self._forget_some(now, limit):
+            pass
+
+    async def _forget_some(self, now: int, limit: int) -> bool:
         records = self._database.read(lambda db: db.execute(SQL["forgettable"], (now, limit)).fetchall())
         if records:
             await self._database.write_ordered(lambda db: db.executemany(SQL["forget"], records).rowcount)
+        return len(records) == limit
 
     async def _forget_recipients(self, now: int, limit: int) -> None:
         """Walk over all users, a page a time; forget those with nothing queued whose sequences are past."""

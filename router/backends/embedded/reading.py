@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
 from router.backends.embedded.routing import HOT as SQL
 from router.backends.embedded.rows import hot_message, one, page
@@ -14,8 +15,8 @@ from router.messages import HotPage, HotUser, Lane, Pending, Queued, QueueTotals
 LONG_AGO = 0
 
 
-def read_page(db: sqlite3.Connection, user: str, limit: int, max_bytes: int, cutoff: int) -> HotPage:
-    head = one(db, SQL["head"], (user,))
+def read_page(db: sqlite3.Connection, user: str, head: Any, limit: int, max_bytes: int, cutoff: int) -> HotPage:
+    """``head`` is the user's row of ``hot.head``, or ``None``."""
     if head is None:
         return HotPage([], False, [], False, 0)
     _, pending_count, cold_empty, cold_version, announced = head

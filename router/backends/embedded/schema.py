@@ -20,7 +20,11 @@ _CONNECTION_SETTINGS = """
     PRAGMA cache_size = -32768;
     PRAGMA temp_store = MEMORY;
     PRAGMA wal_autocheckpoint = 0;
+    PRAGMA secure_delete = FAST;
 """
+# Some systems build SQLite so that a page is written once more, as zeroes, when it becomes free: a quarter of all the
+# work of a message that only passes through. FAST overwrites what is deleted where that costs no write of its own;
+# the rest stays, sealed, until its page is used again.
 
 
 def prepare(data_dir: Path) -> Path:

@@ -50,6 +50,7 @@ class Signals:
         self._loop = asyncio.get_running_loop()
         self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sender.setblocking(False)
+        self._remove_dead()
         return self
 
     async def __aexit__(
@@ -62,6 +63,17 @@ class Signals:
             own.close()
             path.unlink(missing_ok=True)
         self._sender.close()
+
+    def _remove_dead(self) -> None:
+        """Processes that were killed leave their sockets; a node's would never be sent to again."""
+        for path in self._directory.glob("poke-*"):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+                try:
+                    probe.connect(str(path))
+                except ConnectionRefusedError:
+                    path.unlink(missing_ok=True)
+                except FileNotFoundError:
+                    pass
 
     def wakes(self, channel: str) -> asyncio.Event:
         """An event that is set whenever somebody notifies ``channel``; clear it, look for work, then wait."""

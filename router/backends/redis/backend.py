@@ -9,7 +9,7 @@ from typing import Self
 
 from router import logs
 from router.backends.redis import address, facts
-from router.backends.redis.client import Client
+from router.backends.redis.client import Client, NoCluster, Unauthenticated
 from router.backends.redis.facts import RedisFacts
 from router.backends.redis.keys import Keys
 from router.backends.redis.online import RedisOnlineStore
@@ -78,6 +78,8 @@ class RedisBackend:
     async def _look_at_servers(self) -> None:
         try:
             found = await facts.gather(self.client)
+        except (Unauthenticated, NoCluster) as error:
+            raise ConfigError(str(error)) from error
         except Unavailable as error:
             LOG.warning("Redis cannot be asked; until it can, all mail goes cold", error=str(error))
             return

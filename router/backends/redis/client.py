@@ -16,6 +16,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
     ClusterDownError,
@@ -30,19 +31,27 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from router import logs
 from router.backends.redis.address import Address
 from router.backends.redis.scripts import Command, Scripts, unknown
-from router.errors import RouterError, StorageFull, Unavailable
+from router.errors import Refused, RouterError, StorageFull, Unavailable
 
+LOG = logs.logger(__name__)
 Mode = Literal["single", "sentinel", "cluster"]
 CLOSE_SECONDS = 2.0
-_WAIT_CODES = ("NOREPLICAS", "MASTERDOWN", "LOADING", "BUSY", "CLUSTERDOWN", "UNKILLABLE")
-"""Refusals that pass by themselves."""
+_PASSING = (ReadOnlyError, ClusterDownError, TryAgainError, AskError)
+_PASSING_CODES = ("NOREPLICAS", "MASTERDOWN", "BUSY", "UNKILLABLE")
+"""Refusals that pass by themselves, by their class or, where they have none, by their first word."""
+FOREIGN = (RedisError, RedisClusterException, OSError, TimeoutError)
+"""All that the library raises."""
 
 
-class Refused(RouterError):
-    """Redis refused a command for a reason that repeating it does not mend: it is a fault of the router, or somebody
-    else writes to the router's keys."""
+class Unauthenticated(Unavailable):
+    """Redis refuses the user or the password of ``online.url``."""
+
+
+class NoCluster(Unavailable):
+    """The server is no node of a cluster, though ``online.mode`` says so."""
 
 
 class Client:
@@ -95,14 +104,16 @@ class Client:
                 await self._redis.aclose()
                 for sentinel in self._sentinel.sentinels if self._sentinel else ():
                     await sentinel.aclose()
-        except (RedisError, OSError, TimeoutError):
+        except FOREIGN:
             pass  # a server that does not answer has no more to say
 
-    async def run(self, *phases: Sequence[Command]) -> list[Any]:
+    async def run(self, *phases: Sequence[Command], refusals: Literal["raise", "skip"] = "raise") -> list[Any]:
         """The results of all commands. Those of one phase may run in any order, a later phase runs after an earlier.
 
         One round trip; in a cluster, where servers do not wait for one another, one for each phase. Raises
-        ``Unavailable`` where a server cannot be reached or asked now, and ``Refused``.
+        ``Unavailable`` where a server cannot be reached or asked now, and ``Refused`` where repeating it would not
+        help: that is a fault of the router, or somebody else writes to its keys. ``skip`` gives ``None`` for the
+        result then: one user's broken key must not stop a walk over all.
         """
         commands = [command for phase in phases for command in phase]
         if not commands:
@@ -112,11 +123,15 @@ class Client:
                 results = await self._run(phases)
                 if unknown(results):
                     results = await self._run([[self._scripts.with_text(command) for command in p] for p in phases])
-        except (RedisError, OSError, TimeoutError) as error:
+        except FOREIGN as error:
             raise translated(error) from error
-        for result in results:
+        for index, result in enumerate(results):
             if isinstance(result, Exception):
-                raise translated(result) from result
+                ours = translated(result)
+                if refusals == "raise" or not isinstance(ours, Refused):
+                    raise ours from result
+                LOG.error("one user's keys are broken", first=commands[index][3], error=str(ours))
+                results[index] = None
         return results
 
     async def _run(self, phases: Sequence[Sequence[Command]]) -> list[Any]:
@@ -143,7 +158,7 @@ class Client:
                     return [("", await redis.execute_command(*command))]
                 await redis.initialize()
                 return [(n.name, await redis.execute_command(*command, target_nodes=n)) for n in redis.get_primaries()]
-        except (RedisError, OSError, TimeoutError) as error:
+        except FOREIGN as error:
             raise translated(error) from error
 
     async def on_sentinels(self, *command: str) -> list[Any]:
@@ -164,7 +179,7 @@ class Client:
         elif isinstance(self._redis, RedisCluster):
             try:
                 await self._redis.initialize()
-            except (RedisError, OSError, TimeoutError) as error:
+            except FOREIGN as error:
                 raise translated(error) from error
             node = self._redis.get_random_node()
             host, port = node.host, int(node.port)
@@ -176,22 +191,25 @@ class Client:
         assert self._sentinel is not None, "only sentinels know the master"
         try:
             address: tuple[str, int] = await self._sentinel.discover_master(self._service)
-        except (RedisError, OSError, TimeoutError) as error:
+        except FOREIGN as error:
             raise translated(error) from error
         return address
 
 
 def translated(error: BaseException) -> RouterError:
     """The router's own error for one of the library's."""
-    if isinstance(error, OutOfMemoryError) or str(error).startswith(("OOM", "MISCONF")):
-        return StorageFull(f"Redis takes no more writes: give it memory, or its disk space ({error})")
-    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
-        return Unavailable(f"Redis refuses the user or the password of online.url ({error})")
-    if isinstance(error, RedisTimeoutError | TimeoutError):
-        return Unavailable("Redis did not answer in time")
-    passing = (RedisConnectionError, OSError, ReadOnlyError, ClusterDownError, TryAgainError, RedisClusterException)
-    if isinstance(error, passing) or str(error).startswith(_WAIT_CODES):
-        return Unavailable(f"Redis cannot be reached or asked now ({error})")
-    if isinstance(error, ResponseError):
-        return Refused(f"Redis refused a command of the router ({error})")
-    return Unavailable(f"Redis failed ({error})")
+    if isinstance(error, RedisClusterException) and error.__cause__ is not None:
+        return translated(error.__cause__)
+    text = str(error)
+    result: RouterError = Unavailable(f"Redis cannot be reached or asked now ({text})")
+    if isinstance(error, OutOfMemoryError) or text.startswith(("OOM", "MISCONF")):
+        result = StorageFull(f"Redis takes no more writes: give it memory, or its disk space ({text})")
+    elif isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+        result = Unauthenticated(f"Redis refuses the user or the password of online.url ({text})")
+    elif isinstance(error, RedisTimeoutError | TimeoutError):
+        result = Unavailable("Redis did not answer in time")
+    elif "Cluster mode is not enabled" in text:
+        result = NoCluster('online.mode is "cluster", but the server is not: set it to "single"')
+    elif isinstance(error, ResponseError) and not isinstance(error, _PASSING) and not text.startswith(_PASSING_CODES):
+        result = Refused(f"Redis refused a command of the router ({text})")
+    return result

@@ -17,6 +17,8 @@ from router.backends.redis.scripts import Command, Scripts
 
 Seen = tuple[str, int]
 """A user, and the number they were listed with."""
+Change = tuple[Seen, int | None]
+"""Their next number, or none to take them out."""
 CLAIM_SECONDS = 300
 """Whoever claims users and dies leaves them to the next after this long."""
 _MICROSECONDS = 1_000_000
@@ -37,7 +39,7 @@ class Index:
             shards.setdefault(shard_of(user), []).extend((number, user))
         return [self._scripts.call("list", (self._keys[shard],), how, *pairs) for shard, pairs in shards.items()]
 
-    def relisting(self, changes: Iterable[tuple[Seen, int | None]]) -> list[Command]:
+    def relisting(self, changes: Iterable[Change]) -> list[Command]:
         """The commands that give these users another number, or take them out, unless they were listed since."""
         shards: dict[int, list[int | str]] = {}
         for (user, seen), number in changes:

@@ -13,10 +13,9 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from router import logs
-from router.backends.redis.client import CLOSE_SECONDS, Client
+from router.backends.redis.client import CLOSE_SECONDS, FOREIGN, Client
 from router.backends.redis.keys import Keys
 from router.clock import Clock
 from router.core.retrying import backoff
@@ -49,7 +48,7 @@ class RedisPokeBus:
                         failures = 0
                         if users:
                             yield users
-            except (RedisError, OSError, TimeoutError, Unavailable) as error:
+            except (*FOREIGN, Unavailable) as error:
                 failures += 1
                 LOG.warning("the subscription to pokes broke", error=str(error), failures=failures)
                 await self._clock.sleep(backoff(failures, self._chance))
@@ -82,6 +81,6 @@ async def _bunch(pubsub: Any) -> list[str]:
 
 
 async def _close(redis: Redis) -> None:
-    with suppress(RedisError, OSError, TimeoutError):
+    with suppress(*FOREIGN):
         async with asyncio.timeout(CLOSE_SECONDS):
             await redis.aclose()

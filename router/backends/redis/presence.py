@@ -66,11 +66,13 @@ class RedisPresence(RedisStore):
     async def expire(self, limit: int) -> list[str]:
         now = self._clock.now()
         claimed = await self._live.claim(now, limit)
-        results = await self._client.run([self._call("expire", user, now=now) for user, _ in claimed])
-        offline = {user: now for (user, _), (_, last) in zip(claimed, results, strict=True) if not last}
-        changes = [(seen, last or None) for seen, (_, last) in zip(claimed, results, strict=True)]
+        scripts = [self._call("expire", user, now=now) for user, _ in claimed]
+        results = await self._client.run(scripts, refusals="skip")
+        found = [(seen, *result) for seen, result in zip(claimed, results, strict=True) if result is not None]
+        offline = {user: now for (user, _), _, last in found if not last}
+        changes = [(seen, last or None) for seen, _, last in found]
         await self._client.run(self._list_due(offline), self._live.relisting(changes))
-        return [user for (user, _), (gone, _) in zip(claimed, results, strict=True) if gone]
+        return [user for (user, _), gone, _ in found if gone]
 
     async def connections(self, user: str) -> list[Connection]:
         now = self._clock.now()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from router.backends.redis.index import Seen
+from router.backends.redis.index import Change, Seen
 from router.backends.redis.keys import unpack_id, unpack_page
 from router.backends.redis.presence import PAGE, RedisPresence
 from router.backends.redis.scripts import Command
@@ -39,6 +39,14 @@ class Look(Struct, frozen=True):
         )
 
 
+class Tended(Struct, frozen=True):
+    """What ``lua/tend.lua`` returns."""
+
+    dropped: int
+    due_at: int
+    more: int
+
+
 class RedisSweeping(RedisPresence):
     """The walks over all users."""
 
@@ -46,17 +54,21 @@ class RedisSweeping(RedisPresence):
         super().__init__(*parts, **more)  # type: ignore[arg-type]  # passes on what RedisStore takes
         self._retention = int((retention_days + 1) * DAY_SECONDS * MICROSECONDS)
 
-    async def _look(self, users: Sequence[str]) -> list[Look]:
+    async def _look(self, users: Sequence[str]) -> dict[str, Look]:
+        """By user; without those whose keys are broken."""
         now = self._clock.now()
-        results = await self._client.run([self._call("look", user, self._ephemeral_span, now=now) for user in users])
-        return [Look(*result) for result in results]
+        scripts = [self._call("look", user, self._ephemeral_span, now=now) for user in users]
+        results = await self._client.run(scripts, refusals="skip")
+        return {user: Look(*result) for user, result in zip(users, results, strict=True) if result is not None}
 
     async def hot_users(self, after: str, limit: int) -> list[HotUser]:
         found: list[HotUser] = []
         async for page in self._busy.pages(after, limit):
             looks = await self._look([user for user, _ in page])
-            found += [look.of(user) for (user, _), look in zip(page, looks, strict=True) if look.busy]
-            await self._retire([(seen, look) for seen, look in zip(page, looks, strict=True) if not look.busy])
+            found += [look.of(user) for user, look in looks.items() if look.busy]
+            await self._retire(
+                [(seen, looks[seen[0]]) for seen in page if seen[0] in looks and not looks[seen[0]].busy]
+            )
             if len(found) >= limit:
                 break
         return found[:limit]
@@ -96,12 +108,30 @@ class RedisSweeping(RedisPresence):
 
     async def purge(self, limit: int) -> int:
         now = self._clock.now()
-        claimed = await self._due.claim(now, limit)
+        dropped = 0
+        owing: list[Change] = []
+        while claimed := await self._due.claim(now, limit):
+            changes: list[Change] = []
+            for seen, tended in await self._tend(claimed, now, limit):
+                dropped += tended.dropped
+                # Whoever owes the deletion of a copy stays due, for ``orphans``; claimed, so that this loop ends.
+                later = owing if 0 < tended.due_at <= now else changes
+                later.append((seen, tended.due_at or None))
+            await self._client.run(self._due.relisting(changes))
+        await self._client.run(self._due.relisting(owing))
+        return dropped
+
+    async def _tend(self, claimed: Sequence[Seen], now: int, limit: int) -> list[tuple[Seen, Tended]]:
+        """Do all that is due in the records of these users, ``limit`` in one script."""
         bounds = (self._ephemeral_span, *self._remember_until(now), now - self._retention, limit)
-        results = await self._client.run([self._call("tend", user, *bounds, now=now) for user, _ in claimed])
-        changes = [(seen, due_at or None) for seen, (_, due_at) in zip(claimed, results, strict=True)]
-        await self._client.run(self._due.relisting(changes))
-        return sum(dropped for dropped, _ in results)
+        tended: list[tuple[Seen, Tended]] = []
+        while claimed:
+            scripts = [self._call("tend", user, *bounds, now=now) for user, _ in claimed]
+            results = await self._client.run(scripts, refusals="skip")
+            found = [(seen, Tended(*result)) for seen, result in zip(claimed, results, strict=True) if result]
+            tended += found
+            claimed = [seen for seen, tending in found if tending.more]
+        return tended
 
     async def inspect(self, user: str, limit: int) -> list[Queued]:
         _, _, _, announced, found, _ = await self._one("read", user, limit, PAGE_BYTES, 0, 0)
@@ -109,12 +139,12 @@ class RedisSweeping(RedisPresence):
 
     async def totals(self, user: str | None) -> QueueTotals:
         if user is not None:
-            (look,) = await self._look([user])
+            look = Look(*await self._one("look", user, self._ephemeral_span))
             return QueueTotals(look.hot, look.bytes, int(look.hot > 0), look.oldest_at)
         messages = size = users = 0
         oldest = 0
         async for page in self._busy.pages("", PAGE):
-            for look in await self._look([name for name, _ in page]):
+            for look in (await self._look([name for name, _ in page])).values():
                 messages, size, users = messages + look.hot, size + look.bytes, users + (look.hot > 0)
                 oldest = min(oldest or look.oldest_at, look.oldest_at or oldest)
         return QueueTotals(messages, size, users, oldest)

@@ -69,6 +69,7 @@ CREATE TABLE hot (
 ) STRICT;
 CREATE UNIQUE INDEX hot_place ON hot (user, lane, sequence);
 CREATE INDEX hot_ephemeral ON hot (accepted_at) WHERE ephemeral = 1;
+CREATE INDEX hot_ephemeral_of ON hot (user) WHERE ephemeral = 1; -- or a move would look at the whole queue for each batch
 
 -- The cold queue.
 CREATE TABLE cold (

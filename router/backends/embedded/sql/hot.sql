@@ -69,6 +69,9 @@ SELECT hot FROM recipient WHERE user = ?;
 -- mark_moving: A migrator takes one message.
 UPDATE route SET state = 4 WHERE id = ? AND state = 0;
 
+-- end_moving: A message that was hot, or was moving, is in cold.
+UPDATE route SET state = 2, until = NULL WHERE id = ? AND user = ? AND state IN (0, 4);
+
 -- hot_users: Users with hot mail or an unanswered poke, after a name.
 SELECT user, hot, poked_at, fetched, announced FROM recipient
 WHERE (hot > 0 OR fetched = 0) AND user > ? ORDER BY user LIMIT ?;

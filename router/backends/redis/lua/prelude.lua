@@ -110,7 +110,7 @@ local function hot_count()
 end
 
 -- This run of the server: what one run believed of cold, another may believe wrongly, since it can have lost the end
--- of its log, or have been a replica that lagged behind.
+-- of its log, or have been a replica that lagged behind. Nil where a server does not tell.
 local function run_id()
   return string.match(call('INFO', 'server'), 'run_id:(%w+)')
 end

@@ -3,7 +3,8 @@
 --
 -- ARGV  2 how long an ephemeral message lives, µs   3 remember plain ones until   4 and keyed ones
 --       5 records of mail routed before then are of mail that retention has removed   6 limit of each
--- Result: how many ephemeral messages were dropped, and when to look again (0 for never)
+-- Result: how many ephemeral messages were dropped, when to look again (0 for never), and whether there is more to do
+--         now (0 or 1)
 
 local span, limit = tonumber(ARGV[2]), tonumber(ARGV[6])
 local dropped, bytes = 0, 0
@@ -17,12 +18,14 @@ for _, id in ipairs(call('ZRANGEBYSCORE', EPHEMERAL, '-inf', now - span, 'LIMIT'
 end
 add_to_meta('h', -dropped)
 add_to_meta('b', -bytes)
-prune(GONE, limit)
-prune(GONE_KEYED, limit)
+local more = dropped == limit
+for _, list in ipairs({GONE, GONE_KEYED}) do
+  more = prune(list, limit) == now or more
+end
 
 -- Once a day, a page of records each time: mail that must be long gone from cold, though nobody has said so, and
 -- what an eviction has left out of the other keys.
-local stale_before, lost, again = tonumber(ARGV[5]), 0, false
+local stale_before, lost = tonumber(ARGV[5]), 0
 local function check(id, record)
   local state = record.state
   if state == ACKED then
@@ -42,8 +45,8 @@ if walk[1] or now - tonumber(walk[2] or 0) >= DAY then
     local record = record_of(scan[2][i])
     if record then check(scan[2][i], record) end
   end
-  again = scan[1] ~= '0'
-  if again then call('HSET', META, 'c', scan[1]) else call('HDEL', META, 'c') end
+  if scan[1] == '0' then call('HDEL', META, 'c') else call('HSET', META, 'c', scan[1]) end
+  more = more or scan[1] ~= '0'
   call('HSET', META, 'd', now)
 end
 add_to_meta('n', -lost)
@@ -53,4 +56,4 @@ local at_rest = call('EXISTS', IDS, QUEUE, BODIES, PENDING, CONNECTIONS, OWED) =
 if at_rest and tonumber(held[1] or 0) <= now and tonumber(held[2] or 0) <= now then
   call('DEL', META, EPHEMERAL, GONE, GONE_KEYED)
 end
-return {dropped, again and now or due(span)}
+return {dropped, due(span), more and 1 or 0}

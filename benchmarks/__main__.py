@@ -1,0 +1,98 @@
+"""``python -m benchmarks [SCENARIO...]``: run, print the table, keep the JSON."""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvloop
+
+from benchmarks.figures import Figure
+from benchmarks.load_http import LoadError
+from benchmarks.machine import describe
+from benchmarks.report import RESULTS, Run, print_run, save, summary
+from benchmarks.scenarios import depth, draining, end_to_end, idle, memory, migrating, poking, sending, starting
+from benchmarks.servers import Bench, ServerError
+
+Scenario = Callable[[Bench], Coroutine[None, None, list[Figure]]]
+
+SCENARIOS: dict[str, Scenario] = {
+    module.NAME: module.run
+    for module in (sending, end_to_end, poking, draining, depth, memory, migrating, starting, idle)
+}
+BUILD = Path("build")
+"""On the disk of the checkout: the temporary directory of the system may be no disk at all."""
+OPEN_FILES = 12_000
+"""For thousands of sockets here, and as many in the servers, which inherit the limit."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """0 where every goal was met, 1 where one was missed, 2 where a server failed or lost mail."""
+    options = _options(arguments)
+    _raise_file_limit()
+    options.dir.mkdir(parents=True, exist_ok=True)
+    if options.profile is not None:
+        options.profile.mkdir(parents=True, exist_ok=True)
+    names = options.scenario or list(SCENARIOS)
+    with tempfile.TemporaryDirectory(dir=options.dir, prefix="bench-") as directory:
+        bench = Bench(Path(directory), quick=options.quick, rounds=options.rounds, profiles=options.profile)
+        try:
+            run = _run(bench, names)
+        except (LoadError, ServerError) as error:
+            sys.stderr.write(f"no figure, since {error}\n")
+            return 2
+    print_run(run)
+    sys.stdout.write(f"\n{summary(run)}\n")
+    whole = not (options.scenario or options.quick or options.profile)
+    if path := options.json or (RESULTS if whole else None):
+        save(run, path)
+    return 1 if run.missed else 0
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m benchmarks", description="What the router costs, beside the floor.")
+    parser.add_argument("scenario", nargs="*", help=f"one or more of {', '.join(SCENARIOS)}; all where none is named")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of floor and router; the median counts")
+    parser.add_argument("--quick", action="store_true", help="a fifth of the work: to see whether it runs")
+    parser.add_argument("--json", type=Path, help="where the run goes; a whole run goes to benchmarks/results anyway")
+    parser.add_argument(
+        "--profile", type=Path, metavar="DIR", help="profile each server into DIR; figures are worthless"
+    )
+    parser.add_argument("--dir", type=Path, default=BUILD, help="where the routers keep their data; on a real disk")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.scenario) - set(SCENARIOS):
+        parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
+    return options
+
+
+def _raise_file_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _run(bench: Bench, names: Sequence[str]) -> Run:
+    started = time.monotonic()
+    figures: list[Figure] = []
+    for name in names:
+        sys.stderr.write(f"{name} ...\n")
+        figures += uvloop.run(SCENARIOS[name](bench))
+    return Run(
+        at=datetime.now(UTC).date().isoformat(),
+        seconds=round(time.monotonic() - started),
+        rounds=bench.rounds,
+        quick=bench.quick,
+        machine=describe(bench.directory),
+        figures=figures,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,99 @@
+"""A figure, its goal, and whether it was met."""
+
+from __future__ import annotations
+
+import math
+import operator
+import statistics
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+
+class Goal(Struct, frozen=True):
+    """A bound, in the unit of its figure."""
+
+    relation: str
+    bound: float
+
+    def met_by(self, value: float) -> bool:
+        compare = operator.ge if self.relation == AT_LEAST else operator.le
+        return bool(compare(value, self.bound))
+
+
+AT_LEAST = "≥"
+AT_MOST = "≤"
+
+
+def at_least(bound: float) -> Goal:
+    return Goal(AT_LEAST, bound)
+
+
+def at_most(bound: float) -> Goal:
+    return Goal(AT_MOST, bound)
+
+
+class Figure(Struct, frozen=True):
+    """One row of the table."""
+
+    scenario: str
+    what: str
+    values: list[float]
+    """Of each round."""
+    unit: str
+    goal: Goal | None = None
+    note: str = ""
+
+    @property
+    def value(self) -> float:
+        """The median of the rounds; it is what the goal is asked of."""
+        return statistics.median(self.values)
+
+    @property
+    def met(self) -> bool | None:
+        return None if self.goal is None else self.goal.met_by(self.value)
+
+
+class Latencies:
+    """Spans in seconds."""
+
+    def __init__(self) -> None:
+        self._spans: list[float] = []
+
+    def add(self, seconds: float) -> None:
+        self._spans.append(seconds)
+
+    def percentile_ms(self, percent: float) -> float:
+        """The nearest rank, in ms."""
+        ordered = sorted(self._spans)
+        return 1000 * ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+    @property
+    def p50_ms(self) -> float:
+        return self.percentile_ms(50)
+
+    @property
+    def p99_ms(self) -> float:
+        return self.percentile_ms(99)
+
+    @property
+    def max_ms(self) -> float:
+        return self.percentile_ms(100)
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+
+class Turn(Struct):
+    """One server under one load, once."""
+
+    per_second: float
+    cpu_per_1000: float
+    """CPU-seconds of the server for 1,000 messages, until it was idle again."""
+    latencies: Latencies
+    load: float
+    """The share of a core that the load took meanwhile; near 1, it is the load that is measured."""
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values)

@@ -1,0 +1,47 @@
+"""``POST /api/send``: durable, with RS256 tokens."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from benchmarks.figures import Figure, Turn, at_least, at_most
+from benchmarks.load import Bound, cost, mailboxes, send_all, senders, warm_up
+from benchmarks.scenarios.pairs import described, in_turn, pairs_of
+from benchmarks.servers import Bench, Server
+
+NAME = "send"
+AT_ONCE = 64
+SECONDS = 2.5
+MOST = 200_000
+FEW, MANY = 100, 5000
+
+
+class _Turns(Struct):
+    few: Turn
+    many: Turn
+    alone: Turn
+
+
+async def run(bench: Bench) -> list[Figure]:
+    """Recipients are offline: few with a queue each that grows, then many with a short one."""
+    bound = Bound(bench.count(MOST), SECONDS / (4 if bench.quick else 1))
+
+    async def turn(server: Server) -> _Turns:
+        async with senders(server, AT_ONCE) as people:
+            await warm_up(server, people)
+            few = await cost(server, send_all(people, mailboxes("few", FEW), bound))
+            many = await cost(server, send_all(people, mailboxes("many", MANY), bound))
+            alone = await cost(server, send_all(people[:1], mailboxes("alone", FEW), bound))
+        return _Turns(few, many, alone)
+
+    measured = await in_turn(bench, turn)
+    few, many = pairs_of(measured, lambda turns: turns.few), pairs_of(measured, lambda turns: turns.many)
+    alone = pairs_of(measured, lambda turns: turns.alone)
+    p50 = [turn.latencies.p50_ms for turn in alone.router]
+    what = f"POST /api/send, {AT_ONCE} at once, to"
+    note = f"router {described(alone.router)}; floor {described(alone.floor)}"
+    return [
+        Figure(NAME, f"{what} {FEW} offline", few.ratios, "of the floor", at_least(0.40), few.note),
+        Figure(NAME, f"{what} {MANY:,} offline", many.ratios, "of the floor", at_least(0.40), many.note),
+        Figure(NAME, "POST /api/send, one at a time, p50", p50, "ms", at_most(2.0), note),
+    ]

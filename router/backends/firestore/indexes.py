@@ -1,0 +1,68 @@
+"""Which indexes and TTL policies the collections need; ``examples/firestore`` holds them for the default names.
+
+Firestore indexes every field of its own accord, which costs time and room with each write. Here only what a query
+follows is indexed, upwards only. An index over all collections of a name must be asked for in any case.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+TTL_FIELD = "expire_at"
+
+
+class Field(Struct, frozen=True):
+    """One field of the documents of one collection, and whether queries follow it."""
+
+    collection: str
+    name: str
+    under_parent: bool = False
+    """In one collection."""
+    everywhere: bool = False
+    """Over all collections of this name."""
+
+    def override(self) -> dict[str, object]:
+        """As an entry of ``fieldOverrides`` in ``firestore.indexes.json``."""
+        scopes = {"COLLECTION": self.under_parent, "COLLECTION_GROUP": self.everywhere}
+        indexes = [{"order": "ASCENDING", "queryScope": scope} for scope, wanted in scopes.items() if wanted]
+        entry: dict[str, object] = {"collectionGroup": self.collection, "fieldPath": self.name, "indexes": indexes}
+        return entry | ({"ttl": True} if self.name == TTL_FIELD else {})
+
+
+def cold_fields(collection: str) -> list[Field]:
+    """Of the cold queue; ``collection`` is ``cold.collection``."""
+    messages = f"{collection}-messages"
+    return [
+        Field(messages, "place", under_parent=True),
+        Field(messages, "by_age", under_parent=True, everywhere=True),
+        Field(messages, "size", under_parent=True, everywhere=True),
+        *_plain(messages, "queued_at", "accepted_at", "keyed", "attempts", "envelope", TTL_FIELD),
+    ]
+
+
+def online_fields(collection: str) -> list[Field]:
+    """Of the online store; ``collection`` is ``online.collection``."""
+    hot, ids = f"{collection}-hot", f"{collection}-ids"
+    walked = ("busy", "live", "lease_at", "ephemeral_due", "idle_at")
+    return [
+        *(Field(collection, name, under_parent=True) for name in walked),
+        *_plain(
+            collection, "sequence", "hot", "cold", "pending", "cold_version", "cold_empty", "announced", "poked_at",
+            "fetched", "move_owner", "move_until", "doubled_express", "doubled_normal", "hot_since", "ephemeral_at",
+            "connections",
+        ),
+        *(Field(hot, name, under_parent=True) for name in ("place", "queued_at", "durable", "ephemeral_at")),
+        Field(hot, "size", under_parent=True, everywhere=True),
+        *_plain(hot, "accepted_at", "keyed", "attempts", "envelope"),
+        *(Field(ids, name, under_parent=True) for name in ("forget", "owed")),
+        *_plain(ids, "user", "lane", "sequence", "state", "keyed", "until", "acked_at", TTL_FIELD),
+    ]  # fmt: skip
+
+
+def _plain(collection: str, *names: str) -> list[Field]:
+    return [Field(collection, name) for name in names]
+
+
+def document(fields: list[Field]) -> dict[str, object]:
+    """``firestore.indexes.json``."""
+    return {"indexes": [], "fieldOverrides": [field.override() for field in fields]}

@@ -1,0 +1,250 @@
+"""uvicorn's protocols with the bounds that they lack.
+
+Nobody holds a connection or memory by being slow, by talking without end, or by not listening.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from router.errors import RouterError
+from router.web import problems
+from router.web.problems import HeadersTooLarge, HeadersTooSlow, MalformedRequest
+
+HEADER_BYTES = 64 * 1024
+"""Request line and headers together."""
+MAX_FRAME_BYTES = 4096
+MAX_FRAMES = 100
+FRAME_SECONDS = 10.0
+"""A client may send this many frames in this time, pings included."""
+KEEP_ALIVE_SECONDS = 75
+GRACEFUL_SECONDS = 1
+"""A server that closes waits no longer; what was under way when the process was told to stop has had its time."""
+POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
+INTERNAL_ERROR = 1011
+
+Refuse = Callable[[RouterError], None]
+Cut = Callable[[str], None]
+
+
+class BoundedConfig(uvicorn.Config):
+    """uvicorn's configuration, and what the protocols of this module need beside it."""
+
+    def __init__(self, app: ASGIApp, *, ping_seconds: float, client_seconds: float, refuse: Refuse, cut: Cut) -> None:
+        """``refuse`` and ``cut`` are told of each request refused and each client cut off, with the reason."""
+        self.client_seconds = client_seconds
+        self.refuse = refuse
+        self.cut = cut
+        super().__init__(
+            app,
+            loop="none",
+            http=BoundedHttp,
+            ws=BoundedSocket,
+            ws_per_message_deflate=False,
+            ws_ping_interval=ping_seconds,
+            ws_ping_timeout=ping_seconds,
+            ws_max_size=MAX_FRAME_BYTES,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=GRACEFUL_SECONDS,
+        )
+
+
+class _Watched(asyncio.Protocol):
+    """Cuts off a peer that takes nothing of what it is sent: closing would wait for it without end."""
+
+    config: uvicorn.Config
+    transport: asyncio.Transport
+    loop: asyncio.AbstractEventLoop
+    _unwritten = 0
+    _watch: asyncio.TimerHandle | None = None
+
+    @property
+    def bounds(self) -> BoundedConfig:
+        assert isinstance(self.config, BoundedConfig), "the server is set up with it"
+        return self.config
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._look_later()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        super().connection_lost(exc)
+
+    def _look_later(self) -> None:
+        self._unwritten = self.transport.get_write_buffer_size()
+        if self._watch is None and self._unwritten:
+            self._watch = self.loop.call_later(self.bounds.client_seconds, self._look)
+
+    def _look(self) -> None:
+        self._watch = None
+        if 0 < self._unwritten <= self.transport.get_write_buffer_size():
+            self.cut("slow-reader")
+        else:
+            self._look_later()
+
+    def cut(self, reason: str) -> None:
+        """End the connection now, whatever is still to be sent."""
+        self.bounds.cut(reason)
+        self.transport.abort()
+
+    def refuse(self, error: RouterError) -> None:
+        """Answer a request that never reaches the application, and close."""
+        self.bounds.refuse(error)
+        response = problems.response(error)
+        head = b"HTTP/1.1 %d %b\r\n" % (response.status_code, problems.kind_of(error).title.encode())
+        fields = [(b"connection", b"close"), *response.raw_headers]
+        lines = b"".join(b"%b: %b\r\n" % field for field in fields)
+        self.transport.write(b"%b%b\r\n%b" % (head, lines, bytes(response.body)))
+        self.transport.close()
+        self._look_later()
+
+
+class BoundedHttp(_Watched, HttpToolsProtocol):
+    """HTTP: headers have a size and a time, and a refused body ends in time too. Accepted bodies are the API's."""
+
+    _in_head = False
+    _in_body = False
+    _head_bytes = 0
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._met()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head:
+            self._expect()
+            if self._head_bytes > HEADER_BYTES and not self.transport.is_closing():
+                self.refuse(_too_large())
+        elif self._in_body and self.cycle.response_complete:
+            self._expect()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+
+    def on_headers_complete(self) -> None:
+        # What was counted holds a part of the body too: only where it is much, the headers are worth adding up.
+        if self._head_bytes > HEADER_BYTES and self._head_size() > HEADER_BYTES:
+            raise _too_large()
+        self._head_bytes = 0
+        self._in_head, self._in_body = False, True
+        self._met()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._head_bytes = 0
+        self._in_body = False
+        self._met()
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's answer to what its parser refuses, which is also what a callback of ours refused."""
+        del msg
+        over = self._in_head and self._head_bytes > HEADER_BYTES
+        self.refuse(_too_large() if over else MalformedRequest("this is no HTTP request"))
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._look_later()
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + len(b": \r\n") for name, value in self.headers)
+
+    def _expect(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(self.bounds.client_seconds, self._too_slow)
+
+    def _met(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            self.refuse(HeadersTooSlow(f"the headers did not arrive within {self.bounds.client_seconds:g} s"))
+        else:
+            self.cut("slow-body" if self._in_body else "silent")
+
+
+def _too_large() -> HeadersTooLarge:
+    return HeadersTooLarge(f"request line and headers may have {HEADER_BYTES} bytes")
+
+
+class BoundedSocket(_Watched, WebSocketsSansIOProtocol):
+    """WebSocket: every frame counts, also those that never reach the application, and a dead peer is cut off."""
+
+    _frames = 0
+    _frames_since = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self.handshake_initiated and not self.transport.is_closing():
+            # A handshake that websockets cannot read is left without an answer otherwise.
+            self.refuse(HeadersTooLarge("a WebSocket handshake may have 128 headers of 8 KiB"))
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        # A refused handshake is complete too; uvicorn would log it as an error of the application.
+        self.handshake_complete = self.handshake_complete or self.close_sent
+
+    def handle_events(self) -> None:
+        if self._within_bound(len(self.conn.events)):
+            super().handle_events()
+        else:
+            self.conn.events_received()
+            self.conn.fail(POLICY_VIOLATION, "too many frames")
+            self._end("too-many-frames")
+
+    def _within_bound(self, frames: int) -> bool:
+        now = self.loop.time()
+        if now - self._frames_since > FRAME_SECONDS:
+            self._frames_since, self._frames = now, 0
+        self._frames += frames
+        return self._frames <= MAX_FRAMES
+
+    def handle_parser_exception(self) -> None:
+        self._end("bad-frame")
+
+    def keepalive_timeout(self) -> None:
+        self.pong_timer = None
+        if not self.transport.is_closing():
+            self.conn.fail(INTERNAL_ERROR, "keepalive ping timeout")
+            self._end("no-pong")
+
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        super().on_task_complete(task)
+        self._look_later()
+
+    def _end(self, reason: str) -> None:
+        """Send the close frame, as far as the peer still listens, and end the connection; its task ends with it."""
+        self.close_sent = True
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        if self.transport.get_write_buffer_size():
+            self.cut(reason)
+        else:
+            self.bounds.cut(reason)
+            self.transport.close()

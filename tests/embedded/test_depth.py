@@ -1,0 +1,117 @@
+"""RACES 34: a page costs what it holds, however much stands behind it. Counted in steps of SQLite's machine."""
+
+from __future__ import annotations
+
+import sqlite3
+import tracemalloc
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from router.messages import Delivery, Outcome, Queued
+from tests.contract.stage import BOB, Stage, staged
+from tests.support.clock import ManualClock
+from tests.support.stores import EmbeddedStores
+
+pytestmark = pytest.mark.anyio
+SHALLOW, DEEP = 100, 20_000
+PAGE = 50
+FACTOR = 1.3
+"""A tree that holds 200 times as much is a level or two higher; a scan would cost 200 times as much."""
+
+
+@pytest.fixture
+async def stage(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Stage]:
+    del anyio_backend
+    async with staged(EmbeddedStores(tmp_path), ManualClock(), cap=100_000, in_line=True) as opened:
+        yield opened
+
+
+class Steps:
+    """Counts the virtual machine's instructions on all connections of a stage."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def _step(self) -> int:
+        self.count += 1
+        return 0
+
+    async def of(self, stage: Stage) -> int:
+        """What fetching a page and acknowledging it costs."""
+        database = (await stage.factory.embedded())._database
+        before = self.count
+        connections: tuple[sqlite3.Connection, ...] = (database._reader, database._writer)
+        for connection in connections:
+            connection.set_progress_handler(self._step, 1)
+        ids = await stage.ids(limit=PAGE)
+        await stage.queue.acknowledge(BOB, ids)
+        for connection in connections:
+            connection.set_progress_handler(None, 1)
+        assert len(ids) == PAGE
+        return self.count - before
+
+
+async def fill(stage: Stage, first: int, last: int) -> None:
+    """Queue messages for Bob, hot or cold as he is on- or offline."""
+    for start in range(first, last, 1000):
+        messages = [stage.message(f"{number:06}") for number in range(start, min(start + 1000, last))]
+        routed = await stage.online.route([Delivery(message, 0, 1) for message in messages])
+        owed = [
+            Queued(message, result.sequence, result.queued_at)
+            for message, result in zip(messages, routed, strict=True)
+            if result.outcome is Outcome.COLD
+        ]
+        await stage.cold.put(owed)
+        await stage.online.settle(owed)
+
+
+@pytest.mark.parametrize("tier", ["hot", "cold", "both"])
+async def test_a_page_costs_the_same_at_any_depth(stage: Stage, tier: str) -> None:
+    """``both``: the head is in cold, and what came since he connected is hot."""
+    if tier == "hot":
+        await stage.connect()
+    await fill(stage, 0, SHALLOW)
+    if tier == "both":
+        await stage.connect()
+        await fill(stage, SHALLOW, 2 * SHALLOW)
+    steps = Steps()
+    shallow = await steps.of(stage)
+    await fill(stage, DEEP, 2 * DEEP)
+    deep = await steps.of(stage)
+    assert shallow > PAGE, "the steps are counted"
+    assert deep <= FACTOR * shallow
+
+
+async def test_migrating_costs_the_same_memory(stage: Stage) -> None:
+    """RACES 27: batch by batch, however many there are."""
+    await stage.connect()
+    peaks = []
+    for first, depth in ((0, 1000), (DEEP, DEEP // 2)):
+        await fill(stage, first, first + depth)
+        tracemalloc.start()
+        assert (await stage.migrator.migrate(BOB, online_too=True)).moved == depth
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < FACTOR * peaks[0]
+
+
+async def test_sweeping_a_deep_queue_costs_the_same(stage: Stage) -> None:
+    """What runs each second beside the clients must not count through their queues either."""
+    await stage.connect()
+    await fill(stage, 0, SHALLOW)
+    database = (await stage.factory.embedded())._database
+    steps = Steps()
+    counts = []
+    for depth in (SHALLOW, DEEP):
+        await fill(stage, DEEP, DEEP + depth - SHALLOW)
+        before = steps.count
+        database._reader.set_progress_handler(steps._step, 1)
+        assert [user.user for user in await stage.online.hot_users("", 10)] == [BOB]
+        await stage.online.unannounced(BOB, stage.clock.now(), PAGE)
+        await stage.online.purge(PAGE)
+        database._reader.set_progress_handler(None, 1)
+        counts.append(steps.count - before)
+    assert counts[0] > PAGE
+    assert counts[1] <= FACTOR * counts[0]

@@ -1,0 +1,247 @@
+"""RACES 37: clients that are slow, large, many, or do not listen, at a real server. Each is cut off and counted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+
+from router.messages import Delivery, Message, Queued
+from router.web import bounds
+from router.web.bounds import HEADER_BYTES, MAX_FRAMES
+from router.web.server import Server
+from tests.contract.stage import BOB
+from tests.support.edge import EVENT_SECONDS, HOST, Raw, eventually, frame, narrow, raw
+from tests.web.conftest import Web
+
+pytestmark = pytest.mark.anyio
+SOON = 0.2
+TEXT, CONTINUATION, PING, PONG = 1, 0, 9, 10
+
+
+@pytest.fixture
+async def edge(web: Web) -> AsyncIterator[Server]:
+    """A server that waits for its clients for a moment only."""
+    async with web.serve(client_seconds=SOON) as server:
+        yield server
+
+
+async def refused(client: Raw, status: int, slug: str) -> None:
+    """The server answers with a problem document, and closes."""
+    head, _, body = (await client.answer()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"application/problem+json" in head
+    assert json.loads(body)["type"].endswith(":" + slug)
+
+
+def cut(web: Web, reason: str) -> float:
+    return web.count("router_clients_cut_off_total", reason=reason)
+
+
+def counted(web: Web, reason: str) -> float:
+    return web.count("router_requests_refused_total", reason=reason)
+
+
+# Headers.
+
+
+async def test_a_client_that_says_nothing_is_cut_off(web: Web, edge: Server) -> None:
+    async with raw(edge.port) as client:
+        assert await client.answer() == b""
+    assert cut(web, "silent") == 1
+
+
+@pytest.mark.parametrize("more", [b"", b"x"])
+async def test_headers_that_do_not_end_are_refused(web: Web, edge: Server, more: bytes) -> None:
+    """A byte now and then does not help."""
+    async with raw(edge.port) as client:
+        await client.send(b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-slow: ")
+        answer = asyncio.create_task(refused(client, 408, "headers-too-slow"))
+        while not answer.done():
+            await client.send(more)
+            await asyncio.sleep(SOON / 10)
+        await answer
+    assert counted(web, "headers-too-slow") == 1
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_headers_have_a_size(web: Web, edge: Server, ended: bool) -> None:
+    """Whether they come at once and whole, or without end."""
+    async with raw(edge.port) as client:
+        await client.send(b"GET /healthz HTTP/1.1\r\nx-large: " + b"x" * HEADER_BYTES + b"\r\n\r\n" * ended)
+        await refused(client, 431, "headers-too-large")
+    async with raw(edge.port) as client:
+        await client.send(b"GET /healthz HTTP/1.1\r\n" + b"a: b\r\n" * 20_000 + b"\r\n" * ended)
+        await refused(client, 431, "headers-too-large")
+    async with raw(edge.port) as client:
+        await client.send(b"GET /healthz HTTP/1.1\r\nx-large: " + b"x" * (HEADER_BYTES - 100) + b"\r\n\r\n")
+        assert await client.line() == b"HTTP/1.1 200 OK\r\n"
+    assert counted(web, "headers-too-large") == 2
+
+
+async def test_the_size_is_that_of_the_headers_not_of_the_body(web: Web, edge: Server) -> None:
+    async with raw(edge.port) as client:
+        body = b"x" * (HEADER_BYTES * 2)
+        for _ in range(3):
+            await client.send(b"POST /healthz HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            assert await client.line() == b"HTTP/1.1 405 Method Not Allowed\r\n"
+            while await client.line() != b"\r\n":
+                pass
+            await client._reader.readuntil(b"}")
+
+
+async def test_what_is_no_http_is_a_problem_too(web: Web, edge: Server) -> None:
+    async with raw(edge.port) as client:
+        await client.send(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+        await refused(client, 400, "malformed-request")
+    assert counted(web, "malformed-request") == 1
+
+
+@pytest.mark.parametrize("more", [[b"x: " + b"x" * 9000], [b"x: y"] * 130])
+async def test_a_handshake_that_cannot_be_read_is_answered(web: Web, edge: Server, more: list[bytes]) -> None:
+    async with raw(edge.port) as client:
+        assert b" 431 " in await client.upgrade(web.token("bob"), more)
+        await client.closed()
+    assert counted(web, "headers-too-large") == 1
+    assert web.manager.count == 0
+
+
+# Bodies.
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_large_body_is_refused_before_it_is_there(web: Web, edge: Server, declared: bool) -> None:
+    """Declared, it is not even begun; in chunks, it is cut short. Who goes on sending is cut off."""
+    authorization = f"authorization: {web.bearer('alice')['authorization']}\r\n".encode()
+    length = b"content-length: 1000000000\r\n\r\n" if declared else b"transfer-encoding: chunked\r\n\r\n"
+    async with raw(edge.port) as client:
+        await client.send(b"POST /api/send HTTP/1.1\r\n" + authorization + length)
+        if not declared:
+            await client.send((b"8000\r\n" + b" " * 0x8000 + b"\r\n") * 2)
+        assert await client.line() == b"HTTP/1.1 413 Request Entity Too Large\r\n"
+        await client.send(b"1\r\n \r\n")
+        await client.closed()
+    assert counted(web, "body-too-large") == 1
+    assert cut(web, "slow-body") == 1
+
+
+async def test_a_slow_body_is_refused(web: Web, edge: Server) -> None:
+    authorization = f"authorization: {web.bearer('alice')['authorization']}\r\n".encode()
+    async with raw(edge.port) as client:
+        await client.send(b"POST /api/send HTTP/1.1\r\n" + authorization + b"content-length: 100\r\n\r\n{")
+        assert await client.line() == b"HTTP/1.1 408 Request Timeout\r\n"
+    assert counted(web, "body-too-slow") == 1
+
+
+@pytest.mark.parametrize("deep", [b'{"recipientId":"bob","x":%b', b'{"messageIds":%b'])
+async def test_deep_json_is_refused_and_breaks_nothing(web: Web, edge: Server, deep: bytes) -> None:
+    path = "/api/send" if b"recipientId" in deep else "/api/messages/ack"
+    async with httpx.AsyncClient(base_url=f"http://{HOST}:{edge.port}") as client:
+        for body in (deep % (b"[" * 15_000), deep % (b'{"a":' * 3_000), deep % (b"[" * 7_000 + b"]" * 7_000 + b"}")):
+            response = await client.post(path, content=body, headers=web.bearer("alice"))
+            assert response.status_code == 400
+            web.clock.advance(1)
+        assert (await client.get("/healthz")).is_success
+
+
+# Readers.
+
+
+async def test_who_does_not_take_the_answer_is_cut_off(web: Web, edge: Server) -> None:
+    """A page of 400 kB, of which the kernel keeps a few."""
+    cold = await web.factory.cold_queue()
+    online = await web.factory.online_store()
+    for number in range(20):
+        message = Message(f"m{number}", BOB, b'{"encryptedData":"%b"}' % (b"x" * 20_000), 1, False, web.clock.now())  # type: ignore[arg-type]  # a lane's number
+        (routed,) = await online.route([Delivery(message, 0, 1)])
+        await cold.put([Queued(message, routed.sequence, routed.queued_at)])
+    narrow(edge)
+    request = b"GET /api/messages?limit=500 HTTP/1.1\r\nconnection: close\r\nauthorization: Bearer %b\r\n\r\n"
+    request %= web.token("bob").encode()
+    async with raw(edge.port) as client:
+        await client.send(request)
+        assert len(await client.answer()) > 400_000, "who reads gets it all"
+    async with raw(edge.port, deaf=True) as client:
+        client.deafen()
+        await client.send(request)
+        await eventually(lambda: cut(web, "slow-reader") == 1)
+
+
+# Sockets.
+
+
+@pytest.mark.parametrize(
+    ("first", "flood"),
+    [
+        (b"", frame(PING, b"x" * 125)),
+        (b"", frame(PONG)),
+        (b"", frame(TEXT, b"hello")),
+        (frame(TEXT, last=False), frame(CONTINUATION, last=False)),
+    ],
+    ids=["pings", "pongs", "texts", "fragments"],
+)
+async def test_a_flood_of_frames_ends_the_socket(web: Web, edge: Server, first: bytes, flood: bytes) -> None:
+    """Also where nobody reads the answers: none are kept in memory for them."""
+    narrow(edge)
+    async with raw(edge.port) as client:
+        assert b" 101 " in await client.upgrade(web.token("bob"))
+        await client.send(first + flood * (MAX_FRAMES - 1 - bool(first)))
+        web.manager.poke([BOB])
+        assert web.manager.count == 1
+        await client.send(flood * 2)
+        await client.closed()
+    await eventually(lambda: cut(web, "too-many-frames") == 1)
+    await eventually(lambda: web.manager.count == 0)
+
+
+async def test_a_refused_handshake_is_answered_without_an_error(
+    web: Web, edge: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Strangers must not be able to fill the log with errors."""
+    async with raw(edge.port) as client:
+        assert b" 401 " in await client.upgrade("nobody")
+        await client.closed()
+    assert counted(web, "invalid_token") == 1
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_a_large_frame_ends_the_socket(web: Web, edge: Server) -> None:
+    async with connect(f"ws://{HOST}:{edge.port}/connect", additional_headers=web.bearer("bob")) as socket:
+        await socket.send("x" * (bounds.MAX_FRAME_BYTES + 1))
+        await socket.wait_closed()
+        assert socket.close_code == 1009
+    assert cut(web, "bad-frame") == 1
+
+
+async def test_a_quiet_socket_stays(web: Web, edge: Server) -> None:
+    """The time that a client has for its headers is no time for its silence afterwards."""
+    async with connect(f"ws://{HOST}:{edge.port}/connect", additional_headers=web.bearer("bob")) as socket:
+        await asyncio.sleep(SOON * 3)
+        web.manager.poke([BOB])
+        async with asyncio.timeout(EVENT_SECONDS):
+            assert await socket.recv() == "{}"
+    assert web.count("router_clients_cut_off_total", reason="silent") == 0
+
+
+async def test_one_user_cannot_hold_thousands_of_sockets(web: Web) -> None:
+    """Many at once, so that only an atomic step keeps the limit; who is over it is told before the upgrade."""
+    token, answers = web.token("bob"), list[bytes]()
+    async with web.serve() as server, AsyncExitStack() as held:
+
+        async def come(count: int) -> None:
+            for _ in range(count):
+                client = await held.enter_async_context(raw(server.port))
+                answers.append(await client.upgrade(token))
+
+        await asyncio.gather(*(come(10) for _ in range(200)))
+        assert (
+            sorted(answers) == [b"HTTP/1.1 101 Switching Protocols"] * 20 + [b"HTTP/1.1 429 Too Many Requests"] * 1980
+        )
+        assert web.manager.count == 20
+        assert len(await (await web.factory.online_store()).connections(BOB)) == 20
+        assert counted(web, "too-many-connections") == 1980

@@ -1,0 +1,95 @@
+"""Pokes over real sockets, one of whose clients does not read."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from websockets.asyncio.client import connect
+
+from router.core.connections import TOKEN_EXPIRED
+from tests.contract.stage import BOB
+from tests.support.edge import EVENT_SECONDS, HOST, Raw, eventually, narrow, raw
+from tests.web.conftest import Web
+
+pytestmark = pytest.mark.anyio
+EVE = "urn:sm:user:eve"
+POKES = 100_000
+"""More than the buffers of a narrow connection hold."""
+
+
+async def stop_reading(web: Web, client: Raw) -> None:
+    """Poke Bob, who has upgraded and does not read, until the server can send him no more."""
+    assert b" 101 " in await client.upgrade(web.token("bob"))
+    client.deafen()
+    (held,) = web.manager._by_user[BOB].values()
+    for _ in range(POKES):
+        web.manager.poke([BOB])
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        if held.poking:
+            return
+    raise AssertionError("his buffers never filled")
+
+
+async def test_a_client_that_does_not_read_holds_up_nobody(web: Web) -> None:
+    """RACES 19: at a real socket whose buffers are full; the other is another device, and another user."""
+    async with web.serve() as server:
+        narrow(server)
+        url = f"ws://{HOST}:{server.port}/connect"
+        async with (
+            raw(server.port, deaf=True) as stuck,
+            connect(url, additional_headers=web.bearer("eve")) as other,
+        ):
+            await stop_reading(web, stuck)
+            async with connect(url, additional_headers=web.bearer("bob")) as device:
+                for _ in range(3):
+                    web.manager.poke([BOB, EVE])
+                    async with asyncio.timeout(EVENT_SECONDS):
+                        assert await device.recv() == await other.recv() == "{}"
+        await eventually(lambda: web.manager.count == 0)
+
+
+async def test_who_takes_no_poke_is_cut_off(web: Web) -> None:
+    """RACES 16, 19: where even the ping could not be sent, closing politely would take for ever."""
+    async with web.serve(client_seconds=0.2) as server:
+        narrow(server)
+        async with raw(server.port, deaf=True) as stuck:
+            await stop_reading(web, stuck)
+            await eventually(lambda: web.count("router_clients_cut_off_total", reason="slow-reader") == 1)
+            await eventually(lambda: web.manager.count == 0)
+        assert await (await web.factory.online_store()).connections(BOB) == []
+
+
+async def test_who_does_not_take_his_end_is_online_no_longer(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """His token has expired, and the close frame cannot be sent."""
+    monkeypatch.setattr("router.core.connections.CLOSE_SECONDS", 0.1)
+    async with web.serve() as server:
+        narrow(server)
+        async with raw(server.port, deaf=True) as stuck:
+            await stop_reading(web, stuck)
+            web.clock.advance(700)
+            web.manager.close_expired()
+            await eventually(lambda: web.manager.count == 0)
+            labels = {"code": str(TOKEN_EXPIRED), "clean": "false"}
+            assert web.count("router_connections_closed_total", **labels) == 1
+            assert await (await web.factory.online_store()).connections(BOB) == []
+
+
+async def test_a_drain_waits_for_no_poke(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 36: one client that does not read would use up the time of all the others."""
+    monkeypatch.setattr("router.core.connections.CLOSE_SECONDS", 0.1)
+    async with web.serve() as server:
+        narrow(server)
+        async with (
+            raw(server.port, deaf=True) as stuck,
+            connect(f"ws://{HOST}:{server.port}/connect", additional_headers=web.bearer("eve")) as other,
+        ):
+            await stop_reading(web, stuck)
+            draining = asyncio.create_task(web.manager.drain())
+            async with asyncio.timeout(EVENT_SECONDS):
+                await other.wait_closed()
+                while not draining.done():
+                    web.clock.advance(0.1)
+                    await asyncio.sleep(0)
+            assert other.close_code == 1001
