@@ -208,7 +208,10 @@ async def test_a_route_whose_answer_was_lost_pokes_and_leaves_one_copy(
     message = stage.message("m2")
     (cold,) = await stage.route(message)
     assert cold.outcome is Outcome.COLD
+    await stage.connect()
+    losing[0] = 1
     await stage.store(message, cold)
+    assert poked == [BOB, BOB], "they came online meanwhile"
     assert await stage.ids() == ["m1", "m2"]
     await check_counters(stage)
 

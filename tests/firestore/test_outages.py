@@ -41,30 +41,28 @@ def server(own: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     own.thaw()
 
 
-async def opened(stores: FirestoreColdStores) -> AsyncIterator[Stage]:
-    async with staged(stores, ManualClock()) as stage:
-        # The first call of a test may take longer than the short time-outs allow.
-        await stage.cold.probe()
-        (await stage.factory.firestore()).client.patience = SHORT
-        yield stage
-
-
 @pytest.fixture
 async def beside(anyio_backend: str, server: Server, tmp_path: Path) -> AsyncIterator[Stage]:
     """Cold mail in Firestore, the rest embedded."""
-    async for stage in opened(FirestoreColdStores(tmp_path)):
+    async with staged(FirestoreColdStores(tmp_path), ManualClock()) as stage:
         yield stage
 
 
 @pytest.fixture
 async def stage(anyio_backend: str, server: Server, tmp_path: Path) -> AsyncIterator[Stage]:
     """Presence, hot and cold mail in Firestore."""
-    async for stage in opened(FirestoreStores(tmp_path)):
+    async with staged(FirestoreStores(tmp_path), ManualClock()) as stage:
         yield stage
 
 
+async def impatient(stage: Stage) -> None:
+    """From here on time-outs are short. A server that has just started is slow, so not from the beginning."""
+    (await stage.factory.firestore()).client.patience = SHORT
+
+
 async def answers(stage: Stage) -> None:
-    """Wait until the server is used again, by nothing but asking."""
+    """Wait until the server is used again, by nothing but asking; from here on time-outs are as usual."""
+    (await stage.factory.firestore()).client.patience = FirestoreBackend.patience
     async with asyncio.timeout(BACK):
         while True:
             try:
@@ -87,6 +85,7 @@ async def test_the_spans_fit_into_what_the_core_waits() -> None:
 async def test_a_frozen_server_is_unavailable_soon_and_used_again_when_it_thaws(beside: Stage, server: Server) -> None:
     """RACES 11: no call waits for ever, and what it was about is done once."""
     await beside.cold.put([mail(beside, "m1")])
+    await impatient(beside)
     server.freeze()
     message = mail(beside, "m2")
     for call in (
@@ -110,6 +109,7 @@ async def test_a_freeze_under_way_loses_nothing(beside: Stage, server: Server) -
         for number in range(5):
             await beside.producer.publish(beside.message(f"m{number}"))
         await routed(beside)
+        await impatient(beside)
         server.freeze()
         for number in range(5, 10):
             await beside.producer.publish(beside.message(f"m{number}"))
@@ -132,6 +132,7 @@ async def test_a_frozen_online_store_holds_mail_back_and_loses_nothing(stage: St
     async with running(stage):
         await stage.producer.publish(stage.message("m1"))
         await routed(stage)
+        await impatient(stage)
         server.freeze()
         for id_ in ("m2", "m3"):
             await stage.producer.publish(stage.message(id_))
@@ -157,6 +158,7 @@ async def test_a_server_that_starts_again_empty(stage: Stage, server: Server) ->
     """RACES 9, 17: sequences keep rising, connections register again, and mail flows."""
     phone = await stage.connect()
     (before,) = await stage.route(stage.message("m1"))
+    await impatient(stage)
     server.stop()
     async with asyncio.timeout(SOON):
         with pytest.raises(Unavailable, match="Firestore"):

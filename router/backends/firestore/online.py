@@ -67,17 +67,12 @@ class FirestoreOnlineStore(FirestorePresence):
         hot = self._layout.hot_of(user)
         results: list[Routed] = []
         for part in routing.steps(deliveries):
-            ids = {routing.message_of(delivery).id for delivery in part}
-            # A step whose answer was lost is repeated and finds its own work done: what it owed is not forgotten.
-            owed: set[tuple[str, str]] = set()
 
-            def step(work: Work, part: Sequence[Delivery] = part, owed: set[tuple[str, str]] = owed) -> list[Routed]:
-                routed, pokes = routing.route(work, hot, part, now, self._rules)
-                owed.update(pokes)
-                return routed
+            def step(work: Work, part: Sequence[Delivery] = part) -> tuple[list[Routed], Pokes]:
+                return routing.route(work, hot, part, now, self._rules)
 
-            results += await self._transactions.change(user, ids, step)
-            await self._publish(owed)
+            ids = [routing.message_of(delivery).id for delivery in part]
+            results += await self._change_and_poke(user, ids, step)
         return results
 
     async def settle(self, messages: Sequence[Queued]) -> list[Queued]:
@@ -86,13 +81,28 @@ class FirestoreOnlineStore(FirestorePresence):
         async def settle(user: str) -> list[Queued]:
             acked: list[Queued] = []
             for part in parts(own[user]):
-                step = _settling(part, now)
-                left, pokes = await self._transactions.change(user, _ids(part), step)
-                acked += left
-                await self._publish(pokes)
+
+                def step(work: Work, part: Sequence[Queued] = part) -> tuple[list[Queued], Pokes]:
+                    return moving.settle(work, part, now)
+
+                acked += await self._change_and_poke(user, _ids(part), step)
             return acked
 
         return list(_flat(await together(settle, own)))
+
+    async def _change_and_poke(self, user: str, ids: Iterable[str], step: Callable[[Work], tuple[T, Pokes]]) -> T:
+        """A step that may owe pokes. Where its answer was lost it is repeated, and finds its own work done: what it
+        owed the first time is not forgotten."""
+        owed: set[tuple[str, str]] = set()
+
+        def remember(work: Work) -> T:
+            result, pokes = step(work)
+            owed.update(pokes)
+            return result
+
+        result = await self._transactions.change(user, ids, remember)
+        await self._publish(owed)
+        return result
 
     async def _publish(self, pokes: Iterable[tuple[str, str]]) -> None:
         pokes = list(pokes)
@@ -311,10 +321,6 @@ def _mark_fetched(work: Work) -> Recipient:
     if work.known:
         work.recipient.fetched = True
     return work.recipient
-
-
-def _settling(messages: Sequence[Queued], now: int) -> Callable[[Work], tuple[list[Queued], Pokes]]:
-    return lambda work: moving.settle(work, messages, now)
 
 
 def _by_user(messages: Iterable[Queued]) -> dict[str, list[Queued]]:
