@@ -104,7 +104,7 @@ class Ingress(Section):
     dead_letter_topic: str = Field("ingress-topic-dlq", description="Where refused messages go.")
     max_attempts: int = Field(5, ge=1, description="Tries before a message is a dead letter.")
     ordering_shards: int = Field(
-        32,
+        16,
         ge=0,
         le=10_000,
         description="Pub/Sub: how many ordering keys all recipients share; 0 gives each recipient its own.",

@@ -219,9 +219,10 @@ class Factory:
     async def dead_letter_box(self) -> EmbeddedDeadLetters:
         """The reading end of the embedded dead letters; raises ``ConfigError`` where they go elsewhere."""
         if self.config.ingress.kind != "embedded":
+            topic = self.config.ingress.dead_letter_topic
             raise ConfigError(
-                f'ingress.kind = "{self.config.ingress.kind}": dead letters go to the topic '
-                f"{self.config.ingress.dead_letter_topic}; read them with a subscription of it"
+                f'ingress.kind = "{self.config.ingress.kind}": dead letters go to the topic {topic}; read them with '
+                f"its subscription, which `router setup` makes: gcloud pubsub subscriptions pull {topic}-sub"
             )
         return (await self.embedded()).dead_letters()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import report
 from router.backends.firestore import indexes
 from router.cli.config import toml_value
 from router.config import Config, known_keys
@@ -53,10 +54,19 @@ def _comment(text: str) -> list[str]:
 
 def configuration_docs(root: Path) -> str:
     """``docs/configuration.md`` with its table of keys."""
-    path = root / "docs" / "configuration.md"
+    return _with_table(root / "docs" / "configuration.md", _key_table())
+
+
+def benchmark_docs(root: Path) -> str:
+    """``docs/benchmarks.md`` with the committed run."""
+    run = report.load(root / "benchmarks" / "results" / report.RESULTS.name)
+    return _with_table(root / "docs" / "benchmarks.md", report.markdown(run))
+
+
+def _with_table(path: Path, table: str) -> str:
     before, _, rest = path.read_text(encoding="utf-8").partition(MARK)
     _, _, after = rest.partition(END_MARK)
-    return f"{before}{MARK}\n\n{_key_table()}\n{END_MARK}{after}"
+    return f"{before}{MARK}\n\n{table}\n{END_MARK}{after}"
 
 
 def _key_table() -> str:
@@ -89,6 +99,7 @@ def firestore_indexes(root: Path) -> str:
 GENERATED: dict[str, Callable[[Path], str]] = {
     "config.example.toml": example_config,
     "docs/configuration.md": configuration_docs,
+    "docs/benchmarks.md": benchmark_docs,
     "docs/cli.md": cli_reference,
     "docs/openapi.json": openapi,
     "examples/firestore/firestore.indexes.json": firestore_indexes,

@@ -44,7 +44,7 @@ COMMANDS = (
     Entry("migrate", "router.cli.migrate:migrate", MEND, "Move hot queues to cold by hand."),
     Entry("outbox", "router.cli.outbox:outbox", MEND, "Show the push commands that wait to be taken."),
     Entry("dead-letters", "router.cli.dead_letters:dead_letters", MEND, "Show the messages that were refused."),
-    Entry("doctor", "router.cli.doctor:doctor", MEND, "Check what production needs."),
+    Entry("doctor", "router.cli.doctor:doctor", MEND, "Check what production needs, and say how to mend it."),
     Entry("config", "router.cli.config:app", CONFIGURE, "Check and show the configuration."),
     Entry("setup", "router.cli.setup:setup", CONFIGURE, "Create what the backends need."),
 )

@@ -29,7 +29,7 @@ def doctor(
         float, typer.Option(min=0.1, max=600, metavar="SECONDS", help="How long each check may take.")
     ] = 15.0,
 ) -> None:
-    """Check what production needs, and say how to mend what is wrong.
+    """Check what production needs, and say how to mend it.
 
     Connects to what the configuration names and tries it: a probe user takes a message through the online store, a
     probe document is written to the cold queue and read, a probe goes through a topic of its own, the keys of the

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import resource
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -206,3 +207,24 @@ async def test_a_second_serve_on_the_same_data_is_refused(router: Router) -> Non
         assert done.returncode == 78
         assert "another `router serve`" in done.stderr.decode()
         assert "Traceback" not in done.stderr.decode()
+
+
+async def test_more_connections_than_the_soft_limit_of_files(router: Router) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+    try:
+        process = router.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    writers = []
+    try:
+        for _ in range(200):
+            async with asyncio.timeout(EVENT_SECONDS):
+                reader, writer = await asyncio.open_connection("127.0.0.1", router.api_port)
+                writers.append(writer)
+                writer.write(b"GET /healthz HTTP/1.1\r\nHost: router\r\n\r\n")
+                assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+    finally:
+        for writer in writers:
+            writer.close()
+        stop(process)

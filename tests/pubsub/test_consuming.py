@@ -230,3 +230,20 @@ async def test_the_api_may_have_accepted_more_than_the_limit_is_now(stores: PubS
     (delivery,) = await take(await stage.factory.ingress_consumer(), 1)
     assert delivery.message is not None
     assert delivery.message.envelope == body
+
+
+async def test_a_reader_that_fails_is_not_waited_for(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug ends the pipeline, which ends the service; it does not leave it waiting."""
+    consumer = await stage.factory.ingress_consumer()
+    assert isinstance(consumer, PubSubIngressConsumer)
+    waiting = asyncio.create_task(consumer.receive(1))
+    await asyncio.sleep(0)
+
+    async def broken() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(consumer._settling, "extend", lambda *_: broken())
+    await soon(lambda: bool(stage.clock._sleepers))
+    stage.clock.advance(EXTEND_SECONDS)
+    with pytest.raises(ZeroDivisionError):
+        await waiting

@@ -85,17 +85,15 @@ async def test_requests_of_one_key_never_overlap(publisher: Publisher, gate: Gat
     assert sent == {f"k{key}": [f"{number}" for number in range(key, 500, 7)] for key in range(7)}
 
 
-async def test_requests_under_way_are_bounded(
-    publisher: Publisher, gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(publishing, "CALLS", 2)
-    callers = [*start(publisher, "1", key="a"), *start(publisher, "2", key="b"), *start(publisher, "3", key="c")]
-    await until(lambda: len(gate.requests) == 2)
-    await asyncio.sleep(0)
-    assert len(gate.under_way) == 2
-    gate.open.set()
-    await asyncio.gather(*callers)
-    assert len(gate.requests) == 3
+async def test_requests_under_way_are_bounded(stores: PubSubStores, gate: Gate) -> None:
+    async with Publisher(gate, stores.api.topic("ingress-topic"), calls=2) as publisher:  # type: ignore[arg-type]  # has what it needs
+        callers = [*start(publisher, "1", key="a"), *start(publisher, "2", key="b"), *start(publisher, "3", key="c")]
+        await until(lambda: len(gate.requests) == 2)
+        await asyncio.sleep(0)
+        assert len(gate.under_way) == 2
+        gate.open.set()
+        await asyncio.gather(*callers)
+        assert len(gate.requests) == 3
 
 
 async def test_a_batch_is_bounded(publisher: Publisher, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:

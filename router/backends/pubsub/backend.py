@@ -11,7 +11,7 @@ from router.backends.google.channels import PUBSUB, open_channel, project
 from router.backends.pubsub.bodies import notification_request, push_command
 from router.backends.pubsub.ingress import PubSubIngressConsumer, PubSubIngressProducer
 from router.backends.pubsub.pokes import PubSubPokeBus
-from router.backends.pubsub.publishing import Publisher
+from router.backends.pubsub.publishing import CALLS, SHARED_KEY_CALLS, Publisher
 from router.backends.pubsub.push import PubSubDeadLetters, PubSubPushNotifier
 from router.backends.pubsub.resources import check_topics
 from router.backends.pubsub.wire import PubSubApi
@@ -38,9 +38,7 @@ class PubSubBackend:
         try:
             await check_topics(self._api, self._config)
             for topic in self._topics():
-                self._publishers[topic] = await self._stack.enter_async_context(
-                    Publisher(self._api, self._api.topic(topic))
-                )
+                await self._open_publisher(topic)
         except BaseException:
             await self._stack.aclose()
             raise
@@ -50,6 +48,12 @@ class PubSubBackend:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         return await self._stack.__aexit__(kind, error, trace)
+
+    async def _open_publisher(self, topic: str) -> None:
+        ingress = self._config.ingress
+        calls = SHARED_KEY_CALLS if topic == ingress.topic and ingress.ordering_shards else CALLS
+        publisher = Publisher(self._api, self._api.topic(topic), calls)
+        self._publishers[topic] = await self._stack.enter_async_context(publisher)
 
     def _topics(self) -> list[str]:
         ingress = self._config.ingress

@@ -77,6 +77,8 @@ class PubSubIngressConsumer:
         loop = asyncio.get_running_loop()
         self._receiving = loop.create_task(self._source.run(self._took, self._failed), name="receive")
         self._keeping = loop.create_task(self._keep_leases(), name="leases")
+        for task in (self._receiving, self._keeping):
+            task.add_done_callback(lambda _: self._arrived.set())
         return self
 
     async def __aexit__(
@@ -95,15 +97,21 @@ class PubSubIngressConsumer:
 
     async def receive(self, limit: int) -> list[Delivery]:
         while not self._buffer:
-            if self._failure is not None:
-                failure, self._failure = self._failure, None
-                raise Unavailable(str(failure)) from failure
+            self._raise_failure()
             self._arrived.clear()
             await self._arrived.wait()
         received = [self._buffer.popleft() for _ in range(min(limit, len(self._buffer)))]
         self._bytes -= sum(len(each.message.data) for each in received)
         self._taken.set()
         return [self._reader.read(each) for each in received]
+
+    def _raise_failure(self) -> None:
+        for task in (self._receiving, self._keeping):
+            if task.done():
+                task.result()  # they end by a bug only, and nobody is to wait for ever because of it
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise Unavailable(str(failure)) from failure
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         self._settling.ack(self._release(deliveries))

@@ -67,7 +67,7 @@ class PubSubPokeBus:
         receiving = asyncio.create_task(self._receive(name, node, arrived))
         try:
             while True:
-                yield await arrived.get()
+                yield await _next(arrived, receiving)
         finally:
             receiving.cancel()
             await asyncio.wait([receiving])
@@ -131,3 +131,15 @@ class PubSubPokeBus:
             )
         except RouterError as error:
             LOG.warning("the subscription of this node is left to expire", subscription=name, reason=str(error))
+
+
+async def _next(arrived: asyncio.Queue[list[str]], receiving: asyncio.Task[None]) -> list[str]:
+    """What arrives next; raises what ``receiving`` ended with, which is a bug."""
+    getting = asyncio.ensure_future(arrived.get())
+    try:
+        await asyncio.wait({getting, receiving}, return_when=asyncio.FIRST_COMPLETED)
+        if not getting.done():
+            receiving.result()
+        return getting.result()
+    finally:
+        getting.cancel()

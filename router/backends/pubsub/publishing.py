@@ -20,6 +20,8 @@ from router.errors import Refused, RouterError, Unavailable
 
 CALLS = 32
 """Requests under way at once."""
+SHARED_KEY_CALLS = 8
+"""The same where many share a few keys: what waits a little longer for a call goes in a larger batch."""
 BATCH_MESSAGES = 500
 BATCH_BYTES = 4_000_000
 """Of one request; the service takes 1,000 messages and 10 MB."""
@@ -39,9 +41,11 @@ class _Waiting(Struct, eq=False):
 class Publisher:
     """The write end of one topic, as an async context manager."""
 
-    def __init__(self, api: PubSubApi, topic: str) -> None:
+    def __init__(self, api: PubSubApi, topic: str, calls: int = CALLS) -> None:
+        """``topic`` by its full name; ``calls`` may be under way at once."""
         self._api = api
         self._topic = topic
+        self._most_calls = calls
         self._waiting: dict[str, deque[_Waiting]] = {}
         self._ready: dict[str, None] = {}
         """Keys with something to send and no request under way, the longest ready first."""
@@ -109,7 +113,7 @@ class Publisher:
 
     def _send_ready(self) -> None:
         self._turn = None
-        while self._ready and len(self._calls) < CALLS:
+        while self._ready and len(self._calls) < self._most_calls:
             key = next(iter(self._ready))
             del self._ready[key]
             if batch := self._take(key):

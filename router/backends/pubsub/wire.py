@@ -47,6 +47,8 @@ class PubSubApi:
         self._project = project
         self._chance = chance
         self._metadata = tuple(metadata(PUBSUB))
+        self._extras: dict[str, tuple[tuple[str, str], ...]] = {}
+        """By resource; a process names a handful."""
         self._stubs = {
             name: channel.unary_unary(
                 f"/google.pubsub.v1.{path}",
@@ -142,8 +144,12 @@ class PubSubApi:
 
     def _extra(self, resource: str) -> tuple[tuple[str, str], ...]:
         """The metadata of a call; the service finds the region of ``resource`` by it."""
-        field = "topic" if "/topics/" in resource else "subscription"
-        return (*self._metadata, ("x-goog-request-params", f"{field}={quote(resource, safe='')}"))
+        extra = self._extras.get(resource)
+        if extra is None:
+            field = "topic" if "/topics/" in resource else "subscription"
+            routing = ("x-goog-request-params", f"{field}={quote(resource, safe='')}")
+            extra = self._extras[resource] = (*self._metadata, routing)
+        return extra
 
 
 def status(error: BaseException) -> grpc.StatusCode | None:
