@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,7 +12,10 @@ from typing import Any, Self
 
 import pytest
 
+from router.backends.google.channels import PUBSUB, open_channel
+from router.backends.pubsub.wire import PubSubApi
 from router.client import RouterClient
+from router.config import Config, Google
 from tests.support.balancer import balancing
 from tests.support.identity import Identity, identity_service
 from tests.support.production import SERVICES, Production, environment, production
@@ -47,8 +51,34 @@ def topology(
 ) -> Iterator[Production]:
     project = f"production-{secrets.token_hex(4)}"
     folder = tmp_path_factory.mktemp("nodes")
-    with production(folder, environment(folder, own_redis, firestore, pubsub, identity, project)) as topology:
+    settings = environment(folder, own_redis, firestore, pubsub, identity, project)
+    with production(folder, settings) as topology, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PUBSUB_EMULATOR_HOST", pubsub.address)
+        asyncio.run(subscribe(project))
         yield topology
+
+
+@asynccontextmanager
+async def notifications(project: str) -> AsyncIterator[tuple[PubSubApi, str]]:
+    """Pub/Sub, and the subscription of a notification service."""
+    async with await open_channel(PUBSUB, Config(google=Google(project=project))) as channel:
+        api = PubSubApi(channel, project, random.Random(1))
+        yield api, api.subscription("notifier")
+
+
+async def subscribe(project: str) -> None:
+    async with notifications(project) as (api, name):
+        await api.create("create_subscription", name, name=name, topic=api.topic("push-notifications"))
+
+
+async def announced(topology: Production, wanted: set[str]) -> None:
+    """Return when a push command for each of ``wanted`` has come."""
+    async with notifications(topology.environment["GOOGLE_CLOUD_PROJECT"]) as (api, name):
+        while wanted:
+            received = await api.pull(name, 1000, 5)
+            wanted = wanted - {one.message.attributes["messageId"] for one in received}
+            if received:
+                await api.acknowledge(name, [one.ack_id for one in received])
 
 
 class Scene:
@@ -104,6 +134,7 @@ async def traffic(topology: Production, identity: Identity) -> AsyncIterator[Sce
                     async with client(inbox.user) as reader:
                         while not scene.senders.ids(inbox.user) <= inbox.messages.keys():
                             await reader.drain(inbox.save, 500)
+                await announced(topology, {id_ for inbox in scene.offline for id_ in scene.senders.ids(inbox.user)})
         except TimeoutError:
             pytest.fail(f"{scene.missing()}; {await asyncio.to_thread(topology.cli, 'inspect-queue', '--json')}")
         judge(scene.senders.sent, [*scene.online, *scene.offline])

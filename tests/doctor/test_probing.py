@@ -77,6 +77,17 @@ async def test_a_store_that_does_not(factory: Factory, call: str, answer: object
     assert words in finding.found
 
 
+async def test_a_store_that_is_too_slow_is_not_taken_for_a_broken_one(
+    factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease of the probe ran out while it was waited for."""
+    monkeypatch.setattr(probing, "SLOW_SECONDS", 0.0)
+    store: Any = Broken(await factory.online_store(), "connect", True)
+    finding = (await examined(factory, store))["online.step"]
+    assert "may have expired" in finding.found
+    assert finding.mend == probing.SLOW_MEND
+
+
 async def test_pokes_that_do_not_arrive(factory: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "POKE_SECONDS", 0.1)
     monkeypatch.setattr(probing, "POKE_AGAIN_SECONDS", 0.02)
