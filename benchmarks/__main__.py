@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import signal
 import sys
@@ -83,7 +84,7 @@ def _raise_file_limit() -> None:
 
 
 def _run(bench: Bench, names: Sequence[str]) -> Run:
-    started = time.monotonic()
+    started, load_average = time.monotonic(), os.getloadavg()[0]
     figures: list[Figure] = []
     for name in names:
         sys.stderr.write(f"{name} ...\n")
@@ -95,6 +96,7 @@ def _run(bench: Bench, names: Sequence[str]) -> Run:
         quick=bench.quick,
         machine=describe(bench.directory),
         figures=figures,
+        load_average=load_average,
     )
 
 

@@ -27,6 +27,8 @@ class Run(Struct):
     quick: bool
     machine: Machine
     figures: list[Figure]
+    load_average: float | None = None
+    """Of the minute before it; what the machine did beside. ``None`` in runs that did not note it."""
 
     @property
     def missed(self) -> list[Figure]:
@@ -86,6 +88,10 @@ def describe(machine: Machine) -> str:
     )
 
 
+def _beside(run: Run) -> str:
+    return "" if run.load_average is None else f"load average {run.load_average:.1f} before it; "
+
+
 def save(run: Run, path: Path) -> None:
     """Write the JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +107,7 @@ def markdown(run: Run) -> str:
     """The run for ``docs/benchmarks.md``."""
     lines = [
         f"{run.at}, {describe(run.machine)}; " + ", ".join(f"{n} {v}" for n, v in run.machine.libraries.items()) + ".",
-        f"{run.rounds} rounds; {summary(run)}.",
+        f"{run.rounds} rounds; {_beside(run)}{summary(run)}.",
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|---" * len(COLUMNS) + "|",
