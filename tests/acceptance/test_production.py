@@ -198,6 +198,23 @@ async def test_one_of_each_is_killed(topology: Production, identity: Identity, s
     assert await queued(topology) == 0
 
 
+async def test_a_pipeline_dies_with_mail_in_its_hands(
+    topology: Production, identity: Identity, firestore: Server
+) -> None:
+    """RACES 2: it has taken what cold does not answer for; another one gets all of it again, in order."""
+    victim = topology.nodes["process"][0]
+    async with traffic(topology, identity) as scene:
+        firestore.freeze()
+        try:
+            await scene.senders.more(100)
+            victim.kill()
+        finally:
+            firestore.thaw()
+        victim.start()
+        await asyncio.to_thread(victim.wait)
+    assert await queued(topology) == 0
+
+
 async def test_one_of_every_kind_is_killed_at_once(topology: Production, identity: Identity) -> None:
     victims = [nodes[1] for nodes in topology.nodes.values()]
     async with traffic(topology, identity) as scene:
