@@ -163,8 +163,8 @@ class Pipeline:
         """Recipients with nothing left are no longer busy; start on what has waited for them."""
         if self._has_room():
             self._room.set()
-        freed = {_recipient(delivery) for delivery in batch}
-        freed.difference_update(_recipient(delivery) for delivery in left)
+        busy = {_recipient(delivery) for delivery in left}
+        freed = [name for name in dict.fromkeys(_recipient(delivery) for delivery in batch) if name not in busy]
         waited = [delivery for recipient in freed for delivery in self._waiting.pop(recipient)]
         if waited:
             self._start(waited)
