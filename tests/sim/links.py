@@ -185,7 +185,9 @@ def shown(value: Any) -> str:
         return f"{value.user[-2:]}/{value.id[-6:]}"
     if isinstance(value, Pending):
         return f"{value.id[-6:]}@{value.sequence % 10**10}"
-    if isinstance(value, list | tuple | set):
+    if isinstance(value, set):
+        return shown(sorted(value))
+    if isinstance(value, list | tuple):
         return f"({', '.join(map(shown, value))})"
     if isinstance(value, msgspec.Struct):
         return ", ".join(f"{name}={shown(getattr(value, name))}" for name in value.__struct_fields__)

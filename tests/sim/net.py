@@ -38,7 +38,7 @@ class Net:
         self._latency = plan.latency
         self._chance = chance
         self._answers: dict[Process, dict[int, asyncio.Future[tuple[int, bytes]]]] = {}
-        self._lines: dict[Process, set[Line]] = {}
+        self._lines: dict[Process, dict[Line, None]] = {}
         self._count = 0
 
     def fault(self) -> str | None:
@@ -139,7 +139,7 @@ class Net:
         if not node.listening or self.fault() == "request lost":
             raise Lost("nobody listens")
         line = Line(self, node.process, slow)
-        self._lines.setdefault(node.process, set()).add(line)
+        self._lines.setdefault(node.process, {})[line] = None
         headers = [(b"authorization", b"Bearer " + token.encode())]
         scope = _scope("websocket", "/connect", headers, subprotocols=[])
         self._loop.spawn(node.process, line.serve(node.app, scope), "socket")
@@ -157,7 +157,7 @@ class Net:
         self._loop.call_later(seconds, callback, *args, context=self._outside.context)
 
     def forget(self, process: Process, line: Line) -> None:
-        self._lines.get(process, set()).discard(line)
+        self._lines.get(process, {}).pop(line, None)
 
 
 def _scope(kind: str, path: str, headers: list[tuple[bytes, bytes]], **more: Any) -> dict[str, Any]:
