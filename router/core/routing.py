@@ -128,24 +128,31 @@ class Pipeline:
         task.add_done_callback(self._work.discard)
 
     async def _route(self, batch: Sequence[Delivery]) -> None:
-        attempt = 0
+        passes = tries = 0
         while batch:
-            attempt += 1
+            passes += 1
             try:
                 left = await self._pass(batch)
             except (Unavailable, TimeoutError):
                 # A dependency is down: that is no fault of the messages and no try of theirs.
                 self._metrics.dependency_failed("routing")
-                left = batch
+                left = self._undone(batch)
             except Exception as error:  # noqa: BLE001 - one message that cannot be routed must not stop the others
-                if len(batch) > 1:
-                    self._divide(batch)
+                left = self._undone(batch)
+                if len(left) > 1:
+                    self._release(batch, left)
+                    self._divide(left)
                     return
-                left = await self._blame(batch[0], attempt, error)
+                tries += 1
+                left = [delivery for delivery in left if not await self._blame(delivery, tries, error)]
             self._release(batch, left)
             batch = left
             if batch:
-                await self._clock.sleep(backoff(attempt, self._chance))
+                await self._clock.sleep(backoff(passes, self._chance))
+
+    def _undone(self, batch: Sequence[Delivery]) -> list[Delivery]:
+        """What a pass that failed had not finished: a message that was refused must not be routed after all."""
+        return [delivery for delivery in batch if delivery.receipt in self._held]
 
     def _divide(self, batch: Sequence[Delivery]) -> None:
         """Narrow down which message fails: each recipient alone, then the first message alone."""
@@ -301,12 +308,16 @@ class Pipeline:
             for delivery in deliveries:
                 self._held.pop(delivery.receipt, None)
 
-    async def _blame(self, delivery: Delivery, attempt: int, error: Exception) -> Sequence[Delivery]:
-        """``delivery`` itself cannot be routed: it has its tries, then it is a dead letter."""
-        if delivery.attempt + attempt <= self._max_attempts:
-            return [delivery]
-        await self._refuse(delivery, "attempts-exhausted", f"{type(error).__name__} in each of its tries")
-        return []
+    async def _blame(self, delivery: Delivery, tries: int, error: Exception) -> bool:
+        """``delivery`` itself cannot be routed: it has its tries, then it is a dead letter. Whether it is one now."""
+        if delivery.attempt + tries <= self._max_attempts:
+            return False
+        try:
+            await self._refuse(delivery, "attempts-exhausted", f"{type(error).__name__} in each of its tries")
+        except Exception:  # noqa: BLE001 - it is blamed again later; its recipient must not stay busy for ever
+            self._metrics.dependency_failed("dead-letters")
+            return False
+        return True
 
     async def _refuse(self, delivery: Delivery, reason: str, detail: str) -> None:
         message = delivery.message

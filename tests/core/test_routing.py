@@ -11,7 +11,7 @@ import pytest
 
 from router.core.routing import CALL_SECONDS, Pipeline
 from router.errors import Unavailable
-from router.messages import Delivery, Outcome, Queued, Routed
+from router.messages import DeadLetter, Delivery, Outcome, Queued, Routed
 from tests.contract.stage import BOB, EVE, Socket, Stage, staged, until
 from tests.support.clock import ManualClock
 from tests.support.stores import EmbeddedStores
@@ -252,6 +252,82 @@ async def test_a_pipeline_that_dies_in_an_outage_leaves_its_work_to_the_next(
         assert await stage.ids() == ["m1", "m2"]
         await stage.queue.acknowledge(BOB, ["m1", "m2"])
     assert (await stage.ids(), await stage.in_cold()) == ([], [])
+
+
+async def test_a_dead_letter_topic_that_is_down_holds_up_nobody_for_good(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 8, 11: the poison is refused as soon as the dead letters can take it, and those behind it flow."""
+    route, letters = stage.online.route, await stage.factory.dead_letters()
+    bury, failures = letters.publish, 0
+
+    async def choke(deliveries: Sequence[Delivery]) -> list[Routed]:
+        if any(delivery.message and delivery.message.id == "poison" for delivery in deliveries):
+            raise ZeroDivisionError
+        return await route(deliveries)
+
+    async def down(dead: Sequence[DeadLetter]) -> None:
+        nonlocal failures
+        failures += 1
+        if failures < 3:
+            raise Unavailable("down")
+        await bury(dead)
+
+    monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: choke(deliveries))
+    monkeypatch.setattr(type(letters), "publish", lambda _, dead: down(dead))
+    for id_ in ("poison", "m1"):
+        await stage.producer.publish(stage.message(id_))
+    async with running(stage):
+        await routed(stage)
+    assert failures == 3
+    assert await stage.letters() == [("poison", "attempts-exhausted")]
+    assert await stage.ids() == ["m1"]
+
+
+async def test_an_outage_leaves_a_message_all_its_own_tries(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    route, calls = stage.online.route, 0
+
+    async def down_then_odd(deliveries: Sequence[Delivery]) -> list[Routed]:
+        nonlocal calls
+        calls += 1
+        if calls <= 20:
+            raise Unavailable("down")
+        if calls <= 24:
+            raise ZeroDivisionError
+        return await route(deliveries)
+
+    monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: down_then_odd(deliveries))
+    async with running(stage):
+        await stage.producer.publish(stage.message("m1"))
+        await routed(stage)
+    assert await stage.letters() == []
+    assert await stage.ids() == ["m1"]
+
+
+async def test_what_is_done_is_not_done_again_when_the_rest_is_repeated(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 2: a message that was refused would be routed after all, once there is room for it."""
+    put, route, seen = stage.cold.put, stage.online.route, list[list[str]]()
+
+    async def fail_once(messages: Sequence[Queued]) -> list[Queued]:
+        if len(seen) == 1:
+            raise Unavailable("down")
+        return await put(messages)
+
+    async def watch(deliveries: Sequence[Delivery]) -> list[Routed]:
+        seen.append([delivery.message.id for delivery in deliveries if delivery.message])
+        return await route(deliveries)
+
+    await stage.go("taken", EVE)
+    monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: fail_once(messages))
+    monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: watch(deliveries))
+    await stage.producer.publish(stage.message("taken"))
+    await stage.producer.publish(stage.message("m1"))
+    async with running(stage):
+        await routed(stage)
+    assert seen == [["taken", "m1"], ["m1"]]
+    assert await stage.letters() == [("taken", Outcome.ID_CONFLICT.value)]
 
 
 async def test_what_is_refused_is_a_dead_letter(stage: Stage) -> None:
