@@ -188,8 +188,8 @@ class HotQueue(Protocol):
         ...
 
     async def purge(self, limit: int) -> int:
-        """Drop tombstones and ephemeral messages past their time, up to ``limit`` of each; returns how
-        many ephemeral ones were dropped."""
+        """Drop all tombstones and ephemeral messages past their time, ``limit`` in one step; returns how many
+        ephemeral ones were dropped."""
         ...
 
     async def inspect(self, user: str, limit: int) -> list[Queued]:

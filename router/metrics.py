@@ -79,11 +79,11 @@ class Metrics:
     def acknowledged(self, count: int) -> None:
         self._acknowledged.inc(count)
 
-    def migration(self, result: str, *, moved: int, dropped: int) -> None:
+    def migration(self, result: str) -> None:
         self._migrations.labels(result).inc()
-        self._moved.inc(moved)
-        if dropped:
-            self._dropped.labels("ephemeral-migrated").inc(dropped)
+
+    def migrated(self, count: int) -> None:
+        self._moved.inc(count)
 
     def connections(self, count: int) -> None:
         self._connections.set(count)

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from router.clock import Clock, Tasks
 from router.core.migrating import Migrator
-from router.errors import Draining, RouterError, Unavailable
+from router.errors import Draining, RouterError, TooManyConnections, Unavailable
 from router.interfaces import PokeBus, PresenceCache
 from router.messages import Connection
 from router.metrics import Metrics
@@ -27,7 +27,10 @@ REGISTERING = 128
 TICK_SECONDS = 1.0
 
 GOING_AWAY = 1001  # RFC 6455, section 7.4.1
+TRY_AGAIN_LATER = 1013  # the registry of RFC 6455, section 11.7
 TOKEN_EXPIRED = 4401
+FORGOTTEN = 1024
+"""So many connections that are gone may be remembered, until their tokens expire, beyond those that are held."""
 
 
 class Socket(Protocol):
@@ -109,8 +112,12 @@ class ConnectionManager:
             self._drop(held)
             self._start(self._leave([connection]), "leave")
             raise
+        if connection.id not in self._held:
+            # A drain has come in between, and has removed what was not there yet.
+            self._start(self._leave([connection]), "leave")
+            raise Draining("this node is stopping; connect again")
         if expires_at is not None:
-            heapq.heappush(self._expiries, (expires_at, connection.id))
+            self._remember(expires_at, connection.id)
         if waiting:
             self._poke(held)
         return connection
@@ -227,17 +234,34 @@ class ConnectionManager:
                 await self._register_again(forgotten)
 
     async def _register_again(self, connection: Connection) -> None:
-        waiting = await self._presence.connect(connection, self._limit)
         held = self._held.get(connection.id)
-        if held is None:
+        try:
+            waiting = await self._presence.connect(connection, self._limit)
+        except TooManyConnections:
+            # The user has come back with others meanwhile.
+            if held is not None:
+                self._start(self._close(held, TRY_AGAIN_LATER, "too many connections"), "close")
+            return
+        if connection.id not in self._held:
             await self._leave([connection])
-        elif waiting:
+        elif waiting and held is not None:
             self._poke(held)
 
     async def _expire_forever(self) -> None:
         while True:
             await self._clock.sleep(TICK_SECONDS)
             self.close_expired()
+
+    @property
+    def remembered(self) -> int:
+        """How many connections are remembered for the moment at which their tokens expire."""
+        return len(self._expiries)
+
+    def _remember(self, expires_at: int, id_: str) -> None:
+        heapq.heappush(self._expiries, (expires_at, id_))
+        if len(self._expiries) > 2 * len(self._held) + FORGOTTEN:
+            self._expiries = [expiry for expiry in self._expiries if expiry[1] in self._held]
+            heapq.heapify(self._expiries)
 
     def close_expired(self) -> None:
         """Close the connections whose token has expired."""

@@ -80,7 +80,7 @@ class Migrator:
             migrated = await self._move_all(user, owner, online_too=online_too, progress=progress)
         finally:
             await self._online.release_move(user, owner)
-        self._metrics.migration(migrated.result, moved=migrated.moved, dropped=migrated.dropped)
+        self._metrics.migration(migrated.result)
         return migrated
 
     async def _move_all(
@@ -91,9 +91,13 @@ class Migrator:
             move = await self._online.begin_move(user, owner, BATCH_MESSAGES, BATCH_BYTES, online_too=online_too)
             if isinstance(move, MoveRefused):
                 return Migrated(moved, dropped, MigrationResult(move.value))
-            dropped += move.dropped
+            if move.dropped:
+                # Counted at once: they are gone, also where the move then fails.
+                self._metrics.dropped("ephemeral-migrated", move.dropped)
+                dropped += move.dropped
             if move.messages:
                 await self._move(user, owner, move.messages)
+                self._metrics.migrated(len(move.messages))
                 moved += len(move.messages)
                 if progress is not None:
                     progress(len(move.messages))

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from router.clock import MICROSECONDS, Clock
@@ -17,6 +19,8 @@ from router.metrics import Metrics
 PAGE_USERS = 200
 PAGE_MESSAGES = 500
 TICK_SECONDS = 1.0
+OUTAGE_FAILURES = 10
+"""After so many failures in one round the rest of its moves wait for the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ class Sweeper:
         self._rules = rules
         self._clock = clock
         self._metrics = metrics
+        self._failures: list[RouterError] = []
 
     async def run(self) -> None:
         """Sweep until cancelled; a sweep that fails is counted and the next one does its work."""
@@ -91,34 +96,54 @@ class Sweeper:
                 self._metrics.dependency_failed("sweeping")
 
     async def sweep(self) -> None:
-        """One round over everything. Raises ``Unavailable``."""
-        await self._expire_leases()
-        await self._tend_users()
-        await self._expire_messages()
-        await self._delete_orphans()
+        """One round over everything. What fails holds nothing else up; the first failure is raised at the end."""
+        self._failures.clear()
+        for part in (self._expire_leases, self._tend_users, self._expire_messages, self._delete_orphans):
+            with self._apart():
+                await part()
+        if self._failures:
+            raise self._failures[0]
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """What fails in here is due again in the next round, and holds up nothing else of this one."""
+        try:
+            yield
+        except RouterError as error:
+            self._failures.append(error)
 
     async def _expire_leases(self) -> None:
         while users := await self._online.expire(PAGE_USERS):
             for user in users:
-                await self._migrator.migrate(user)
+                await self._migrate(user)
+
+    async def _migrate(self, user: str, *, online_too: bool = False) -> None:
+        # Many failures are an outage: then there is no need to hear of it from each user.
+        if len(self._failures) < OUTAGE_FAILURES:
+            with self._apart():
+                await self._migrator.migrate(user, online_too=online_too)
 
     async def _tend_users(self) -> None:
         after = ""
         while page := await self._online.hot_users(after, PAGE_USERS):
             now = self._clock.now()
-            duties = [(user, due(user, now, self._rules)) for user in page]
-            await self._poke([user.user for user, duty in duties if duty.poke])
-            for user, duty in duties:
-                if duty.announce:
-                    await self._announce(user.user, now)
-                if duty.migrate:
-                    await self._migrator.migrate(user.user, online_too=user.live > 0)
-            hushed = [user.user for user, duty in duties if duty.hush]
-            if hushed:
-                await self._online.hush(hushed)
+            await self._tend([(user, due(user, now, self._rules)) for user in page], now)
             if len(page) < PAGE_USERS:
                 return
             after = page[-1].user
+
+    async def _tend(self, duties: Sequence[tuple[HotUser, Due]], now: int) -> None:
+        with self._apart():
+            await self._poke([user.user for user, duty in duties if duty.poke])
+        for user, duty in duties:
+            if duty.announce:
+                with self._apart():
+                    await self._announce(user.user, now)
+            if duty.migrate:
+                await self._migrate(user.user, online_too=user.live > 0)
+        hushed = [user.user for user, duty in duties if duty.hush]
+        if hushed:
+            await self._online.hush(hushed)
 
     async def _poke(self, users: list[str]) -> None:
         if users:

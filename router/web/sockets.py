@@ -6,6 +6,7 @@ A raw ASGI application: thousands of idle sockets should cost little more than t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -75,7 +76,10 @@ def _same_host(origin: str, host: str | None) -> bool:
 
 
 class AsgiSocket:
-    """``Socket`` over ASGI; a poke that comes before the upgrade is sent after it."""
+    """``Socket`` over ASGI; a poke that comes before the upgrade is sent after it.
+
+    A close before the upgrade is left to the handshake, which is then refused.
+    """
 
     __slots__ = ("_accepted", "_early", "_send")
 
@@ -88,7 +92,9 @@ class AsgiSocket:
         await self._send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
         self._accepted = True
         if self._early:
-            await self.poke()
+            # Gone already? Then the next receive says so.
+            with contextlib.suppress(ConnectionError):
+                await self.poke()
 
     async def poke(self) -> None:
         if self._accepted:
@@ -97,7 +103,8 @@ class AsgiSocket:
             self._early = True
 
     async def close(self, code: int, reason: str) -> None:
-        await self._emit({"type": "websocket.close", "code": code, "reason": reason})
+        if self._accepted:
+            await self._emit({"type": "websocket.close", "code": code, "reason": reason})
 
     async def _emit(self, message: MutableMapping[str, Any]) -> None:
         try:

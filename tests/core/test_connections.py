@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from router.core.connections import GOING_AWAY, TOKEN_EXPIRED
+from router.config import Limits
+from router.core.connections import FORGOTTEN, GOING_AWAY, TOKEN_EXPIRED, TRY_AGAIN_LATER
 from router.errors import Draining
-from router.messages import Outcome
+from router.messages import Connection, Outcome
 from tests.contract.stage import BOB, EVE, Socket, Stage, until
 
 pytestmark = pytest.mark.anyio
+LIMIT = Limits().connections_per_user
 
 
 @asynccontextmanager
@@ -136,3 +138,52 @@ async def test_a_drain_closes_all_and_moves_their_mail(stage: Stage) -> None:
             await stage.manager.connect(BOB, Socket(), None)
     assert (await stage.hot(), await stage.in_cold()) == ([], ["m1"])
     assert await stage.online.connections(BOB) == []
+
+
+async def test_a_registration_that_a_drain_overtakes_leaves_no_presence(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 35: the drain has removed the connection before the store got to add it."""
+    register, drained = stage.online.connect, asyncio.Event()
+
+    async def slow(connection: Connection, limit: int) -> bool:
+        await drained.wait()
+        return await register(connection, limit)
+
+    monkeypatch.setattr(type(stage.online), "connect", lambda _, connection, limit: slow(connection, limit))
+    async with running(stage):
+        connecting = asyncio.create_task(stage.manager.connect(BOB, Socket(), None))
+        await until(lambda: stage.manager.count == 1)
+        draining = asyncio.create_task(stage.manager.drain())
+        await until(lambda: stage.manager.count == 0)
+        drained.set()
+        with pytest.raises(Draining):
+            await connecting
+        while not draining.done():
+            stage.clock.advance(0.05)
+            await asyncio.sleep(0)
+        await stage.factory.tasks.settled()
+    assert await stage.online.connections(BOB) == []
+
+
+async def test_one_user_over_the_limit_lets_the_others_renew(stage: Stage) -> None:
+    """RACES 17: after the store lost its presence, a user has come back with more connections elsewhere."""
+    bob, eve = Socket(), Socket()
+    async with running(stage):
+        connections = [await stage.manager.connect(BOB, bob, None), await stage.manager.connect(EVE, eve, None)]
+        await stage.online.disconnect(connections)
+        for number in range(LIMIT):
+            await stage.connect(BOB, f"elsewhere{number}")
+        await stage.manager.renew()
+        assert [connection.user for connection in await stage.online.connections(EVE)] == [EVE]
+        await until(lambda: bob.codes == [TRY_AGAIN_LATER])
+    assert eve.codes == []
+
+
+async def test_connections_that_are_gone_are_forgotten_before_their_tokens_expire(stage: Stage) -> None:
+    far = stage.clock.now() + 10**12
+    async with running(stage):
+        await stage.manager.connect(BOB, Socket(), far)
+        for _ in range(3 * FORGOTTEN):
+            await stage.manager.disconnect(await stage.manager.connect(BOB, Socket(), far))
+    assert stage.manager.remembered < 2 * FORGOTTEN

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from router.core.sweeping import Due, Rules, due
-from router.messages import HotUser
-from tests.contract.stage import BOB, Socket, Stage, until
+from router.errors import Unavailable
+from router.messages import HotUser, Queued
+from tests.contract.stage import BOB, EVE, Socket, Stage, until
 
 RULES = Rules(repoke_seconds=15, push_after_seconds=60, sweep_after_seconds=600)
 NOW = 10_000_000_000
+CAROL = "urn:sm:user:carol"
+
+
+def dropped(stage: Stage, reason: str) -> float:
+    registry = stage.factory.metrics.registry
+    return registry.get_sample_value("router_messages_dropped_total", {"reason": reason}) or 0.0
 
 
 def user(*, live: int = 1, hot: int = 1, age: float = 0, poked: float = 0, announced: bool = False) -> HotUser:
@@ -90,3 +98,33 @@ async def test_mail_that_its_migrator_forgot_is_moved(stage: Stage) -> None:
     await stage.online.disconnect([phone])
     await stage.sweeper.sweep()
     assert (await stage.hot(), await stage.in_cold()) == ([], ["m1"])
+
+
+@pytest.mark.anyio
+async def test_what_fails_holds_nothing_else_up(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 11: one user's mail cannot be moved; the others' moves, and all else that is due is done."""
+    put = stage.cold.put
+
+    async def refuse_bob(messages: Sequence[Queued]) -> list[Queued]:
+        if messages[0].message.recipient == BOB:
+            raise Unavailable("down for him")
+        return await put(messages)
+
+    monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: refuse_bob(messages))
+    for user in (BOB, EVE):
+        await stage.connect(user, user)
+        await stage.go("m1" + user, user)
+        await stage.go("typing" + user, user, ephemeral=True)
+    stage.clock.advance(50)
+    await stage.connect(CAROL, CAROL)
+    await stage.go("stale", CAROL, ephemeral=True)
+    stage.clock.advance(11)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="for him"):
+            await stage.sweeper.sweep()
+    assert (await stage.hot(EVE), await stage.in_cold(EVE)) == ([], ["m1" + EVE])
+    assert (await stage.hot(), await stage.in_cold()) == (["m1" + BOB], [])
+    assert (dropped(stage, "ephemeral-migrated"), dropped(stage, "ephemeral-expired")) == (2, 1)
+    monkeypatch.undo()
+    await stage.sweeper.sweep()
+    assert (await stage.hot(), await stage.in_cold()) == ([], ["m1" + BOB])

@@ -119,15 +119,25 @@ class EmbeddedOnlineStore(EmbeddedPresence):
         now = self._clock.now()
         await self._forget_records(now, limit)
         await self._forget_recipients(now, limit)
-        stale = (self._rules.ephemeral_cutoff(now), 1)
-        if not self._database.read(lambda db: one(db, SQL["stale_ephemeral"], stale)):
-            return 0
-        return await self._database.write_ordered(lambda db: moving.drop_stale_ephemeral(db, now, limit, self._rules))
+        return await self._drop_stale_ephemeral(now, limit)
+
+    async def _drop_stale_ephemeral(self, now: int, limit: int) -> int:
+        total, stale = 0, (self._rules.ephemeral_cutoff(now), 1)
+        while self._database.read(lambda db: one(db, SQL["stale_ephemeral"], stale)):
+            total += await self._database.write_ordered(
+                lambda db: moving.drop_stale_ephemeral(db, now, limit, self._rules)
+            )
+        return total
 
     async def _forget_records(self, now: int, limit: int) -> None:
+        while await self._forget_some(now, limit):
+            pass
+
+    async def _forget_some(self, now: int, limit: int) -> bool:
         records = self._database.read(lambda db: db.execute(SQL["forgettable"], (now, limit)).fetchall())
         if records:
             await self._database.write_ordered(lambda db: db.executemany(SQL["forget"], records).rowcount)
+        return len(records) == limit
 
     async def _forget_recipients(self, now: int, limit: int) -> None:
         """Walk over all users, a page a time; forget those with nothing queued whose sequences are past."""

@@ -16,6 +16,8 @@ from router.messages import DeadLetter, Message
 SQL = load("push")
 KEEP_SECONDS = 7 * 86_400
 """A command that no notification service takes is worth nothing after a week."""
+KEEP_LETTERS_SECONDS = 30 * 86_400
+"""A dead letter that nobody has looked at for a month goes, so that refused mail cannot fill the disk for good."""
 
 
 class OutboxEntry(Struct, frozen=True):
@@ -77,7 +79,13 @@ class EmbeddedDeadLetters:
             )
             for letter in letters
         ]
-        await self._database.write_ordered(lambda db: db.executemany(SQL["bury"], rows).rowcount)
+        before = max(letter.at for letter in letters) - KEEP_LETTERS_SECONDS * MICROSECONDS
+
+        def insert(db: sqlite3.Connection) -> int:
+            db.execute(SQL["expire_letters"], (before,))
+            return db.executemany(SQL["bury"], rows).rowcount
+
+        await self._database.write_ordered(insert)
 
     async def list(self, after: int, limit: int) -> list[tuple[int, DeadLetter]]:
         """The letters behind number ``after``, in order, each with its number."""

@@ -13,6 +13,9 @@ DELETE FROM outbox WHERE number = ?;
 -- bury: Keep one dead letter.
 INSERT INTO dead_letter (id, recipient, reason, detail, attempts, at, body) VALUES (?, ?, ?, ?, ?, ?, ?);
 
+-- expire_letters: Drop the oldest dead letters whose time is over.
+DELETE FROM dead_letter WHERE number IN (SELECT number FROM dead_letter ORDER BY number LIMIT 100) AND at < ?;
+
 -- letters: The dead letters behind a number.
 SELECT number, id, recipient, reason, detail, attempts, at, body FROM dead_letter WHERE number > ? ORDER BY number LIMIT ?;
 

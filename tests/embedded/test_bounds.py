@@ -1,0 +1,47 @@
+"""What is kept only for a time does not pile up, however fast it comes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from router.backends.embedded.push import KEEP_LETTERS_SECONDS
+from router.config import Config, Embedded
+from router.factory import Factory
+from router.messages import DeadLetter, Outcome
+from tests.contract.stage import BOB, staged
+from tests.support.clock import ManualClock
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_purge_leaves_nothing_that_is_due(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with staged(Factory(Config(embedded=Embedded(data_dir=tmp_path)), clock=clock), clock) as stage:
+        await stage.connect()
+        ids = [f"m{number}" for number in range(7)]
+        for id_ in ids:
+            await stage.go(id_)
+            await stage.go("typing" + id_, ephemeral=True)
+        await stage.queue.acknowledge(BOB, ids)
+        clock.advance(3601)
+        assert await stage.online.purge(3) == len(ids)
+        await stage.connect()
+        assert [await stage.go(id_) for id_ in ids] == [Outcome.HOT] * len(ids)
+
+
+async def test_dead_letters_have_their_time(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with staged(Factory(Config(embedded=Embedded(data_dir=tmp_path)), clock=clock), clock) as stage:
+        letters = await stage.factory.dead_letters()
+
+        async def bury(id_: str) -> None:
+            await letters.publish([DeadLetter(id_, BOB, "queue-full", "full", b"{}", 1, clock.now())])
+
+        await bury("old")
+        clock.advance(KEEP_LETTERS_SECONDS - 1)
+        await bury("younger")
+        clock.advance(2)
+        await bury("new")
+        assert await stage.letters() == [("younger", "queue-full"), ("new", "queue-full")]
