@@ -2,6 +2,8 @@
 
 Only what clients saw, what went out, and what lies in the stores at the end is judged; how the router came to it is
 not looked at. Where a client cannot know (no answer, a refusal), both outcomes are allowed, but not one after the other.
+
+An ephemeral message may be missing at any time: its order is judged within a batch.
 """
 
 from __future__ import annotations
@@ -42,8 +44,6 @@ class Known:
     acked: int | None = None
     gone: int | None = None
     """A fetch missed it, after an acknowledgement of which nobody knows whether it worked."""
-    overtaken: int | None = None
-    """A later message was returned without it."""
     excused: bool = False
     """The online store forgot that it was acknowledged."""
 
@@ -159,11 +159,9 @@ class Judge:
                 self.broken("acknowledged stays away", f"{message} came back to {fetch.user}")
             elif message.gone is not None and message.gone < fetch.began and not message.excused:
                 self.broken("acknowledged stays away", f"{message} was gone and came back to {fetch.user}")
-            if message.ephemeral:
-                if message.accepted and fetch.clock >= message.accepted_clock + self.ephemeral_seconds:
-                    self.broken("ephemeral", f"{message} was returned after its time")
-                if message.overtaken is not None and message.overtaken < fetch.began:
-                    self.broken("in order", f"{message} was returned after what was sent behind it")
+            late = message.accepted is not None and fetch.clock >= message.accepted_clock + self.ephemeral_seconds
+            if message.ephemeral and late:
+                self.broken("ephemeral", f"{message} was returned after its time")
 
     def _ordered(self, batch: list[Known]) -> None:
         lanes = [not message.express for message in batch]
@@ -198,20 +196,6 @@ class Judge:
             missed = message.tag not in given and not full and message.seen is not None
             if missed and message.seen is not None and message.seen < fetch.began and message.gone is None:
                 message.gone = self.index
-        self._overtakes(fetch, given, latest)
-
-    def _overtakes(self, fetch: _Fetch, given: set[str], latest: dict[bool, int]) -> None:
-        for message in self.messages.values():
-            if (
-                message.ephemeral
-                and message.user == fetch.user
-                and message.accepted is not None
-                and message.tag not in given
-                and message.ack_began is None
-                and message.overtaken is None
-                and message.accepted < latest[message.express]
-            ):
-                message.overtaken = self.index
 
     # Acknowledging.
 

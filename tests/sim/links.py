@@ -191,7 +191,7 @@ def shown(value: Any) -> str:
         return f"({', '.join(map(shown, value))})"
     if isinstance(value, msgspec.Struct):
         return ", ".join(f"{name}={shown(getattr(value, name))}" for name in value.__struct_fields__)
-    return str(value)
+    return "" if type(value) is object else str(value)
 
 
 def tag_of(envelope: bytes) -> str:

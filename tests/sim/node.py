@@ -98,8 +98,8 @@ class TopicServer:
     def __init__(self, topic: Topic) -> None:
         self._topic = topic
 
-    async def take(self, limit: int) -> list[Delivery]:
-        return self._topic.take(self, limit)
+    async def take(self, stream: object, limit: int) -> list[Delivery]:
+        return self._topic.take(stream, limit)
 
     async def ack(self, receipts: Sequence[int]) -> None:
         self._topic.ack(receipts)
@@ -114,11 +114,17 @@ class TopicConsumer:
     def __init__(self, topic: Topic, server: Any) -> None:
         self._topic = topic
         self._server = server
+        self._stream = object()
 
     async def receive(self, limit: int) -> list[Delivery]:
         while True:
             arrival = self._topic.arrival()
-            taken: list[Delivery] = await self._server.take(limit)
+            try:
+                taken: list[Delivery] = await self._server.take(self._stream, limit)
+            except BaseException:
+                # The stream is torn: what was on it does not go on before it is delivered again.
+                self._stream = object()
+                raise
             if taken:
                 return taken
             await arrival
