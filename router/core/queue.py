@@ -12,6 +12,8 @@ from router.metrics import Metrics
 
 PAGE_BYTES = 8 * 1024 * 1024
 """The envelopes of one batch have this many bytes at most, or there is one envelope only."""
+LONGEST_PAGE = 500
+"""No batch has more messages (spec, section 4), so what a client acknowledges is within as many of its oldest."""
 
 
 class CompositeMessageQueue:
@@ -64,9 +66,24 @@ class CompositeMessageQueue:
             return
         owed = await self._online.ack(user, unique)
         if owed:
+            await self._tell_unknown(user, owed)
             await self._cold.delete(user, owed)
             await self._online.forget_orphans(user, owed)
         self._metrics.acknowledged(len(unique))
+
+    async def _tell_unknown(self, user: str, owed: Sequence[str]) -> None:
+        """Have the online store remember also what was written to cold, and served from there, without it.
+
+        Its pipeline has still to tell of it, or the ingress delivers it again. Ids that are nowhere stay unknown.
+        """
+        unknown = set(owed) - await self._online.acked(user, owed)
+        if not unknown:
+            return
+        page = await self._cold.read(user, LONGEST_PAGE, PAGE_BYTES)
+        found = [queued for queued in page.messages if queued.message.id in unknown]
+        if found:
+            await self._online.settle(found)
+            await self._online.ack(user, [queued.message.id for queued in found])
 
     async def migrate_hot_to_cold(
         self, user: str, *, online_too: bool = False, progress: Callable[[int], None] | None = None

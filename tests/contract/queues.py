@@ -67,6 +67,24 @@ class QueueContract:
         assert await stage.go("hot") is Outcome.DUPLICATE
         assert await stage.ids() == []
 
+    @pytest.mark.parametrize("told", [False, True])
+    async def test_what_was_acknowledged_in_an_outage_does_not_come_back(self, stage: Stage, told: bool) -> None:
+        """RACES 3, 10: written to cold without the online store, read and acknowledged before the store is told of it
+        or the ingress delivers it again."""
+        message = stage.message("m1")
+        queued = Queued(message, stage.clock.now(), stage.clock.now())
+        await stage.cold.put([queued])
+        assert await stage.ids() == ["m1"]
+        await stage.queue.acknowledge(BOB, ["m1", "nobody's"])
+        if told:
+            for orphan in await stage.online.settle([queued]):
+                await stage.cold.delete(BOB, [orphan.message.id])
+                await stage.online.forget_orphans(BOB, [orphan.message.id])
+        else:
+            await stage.connect()
+            assert (await stage.route(message, attempt=2))[0].outcome is Outcome.DUPLICATE
+        assert (await stage.ids(), await stage.in_cold()) == ([], [])
+
     @pytest.mark.parametrize(("keyed", "seconds"), [(False, 3600), (True, 86_400)])
     async def test_a_tombstone_has_its_time(self, stage: Stage, keyed: bool, seconds: int) -> None:
         await stage.connect()
