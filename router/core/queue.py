@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from router.core.merging import merge
 from router.core.migrating import Migrated, Migrator
 from router.interfaces import ColdQueue, OnlineStore, Place
-from router.messages import HotPage, Queued
+from router.messages import ColdPage, HotPage, Queued
 from router.metrics import Metrics
 
 PAGE_BYTES = 8 * 1024 * 1024
@@ -42,19 +42,21 @@ class CompositeMessageQueue:
     async def _with_cold(self, user: str, hot: HotPage, limit: int) -> list[Queued]:
         after: Place | None = None
         acked: set[str] = set()
+        kept: list[Queued] = []
         while True:
             cold = await self._cold.read(user, limit, PAGE_BYTES, after)
             ids = [queued.message.id for queued in cold.messages]
             # Asked after the cold read: whoever acknowledged before this fetch began is honoured in it.
             if ids:
                 acked |= await self._online.acked(user, ids)
-            batch = merge(hot, cold, acked, limit, PAGE_BYTES)
-            if batch or not cold.more:
+            kept += [queued for queued in cold.messages if queued.message.id not in acked]
+            if len(kept) >= limit or not cold.more or acked.isdisjoint(ids):
                 break
+            # Copies of acknowledged messages that are still there must not take the places of others.
             after = cold.messages[-1].place
         if not ids and after is None and not hot.pending:
             await self._online.note_cold_empty(user, hot.cold_version)
-        return batch
+        return merge(hot, ColdPage(kept, cold.more), acked, limit, PAGE_BYTES)
 
     async def acknowledge(self, user: str, ids: Sequence[str]) -> None:
         """Delete ``ids`` of this user from whichever queue holds them; ids that are not theirs are no-ops.

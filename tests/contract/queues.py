@@ -67,6 +67,14 @@ class QueueContract:
         assert await stage.go("hot") is Outcome.DUPLICATE
         assert await stage.ids() == []
 
+    async def test_acknowledged_copies_take_nobodys_place(self, stage: Stage) -> None:
+        """Their deletion from cold is still owed: a batch is filled with what stands behind them."""
+        for number in range(6):
+            await stage.go(f"m{number}")
+        await stage.online.ack(BOB, ["m0", "m1", "m2", "m4"])
+        assert await stage.ids(limit=2) == ["m3", "m5"]
+        assert await stage.ids(limit=1) == ["m3"]
+
     @pytest.mark.parametrize("told", [False, True])
     async def test_what_was_acknowledged_in_an_outage_does_not_come_back(self, stage: Stage, told: bool) -> None:
         """RACES 3, 10: written to cold without the online store, read and acknowledged before the store is told of it
