@@ -189,8 +189,7 @@ class Pipeline:
         routed = await self._ask(readable)
         if routed is not None:
             return await self._follow(readable, routed)
-        with self._outage.placing():
-            return await self._follow(readable, self._outage.place(readable, self._clock.now()), unknown=True)
+        return await self._follow(readable, self._outage.place(readable, self._clock.now()), unknown=True)
 
     async def _ask(self, readable: Sequence[Delivery]) -> list[Routed] | None:
         """Where the online store sends each; ``None`` while it cannot be reached."""
@@ -305,6 +304,7 @@ class Pipeline:
         if deliveries:
             async with asyncio.timeout(CALL_SECONDS):
                 await self._consumer.ack(deliveries)
+            self._outage.forget(deliveries)
             for delivery in deliveries:
                 self._held.pop(delivery.receipt, None)
 

@@ -3,7 +3,8 @@
 Only what clients saw, what went out, and what lies in the stores at the end is judged; how the router came to it is
 not looked at. Where a client cannot know (no answer, a refusal), both outcomes are allowed, but not one after the other.
 
-An ephemeral message may be missing at any time: its order is judged within a batch.
+An ephemeral message may be dropped at any time, and one that was refused is a dead letter: where the ingress delivers
+such a message again, it may come late. Neither has an order.
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ class Judge:
         for express in (True, False):
             latest: Known | None = None
             for message in batch:
-                if message.express is not express:
+                if message.express is not express or message.ephemeral or message.id in self.buried:
                     continue
                 if latest is not None and message.accepted is not None and message.accepted < latest.began:
                     self.broken("in order", f"{latest} stands before {message}, which was accepted before it was sent")
@@ -193,7 +194,7 @@ class Judge:
                 elif message.express and latest[False] >= 0:
                     self.broken("in order", f"{message} is missing from a batch with normal mail")
         for message in self.doubtful.get(fetch.user, {}).values():
-            missed = message.tag not in given and not full and message.seen is not None
+            missed = message.tag not in given and not full and not message.ephemeral
             if missed and message.seen is not None and message.seen < fetch.began and message.gone is None:
                 message.gone = self.index
 

@@ -119,6 +119,9 @@ class Remote:
         fault = weather.fault()
         if fault is not None and weather.tell is not None:
             weather.tell(f"n{self._node}", f"{name}{shown(args)}: {fault}")
+        if fault == "late" and name == "put":
+            # What a cold queue does after its caller has given up is beyond what the router can know.
+            fault = "answer lost"
         if fault == "partly" and name == "put":
             return await self._partly(method, *args)
         if fault in ("refused", "no answer"):

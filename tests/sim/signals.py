@@ -188,7 +188,7 @@ class Topic:
         entry.out = self._receipts
         self._by_receipt[self._receipts] = entry
         self._later(ACK_SECONDS * (0.5 + self._chance.random()), self._expire, key, self._receipts)
-        if self._chance.random() < self._duplicates:
+        if entry.attempt == 1 and self._chance.random() < self._duplicates:
             self._later(self._chance.random() * 2, self._again, key, entry)
         return Delivery(entry.message, self._receipts, entry.attempt)
 

@@ -318,7 +318,8 @@ class World:
         hot = {id_ for _, id_ in self._held("hot", "online")}
         if not self.plan.write_through:
             found += [f"{id_} is in hot and in cold" for id_ in sorted(cold & hot)]
-        if not self._forgot:
+        # Poison cannot be routed, but an outage of the online store may have put it into cold without being asked.
+        if not self._forgot and not self.plan.poison:
             states = dict(online.rows("SELECT id, state FROM route"))
             found += [
                 f"{id_} is in cold and the store calls it {states.get(id_)}"
