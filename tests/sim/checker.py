@@ -74,6 +74,8 @@ class Judge:
     """An acknowledgement has begun."""
     buried: set[str] = field(default_factory=set)
     pushed: set[str] = field(default_factory=set)
+    unannounceable: set[str] = field(default_factory=set)
+    """Hot when the online store forgot, with a copy in cold: nobody knows that no push command went out."""
     ops: dict[int, h.Event | _Fetch] = field(default_factory=dict)
     draining: int | None = None
     index: int = 0
@@ -244,6 +246,7 @@ class Judge:
         for message in self.messages.values():
             message.seen = None
             message.excused = message.excused or message.ack_began is not None
+        self.unannounceable.update(self.by_id)
 
     # The end.
 
@@ -266,7 +269,7 @@ class Judge:
     def _in_cold(self, user: str, id_: str, *, online: bool) -> None:
         if online:
             self.broken("nothing is stuck", f"{id_} is still cold, with a client that reads")
-        if id_ not in self.pushed:
+        if id_ not in self.pushed and id_ not in self.buried and id_ not in self.unannounceable:
             self.broken("nothing is stuck", f"{id_} is cold and was never announced")
         message = self.by_id.get(id_)
         if message is None:

@@ -194,7 +194,7 @@ def shown(value: Any) -> str:
         return f"({', '.join(map(shown, value))})"
     if isinstance(value, msgspec.Struct):
         return ", ".join(f"{name}={shown(getattr(value, name))}" for name in value.__struct_fields__)
-    return "" if type(value) is object else str(value)
+    return str(value) if isinstance(value, str | int | float | None) else type(value).__name__
 
 
 def tag_of(envelope: bytes) -> str:

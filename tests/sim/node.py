@@ -46,7 +46,7 @@ from tests.sim.clock import CallClock, NodeClock
 from tests.sim.links import Local, Remote, tag_of
 from tests.sim.loop import Process
 from tests.sim.plan import EPHEMERAL_SECONDS, SPANS
-from tests.sim.signals import SimLock, SimSignals, Topic
+from tests.sim.signals import SimLock, SimSignals, Stream, Topic
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -98,7 +98,7 @@ class TopicServer:
     def __init__(self, topic: Topic) -> None:
         self._topic = topic
 
-    async def take(self, stream: object, limit: int) -> list[Delivery]:
+    async def take(self, stream: Stream, limit: int) -> list[Delivery]:
         return self._topic.take(stream, limit)
 
     async def ack(self, receipts: Sequence[int]) -> None:
@@ -111,10 +111,11 @@ class TopicServer:
 class TopicConsumer:
     """``IngressConsumer`` over a topic."""
 
-    def __init__(self, topic: Topic, server: Any) -> None:
+    def __init__(self, topic: Topic, server: Any, process: Process) -> None:
         self._topic = topic
         self._server = server
-        self._stream = object()
+        self._process = process
+        self._stream = Stream(process)
 
     async def receive(self, limit: int) -> list[Delivery]:
         while True:
@@ -123,7 +124,8 @@ class TopicConsumer:
                 taken: list[Delivery] = await self._server.take(self._stream, limit)
             except BaseException:
                 # The stream is torn: what was on it does not go on before it is delivered again.
-                self._stream = object()
+                self._stream.torn = True
+                self._stream = Stream(self._process)
                 raise
             if taken:
                 return taken
@@ -225,7 +227,8 @@ class SimFactory(Factory):
     async def ingress_consumer(self) -> IngressConsumer:
         async def make() -> IngressConsumer:
             if self._world.apart:
-                return TopicConsumer(self._world.topic, self._linked(TopicServer(self._world.topic), "ingress"))
+                server = self._linked(TopicServer(self._world.topic), "ingress")
+                return TopicConsumer(self._world.topic, server, self._process)
             database, process, locks = await self._database("ingress"), self._process, self._world.locks
             consumer = EmbeddedIngressConsumer(
                 database, self._signals, self.clock, lambda: SimLock(locks, "consumer", process)

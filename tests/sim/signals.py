@@ -113,11 +113,27 @@ class SimLock:
 
 
 ACK_SECONDS = 12.0
-"""A delivery that is neither acknowledged nor handed back by then is delivered again."""
+"""A delivery that is neither acknowledged nor handed back by then is delivered again, unless its holder still lives;
+sometimes also then, as when an extension is lost."""
+LOST_EXTENSIONS = 0.05
+
+
+class Stream:
+    """One consumer's open stream."""
+
+    __slots__ = ("process", "torn")
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.torn = False
+
+    @property
+    def holds(self) -> bool:
+        return self.process.alive and not self.process.paused and not self.torn
 
 
 class _Entry:
-    __slots__ = ("acked", "attempt", "message", "number", "out")
+    __slots__ = ("acked", "attempt", "message", "number", "out", "stream")
 
     def __init__(self, number: int, message: Message) -> None:
         self.number = number
@@ -126,6 +142,7 @@ class _Entry:
         self.acked = False
         self.out: int | None = None
         """The receipt under which it is out for delivery."""
+        self.stream: Stream | None = None
 
 
 class Topic:
@@ -141,7 +158,7 @@ class Topic:
         self._duplicates = duplicates
         self._keys: dict[str, list[_Entry]] = {}
         self._by_receipt: dict[int, _Entry] = {}
-        self._owner: dict[str, object] = {}
+        self._owner: dict[str, Stream] = {}
         self._receipts = 0
         self._numbers = 0
         self._arrived: list[asyncio.Future[None]] = []
@@ -167,18 +184,18 @@ class Topic:
         self._arrived.append(future)
         return future
 
-    def take(self, consumer: object, limit: int) -> list[Delivery]:
+    def take(self, stream: Stream, limit: int) -> list[Delivery]:
         taken = []
         for key, entries in self._keys.items():
             out = any(entry.out is not None for entry in entries)
-            if out and self._owner.get(key) is not consumer:
+            if out and self._owner.get(key) is not stream:
                 continue
             for entry in entries:
                 if entry.acked or entry.out is not None:
                     continue
                 if len(taken) == limit:
                     return taken
-                self._owner[key] = consumer
+                self._owner[key] = entry.stream = stream
                 taken.append(self._hand_out(key, entry))
         return taken
 
@@ -197,7 +214,11 @@ class Topic:
 
     def _expire(self, key: str, receipt: int) -> None:
         entry = self._by_receipt.get(receipt)
-        if entry is not None and entry.out == receipt:
+        if entry is None or entry.out != receipt:
+            return
+        if entry.stream is not None and entry.stream.holds and self._chance.random() >= LOST_EXTENSIONS:
+            self._later(ACK_SECONDS, self._expire, key, receipt)
+        else:
             self._again(key, entry)
 
     def _again(self, key: str, entry: _Entry) -> None:

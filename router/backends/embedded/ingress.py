@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import bisect
+import contextlib
 import fcntl
 import os
 from collections.abc import Callable, Sequence
@@ -21,6 +23,8 @@ SQL = load("ingress")
 CHANNEL = "ingress"
 STANDBY_SECONDS = 0.1
 """How often a process on standby looks whether the consuming one has died."""
+LOOK_SECONDS = 5.0
+"""How often the consumer looks without being woken: whoever published may have died before it could wake anybody."""
 
 
 class EmbeddedIngressProducer:
@@ -104,7 +108,9 @@ class EmbeddedIngressConsumer:
             deliveries = self._returned_messages(limit) or self._next_messages(limit)
             if deliveries:
                 return deliveries
-            await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._wake.wait()
 
     async def _take_lock(self) -> None:
         while not self._locked:
