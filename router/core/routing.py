@@ -66,6 +66,8 @@ class Pipeline:
         self._tasks = tasks
         self._metrics = metrics
         self._held: dict[int | str, Delivery] = {}
+        self._finished: set[int | str] = set()
+        """Receipts of which only the ingress is to be told; it may know already, if its answer was lost."""
         self._waiting: dict[str, list[Delivery]] = {}
         self._work: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
@@ -179,7 +181,8 @@ class Pipeline:
     async def _pass(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         """Do all that is owed for ``batch``; returns what must be tried again."""
         readable = []
-        for delivery in batch:
+        await self._ack([delivery for delivery in batch if delivery.receipt in self._finished])
+        for delivery in self._undone(batch):
             if delivery.message is None:
                 await self._refuse(delivery, "undecodable", delivery.problem)
             else:
@@ -221,8 +224,7 @@ class Pipeline:
             else:
                 done.append(delivery)
         self._count(readable, routed)
-        if done:
-            await self._ack(done)
+        await self._finish(done)
         return await self._store(stored, unknown=unknown) if stored else []
 
     def _belongs_in_cold(self, delivery: Delivery, outcome: Outcome) -> bool:
@@ -253,7 +255,7 @@ class Pipeline:
         if unknown:
             self._owe(written)
         else:
-            await self._ack([delivery for delivery, _ in kept])
+            await self._finish([delivery for delivery, _ in kept])
         return [delivery for delivery, _ in stored if _message(delivery).id in refused]
 
     async def _put(self, messages: Sequence[Queued]) -> set[str]:
@@ -300,6 +302,11 @@ class Pipeline:
                 await self._push.publish(messages)
             self._metrics.pushed(len(messages))
 
+    async def _finish(self, deliveries: Sequence[Delivery]) -> None:
+        """All is done for these but telling the ingress; where that fails, nothing else of them is done again."""
+        self._finished.update(delivery.receipt for delivery in deliveries)
+        await self._ack(deliveries)
+
     async def _ack(self, deliveries: Sequence[Delivery]) -> None:
         if deliveries:
             async with asyncio.timeout(CALL_SECONDS):
@@ -307,6 +314,7 @@ class Pipeline:
             self._outage.forget(deliveries)
             for delivery in deliveries:
                 self._held.pop(delivery.receipt, None)
+                self._finished.discard(delivery.receipt)
 
     async def _blame(self, delivery: Delivery, tries: int, error: Exception) -> bool:
         """``delivery`` itself cannot be routed: it has its tries, then it is a dead letter. Whether it is one now."""

@@ -98,9 +98,9 @@ async def test_poison_goes_to_the_dead_letters_and_the_rest_flows(
         return await route(deliveries)
 
     monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: choke(deliveries))
-    for id_, user in (("poison", BOB), ("m1", BOB), ("other", EVE), ("m2", BOB)):
-        await stage.producer.publish(stage.message(id_, user))
     async with running(stage):
+        for id_, user in (("poison", BOB), ("m1", BOB), ("other", EVE), ("m2", BOB)):
+            await stage.producer.publish(stage.message(id_, user))
         await routed(stage)
     assert await stage.letters() == [("poison", "attempts-exhausted")]
     assert tries == 5

@@ -88,6 +88,8 @@ class EmbeddedIngressConsumer:
         self._clock = clock
         self._new_lock = lock
         self._cursor = 0
+        self._found = 0
+        """Up to this number, another process may have delivered messages before this one."""
         self._returned: list[int] = []
 
     async def __aenter__(self) -> Self:
@@ -115,19 +117,21 @@ class EmbeddedIngressConsumer:
     async def _take_lock(self) -> None:
         while not self._locked:
             self._locked = self._lock.take()
-            if not self._locked:
+            if self._locked:
+                (self._found,) = self._database.read(lambda db: one(db, SQL["last"], ()))
+            else:
                 await self._clock.sleep(STANDBY_SECONDS)
 
     def _next_messages(self, limit: int) -> list[Delivery]:
         rows = self._database.read(lambda db: db.execute(SQL["after"], (self._cursor, limit)).fetchall())
         if rows:
             self._cursor = rows[-1][0]
-        return [_delivery(row) for row in rows]
+        return [_delivery(row, self._found) for row in rows]
 
     def _returned_messages(self, limit: int) -> list[Delivery]:
         numbers, self._returned = self._returned[:limit], self._returned[limit:]
         rows = self._database.read(lambda db: [one(db, SQL["one"], (number,)) for number in numbers])
-        return [_delivery(row) for row in rows if row is not None]
+        return [_delivery(row, self._found) for row in rows if row is not None]
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         numbers = [(delivery.receipt,) for delivery in deliveries]
@@ -141,7 +145,7 @@ class EmbeddedIngressConsumer:
         self._wake.set()
 
 
-def _delivery(row: Any) -> Delivery:
+def _delivery(row: Any, found: int) -> Delivery:
     number, id_, recipient, envelope, lane, ephemeral, keyed, accepted_at, attempts = row
     message = Message(id_, recipient, envelope, Lane(lane), bool(ephemeral), accepted_at, bool(keyed))
-    return Delivery(message, number, attempts + 1)
+    return Delivery(message, number, attempts + 1 + (number <= found))
