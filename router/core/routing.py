@@ -266,10 +266,18 @@ class Pipeline:
             return {queued.message.id for queued in await self._cold.put(messages)}
 
     async def _settle(self, written: Sequence[Queued]) -> None:
+        if not written:
+            return
         async with asyncio.timeout(CALL_SECONDS):
-            for queued in await self._online.settle(written) if written else ():
-                await self._cold.delete(queued.message.recipient, [queued.message.id])
-                await self._online.forget_orphans(queued.message.recipient, [queued.message.id])
+            acked = await self._online.settle(written)
+        ids: dict[str, list[str]] = {}
+        for queued in acked:
+            ids.setdefault(queued.message.recipient, []).append(queued.message.id)
+        # A time for each call: the repetition of a long round would take as long again.
+        for user, own in ids.items():
+            async with asyncio.timeout(CALL_SECONDS):
+                await self._cold.delete(user, own)
+                await self._online.forget_orphans(user, own)
 
     def _owe(self, written: Sequence[Owed]) -> None:
         self._outage.owe(written)

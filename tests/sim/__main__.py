@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 import msgspec
 
@@ -64,7 +65,7 @@ def _search(seeds: range, *, keep_going: bool) -> int:
 def _report(seed: int, verdict: Verdict) -> None:
     print(f"seed {seed} breaks a promise; shortening its run …", flush=True)
     short = shrink(verdict)
-    print_trace(short, calls=False)
+    print(*trace(short), sep="\n")
     print(f"\nagain: python -m tests.sim --seed {seed} [--shrink] [--calls]")
 
 
@@ -72,28 +73,29 @@ def _look(seed: int, *, shorten: bool, calls: bool) -> int:
     verdict = run(seed)
     if shorten and verdict.violations:
         verdict = shrink(verdict)
-    print_trace(verdict, calls=calls)
+    print(*trace(verdict, calls=calls), sep="\n")
     return 1 if verdict.violations else 0
 
 
-def print_trace(verdict: Verdict, *, calls: bool) -> None:
-    """Who did what at which virtual time, and what was wrong with it."""
-    print(plan_of(verdict))
+def trace(verdict: Verdict, *, calls: bool = False) -> Iterator[str]:
+    """The plan, who did what at which virtual time, and what was wrong with it; up to the last thing that was.
+
+    ``calls``: with each call to a store.
+    """
+    yield plan_of(verdict)
     if calls:
         verdict = run(verdict.plan, traced=True)
     wrong: dict[int, list[str]] = {}
     for violation in verdict.violations:
         wrong.setdefault(violation.index, []).append(f"{violation.promise}: {violation.text}")
-    history = verdict.history
-    last = max(wrong, default=len(history))
+    history, last = verdict.history, max(wrong, default=len(verdict.history))
     for index, (at, event) in enumerate(zip(history.times, history.events, strict=True)):
         if index > last:
             return
-        if calls and isinstance(event, h.Note) and _DULL.search(event.text):
-            continue
-        print(f"{at:9.3f}  {words(event)}")
+        if not (isinstance(event, h.Note) and _DULL.search(event.text)):
+            yield f"{at:9.3f}  {words(event)}"
         for text in wrong.get(index, ()):
-            print(f"           >>> {text}")
+            yield f"           >>> {text}"
 
 
 def plan_of(verdict: Verdict) -> str:
