@@ -173,7 +173,7 @@ class Judge:
         for express in (True, False):
             latest: Known | None = None
             for message in batch:
-                if message.express is not express or message.ephemeral or message.id in self.buried:
+                if message.express is not express or message.ephemeral or message.excused or message.id in self.buried:
                     continue
                 if latest is not None and message.accepted is not None and message.accepted < latest.began:
                     self.broken("in order", f"{latest} stands before {message}, which was accepted before it was sent")
@@ -225,9 +225,9 @@ class Judge:
 
     def push(self, event: h.Pushed) -> None:
         self.pushed.add(event.id)
-        if not event.found:
-            self.broken("push after commit", f"a push command went out for {event.id}, which cannot be fetched")
         message = self.by_id.get(event.id)
+        if not event.found and (message is None or message.ack_began is None):
+            self.broken("push after commit", f"a push command went out for {event.id}, which cannot be fetched")
         if message is not None and message.user != event.user:
             self.broken("nobody else's mail", f"{event.user} was told of {message} of {message.user}")
 

@@ -156,12 +156,17 @@ class Topic:
         self._context = server.context
         self._chance = chance
         self._duplicates = duplicates
+        self._lost_extensions = LOST_EXTENSIONS
         self._keys: dict[str, list[_Entry]] = {}
         self._by_receipt: dict[int, _Entry] = {}
         self._owner: dict[str, Stream] = {}
         self._receipts = 0
         self._numbers = 0
         self._arrived: list[asyncio.Future[None]] = []
+
+    def calm(self) -> None:
+        """From here on what is held is extended, and nothing is delivered twice."""
+        self._duplicates = self._lost_extensions = 0.0
 
     def publish(self, message: Message) -> None:
         self._numbers += 1
@@ -216,7 +221,7 @@ class Topic:
         entry = self._by_receipt.get(receipt)
         if entry is None or entry.out != receipt:
             return
-        if entry.stream is not None and entry.stream.holds and self._chance.random() >= LOST_EXTENSIONS:
+        if entry.stream is not None and entry.stream.holds and self._chance.random() >= self._lost_extensions:
             self._later(ACK_SECONDS, self._expire, key, receipt)
         else:
             self._again(key, entry)

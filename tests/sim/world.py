@@ -246,6 +246,7 @@ class World:
         """All faults are over; wait until nothing is under way, but no longer than the longest span."""
         self.weather.calm = True
         self.post.calm()
+        self.topic.calm()
         self.note("sim", "all faults are over")
         for node in self.nodes:
             node.process.fuse = 0
