@@ -87,6 +87,7 @@ class Factory:
         chance: random.Random | None = None,
         entropy: Callable[[int], bytes] = secrets.token_bytes,
         task_failed: Callable[[str, BaseException], None] | None = None,
+        metrics: Metrics | None = None,
         in_line: bool = False,
     ) -> None:
         """``in_line``: blocking calls run where they are made, and no thread is started."""
@@ -94,7 +95,7 @@ class Factory:
         self.clock = clock or SystemClock()
         self.chance = chance or random.Random(entropy(16))  # noqa: S311 - jitter, no secret
         self.entropy = entropy
-        self.metrics = Metrics()
+        self.metrics = metrics or Metrics()
         self.node = entropy(8).hex()
         self.tasks = OwnedTasks(task_failed or _raise_in_loop)
         self._in_line = in_line

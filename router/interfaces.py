@@ -76,7 +76,8 @@ class PresenceCache(Protocol):
         ...
 
     async def renew(self, connections: Sequence[Connection]) -> list[Connection]:
-        """Extend the leases; returns those that are unknown here and must ``connect`` again."""
+        """Extend the leases; returns those that are unknown here, or have run out, and must ``connect`` again: what
+        went to cold meanwhile was not poked for."""
         ...
 
     async def disconnect(self, connections: Sequence[Connection]) -> list[str]:
@@ -106,7 +107,8 @@ class HotQueue(Protocol):
     async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
         """For each message one atomic step: presence, sequence, dedupe, enqueue, and the poke.
 
-        One recipient's messages are routed in the order given. The deliveries all hold a message.
+        One recipient's messages are routed in the order given. The deliveries all hold a message. One that was
+        delivered before (``attempt``) may have a copy in cold, written by a pipeline that could not reach this store.
         """
         ...
 
@@ -213,9 +215,9 @@ class ColdQueue(Protocol):
     """The durable queue of users who are offline."""
 
     async def put(self, messages: Sequence[Queued]) -> list[Queued]:
-        """Write each one unless its id is there already; durable on return. Returns those that were not
-        written, for the caller to try again. Raises ``Refused`` where one can never be written, as when it is too
-        large; others may have been written then."""
+        """Write each one unless its id is there already; then the lower sequence stays, as when the two tiers are
+        merged. Durable on return. Returns those that were not written, for the caller to try again. Raises
+        ``Refused`` where one can never be written, as when it is too large; others may have been written then."""
         ...
 
     async def read(self, user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:

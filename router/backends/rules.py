@@ -85,6 +85,17 @@ def known_outcome(state: State, *, write_through: bool) -> Outcome:
     return Outcome.DUPLICATE
 
 
+def redelivered_state(state: State, delivery: Delivery) -> State:
+    """What ``delivery`` makes of the known ``state`` of its message.
+
+    A message that was delivered before may have been written to cold by a pipeline that could not reach this store:
+    that copy is deleted with its acknowledgement, or as an orphan where this has come already.
+    """
+    if delivery.attempt > 1 and delivery.message is not None and not delivery.message.ephemeral:
+        return {State.HOT: State.DOUBLE, State.ACKED: State.ACKED_OWED}.get(state, state)
+    return state
+
+
 def decide(message: Message, *, online: bool, queued: int, now: int, rules: StoreRules) -> Outcome:
     """Where a message with a new id goes; ``queued``: how many wait for its recipient, hot and cold."""
     if message.ephemeral:

@@ -8,8 +8,7 @@ store will never know, and a recipient's next message is not routed elsewhere be
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import msgspec
 
@@ -24,8 +23,8 @@ class Outage:
 
     def __init__(self) -> None:
         self.lasts = False
+        self._placed: dict[int | str, Routed] = {}
         self._owed: deque[Owed] = deque()
-        self._placing = 0
         self._highest = 0
 
     def __len__(self) -> int:
@@ -37,26 +36,28 @@ class Outage:
         self._highest = max(self._highest, *(result.sequence for result in routed))
 
     def place(self, deliveries: Sequence[Delivery], now: int) -> list[Routed]:
-        """What becomes of ``deliveries`` without the store."""
-        return [self._place(delivery, now) for delivery in deliveries]
+        """What becomes of ``deliveries`` without the store.
+
+        It stays so when their cold write fails: that may have worked all the same, and the store, if it routed them
+        after all, must hear of a copy in cold. Until ``owe`` or ``forget`` the outage does not end.
+        """
+        return [self._placed.get(delivery.receipt) or self._place(delivery, now) for delivery in deliveries]
 
     def _place(self, delivery: Delivery, now: int) -> Routed:
         if delivery.message is not None and delivery.message.ephemeral:
             return Routed(Outcome.DROPPED_OFFLINE)
         self._highest = max(self._highest + 1, now)
-        return Routed(Outcome.COLD, self._highest, now)
+        placed = self._placed[delivery.receipt] = Routed(Outcome.COLD, self._highest, now)
+        return placed
 
-    @contextmanager
-    def placing(self) -> Iterator[None]:
-        """While somebody is between ``place`` and ``owe``, the outage does not end."""
-        self._placing += 1
-        try:
-            yield
-        finally:
-            self._placing -= 1
+    def forget(self, deliveries: Sequence[Delivery]) -> None:
+        """These are done with in another way: as dead letters."""
+        for delivery in deliveries:
+            self._placed.pop(delivery.receipt, None)
 
     def owe(self, written: Sequence[Owed]) -> None:
         """These are in cold and announced; the store is to be told before the ingress is."""
+        self.forget([delivery for delivery, _ in written])
         self._owed.extend((_slim(delivery), _bare(queued)) for delivery, queued in written)
 
     def next(self, limit: int) -> list[Owed]:
@@ -70,13 +71,14 @@ class Outage:
 
     def over(self) -> bool:
         """End the outage if nothing is owed and nobody is about to owe anything; whether it has ended."""
-        self.lasts = bool(self._owed) or self._placing > 0
+        self.lasts = bool(self._owed) or bool(self._placed)
         return not self.lasts
 
     def abandon(self) -> list[Delivery]:
         """All deliveries whose messages the store does not know, to be handed back."""
         deliveries = [delivery for delivery, _ in self._owed]
         self._owed.clear()
+        self._placed.clear()
         return deliveries
 
 

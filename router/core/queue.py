@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from router.core.merging import merge
 from router.core.migrating import Migrated, Migrator
 from router.interfaces import ColdQueue, OnlineStore, Place
-from router.messages import HotPage, Queued
+from router.messages import ColdPage, HotPage, Queued
 from router.metrics import Metrics
 
 PAGE_BYTES = 8 * 1024 * 1024
 """The envelopes of one batch have this many bytes at most, or there is one envelope only."""
+LONGEST_PAGE = 500
+"""No batch has more messages (spec, section 4), so what a client acknowledges is within as many of its oldest."""
 
 
 class CompositeMessageQueue:
@@ -40,19 +42,21 @@ class CompositeMessageQueue:
     async def _with_cold(self, user: str, hot: HotPage, limit: int) -> list[Queued]:
         after: Place | None = None
         acked: set[str] = set()
+        kept: list[Queued] = []
         while True:
             cold = await self._cold.read(user, limit, PAGE_BYTES, after)
             ids = [queued.message.id for queued in cold.messages]
             # Asked after the cold read: whoever acknowledged before this fetch began is honoured in it.
             if ids:
                 acked |= await self._online.acked(user, ids)
-            batch = merge(hot, cold, acked, limit, PAGE_BYTES)
-            if batch or not cold.more:
+            kept += [queued for queued in cold.messages if queued.message.id not in acked]
+            if len(kept) >= limit or not cold.more or acked.isdisjoint(ids):
                 break
+            # Copies of acknowledged messages that are still there must not take the places of others.
             after = cold.messages[-1].place
         if not ids and after is None and not hot.pending:
             await self._online.note_cold_empty(user, hot.cold_version)
-        return batch
+        return merge(hot, ColdPage(kept, cold.more), acked, limit, PAGE_BYTES)
 
     async def acknowledge(self, user: str, ids: Sequence[str]) -> None:
         """Delete ``ids`` of this user from whichever queue holds them; ids that are not theirs are no-ops.
@@ -64,9 +68,24 @@ class CompositeMessageQueue:
             return
         owed = await self._online.ack(user, unique)
         if owed:
+            await self._tell_unknown(user, owed)
             await self._cold.delete(user, owed)
             await self._online.forget_orphans(user, owed)
         self._metrics.acknowledged(len(unique))
+
+    async def _tell_unknown(self, user: str, owed: Sequence[str]) -> None:
+        """Have the online store remember also what was written to cold, and served from there, without it.
+
+        Its pipeline has still to tell of it, or the ingress delivers it again. Ids that are nowhere stay unknown.
+        """
+        unknown = set(owed) - await self._online.acked(user, owed)
+        if not unknown:
+            return
+        page = await self._cold.read(user, LONGEST_PAGE, PAGE_BYTES)
+        found = [queued for queued in page.messages if queued.message.id in unknown]
+        if found:
+            await self._online.settle(found)
+            await self._online.ack(user, [queued.message.id for queued in found])
 
     async def migrate_hot_to_cold(
         self, user: str, *, online_too: bool = False, progress: Callable[[int], None] | None = None

@@ -68,6 +68,8 @@ class Pipeline:
         self._tasks = tasks
         self._metrics = metrics
         self._held: dict[int | str, Delivery] = {}
+        self._finished: set[int | str] = set()
+        """Receipts of which only the ingress is to be told; it may know already, if its answer was lost."""
         self._waiting: dict[str, list[Delivery]] = {}
         self._work: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
@@ -176,8 +178,8 @@ class Pipeline:
         """Recipients with nothing left are no longer busy; start on what has waited for them."""
         if self._has_room():
             self._room.set()
-        freed = {_recipient(delivery) for delivery in batch}
-        freed.difference_update(_recipient(delivery) for delivery in left)
+        busy = {_recipient(delivery) for delivery in left}
+        freed = [name for name in dict.fromkeys(_recipient(delivery) for delivery in batch) if name not in busy]
         waited = [delivery for recipient in freed for delivery in self._waiting.pop(recipient)]
         if waited:
             self._start(waited)
@@ -185,7 +187,8 @@ class Pipeline:
     async def _pass(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         """Do all that is owed for ``batch``; returns what must be tried again."""
         readable = []
-        for delivery in batch:
+        await self._ack([delivery for delivery in batch if delivery.receipt in self._finished])
+        for delivery in self._undone(batch):
             if delivery.message is None:
                 await self._refuse(delivery, "undecodable", delivery.problem)
             else:
@@ -195,8 +198,7 @@ class Pipeline:
         routed = await self._ask(readable)
         if routed is not None:
             return await self._follow(readable, routed)
-        with self._outage.placing():
-            return await self._follow(readable, self._outage.place(readable, self._clock.now()), unknown=True)
+        return await self._follow(readable, self._outage.place(readable, self._clock.now()), unknown=True)
 
     async def _ask(self, readable: Sequence[Delivery]) -> list[Routed] | None:
         """Where the online store sends each; ``None`` while it cannot be reached."""
@@ -228,8 +230,7 @@ class Pipeline:
             else:
                 done.append(delivery)
         self._count(readable, routed)
-        if done:
-            await self._ack(done)
+        await self._finish(done)
         return await self._store(stored, unknown=unknown) if stored else []
 
     def _belongs_in_cold(self, delivery: Delivery, outcome: Outcome) -> bool:
@@ -260,7 +261,7 @@ class Pipeline:
         if unknown:
             self._owe(written)
         else:
-            await self._ack([delivery for delivery, _ in kept])
+            await self._finish([delivery for delivery, _ in kept])
         return [delivery for delivery, _ in stored if _message(delivery).id in refused]
 
     async def _put(self, messages: Sequence[Queued]) -> set[str]:
@@ -274,10 +275,18 @@ class Pipeline:
             raise _Unstorable(str(error)) from error
 
     async def _settle(self, written: Sequence[Queued]) -> None:
+        if not written:
+            return
         async with asyncio.timeout(CALL_SECONDS):
-            for queued in await self._online.settle(written) if written else ():
-                await self._cold.delete(queued.message.recipient, [queued.message.id])
-                await self._online.forget_orphans(queued.message.recipient, [queued.message.id])
+            acked = await self._online.settle(written)
+        ids: dict[str, list[str]] = {}
+        for queued in acked:
+            ids.setdefault(queued.message.recipient, []).append(queued.message.id)
+        # A time for each call: the repetition of a long round would take as long again.
+        for user, own in ids.items():
+            async with asyncio.timeout(CALL_SECONDS):
+                await self._cold.delete(user, own)
+                await self._online.forget_orphans(user, own)
 
     def _owe(self, written: Sequence[Owed]) -> None:
         self._outage.owe(written)
@@ -310,12 +319,19 @@ class Pipeline:
                 await self._push.publish(messages)
             self._metrics.pushed(len(messages))
 
+    async def _finish(self, deliveries: Sequence[Delivery]) -> None:
+        """All is done for these but telling the ingress; where that fails, nothing else of them is done again."""
+        self._finished.update(delivery.receipt for delivery in deliveries)
+        await self._ack(deliveries)
+
     async def _ack(self, deliveries: Sequence[Delivery]) -> None:
         if deliveries:
             async with asyncio.timeout(CALL_SECONDS):
                 await self._consumer.ack(deliveries)
+            self._outage.forget(deliveries)
             for delivery in deliveries:
                 self._held.pop(delivery.receipt, None)
+                self._finished.discard(delivery.receipt)
 
     async def _blame(self, delivery: Delivery, tries: int, error: Exception) -> bool:
         """``delivery`` itself cannot be routed: it has its tries, then it is a dead letter. Whether it is one now."""
@@ -338,7 +354,7 @@ class Pipeline:
         await self._publish_letter(delivery, reason, str(error))
         # It has its place in the order, and readers wait for what is on its way to cold.
         await self._forget(_message(delivery))
-        await self._ack([delivery])
+        await self._finish([delivery])
 
     async def _forget(self, message: Message) -> None:
         async with asyncio.timeout(CALL_SECONDS):
@@ -347,7 +363,7 @@ class Pipeline:
 
     async def _refuse(self, delivery: Delivery, reason: str, detail: str) -> None:
         await self._publish_letter(delivery, reason, detail)
-        await self._ack([delivery])
+        await self._finish([delivery])
 
     async def _publish_letter(self, delivery: Delivery, reason: str, detail: str) -> None:
         message = delivery.message

@@ -69,6 +69,66 @@ class QueueContract:
         assert await stage.go("hot") is Outcome.DUPLICATE
         assert await stage.ids() == []
 
+    @pytest.mark.parametrize("read_before", [False, True])
+    async def test_a_redelivery_may_have_left_a_copy_in_cold(self, stage: Stage, read_before: bool) -> None:
+        """RACES 2, 3, 10: hot, and written to cold by a pipeline that could not reach the store the second time."""
+        await stage.connect()
+        message = stage.message("m1")
+        await stage.route(message)
+        await stage.cold.put([Queued(message, stage.clock.now() + 1, stage.clock.now())])
+        if read_before:
+            await stage.queue.acknowledge(BOB, ["m1"])
+        assert (await stage.route(message, attempt=2))[0].outcome is Outcome.DUPLICATE
+        await stage.queue.acknowledge(BOB, ["m1"])
+        stage.clock.advance(61)
+        await stage.sweeper.sweep()
+        assert (await stage.ids(), await stage.in_cold()) == ([], [])
+
+    async def test_a_lease_that_ran_out_is_not_renewed(self, stage: Stage) -> None:
+        """RACES 15, 17: mail went cold meanwhile, and nobody was poked for it; its connection registers again."""
+        connection = await stage.connect()
+        assert await stage.online.renew([connection]) == []
+        stage.clock.advance(61)
+        assert await stage.go("m1") is Outcome.COLD
+        assert await stage.online.renew([connection]) == [connection]
+        assert await stage.online.connect(connection, 20), "mail is waiting: a poke is owed"
+
+    async def test_of_two_copies_the_lower_sequence_stays(self, stage: Stage) -> None:
+        """RACES 4, 10: the higher one was given in an outage to a message that the store had routed before."""
+        messages = [stage.message(f"m{number}") for number in range(3)]
+        now = stage.clock.now()
+        await stage.cold.put([Queued(messages[1], now + 10, now), Queued(messages[0], now + 20, now)])
+        await stage.cold.put([Queued(message, now + number, now) for number, message in enumerate(messages)])
+        await stage.cold.put([Queued(messages[0], now + 30, now)])
+        assert await stage.in_cold() == ["m0", "m1", "m2"]
+        assert [queued.sequence - now for queued in (await stage.cold.read(BOB, 9, PAGE_BYTES)).messages] == [0, 1, 2]
+
+    async def test_acknowledged_copies_take_nobodys_place(self, stage: Stage) -> None:
+        """Their deletion from cold is still owed: a batch is filled with what stands behind them."""
+        for number in range(6):
+            await stage.go(f"m{number}")
+        await stage.online.ack(BOB, ["m0", "m1", "m2", "m4"])
+        assert await stage.ids(limit=2) == ["m3", "m5"]
+        assert await stage.ids(limit=1) == ["m3"]
+
+    @pytest.mark.parametrize("told", [False, True])
+    async def test_what_was_acknowledged_in_an_outage_does_not_come_back(self, stage: Stage, told: bool) -> None:
+        """RACES 3, 10: written to cold without the online store, read and acknowledged before the store is told of it
+        or the ingress delivers it again."""
+        message = stage.message("m1")
+        queued = Queued(message, stage.clock.now(), stage.clock.now())
+        await stage.cold.put([queued])
+        assert await stage.ids() == ["m1"]
+        await stage.queue.acknowledge(BOB, ["m1", "nobody's"])
+        if told:
+            for orphan in await stage.online.settle([queued]):
+                await stage.cold.delete(BOB, [orphan.message.id])
+                await stage.online.forget_orphans(BOB, [orphan.message.id])
+        else:
+            await stage.connect()
+            assert (await stage.route(message, attempt=2))[0].outcome is Outcome.DUPLICATE
+        assert (await stage.ids(), await stage.in_cold()) == ([], [])
+
     @pytest.mark.parametrize(("keyed", "seconds"), [(False, 3600), (True, 86_400)])
     async def test_a_tombstone_has_its_time(self, stage: Stage, keyed: bool, seconds: int) -> None:
         await stage.connect()

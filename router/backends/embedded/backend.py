@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from router.backends.embedded import schema
 from router.backends.embedded.cold import EmbeddedColdQueue
 from router.backends.embedded.database import Database
-from router.backends.embedded.ingress import EmbeddedIngressConsumer, EmbeddedIngressProducer
+from router.backends.embedded.ingress import EmbeddedIngressConsumer, EmbeddedIngressProducer, FileLock
 from router.backends.embedded.online import EmbeddedOnlineStore
 from router.backends.embedded.pokes import EmbeddedPokeBus
 from router.backends.embedded.push import EmbeddedDeadLetters, EmbeddedOutbox
@@ -49,7 +50,8 @@ class EmbeddedBackend:
         return EmbeddedIngressProducer(self._database, self._signals)
 
     def consumer(self) -> EmbeddedIngressConsumer:
-        return EmbeddedIngressConsumer(self._database, self._signals, self._clock, self._data_dir)
+        lock = partial(FileLock, self._data_dir / "consumer.lock")
+        return EmbeddedIngressConsumer(self._database, self._signals, self._clock, lock)
 
     def online_store(self) -> EmbeddedOnlineStore:
         return EmbeddedOnlineStore(self._database, self.poke_bus(), self._rules, self._clock)

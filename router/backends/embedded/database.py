@@ -59,9 +59,17 @@ class _Write(Generic[T]):
 class Database:
     """The file ``path``, opened as an async context manager; raises ``DataDirError`` and ``Unavailable``."""
 
-    def __init__(self, path: Path, workers: Callable[[], Worker], *, relaxed: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        workers: Callable[[], Worker],
+        *,
+        relaxed: bool,
+        connect: Callable[[Path], schema.Connections] = schema.connect,
+    ) -> None:
         """``relaxed``: all that the router stores is in this one file, so ordered writes need no fsync."""
         self._path = path
+        self._connect = connect
         self._log = path.with_name(path.name + "-wal")
         self._committer = workers()
         self._checkpointer = workers()
@@ -78,9 +86,9 @@ class Database:
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._writer = schema.open_writer(self._path)
-        self._reader = schema.open_reader(self._path)
-        self._folder = schema.open_reader(self._path)
+        self._connections = self._connect(self._path)
+        self._writer = self._connections.writer
+        self._reader = self._connections.reader
         await self._committer.start()
         await self._checkpointer.start()
         return self
@@ -91,8 +99,7 @@ class Database:
         await self._idle.wait()
         await self._checkpointer.stop()
         await self._committer.stop()
-        for connection in (self._folder, self._reader, self._writer):
-            connection.close()
+        self._connections.close()
 
     def read(self, operation: Operation[T]) -> T:
         """Run ``operation`` on the last committed state, at once."""
@@ -252,7 +259,7 @@ class Database:
     def _fold_log(self) -> None:
         # The second round takes what was written during the first, so that little is left for the writer's pause.
         for _ in range(2):
-            self._folder.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self._connections.folder.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _folded(self, error: BaseException | None) -> None:
         self._folded_at = self._writer.total_changes

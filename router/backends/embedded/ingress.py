@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import bisect
+import contextlib
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from router.backends.embedded.database import Database
 from router.backends.embedded.queries import load
 from router.backends.embedded.rows import one
-from router.backends.embedded.signals import Signals
+from router.backends.embedded.signals import Signalling
 from router.clock import Clock
 from router.messages import Delivery, Lane, Message, QueueTotals
 
@@ -21,12 +23,14 @@ SQL = load("ingress")
 CHANNEL = "ingress"
 STANDBY_SECONDS = 0.1
 """How often a process on standby looks whether the consuming one has died."""
+LOOK_SECONDS = 5.0
+"""How often the consumer looks without being woken: whoever published may have died before it could wake anybody."""
 
 
 class EmbeddedIngressProducer:
     """``IngressProducer`` over SQLite: durable when ``publish`` returns."""
 
-    def __init__(self, database: Database, signals: Signals) -> None:
+    def __init__(self, database: Database, signals: Signalling) -> None:
         self._database = database
         self._signals = signals
 
@@ -45,23 +49,51 @@ class EmbeddedIngressProducer:
         return QueueTotals(*self._database.read(lambda db: one(db, SQL["backlog"], ())))
 
 
+class Lock(Protocol):
+    """Held by one process at a time; free again when that process dies, however it dies."""
+
+    def take(self) -> bool:
+        """Take it unless another process holds it; returns at once whether this process holds it."""
+        ...
+
+    def release(self) -> None: ...
+
+
+class FileLock:
+    """``Lock`` on a file: the system releases it with the process."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def take(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self) -> None:
+        os.close(self._file)
+
+
 class EmbeddedIngressConsumer:
     """``IngressConsumer`` over SQLite: an async context manager.
 
-    One process consumes at a time, the one that holds a lock on ``consumer.lock``; the system releases it
-    when that process dies, however it dies, and one on standby goes on with the oldest that is left.
+    One process consumes at a time, the one that holds the lock; one on standby goes on with the oldest that is left.
     """
 
-    def __init__(self, database: Database, signals: Signals, clock: Clock, data_dir: Path) -> None:
+    def __init__(self, database: Database, signals: Signalling, clock: Clock, lock: Callable[[], Lock]) -> None:
         self._database = database
         self._signals = signals
         self._clock = clock
-        self._lock_path = data_dir / "consumer.lock"
+        self._new_lock = lock
         self._cursor = 0
+        self._found = 0
+        """Up to this number, another process may have delivered messages before this one."""
         self._returned: list[int] = []
 
     async def __aenter__(self) -> Self:
-        self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._lock = self._new_lock()
         self._locked = False
         self._wake = self._signals.wakes(CHANNEL)
         return self
@@ -69,7 +101,7 @@ class EmbeddedIngressConsumer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._lock)
+        self._lock.release()
 
     async def receive(self, limit: int) -> list[Delivery]:
         await self._take_lock()
@@ -78,27 +110,28 @@ class EmbeddedIngressConsumer:
             deliveries = self._returned_messages(limit) or self._next_messages(limit)
             if deliveries:
                 return deliveries
-            await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._wake.wait()
 
     async def _take_lock(self) -> None:
         while not self._locked:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                await self._clock.sleep(STANDBY_SECONDS)
+            self._locked = self._lock.take()
+            if self._locked:
+                (self._found,) = self._database.read(lambda db: one(db, SQL["last"], ()))
             else:
-                self._locked = True
+                await self._clock.sleep(STANDBY_SECONDS)
 
     def _next_messages(self, limit: int) -> list[Delivery]:
         rows = self._database.read(lambda db: db.execute(SQL["after"], (self._cursor, limit)).fetchall())
         if rows:
             self._cursor = rows[-1][0]
-        return [_delivery(row) for row in rows]
+        return [_delivery(row, self._found) for row in rows]
 
     def _returned_messages(self, limit: int) -> list[Delivery]:
         numbers, self._returned = self._returned[:limit], self._returned[limit:]
         rows = self._database.read(lambda db: [one(db, SQL["one"], (number,)) for number in numbers])
-        return [_delivery(row) for row in rows if row is not None]
+        return [_delivery(row, self._found) for row in rows if row is not None]
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         numbers = [(delivery.receipt,) for delivery in deliveries]
@@ -112,7 +145,7 @@ class EmbeddedIngressConsumer:
         self._wake.set()
 
 
-def _delivery(row: Any) -> Delivery:
+def _delivery(row: Any, found: int) -> Delivery:
     number, id_, recipient, envelope, lane, ephemeral, keyed, accepted_at, attempts = row
     message = Message(id_, recipient, envelope, Lane(lane), bool(ephemeral), accepted_at, bool(keyed))
-    return Delivery(message, number, attempts + 1)
+    return Delivery(message, number, attempts + 1 + (number <= found))

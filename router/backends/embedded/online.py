@@ -153,7 +153,7 @@ class EmbeddedOnlineStore(EmbeddedPresence):
         page = (now, now, self._idle_cursor, limit)
         found = self._database.read(lambda db: db.execute(SQL["idle_recipients"], page).fetchall())
         self._idle_cursor = found[-1][0] if len(found) == limit else ""
-        idle = [(user,) for user, busy in found if not busy]
+        idle = [(user, now, now) for user, busy in found if not busy]
         if idle:
             await self._database.write_ordered(lambda db: db.executemany(SQL["forget_recipient"], idle).rowcount)
 

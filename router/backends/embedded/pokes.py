@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from router.backends.embedded.signals import Signals
+from router.backends.embedded.signals import Signalling
 
 
 class EmbeddedPokeBus:
     """``PokeBus`` over ``Signals``."""
 
-    def __init__(self, signals: Signals) -> None:
+    def __init__(self, signals: Signalling) -> None:
         self._signals = signals
 
     async def publish(self, pokes: Sequence[tuple[str, str]]) -> None:

@@ -40,13 +40,14 @@ class EmbeddedPresence:
         return await self._database.write_ordered(register)
 
     async def renew(self, connections: Sequence[Connection]) -> list[Connection]:
-        lease = self._rules.lease_until(self._clock.now())
+        now = self._clock.now()
+        lease = self._rules.lease_until(now)
 
         def extend(db: sqlite3.Connection) -> list[Connection]:
             return [
                 connection
                 for connection in connections
-                if db.execute(SQL["renew"], (lease, connection.user, connection.id)).rowcount == 0
+                if db.execute(SQL["renew"], (lease, connection.user, connection.id, now)).rowcount == 0
             ]
 
         return await self._database.write_ordered(extend)

@@ -6,7 +6,15 @@ import sqlite3
 from collections.abc import Sequence
 
 from router.backends.embedded.queries import load
-from router.backends.rules import State, StoreRules, decide, entered_state, known_outcome, next_sequence
+from router.backends.rules import (
+    State,
+    StoreRules,
+    decide,
+    entered_state,
+    known_outcome,
+    next_sequence,
+    redelivered_state,
+)
 from router.messages import Delivery, Message, Outcome, Routed
 
 HOT = load("hot")
@@ -83,7 +91,7 @@ def route(
         if outcome is Outcome.HOT or outcome is Outcome.COLD:
             result = _enter(connection, delivery, message, recipient, outcome, now, rules)
         else:
-            result = _known(connection, message, now, rules) or Routed(outcome)
+            result = _known(connection, delivery, message, now, rules) or Routed(outcome)
         if result.outcome is Outcome.HOT:
             hot.append(_row(delivery, message, result))
             pokes += recipient.poke(now)
@@ -109,7 +117,7 @@ def _enter(
     record = (message.id, message.recipient, message.lane, sequence, state, message.keyed)
     if connection.execute(HOT["register"], record).rowcount == 0:
         recipient.sequence = before
-        known = _known(connection, message, now, rules)
+        known = _known(connection, delivery, message, now, rules)
         assert known is not None, "an id that cannot be registered is known"
         return known
     if outcome is Outcome.HOT:
@@ -122,14 +130,19 @@ def _enter(
     return Routed(outcome, sequence, now)
 
 
-def _known(connection: sqlite3.Connection, message: Message, now: int, rules: StoreRules) -> Routed | None:
+def _known(
+    connection: sqlite3.Connection, delivery: Delivery, message: Message, now: int, rules: StoreRules
+) -> Routed | None:
     row = connection.execute(HOT["registered"], (message.id,)).fetchone()
     if row is None:
         return None
-    user, _, sequence, state, _ = row
+    user, _, sequence, number, _ = row
     if user != message.recipient:
         return Routed(Outcome.ID_CONFLICT)
-    return Routed(known_outcome(State(state), write_through=rules.write_through), sequence, now)
+    state = State(number)
+    if redelivered_state(state, delivery) is not state:
+        connection.execute(HOT["may_be_cold"], (message.id,))
+    return Routed(known_outcome(state, write_through=rules.write_through), sequence, now)
 
 
 def _row(delivery: Delivery, message: Message, result: Routed) -> tuple[object, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -25,6 +26,26 @@ _CONNECTION_SETTINGS = """
 # Some systems build SQLite so that a page is written once more, as zeroes, when it becomes free: a quarter of all the
 # work of a message that only passes through. FAST overwrites what is deleted where that costs no write of its own;
 # the rest stays, sealed, until its page is used again.
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """The connections of one process to the file."""
+
+    writer: sqlite3.Connection
+    reader: sqlite3.Connection
+    """Sees the last committed state, also while a group is being written."""
+    folder: sqlite3.Connection
+    """Checkpoints the log beside the writer."""
+
+    def close(self) -> None:
+        for connection in (self.folder, self.reader, self.writer):
+            connection.close()
+
+
+def connect(path: Path) -> Connections:
+    """All connections to the file ``path``, which has the current version; raises ``DataDirError``."""
+    return Connections(open_writer(path), open_reader(path), open_reader(path))
 
 
 def prepare(data_dir: Path) -> Path:
@@ -92,11 +113,22 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} was written by a newer version of the router (schema {found}, this one knows {VERSION}); "
             "run that version, or name another embedded.data_dir"
         )
-    for name in _MIGRATIONS[found:]:
-        for statement in _statements(files(__package__).joinpath("sql", name).read_text()):
-            connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {VERSION}")
+    for statement in _steps(found):
+        connection.execute(statement)
     connection.execute("COMMIT")
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Make the current version's tables in an empty database."""
+    for statement in _steps(0):
+        connection.execute(statement)
+
+
+def _steps(found: int) -> list[str]:
+    """The statements that lead from version ``found`` to the current one."""
+    scripts = [files(__package__).joinpath("sql", name).read_text() for name in _MIGRATIONS[found:]]
+    steps = [statement for script in scripts for statement in _statements(script)]
+    return [*steps, f"PRAGMA user_version = {VERSION}"]
 
 
 def _version(connection: sqlite3.Connection) -> int:

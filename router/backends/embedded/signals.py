@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import msgspec
 
@@ -30,6 +30,18 @@ RETRY_SECONDS = 0.005
 MAX_WAITING_USERS = 100_000
 """Pokes kept for a listener that does not read; beyond them pokes are left to the sweeper."""
 _WAKE = b"\x00"
+
+
+class Signalling(Protocol):
+    """What the components need of ``Signals``."""
+
+    def wakes(self, channel: str) -> asyncio.Event: ...
+
+    def notify(self, channel: str) -> None: ...
+
+    def pokes(self, node: str) -> AsyncIterator[list[str]]: ...
+
+    def poke(self, node: str, users: Sequence[str]) -> None: ...
 
 
 class Signals:

@@ -22,6 +22,9 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 -- set_state: A message changes its state.
 UPDATE route SET state = ?, until = ? WHERE id = ?;
 
+-- may_be_cold: A message was delivered before: cold may hold a copy of it, by a pipeline that could not reach this store.
+UPDATE route SET state = CASE state WHEN 0 THEN 4 WHEN 3 THEN 5 ELSE state END WHERE id = ?;
+
 -- count: Add to one user's counters; the cold queue may have changed.
 UPDATE recipient SET
     hot = hot + ?, cold = max(0, cold + ?), pending = pending + ?, cold_version = cold_version + ?,
@@ -124,8 +127,9 @@ SELECT user, lane, sequence, id, keyed FROM hot WHERE ephemeral = 1 AND accepted
 -- idle_recipients: Users of whom nothing is queued, after a name.
 SELECT user, hot OR cold OR pending OR sequence > ? OR move_until > ? FROM recipient WHERE user > ? ORDER BY user LIMIT ?;
 
--- forget_recipient: Drop the state of a user of whom nothing is queued and who is not connected.
-DELETE FROM recipient WHERE user = ? AND NOT EXISTS (SELECT 1 FROM presence WHERE presence.user = recipient.user);
+-- forget_recipient: Drop the state of a user of whom still nothing is queued and who is not connected.
+DELETE FROM recipient WHERE user = ? AND NOT (hot OR cold OR pending OR sequence > ? OR move_until > ?)
+    AND NOT EXISTS (SELECT 1 FROM presence WHERE presence.user = recipient.user);
 
 -- totals_of: One user's hot queue.
 SELECT count(*), coalesce(sum(length(envelope)), 0), coalesce(min(queued_at), 0) FROM hot WHERE user = ?;

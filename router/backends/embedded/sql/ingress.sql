@@ -5,6 +5,9 @@ INSERT INTO ingress (id, recipient, envelope, lane, ephemeral, keyed, accepted_a
 SELECT number, id, recipient, envelope, lane, ephemeral, keyed, accepted_at, attempts
 FROM ingress WHERE number > ? ORDER BY number LIMIT ?;
 
+-- last: The number of the newest message.
+SELECT coalesce(max(number), 0) FROM ingress;
+
 -- one: A message that was handed back.
 SELECT number, id, recipient, envelope, lane, ephemeral, keyed, accepted_at, attempts
 FROM ingress WHERE number = ?;

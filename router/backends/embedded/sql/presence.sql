@@ -19,8 +19,8 @@ RETURNING hot > 0 OR pending > 0 OR cold_empty = 0;
 -- greeted: The new connection is poked, since mail may be waiting.
 UPDATE recipient SET poked_at = ? WHERE user = ?;
 
--- renew: Extend one lease.
-UPDATE presence SET lease_until = ? WHERE user = ? AND id = ?;
+-- renew: Extend one lease that has not run out.
+UPDATE presence SET lease_until = ? WHERE user = ? AND id = ? AND lease_until > ?;
 
 -- disconnect: Remove one connection.
 DELETE FROM presence WHERE user = ? AND id = ?;

@@ -1,0 +1,89 @@
+"""An online store that cannot be reached, and answers that are lost around it: what was found by simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from router.errors import Unavailable
+from router.messages import Delivery
+from tests.contract.stage import BOB, Stage
+from tests.core.test_routing import Line, eventually, routed, running
+
+pytestmark = pytest.mark.anyio
+Call = Callable[..., Awaitable[Any]]
+
+
+def lose_answers(patch: pytest.MonkeyPatch, component: object, name: str, count: int = 1) -> list[int]:
+    """The first calls work and say that they failed; the list's length is how many calls there were."""
+    real, calls = getattr(type(component), name), list[int]()
+
+    async def call(self: object, *arguments: object) -> object:
+        calls.append(len(calls))
+        result = await real(self, *arguments)
+        if len(calls) <= count:
+            raise Unavailable("the answer is lost")
+        return result
+
+    patch.setattr(type(component), name, call)
+    return calls
+
+
+async def test_a_copy_of_an_outage_is_known_to_the_store(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 2, 10: routed hot without an answer, then written to cold without an answer. Both copies go."""
+    await stage.connect()
+    lose_answers(monkeypatch, stage.online, "route")
+    lose_answers(monkeypatch, stage.cold, "put")
+    async with running(stage):
+        await stage.producer.publish(stage.message("m1"))
+        await routed(stage)
+    assert await stage.ids() == ["m1"]
+    await stage.queue.acknowledge(BOB, ["m1"])
+    assert (await stage.ids(), await stage.in_cold()) == ([], [])
+
+
+async def test_what_is_finished_is_only_acknowledged_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 2, 3, 10: the ingress knew, and its answer was lost: an outage that comes then finds nothing to write."""
+    await stage.connect()
+    route, line = stage.online.route, Line(stage, monkeypatch)
+
+    async def route_once(deliveries: Sequence[Delivery]) -> object:
+        result = await route(deliveries)
+        line.cut = True
+        return result
+
+    monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: route_once(deliveries))
+    acks = lose_answers(monkeypatch, await stage.factory.ingress_consumer(), "ack")
+    async with running(stage):
+        await stage.producer.publish(stage.message("m1"))
+
+        async def acknowledged_twice() -> bool:
+            return len(acks) == 2
+
+        await eventually(stage, acknowledged_twice)
+    assert (await stage.hot(), await stage.in_cold(), await stage.pushed()) == (["m1"], [], [])
+
+
+async def test_what_was_read_in_an_outage_is_settled_by_recipient(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call for each message would take longer than a call may, and would be repeated for ever."""
+    line = Line(stage, monkeypatch)
+    names = [f"m{number}" for number in range(5)]
+    async with running(stage):
+        line.cut = True
+        for name in names:
+            await stage.producer.publish(stage.message(name))
+
+        async def written() -> bool:
+            return await stage.in_cold() == names
+
+        await eventually(stage, written)
+        line.cut = False  # and the clock stands still: the store is told later
+        await stage.queue.acknowledge(BOB, names)
+        deletions = lose_answers(monkeypatch, stage.cold, "delete", count=0)
+        await routed(stage)
+    assert len(deletions) == 1
+    assert (await stage.ids(), await stage.in_cold()) == ([], [])

@@ -1,0 +1,351 @@
+"""Judges a history by the promises of the specification's section 5, each by its own name.
+
+Only what clients saw, what went out, and what lies in the stores at the end is judged; how the router came to it is
+not looked at. Where a client cannot know (no answer, a refusal), both outcomes are allowed, but not one after the
+other.
+
+An ephemeral message may be dropped at any time, and one that was refused is a dead letter: where the ingress delivers
+such a message again, it may come late. Neither has an order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import Struct
+
+from tests.sim import history as h
+
+
+class Violation(Struct, frozen=True):
+    """A promise that was broken at ``at`` (virtual seconds), by the event of this ``index``."""
+
+    promise: str
+    text: str
+    at: float
+    index: int
+
+
+@dataclass(slots=True)
+class Known:
+    """What is known of one message. Moments are indices into the history."""
+
+    tag: str
+    user: str
+    express: bool
+    ephemeral: bool
+    began: int
+    accepted: int | None = None
+    accepted_clock: float = 0.0
+    id: str | None = None
+    seen: int | None = None
+    """The first fetch that returned it had ended."""
+    returned: int = -1
+    ack_began: int | None = None
+    acked: int | None = None
+    gone: int | None = None
+    """A fetch missed it, after an acknowledgement of which nobody knows whether it worked."""
+    excused: bool = False
+    """The online store forgot that it was acknowledged."""
+
+    def __str__(self) -> str:
+        return f"{self.tag} ({self.id})"
+
+
+@dataclass(slots=True)
+class _Fetch:
+    began: int
+    user: str
+    limit: int
+    clock: float
+
+
+@dataclass(slots=True)
+class Judge:
+    """Takes the events in their order; ``violations`` holds what it found."""
+
+    ephemeral_seconds: float
+    violations: list[Violation] = field(default_factory=list)
+    messages: dict[str, Known] = field(default_factory=dict)
+    by_id: dict[str, Known] = field(default_factory=dict)
+    live: dict[str, dict[str, Known]] = field(default_factory=dict)
+    """By user and tag: known to be accepted, kept, and with no acknowledgement under way."""
+    doubtful: dict[str, dict[str, Known]] = field(default_factory=dict)
+    """An acknowledgement has begun."""
+    buried: set[str] = field(default_factory=set)
+    pushed: set[str] = field(default_factory=set)
+    unannounceable: set[str] = field(default_factory=set)
+    """Hot when the online store forgot, with a copy in cold: nobody knows that no push command went out."""
+    ops: dict[int, h.Event | _Fetch] = field(default_factory=dict)
+    draining: int | None = None
+    index: int = 0
+    at: float = 0.0
+
+    def broken(self, promise: str, text: str) -> None:
+        self.violations.append(Violation(promise, text, self.at, self.index))
+
+    def take(self, at: float, index: int, event: h.Event) -> None:
+        self.at, self.index = at, index
+        handler = _HANDLERS.get(type(event))
+        if handler is not None:
+            handler(self, event)
+
+    # Sending.
+
+    def sending(self, event: h.Sending) -> None:
+        self.ops[event.op] = event
+        if event.tag not in self.messages:
+            self.messages[event.tag] = Known(event.tag, event.user, event.express, event.ephemeral, self.index)
+
+    def sent(self, event: h.Sent) -> None:
+        sending = self.ops.pop(event.op)
+        assert isinstance(sending, h.Sending)
+        message = self.messages[sending.tag]
+        self._identify(message, event.id)
+        if message.accepted is None:
+            message.accepted = self.index
+            self._watch(message)
+        message.accepted_clock = max(message.accepted_clock, event.clock)
+
+    def _identify(self, message: Known, id_: str) -> None:
+        other = self.by_id.setdefault(id_, message)
+        if other is not message:
+            self.broken("one id for life", f"{id_} is the id of {other.tag} and of {message.tag}")
+        if message.id is None:
+            message.id = id_
+        elif message.id != id_:
+            self.broken("one id for life", f"{message} has a second id, {id_}")
+
+    def _watch(self, message: Known) -> None:
+        kept = not message.ephemeral and message.ack_began is None and message.id not in self.buried
+        if kept:
+            self.live.setdefault(message.user, {})[message.tag] = message
+
+    # Fetching.
+
+    def fetching(self, event: h.Fetching) -> None:
+        self.ops[event.op] = _Fetch(self.index, event.user, event.limit, event.clock)
+
+    def fetched(self, event: h.Fetched) -> None:
+        fetch = self.ops.pop(event.op)
+        assert isinstance(fetch, _Fetch)
+        batch = self._known(fetch, event.batch)
+        self._returned_rightly(fetch, batch)
+        self._ordered(batch)
+        self._complete(fetch, batch)
+        for message in batch:
+            message.returned = self.index
+            if message.seen is None:
+                message.seen = self.index
+                self._watch(message)
+
+    def _known(self, fetch: _Fetch, items: Iterable[h.Item]) -> list[Known]:
+        batch: list[Known] = []
+        for item in items:
+            message = self.messages.get(item.tag)
+            if message is None:
+                self.broken("sealed as sent", f"{item.id} carries what nobody sent: {item.tag!r}")
+                continue
+            if message.user != fetch.user:
+                self.broken("nobody else's mail", f"{fetch.user} was given {message} of {message.user}")
+            self._identify(message, item.id)
+            batch.append(message)
+        if len({message.tag for message in batch}) < len(batch):
+            self.broken("one id for life", f"{fetch.user} was given a message twice in one batch")
+        if len(batch) > fetch.limit:
+            self.broken("within the limit", f"{len(batch)} messages, {fetch.limit} were asked for")
+        return batch
+
+    def _returned_rightly(self, fetch: _Fetch, batch: list[Known]) -> None:
+        for message in batch:
+            if message.acked is not None and message.acked < fetch.began and not message.excused:
+                self.broken("acknowledged stays away", f"{message} came back to {fetch.user}")
+            elif message.gone is not None and message.gone < fetch.began and not message.excused:
+                self.broken("acknowledged stays away", f"{message} was gone and came back to {fetch.user}")
+            late = message.accepted is not None and fetch.clock >= message.accepted_clock + self.ephemeral_seconds
+            if message.ephemeral and late:
+                self.broken("ephemeral", f"{message} was returned after its time")
+
+    def _ordered(self, batch: list[Known]) -> None:
+        lanes = [not message.express for message in batch]
+        if lanes != sorted(lanes):
+            self.broken("in order", "normal mail stands before express mail")
+        for express in (True, False):
+            latest: Known | None = None
+            for message in batch:
+                if message.express is not express or message.ephemeral or message.excused or message.id in self.buried:
+                    continue
+                if latest is not None and message.accepted is not None and message.accepted < latest.began:
+                    self.broken("in order", f"{latest} stands before {message}, which was accepted before it was sent")
+                if latest is None or message.began > latest.began:
+                    latest = message
+
+    def _complete(self, fetch: _Fetch, batch: list[Known]) -> None:
+        """Nothing that had to be in the batch is missing."""
+        given = {message.tag for message in batch}
+        latest = {
+            express: max((m.began for m in batch if m.express is express), default=-1) for express in (True, False)
+        }
+        full = len(batch) >= fetch.limit
+        for message in list(self.live.get(fetch.user, {}).values()):
+            if message.tag in given:
+                continue
+            if message.accepted is not None and message.accepted < latest[message.express]:
+                self.broken("in order", f"{message} is missing from a batch with later mail: {_tags(batch)}")
+            elif message.seen is not None and message.seen < fetch.began:
+                if not full:
+                    self.broken("at least once", f"{message} was there before and is missing, nobody acknowledged it")
+                elif message.express and latest[False] >= 0:
+                    self.broken("in order", f"{message} is missing from a batch with normal mail")
+        for message in self.doubtful.get(fetch.user, {}).values():
+            missed = message.tag not in given and not full and not message.ephemeral
+            if missed and message.seen is not None and message.seen < fetch.began and message.gone is None:
+                message.gone = self.index
+
+    # Acknowledging.
+
+    def acking(self, event: h.Acking) -> None:
+        self.ops[event.op] = event
+        for message in self._own(event):
+            if message.ack_began is None:
+                message.ack_began = self.index
+                self.live.get(message.user, {}).pop(message.tag, None)
+                self.doubtful.setdefault(message.user, {})[message.tag] = message
+
+    def acked(self, event: h.Acked) -> None:
+        acking = self.ops.pop(event.op)
+        assert isinstance(acking, h.Acking)
+        for message in self._own(acking):
+            if message.acked is None:
+                message.acked = self.index
+
+    def _own(self, event: h.Acking) -> list[Known]:
+        known = [self.by_id[id_] for id_ in event.ids if id_ in self.by_id]
+        return [message for message in known if message.user == event.user]
+
+    # What goes out, and what happens to the stores.
+
+    def push(self, event: h.Pushed) -> None:
+        self.pushed.add(event.id)
+        message = self.by_id.get(event.id)
+        if not event.found and (message is None or message.ack_began is None):
+            self.broken("push after commit", f"a push command went out for {event.id}, which cannot be fetched")
+        if message is not None and message.user != event.user:
+            self.broken("nobody else's mail", f"{event.user} was told of {message} of {message.user}")
+
+    def bury(self, event: h.Buried) -> None:
+        self.buried.add(event.id)
+        message = self.by_id.get(event.id)
+        if message is not None:
+            self.live.get(message.user, {}).pop(message.tag, None)
+
+    def power_lost(self, event: h.PowerLost) -> None:
+        """What was routed and not on disk is routed again: until then it is as if it had not been."""
+        for message in self.messages.values():
+            message.seen = message.gone = None
+
+    def forgotten(self, event: h.Forgotten) -> None:
+        for message in self.messages.values():
+            message.seen = None
+            message.excused = message.excused or message.ack_began is not None
+        self.unannounceable.update(self.by_id)
+
+    # The end.
+
+    def final(self, event: h.Final) -> None:
+        for id_ in event.ingress:
+            self.broken("nothing is stuck", f"{id_} still waits to be routed")
+        for what in event.owed:
+            self.broken("nothing is stuck", f"{what} is still under way")
+        for what in event.oddities:
+            self.broken("one id for life", what)
+        for user, id_ in event.hot:
+            where = "with a client that reads" if user in event.online else "though the user is offline"
+            self.broken("nothing is stuck", f"{id_} is still hot, {where}")
+        held = {id_ for _, id_ in (*event.hot, *event.cold)}
+        for user, id_ in event.cold:
+            self._in_cold(user, id_, online=user in event.online)
+        for message in self.messages.values():
+            self._is_held(message, held)
+
+    def _in_cold(self, user: str, id_: str, *, online: bool) -> None:
+        if online:
+            self.broken("nothing is stuck", f"{id_} is still cold, with a client that reads")
+        if id_ not in self.pushed and id_ not in self.buried and id_ not in self.unannounceable:
+            self.broken("nothing is stuck", f"{id_} is cold and was never announced")
+        message = self.by_id.get(id_)
+        if message is None:
+            return
+        if message.ephemeral:
+            self.broken("ephemeral", f"{message} is in cold")
+        if message.user != user:
+            self.broken("nobody else's mail", f"{message} of {message.user} is in the queue of {user}")
+
+    def _is_held(self, message: Known, held: set[str]) -> None:
+        if message.accepted is None or message.ephemeral or message.ack_began is not None:
+            return
+        if message.id not in held and message.id not in self.buried:
+            self.broken("accepted is durable", f"{message} was answered 202 and is nowhere")
+
+    def drain(self, event: h.Draining) -> None:
+        self.draining = self.index
+        self.unread = [
+            message
+            for message in self.messages.values()
+            if message.accepted is not None
+            and not message.ephemeral
+            and message.ack_began is None
+            and message.id not in self.buried
+        ]
+
+    unread: list[Known] = field(default_factory=list)
+
+    def end(self, event: h.End) -> None:
+        assert self.draining is not None, "an end without a drain"
+        for message in self.unread:
+            if message.returned < self.draining:
+                self.broken("at least once", f"{message} never came to its recipient")
+        for what in event.left:
+            self.broken("one id for life", f"{what} is left when all is read and acknowledged")
+
+    def failed(self, event: h.Failed) -> None:
+        self.broken("sound", event.text)
+
+    def forget_op(self, event: h.NotSent | h.NotFetched | h.NotAcked) -> None:
+        self.ops.pop(event.op, None)
+
+
+_HANDLERS: dict[type, Callable[[Judge, Any], None]] = {
+    h.Sending: Judge.sending,
+    h.Sent: Judge.sent,
+    h.NotSent: Judge.forget_op,
+    h.Fetching: Judge.fetching,
+    h.Fetched: Judge.fetched,
+    h.NotFetched: Judge.forget_op,
+    h.Acking: Judge.acking,
+    h.Acked: Judge.acked,
+    h.NotAcked: Judge.forget_op,
+    h.Pushed: Judge.push,
+    h.Buried: Judge.bury,
+    h.PowerLost: Judge.power_lost,
+    h.Forgotten: Judge.forgotten,
+    h.Final: Judge.final,
+    h.Draining: Judge.drain,
+    h.End: Judge.end,
+    h.Failed: Judge.failed,
+}
+"""Each takes its own kind of event."""
+
+
+def _tags(batch: list[Known]) -> str:
+    return ", ".join(message.tag for message in batch)
+
+
+def judge(history: h.History, ephemeral_seconds: float) -> list[Violation]:
+    """All violations in ``history``, in the order in which they happened."""
+    found = Judge(ephemeral_seconds)
+    for index, (at, event) in enumerate(zip(history.times, history.events, strict=True)):
+        found.take(at, index, event)
+    return found.violations

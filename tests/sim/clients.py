@@ -1,0 +1,245 @@
+"""Senders, and the devices of recipients: smart clients that pull, save and acknowledge, and come back elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tests.sim import history as h
+from tests.sim.clock import START
+from tests.sim.links import tag_of
+from tests.sim.loop import SimLoop
+from tests.sim.net import Line, Lost, Refused
+from tests.sim.node import Node, token
+from tests.sim.plan import Chain, Session, Step
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+SEND_TRIES = 5
+FAR = START + 1_000_000.0
+
+
+class _Message(msgspec.Struct):
+    id: str
+    envelope: msgspec.Raw
+
+
+class _Batch(msgspec.Struct):
+    messages: list[_Message] = []
+
+
+_decode = msgspec.json.Decoder(_Batch).decode
+
+
+def user_name(number: int) -> str:
+    return f"urn:sm:user:u{number}"
+
+
+def sender_name(number: int) -> str:
+    return f"urn:sm:user:sender{number}"
+
+
+def envelope(step: Step) -> bytes:
+    """The body of one send; its payload is its tag."""
+    document: dict[str, object] = {
+        "recipientId": user_name(step.to),
+        "encryptedData": base64.b64encode(step.tag.encode()).decode(),
+    }
+    if step.ephemeral:
+        document["isEphemeral"] = True
+    if step.express:
+        document["priority"] = 7
+    return msgspec.json.encode(document)
+
+
+class Sender:
+    """Sends one chain."""
+
+    def __init__(self, world: World, chain: Chain, number: int) -> None:
+        self._world = world
+        self._chain = chain
+        self._chance = random.Random(world.plan.seed * 1_000 + number)
+        self._name = f"s{chain.sender}"
+        self._token = token(sender_name(chain.sender), FAR)
+
+    async def run(self) -> None:
+        await asyncio.sleep(self._chain.at)
+        for step in self._chain.steps:
+            if step.wait:
+                await asyncio.sleep(step.wait)
+            await self._send(step)
+
+    async def _send(self, step: Step) -> None:
+        body = envelope(step)
+        key = f"key-{step.tag}" if step.keyed else None
+        for failures in range(SEND_TRIES if step.keyed else 1):
+            if await self._try(step, body, key):
+                return
+            await asyncio.sleep(self._chance.random() * 0.2 * 2**failures)
+
+    async def _try(self, step: Step, body: bytes, key: str | None) -> bool:
+        world = self._world
+        node = self._chance.choice(world.nodes_with("api"))
+        op = world.history.op()
+        world.add(h.Sending(op, user_name(step.to), step.tag, step.express, step.ephemeral))
+        before = node.clock.now()
+        try:
+            status, answer = await world.net.request(node, "POST", "/api/send", self._token, body=body, key=key)
+        except Lost as error:
+            world.add(h.NotSent(op, str(error)))
+            return False
+        if status == 202:
+            latest = max(before, node.clock.now()) / 1_000_000
+            world.add(h.Sent(op, msgspec.json.decode(answer)["id"], latest))
+            return True
+        world.add(h.NotSent(op, str(status)))
+        return False
+
+
+class Device:
+    """One device of a user, for one session."""
+
+    def __init__(self, world: World, session: Session, number: int) -> None:
+        self._world = world
+        self._loop: SimLoop = world.loop
+        self._session = session
+        self._chance = random.Random(world.plan.seed * 1_000 + 500 + number)
+        self.user = user_name(session.user)
+        self._token = token(self.user, FAR)
+        self._name = f"{self.user.rpartition(':')[2]}/d{session.device}"
+        self._limit = session.limit
+        self._ends = 0.0
+        self.reads = False
+        """It is connected, and has read all there was."""
+
+    async def run(self) -> None:
+        session = self._session
+        await asyncio.sleep(session.at)
+        self._ends = self._loop.time() + session.seconds
+        failures = 0
+        while not self._over():
+            if session.offline:
+                await self._drain(None)
+                return
+            try:
+                node = self._chance.choice(self._world.nodes_with("ws"))
+                line = await self._world.net.connect(node, self._token, session.slow)
+            except (Lost, Refused) as error:
+                self._world.note(self._name, f"cannot connect: {error}")
+                failures += 1
+                await asyncio.sleep(self._chance.random() * min(2.0, 0.1 * 2**failures))
+                await self._drain(None)
+                continue
+            failures = 0
+            self._world.note(self._name, f"is connected to {node.process.name}")
+            await self._stay(line)
+
+    def _over(self) -> bool:
+        if self._world.leaving:
+            return True
+        return not self._session.stays and self._loop.time() >= self._ends
+
+    async def _stay(self, line: Line) -> None:
+        """Drain at first and on each poke, until the session is over or the line is."""
+        pokes = -1
+        while not line.closed and not self._over():
+            if pokes != line.pokes:
+                pokes = line.pokes
+                if not await self._drain(line):
+                    break
+            self.reads = True
+            line.news.clear()
+            if pokes != line.pokes or line.closed:
+                continue
+            rest = 1.0 if self._session.stays else min(1.0, max(0.001, self._ends - self._loop.time()))
+            try:
+                async with asyncio.timeout(rest):
+                    await line.news.wait()
+            except TimeoutError:
+                continue
+        self.reads = False
+        if not line.closed:
+            self._world.note(self._name, f"leaves: {self._session.leave}")
+            line.leave("close" if self._world.weather.calm else self._session.leave)
+
+    async def _drain(self, line: Line | None) -> bool:
+        """Pull, save and acknowledge until nothing is left; False where the device dies or the line is cut."""
+        failures = 0
+        while not self._over() or self._session.offline:
+            batch = await self._fetch()
+            if batch is None or (batch and not await self._acknowledge(batch)):
+                failures += 1
+                if self._session.offline and failures > 5:
+                    return False
+                if line is not None and line.closed:
+                    return False
+                await asyncio.sleep(self._chance.random() * min(1.0, 0.05 * 2**failures))
+                continue
+            if not batch:
+                return True
+            failures = 0
+        return False
+
+    async def _fetch(self) -> list[str] | None:
+        return await fetch(self._world, self._chance, self.user, self._token, self._limit)
+
+    async def _acknowledge(self, ids: list[str]) -> bool:
+        sloppy = 0.0 if self._world.weather.calm else self._session.sloppy
+        if self._chance.random() < sloppy:
+            ids = self._sloppily(ids)
+        if not ids:
+            await asyncio.sleep(self._chance.random())
+            return True
+        return await acknowledge(self._world, self._chance, self.user, self._token, ids)
+
+    def _sloppily(self, ids: list[str]) -> list[str]:
+        chance = self._chance
+        how = chance.choice(("none", "part", "part", "twice", "foreign"))
+        if how == "none":
+            return []
+        if how == "part":
+            return chance.sample(ids, chance.randint(1, len(ids)))
+        if how == "twice":
+            return [*ids, *reversed(ids)]
+        others = sorted(self._world.seen_ids - set(ids))
+        return [*ids, "unknown", *chance.sample(others, min(3, len(others)))]
+
+
+async def fetch(world: World, chance: random.Random, user: str, bearer: str, limit: int) -> list[str] | None:
+    """The ids of a batch; ``None`` where there was no answer."""
+    node: Node = chance.choice(world.nodes_with("api"))
+    op = world.history.op()
+    world.add(h.Fetching(op, user, limit, node.clock.now() / 1_000_000))
+    try:
+        status, body = await world.net.request(node, "GET", "/api/messages", bearer, query=f"limit={limit}")
+    except Lost as error:
+        world.add(h.NotFetched(op, str(error)))
+        return None
+    if status != 200:
+        world.add(h.NotFetched(op, str(status)))
+        return None
+    items = tuple(h.Item(message.id, tag_of(bytes(message.envelope))) for message in _decode(body).messages)
+    world.add(h.Fetched(op, items))
+    ids = [item.id for item in items]
+    world.seen_ids.update(ids)
+    return ids
+
+
+async def acknowledge(world: World, chance: random.Random, user: str, bearer: str, ids: list[str]) -> bool:
+    """Whether it was answered."""
+    node: Node = chance.choice(world.nodes_with("api"))
+    op = world.history.op()
+    world.add(h.Acking(op, user, tuple(ids)))
+    body = msgspec.json.encode({"messageIds": ids})
+    try:
+        status, _ = await world.net.request(node, "POST", "/api/messages/ack", bearer, body=body)
+    except Lost as error:
+        world.add(h.NotAcked(op, str(error)))
+        return False
+    world.add(h.Acked(op) if status == 204 else h.NotAcked(op, str(status)))
+    return status == 204

@@ -1,0 +1,164 @@
+"""What happened in a run, as somebody would see it who sees all clients at once. The order of events is a fact."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Sending(Struct, frozen=True):
+    """One try to send begins. A message is known by its ``tag``, which its payload carries; a try that repeats an
+    Idempotency-Key carries the same one."""
+
+    op: int
+    user: str
+    """The recipient."""
+    tag: str
+    express: bool = False
+    ephemeral: bool = False
+
+
+class Sent(Struct, frozen=True):
+    """It was answered 202."""
+
+    op: int
+    id: str
+    clock: float = 0.0
+    """The latest time, by the clock of the server, at which it can have been accepted; in seconds."""
+
+
+class NotSent(Struct, frozen=True):
+    """It was refused, or nobody knows."""
+
+    op: int
+    why: str
+
+
+class Fetching(Struct, frozen=True):
+    op: int
+    user: str
+    limit: int
+    clock: float = 0.0
+    """By the server's clock, in seconds."""
+
+
+class Item(Struct, frozen=True):
+    """A message in a batch."""
+
+    id: str
+    tag: str
+
+
+class Fetched(Struct, frozen=True):
+    op: int
+    batch: tuple[Item, ...]
+
+
+class NotFetched(Struct, frozen=True):
+    op: int
+    why: str
+
+
+class Acking(Struct, frozen=True):
+    op: int
+    user: str
+    ids: tuple[str, ...]
+
+
+class Acked(Struct, frozen=True):
+    """204."""
+
+    op: int
+
+
+class NotAcked(Struct, frozen=True):
+    op: int
+    why: str
+
+
+class Pushed(Struct, frozen=True):
+    """A push command was published for a message; ``found``: it could be fetched then, or had been acknowledged."""
+
+    id: str
+    user: str
+    found: bool = True
+
+
+class Buried(Struct, frozen=True):
+    """A dead letter was published."""
+
+    id: str
+    reason: str
+
+
+class PowerLost(Struct, frozen=True):
+    """All processes and what was not on disk are gone."""
+
+
+class Forgotten(Struct, frozen=True):
+    """The online store came back empty."""
+
+
+class Final(Struct, frozen=True):
+    """All faults are over, and every span after which something is due has passed: what the stores hold."""
+
+    ingress: tuple[str, ...] = ()
+    """Ids that wait to be routed."""
+    hot: tuple[tuple[str, str], ...] = ()
+    """(user, id)"""
+    cold: tuple[tuple[str, str], ...] = ()
+    online: tuple[str, ...] = ()
+    """Users with a live connection whose client reads and saves."""
+    owed: tuple[str, ...] = ()
+    """Ids whose state says that something is under way."""
+    oddities: tuple[str, ...] = ()
+    """What else does not fit together in the stores."""
+
+
+class Draining(Struct, frozen=True):
+    """From here on a clean client of each user pulls, saves and acknowledges until its batch is empty."""
+
+
+class End(Struct, frozen=True):
+    """Every user's queue was drained. ``left``: what the stores still hold of messages."""
+
+    left: tuple[str, ...] = ()
+
+
+class Note(Struct, frozen=True):
+    """For the reader only."""
+
+    who: str
+    text: str
+
+
+class Failed(Struct, frozen=True):
+    """Something that must never happen: an internal error, a task that failed, a deadlock."""
+
+    text: str
+
+
+Event = (
+    Sending | Sent | NotSent | Fetching | Fetched | NotFetched | Acking | Acked | NotAcked | Pushed | Buried
+    | PowerLost | Forgotten | Final | Draining | End | Note | Failed
+)  # fmt: skip
+
+
+class History:
+    """The events of a run with their virtual times in seconds."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.times: list[float] = []
+        self._ops = 0
+
+    def op(self) -> int:
+        """A new number that ties the end of something to its beginning."""
+        self._ops += 1
+        return self._ops
+
+    def add(self, at: float, event: Event) -> None:
+        self.events.append(event)
+        self.times.append(at)
+
+    def __len__(self) -> int:
+        return len(self.events)

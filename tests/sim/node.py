@@ -1,0 +1,380 @@
+"""One process of the router: the real core, handlers and connection manager, opened by the real factory."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import jwt
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
+
+from router.auth.verifier import Authenticator, KeySource, Principal
+from router.backends.embedded.cold import EmbeddedColdQueue
+from router.backends.embedded.database import Database
+from router.backends.embedded.ingress import EmbeddedIngressConsumer, EmbeddedIngressProducer
+from router.backends.embedded.online import EmbeddedOnlineStore
+from router.backends.embedded.pokes import EmbeddedPokeBus
+from router.backends.embedded.push import EmbeddedDeadLetters, EmbeddedOutbox
+from router.backends.rules import StoreRules
+from router.clock import MICROSECONDS
+from router.config import Auth, Config, Embedded, Limits, Online
+from router.core.accepting import Acceptor
+from router.core.connections import ConnectionManager
+from router.core.routing import Pipeline
+from router.factory import Factory
+from router.interfaces import (
+    ColdQueue,
+    DeadLetters,
+    IngressConsumer,
+    IngressProducer,
+    OnlineStore,
+    PokeBus,
+    PushNotifier,
+)
+from router.messages import DeadLetter, Delivery, Message, QueueTotals, Routed
+from router.metrics import Metrics
+from router.web.api import Api
+from router.web.edge import Border, application
+from router.web.sockets import Sockets
+from tests.sim import history as h
+from tests.sim.clock import CallClock, NodeClock
+from tests.sim.links import Local, Remote, tag_of
+from tests.sim.loop import Process
+from tests.sim.plan import EPHEMERAL_SECONDS, SPANS
+from tests.sim.signals import SimLock, SimSignals, Stream, Topic
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+SECRET = b"the same on all nodes"
+DRAIN_SECONDS = 6.0
+_METRICS: list[Metrics] = []
+
+
+class _NoKeys:
+    async def candidates(self, kid: str | None) -> Sequence[jwt.PyJWK]:
+        del kid
+        return []
+
+    async def probe(self) -> None:
+        return
+
+
+class NameTokens(Authenticator):
+    """Tokens that say who and until when, unsigned: what else tokens need is not simulated."""
+
+    async def _verify(self, token: str) -> Principal:
+        user, expires_at = token.rsplit("~", 1)
+        return Principal(user, int(expires_at))
+
+
+def token(user: str, expires_at: float) -> str:
+    """``expires_at`` in seconds since 1970."""
+    return f"{user}~{int(expires_at * MICROSECONDS)}"
+
+
+class TopicProducer:
+    def __init__(self, topic: Topic) -> None:
+        self._topic = topic
+
+    async def publish(self, message: Message) -> None:
+        self._topic.publish(message)
+
+    async def probe(self) -> None:
+        return
+
+    async def backlog(self) -> QueueTotals:
+        return QueueTotals(len(self._topic.waiting()))
+
+
+class TopicServer:
+    """The topic's face towards one consumer; runs on the topic's server."""
+
+    def __init__(self, topic: Topic) -> None:
+        self._topic = topic
+
+    async def take(self, stream: Stream, limit: int) -> list[Delivery]:
+        return self._topic.take(stream, limit)
+
+    async def ack(self, receipts: Sequence[int]) -> None:
+        self._topic.ack(receipts)
+
+    async def nack(self, receipts: Sequence[int]) -> None:
+        self._topic.nack(receipts)
+
+
+class TopicConsumer:
+    """``IngressConsumer`` over a topic."""
+
+    def __init__(self, topic: Topic, server: Any, process: Process) -> None:
+        self._topic = topic
+        self._server = server
+        self._process = process
+        self._stream = Stream(process)
+
+    async def receive(self, limit: int) -> list[Delivery]:
+        while True:
+            arrival = self._topic.arrival()
+            try:
+                taken: list[Delivery] = await self._server.take(self._stream, limit)
+            except BaseException:
+                # The stream is torn: what was on it does not go on before it is delivered again.
+                self._stream.torn = True
+                self._stream = Stream(self._process)
+                raise
+            if taken:
+                return taken
+            await arrival
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        await self._server.ack([delivery.receipt for delivery in deliveries])
+
+    async def nack(self, deliveries: Sequence[Delivery]) -> None:
+        await self._server.nack([delivery.receipt for delivery in deliveries])
+
+
+class WatchedPush:
+    """Tells the history what went out."""
+
+    def __init__(self, push: PushNotifier, world: World) -> None:
+        self._push = push
+        self._world = world
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        await self._push.publish(messages)
+        for message in messages:
+            self._world.add(h.Pushed(message.id, message.recipient, self._world.can_be_found(message.id)))
+
+
+class WatchedLetters:
+    """Tells the history what was given up."""
+
+    def __init__(self, letters: DeadLetters, world: World) -> None:
+        self._letters = letters
+        self._world = world
+
+    async def publish(self, letters: Sequence[DeadLetter]) -> None:
+        await self._letters.publish(letters)
+        for letter in letters:
+            self._world.add(h.Buried(letter.id, letter.reason))
+
+
+class Choking(EmbeddedOnlineStore):
+    """An online store that cannot route one message in so many; 0: it routes all."""
+
+    poison = 0
+
+    async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
+        for delivery in deliveries if self.poison else ():
+            if delivery.message is not None and int(tag_of(delivery.message.envelope)[1:], 36) % self.poison == 1:
+                raise ValueError("simulated: poison")
+        return await super().route(deliveries)
+
+
+class SimFactory(Factory):
+    """The factory, with stores that the world holds."""
+
+    def __init__(self, world: World, number: int, process: Process, clock: NodeClock) -> None:
+        chance = random.Random(world.chance.getrandbits(48))
+        while len(_METRICS) <= number:
+            _METRICS.append(Metrics())
+        super().__init__(
+            config(world.plan.write_through, world.plan.cap),
+            clock=clock,
+            chance=chance,
+            entropy=chance.randbytes,
+            task_failed=lambda name, error: world.failed(f"the task {name} failed", error),
+            metrics=_METRICS[number],
+        )
+        self._world = world
+        self._number = number
+        self._process = process
+        self._signals = SimSignals(world.post, process)
+        self._databases: dict[str, Database] = {}
+
+    async def _database(self, store: str) -> Database:
+        if self._world.apart:
+            return self._world.server_databases[store]
+        if "" not in self._databases:
+            self._databases[""] = await self._stack.enter_async_context(self._world.database("file"))
+        return self._databases[""]
+
+    def _linked(self, component: Any, store: str) -> Any:
+        world = self._world
+        if not world.apart:
+            return Local(component, self._process.name, world.weather)
+        return Remote(component, store, self._number, world.server, self.clock, world.weather)
+
+    @property
+    def _store_clock(self) -> Any:
+        return CallClock() if self._world.apart else self.clock
+
+    async def ingress_producer(self) -> IngressProducer:
+        async def make() -> IngressProducer:
+            if self._world.apart:
+                producer: Any = TopicProducer(self._world.topic)
+            else:
+                producer = EmbeddedIngressProducer(await self._database("ingress"), self._signals)
+            return cast(IngressProducer, self._linked(producer, "ingress"))
+
+        return await self._once("producer", make)
+
+    async def ingress_consumer(self) -> IngressConsumer:
+        async def make() -> IngressConsumer:
+            if self._world.apart:
+                server = self._linked(TopicServer(self._world.topic), "ingress")
+                return TopicConsumer(self._world.topic, server, self._process)
+            database, process, locks = await self._database("ingress"), self._process, self._world.locks
+            consumer = EmbeddedIngressConsumer(
+                database, self._signals, self.clock, lambda: SimLock(locks, "consumer", process)
+            )
+            return cast(IngressConsumer, self._linked(await self._stack.enter_async_context(consumer), "ingress"))
+
+        return await self._once("ingress_consumer", make)
+
+    async def online_store(self) -> OnlineStore:
+        async def make() -> OnlineStore:
+            rules = dataclasses.replace(StoreRules.of(self.config), fresh_cold_empty=not self._world.apart)
+            store = Choking(await self._database("online"), await self.poke_bus(), rules, self._store_clock)
+            store.poison = self._world.plan.poison
+            return cast(OnlineStore, self._linked(store, "online"))
+
+        return await self._once("online_store", make)
+
+    async def cold_queue(self) -> ColdQueue:
+        async def make() -> ColdQueue:
+            cold = EmbeddedColdQueue(await self._database("cold"), self.config.cold.retention_days, self._store_clock)
+            return cast(ColdQueue, self._linked(cold, "cold"))
+
+        return await self._once("cold_queue", make)
+
+    async def poke_bus(self) -> PokeBus:
+        return EmbeddedPokeBus(self._signals)
+
+    async def push_notifier(self) -> PushNotifier:
+        async def make() -> PushNotifier:
+            outbox = EmbeddedOutbox(await self._database("push"), self._store_clock)
+            return cast(PushNotifier, self._linked(WatchedPush(outbox, self._world), "push"))
+
+        return await self._once("push", make)
+
+    async def dead_letters(self) -> DeadLetters:
+        async def make() -> DeadLetters:
+            letters = EmbeddedDeadLetters(await self._database("push"))
+            return cast(DeadLetters, self._linked(WatchedLetters(letters, self._world), "push"))
+
+        return await self._once("letters", make)
+
+
+_CONFIGS: dict[tuple[bool, int], Config] = {}
+
+
+def config(write_through: bool, cap: int) -> Config:
+    """The configuration of every node of a run."""
+    key = (write_through, cap)
+    if key not in _CONFIGS:
+        _CONFIGS[key] = Config(
+            embedded=Embedded(data_dir=Path("/simulated")),
+            limits=Limits(queue_messages=cap, ephemeral_seconds=EPHEMERAL_SECONDS, send_rate=0),
+            online=Online(**SPANS, durability="write-through" if write_through else "online-store"),
+        )
+    return _CONFIGS[key]
+
+
+class Node:
+    """One place where a process runs, dies and starts again."""
+
+    def __init__(self, world: World, number: int, roles: str) -> None:
+        self.world = world
+        self.number = number
+        self.roles = roles.split()
+        self.clock = NodeClock(world.loop, world.plan.skew * (2 * world.chance.random() - 1))
+        self.process = Process(f"n{number}")
+        self.process.alive = False
+        self.app: ASGIApp | None = None
+        self.listening = False
+        self.requests = 0
+        self.stopping = False
+
+    async def start(self) -> None:
+        """A new process begins to serve."""
+        self.process = Process(f"n{self.number}")
+        self.stopping = False
+        starting = self.world.loop.spawn(self.process, self._start(), "start")
+        await self.world.gone_or_done(self.process, starting)
+
+    async def _start(self) -> None:
+        factory = self.factory = SimFactory(self.world, self.number, self.process, self.clock)
+        await factory.__aenter__()
+        self.manager: ConnectionManager | None = None
+        self.pipeline: Pipeline | None = None
+        border = Border([], factory.metrics)
+        authenticator = NameTokens(cast(KeySource, _NoKeys()), Auth(leeway_seconds=0), self.clock)
+        routes: list[BaseRoute] = []
+        if "process" in self.roles:
+            self.pipeline = await factory.pipeline()
+            self.consuming = factory.tasks.spawn(self.pipeline.run(), "pipeline")
+            factory.tasks.spawn((await factory.sweeper()).run(), "sweeper")
+        if "api" in self.roles:
+            routes += await self._api(factory, authenticator)
+        if "ws" in self.roles:
+            self.manager = await factory.connection_manager()
+            factory.tasks.spawn(self.manager.run(), "connections")
+            routes += Sockets(authenticator, self.manager, border).routes()
+        self.app = application(routes, border)
+        self.listening = True
+
+    async def _api(self, factory: Factory, authenticator: Authenticator) -> Sequence[BaseRoute]:
+        limits = factory.config.limits
+        acceptor = Acceptor(
+            await factory.ingress_producer(),
+            clock=self.clock,
+            entropy=factory.entropy,
+            idempotency_secret=SECRET,
+            max_bytes=limits.envelope_bytes,
+            rate=limits.send_rate,
+            burst=limits.send_burst,
+            metrics=factory.metrics,
+        )
+        return Api(authenticator, acceptor, await factory.message_queue(), limits.envelope_bytes).routes()
+
+    def crash(self) -> None:
+        """Gone, with all that was in its memory."""
+        self.process.alive = False
+        self.process.paused = False
+        self.listening = False
+        self.world.net.reset(self)
+
+    async def stop(self) -> None:
+        """SIGTERM, as the service takes it."""
+        if not self.process.alive or self.stopping:
+            return
+        self.stopping = True
+        process = self.process
+        await self.world.gone_or_done(process, self.world.loop.spawn(process, self._drain(), "drain"))
+        if process.alive:
+            self.crash()
+
+    async def _drain(self) -> None:
+        self.listening = False
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                if self.manager is not None:
+                    await self.manager.drain()
+                if self.pipeline is not None:
+                    self.consuming.cancel()
+                    await asyncio.wait([self.consuming])
+                    await self.pipeline.finish()
+        except TimeoutError:
+            pass
+        try:
+            if self.pipeline is not None:
+                await self.pipeline.hand_back()
+        except Exception as error:  # noqa: BLE001 - the process ends either way
+            self.world.note(self.process.name, f"cannot hand back: {error}")
+        await self.factory.__aexit__(None, None, None)

@@ -1,0 +1,242 @@
+"""What happens in one run, as plain data: made from a seed, and made smaller by ``shrink`` where it fails."""
+
+from __future__ import annotations
+
+import random
+from typing import Literal
+
+from msgspec import Struct
+
+Topology = Literal["one", "file", "apart"]
+"""``one``: one process with everything. ``file``: several processes over one file. ``apart``: several processes, with
+the ingress, the online store, the cold queue and push on servers of their own, each of which can be away."""
+
+SPANS = {
+    "lease_seconds": 6.0,
+    "heartbeat_seconds": 2.0,
+    "repoke_seconds": 3.0,
+    "push_after_seconds": 6.0,
+    "sweep_after_seconds": 15.0,
+}
+"""The defaults divided by about ten, so that a run covers more of them."""
+EPHEMERAL_SECONDS = 4.0
+SKEW_SECONDS = 1.5
+STEP_SECONDS = 8.0
+
+CALL_FAULTS = ("refused", "failed after", "no answer", "answer lost", "late")
+NET_FAULTS = ("request lost", "answer lost", "slow")
+
+
+class Step(Struct, frozen=True):
+    """One message to send."""
+
+    tag: str
+    to: int
+    express: bool = False
+    ephemeral: bool = False
+    keyed: bool = False
+    wait: float = 0.0
+    """Seconds before it."""
+
+
+class Chain(Struct, frozen=True):
+    """One sender's messages, each sent when the one before was answered."""
+
+    at: float
+    sender: int
+    steps: tuple[Step, ...]
+
+
+class Session(Struct, frozen=True):
+    """A device comes, reads for a while, and leaves."""
+
+    at: float
+    user: int
+    device: int
+    seconds: float
+    leave: Literal["close", "cut", "vanish"]
+    """``close`` says goodbye; ``cut`` is a reset; ``vanish`` says nothing, and reads nothing any more."""
+    limit: int
+    sloppy: float = 0.0
+    """How often it acknowledges a part only, twice, or what is not its own; or dies before it does."""
+    slow: float = 0.0
+    """Seconds that its socket takes for each frame."""
+    offline: bool = False
+    """It only pulls, without a socket."""
+    stays: bool = False
+    """It connects again and again until the end of the run."""
+
+
+class Fault(Struct, frozen=True):
+    """Something goes wrong at ``at``, for ``seconds`` where it has a length."""
+
+    at: float
+    kind: Literal["crash", "stop", "pause", "step", "away", "power", "forget", "migrate"]
+    target: int = 0
+    seconds: float = 0.0
+    store: str = ""
+    fuse: int = 1
+    """A crash or a pause comes after so many callbacks."""
+
+
+class Rate(Struct, frozen=True):
+    """How often single calls go wrong."""
+
+    kind: str
+    share: float
+
+
+class Plan(Struct, frozen=True):
+    """One run; equal plans run equally."""
+
+    seed: int
+    topology: Topology
+    nodes: tuple[str, ...]
+    """What each process does, as words: api, ws, process."""
+    users: int
+    chains: tuple[Chain, ...]
+    sessions: tuple[Session, ...]
+    faults: tuple[Fault, ...] = ()
+    calls: tuple[Rate, ...] = ()
+    """Faults of calls to stores."""
+    net: tuple[Rate, ...] = ()
+    """Faults between clients and nodes."""
+    shuffled: bool = True
+    latency: float = 0.0
+    """Seconds that a call takes at most."""
+    skew: float = 0.0
+    write_through: bool = False
+    cap: int = 100_000
+    duplicates: float = 0.0
+    """How often the ingress delivers again what it has delivered, where it is a server of its own."""
+    lost_pokes: float = 0.0
+    poison: int = 0
+    """One message in so many can never be routed; 0: none."""
+    seconds: float = 25.0
+    """When the last new thing begins."""
+
+
+def make(seed: int) -> Plan:
+    """The plan of ``seed``; about 200 requests of clients in all."""
+    chance = random.Random(seed)
+    topology: Topology = chance.choices(("one", "file", "apart"), (2, 3, 5))[0]
+    calm = chance.random() < 0.1
+    seconds = chance.choice((8.0, 15.0, 25.0))
+    nodes = _nodes(chance, topology)
+    users = chance.choice((1, 2, 2, 3))
+    write_through = topology == "apart" and chance.random() < 0.3
+    # Without the online store, sequences come from the clocks: then these may not differ (docs/proof.md).
+    askew = chance.random() < 0.3
+    return Plan(
+        seed=seed,
+        topology=topology,
+        nodes=nodes,
+        users=users,
+        chains=_chains(chance, users, seconds),
+        sessions=_sessions(chance, users, seconds),
+        faults=() if calm else _faults(chance, topology, len(nodes), seconds, write_through=write_through, askew=askew),
+        calls=() if calm or askew else _call_rates(chance, topology),
+        net=() if calm else tuple(_rates(chance, NET_FAULTS, (0.01, 0.03, 0.1))),
+        shuffled=chance.random() < 0.7,
+        latency=chance.choice((0.0, 0.002, 0.02, 0.3)),
+        skew=chance.choice((0.0, 0.1, SKEW_SECONDS)) if askew else 0.0,
+        write_through=write_through,
+        cap=chance.choice((100_000, 100_000, 100_000, 100_000, 8)),
+        duplicates=0.0 if calm else chance.choice((0.0, 0.02, 0.1)),
+        lost_pokes=0.0 if calm else chance.choice((0.0, 0.0, 0.1, 0.5)),
+        poison=chance.choice((0, 0, 0, 0, 15)),
+        seconds=seconds,
+    )
+
+
+def _nodes(chance: random.Random, topology: Topology) -> tuple[str, ...]:
+    if topology == "one":
+        return ("api ws process",)
+    return chance.choice(
+        (
+            ("api", "ws", "process"),
+            ("api", "ws", "ws", "process", "process"),
+            ("api ws", "api ws", "process"),
+            ("api ws process", "api ws process"),
+        )
+    )
+
+
+def _chains(chance: random.Random, users: int, seconds: float) -> tuple[Chain, ...]:
+    chains = []
+    count, left = 0, chance.choice((15, 40, 60))
+    express, ephemeral, keyed = (chance.choice((0.0, 0.1, 0.4)) for _ in range(3))
+    pause = chance.choice((0.0, 0.05, 0.5))
+    while left > 0:
+        length = min(left, chance.randint(1, 15))
+        left -= length
+        steps = []
+        for _ in range(length):
+            count += 1
+            steps.append(
+                Step(
+                    f"m{count}",
+                    chance.randrange(users),
+                    chance.random() < express,
+                    chance.random() < ephemeral,
+                    chance.random() < keyed,
+                    chance.random() * pause,
+                )
+            )
+        chains.append(Chain(chance.random() * seconds * 0.8, chance.randrange(3), tuple(steps)))
+    return tuple(chains)
+
+
+def _sessions(chance: random.Random, users: int, seconds: float) -> tuple[Session, ...]:
+    sloppy = chance.choice((0.0, 0.1, 0.4))
+    slow = chance.choice((0.0, 0.0, 0.5, 3.0))
+    longest = chance.choice((0.3, 3.0, 10.0))
+    return tuple(
+        Session(
+            at=chance.random() * seconds,
+            user=chance.randrange(users),
+            device=number,
+            seconds=chance.random() * longest,
+            leave=chance.choice(("close", "close", "cut", "vanish")),
+            limit=chance.choice((1, 2, 3, 7, 50)),
+            sloppy=sloppy,
+            slow=slow * (chance.random() < 0.3),
+            offline=chance.random() < 0.15,
+            stays=chance.random() < 0.15,
+        )
+        for number in range(chance.choice((3, 8, 14)))
+    )
+
+
+def _faults(
+    chance: random.Random, topology: Topology, nodes: int, seconds: float, *, write_through: bool, askew: bool
+) -> tuple[Fault, ...]:
+    kinds = ["crash", "crash", "stop", "pause", "migrate"]
+    kinds += ["step"] if askew else []
+    kinds += ["away", "away", "away"] if topology == "apart" and not askew else []
+    kinds += ["forget"] if write_through else []
+    kinds += ["power"] if topology != "apart" else []
+    kinds = chance.sample(kinds, chance.randint(1, 3))
+    return tuple(
+        Fault(
+            at=chance.random() * seconds,
+            kind=chance.choice(kinds),  # type: ignore[arg-type]  # one of the words
+            target=chance.randrange(nodes),
+            seconds=chance.choice((0.2, 2.0, 9.0)) * chance.random(),
+            store=chance.choice(("online", "online", "cold", "ingress", "push")),
+            fuse=chance.choice((1, 3, 10, 40, 100)),
+        )
+        for _ in range(chance.choice((0, 2, 5, 9)))
+    )
+
+
+def _call_rates(chance: random.Random, topology: Topology) -> tuple[Rate, ...]:
+    if topology != "apart":
+        return tuple(_rates(chance, ("refused", "failed after"), (0.003, 0.03)))
+    return tuple(_rates(chance, (*CALL_FAULTS, "partly"), (0.003, 0.02, 0.1)))
+
+
+def _rates(chance: random.Random, kinds: tuple[str, ...], shares: tuple[float, ...]) -> list[Rate]:
+    if chance.random() < 0.3:
+        return []
+    return [Rate(kind, chance.choice(shares)) for kind in kinds if chance.random() < 0.4]

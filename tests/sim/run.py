@@ -1,0 +1,63 @@
+"""A seed or a plan to a verdict."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from msgspec import Struct
+
+from tests.sim.checker import Violation, judge
+from tests.sim.history import History
+from tests.sim.plan import EPHEMERAL_SECONDS, Plan, make
+from tests.sim.world import World
+
+
+class Verdict(Struct, frozen=True):
+    plan: Plan
+    history: History
+    violations: list[Violation]
+    steps: int
+    """Callbacks that ran."""
+    seconds: float
+    """Virtual ones."""
+
+    @property
+    def promises(self) -> set[str]:
+        return {violation.promise for violation in self.violations}
+
+
+def run(plan: Plan | int, *, traced: bool = False) -> Verdict:
+    """Simulate ``plan``, or the one of a seed, and judge what happened. ``traced``: the history tells more."""
+    if isinstance(plan, int):
+        plan = make(plan)
+    world = World(plan, traced=traced)
+    with _quiet_logs(world):
+        history = world.run()
+    return Verdict(plan, history, judge(history, EPHEMERAL_SECONDS), world.loop.steps, world.loop.time())
+
+
+@contextmanager
+def _quiet_logs(world: World) -> Iterator[None]:
+    """What the router logs is dropped; an exception that it logs is kept for the history."""
+
+    def keep(_logger: Any, name: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+        error = event.get("exc_info")
+        if name == "exception" or error:
+            world.last_error = error if isinstance(error, BaseException) else sys.exc_info()[1]
+        raise structlog.DropEvent
+
+    before = structlog.get_config()
+    structlog.configure(processors=[keep], cache_logger_on_first_use=False)
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+        if enabled:
+            gc.enable()

@@ -1,0 +1,114 @@
+"""Databases in memory with the router's own schema, kept from run to run; and what is lost with the power."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from router.backends.embedded import schema
+from router.backends.embedded.database import Database
+from router.backends.embedded.worker import InlineWorker
+
+_TABLES = ("ingress", "recipient", "presence", "route", "hot", "cold", "outbox", "dead_letter", "sqlite_sequence")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(schema.Connections):
+    """One connection for all: a group is never left open while something else runs."""
+
+    def close(self) -> None:
+        """It is used by the next run."""
+
+
+class Disk:
+    """One database, as the disk of a machine. Commits are written in order; those since the last one that was synced
+    may be lost with the power, the last ones first."""
+
+    _free: list[sqlite3.Connection] = []  # noqa: RUF012 - shared on purpose: opening one costs more than a run's use of it
+
+    def __init__(self, chance: random.Random) -> None:
+        self.connection = self._free.pop() if self._free else _create()
+        for table in _TABLES:
+            self.connection.execute(f"DELETE FROM {table}")
+        self._chance = chance
+        self._images: list[sqlite3.Connection] = []
+        self._watched = False
+
+    def release(self) -> None:
+        """Give the connection to the next run."""
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+        self._forget()
+        self._free.append(self.connection)
+
+    def watch(self) -> bool:
+        """From now on, remember what the disk may hold when the power fails; False where it does so already."""
+        if self._watched:
+            return False
+        self._watched = True
+        self._images = [self._image()]
+        return True
+
+    def committed(self, *, synced: bool) -> None:
+        if self._watched:
+            if synced:
+                self._forget()
+            self._images.append(self._image())
+
+    def _image(self) -> sqlite3.Connection:
+        image = sqlite3.connect(":memory:")
+        self.connection.backup(image)
+        return image
+
+    def lose_power(self) -> int:
+        """Go back to the last synced commit, or to one behind it; returns how many commits are lost."""
+        kept = self._chance.randrange(len(self._images))
+        lost = len(self._images) - 1 - kept
+        if lost:
+            self._images[kept].backup(self.connection)
+        self._watched = False
+        self._forget()
+        return lost
+
+    def _forget(self) -> None:
+        for image in self._images:
+            image.close()
+        self._images.clear()
+
+    def clear(self) -> None:
+        """All is forgotten."""
+        for table in _TABLES:
+            self.connection.execute(f"DELETE FROM {table}")
+
+    def rows(self, statement: str) -> list[tuple[object, ...]]:
+        """Look, past all components."""
+        return list(self.connection.execute(statement))
+
+
+def _create() -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=512)
+    schema.create(connection)
+    return connection
+
+
+class SimDatabase(Database):
+    """The router's own database over a ``Disk``."""
+
+    def __init__(self, disk: Disk, *, relaxed: bool) -> None:
+        connection = disk.connection
+        super().__init__(
+            Path("/simulated/router.db"),
+            InlineWorker,
+            relaxed=relaxed,
+            connect=lambda _: Kept(connection, connection, connection),
+        )
+        self._disk = disk
+
+    def _commit(self) -> None:
+        super()._commit()
+        self._disk.committed(synced=self._level == "FULL")
+
+    def _log_is_long(self) -> bool:
+        return False

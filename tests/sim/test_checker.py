@@ -1,0 +1,166 @@
+"""The judge is judged: good histories pass, and each broken promise is found by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from tests.sim import history as h
+from tests.sim.checker import judge
+
+BOB, EVE = "bob", "eve"
+
+
+class Story:
+    """A history, told in short words. A message's id is ``i`` and its tag."""
+
+    def __init__(self) -> None:
+        self.history = h.History()
+
+    def tell(self, *events: h.Event) -> Story:
+        for event in events:
+            self.history.add(float(len(self.history)), event)
+        return self
+
+    def send(
+        self, tag: str, user: str = BOB, *, id_: str = "", express: bool = False, ephemeral: bool = False
+    ) -> Story:
+        op = self.history.op()
+        return self.tell(h.Sending(op, user, tag, express, ephemeral), h.Sent(op, id_ or f"i{tag}"))
+
+    def lose(self, tag: str) -> Story:
+        op = self.history.op()
+        return self.tell(h.Sending(op, BOB, tag), h.NotSent(op, "no answer"))
+
+    def get(self, *tags: str, user: str = BOB, limit: int = 50, clock: float = 0.0) -> Story:
+        op = self.history.op()
+        batch = tuple(h.Item(f"i{tag}", tag) for tag in tags)
+        return self.tell(h.Fetching(op, user, limit, clock), h.Fetched(op, batch))
+
+    def ack(self, *tags: str, user: str = BOB, answered: bool = True) -> Story:
+        op = self.history.op()
+        ids = tuple(f"i{tag}" for tag in tags)
+        return self.tell(h.Acking(op, user, ids), h.Acked(op) if answered else h.NotAcked(op, "503"))
+
+    def end(self, *tags: str) -> Story:
+        """At the end ``tags`` are cold and announced, and then read."""
+        for tag in tags:
+            self.tell(h.Pushed(f"i{tag}", BOB))
+        self.tell(h.Final(cold=tuple((BOB, f"i{tag}") for tag in tags)), h.Draining())
+        return self.get(*tags).ack(*tags).get().tell(h.End())
+
+    def verdict(self) -> list[str]:
+        return [violation.promise for violation in judge(self.history, 10.0)]
+
+
+GOOD = {
+    "in order, read, acknowledged": Story().send("a").send("b").get("a", "b").ack("a", "b").get().end(),
+    "not read before the end": Story().send("a").send("b").end("a", "b"),
+    "not routed yet": Story().send("a").get().get("a").ack("a").end(),
+    "a page": Story().send("a").send("b").get("a", limit=1).ack("a").get("b", limit=1).ack("b").end(),
+    "sent at once": Story()
+    .tell(h.Sending(101, BOB, "a"), h.Sending(102, BOB, "b"), h.Sent(102, "ib"), h.Sent(101, "ia"))
+    .get("b", "a")
+    .ack("a", "b")
+    .end(),
+    "an unanswered send may come": Story().lose("a").get("a").ack("a").end(),
+    "an unanswered send may be lost": Story().lose("a").get().end(),
+    "the express lane first": Story().send("a").send("b", express=True).get("b", "a").ack("a", "b").end(),
+    "an unanswered acknowledgement may have worked": Story().send("a").get("a").ack("a", answered=False).get().end(),
+    "or not": Story().send("a").get("a").ack("a", answered=False).get("a").ack("a").get().end(),
+    "a fetch that began before the acknowledgement ended": Story()
+    .send("a")
+    .get("a")
+    .tell(h.Fetching(101, BOB, 50))
+    .ack("a")
+    .tell(h.Fetched(101, (h.Item("ia", "a"),)))
+    .end(),
+    "ephemeral mail may be dropped": Story().send("a", ephemeral=True).get().end(),
+    "a dead letter is not delivered": Story().send("a").tell(h.Buried("ia", "queue-full")).send("b").end("b"),
+    "routed again after a power failure": Story().send("a").get("a").tell(h.PowerLost()).get().get("a").ack("a").end(),
+    "a store that forgot that it was acknowledged": Story()
+    .send("a")
+    .get("a")
+    .ack("a")
+    .tell(h.Forgotten())
+    .get("a")
+    .ack("a")
+    .end(),
+}
+
+BAD: dict[str, tuple[Story, str]] = {
+    "lost": (Story().send("a").end(), "accepted is durable"),
+    "never returned": (
+        Story().send("a").tell(h.Pushed("ia", BOB), h.Final(cold=((BOB, "ia"),)), h.Draining()).get().tell(h.End()),
+        "at least once",
+    ),
+    "missing from a later fetch": (Story().send("a").get("a").get().end("a"), "at least once"),
+    "overtaken": (Story().send("a").send("b").get("b").end("a", "b"), "in order"),
+    "overtaken in a full page": (Story().send("a").send("b").get("b", limit=1).end("a", "b"), "in order"),
+    "reordered within a batch": (Story().send("a").send("b").get("b", "a").end("a", "b"), "in order"),
+    "normal before express": (Story().send("a").send("b", express=True).get("a", "b").end("a", "b"), "in order"),
+    "express left out of a full page": (
+        Story().send("e", express=True).get("e").send("a").get("a", limit=1).end("e", "a"),
+        "in order",
+    ),
+    "twice in a batch": (Story().send("a").get("a", "a").end("a"), "one id for life"),
+    "a second id": (
+        Story().send("a").tell(h.Fetching(101, BOB, 50), h.Fetched(101, (h.Item("other", "a"),))).end("a"),
+        "one id for life",
+    ),
+    "a second id for a repeated key": (Story().send("a").send("a", id_="other").end("a"), "one id for life"),
+    "one id for two": (Story().send("a").send("b", id_="ia").end("a"), "one id for life"),
+    "left over": (Story().send("a").get("a").ack("a").end().tell(h.End(("cold: ia",))), "one id for life"),
+    "acknowledged and back": (Story().send("a").get("a").ack("a").get("a").end(), "acknowledged stays away"),
+    "gone and back": (
+        Story().send("a").get("a").ack("a", answered=False).get().get("a").ack("a").end(),
+        "acknowledged stays away",
+    ),
+    "not routed": (
+        Story().send("a").tell(h.Final(ingress=("ia",), cold=((BOB, "ia"),)), h.Pushed("ia", BOB)),
+        "nothing is stuck",
+    ),
+    "hot of an offline user": (Story().send("a").tell(h.Final(hot=((BOB, "ia"),))), "nothing is stuck"),
+    "not announced": (Story().send("a").tell(h.Final(cold=((BOB, "ia"),))), "nothing is stuck"),
+    "not fetched by one who reads": (
+        Story().send("a").tell(h.Pushed("ia", BOB), h.Final(cold=((BOB, "ia"),), online=(BOB,))),
+        "nothing is stuck",
+    ),
+    "still under way": (Story().tell(h.Final(owed=("ia in state 1",))), "nothing is stuck"),
+    "ephemeral in cold": (
+        Story().send("a", ephemeral=True).tell(h.Pushed("ia", BOB), h.Final(cold=((BOB, "ia"),))),
+        "ephemeral",
+    ),
+    "ephemeral and late": (Story().send("a", ephemeral=True).get("a", clock=10.0).ack("a").end(), "ephemeral"),
+    "another's mail": (Story().send("a", EVE).get("a").end(), "nobody else's mail"),
+    "told of another's mail": (
+        Story().send("a").tell(h.Pushed("ia", EVE)).get("a").ack("a").end(),
+        "nobody else's mail",
+    ),
+    "acknowledged by another": (Story().send("a").get("a").ack("a", user=EVE).get().end("a"), "at least once"),
+    "what nobody sent": (Story().get("x").end(), "sealed as sent"),
+    "too many": (Story().send("a").send("b").get("a", "b", limit=1).end("a", "b"), "within the limit"),
+    "a push command before the write": (
+        Story().send("a").tell(h.Pushed("ia", BOB, found=False)).end("a"),
+        "push after commit",
+    ),
+    "a fault of its own": (Story().tell(h.Failed("a task failed")).end(), "sound"),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_good_history_passes(name: str) -> None:
+    assert GOOD[name].verdict() == []
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_broken_promise_is_found(name: str) -> None:
+    story, promise = BAD[name]
+    assert only(story.verdict()) == promise
+
+
+def only(promises: Sequence[str]) -> str:
+    """The promise that broke first; nothing else may break before it."""
+    assert promises, "nothing was found"
+    return promises[0]

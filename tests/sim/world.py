@@ -1,0 +1,351 @@
+"""One run: nodes, stores, network, clients and faults, from a plan to a history."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from router.errors import RouterError
+from tests.sim import history as h
+from tests.sim.clients import FAR, Device, Sender, acknowledge, fetch, user_name
+from tests.sim.links import Weather
+from tests.sim.loop import Deadlock, Process, SimLoop, Spinning
+from tests.sim.net import Net
+from tests.sim.node import Node, token
+from tests.sim.plan import STEP_SECONDS, Fault, Plan
+from tests.sim.signals import Locks, Post, Topic
+from tests.sim.stores import Disk, SimDatabase
+
+STORES = ("online", "cold", "push")
+SETTLE_SECONDS = 150
+"""Longer than any span after which something is due: a dead migrator's lease and an orphan's minute, one after the
+other."""
+
+
+class World:
+    """All there is in one run."""
+
+    def __init__(self, plan: Plan, *, traced: bool = False) -> None:
+        """``traced``: the history tells each call to a store."""
+        self.plan = plan
+        self.chance = random.Random(plan.seed ^ 0x5EED)
+        self.history = h.History()
+        self.last_error: BaseException | None = None
+        self.loop = SimLoop(  # type: ignore[abstract]  # it has what tasks need, and no sockets
+            self.chance, shuffled=plan.shuffled, failed=self._callback_failed
+        )
+        self.loop.blown = self._blown
+        self.outside = Process("outside")
+        self.server = Process("server")
+        self.apart = plan.topology == "apart"
+        self.weather = Weather(plan, self.loop, self.chance)
+        if traced:
+            self.weather.tell = self.note
+        self.post = Post(self.loop, self.chance, plan.lost_pokes)
+        self.locks = Locks()
+        self.disks: dict[str, Disk] = {}
+        self.server_databases: dict[str, SimDatabase] = {}
+        self.topic = Topic(self.loop, self.server, self.chance, plan.duplicates)
+        self.net = Net(self, plan, self.chance)
+        self.nodes = [Node(self, number, roles) for number, roles in enumerate(plan.nodes)]
+        self._by_role: dict[str, list[Node]] = {
+            role: [node for node in self.nodes if role in node.roles] for role in ("api", "ws", "process")
+        }
+        self.devices: list[Device] = []
+        self.seen_ids: set[str] = set()
+        self.leaving = False
+        self._fuses: dict[Process, Callable[[], None]] = {}
+        self._forgot = False
+
+    def add(self, event: h.Event) -> None:
+        self.history.add(self.loop.time(), event)
+
+    def note(self, who: str, text: str) -> None:
+        self.add(h.Note(who, text))
+
+    def failed(self, text: str, error: BaseException | None) -> None:
+        """Something happened that must not."""
+        detail = "".join(traceback.format_exception(error)) if error is not None else ""
+        self.add(h.Failed(f"{text}\n{detail}".rstrip()))
+
+    def _callback_failed(self, context: dict[str, Any]) -> None:
+        self.failed(str(context.get("message")), context.get("exception"))
+
+    def nodes_with(self, role: str) -> list[Node]:
+        return self._by_role[role]
+
+    # Stores.
+
+    def disk(self, store: str) -> Disk:
+        name = store if self.apart else "file"
+        if name not in self.disks:
+            self.disks[name] = Disk(self.chance)
+        return self.disks[name]
+
+    def database(self, store: str) -> SimDatabase:
+        return SimDatabase(self.disk(store), relaxed=not self.apart)
+
+    def can_be_found(self, id_: str) -> bool:
+        """Whether its recipient would find this message, or has acknowledged it."""
+        cold, online = self.disk("cold").connection, self.disk("online").connection
+        return bool(
+            cold.execute("SELECT 1 FROM cold WHERE id = ?", (id_,)).fetchone()
+            or online.execute("SELECT 1 FROM route WHERE id = ? AND state IN (0, 3, 4, 5)", (id_,)).fetchone()
+        )
+
+    # The run.
+
+    def run(self) -> h.History:
+        """Everything, to the end."""
+        try:
+            self.loop.run(self._main())
+        except (Spinning, Deadlock) as error:
+            self.failed(type(error).__name__, error)
+        finally:
+            self.loop.close()
+            for disk in self.disks.values():
+                disk.release()
+        return self.history
+
+    async def _main(self) -> None:
+        if self.apart:
+            for store in STORES:
+                self.server_databases[store] = await self.database(store).__aenter__()
+        for node in self.nodes:
+            await node.start()
+        spawn, plan = self.loop.spawn, self.plan
+        self.devices = [Device(self, session, number) for number, session in enumerate(plan.sessions)]
+        work = [spawn(self.outside, Sender(self, chain, number).run()) for number, chain in enumerate(plan.chains)]
+        staying: list[asyncio.Task[None]] = []
+        for device, session in zip(self.devices, plan.sessions, strict=True):
+            (staying if session.stays else work).append(spawn(self.outside, device.run()))
+        work += [spawn(self.outside, self._fault(fault)) for fault in plan.faults]
+        await asyncio.gather(*work)
+        await self._settle()
+        self.add(self._final())
+        self.leaving = True
+        if staying:
+            await asyncio.wait(staying)
+        for task in staying:
+            task.result()
+        await self._drain()
+        self.add(h.End(tuple(f"{store}: {id_}" for store, id_ in self._left())))
+
+    async def gone_or_done(self, process: Process, task: asyncio.Task[Any]) -> None:
+        """Return when ``task`` of ``process`` is done, or the process is dead; raises what the task raised."""
+        while process.alive and not task.done():  # noqa: ASYNC110 - a death is no event that could be waited for
+            await asyncio.sleep(0.05)
+        if task.done():
+            task.result()
+
+    # Faults.
+
+    async def _fault(self, fault: Fault) -> None:
+        await asyncio.sleep(fault.at)
+        node = self.nodes[fault.target]
+        if fault.kind in ("crash", "pause"):
+            await self._burn(fault, node)
+        elif fault.kind == "stop":
+            self.note(node.process.name, "is told to stop")
+            await node.stop()
+            await self._start_again(node, fault.seconds)
+        elif fault.kind == "step":
+            step = STEP_SECONDS * (2 * self.chance.random() - 1)
+            node.clock.offset += step
+            self.note(node.process.name, f"its clock steps by {step:.1f} s")
+        elif fault.kind == "away":
+            self._cut(fault, node)
+        elif fault.kind == "power":
+            await self._lose_power(fault)
+        elif fault.kind == "forget":
+            self.disk("online").clear()
+            self._forgot = True
+            self.add(h.Forgotten())
+        elif fault.kind == "migrate" and node.listening:
+            await self._migrate_by_hand(node)
+
+    async def _burn(self, fault: Fault, node: Node) -> None:
+        process = node.process
+        if not process.alive or process.fuse:
+            return
+        burnt = asyncio.Event()
+
+        def burn() -> None:
+            burnt.set()
+            if fault.kind == "crash":
+                self.note(process.name, "crashes")
+                node.crash()
+            else:
+                self.note(process.name, "pauses")
+                process.paused = True
+
+        self._fuses[process] = burn
+        process.fuse = fault.fuse
+        try:
+            async with asyncio.timeout(5.0):
+                await burnt.wait()
+        except TimeoutError:
+            process.fuse = 0
+            return
+        if fault.kind == "crash":
+            await self._start_again(node, fault.seconds)
+        else:
+            await asyncio.sleep(fault.seconds)
+            self.note(process.name, "goes on")
+            self.loop.resume(process)
+
+    def _blown(self, process: Process) -> None:
+        self._fuses.pop(process)()
+
+    async def _start_again(self, node: Node, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        if not node.process.alive:
+            self.note(node.process.name, "starts again")
+            await node.start()
+
+    def _cut(self, fault: Fault, node: Node) -> None:
+        everybody = self.chance.random() < 0.5
+        for other in self.nodes if everybody else [node]:
+            self.weather.cut(other.number, fault.store, fault.seconds)
+        who = "nobody" if everybody else f"{node.process.name} not"
+        self.note(fault.store, f"{who} reaches it for {fault.seconds:.1f} s")
+
+    async def _lose_power(self, fault: Fault) -> None:
+        disk = self.disk("file")
+        if not disk.watch():
+            return
+        await asyncio.sleep(self.chance.random() * 2)
+        for node in self.nodes:
+            if node.process.alive:
+                node.crash()
+        lost = disk.lose_power()
+        self.add(h.PowerLost())
+        self.note("power", f"fails; {lost} commits are lost")
+        await asyncio.gather(*(self._start_again(node, fault.seconds) for node in self.nodes))
+
+    async def _migrate_by_hand(self, node: Node) -> None:
+        user = user_name(self.chance.randrange(self.plan.users))
+
+        async def migrate() -> None:
+            try:
+                migrator = await node.factory.migrator()
+                await migrator.migrate(user, online_too=True)
+            except RouterError as error:
+                self.note(node.process.name, f"cannot migrate: {error}")
+
+        self.note(node.process.name, f"migrates {user} by hand")
+        await self.gone_or_done(node.process, self.loop.spawn(node.process, migrate()))
+
+    # The end.
+
+    async def _settle(self) -> None:
+        """All faults are over; wait until nothing is under way, but no longer than the longest span."""
+        self.weather.calm = True
+        self.post.calm()
+        self.topic.calm()
+        self.note("sim", "all faults are over")
+        for node in self.nodes:
+            node.process.fuse = 0
+            if node.process.paused:
+                self.loop.resume(node.process)
+            if not node.process.alive:
+                await node.start()
+        quiet = 0
+        for _ in range(SETTLE_SECONDS):
+            await asyncio.sleep(1)
+            quiet = quiet + 1 if self._quiet() else 0
+            if quiet == 2:
+                return
+
+    def _readers(self) -> set[str]:
+        return {device.user for device in self.devices if device.reads}
+
+    def _quiet(self) -> bool:
+        final = self._final()
+        online = set(final.online)
+        return not (
+            final.ingress
+            or final.hot
+            or final.owed
+            or final.oddities
+            or any(user in online for user, _ in final.cold)
+            or self._present() - online
+        )
+
+    def _present(self) -> set[object]:
+        return {user for (user,) in self.disk("online").rows("SELECT user FROM presence")}
+
+    def _waiting(self) -> list[str]:
+        if self.apart:
+            return [message.id for message in self.topic.waiting()]
+        return [str(id_) for (id_,) in self.disk("file").rows("SELECT id FROM ingress")]
+
+    def _held(self, table: str, store: str) -> tuple[tuple[str, str], ...]:
+        return tuple((str(user), str(id_)) for user, id_ in self.disk(store).rows(f"SELECT user, id FROM {table}"))
+
+    def _final(self) -> h.Final:
+        online = self.disk("online")
+        under_way = online.rows("SELECT id, state FROM route WHERE state IN (1, 5)")
+        owed = [f"{id_} in state {state}" for id_, state in under_way]
+        return h.Final(
+            ingress=tuple(self._waiting()),
+            hot=self._held("hot", "online"),
+            cold=self._held("cold", "cold"),
+            online=tuple(sorted(self._readers())),
+            owed=tuple(owed),
+            oddities=tuple(self._oddities()),
+        )
+
+    def _oddities(self) -> list[str]:
+        online = self.disk("online")
+        found = [
+            f"the store counts {counted} hot messages of {user} and holds {held}"
+            for user, counted, held in online.rows(
+                "SELECT user, hot, (SELECT count(*) FROM hot WHERE hot.user = recipient.user) AS held "
+                "FROM recipient WHERE hot <> held"
+            )
+        ]
+        found += [
+            f"the store counts {counted} pending messages of {user} and knows of {held}"
+            for user, counted, held in online.rows(
+                "SELECT user, pending, (SELECT count(*) FROM route WHERE route.user = recipient.user AND state = 1) "
+                "AS held FROM recipient WHERE pending <> held"
+            )
+        ]
+        cold = {id_ for _, id_ in self._held("cold", "cold")}
+        hot = {id_ for _, id_ in self._held("hot", "online")}
+        if not self.plan.write_through:
+            found += [f"{id_} is in hot and in cold" for id_ in sorted(cold & hot)]
+        # Poison cannot be routed, but an outage of the online store may have put it into cold without being asked.
+        if not self._forgot and not self.plan.poison:
+            states = {id_: state for id_, state in online.rows("SELECT id, state FROM route")}  # noqa: C416 - for mypy
+            settled = (2, 4) if self.plan.write_through else (2,)
+            found += [
+                f"{id_} is in cold and the store calls it {states.get(id_)}"
+                for id_ in sorted(cold)
+                if states.get(id_) not in settled
+            ]
+        return found
+
+    def _left(self) -> list[tuple[str, str]]:
+        found = [("ingress", id_) for id_ in self._waiting()]
+        found += [("hot", id_) for _, id_ in self._held("hot", "online")]
+        return found + [("cold", id_) for _, id_ in self._held("cold", "cold")]
+
+    async def _drain(self) -> None:
+        """A clean client of each user reads all there is."""
+        self.add(h.Draining())
+        for number in range(self.plan.users):
+            user = user_name(number)
+            bearer = token(user, FAR)
+            for _ in range(100):
+                ids = await fetch(self, self.chance, user, bearer, 50)
+                if ids == []:
+                    break
+                if ids:
+                    await acknowledge(self, self.chance, user, bearer, ids)
+            else:
+                self.add(h.Failed(f"the queue of {user} never becomes empty"))
