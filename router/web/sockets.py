@@ -11,7 +11,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
@@ -109,8 +109,8 @@ class AsgiSocket:
     async def _emit(self, message: MutableMapping[str, Any]) -> None:
         try:
             await self._send(message)
-        except RuntimeError as error:
-            # uvicorn's word for a socket that is closed already.
+        except (ClientDisconnect, RuntimeError) as error:
+            # The latter is uvicorn's word for a socket that is closed already.
             raise ConnectionError("the socket is closed") from error
 
 

@@ -7,18 +7,17 @@ from pathlib import Path
 import pytest
 
 from router.backends.embedded.push import KEEP_LETTERS_SECONDS
-from router.config import Config, Embedded
-from router.factory import Factory
 from router.messages import DeadLetter, Outcome
 from tests.contract.stage import BOB, staged
 from tests.support.clock import ManualClock
+from tests.support.stores import EmbeddedStores
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_a_purge_leaves_nothing_that_is_due(tmp_path: Path) -> None:
     clock = ManualClock()
-    async with staged(Factory(Config(embedded=Embedded(data_dir=tmp_path)), clock=clock), clock) as stage:
+    async with staged(EmbeddedStores(tmp_path), clock) as stage:
         await stage.connect()
         ids = [f"m{number}" for number in range(7)]
         for id_ in ids:
@@ -33,7 +32,7 @@ async def test_a_purge_leaves_nothing_that_is_due(tmp_path: Path) -> None:
 
 async def test_dead_letters_have_their_time(tmp_path: Path) -> None:
     clock = ManualClock()
-    async with staged(Factory(Config(embedded=Embedded(data_dir=tmp_path)), clock=clock), clock) as stage:
+    async with staged(EmbeddedStores(tmp_path), clock) as stage:
         letters = await stage.factory.dead_letters()
 
         async def bury(id_: str) -> None:

@@ -21,6 +21,11 @@ _DULL = re.compile(r"\b(expire|hot_users|purge|orphans|renew|take)\(.*-> (\(\)|0
 """Calls that found nothing to do."""
 
 
+def _say(*lines: str) -> None:
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
 def main(arguments: list[str]) -> int:
     """0 if every promise was kept; 1 if not."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
@@ -50,11 +55,11 @@ def _search(seeds: range, *, keep_going: bool) -> int:
                 _report(seed, verdict)
                 return 1
             first = verdict.violations[0]
-            print(f"seed {seed}: {first.promise}: {first.text.splitlines()[-1]}", flush=True)
+            _say(f"seed {seed}: {first.promise}: {first.text.splitlines()[-1]}")
         if count % COLLECT_RUNS == 0:
             gc.collect()
     seconds = time.perf_counter() - started
-    print(
+    _say(
         f"{len(seeds)} seeds, {requests} requests, {virtual / 3600:.1f} virtual hours in {seconds:.0f} s "
         f"({60 * len(seeds) / seconds:.0f} a minute): "
         + (", ".join(f"{promise}: {number}" for promise, number in failures.most_common()) or "every promise kept")
@@ -63,17 +68,17 @@ def _search(seeds: range, *, keep_going: bool) -> int:
 
 
 def _report(seed: int, verdict: Verdict) -> None:
-    print(f"seed {seed} breaks a promise; shortening its run …", flush=True)
+    _say(f"seed {seed} breaks a promise; shortening its run …")
     short = shrink(verdict)
-    print(*trace(short), sep="\n")
-    print(f"\nagain: python -m tests.sim --seed {seed} [--shrink] [--calls]")
+    _say(*trace(short))
+    _say(f"\nagain: python -m tests.sim --seed {seed} [--shrink] [--calls]")
 
 
 def _look(seed: int, *, shorten: bool, calls: bool) -> int:
     verdict = run(seed)
     if shorten and verdict.violations:
         verdict = shrink(verdict)
-    print(*trace(verdict, calls=calls), sep="\n")
+    _say(*trace(verdict, calls=calls))
     return 1 if verdict.violations else 0
 
 
@@ -115,7 +120,9 @@ def words(event: h.Event) -> str:
     if isinstance(event, h.Note):
         return f"{event.who:8} {event.text}"
     if isinstance(event, h.Fetched):
-        return f"{'':8} #{event.op} got {', '.join(f'{item.tag} ({item.id[-6:]})' for item in event.batch) or 'nothing'}"
+        return (
+            f"{'':8} #{event.op} got {', '.join(f'{item.tag} ({item.id[-6:]})' for item in event.batch) or 'nothing'}"
+        )
     fields = {name: getattr(event, name) for name in event.__struct_fields__}
     op = f"#{fields.pop('op')} " if "op" in fields else ""
     user = str(fields.pop("user", "")).rpartition(":")[2]

@@ -1,7 +1,8 @@
 """Judges a history by the promises of the specification's section 5, each by its own name.
 
 Only what clients saw, what went out, and what lies in the stores at the end is judged; how the router came to it is
-not looked at. Where a client cannot know (no answer, a refusal), both outcomes are allowed, but not one after the other.
+not looked at. Where a client cannot know (no answer, a refusal), both outcomes are allowed, but not one after the
+other.
 
 An ephemeral message may be dropped at any time, and one that was refused is a dead letter: where the ingress delivers
 such a message again, it may come late. Neither has an order.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from msgspec import Struct
 
@@ -183,7 +185,9 @@ class Judge:
     def _complete(self, fetch: _Fetch, batch: list[Known]) -> None:
         """Nothing that had to be in the batch is missing."""
         given = {message.tag for message in batch}
-        latest = {express: max((m.began for m in batch if m.express is express), default=-1) for express in (True, False)}
+        latest = {
+            express: max((m.began for m in batch if m.express is express), default=-1) for express in (True, False)
+        }
         full = len(batch) >= fetch.limit
         for message in list(self.live.get(fetch.user, {}).values()):
             if message.tag in given:
@@ -313,7 +317,7 @@ class Judge:
         self.ops.pop(event.op, None)
 
 
-_HANDLERS: dict[type, Callable[[Judge, h.Event], None]] = {
+_HANDLERS: dict[type, Callable[[Judge, Any], None]] = {
     h.Sending: Judge.sending,
     h.Sent: Judge.sent,
     h.NotSent: Judge.forget_op,
@@ -331,7 +335,8 @@ _HANDLERS: dict[type, Callable[[Judge, h.Event], None]] = {
     h.Draining: Judge.drain,
     h.End: Judge.end,
     h.Failed: Judge.failed,
-}  # type: ignore[dict-item]  # each takes its own kind of event
+}
+"""Each takes its own kind of event."""
 
 
 def _tags(batch: list[Known]) -> str:

@@ -147,9 +147,7 @@ class Remote:
         more = await self._send(method, (chosen,), {}, 0.0) if chosen else []
         return [*more, *refused]
 
-    def _send(
-        self, method: Method, args: tuple[Any, ...], more: dict[str, Any], delay: float
-    ) -> asyncio.Future[Any]:
+    def _send(self, method: Method, args: tuple[Any, ...], more: dict[str, Any], delay: float) -> asyncio.Future[Any]:
         loop = self._weather.loop
         answer: asyncio.Future[Any] = loop.create_future()
         answer.add_done_callback(_look)

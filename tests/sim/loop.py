@@ -119,7 +119,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
 
-    def create_task(self, coro: Any, *, name: str | None = None, context: Any = None) -> asyncio.Task[Any]:  # type: ignore[override]  # the stub's overloads
+    def create_task(self, coro: Any, *, name: str | None = None, context: Any = None) -> asyncio.Task[Any]:
         if self._over:
             coro.close()
             return self.create_future()  # type: ignore[return-value]  # awaited and dropped, never run
@@ -174,32 +174,10 @@ class SimLoop(asyncio.AbstractEventLoop):
             events._set_running_loop(None)
 
     def _step(self) -> None:
-        ready = self._ready
-        if not ready:
-            self._advance()
-        if self._shuffled:
-            last = len(ready) - 1
-            index = int(self._random() * (last + 1))
-            handle = ready[index]
-            ready[index] = ready[last]
-            ready.pop()
-        else:
-            handle = ready.pop(0)
+        handle = self._next()
         process = handle.process
-        if handle.off:
+        if handle.off or (process is not None and not self._goes_on(process, handle)):
             return
-        if process is not None:
-            if not process.alive:
-                return
-            if process.paused:
-                process.held.append(handle)
-                return
-            if process.fuse:
-                process.fuse -= 1
-                if not process.fuse:
-                    self.blown(process)
-                    if not process.alive:
-                        return
         self.steps += 1
         try:
             handle.context.run(handle.callback, *handle.args)
@@ -207,6 +185,27 @@ class SimLoop(asyncio.AbstractEventLoop):
             raise
         except BaseException as error:  # noqa: BLE001 - as asyncio does
             self.call_exception_handler({"message": "a callback failed", "exception": error})
+
+    def _next(self) -> Handle:
+        ready = self._ready
+        if not ready:
+            self._advance()
+        if not self._shuffled:
+            return ready.pop(0)
+        last = len(ready) - 1
+        index = int(self._random() * (last + 1))
+        ready[index], ready[last] = ready[last], ready[index]
+        return ready.pop()
+
+    def _goes_on(self, process: Process, handle: Handle) -> bool:
+        """Whether ``process`` runs ``handle`` now."""
+        if process.fuse and process.alive and not process.paused:
+            process.fuse -= 1
+            if not process.fuse:
+                self.blown(process)
+        if process.paused:
+            process.held.append(handle)
+        return process.alive and not process.paused
 
     def _advance(self) -> None:
         if self.steps > MAX_STEPS:
@@ -240,6 +239,6 @@ def _close(coroutine: Any) -> None:
     for _ in range(20):
         try:
             coroutine.close()
-        except BaseException:  # noqa: BLE001, S112 - a dead process cleans up into nothing
+        except BaseException:  # noqa: BLE001 - a dead process cleans up into nothing
             continue
         return

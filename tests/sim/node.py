@@ -165,12 +165,12 @@ class WatchedLetters:
 
 
 class Choking(EmbeddedOnlineStore):
-    """An online store that cannot route one message in so many."""
+    """An online store that cannot route one message in so many; 0: it routes all."""
 
     poison = 0
 
     async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
-        for delivery in deliveries:
+        for delivery in deliveries if self.poison else ():
             if delivery.message is not None and int(tag_of(delivery.message.envelope)[1:], 36) % self.poison == 1:
                 raise ValueError("simulated: poison")
         return await super().route(deliveries)
@@ -240,10 +240,8 @@ class SimFactory(Factory):
     async def online_store(self) -> OnlineStore:
         async def make() -> OnlineStore:
             rules = dataclasses.replace(StoreRules.of(self.config), fresh_cold_empty=not self._world.apart)
-            bus, kind = await self.poke_bus(), EmbeddedOnlineStore
-            if self._world.plan.poison:
-                kind = type("Poisoned", (Choking,), {"poison": self._world.plan.poison})
-            store = kind(await self._database("online"), bus, rules, self._store_clock)
+            store = Choking(await self._database("online"), await self.poke_bus(), rules, self._store_clock)
+            store.poison = self._world.plan.poison
             return cast(OnlineStore, self._linked(store, "online"))
 
         return await self._once("online_store", make)

@@ -8,8 +8,8 @@ from typing import Literal
 from msgspec import Struct
 
 Topology = Literal["one", "file", "apart"]
-"""``one``: one process with everything. ``file``: several processes over one file. ``apart``: several processes, with the
-ingress, the online store and the cold queue on servers of their own, each of which can be away."""
+"""``one``: one process with everything. ``file``: several processes over one file. ``apart``: several processes, with
+the ingress, the online store, the cold queue and push on servers of their own, each of which can be away."""
 
 SPANS = {
     "lease_seconds": 6.0,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,11 +45,9 @@ def run(plan: Plan | int, *, traced: bool = False) -> Verdict:
 def _quiet_logs(world: World) -> Iterator[None]:
     """What the router logs is dropped; an exception that it logs is kept for the history."""
 
-    def keep(_logger: Any, name: str, event: dict[str, Any]) -> Any:
-        if name == "exception" or event.get("exc_info"):
-            error = event.get("exc_info")
-            import sys
-
+    def keep(_logger: Any, name: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+        error = event.get("exc_info")
+        if name == "exception" or error:
             world.last_error = error if isinstance(error, BaseException) else sys.exc_info()[1]
         raise structlog.DropEvent
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -11,6 +11,8 @@ from tests.sim.plan import Plan
 from tests.sim.run import Verdict, run
 
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
+PLAIN = {"latency": 0.0, "skew": 0.0, "duplicates": 0.0, "lost_pokes": 0.0, "poison": 0, "shuffled": False}
 
 
 def shrink(verdict: Verdict, tries: int = 400) -> Verdict:
@@ -39,25 +41,32 @@ def shrink(verdict: Verdict, tries: int = 400) -> Verdict:
 
 def _smaller(plan: Plan) -> Iterator[Plan]:
     """Plans with something left out, the boldest first."""
-    change: Callable[..., Plan] = lambda **more: msgspec.structs.replace(plan, **more)  # noqa: E731 - a short name
     for name in ("faults", "sessions", "chains", "calls", "net"):
         for kept in _without(getattr(plan, name)):
-            yield change(**{name: kept})
+            yield _changed(plan, name, kept)
     for index, chain in enumerate(plan.chains):
         for steps in _without(chain.steps):
             if steps:
-                slimmer = msgspec.structs.replace(chain, steps=steps)
-                yield change(chains=(*plan.chains[:index], slimmer, *plan.chains[index + 1 :]))
-    for name, plain in (("latency", 0.0), ("skew", 0.0), ("duplicates", 0.0), ("lost_pokes", 0.0), ("poison", 0)):
+                yield _changed(plan, "chains", _with(plan.chains, index, _changed(chain, "steps", steps)))
+    yield from _plainer(plan)
+
+
+def _plainer(plan: Plan) -> Iterator[Plan]:
+    for name, plain in PLAIN.items():
         if getattr(plan, name) != plain:
-            yield change(**{name: plain})
-    if plan.shuffled:
-        yield change(shuffled=False)
+            yield _changed(plan, name, plain)
     for index, session in enumerate(plan.sessions):
         for name in ("sloppy", "slow"):
             if getattr(session, name):
-                plainer = msgspec.structs.replace(session, **{name: 0.0})
-                yield change(sessions=(*plan.sessions[:index], plainer, *plan.sessions[index + 1 :]))
+                yield _changed(plan, "sessions", _with(plan.sessions, index, _changed(session, name, 0.0)))
+
+
+def _changed(part: S, name: str, value: object) -> S:
+    return msgspec.structs.replace(part, **{name: value})
+
+
+def _with(items: Sequence[T], index: int, item: T) -> tuple[T, ...]:
+    return (*items[:index], item, *items[index + 1 :])
 
 
 def _without(items: Sequence[T]) -> Iterator[tuple[T, ...]]:

@@ -190,7 +190,7 @@ class Topic:
         return future
 
     def take(self, stream: Stream, limit: int) -> list[Delivery]:
-        taken = []
+        taken: list[Delivery] = []
         for key, entries in self._keys.items():
             out = any(entry.out is not None for entry in entries)
             if out and self._owner.get(key) is not stream:

@@ -23,7 +23,9 @@ class Story:
             self.history.add(float(len(self.history)), event)
         return self
 
-    def send(self, tag: str, user: str = BOB, *, id_: str = "", express: bool = False, ephemeral: bool = False) -> Story:
+    def send(
+        self, tag: str, user: str = BOB, *, id_: str = "", express: bool = False, ephemeral: bool = False
+    ) -> Story:
         op = self.history.op()
         return self.tell(h.Sending(op, user, tag, express, ephemeral), h.Sent(op, id_ or f"i{tag}"))
 
@@ -132,11 +134,17 @@ BAD: dict[str, tuple[Story, str]] = {
     ),
     "ephemeral and late": (Story().send("a", ephemeral=True).get("a", clock=10.0).ack("a").end(), "ephemeral"),
     "another's mail": (Story().send("a", EVE).get("a").end(), "nobody else's mail"),
-    "told of another's mail": (Story().send("a").tell(h.Pushed("ia", EVE)).get("a").ack("a").end(), "nobody else's mail"),
+    "told of another's mail": (
+        Story().send("a").tell(h.Pushed("ia", EVE)).get("a").ack("a").end(),
+        "nobody else's mail",
+    ),
     "acknowledged by another": (Story().send("a").get("a").ack("a", user=EVE).get().end("a"), "at least once"),
     "what nobody sent": (Story().get("x").end(), "sealed as sent"),
     "too many": (Story().send("a").send("b").get("a", "b", limit=1).end("a", "b"), "within the limit"),
-    "a push command before the write": (Story().send("a").tell(h.Pushed("ia", BOB, found=False)).end("a"), "push after commit"),
+    "a push command before the write": (
+        Story().send("a").tell(h.Pushed("ia", BOB, found=False)).end("a"),
+        "push after commit",
+    ),
     "a fault of its own": (Story().tell(h.Failed("a task failed")).end(), "sound"),
 }
 
