@@ -48,7 +48,8 @@ async def test_a_copy_of_an_outage_is_known_to_the_store(stage: Stage, monkeypat
 async def test_what_is_finished_is_only_acknowledged_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """RACES 2, 3, 10: the ingress knew, and its answer was lost: an outage that comes then finds nothing to write."""
     await stage.connect()
-    route, line = stage.online.route, Line(stage, monkeypatch)
+    line = Line(stage, monkeypatch)
+    route = stage.online.route
 
     async def route_once(deliveries: Sequence[Delivery]) -> object:
         result = await route(deliveries)
