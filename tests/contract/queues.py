@@ -96,7 +96,7 @@ class QueueContract:
         await stage.connect()
         await stage.go("m1")
         stage.clock.time -= 30_000_000
-        await stage.go("m2")
+        await stage.go("m2", lane=Lane.EXPRESS)
         stage.clock.advance(61)
         await stage.sweeper.sweep()
         await stage.queue.migrate_hot_to_cold(BOB, online_too=True)
