@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help serve test bench lint check lock docs clean
+.PHONY: help serve test sim bench lint check lock docs clean
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -14,6 +14,11 @@ serve: $(READY)  ## Run the whole router on this machine
 
 test: $(READY)  ## Run every test
 	@$(BIN)/python -m pytest -q
+
+SEEDS ?= 3000
+START ?= 0
+sim: $(READY)  ## Simulate SEEDS=3000 runs from START=0 on, every interleaving and fault by its seed
+	@$(BIN)/python -m tests.sim --start $(START) --seeds $(SEEDS)
 
 bench: $(READY)  ## Measure it (six minutes); ARGS="send drain --quick" for a part
 	@$(BIN)/python -m benchmarks $(ARGS)

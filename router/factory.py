@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from router.backends.redis.backend import RedisBackend
 
 T = TypeVar("T")
+CANCEL_SECONDS = 5.0
+"""A task that has not ended by then is told again."""
 
 
 class OwnedTasks:
@@ -66,10 +68,11 @@ class OwnedTasks:
             await asyncio.wait(self._tasks)
 
     async def cancel(self) -> None:
-        """End what is still running."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """End what is still running, also where a task's cleaning up loses the first call to end."""
+        while self._tasks:
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.wait(self._tasks, timeout=CANCEL_SECONDS)
 
 
 class Factory:

@@ -169,7 +169,8 @@ class HotQueue(Protocol):
         ...
 
     async def unannounced(self, user: str, before: int, limit: int) -> list[Queued]:
-        """Hot, not ephemeral, queued before ``before`` (µs) and not announced yet; the oldest first."""
+        """Hot, not ephemeral, queued before ``before`` (µs) and not announced yet, and what stands before such a
+        one; the oldest first."""
         ...
 
     async def mark_announced(self, messages: Sequence[Queued]) -> None:

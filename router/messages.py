@@ -65,8 +65,15 @@ class Delivery(Struct, frozen=True, gc=False):
     problem: str = ""
     body: bytes = b""
     """The raw body, where ``message`` is ``None``."""
+    found: bool = False
+    """It was there before this consumer came, so another may have had it."""
     origin: str = ""
     """The id of its dead letter, where ``message`` is ``None``: the same at each delivery. The receipt if empty."""
+
+    @property
+    def delivered_before(self) -> bool:
+        """It may have been delivered before, and been written to cold by a pipeline that could not tell."""
+        return self.found or self.attempt > 1
 
 
 class Outcome(StrEnum):

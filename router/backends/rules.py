@@ -91,7 +91,7 @@ def redelivered_state(state: State, delivery: Delivery) -> State:
     A message that was delivered before may have been written to cold by a pipeline that could not reach this store:
     that copy is deleted with its acknowledgement, or as an orphan where this has come already.
     """
-    if delivery.attempt > 1 and delivery.message is not None and not delivery.message.ephemeral:
+    if delivery.delivered_before and delivery.message is not None and not delivery.message.ephemeral:
         return {State.HOT: State.DOUBLE, State.ACKED: State.ACKED_OWED}.get(state, state)
     return state
 
@@ -115,7 +115,7 @@ def entered_state(delivery: Delivery, message: Message, outcome: Outcome, rules:
     """
     if outcome is Outcome.COLD:
         return State.PENDING
-    may_be_cold = rules.write_through or delivery.attempt > 1
+    may_be_cold = rules.write_through or delivery.delivered_before
     return State.DOUBLE if may_be_cold and not message.ephemeral else State.HOT
 
 

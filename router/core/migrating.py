@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from router.clock import Clock
 from router.core.retrying import backoff
-from router.errors import Refused, Unavailable
+from router.errors import Refused, RouterError, Unavailable
 from router.interfaces import ColdQueue, DeadLetters, OnlineStore, PushNotifier
 from router.messages import DeadLetter, MoveRefused, Queued
 from router.metrics import Metrics
@@ -81,9 +81,16 @@ class Migrator:
         try:
             migrated = await self._move_all(user, owner, online_too=online_too, progress=progress)
         finally:
-            await self._online.release_move(user, owner)
+            await self._release(user, owner)
         self._metrics.migration(migrated.result)
         return migrated
+
+    async def _release(self, user: str, owner: str) -> None:
+        # Its failure must not hide what ended the migration, a cancellation above all. The lease ends by itself.
+        try:
+            await self._online.release_move(user, owner)
+        except RouterError:
+            self._metrics.dependency_failed("migrating")
 
     async def _move_all(
         self, user: str, owner: str, *, online_too: bool, progress: Callable[[int], None] | None

@@ -93,6 +93,17 @@ class QueueContract:
         assert await stage.online.renew([connection]) == [connection]
         assert await stage.online.connect(connection, 20), "mail is waiting: a poke is owed"
 
+    async def test_a_clock_that_steps_back_leaves_nothing_unannounced(self, stage: Stage) -> None:
+        """RACES 9: what was queued first bears the later time."""
+        await stage.connect()
+        await stage.go("m1")
+        stage.clock.time -= 30_000_000
+        await stage.go("m2", lane=Lane.EXPRESS)
+        stage.clock.advance(61)
+        await stage.sweeper.sweep()
+        await stage.queue.migrate_hot_to_cold(BOB, online_too=True)
+        assert set(await stage.pushed()) == {"m1", "m2"}
+
     async def test_of_two_copies_the_lower_sequence_stays(self, stage: Stage) -> None:
         """RACES 4, 10: the higher one was given in an outage to a message that the store had routed before."""
         messages = [stage.message(f"m{number}") for number in range(3)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -47,7 +48,8 @@ async def test_a_copy_of_an_outage_is_known_to_the_store(stage: Stage, monkeypat
 async def test_what_is_finished_is_only_acknowledged_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """RACES 2, 3, 10: the ingress knew, and its answer was lost: an outage that comes then finds nothing to write."""
     await stage.connect()
-    route, line = stage.online.route, Line(stage, monkeypatch)
+    line = Line(stage, monkeypatch)
+    route = stage.online.route
 
     async def route_once(deliveries: Sequence[Delivery]) -> object:
         result = await route(deliveries)
@@ -87,3 +89,22 @@ async def test_what_was_read_in_an_outage_is_settled_by_recipient(
         await routed(stage)
     assert len(deletions) == 1
     assert (await stage.ids(), await stage.in_cold()) == ([], [])
+
+
+async def test_a_migration_that_is_told_to_end_ends(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 36: also while the store cannot take its lease back; else a stopping process would never end."""
+    await stage.connect()
+    await stage.go("m1")
+    reached = asyncio.Event()
+
+    async def hang(messages: Sequence[object]) -> None:
+        reached.set()
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: hang(messages))
+    lose_answers(monkeypatch, stage.online, "release_move")
+    migration = asyncio.create_task(stage.migrator.migrate(BOB, online_too=True))
+    await reached.wait()
+    migration.cancel()
+    await asyncio.wait([migration])
+    assert migration.cancelled()

@@ -161,7 +161,7 @@ async def test_firestore_itself_deletes_nothing_before_its_time(beside: Stage) -
     cold = beside.cold
     assert isinstance(cold, FirestoreColdQueue)
     message = queued(beside, "m1")
-    until = cold._creation(message).update.fields["expire_at"].timestamp_value.ToMicroseconds()
+    until = cold._written(message).update.fields["expire_at"].timestamp_value.ToMicroseconds()
     assert until >= message.queued_at + 31 * 86_400 * 1_000_000
 
 

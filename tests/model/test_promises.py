@@ -151,7 +151,7 @@ class Promises(RuleBasedStateMachine):
     def connect(self, user: str) -> None:
         self.count += 1
         device = Connection(user, f"d{self.count}", "node", self.clock.now())
-        self.run(self.stage.online.connect(device, 20))
+        self.run(self.stage.online.connect(device, 1000))
         self.devices.append(device)
 
     @rule(data=st.data(), migrate=st.booleans())

@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+STEP_SECONDS = 1e-6
 MAX_STEPS = 400_000
 """A run that takes more callbacks spins."""
 
@@ -179,6 +180,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         if handle.off or (process is not None and not self._goes_on(process, handle)):
             return
         self.steps += 1
+        # Nothing takes no time: what one process did before another one has an earlier time on equal clocks.
+        self._time += STEP_SECONDS
         try:
             handle.context.run(handle.callback, *handle.args)
         except (SystemExit, KeyboardInterrupt, Spinning):

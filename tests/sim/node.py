@@ -341,7 +341,13 @@ class Node:
             burst=limits.send_burst,
             metrics=factory.metrics,
         )
-        return Api(authenticator, acceptor, await factory.message_queue(), limits.envelope_bytes).routes()
+        return Api(
+            authenticator,
+            acceptor,
+            await factory.message_queue(),
+            envelope_bytes=limits.envelope_bytes,
+            body_seconds=factory.config.server.client_seconds,
+        ).routes()
 
     def crash(self) -> None:
         """Gone, with all that was in its memory."""

@@ -148,4 +148,4 @@ class EmbeddedIngressConsumer:
 def _delivery(row: Any, found: int) -> Delivery:
     number, id_, recipient, envelope, lane, ephemeral, keyed, accepted_at, attempts = row
     message = Message(id_, recipient, envelope, Lane(lane), bool(ephemeral), accepted_at, bool(keyed))
-    return Delivery(message, number, attempts + 1 + (number <= found))
+    return Delivery(message, number, attempts + 1, found=number <= found)

@@ -66,7 +66,10 @@ def unannounced(db: sqlite3.Connection, user: str, before: int, limit: int) -> l
     head = one(db, SQL["head"], (user,))
     if head is None:
         return []
-    values: dict[str, object] = {"user": user, "announced": head[4], "before": before, "limit": limit}
+    values: dict[str, object] = {"user": user, "announced": head[4], "before": before}
+    # All up to the last that is due: where the clock stepped back, one before it may bear a later time, and the mark
+    # that is kept, a sequence, would pass it over.
+    values |= {"last": one(db, SQL["last_due"], values)[0] or 0, "limit": limit}
     return [hot_message(user, row, head[4]) for row in db.execute(SQL["unannounced"], values)]
 
 

@@ -17,7 +17,7 @@ from router.backends.firestore.documents import BARE, Page, message_write, queue
 from router.backends.firestore.names import Layout, document_id, place_number, possible, sharded, time_of
 from router.backends.firestore.walking import Index, Walk, oldest_first, until
 from router.backends.firestore.wire import Document, Query, Write, deletion, only_if
-from router.backends.firestore.writing import Writer, worst
+from router.backends.firestore.writing import Exists, Writer, worst
 from router.backends.rules import DAY_SECONDS
 from router.clock import MICROSECONDS, Clock
 from router.errors import RouterError
@@ -48,20 +48,39 @@ class FirestoreColdQueue:
         return f"{self._layout.user(user)}/{self._messages}"
 
     async def put(self, messages: Sequence[Queued]) -> list[Queued]:
-        results = await self._writer.write([self._creation(queued) for queued in messages])
+        results = await self._writer.write([only_if(self._written(queued), None) for queued in messages])
+        there = {index for index, result in enumerate(results) if isinstance(result, Exists)}
+        if there:
+            lowered = await self._lower([messages[index] for index in sorted(there)])
+            for index, result in zip(sorted(there), lowered, strict=True):
+                results[index] = result
         error = worst(results)
         if error is not None:
             raise error
         return [queued for queued, result in zip(messages, results, strict=True) if result is not None]
 
-    def _creation(self, queued: Queued) -> Write:
+    async def _lower(self, messages: Sequence[Queued]) -> list[RouterError | None]:
+        """Each of these is there: where it has a higher sequence, it gets the lower one."""
+        paths = [f"{self._of(queued.message.recipient)}/{document_id(queued.message.id)}" for queued in messages]
+        found = await self._client.call(lambda seconds: self._client.get(paths, seconds))
+        results: list[RouterError | None] = [None] * len(messages)
+        higher = [
+            (index, only_if(self._written(queued), document.update_time))
+            for index, (path, queued) in enumerate(zip(paths, messages, strict=True))
+            if (document := found.get(path)) and document.fields["place"].integer_value > place_number(*queued.place)
+        ]
+        for (index, _), result in zip(higher, await self._writer.write([write for _, write in higher]), strict=True):
+            results[index] = result
+        return results
+
+    def _written(self, queued: Queued) -> Write:
         user = queued.message.recipient
         write = message_write(self._of(user), queued)
         fields = write.update.fields
         fields["by_age"].integer_value = sharded(user, queued.queued_at)
         expire_at = queued.queued_at + self._retention + BACKSTOP_SECONDS * MICROSECONDS
         fields["expire_at"].timestamp_value.FromMicroseconds(expire_at)
-        return only_if(write, None)
+        return write
 
     async def read(self, user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
         async def attempt(seconds: float) -> ColdPage:

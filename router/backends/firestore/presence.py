@@ -49,12 +49,13 @@ class FirestorePresence:
         return await self._transactions.change(connection.user, [], register)
 
     async def renew(self, connections: Sequence[Connection]) -> list[Connection]:
-        lease = self._rules.lease_until(self._clock.now())
+        now = self._clock.now()
+        lease = self._rules.lease_until(now)
         own = _by_user(connections)
 
         def extend(work: Work) -> set[str]:
-            """The ids that are known."""
-            known = {connection.id for connection in work.recipient.connections} & own[work.recipient.user].keys()
+            """The ids that are live."""
+            known = {connection.id for connection in work.recipient.live(now)} & own[work.recipient.user].keys()
             work.recipient.connections = [
                 msgspec.structs.replace(connection, lease_until=lease) if connection.id in known else connection
                 for connection in work.recipient.connections

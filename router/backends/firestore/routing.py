@@ -9,7 +9,7 @@ from router.backends.firestore.recipient import Pokes
 from router.backends.firestore.records import Record, record_of
 from router.backends.firestore.transactions import STEP_BYTES, STEP_MESSAGES, Work
 from router.backends.firestore.wire import Write, integers
-from router.backends.rules import State, StoreRules, decide, entered_state, known_outcome
+from router.backends.rules import State, StoreRules, decide, entered_state, known_outcome, redelivered_state
 from router.messages import Delivery, Message, Outcome, Pending, Queued, Routed
 
 
@@ -32,7 +32,7 @@ def _route(work: Work, hot: str, delivery: Delivery, now: int, rules: StoreRules
     recipient = work.recipient
     record = work.records.get(message.id)
     if record is not None and not record.forgettable(now):
-        return _known(record, message, now, rules)
+        return _known(work, record, delivery, now, rules)
     online = bool(recipient.live(now))
     outcome = decide(message, online=online, queued=recipient.queued, now=now, rules=rules)
     if outcome not in (Outcome.HOT, Outcome.COLD):
@@ -50,10 +50,14 @@ def _route(work: Work, hot: str, delivery: Delivery, now: int, rules: StoreRules
     return Routed(outcome, queued.sequence, now)
 
 
-def _known(record: Record, message: Message, now: int, rules: StoreRules) -> Routed:
-    if record.user != message.recipient:
+def _known(work: Work, record: Record, delivery: Delivery, now: int, rules: StoreRules) -> Routed:
+    if record.user != message_of(delivery).recipient:
         return Routed(Outcome.ID_CONFLICT)
-    return Routed(known_outcome(record.state, write_through=rules.write_through), record.sequence, now)
+    state = record.state
+    if (after := redelivered_state(state, delivery)) is not state:
+        record.state, record.acked_at = after, now
+        work.keep(record)
+    return Routed(known_outcome(state, write_through=rules.write_through), record.sequence, now)
 
 
 def hot_write(hot: str, queued: Queued) -> Write:

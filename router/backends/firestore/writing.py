@@ -25,8 +25,10 @@ CALLS = 4
 """Under way at once: one that is slow does not hold up all others."""
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-_DONE = (grpc.StatusCode.OK, grpc.StatusCode.ALREADY_EXISTS)
-"""What is to be created and exists was created by a call whose answer was lost."""
+
+
+class Exists(RouterError):
+    """What was to be created is there: by a call whose answer was lost, or by somebody else."""
 
 
 class _Request:
@@ -72,7 +74,7 @@ class Writer:
 
     async def write(self, writes: Sequence[Write]) -> list[RouterError | None]:
         """Carry out ``writes``, each by itself; ``None`` for each that is done, else why it is not: ``Refused``
-        where it can never be done, else ``Unavailable``."""
+        where it can never be done, ``Exists`` where it was to be created and is there, else ``Unavailable``."""
         if not writes:
             return []
         request = _Request(len(writes))
@@ -155,8 +157,10 @@ def _judged(batch: Sequence[_Item], statuses: Sequence[tuple[grpc.StatusCode, st
     """Resolve what is decided; returns what may be tried again."""
     failed: list[tuple[_Item, RouterError]] = []
     for item, (code, text) in zip(batch, statuses, strict=True):
-        if code in _DONE:
+        if code is grpc.StatusCode.OK:
             item.resolve(None)
+        elif code is grpc.StatusCode.ALREADY_EXISTS:
+            item.resolve(Exists(text))
         else:
             error = translate(FIRESTORE.name, code, text)
             if code in TRANSIENT:

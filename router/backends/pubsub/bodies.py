@@ -58,7 +58,8 @@ class IngressReader:
             read = self._message(message, origin)
         except InvalidEnvelope as error:
             return Delivery(None, received.ack_id, attempt, problem=str(error), body=message.data, origin=origin)
-        return Delivery(read, received.ack_id, attempt)
+        # Where the subscription does not count, any may be a redelivery.
+        return Delivery(read, received.ack_id, attempt, found=received.delivery_attempt == 0)
 
     def _message(self, message: Any, origin: str) -> Message:
         attributes = message.attributes

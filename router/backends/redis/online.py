@@ -55,7 +55,7 @@ class RedisOnlineStore(RedisSweeping):
         rules = self._rules
         messages: list[str | bytes | int] = []
         for _, delivery, message in batch:
-            before = int(delivery.attempt > 1)
+            before = int(delivery.delivered_before)
             body = pack_body(delivery, message, now)
             fields = (int(message.lane), int(message.ephemeral), int(message.keyed), message.accepted_at, before, body)
             messages += (pack_id(message.id), *fields)
@@ -63,11 +63,14 @@ class RedisOnlineStore(RedisSweeping):
         return self._call("route", user, self._keys.channels, user, *about, *messages, now=now)
 
     def _list_routed(self, recipients: dict[str, Batch], now: int) -> list[Command]:
-        ephemeral = [user for user, batch in recipients.items() if any(message.ephemeral for _, _, message in batch)]
+        due: dict[str, int] = {}
+        for user, batch in recipients.items():
+            if any(message.ephemeral for _, _, message in batch):
+                due[user] = now + self._ephemeral_span
+            elif any(delivery.delivered_before for _, delivery, _ in batch):
+                due[user] = now + ORPHAN_SECONDS * MICROSECONDS
         commands = self._list_busy(recipients)
-        return (
-            commands + self._list_due(dict.fromkeys(ephemeral, now + self._ephemeral_span)) if ephemeral else commands
-        )
+        return commands + self._list_due(due) if due else commands
 
     async def settle(self, messages: Sequence[Queued]) -> list[Queued]:
         now = self._clock.now()

@@ -95,15 +95,25 @@ SELECT count(*) FROM presence WHERE user = ? AND lease_until > ?;
 -- poked: All connections of a user are poked.
 UPDATE recipient SET poked_at = ?, fetched = 0 WHERE user = ?;
 
--- unannounced: The oldest messages that no push command has announced, by their sequence.
+-- last_due: The last message of one user that was queued before a point in time.
+SELECT max(sequence) FROM (
+    SELECT sequence FROM (
+        SELECT sequence FROM hot WHERE user = :user AND lane = 0 AND sequence > :announced
+            AND ephemeral = 0 AND queued_at <= :before ORDER BY sequence DESC LIMIT 1)
+    UNION ALL
+    SELECT sequence FROM (
+        SELECT sequence FROM hot WHERE user = :user AND lane = 1 AND sequence > :announced
+            AND ephemeral = 0 AND queued_at <= :before ORDER BY sequence DESC LIMIT 1));
+
+-- unannounced: The oldest messages that no push command has announced, up to a sequence.
 SELECT id, lane, sequence, queued_at, accepted_at, ephemeral, keyed, attempts, envelope FROM (
     SELECT * FROM (
         SELECT * FROM hot WHERE user = :user AND lane = 0 AND sequence > :announced
-            AND ephemeral = 0 AND queued_at <= :before ORDER BY sequence LIMIT :limit)
+            AND ephemeral = 0 AND sequence <= :last ORDER BY sequence LIMIT :limit)
     UNION ALL
     SELECT * FROM (
         SELECT * FROM hot WHERE user = :user AND lane = 1 AND sequence > :announced
-            AND ephemeral = 0 AND queued_at <= :before ORDER BY sequence LIMIT :limit))
+            AND ephemeral = 0 AND sequence <= :last ORDER BY sequence LIMIT :limit))
 ORDER BY sequence LIMIT :limit;
 
 -- mark_announced: Push commands have gone out up to a sequence.

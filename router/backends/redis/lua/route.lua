@@ -22,6 +22,19 @@ local function known_outcome(record)
   return 'duplicate'
 end
 
+-- rules.redelivered_state: a pipeline that could not reach this store may have written the message to cold.
+local function may_be_cold(id, record)
+  if record.state == HOT then
+    record.state = DOUBLE
+  elseif record.state == ACKED then
+    record.state = ACKED_OWED
+    call('ZADD', OWED, now, id)
+  else
+    return
+  end
+  keep_record(id, record)
+end
+
 local function decide(ephemeral, accepted_at)
   if ephemeral == 1 then
     if accepted_at <= cutoff then return 'dropped-expired' end
@@ -39,6 +52,7 @@ for i = 7, #ARGV, 7 do
   if known then
     outcome = known_outcome(known)
     if known.state ~= ACKED and known.state ~= ACKED_OWED then given = known.number end
+    if before and ephemeral == 0 then may_be_cold(id, known) end
   else
     outcome = decide(ephemeral, accepted_at)
     if outcome == 'hot' or outcome == 'cold' then

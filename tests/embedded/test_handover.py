@@ -1,0 +1,70 @@
+"""What one process leaves to another, or to itself: found by simulation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from router.backends.embedded import ingress
+from router.backends.embedded.backend import EmbeddedBackend
+from router.backends.embedded.signals import Signals
+from router.messages import Outcome
+from tests.contract.stage import Stage, staged
+from tests.support.clock import ManualClock
+from tests.support.stores import EmbeddedStores
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def stage(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with staged(EmbeddedStores(tmp_path), ManualClock()) as opened:
+        yield opened
+
+
+async def backend(stage: Stage) -> EmbeddedBackend:
+    return await stage.factory.embedded()
+
+
+async def test_a_consumer_that_nobody_wakes_looks_by_itself(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 2: who published died before it could wake anybody; its message is durable all the same."""
+    monkeypatch.setattr(ingress, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(Signals, "notify", lambda *_: None)
+    async with (await backend(stage)).consumer() as consumer, asyncio.timeout(10):
+        receiving = asyncio.create_task(consumer.receive(10))
+        await asyncio.sleep(0)
+        await stage.producer.publish(stage.message("m1"))
+        (delivery,) = await receiving
+    assert delivery.message is not None
+    assert delivery.message.id == "m1"
+
+
+async def test_what_another_consumer_may_have_delivered_counts_as_delivered(stage: Stage) -> None:
+    """RACES 2: a pipeline that died may have written it to cold without the online store."""
+    await stage.producer.publish(stage.message("m1"))
+    async with (await backend(stage)).consumer() as consumer:
+        await consumer.receive(10)
+        await stage.producer.publish(stage.message("m2"))
+        (fresh,) = await consumer.receive(10)
+    async with (await backend(stage)).consumer() as successor:
+        again = await successor.receive(10)
+    assert (fresh.attempt, [delivery.attempt for delivery in again]) == (1, [2, 2])
+
+
+async def test_a_recipient_who_gets_mail_meanwhile_is_not_forgotten(stage: Stage) -> None:
+    """The sweeper finds a user of whom nothing is queued; before it forgets them, a message is routed."""
+    assert await stage.go("m0") is Outcome.COLD
+    await stage.queue.acknowledge(stage.message("m0").recipient, ["m0"])
+    stage.clock.advance(10)
+    assert await stage.ids() == []
+    routing = asyncio.create_task(stage.route(stage.message("m1")))
+    await asyncio.sleep(0)
+    await stage.online.purge(100)
+    (routed,) = await routing
+    await stage.store(stage.message("m1"), routed)
+    assert await stage.ids() == ["m1"]
+    reader = (await backend(stage))._database
+    assert reader.read(lambda db: db.execute("SELECT cold, pending FROM recipient").fetchall()) == [(1, 0)]
