@@ -31,6 +31,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--start", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=int, default=3000, help="how many seeds")
+    parser.add_argument("--bare", action="store_true", help="at the first failure, do not shorten its run")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failure; count")
     parser.add_argument("--seed", type=int, help="run this seed only and print its trace")
     parser.add_argument("--calls", action="store_true", help="with --seed: the trace tells each call to a store")
@@ -38,10 +39,11 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.seed is not None:
         return _look(options.seed, shorten=options.shrink, calls=options.calls)
-    return _search(range(options.start, options.start + options.seeds), keep_going=options.keep_going)
+    seeds = range(options.start, options.start + options.seeds)
+    return _search(seeds, keep_going=options.keep_going, bare=options.bare)
 
 
-def _search(seeds: range, *, keep_going: bool) -> int:
+def _search(seeds: range, *, keep_going: bool, bare: bool) -> int:
     gc.disable()
     started, failures = time.perf_counter(), Counter[str]()
     requests, virtual = 0, 0.0
@@ -51,11 +53,13 @@ def _search(seeds: range, *, keep_going: bool) -> int:
         virtual += verdict.seconds
         if verdict.violations:
             failures[verdict.violations[0].promise] += 1
-            if not keep_going:
+            if not keep_going and not bare:
                 _report(seed, verdict)
                 return 1
             first = verdict.violations[0]
             _say(f"seed {seed}: {first.promise}: {first.text.splitlines()[-1]}")
+            if bare:
+                return 1
         if count % COLLECT_RUNS == 0:
             gc.collect()
     seconds = time.perf_counter() - started

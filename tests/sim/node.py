@@ -162,6 +162,8 @@ class WatchedLetters:
         await self._letters.publish(letters)
         for letter in letters:
             self._world.add(h.Buried(letter.id, letter.reason))
+            if letter.reason not in self._world.reasons:
+                self._world.failed(f"{letter.id} is a dead letter: {letter.reason}", None)
 
 
 class Choking(EmbeddedOnlineStore):

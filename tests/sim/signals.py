@@ -10,6 +10,9 @@ from router.messages import Delivery, Message
 from tests.sim.loop import Process, SimLoop
 
 
+LOST_IN_A_ROW = 2
+
+
 class Post:
     """Between the processes: who listens to what."""
 
@@ -17,6 +20,7 @@ class Post:
         self.loop = loop
         self._chance = chance
         self._lost_pokes = lost_pokes
+        self._lost: dict[str, int] = {}
         self.wakes: dict[str, list[tuple[Process, asyncio.Event]]] = {}
         self.pokes: dict[str, tuple[Process, asyncio.Queue[list[str]]]] = {}
 
@@ -30,8 +34,10 @@ class Post:
                 self._deliver(process, event.set)
 
     def poke(self, node: str, users: Sequence[str]) -> None:
-        """May be lost, late and doubled."""
-        if node not in self.pokes or self._chance.random() < self._lost_pokes:
+        """May be lost, late and doubled; but of all that repeat it, not each one is lost."""
+        lost = self._lost.get(node, 0) < LOST_IN_A_ROW and self._chance.random() < self._lost_pokes
+        self._lost[node] = self._lost.get(node, 0) + 1 if lost else 0
+        if node not in self.pokes or lost:
             return
         process, arrived = self.pokes[node]
         copies = 2 if self._lost_pokes and self._chance.random() < 0.1 else 1

@@ -20,6 +20,8 @@ from tests.sim.signals import Locks, Post, Topic
 from tests.sim.stores import Disk, SimDatabase
 
 STORES = ("online", "cold", "push")
+ROOMY = 1000
+"""No run fills a queue of as many messages."""
 SETTLE_SECONDS = 150
 """Longer than any span after which something is due: a dead migrator's lease and an orphan's minute, one after the
 other."""
@@ -59,6 +61,10 @@ class World:
         self.leaving = False
         self._fuses: dict[Process, Callable[[], None]] = {}
         self._forgot = False
+        self.reasons = {"attempts-exhausted"} if plan.poison else set()
+        """Why a message may become a dead letter in this run."""
+        if plan.cap < ROOMY:
+            self.reasons.add("queue-full")
 
     def add(self, event: h.Event) -> None:
         self.history.add(self.loop.time(), event)

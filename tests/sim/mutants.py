@@ -1,0 +1,100 @@
+"""``python -m tests.sim.mutants``: deliberate bugs of the kind that such systems ship, each of which must be caught.
+
+Each is a small change of one file, made in a copy of the code; then seeds are tried until a promise breaks.
+``--write`` writes the table in ``docs/proof.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.sim.mutations import MUTANTS, Mutant
+
+ROOT = Path(__file__).parents[2]
+SEEDS = 2000
+"""Each mutant is caught within so many seeds."""
+SECONDS = 600.0
+PROOF = ROOT / "docs" / "proof.md"
+_FOUND = re.compile(r"^seed (\d+): ([^:]+): ", re.MULTILINE)
+_TABLE = re.compile(r"(?<=<!-- mutants -->\n).*(?=<!-- end of mutants -->)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Caught:
+    """How a mutant was caught."""
+
+    mutant: Mutant
+    seeds: int
+    promise: str
+
+
+def main(arguments: Sequence[str]) -> int:
+    """0 if every mutant was caught."""
+    parser = argparse.ArgumentParser(prog="python -m tests.sim.mutants", description=__doc__)
+    parser.add_argument("names", nargs="*", help="only mutants with one of these in their names")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many seeds are tried at most")
+    parser.add_argument("--write", action="store_true", help="write the table in docs/proof.md")
+    options = parser.parse_args(arguments)
+    chosen = [one for one in MUTANTS if not options.names or any(name in one.name for name in options.names)]
+    caught: list[Caught] = []
+    for mutant, found in hunt(chosen, options.seeds):
+        caught += [found] if found else []
+        how = f"{found.seeds:5} seeds  {found.promise}" if found else "  not caught"
+        sys.stdout.write(f"{how:40} {mutant.name}\n")
+        sys.stdout.flush()
+    if options.write:
+        PROOF.write_text(_TABLE.sub(table(caught), PROOF.read_text(encoding="utf-8")), encoding="utf-8")
+    sys.stdout.write(f"{len(caught)} of {len(chosen)} mutants caught\n")
+    return 0 if len(caught) == len(chosen) else 1
+
+
+def hunt(mutants: Sequence[Mutant], seeds: int) -> Iterator[tuple[Mutant, Caught | None]]:
+    """Each mutant, and how it was caught."""
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory)
+        for name in ("router", "tests"):
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for mutant in mutants:
+            path = copy / mutant.path
+            original = path.read_text(encoding="utf-8")
+            path.write_text(mutated(original, mutant), encoding="utf-8")
+            yield mutant, _try(copy, mutant, seeds)
+            path.write_text(original, encoding="utf-8")
+
+
+def mutated(text: str, mutant: Mutant) -> str:
+    """``text`` with the bug in it; raises ``ValueError`` where its place is not found exactly once."""
+    if text.count(mutant.old) != 1:
+        raise ValueError(f"{mutant.name}: its place is {text.count(mutant.old)} times in {mutant.path}")
+    return text.replace(mutant.old, mutant.new)
+
+
+def _try(copy: Path, mutant: Mutant, seeds: int) -> Caught | None:
+    command = [sys.executable, "-B", "-m", "tests.sim", "--bare", "--seeds", str(seeds)]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=SECONDS, check=False)
+    found = _FOUND.search(done.stdout)
+    if found is None:
+        if done.returncode:
+            raise RuntimeError(f"{mutant.name}: {done.stderr}")
+        return None
+    return Caught(mutant, int(found[1]) + 1, found[2])
+
+
+def table(caught: Sequence[Caught]) -> str:
+    """In Markdown, the one that took longest first."""
+    lines = ["| mutant | seeds | promise broken |", "|---|---:|---|"]
+    for one in sorted(caught, key=lambda found: -found.seeds):
+        lines.append(f"| {one.mutant.name} | {one.seeds} | {one.promise} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,411 @@
+"""The mutants: what each is called, where it is, and what it changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+QUEUE, MERGING, MIGRATING = "router/core/queue.py", "router/core/merging.py", "router/core/migrating.py"
+ROUTING, OUTAGE, SWEEPING = "router/core/routing.py", "router/core/outage.py", "router/core/sweeping.py"
+CONNECTIONS, ACCEPTING, RULES = "router/core/connections.py", "router/core/accepting.py", "router/backends/rules.py"
+EMBEDDED = "router/backends/embedded"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """``old``, which is once in the file, becomes ``new``."""
+
+    name: str
+    path: str
+    old: str
+    new: str
+
+
+MUTANTS = (
+    # Reading and acknowledging.
+    Mutant(
+        "cold is read before hot",
+        QUEUE,
+        "        hot = await self._online.read(user, limit, PAGE_BYTES)\n",
+        "        early = await self._cold.read(user, limit, PAGE_BYTES)\n"
+        "        hot = await self._online.read(user, limit, PAGE_BYTES)\n"
+        "        if not hot.cold_empty:\n"
+        "            ids = [queued.message.id for queued in early.messages]\n"
+        "            acked = await self._online.acked(user, ids)\n"
+        "            return merge(hot, early, acked, limit, PAGE_BYTES)\n",
+    ),
+    Mutant(
+        "copies in cold of acknowledged mail are served",
+        QUEUE,
+        "                acked |= await self._online.acked(user, ids)\n",
+        "                acked |= set()\n",
+    ),
+    Mutant(
+        "an acknowledgement leaves the copy in cold",
+        QUEUE,
+        "            await self._cold.delete(user, owed)\n            await self._online.forget_orphans(user, owed)\n",
+        "            await self._online.forget_orphans(user, owed)\n",
+    ),
+    Mutant(
+        "cold first, then the record: an acknowledgement that dies between comes back",
+        QUEUE,
+        "        owed = await self._online.ack(user, unique)\n",
+        "        await self._cold.delete(user, unique)\n        owed = await self._online.ack(user, unique)\n",
+    ),
+    Mutant(
+        "what was served in an outage is acknowledged and not remembered",
+        QUEUE,
+        "            await self._tell_unknown(user, owed)\n",
+        "",
+    ),
+    Mutant(
+        "copies of acknowledged mail take the places of others",
+        QUEUE,
+        "or acked.isdisjoint(ids):",
+        "or True:",
+    ),
+    Mutant(
+        "a page is trusted beyond its end",
+        MERGING,
+        "        and (horizon is None or message.place <= horizon)\n",
+        "",
+    ),
+    Mutant(
+        "hot mail overtakes a cold write under way",
+        MERGING,
+        "        and message.sequence < unseen.get(message.message.lane, message.sequence + 1)\n",
+        "",
+    ),
+    Mutant("of two copies the later sequence counts", MERGING, "message.sequence < known.sequence", "False"),
+    Mutant(
+        "one lane only: the express lane is forgotten in a batch",
+        MERGING,
+        "key=lambda queued: queued.place",
+        "key=lambda queued: queued.sequence",
+    ),
+    Mutant(
+        "cold is called empty though mail is on its way there",
+        f"{EMBEDDED}/sql/hot.sql",
+        "WHERE user = ? AND cold_version = ? AND pending = 0;",
+        "WHERE user = ? AND ? >= 0;",
+    ),
+    Mutant(
+        "another user's acknowledgement deletes hot mail",
+        f"{EMBEDDED}/moving.py",
+        '        if owner != user:\n            continue\n        if state in (State.HOT, State.DOUBLE):\n            db.execute(SQL["remove"], (user,',
+        '        if state in (State.HOT, State.DOUBLE):\n            db.execute(SQL["remove"], (owner,',
+    ),
+    Mutant(
+        "tombstone forgotten: acknowledged ids are unknown",
+        f"{EMBEDDED}/moving.py",
+        '            db.execute(SQL["set_state"], (after, rules.remember_until(now, keyed=bool(keyed)), id_))\n',
+        '            db.execute(SQL["forget"], (id_,))\n',
+    ),
+    Mutant(
+        "an acknowledgement is answered before it is on disk",
+        f"{EMBEDDED}/online.py",
+        "return await self._database.write(lambda db: moving.ack(",
+        "return await self._database.write_ordered(lambda db: moving.ack(",
+    ),
+    # Migrating.
+    Mutant(
+        "migration deletes before the write is confirmed",
+        MIGRATING,
+        "        await self._put(messages)\n        # Announced",
+        "        await self._online.end_move(user, owner, messages)\n        await self._put(messages)\n        # Announced",
+    ),
+    Mutant(
+        "migration ignores what cold refused",
+        MIGRATING,
+        "        while messages := await self._cold.put(messages):\n",
+        "        while messages := (await self._cold.put(messages))[:0]:\n",
+    ),
+    Mutant("migrated mail is not announced", MIGRATING, "        if unannounced:\n", "        if False:\n"),
+    Mutant(
+        "mail acknowledged during its move stays in cold",
+        MIGRATING,
+        "        if acked:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "a migration that fails to give its lease back cannot be ended",
+        MIGRATING,
+        "            await self._release(user, owner)\n",
+        "            await self._online.release_move(user, owner)\n",
+    ),
+    Mutant(
+        "ephemeral mail migrates",
+        f"{EMBEDDED}/moving.py",
+        "    dropped = _drop_ephemeral(db, user, now, rules)\n",
+        "    dropped = 0\n",
+    ),
+    Mutant(
+        "a migrator does not mark what it takes",
+        f"{EMBEDDED}/sql/hot.sql",
+        "UPDATE route SET state = 4 WHERE id = ? AND state = 0;",
+        "UPDATE route SET state = 4 WHERE id = ? AND state = 9;",
+    ),
+    # Routing.
+    Mutant(
+        "the ingress is told before the message is routed",
+        ROUTING,
+        "        routed = await self._ask(readable)\n",
+        "        await self._ack(readable)\n        routed = await self._ask(readable)\n",
+    ),
+    Mutant(
+        "the ingress is told before the cold write",
+        ROUTING,
+        "        refused = await self._put([queued for _, queued in owed])\n",
+        "        await self._ack([delivery for delivery, _ in stored])\n"
+        "        refused = await self._put([queued for _, queued in owed])\n",
+    ),
+    Mutant(
+        "the push command goes out before the cold write",
+        ROUTING,
+        "        refused = await self._put([queued for _, queued in owed])\n",
+        "        await self._announce([_message(delivery) for delivery, result in stored])\n"
+        "        refused = await self._put([queued for _, queued in owed])\n",
+    ),
+    Mutant(
+        "what cold refused is dropped",
+        ROUTING,
+        "            return {queued.message.id for queued in await self._cold.put(messages)}\n",
+        "            return {queued.message.id for queued in (await self._cold.put(messages))[:0]}\n",
+    ),
+    Mutant(
+        "one recipient's messages are worked on at once",
+        ROUTING,
+        "is not None:\n                waiting.append(delivery)\n",
+        "is not None and False:\n                waiting.append(delivery)\n",
+    ),
+    Mutant(
+        "what waited for a recipient starts in the wrong order",
+        ROUTING,
+        "for delivery in self._waiting.pop(recipient)]\n        if waited",
+        "for delivery in reversed(self._waiting.pop(recipient))]\n        if waited",
+    ),
+    Mutant(
+        "push commands are forgotten",
+        ROUTING,
+        "        if messages:\n            async with asyncio.timeout(CALL_SECONDS):\n                await self._push",
+        "        if messages and False:\n            async with asyncio.timeout(CALL_SECONDS):\n                await self._push",
+    ),
+    Mutant(
+        "dead letters go nowhere",
+        ROUTING,
+        "            await self._letters.publish([letter])\n",
+        "            await self._clock.sleep(0)\n",
+    ),
+    Mutant(
+        "an outage of a dependency uses up a message's tries",
+        ROUTING,
+        "                left = self._undone(batch)\n            except Exception as error:",
+        "                tries += 1\n"
+        "                left = [d for d in self._undone(batch) if not await self._blame(d, tries, OSError())]\n"
+        "            except Exception as error:",
+    ),
+    Mutant(
+        "a dead letter that cannot be published stops its recipient for good",
+        ROUTING,
+        "        except Exception:  # noqa: BLE001 - it is blamed again later; its recipient must not stay busy for ever\n"
+        '            self._metrics.dependency_failed("dead-letters")\n'
+        "            return False\n",
+        "        except ZeroDivisionError:\n            return False\n",
+    ),
+    Mutant(
+        "what is finished is done again when the ingress does not answer",
+        ROUTING,
+        "        self._finished.update(delivery.receipt for delivery in deliveries)\n",
+        "",
+    ),
+    Mutant(
+        "settling takes all its calls within the time of one",
+        ROUTING,
+        "        async with asyncio.timeout(CALL_SECONDS):\n            acked = await self._online.settle(written)\n        ids: dict[str, list[str]] = {}\n",
+        "        async with asyncio.timeout(CALL_SECONDS):\n"
+        "            for queued in await self._online.settle(written):\n"
+        "                await self._cold.delete(queued.message.recipient, [queued.message.id])\n"
+        "                await self._online.forget_orphans(queued.message.recipient, [queued.message.id])\n"
+        "        acked: list[Queued] = []\n"
+        "        ids: dict[str, list[str]] = {}\n",
+    ),
+    Mutant(
+        "mail acknowledged before it was settled stays in cold",
+        ROUTING,
+        "        for queued in acked:\n            ids.setdefault",
+        "        for queued in acked[:0]:\n            ids.setdefault",
+    ),
+    Mutant(
+        "write-through writes nothing",
+        ROUTING,
+        "            return self._write_through and not _message(delivery).ephemeral\n",
+        "            return False\n",
+    ),
+    # An online store that is away.
+    Mutant(
+        "ephemeral mail goes cold in an outage",
+        OUTAGE,
+        "delivery.message is not None and delivery.message.ephemeral:",
+        "False:",
+    ),
+    Mutant(
+        "after a failed cold write a message is placed anew",
+        OUTAGE,
+        "self._placed.get(delivery.receipt) or self._place(",
+        "self._place(",
+    ),
+    Mutant(
+        "an outage ends before the store has been told",
+        OUTAGE,
+        "        self.lasts = bool(self._owed) or bool(self._placed)\n",
+        "        self.lasts = False\n",
+    ),
+    # The store's own rules.
+    Mutant(
+        "sequences come from the node's clock alone",
+        RULES,
+        "    return max(highest + 1, now)\n",
+        "    return now\n",
+    ),
+    Mutant(
+        "a redelivery is a new message",
+        f"{EMBEDDED}/sql/hot.sql",
+        "INSERT OR IGNORE INTO route (id, user,",
+        "INSERT OR REPLACE INTO route (id, user,",
+    ),
+    Mutant(
+        "a redelivery is not suspected of a copy in cold",
+        RULES,
+        "    if delivery.attempt > 1 and delivery.message is not None and not delivery.message.ephemeral:\n",
+        "    if False:\n",
+    ),
+    Mutant(
+        "a recipient is forgotten though mail has come",
+        f"{EMBEDDED}/sql/hot.sql",
+        "AND NOT (hot OR cold OR pending OR sequence > ? OR move_until > ?)",
+        "AND (? OR ? OR 1)",
+    ),
+    Mutant(
+        "of two copies in cold the first one written stays",
+        f"{EMBEDDED}/sql/cold.sql",
+        "WHERE excluded.user = cold.user AND excluded.sequence < cold.sequence;",
+        "WHERE excluded.user <> cold.user;",
+    ),
+    Mutant(
+        "expired ephemeral mail is served",
+        f"{EMBEDDED}/online.py",
+        "        cutoff = self._rules.ephemeral_cutoff(self._clock.now())\n",
+        "        cutoff = 0\n",
+    ),
+    Mutant(
+        "copies of acknowledged mail are left to nobody",
+        SWEEPING,
+        "for user, message_id in await self._online.orphans(PAGE_MESSAGES):",
+        "for user, message_id in (await self._online.orphans(PAGE_MESSAGES))[:0]:",
+    ),
+    Mutant(
+        "mail of a user whose node died is not moved",
+        SWEEPING,
+        "        return Due(migrate=user.hot > 0, hush=True)\n",
+        "        return Due(hush=True)\n",
+    ),
+    Mutant(
+        "lost pokes are not repeated",
+        SWEEPING,
+        "        poke=not given_up and ",
+        "        poke=given_up and ",
+    ),
+    # Presence and pokes.
+    Mutant(
+        "presence is removed by the old socket's close",
+        f"{EMBEDDED}/sql/presence.sql",
+        "DELETE FROM presence WHERE user = ? AND id = ?;",
+        "DELETE FROM presence WHERE user = ? AND id >= '' AND ? IS NOT NULL;",
+    ),
+    Mutant(
+        "a lease that ran out still counts",
+        f"{EMBEDDED}/sql/presence.sql",
+        "SELECT DISTINCT node FROM presence WHERE user = ? AND lease_until > ?;",
+        "SELECT DISTINCT node FROM presence WHERE user = ? AND ? > 0;",
+    ),
+    Mutant(
+        "a lease that ran out is renewed",
+        f"{EMBEDDED}/sql/presence.sql",
+        "WHERE user = ? AND id = ? AND lease_until > ?;",
+        "WHERE user = ? AND id = ? AND ? > 0;",
+    ),
+    Mutant(
+        "leases never run out",
+        f"{EMBEDDED}/sql/presence.sql",
+        "FROM presence WHERE lease_until <= ? LIMIT ?;",
+        "FROM presence WHERE lease_until <= 0 * ? LIMIT ?;",
+    ),
+    Mutant(
+        "who connects is not told of mail that waits",
+        f"{EMBEDDED}/presence.py",
+        "            return bool(waiting)\n",
+        "            return False\n",
+    ),
+    Mutant(
+        "a fetch is not noted: the next message is not poked for",
+        f"{EMBEDDED}/sql/hot.sql",
+        "UPDATE recipient SET fetched = 1 WHERE user = ? AND fetched = 0;",
+        "UPDATE recipient SET fetched = 0 WHERE user = ? AND fetched = 0;",
+    ),
+    Mutant(
+        "mail that was settled for a user who came online is not poked for",
+        f"{EMBEDDED}/moving.py",
+        "        pokes += recipient.poke(now)\n        recipient.save(db)\n",
+        "        recipient.save(db)\n",
+    ),
+    # The ingress.
+    Mutant(
+        "a message is accepted before it is on disk",
+        f"{EMBEDDED}/ingress.py",
+        '        await self._database.write(lambda db: db.execute(SQL["publish"], row).lastrowid)\n',
+        '        await self._database.write_ordered(lambda db: db.execute(SQL["publish"], row).lastrowid)\n',
+    ),
+    Mutant(
+        "202 though the publish failed",
+        ACCEPTING,
+        "        await self._producer.publish(\n"
+        "            Message(id_, read.recipient, read.canonical, read.lane, read.ephemeral, now, keyed)\n"
+        "        )\n",
+        "        try:\n"
+        "            await self._producer.publish(\n"
+        "                Message(id_, read.recipient, read.canonical, read.lane, read.ephemeral, now, keyed)\n"
+        "            )\n"
+        "        except Exception:\n"
+        "            pass\n",
+    ),
+    Mutant(
+        "a repeated Idempotency-Key gets a new id",
+        ACCEPTING,
+        "            id_ = ids.keyed_id(self._secret, sender, ids.parse_key(idempotency_key))\n",
+        "            id_ = ids.new_id(now, self._entropy(10))\n",
+    ),
+    Mutant(
+        "one acknowledgement is taken for all before it",
+        f"{EMBEDDED}/sql/ingress.sql",
+        "DELETE FROM ingress WHERE number = ?;",
+        "DELETE FROM ingress WHERE number <= ?;",
+    ),
+    Mutant(
+        "a successor starts behind what its predecessor had taken",
+        f"{EMBEDDED}/ingress.py",
+        '                (self._found,) = self._database.read(lambda db: one(db, SQL["last"], ()))\n',
+        '                (self._found,) = self._database.read(lambda db: one(db, SQL["last"], ()))\n'
+        "                self._cursor = self._found\n",
+    ),
+    Mutant(
+        "a consumer that nobody wakes sleeps on",
+        f"{EMBEDDED}/ingress.py",
+        "                async with asyncio.timeout(LOOK_SECONDS):\n",
+        "                async with asyncio.timeout(None):\n",
+    ),
+    Mutant(
+        "a poke that comes while one is under way is dropped",
+        CONNECTIONS,
+        "            held.again = True\n            return\n",
+        "            return\n",
+    ),
+)
