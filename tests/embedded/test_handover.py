@@ -52,7 +52,7 @@ async def test_what_another_consumer_may_have_delivered_counts_as_delivered(stag
     async with (await backend(stage)).consumer() as successor:
         again = await successor.receive(10)
     assert (fresh.delivered_before, [delivery.delivered_before for delivery in again]) == (False, [True, True])
-        assert [delivery.attempt for delivery in again] == [1, 1], "that it was lost is no try of the message's own"
+    assert [delivery.attempt for delivery in again] == [1, 1], "that it was lost is no try of the message's own"
 
 
 async def test_a_recipient_who_gets_mail_meanwhile_is_not_forgotten(stage: Stage) -> None:
