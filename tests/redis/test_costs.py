@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from router.messages import Connection, Delivery, Lane, Message, Outcome
+from router.messages import Connection, Delivery, Lane, Message, Move, Outcome
 from tests.contract.stage import BOB, Stage
 from tests.redis.conftest import commands
 from tests.support.redis_servers import client
@@ -119,10 +119,10 @@ async def test_nothing_is_left_of_ten_thousand_users_who_came_and_went(many: Sta
     async def visit(numbers: Sequence[int]) -> None:
         """Some never connect and have mail in cold only; some leave mail behind that moves; the others fetch it all."""
         online = many.online
-        there = [Connection(user(n), f"c{n}", "node", many.clock.now()) for n in numbers if n % 20 != 3]
+        there = [Connection(user(n), f"c{n}", "node", many.clock.now()) for n in numbers if n % 100 != 3]
         await asyncio.gather(*(online.connect(connection, 20) for connection in there))
         await online.route([Delivery(message(many, n, user(n)), 0, 1) for n in numbers])
-        await asyncio.gather(*(online.ack(user(n), [uuid(n)]) for n in numbers if n % 20 not in (2, 3)))
+        await asyncio.gather(*(online.ack(user(n), [uuid(n)]) for n in numbers if n % 100 not in (2, 3)))
         await online.disconnect(there[::2])  # of the others the leases run out
 
     for start in range(0, 10_000, 500):
@@ -136,3 +136,42 @@ async def test_nothing_is_left_of_ten_thousand_users_who_came_and_went(many: Sta
         many.clock.advance(32 * 86_400)
         await many.sweeper.sweep()
     assert list(redis_client.scan_iter(f"{prefix}:*", count=1000)) == []
+
+
+async def test_pages_are_bounded(many: Stage) -> None:
+    """By messages and by bytes, but never empty; a batch that moves too."""
+    await many.connect()
+    await many.online.route([Delivery(message(many, number), 0, 1) for number in range(40)])
+    for limit, size, found in ((10, 1 << 30, 10), (50, 5 * KIB, 5), (50, 1, 1), (40, 1 << 30, 40), (50, 40 * KIB, 40)):
+        page = await many.online.read(BOB, limit, size)
+        assert ([queued.message.id for queued in page.messages], page.more) == (
+            [uuid(number) for number in range(found)],
+            found < 40,
+        )
+    move = await many.online.begin_move(BOB, "mover", 50, 3 * KIB, online_too=True)
+    assert isinstance(move, Move)
+    assert (len(move.messages), move.more) == (3, True)
+
+
+async def test_connections_that_ended_are_no_burden(many: Stage, redis_client: Any) -> None:
+    """A user who is always online by one device, and whose other devices come and go without a word."""
+    phone = await many.connect()
+    for number in range(30):
+        many.clock.advance(30)
+        await many.online.renew([phone])
+        await many.connect(name=f"visitor {number}")
+    key = many.online._keys.of(BOB)[1]  # type: ignore[attr-defined]
+    assert redis_client.hlen(key) <= 4
+
+
+async def test_a_copy_that_is_owed_is_looked_for_by_itself(many: Stage) -> None:
+    """RACES 24: the API dies between the two tiers; the user was never online, so nobody else looks."""
+    await many.go("m1")
+    while await many.online.hot_users("", 10):
+        pass
+    await many.online.purge(100)
+    await many.online.ack(BOB, ["m1"])
+    many.clock.advance(61)
+    assert await many.online.orphans(10) == [(BOB, "m1")]
+    await many.sweeper.sweep()
+    assert await many.in_cold() == []

@@ -76,6 +76,13 @@ async def test_what_is_due_is_claimed_by_one_and_returns_if_that_one_dies(index:
     assert again == "early"
 
 
+async def test_a_look_that_is_due_is_not_put_off(index: Index) -> None:
+    """By whoever needs one later: else somebody who is always busy would never be looked at."""
+    await listed(index, {"ann": 10})
+    await index._client.run(index.listing({"ann": 50}, "if-less"))
+    assert await index.due(20, 100) == ["ann"]
+
+
 async def test_a_listing_with_less_holds_against_a_claim(index: Index) -> None:
     await listed(index, {"ann": 10})
     claimed = await index.claim(20, 100)

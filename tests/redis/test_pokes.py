@@ -192,3 +192,22 @@ async def test_an_idle_subscription_stays(fragile: Stage, own_redis: Server, mon
 
         await eventually(fragile, heard)
         assert client(own_redis).info("stats")["total_connections_received"] < 100, "nobody connected over and over"
+
+
+async def test_a_user_who_came_while_their_mail_went_to_cold_is_poked(fragile: Stage, own_redis: Server) -> None:
+    """RACES 6: their first fetch can have been too early to see it."""
+    message = fragile.message("m1")
+    (routed,) = await fragile.route(message)
+    await fragile.connect()
+    assert await fragile.ids() == []
+    assert "cmdstat_publish" not in client(own_redis).info("commandstats")
+    await fragile.store(message, routed)
+    assert client(own_redis).info("commandstats")["cmdstat_publish"]["calls"] == 1
+
+
+async def test_inspecting_is_no_fetch(fragile: Stage, own_redis: Server) -> None:
+    await fragile.connect()
+    await fragile.go("m1")
+    assert await fragile.hot() == ["m1"]
+    await fragile.go("m2")
+    assert client(own_redis).info("commandstats")["cmdstat_publish"]["calls"] == 1

@@ -16,7 +16,7 @@ from router.errors import ConfigError, Unavailable
 from tests.contract.stage import staged
 from tests.support import certificates
 from tests.support.clock import ManualClock
-from tests.support.redis_servers import Cluster, client
+from tests.support.redis_servers import Cluster, client, sentinel
 from tests.support.servers import Server, free_port, redis_server, running
 from tests.support.stores_redis import RedisStores
 from tests.support.tls import terminator
@@ -76,6 +76,16 @@ async def test_passwords_go_by_url(tmp_path: Path, locked_redis: Server, clock: 
         await stage.connect()
         await stage.go("m1")
         assert await stage.ids() == ["m1"]
+
+
+async def test_sentinels_have_a_password_of_their_own(tmp_path: Path, redis: Server, clock: ManualClock) -> None:
+    watcher = sentinel(tmp_path / "sentinel", redis, more="requirepass hush")
+    with running(watcher):
+        url = f"redis://127.0.0.1:1,{watcher.address}?sentinel_password=hush"
+        async with staged(RedisStores(tmp_path, url, mode="sentinel"), clock) as stage:
+            await stage.connect()
+            await stage.go("m1")
+            assert await stage.ids() == ["m1"]
 
 
 @pytest.mark.parametrize("user", ["", ":wrong@"])
@@ -138,7 +148,7 @@ async def test_facts(tmp_path: Path, own_redis: Server, redis_cluster: Cluster) 
     cluster = await gathered(redis_cluster.url, "cluster")
     assert {each.server for each in cluster} == {node.address for node in redis_cluster.nodes}
     assert len({each.run_id for each in cluster}) == 3
-    assert all(each.cluster and each.appendfsync == "everysec" for each in cluster)
+    assert all(each.cluster and each.appendfsync == "always" for each in cluster)
 
 
 async def test_facts_of_a_server_that_refuses_to_show_its_settings(tmp_path: Path, own_redis: Server) -> None:

@@ -84,24 +84,24 @@ class Watched:
         self.master = master
         self.replica = replica
         self.sentinels = sentinels
-        self.url = "redis://" + ",".join(sentinel.address for sentinel in sentinels)
+        self.url = "redis://" + ",".join(one.address for one in sentinels)
 
     def ready(self) -> None:
         """Return when the replica follows and the sentinels know of it and of one another."""
         until(lambda: client(self.replica).info("replication")["master_link_status"] == "up")
-        until(lambda: all(self._knows(sentinel) for sentinel in self.sentinels))
+        until(lambda: all(self._knows(one) for one in self.sentinels))
 
-    def _knows(self, sentinel: Server) -> bool:
-        (found,) = client(sentinel).sentinel_masters().values()
+    def _knows(self, one: Server) -> bool:
+        (found,) = client(one).sentinel_masters().values()
         return bool(found["num-slaves"] == 1 and found["num-other-sentinels"] == len(self.sentinels) - 1)
 
     def failed_over(self) -> None:
         """Return when the sentinels have made the replica the master."""
         until(lambda: client(self.replica).info("replication")["role"] == "master")
-        until(lambda: all(self._names(sentinel) == self.replica.port for sentinel in self.sentinels))
+        until(lambda: all(self._names(one) == self.replica.port for one in self.sentinels))
 
-    def _names(self, sentinel: Server) -> int:
-        address = client(sentinel).sentinel_get_master_addr_by_name(SERVICE)
+    def _names(self, one: Server) -> int:
+        address = client(one).sentinel_get_master_addr_by_name(SERVICE)
         return int(address[1])
 
 
@@ -113,7 +113,7 @@ def watched(folder: Path, sentinels: int = 3) -> Iterator[Watched]:
         follow = ("--replicaof", "127.0.0.1", str(master.port), "--repl-diskless-sync-delay", "0")
         replica = stack.enter_context(running(redis_server(folder / "replica", *follow)))
         watchers = [
-            stack.enter_context(running(_sentinel(folder / f"sentinel{number}", master, sentinels)))
+            stack.enter_context(running(sentinel(folder / f"sentinel{number}", master, sentinels)))
             for number in range(sentinels)
         ]
         made = Watched(master, replica, watchers)
@@ -121,7 +121,8 @@ def watched(folder: Path, sentinels: int = 3) -> Iterator[Watched]:
         yield made
 
 
-def _sentinel(folder: Path, master: Server, count: int) -> Server:
+def sentinel(folder: Path, master: Server, count: int = 1, more: str = "") -> Server:
+    """One of ``count`` sentinels of ``master``; ``more``: lines of its configuration."""
     port = free_port()
     folder.mkdir(parents=True)
     configuration = folder / "sentinel.conf"
@@ -129,6 +130,6 @@ def _sentinel(folder: Path, master: Server, count: int) -> Server:
         f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
         f"sentinel monitor {SERVICE} 127.0.0.1 {master.port} {count // 2 + 1}\n"
         f"sentinel down-after-milliseconds {SERVICE} 500\n"
-        f"sentinel failover-timeout {SERVICE} 3000\n"
+        f"sentinel failover-timeout {SERVICE} 3000\n{more}\n"
     )
     return Server([str(redis_program()), str(configuration), "--sentinel"], port, folder)

@@ -9,8 +9,9 @@ from typing import Self
 
 from router import logs
 from router.backends.redis import address, facts
-from router.backends.redis.client import Client, NoCluster, Unauthenticated
+from router.backends.redis.client import Client
 from router.backends.redis.facts import RedisFacts
+from router.backends.redis.failing import NoCluster, Unauthenticated
 from router.backends.redis.keys import Keys
 from router.backends.redis.online import RedisOnlineStore
 from router.backends.redis.pokes import RedisPokeBus
@@ -61,15 +62,14 @@ class RedisBackend:
         return await self._stack.__aexit__(kind, error, trace)
 
     def online_store(self) -> RedisOnlineStore:
-        rules = StoreRules.of(self._config)
         return RedisOnlineStore(
             self.client,
             self._keys,
             self._scripts,
-            rules,
-            self._clock,
-            self._chance,
+            StoreRules.of(self._config),
             retention_days=self._config.cold.retention_days,
+            clock=self._clock,
+            chance=self._chance,
         )
 
     def poke_bus(self) -> RedisPokeBus:

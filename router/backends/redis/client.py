@@ -15,43 +15,18 @@ from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    AuthorizationError,
-    ClusterDownError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisClusterException,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from router import logs
 from router.backends.redis.address import Address
+from router.backends.redis.failing import FOREIGN, translated
 from router.backends.redis.scripts import Command, Scripts, unknown
-from router.errors import Refused, RouterError, StorageFull, Unavailable
+from router.errors import Refused
 
 LOG = logs.logger(__name__)
 Mode = Literal["single", "sentinel", "cluster"]
+Refusals = Literal["raise", "skip"]
 CLOSE_SECONDS = 2.0
-_PASSING = (ReadOnlyError, ClusterDownError, TryAgainError, AskError)
-_PASSING_CODES = ("NOREPLICAS", "MASTERDOWN", "BUSY", "UNKILLABLE")
-"""Refusals that pass by themselves, by their class or, where they have none, by their first word."""
-FOREIGN = (RedisError, RedisClusterException, OSError, TimeoutError)
-"""All that the library raises."""
-
-
-class Unauthenticated(Unavailable):
-    """Redis refuses the user or the password of ``online.url``."""
-
-
-class NoCluster(Unavailable):
-    """The server is no node of a cluster, though ``online.mode`` says so."""
 
 
 class Client:
@@ -67,31 +42,25 @@ class Client:
         self._in_order = mode != "cluster"
         self._timeout_seconds = timeout_seconds
         self._room = asyncio.Semaphore(pool_size)
-        self._sentinel: Sentinel | None = None
-        self._options: dict[str, Any] = {
-            **address.options,
-            "protocol": 2,
-            "socket_timeout": timeout_seconds,
-            "socket_connect_timeout": timeout_seconds,
-        }
+        times = {"protocol": 2, "socket_timeout": timeout_seconds, "socket_connect_timeout": timeout_seconds}
+        self._options: dict[str, Any] = {**address.options, **times}
         # A connection that the server closed while it was idle is found out by writing to it: hence one retry. What
         # was not answered in time is not sent again: the server may be about to answer.
         retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
-        sizes: dict[str, Any] = {"max_connections": pool_size + 1, "retry": retry}
+        options = {**self._options, "max_connections": pool_size + 1, "retry": retry}
+        self._sentinel: Sentinel | None = None
         self._redis: Redis | RedisCluster
         if mode == "cluster":
-            nodes = [ClusterNode(host, port) for host, port in address.hosts]
-            cluster_options = {key: value for key, value in self._options.items() if key != "db"}
-            self._redis = RedisCluster(startup_nodes=nodes, **cluster_options, **sizes)
+            options.pop("db", None)
+            self._redis = RedisCluster(startup_nodes=[ClusterNode(*host) for host in address.hosts], **options)
         elif mode == "sentinel":
-            asking = {key: self._options[key] for key in ("protocol", "socket_timeout", "socket_connect_timeout")}
-            asking["retry"] = Retry(NoBackoff(), 0)
+            asking = {**address.sentinel_options, **times, "retry": Retry(NoBackoff(), 0)}
             make: Any = Sentinel  # has no types
             self._sentinel = make(address.hosts, sentinel_kwargs=asking)
-            self._redis = make.master_for(self._sentinel, service, **self._options, **sizes)
+            self._redis = make.master_for(self._sentinel, service, **options)
         else:
-            ((host, port),) = self._hosts
-            self._redis = Redis(host=host, port=port, **self._options, **sizes)
+            ((host, port),) = address.hosts
+            self._redis = Redis(host=host, port=port, **options)
 
     async def __aenter__(self) -> Self:
         return self
@@ -107,7 +76,7 @@ class Client:
         except FOREIGN:
             pass  # a server that does not answer has no more to say
 
-    async def run(self, *phases: Sequence[Command], refusals: Literal["raise", "skip"] = "raise") -> list[Any]:
+    async def run(self, *phases: Sequence[Command], refusals: Refusals = "raise") -> list[Any]:
         """The results of all commands. Those of one phase may run in any order, a later phase runs after an earlier.
 
         One round trip; in a cluster, where servers do not wait for one another, one for each phase. Raises
@@ -125,14 +94,16 @@ class Client:
                     results = await self._run([[self._scripts.with_text(command) for command in p] for p in phases])
         except FOREIGN as error:
             raise translated(error) from error
-        for index, result in enumerate(results):
-            if isinstance(result, Exception):
-                ours = translated(result)
-                if refusals == "raise" or not isinstance(ours, Refused):
-                    raise ours from result
-                LOG.error("one user's keys are broken", first=commands[index][3], error=str(ours))
-                results[index] = None
-        return results
+        return [self._checked(result, command, refusals) for result, command in zip(results, commands, strict=True)]
+
+    def _checked(self, result: Any, command: Command, refusals: Refusals) -> Any:
+        if not isinstance(result, Exception):
+            return result
+        error = translated(result)
+        if refusals == "raise" or not isinstance(error, Refused):
+            raise error from result
+        LOG.error("one user's keys are broken", key=command[3], error=str(error))
+        return None
 
     async def _run(self, phases: Sequence[Sequence[Command]]) -> list[Any]:
         batches = [[command for phase in phases for command in phase]] if self._in_order else phases
@@ -194,22 +165,3 @@ class Client:
         except FOREIGN as error:
             raise translated(error) from error
         return address
-
-
-def translated(error: BaseException) -> RouterError:
-    """The router's own error for one of the library's."""
-    if isinstance(error, RedisClusterException) and error.__cause__ is not None:
-        return translated(error.__cause__)
-    text = str(error)
-    result: RouterError = Unavailable(f"Redis cannot be reached or asked now ({text})")
-    if isinstance(error, OutOfMemoryError) or text.startswith(("OOM", "MISCONF")):
-        result = StorageFull(f"Redis takes no more writes: give it memory, or its disk space ({text})")
-    elif isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
-        result = Unauthenticated(f"Redis refuses the user or the password of online.url ({text})")
-    elif isinstance(error, RedisTimeoutError | TimeoutError):
-        result = Unavailable("Redis did not answer in time")
-    elif "Cluster mode is not enabled" in text:
-        result = NoCluster('online.mode is "cluster", but the server is not: set it to "single"')
-    elif isinstance(error, ResponseError) and not isinstance(error, _PASSING) and not text.startswith(_PASSING_CODES):
-        result = Refused(f"Redis refused a command of the router ({text})")
-    return result

@@ -15,7 +15,8 @@ from typing import Any
 from redis.asyncio import Redis
 
 from router import logs
-from router.backends.redis.client import CLOSE_SECONDS, FOREIGN, Client
+from router.backends.redis.client import CLOSE_SECONDS, Client
+from router.backends.redis.failing import FOREIGN
 from router.backends.redis.keys import Keys
 from router.clock import Clock
 from router.core.retrying import backoff

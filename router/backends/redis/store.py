@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from router.backends.redis.client import Client
 from router.backends.redis.index import Index
 from router.backends.redis.keys import Keys
 from router.backends.redis.scripts import Argument, Command, Scripts
-from router.backends.rules import StoreRules
+from router.backends.rules import DAY_SECONDS, StoreRules
 from router.clock import MICROSECONDS, Clock
 
 
@@ -18,12 +18,22 @@ class RedisStore:
     """One user's state is under one hash tag and changes by one script; see docs/redis.md for all keys."""
 
     def __init__(
-        self, client: Client, keys: Keys, scripts: Scripts, rules: StoreRules, clock: Clock, chance: random.Random
+        self,
+        client: Client,
+        keys: Keys,
+        scripts: Scripts,
+        rules: StoreRules,
+        *,
+        retention_days: float,
+        clock: Clock,
+        chance: random.Random,
     ) -> None:
         self._client = client
         self._keys = keys
         self._scripts = scripts
         self._rules = rules
+        self._retention = int((retention_days + 1) * DAY_SECONDS * MICROSECONDS)
+        """No mail is in cold for longer (µs), whoever removes it there."""
         self._clock = clock
         self._chance = chance
         self._live = Index("live", client, keys, scripts)
@@ -64,7 +74,3 @@ def by_user(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for user, value in pairs:
         grouped.setdefault(user, []).append(value)
     return grouped
-
-
-def strings(found: Sequence[bytes]) -> list[str]:
-    return [text.decode() for text in found]

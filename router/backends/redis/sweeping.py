@@ -10,7 +10,7 @@ from router.backends.redis.index import Change, Seen
 from router.backends.redis.keys import unpack_id, unpack_page
 from router.backends.redis.presence import PAGE, RedisPresence
 from router.backends.redis.scripts import Command
-from router.backends.rules import DAY_SECONDS, ORPHAN_SECONDS
+from router.backends.rules import ORPHAN_SECONDS
 from router.clock import MICROSECONDS
 from router.messages import HotUser, Queued, QueueTotals
 
@@ -49,10 +49,6 @@ class Tended(Struct, frozen=True):
 
 class RedisSweeping(RedisPresence):
     """The walks over all users."""
-
-    def __init__(self, *parts: object, retention_days: float, **more: object) -> None:
-        super().__init__(*parts, **more)  # type: ignore[arg-type]  # passes on what RedisStore takes
-        self._retention = int((retention_days + 1) * DAY_SECONDS * MICROSECONDS)
 
     async def _look(self, users: Sequence[str]) -> dict[str, Look]:
         """By user; without those whose keys are broken."""
