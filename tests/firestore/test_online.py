@@ -79,7 +79,14 @@ async def test_everything_at_once(stage: Stage, second: Stage) -> None:
 
     async def send(by: Stage, name: str) -> None:
         for number in range(12):
-            await by.go(f"{name} {number:02}")
+            message = by.message(f"{name} {number:02}")
+            (routed,) = await by.route(message)
+            if routed.outcome is Outcome.COLD:
+                queued = Queued(message, routed.sequence, routed.queued_at)
+                assert await by.cold.put([queued]) == []
+                for orphan in await by.online.settle([queued]):  # acknowledged meanwhile
+                    await by.cold.delete(BOB, [orphan.message.id])
+                    await by.online.forget_orphans(BOB, [orphan.message.id])
 
     async def take(by: Stage) -> None:
         for _ in range(6):
