@@ -30,6 +30,18 @@ async def commands(stores: PubSubStores, config: Config, stage: Stage) -> Sequen
     return sorted(await stores.commands(), key=lambda command: str(command.attributes["messageId"]))
 
 
+async def test_the_ingress_carries_the_envelope_and_no_more_than_it_must(stores: PubSubStores, stage: Stage) -> None:
+    await stage.producer.publish(stage.message("m1", EVE, lane=Lane.EXPRESS))
+    await stage.producer.publish(stage.message("m2", keyed=True))
+    received = [each.message for each in await stores.api.pull(stores.api.subscription("ingress-sub"), 10, 10.0)]
+    first, second = sorted(received, key=lambda message: str(message.attributes["id"]))
+    assert json.loads(first.data) == {"recipientId": EVE, "priority": 5}
+    at = str(stage.clock.now())
+    assert dict(first.attributes) == {"id": "m1", "accepted_at": at}
+    assert dict(second.attributes) == {"id": "m2", "accepted_at": at, "keyed": "true"}
+    assert (first.ordering_key, second.ordering_key) == (ordering_key(EVE, 4), ordering_key(BOB, 4))
+
+
 async def test_a_command_holds_the_recipient_and_the_sealed_envelope(stores: PubSubStores, stage: Stage) -> None:
     express, normal = await commands(stores, stores.config(), stage)
     assert json.loads(express.data) == {"recipientId": EVE, "envelope": {"recipientId": EVE, "priority": 5}}

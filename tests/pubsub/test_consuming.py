@@ -100,6 +100,19 @@ async def test_what_a_dead_consumer_held_comes_again_in_its_order(stores: PubSub
     assert not set(receipts(again)) & set(receipts(held))
 
 
+async def test_what_is_acknowledged_does_not_come_again(stores: PubSubStores, stage: Stage) -> None:
+    """Though its lease ends: the first that comes again is the one behind it."""
+    for id_ in ("done", "held"):
+        await stage.producer.publish(stage.message(id_))
+    async with staged(stores, ManualClock()) as dying:
+        consumer = await dying.factory.ingress_consumer()
+        both = await take(consumer, 2)
+        await consumer.ack(both[:1])
+        await die(consumer)
+    await stores.api.modify_ack_deadline(stores.api.subscription("ingress-sub"), receipts(both), 1)
+    assert ids(await take(await stage.factory.ingress_consumer(), 1)) == ["held"]
+
+
 async def test_a_redelivery_in_the_middle_of_a_key_changes_nothing(
     stores: PubSubStores, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
