@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help serve test sim bench lint check lock docs clean
+.PHONY: help serve test sim mutants bench lint check lock docs clean
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -22,6 +22,9 @@ sim: $(READY)  ## Simulate SEEDS=3000 runs from START=0 on, every interleaving a
 
 bench: $(READY)  ## Measure it (six minutes); ARGS="send drain --quick" for a part
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+mutants: $(READY)  ## Put deliberate bugs into a copy of the code; the simulation must catch each
+	@$(BIN)/python -m tests.sim.mutants --write
 
 lint: $(READY)  ## Ruff and mypy over code and tests
 	@$(BIN)/ruff check .

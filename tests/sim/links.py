@@ -21,6 +21,7 @@ from tests.sim.clock import CALLED_AT
 from tests.sim.loop import Process, SimLoop
 from tests.sim.plan import Plan
 
+PARTLY = 5.0
 Method = Callable[..., Awaitable[Any]]
 
 
@@ -45,13 +46,14 @@ class Weather:
     def away(self, node: int, store: str) -> bool:
         return not self.calm and self._away.get((node, store), 0.0) > self.loop.time()
 
-    def fault(self) -> str | None:
-        """What happens to the next call; ``None``: nothing."""
+    def fault(self, name: str) -> str | None:
+        """What happens to the next call of this name; ``None``: nothing."""
         if self.calm or not self._rates:
             return None
         draw = self.chance.random()
         for rate in self._rates:
-            draw -= rate.share
+            # A batch that is partly refused is worth more tries: few calls can be.
+            draw -= rate.share if rate.kind != "partly" else PARTLY * rate.share * (name == "put")
             if draw < 0:
                 return rate.kind
         return None
@@ -77,7 +79,7 @@ class Local:
         else:
 
             async def call(*args: Any, **more: Any) -> Any:
-                fault = self._weather.fault()
+                fault = self._weather.fault(name)
                 if fault == "refused":
                     raise Unavailable(f"simulated: {name} is refused")
                 result = await method(*args, **more)
@@ -116,7 +118,7 @@ class Remote:
         if weather.away(self._node, self._store):
             await asyncio.sleep(weather.span(0, 0.1) if weather.chance.random() < 0.7 else weather.span(1, 4))
             raise Unavailable(f"simulated: {self._store} cannot be reached for {name}")
-        fault = weather.fault()
+        fault = weather.fault(name)
         if fault is not None and weather.tell is not None:
             weather.tell(f"n{self._node}", f"{name}{shown(args)}: {fault}")
         if fault == "late" and name == "put":

@@ -91,8 +91,8 @@ def _try(copy: Path, mutant: Mutant, seeds: int) -> Caught | None:
 def table(caught: Sequence[Caught]) -> str:
     """In Markdown, the one that took longest first."""
     lines = ["| mutant | seeds | promise broken |", "|---|---:|---|"]
-    for one in sorted(caught, key=lambda found: -found.seeds):
-        lines.append(f"| {one.mutant.name} | {one.seeds} | {one.promise} |")
+    slowest_first = sorted(caught, key=lambda found: -found.seeds)
+    lines += [f"| {one.mutant.name} | {one.seeds} | {one.promise} |" for one in slowest_first]
     return "\n".join(lines) + "\n"
 
 

@@ -64,13 +64,7 @@ MUTANTS = (
         "or True:",
     ),
     Mutant(
-        "a page is trusted beyond its end",
-        MERGING,
-        "        and (horizon is None or message.place <= horizon)\n",
-        "",
-    ),
-    Mutant(
-        "hot mail overtakes a cold write under way",
+        "mail overtakes a cold write under way",
         MERGING,
         "        and message.sequence < unseen.get(message.message.lane, message.sequence + 1)\n",
         "",

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from router.messages import Delivery, Message
 from tests.sim.loop import Process, SimLoop
 
-
 LOST_IN_A_ROW = 2
 
 
