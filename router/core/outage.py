@@ -23,6 +23,7 @@ class Outage:
 
     def __init__(self) -> None:
         self.lasts = False
+        self._known: dict[int | str, Routed] = {}
         self._placed: dict[int | str, Routed] = {}
         self._owed: deque[Owed] = deque()
         self._highest = 0
@@ -31,9 +32,16 @@ class Outage:
         """How many messages the store is still to be told of."""
         return len(self._owed)
 
-    def saw(self, routed: Sequence[Routed]) -> None:
-        """What the store gave out last: sequences of an outage continue from there, whatever the clocks say."""
-        self._highest = max(self._highest, *(result.sequence for result in routed))
+    def saw(self, deliveries: Sequence[Delivery], routed: Sequence[Routed]) -> None:
+        """What the store gave out last: sequences of an outage continue from there, whatever the clocks say.
+
+        A message that has its sequence keeps it, when an outage comes before its cold write has worked: what was
+        routed behind it may be in cold already.
+        """
+        for delivery, result in zip(deliveries, routed, strict=True):
+            self._highest = max(self._highest, result.sequence)
+            if result.sequence:
+                self._known[delivery.receipt] = Routed(Outcome.COLD, result.sequence, result.queued_at)
 
     def place(self, deliveries: Sequence[Delivery], now: int) -> list[Routed]:
         """What becomes of ``deliveries`` without the store.
@@ -41,19 +49,23 @@ class Outage:
         It stays so when their cold write fails: that may have worked all the same, and the store, if it routed them
         after all, must hear of a copy in cold. Until ``owe`` or ``forget`` the outage does not end.
         """
+        for delivery in deliveries:
+            if (known := self._known.get(delivery.receipt)) is not None and not _ephemeral(delivery):
+                self._placed.setdefault(delivery.receipt, known)
         return [self._placed.get(delivery.receipt) or self._place(delivery, now) for delivery in deliveries]
 
     def _place(self, delivery: Delivery, now: int) -> Routed:
-        if delivery.message is not None and delivery.message.ephemeral:
+        if _ephemeral(delivery):
             return Routed(Outcome.DROPPED_OFFLINE)
         self._highest = max(self._highest + 1, now)
         placed = self._placed[delivery.receipt] = Routed(Outcome.COLD, self._highest, now)
         return placed
 
     def forget(self, deliveries: Sequence[Delivery]) -> None:
-        """These are done with in another way: as dead letters."""
+        """These are done with."""
         for delivery in deliveries:
             self._placed.pop(delivery.receipt, None)
+            self._known.pop(delivery.receipt, None)
 
     def owe(self, written: Sequence[Owed]) -> None:
         """These are in cold and announced; the store is to be told before the ingress is."""
@@ -79,7 +91,12 @@ class Outage:
         deliveries = [delivery for delivery, _ in self._owed]
         self._owed.clear()
         self._placed.clear()
+        self._known.clear()
         return deliveries
+
+
+def _ephemeral(delivery: Delivery) -> bool:
+    return delivery.message is not None and delivery.message.ephemeral
 
 
 def _slim(delivery: Delivery) -> Delivery:

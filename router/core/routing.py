@@ -213,7 +213,7 @@ class Pipeline:
                 self._outage.lasts = True
                 self._start_work(self._end_outage(), "outage")
             return None
-        self._outage.saw(routed)
+        self._outage.saw(readable, routed)
         return routed
 
     async def _follow(

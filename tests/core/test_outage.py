@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from router.errors import Unavailable
-from router.messages import Delivery
+from router.messages import Delivery, Queued
 from tests.contract.stage import BOB, Stage
 from tests.core.test_routing import Line, eventually, routed, running
 
@@ -89,6 +89,31 @@ async def test_what_was_read_in_an_outage_is_settled_by_recipient(
         await routed(stage)
     assert len(deletions) == 1
     assert (await stage.ids(), await stage.in_cold()) == ([], [])
+
+
+async def test_a_message_keeps_its_sequence_in_an_outage(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 7, 10: cold refused it and took what was routed behind it; then the store could not be asked again."""
+    line = Line(stage, monkeypatch)
+    put = stage.cold.put
+
+    async def refuse_the_first(messages: Sequence[Queued]) -> list[Queued]:
+        if line.cut:
+            return await put(messages)
+        line.cut = True
+        return [*await put(messages[1:]), messages[0]]
+
+    monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: refuse_the_first(messages))
+    for name in ("m1", "m2", "m3"):
+        await stage.producer.publish(stage.message(name))
+    async with running(stage):
+
+        async def written() -> bool:
+            return len(await stage.in_cold()) == 3
+
+        await eventually(stage, written)
+        line.cut = False
+        await routed(stage)
+    assert await stage.in_cold() == ["m1", "m2", "m3"]
 
 
 async def test_a_migration_that_is_told_to_end_ends(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,8 +238,8 @@ MUTANTS = (
     Mutant(
         "ephemeral mail goes cold in an outage",
         OUTAGE,
-        "delivery.message is not None and delivery.message.ephemeral:",
-        "False:",
+        "        if _ephemeral(delivery):",
+        "        if False:",
     ),
     Mutant(
         "after a failed cold write a message is placed anew",
