@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
-from router.backends.redis.facts import RedisFacts, SentinelFacts
+from router.backends.redis.facts import RedisFacts, SentinelFacts, gather
 from router.backends.redis.facts import _facts as facts_of
 from router.config import Config, Online
 from router.doctor import redis
 from router.doctor.checks import checks
 from router.doctor.findings import Finding, Severity, fine
 from router.doctor.runner import examine
+from router.errors import Unavailable
 from tests.support.redis_servers import Cluster, Watched
 
 INFO = {
@@ -158,3 +161,23 @@ async def test_real_sentinels(redis_sentinel: Watched) -> None:
     found = await examined(reached(redis_sentinel.url, "sentinel"))
     assert found["redis.sentinel"].severity in (Severity.WARNING, Severity.ERROR)
     assert found["redis.sentinel"].found.startswith("1 sentinels")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("cause", "known"), [(ResponseError("unknown command"), True), (TimeoutError(), False)])
+async def test_a_refusal_is_told_from_silence(cause: Exception, known: bool) -> None:
+    """Without CONFIG, INFO says what it can; a server that did not answer has said nothing."""
+
+    class Asked:
+        async def on_each(self, command: str, *_: str) -> list[tuple[str, object]]:
+            if command == "INFO":
+                return [("", INFO)]
+            raise Unavailable("no answer") from cause
+
+    client: Any = Asked()
+    if known:
+        (found,) = await gather(client)
+        assert (found.appendonly, found.appendfsync) == ("yes", "")
+    else:
+        with pytest.raises(Unavailable):
+            await gather(client)

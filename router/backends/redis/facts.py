@@ -77,7 +77,9 @@ _WANTED = (
 async def _settings(client: Client, server: str) -> dict[str, str]:
     try:
         found = dict(await client.on_each("CONFIG GET", *_WANTED))[server]
-    except RouterError:
+    except RouterError as error:
+        if not isinstance(error.__cause__, ResponseError):
+            raise
         return {}  # hosted servers refuse CONFIG; INFO tells some of it
     return {str(key): str(value) for key, value in found.items()}
 
