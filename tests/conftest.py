@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,11 @@ import pytest
 
 from tests.support.redis_servers import Cluster, Watched, cluster, watched
 from tests.support.servers import Server, firestore_emulator, pubsub_emulator, redis_server, running
+
+
+def pytest_configure() -> None:
+    """Being told to end is as good as Ctrl-C: what the tests have started is ended first."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 @pytest.fixture

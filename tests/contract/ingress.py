@@ -66,7 +66,17 @@ class IngressContract:
         for index, user in enumerate(users):
             assert ids(received, user) == [f"{index}-{number}" for number in range(20)]
 
+    async def test_any_name_goes_through(self, stage: Stage) -> None:
+        """RACES 39: whatever a key, an attribute or a path means to the service."""
+        names = ["{}", "/", "a//b", "..", "__x__", "%2F", "a=b&c", "*", "\u00e9\u2603", "goog", "x" * 244]
+        sent = [stage.message(f"m{number}", f"urn:sm:user:{name}") for number, name in enumerate(names)]
+        for message in sent:
+            await stage.producer.publish(message)
+        received = await take(await stage.factory.ingress_consumer(), len(sent))
+        assert sorted((one.message for one in received if one.message), key=lambda one: int(one.id[1:])) == sent
+
     async def test_what_is_handed_back_comes_again_in_its_order(self, stage: Stage) -> None:
+        """RACES 35: a pipeline that is told to stop does this with all that it holds."""
         for number in range(3):
             await stage.producer.publish(stage.message(f"m{number}"))
         consumer = await stage.factory.ingress_consumer()

@@ -16,6 +16,19 @@ from router.messages import ColdPage, Connection, Lane, Move, MoveRefused, Outco
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, names
 
 pytestmark = pytest.mark.anyio
+REPOKE_SECONDS = 15
+TURN_SECONDS = 30.0
+"""What has not come by then does not come; a bus may take a while until it listens."""
+
+
+async def read_cold(stage: Stage) -> tuple[Queued, ...]:
+    return (await stage.cold.read(BOB, 100, PAGE_BYTES)).messages
+
+
+async def poked(socket: Socket, more_than: int) -> None:
+    """Return when ``socket`` was poked; what does it runs elsewhere and sets no event."""
+    while socket.pokes <= more_than:  # noqa: ASYNC110 - see above
+        await asyncio.sleep(0.001)
 
 
 class QueueContract:
@@ -58,6 +71,29 @@ class QueueContract:
             await stage.go(id_)
         assert await stage.ids() == ["m1", "m2"]
         assert await stage.in_cold() == ["m1", "m2"]
+
+    @pytest.mark.parametrize("online", [True, False])
+    async def test_two_pipelines_on_one_recipient(self, stage: Stage, second: Stage, online: bool) -> None:
+        """RACES 5: a lease ran out under the first, and the second has part of the same mail, at once."""
+        if online:
+            await stage.connect()
+        wanted = [f"m{number:02}" for number in range(18)]
+        parts = wanted[:12], wanted[6:]
+
+        async def pipeline(by: Stage, part: list[str]) -> list[Outcome]:
+            return [await by.go(id_) for id_ in part]
+
+        done = await asyncio.gather(pipeline(stage, parts[0]), pipeline(second, parts[1]))
+        assert (await stage.hot(), await stage.in_cold())[1 if online else 0] == []
+        queue = await (stage.online.inspect(BOB, 100) if online else read_cold(stage))
+        found = [queued.message.id for queued in queue]
+        assert sorted(found) == wanted, "one copy of each"
+        assert len({queued.sequence for queued in queue}) == len(wanted)
+        assert await stage.ids() == found
+        for part in parts:
+            assert [id_ for id_ in found if id_ in part] == part, "neither changed the other's order"
+        if online:
+            assert [outcome for outcomes in done for outcome in outcomes].count(Outcome.HOT) == len(wanted)
 
     async def test_what_was_acknowledged_does_not_come_back(self, stage: Stage) -> None:
         """RACES 3: from hot and from cold."""
@@ -427,6 +463,25 @@ class QueueContract:
             await node.factory.tasks.settled()
         assert (await stage.hot(), await stage.in_cold(), await stage.pushed()) == ([], ["m1"], ["m1"])
         assert sorted([stage.moved(), second.moved()]) == [0, 1]
+
+    async def test_a_lost_poke_is_repeated(self, stage: Stage) -> None:
+        """RACES 18: nobody listened when it was sent, and until it is answered new mail need not be poked for."""
+        socket = Socket()
+        await stage.manager.connect(BOB, socket, None)
+        assert await stage.ids() == []
+        for id_ in ("m1", "m2"):
+            assert await stage.go(id_) is Outcome.HOT
+        listening = asyncio.create_task(stage.manager.run())
+        before = socket.pokes
+        async with asyncio.timeout(TURN_SECONDS):
+            while socket.pokes == before:
+                stage.clock.advance(REPOKE_SECONDS)
+                await stage.manager.renew()
+                await stage.sweeper.sweep()
+                await asyncio.wait([asyncio.create_task(poked(socket, before))], timeout=1)
+        assert await stage.hot() == ["m1", "m2"], "nothing else did it"
+        listening.cancel()
+        await asyncio.wait([listening])
 
     async def test_connections_have_a_limit(self, stage: Stage) -> None:
         """RACES 37."""

@@ -277,6 +277,30 @@ async def test_what_each_call_costs(stage: Stage) -> None:
     assert spent() == (1, 0, 0, 1, 1), "a heartbeat: one read and one write for all connections of a node"
 
 
+async def test_a_page_costs_the_same_at_any_depth(stage: Stage) -> None:
+    """RACES 27, 34: a page read and acknowledged, a batch moved; counted in calls and documents."""
+    client = await client_of(stage)
+
+    async def cost() -> str:
+        client.statistics = type(client.statistics)()
+        page = await stage.online.read(BOB, 10, PAGE_BYTES)
+        assert (len(page.messages), page.more) == (10, True)
+        await stage.online.ack(BOB, [queued.message.id for queued in page.messages])
+        move = await stage.online.begin_move(BOB, "me", 10, PAGE_BYTES, online_too=True)
+        assert isinstance(move, Move)
+        await stage.online.end_move(BOB, "me", move.messages)
+        return repr(client.statistics)
+
+    await stage.connect()
+    costs = []
+    for first, last in ((0, 50), (100, 1000)):
+        for start in range(first, last, 50):
+            await stage.route(*(stage.message(f"{number:04}") for number in range(start, start + 50)))
+        await stage.online.read(BOB, 1, PAGE_BYTES)  # answers the poke, which costs a write of its own
+        costs.append(await cost())
+    assert costs[1] == costs[0]
+
+
 async def test_a_migrator_takes_a_batch_by_one_write(stage: Stage) -> None:
     phone = await stage.connect()
     await stage.route(*(stage.message(f"m{number}") for number in range(30)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from tests.support.servers import running as served
 from tests.support.stores_pubsub import PubSubStores, pubsub_stores
 
 pytestmark = pytest.mark.anyio
+CLOSING_SECONDS = 10.0
+"""A process that is told to stop has this long at least (``server.drain_seconds``)."""
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +78,28 @@ async def test_a_long_freeze_is_told_and_the_retry_is_one_message(
         await stage.producer.publish(stage.message("m1", keyed=True))
         await stage.producer.publish(stage.message("m2"))
         await arrived(stage, "m0", "m1", "m2")
+
+
+async def test_closing_ends_though_the_server_is_frozen(
+    stores: PubSubStores, emulator_thawed: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 36: a bounded end, with a publish, a consumer and its mail under way; the mail is there afterwards."""
+    async with asyncio.timeout(CLOSING_SECONDS + TURN_SECONDS):
+        async with staged(stores, ManualClock()) as stage:
+            await stage.producer.publish(stage.message("m1"))
+            consumer = await stage.factory.ingress_consumer()
+            assert len(await take(consumer, 1)) == 1
+            emulator_thawed.freeze()
+            sending = asyncio.create_task(stage.producer.publish(stage.message("m2", keyed=True)))
+            await asyncio.sleep(0)
+            frozen = time.monotonic()
+        assert time.monotonic() - frozen < CLOSING_SECONDS
+        with pytest.raises(Unavailable):
+            await sending
+    emulator_thawed.thaw()
+    async with staged(stores, ManualClock()) as stage, running(stage):
+        await stage.producer.publish(stage.message("m2", keyed=True))
+        await arrived(stage, "m1", "m2")
 
 
 async def test_a_server_that_comes_back_empty_says_what_to_do_and_then_works(

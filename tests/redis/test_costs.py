@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from router.messages import Connection, Delivery, Lane, Message, Move, Outcome
-from tests.contract.stage import BOB, Stage
+from tests.contract.stage import BOB, Stage, staged
 from tests.redis.conftest import commands
+from tests.support.clock import ManualClock
 from tests.support.redis_servers import client
 from tests.support.servers import Server
+from tests.support.stores_redis import RedisStores
 
 pytestmark = pytest.mark.anyio
 KIB = 1024
@@ -151,6 +153,38 @@ async def test_pages_are_bounded(many: Stage) -> None:
     move = await many.online.begin_move(BOB, "mover", 50, 3 * KIB, online_too=True)
     assert isinstance(move, Move)
     assert (len(move.messages), move.more) == (3, True)
+
+
+async def test_a_page_costs_the_same_at_any_depth(
+    own_stores: RedisStores, own_redis: Server, clock: ManualClock
+) -> None:
+    """RACES 27, 34: a page read and acknowledged, a batch moved; counted in the commands that the scripts run."""
+    redis = client(own_redis)
+
+    async def cost(stage: Stage) -> dict[str, int]:
+        redis.config_resetstat()
+        page = await stage.online.read(BOB, 20, 1 << 30)
+        assert (len(page.messages), page.more) == (20, True)
+        await stage.online.ack(BOB, [one.message.id for one in page.messages])
+        move = await stage.online.begin_move(BOB, "me", 20, 1 << 30, online_too=True)
+        assert isinstance(move, Move)
+        await stage.online.end_move(BOB, "me", move.messages)
+        return {name: stat["calls"] for name, stat in redis.info("commandstats").items()}
+
+    async with staged(own_stores, clock, cap=100_000) as stage:
+        await stage.connect()
+        costs = []
+        for first, last in ((0, 100), (1000, 6000)):
+            for start in range(first, last, 100):
+                batch = [message(stage, number) for number in range(start, start + 100)]
+                await stage.online.route([Delivery(one, 0, 1) for one in batch])
+            await cost(stage)  # the server learns the scripts, the user's records get the shape that they keep
+            costs.append(await cost(stage))
+    assert costs[0]["cmdstat_zrem"] > 0, "commands in scripts are counted"
+    assert costs[1] == costs[0]
+    # Each of these costs what the whole key holds; all others cost what they are asked for.
+    assert not {f"cmdstat_{name}" for name in ("hkeys", "hvals", "zcount", "smembers", "lrange", "keys")} & costs[0].keys()
+    assert costs[0].get("cmdstat_hgetall", 0) <= 1, "of the cold writes under way, and of nothing else"
 
 
 async def test_connections_that_ended_are_no_burden(many: Stage, redis_client: Any) -> None:

@@ -10,16 +10,18 @@ from typing import Literal
 
 import pytest
 
+from router.backends.redis.client import CLOSE_SECONDS
 from router.errors import Refused, StorageFull, Unavailable
 from router.messages import Delivery, Move, Outcome, Queued
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, staged
 from tests.redis.conftest import TIMEOUT_SECONDS
 from tests.support.clock import ManualClock
-from tests.support.redis_servers import Cluster, client
+from tests.support.redis_servers import Cluster, Watched, client
 from tests.support.servers import Server
 from tests.support.stores_redis import RedisStores
 
 pytestmark = pytest.mark.anyio
+TURN_SECONDS = 30.0
 
 
 async def test_a_dead_server_is_unavailable_at_once_and_comes_back_with_its_data(
@@ -199,6 +201,36 @@ async def test_a_call_that_was_given_up_leaves_no_answer_to_the_next(
             given_up.cancel()
             await asyncio.wait([given_up])
             assert await asyncio.gather(*(stage.ids() for _ in range(3))) == [[f"m-{BOB}"]] * 3
+
+
+@pytest.mark.parametrize("mode", ["single", "sentinel"])
+async def test_closing_ends_though_the_server_is_frozen(
+    mode: Literal["single", "sentinel"], tmp_path: Path, clock: ManualClock, request: pytest.FixtureRequest
+) -> None:
+    """RACES 36: a bounded end, with a call and a subscription under way."""
+    if mode == "single":
+        server: Server = request.getfixturevalue("own_redis")
+        url = f"redis://{server.address}"
+    else:
+        watched: Watched = request.getfixturevalue("redis_sentinel")
+        server, url = watched.master, watched.url
+    stores = RedisStores(tmp_path / "data", url, mode=mode, timeout_seconds=600)
+    async with staged(stores, clock) as stage:
+        await stage.connect()
+        bus = await stage.factory.poke_bus()
+        listening = asyncio.create_task(anext(aiter(bus.listen(stage.factory.node))))
+        async with asyncio.timeout(TURN_SECONDS):
+            while not await asyncio.to_thread(client(server).pubsub_channels, f"{stores.prefix}:*"):
+                await asyncio.sleep(0.001)
+        server.freeze()
+        fetching = asyncio.create_task(stage.ids())
+        await asyncio.sleep(0)
+        async with asyncio.timeout(2 * CLOSE_SECONDS):
+            for task in (listening, fetching):
+                task.cancel()
+            await asyncio.wait([listening, fetching])
+            await (await stage.factory.redis()).__aexit__(None, None, None)
+        server.thaw()
 
 
 async def test_calls_wait_for_a_connection_instead_of_opening_more(fragile: Stage, own_redis: Server) -> None:

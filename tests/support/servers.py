@@ -1,4 +1,5 @@
-"""Real servers for the tests: started on free ports with a folder of their own, and ended by their ids.
+"""Real servers for the tests: started on free ports with a folder of their own, and ended by their ids; they do not
+outlive the process that started them, however that one ends.
 
 A server is named by an environment variable, or is on PATH, or comes with a package that the tests install. One that is
 missing skips the test and says how to get it; with ``CI=true`` it fails the test.
@@ -82,6 +83,23 @@ def answers(port: int) -> bool:
     return True
 
 
+class Guard:
+    """Kills the group of processes ``group`` when this process is gone, in whatever way it went.
+
+    A shell that waits for the end of a pipe: what the kernel offers (``PR_SET_PDEATHSIG``) is of Linux alone, and looks
+    at the thread that started the child, which may be one of a pool.
+    """
+
+    def __init__(self, group: int) -> None:
+        command = ["/bin/sh", "-c", 'read -r released || kill -s KILL -- "-$0"', str(group)]
+        # Out of reach of a Ctrl-C or a signal to the group of this process.
+        self._shell = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+    def release(self) -> None:
+        """Kill nothing any more."""
+        self._shell.communicate(b"released\n", STOP_SECONDS)
+
+
 class Server:
     """A child process that listens on ``port`` of 127.0.0.1; may be stopped, frozen and started again."""
 
@@ -101,15 +119,17 @@ class Server:
         self._folder = folder
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: Guard | None = None
 
     def start(self, ready: Callable[[], bool] | None = None) -> None:
         """Return when it takes connections, and ``ready`` says yes."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "log").open("ab") as log:
-            # A session of its own: an emulator is a shell that starts a Java machine, and both are to end.
+            # A session of its own: a program may be a shell that starts another one, and both are to end.
             self._process = subprocess.Popen(
                 self._command, cwd=self._folder, env=self._environment, stdout=log, stderr=log, start_new_session=True
             )
+        self._guard = Guard(self._process.pid)
         deadline = time.monotonic() + READY_SECONDS
         while not answers(self.port) or not (ready is None or ready()):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -124,6 +144,9 @@ class Server:
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, how)
             self._process.wait(STOP_SECONDS)
+        if self._guard is not None:
+            self._guard.release()
+            self._guard = None
 
     def freeze(self) -> None:
         """It keeps its connections and answers nothing."""
