@@ -44,6 +44,14 @@ def fit(batch: Sequence[Queued], max_bytes: int) -> list[Queued]:
     return list(batch)
 
 
+def within(batch: Iterable[Queued], seen: Iterable[Queued]) -> list[Queued]:
+    """What of ``batch`` stands no later in its lane than the last of ``seen``."""
+    last: dict[int, int] = {}
+    for queued in seen:
+        last[queued.message.lane] = max(last.get(queued.message.lane, 0), queued.sequence)
+    return [queued for queued in batch if queued.sequence <= last.get(queued.message.lane, -1)]
+
+
 def _horizon(hot: HotPage, cold: ColdPage) -> Place | None:
     """The last place up to which both tiers were read in full; behind it, one may hide an earlier message."""
     ends = [page.messages[-1].place for page in (hot, cold) if page.more and page.messages]

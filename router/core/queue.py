@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from router.core.merging import merge
+from router.core.merging import merge, within
 from router.core.migrating import Migrated, Migrator
 from router.interfaces import ColdQueue, OnlineStore, Place
 from router.messages import ColdPage, HotPage, Queued
@@ -32,12 +32,21 @@ class CompositeMessageQueue:
     async def fetch(self, user: str, limit: int) -> list[Queued]:
         """The oldest messages, at most ``limit``, express lane first; nothing is removed or hidden.
 
-        Hot, the tier that messages leave, is read before cold, to which they move: so nothing is missed between.
+        Hot, the tier that messages leave, is read before cold, to which they move: so nothing is missed between. What
+        was routed after the first read and came to cold before the second may have left a predecessor in hot. A second
+        look finds every predecessor of what the first one saw, and the batch goes no further than that.
         """
         hot = await self._online.read(user, limit, PAGE_BYTES)
-        batch = hot.messages if hot.cold_empty else await self._with_cold(user, hot, limit)
+        batch = await self._batch(user, hot, limit)
+        if not {queued.message.id for queued in batch} <= {queued.message.id for queued in hot.messages}:
+            again = await self._online.read(user, limit, PAGE_BYTES)
+            if again.cold_version != hot.cold_version:
+                batch = within(await self._batch(user, again, limit), batch)
         self._metrics.fetched(len(batch))
         return batch
+
+    async def _batch(self, user: str, hot: HotPage, limit: int) -> list[Queued]:
+        return hot.messages if hot.cold_empty else await self._with_cold(user, hot, limit)
 
     async def _with_cold(self, user: str, hot: HotPage, limit: int) -> list[Queued]:
         after: Place | None = None

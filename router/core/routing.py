@@ -231,7 +231,24 @@ class Pipeline:
                 done.append(delivery)
         self._count(readable, routed)
         await self._finish(done)
-        return await self._store(stored, unknown=unknown) if stored else []
+        if unknown:
+            return await self._store_in_turn(stored)
+        return await self._store(stored, unknown=False) if stored else []
+
+    async def _store_in_turn(self, stored: Sequence[tuple[Delivery, Routed]]) -> list[Delivery]:
+        """Write one recipient's messages to cold one after another, so that what is there is always the head of them.
+
+        Nobody else knows their sequences: where this process ends, those that were not written get later ones.
+        """
+        left: list[Delivery] = []
+        while stored:
+            heads = {_message(pair[0]).recipient: pair for pair in reversed(stored)}
+            refused = await self._store(list(heads.values()), unknown=True)
+            stuck = {_message(delivery).recipient for delivery in refused}
+            behind = [pair for pair in stored if heads[_message(pair[0]).recipient] is not pair]
+            left += [*refused, *(pair[0] for pair in behind if _message(pair[0]).recipient in stuck)]
+            stored = [pair for pair in behind if _message(pair[0]).recipient not in stuck]
+        return left
 
     def _belongs_in_cold(self, delivery: Delivery, outcome: Outcome) -> bool:
         if outcome is Outcome.HOT:

@@ -416,6 +416,33 @@ class QueueContract:
         fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
         assert names(await fetching.fetch(BOB, 50)) == ["m1"]
 
+    @pytest.mark.parametrize("write_through", [False, True])
+    async def test_a_fetch_never_shows_a_part_of_what_comes_to_cold_meanwhile(
+        self, stage: Stage, doubled: Stage, write_through: bool
+    ) -> None:
+        """RACES 7, 25: routed after the hot read, and cold refuses the first of two copies before it is read."""
+        stage = doubled if write_through else stage
+        read, moved = stage.cold.read, False
+
+        async def route_first(user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
+            nonlocal moved
+            if not moved:
+                moved = True
+                phone = await stage.connect()
+                messages = [stage.message("m1"), stage.message("m2")]
+                routed = await stage.route(*messages)
+                copies = [Queued(m, r.sequence, r.queued_at) for m, r in zip(messages, routed, strict=True)]
+                if not write_through:
+                    await stage.online.disconnect([phone])
+                    await stage.online.begin_move(BOB, "mover", 10, PAGE_BYTES, online_too=False)
+                await stage.cold.put(copies[1:])
+            return await read(user, limit, max_bytes, after)
+
+        stage.cold.read = route_first  # type: ignore[method-assign]  # the moment that the test forces
+        await stage.go("old")
+        fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
+        assert names(await fetching.fetch(BOB, 50)) == ["old", "m1", "m2"]
+
     async def test_cold_counts_as_empty_only_while_nothing_came(self, stage: Stage) -> None:
         await stage.connect()
         await stage.go("hot")

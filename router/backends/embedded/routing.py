@@ -122,6 +122,8 @@ def _enter(
         return known
     if outcome is Outcome.HOT:
         recipient.hot += 1
+        # A reader that began before must know that cold may get a copy.
+        recipient.cold_version += state is State.DOUBLE
     else:
         recipient.cold += 1
         recipient.pending += 1

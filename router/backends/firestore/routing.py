@@ -42,6 +42,7 @@ def _route(work: Work, hot: str, delivery: Delivery, now: int, rules: StoreRules
     work.keep(record_of(queued, state, None if record is None else record.update_time))
     if outcome is Outcome.HOT:
         recipient.enter_hot(message, now)
+        recipient.cold_version += state is State.DOUBLE
         work.write(hot_write(hot, queued))
     else:
         recipient.cold += 1

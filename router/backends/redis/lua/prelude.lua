@@ -86,11 +86,15 @@ local function prune(list, limit)
   return now
 end
 
--- Something has come to cold, or may have: what a reader knows of cold is void.
-local function cold_changed()
+-- Cold may get a copy of what is hot; and: something has come to cold, or may have, and what is known of it is void.
+local function cold_may_change()
   local version = tonumber(call('HGET', META, 'v') or 0)
   -- From the clock, so that no version of a store that was lost comes again.
   call('HSET', META, 'v', math.max(version + 1, now))
+end
+
+local function cold_changed()
+  cold_may_change()
   call('HDEL', META, 'e')
 end
 

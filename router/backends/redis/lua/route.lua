@@ -13,7 +13,7 @@ local nodes, online = live()
 local hot = hot_count()
 local held = call('HMGET', META, 's', 'n')
 local sequence, cold = tonumber(held[1] or 0), tonumber(held[2] or 0)
-local results, bytes, entered_hot, entered_cold = {}, 0, 0, 0
+local results, bytes, entered_hot, entered_cold, doubled = {}, 0, 0, 0, false
 
 local function known_outcome(record)
   if record.state == ON_ITS_WAY then return 'cold' end
@@ -61,6 +61,7 @@ for i = 7, #ARGV, 7 do
       local record = {lane = lane, keyed = keyed, ephemeral = ephemeral, number = sequence, queued_at = now}
       if outcome == 'hot' then
         record.state = ephemeral == 0 and (write_through or before) and DOUBLE or HOT
+        doubled = doubled or record.state == DOUBLE
         call('ZADD', QUEUE, place_of(lane, sequence), id)
         call('HSET', BODIES, id, body)
         if ephemeral == 1 then call('ZADD', EPHEMERAL, accepted_at, id) end
@@ -80,7 +81,7 @@ if entered_hot + entered_cold > 0 then
   call('HSET', META, 's', sequence, 'h', hot + entered_hot)
   add_to_meta('b', bytes)
   add_to_meta('n', entered_cold)
-  if entered_cold > 0 then cold_changed() end
+  if entered_cold > 0 then cold_changed() elseif doubled then cold_may_change() end
   if entered_hot > 0 then poke_new(nodes, channel, user) end
 end
 return results
