@@ -183,7 +183,9 @@ async def test_a_page_costs_the_same_at_any_depth(
     assert costs[0]["cmdstat_zrem"] > 0, "commands in scripts are counted"
     assert costs[1] == costs[0]
     # Each of these costs what the whole key holds; all others cost what they are asked for.
-    assert not {f"cmdstat_{name}" for name in ("hkeys", "hvals", "zcount", "smembers", "lrange", "keys")} & costs[0].keys()
+    assert (
+        not {f"cmdstat_{name}" for name in ("hkeys", "hvals", "zcount", "smembers", "lrange", "keys")} & costs[0].keys()
+    )
     assert costs[0].get("cmdstat_hgetall", 0) <= 1, "of the cold writes under way, and of nothing else"
 
 
