@@ -471,15 +471,19 @@ class QueueContract:
             assert await stage.go(id_) is Outcome.HOT
         listening = asyncio.create_task(stage.manager.run())
         before = socket.pokes
-        async with asyncio.timeout(TURN_SECONDS):
-            while socket.pokes == before:
-                stage.clock.advance(REPOKE_SECONDS)
-                await stage.manager.renew()
-                await stage.sweeper.sweep()
-                await asyncio.wait([asyncio.create_task(poked(socket, before))], timeout=1)
+        waiting = asyncio.create_task(poked(socket, before))
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                while socket.pokes == before:
+                    stage.clock.advance(REPOKE_SECONDS)
+                    await stage.manager.renew()
+                    await stage.sweeper.sweep()
+                    await asyncio.wait([waiting], timeout=1)
+        finally:
+            for task in (listening, waiting):
+                task.cancel()
+            await asyncio.wait([listening, waiting])
         assert await stage.hot() == ["m1", "m2"], "nothing else did it"
-        listening.cancel()
-        await asyncio.wait([listening])
 
     async def test_connections_have_a_limit(self, stage: Stage) -> None:
         """RACES 37."""
