@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from router.messages import Delivery, Outcome, Queued
-from tests.contract.stage import BOB, Stage, staged
+from router.messages import Delivery, Move, Outcome, Queued
+from tests.contract.stage import BOB, PAGE_BYTES, Stage, staged
 from tests.support.clock import ManualClock
 from tests.support.stores import EmbeddedStores
 
@@ -38,19 +38,31 @@ class Steps:
         self.count += 1
         return 0
 
-    async def of(self, stage: Stage) -> int:
-        """What fetching a page and acknowledging it costs."""
+    async def of(self, stage: Stage, work: Callable[[Stage], Awaitable[None]]) -> int:
+        """What ``work`` costs."""
         database = (await stage.factory.embedded())._database
         before = self.count
         connections: tuple[sqlite3.Connection, ...] = (database._reader, database._writer)
         for connection in connections:
             connection.set_progress_handler(self._step, 1)
-        ids = await stage.ids(limit=PAGE)
-        await stage.queue.acknowledge(BOB, ids)
+        await work(stage)
         for connection in connections:
             connection.set_progress_handler(None, 1)
-        assert len(ids) == PAGE
         return self.count - before
+
+
+async def fetch_and_acknowledge(stage: Stage) -> None:
+    ids = await stage.ids(limit=PAGE)
+    await stage.queue.acknowledge(BOB, ids)
+    assert len(ids) == PAGE
+
+
+async def move_a_batch(stage: Stage) -> None:
+    move = await stage.online.begin_move(BOB, "mover", PAGE, PAGE_BYTES, online_too=True)
+    assert isinstance(move, Move)
+    assert len(move.messages) == PAGE
+    await stage.cold.put(move.messages)
+    assert await stage.online.end_move(BOB, "mover", move.messages) == []
 
 
 async def fill(stage: Stage, first: int, last: int) -> None:
@@ -77,9 +89,21 @@ async def test_a_page_costs_the_same_at_any_depth(stage: Stage, tier: str) -> No
         await stage.connect()
         await fill(stage, SHALLOW, 2 * SHALLOW)
     steps = Steps()
-    shallow = await steps.of(stage)
+    shallow = await steps.of(stage, fetch_and_acknowledge)
     await fill(stage, DEEP, 2 * DEEP)
-    deep = await steps.of(stage)
+    deep = await steps.of(stage, fetch_and_acknowledge)
+    assert shallow > PAGE, "the steps are counted"
+    assert deep <= FACTOR * shallow
+
+
+async def test_moving_a_batch_costs_the_same_at_any_depth(stage: Stage) -> None:
+    """RACES 27: a batch is paid for, not the queue behind it."""
+    await stage.connect()
+    await fill(stage, 0, 2 * SHALLOW)
+    steps = Steps()
+    shallow = await steps.of(stage, move_a_batch)
+    await fill(stage, DEEP, 2 * DEEP)
+    deep = await steps.of(stage, move_a_batch)
     assert shallow > PAGE, "the steps are counted"
     assert deep <= FACTOR * shallow
 

@@ -115,6 +115,7 @@ async def test_a_node_has_a_subscription_as_long_as_it_listens(stores: PubSubSto
 
 
 async def test_a_subscription_that_vanishes_is_made_again(stores: PubSubStores, backend: PubSubBackend) -> None:
+    """RACES 18."""
     bus = backend.poke_bus()
     name = stores.api.subscription(node_subscription("router-pokes", "n1"))
     async with Ear(bus, "n1") as ear:

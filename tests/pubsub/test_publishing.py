@@ -125,6 +125,7 @@ async def test_one_that_is_refused_spoils_no_others(publisher: Publisher, gate: 
 async def test_beyond_what_may_wait_is_refused_at_once(
     publisher: Publisher, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """RACES 37."""
     monkeypatch.setattr(publishing, "WAITING_MESSAGES", 3)
     callers = start(publisher, "1", "2", "3")
     await until(lambda: len(gate.requests) == 1)
@@ -174,6 +175,7 @@ async def test_who_is_not_confirmed_in_time_is_told(
 
 
 async def test_closing_tells_those_who_wait(stores: PubSubStores, gate: Gate) -> None:
+    """RACES 36."""
     async with Publisher(gate, stores.api.topic("ingress-topic")) as publisher:  # type: ignore[arg-type]  # has what it needs
         callers = start(publisher, "1")
         await until(lambda: len(gate.requests) == 1)

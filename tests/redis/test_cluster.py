@@ -71,6 +71,7 @@ async def test_one_batch_goes_to_all_servers_at_once(
 async def test_a_server_that_is_down_takes_its_users_with_it_and_brings_them_back(
     stage: Stage, own_cluster: Cluster
 ) -> None:
+    """RACES 2, 17."""
     victim = own_cluster.nodes[1]
     on_it = next(user for user in USERS if home_of(own_cluster, user) is victim)
     for user in (on_it, USERS[0]):

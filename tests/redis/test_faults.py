@@ -110,7 +110,7 @@ async def test_a_frozen_server_is_given_up_and_may_answer_late(fragile: Stage, o
 
 
 async def test_every_script_may_run_twice(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client library may repeat a call whose answer was lost."""
+    """RACES 2, 11: a client library may repeat a call whose answer was lost."""
     running = stage.online._client._send  # type: ignore[attr-defined]  # the one place where commands leave
 
     async def twice(batch: list[tuple[object, ...]]) -> object:
@@ -164,7 +164,7 @@ async def test_a_full_server_refuses_mail_and_lets_it_be_acknowledged(fragile: S
 
 
 async def test_a_key_that_somebody_else_wrote_stops_one_user_only(stage: Stage) -> None:
-    """It is no outage: the pipeline narrows it down, and pipeline and sweepers go on with the others."""
+    """RACES 8: it is no outage: the pipeline narrows it down, and pipeline and sweepers go on with the others."""
     await stage.connect(EVE)
     await stage.go("m0", EVE)
     meta = stage.online._keys.of(EVE)[0]  # type: ignore[attr-defined]
@@ -214,18 +214,23 @@ async def test_closing_ends_though_the_server_is_frozen(
     else:
         watched: Watched = request.getfixturevalue("redis_sentinel")
         server, url = watched.master, watched.url
-    stores = RedisStores(tmp_path / "data", url, mode=mode, timeout_seconds=600)
+    stores = RedisStores(tmp_path / "data", url, mode=mode, timeout_seconds=TIMEOUT_SECONDS)
     async with staged(stores, clock) as stage:
         await stage.connect()
         bus = await stage.factory.poke_bus()
-        listening = asyncio.create_task(anext(aiter(bus.listen(stage.factory.node))))
+
+        async def listen() -> None:
+            async for _ in bus.listen(stage.factory.node):
+                pass
+
+        listening = asyncio.create_task(listen())
         async with asyncio.timeout(TURN_SECONDS):
-            while not await asyncio.to_thread(client(server).pubsub_channels, f"{stores.prefix}:*"):
+            while not client(server).pubsub_channels(f"{stores.prefix}:*"):  # noqa: ASYNC110 - a server sets no event
                 await asyncio.sleep(0.001)
         server.freeze()
         fetching = asyncio.create_task(stage.ids())
         await asyncio.sleep(0)
-        async with asyncio.timeout(2 * CLOSE_SECONDS):
+        async with asyncio.timeout(4 * TIMEOUT_SECONDS + CLOSE_SECONDS):
             for task in (listening, fetching):
                 task.cancel()
             await asyncio.wait([listening, fetching])

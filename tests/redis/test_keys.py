@@ -94,7 +94,7 @@ def test_a_message_comes_out_as_it_went_in(
 async def test_strange_names_are_served_by_a_cluster(
     tmp_path: Path, redis_cluster: Cluster, clock: ManualClock, user: str
 ) -> None:
-    """No script ever touches two slots (CROSSSLOT), and two users of like names stay strangers."""
+    """RACES 39: no script ever touches two slots (CROSSSLOT), and two users of like names stay strangers."""
     async with staged(RedisStores(tmp_path, redis_cluster.url, mode="cluster"), clock) as stage:
         others = [name for name in STRANGE if name != user]
         phone = await stage.connect(user)

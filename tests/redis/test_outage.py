@@ -129,7 +129,7 @@ async def test_a_frozen_redis_holds_up_nobody(fragile: Stage, own_redis: Server)
 
 
 async def test_a_failover_loses_no_mail(redis_sentinel: Watched, tmp_path: Path, clock: ManualClock) -> None:
-    """The master dies; until the sentinels have made the replica the master, mail goes cold; pokes go on after it."""
+    """RACES 10, 17: the master dies; until the replica is the master, mail goes cold; pokes go on after it."""
     stores = RedisStores(tmp_path / "data", redis_sentinel.url, mode="sentinel", timeout_seconds=TIMEOUT_SECONDS)
     socket = Socket()
     async with staged(stores, clock) as stage, running(stage):

@@ -39,7 +39,8 @@ def test_a_server_ends_with_the_tests(
     try:
         until = time.monotonic() + READY_SECONDS
         while not (told.exists() and told.read_text().endswith("\n")):
-            assert waiting.poll() is None and time.monotonic() < until, "it does not come to wait"
+            assert waiting.poll() is None, "it has ended"
+            assert time.monotonic() < until, "it does not come to wait"
             time.sleep(0.02)
         port = int(told.read_text())
         assert answers(port)
