@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from benchmarks import floor
 from benchmarks.load_http import HOST
@@ -33,6 +33,22 @@ _KEY = "token-key.pem"
 
 class ServerError(Exception):
     """A server under test did not start, or ended on its own."""
+
+
+class Target(Protocol):
+    """What the load needs of that which it is put on."""
+
+    port: int
+    """Of the HTTP API."""
+    sockets_port: int
+
+    def token(self, user: str, /) -> str: ...
+
+    def cpu_seconds(self) -> float:
+        """Of all its processes so far."""
+
+    def settle(self) -> None:
+        """Return once it is idle."""
 
 
 class Process:
@@ -108,11 +124,15 @@ class Server(Process):
         log: Path,
     ) -> None:
         super().__init__(process)
-        self.port = port
-        self.token = token
+        self.port = self.sockets_port = port
+        self._token = token
         self.environment = environment
         """With this, a ``router`` command works on the same data."""
         self.log = log
+
+    def token(self, user: str) -> str:
+        """A token of ``user``."""
+        return self._token(user)
 
 
 class Bench:
@@ -122,7 +142,7 @@ class Bench:
         self.directory = directory
         self.quick = quick
         self.rounds = rounds
-        self._profiles = profiles
+        self.profiles = profiles
         self._profiled = 0
         self._key = EmbeddedKey.open(directory)
         self._tokens: dict[str, str] = {}
@@ -163,13 +183,13 @@ class Bench:
                 yield server
                 server.check(log)
             finally:
-                server.end(gently=self._profiles is not None)
+                server.end(gently=self.profiles is not None)
 
     def _profiling(self, kind: Kind) -> Sequence[str]:
-        if self._profiles is None:
+        if self.profiles is None:
             return ()
         self._profiled += 1
-        return ("-m", "cProfile", "-o", str(self._profiles / f"{self._profiled:02d}-{kind}.prof"))
+        return ("-m", "cProfile", "-o", str(self.profiles / f"{self._profiled:02d}-{kind}.prof"))
 
 
 def _module(kind: Kind, port: int) -> list[str]:

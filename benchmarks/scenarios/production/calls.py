@@ -1,0 +1,53 @@
+"""What one message after the other asks of the stores."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from benchmarks.figures import Figure, Latencies, at_most
+from benchmarks.load import Mailbox, Reader, Sender, mailboxes, senders, settled
+from benchmarks.load_http import ANSWER_SECONDS, LoadError, connections
+from benchmarks.load_sockets import sockets
+from benchmarks.production import PIPELINE, Topology
+from benchmarks.scenarios.production.stage import calls, idle_reads
+from benchmarks.servers import Bench
+
+NAME = "calls"
+MESSAGES = 150
+WARM = 10
+
+
+async def run(bench: Bench, topology: Topology) -> list[Figure]:
+    """One person online who is sent one message at a time, and fetches once for each poke."""
+    (box,), count, poked = mailboxes("counted", 1), bench.count(MESSAGES), asyncio.Event()
+    with topology.node(PIPELINE):
+        async with connections(topology.port, 1) as (connection,), senders(topology, 1) as (sender,):
+            reader = Reader(connection, topology.token(box.user), box)
+            async with sockets(topology.sockets_port, [(topology.token(box.user), poked.set)]):
+                await _send(box, sender, reader, poked, WARM)
+                await settled(topology)
+                idle, before, started = await idle_reads(topology), calls(topology), time.perf_counter()
+                waits = await _send(box, sender, reader, poked, count)
+                reads = calls(topology).redis_reads - before.redis_reads - idle * (time.perf_counter() - started)
+                firestore = calls(topology).firestore - before.firestore
+    box.ledger.check()
+    note = f"route, fetch, ack; {idle:.1f} a second without mail are left out; send→poke p50 {waits.p50_ms:.1f} ms"
+    return [
+        Figure(NAME, "online, one at a time: Redis round trips a message", [reads / count], "", at_most(3.05), note),
+        Figure(NAME, f"online, one at a time: Firestore calls for {count}", [firestore], "", at_most(0)),
+    ]
+
+
+async def _send(box: Mailbox, sender: Sender, reader: Reader, poked: asyncio.Event, count: int) -> Latencies:
+    waits = Latencies()
+    for _ in range(count):
+        started = time.perf_counter()
+        await sender.send(box)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await poked.wait()
+        waits.add(time.perf_counter() - started)
+        poked.clear()
+        if (taken := await reader.take()) != 1:
+            raise LoadError(f"a poke brought {taken} messages instead of one")
+    return waits

@@ -1,0 +1,73 @@
+"""What the scenarios of the production set-up share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from benchmarks.load import Mailbox, drain
+from benchmarks.load_http import LoadError, connections
+from benchmarks.production import PIPELINE, Topology
+
+READERS: Final = 16
+PAGE: Final = 500
+MOST_SECONDS: Final = 120.0
+LOOK_SECONDS: Final = 0.02
+ACCEPTED = "router_messages_accepted_total"
+IDLE_SECONDS = 2.0
+
+
+class Calls(Struct):
+    """What the stores were asked so far."""
+
+    redis_reads: int
+    firestore: int
+    """Calls of any kind."""
+    written: int
+    """Documents, deleted ones included."""
+    queries: int
+
+
+def calls(topology: Topology) -> Calls:
+    """Up to now, of all router processes."""
+    kinds = ("batch_writes", "commits", "gets", "queries")
+    counts = [topology.firestore(kind) for kind in kinds]
+    return Calls(topology.redis_reads(), sum(counts), topology.firestore("documents_written"), counts[-1])
+
+
+async def idle_reads(topology: Topology) -> float:
+    """How often a second Redis is read from when there is no mail: leases, sweeps."""
+    before = topology.redis_reads()
+    await asyncio.sleep(IDLE_SECONDS)
+    return (topology.redis_reads() - before) / IDLE_SECONDS
+
+
+async def routed(topology: Topology, count: int) -> None:
+    """Return once pipelines have put ``count`` messages into Firestore since they started."""
+    deadline = time.perf_counter() + MOST_SECONDS
+    while await asyncio.to_thread(topology.of(PIPELINE).written) < count:
+        if time.perf_counter() > deadline:
+            raise LoadError(f"{count} messages are not in Firestore after {MOST_SECONDS:g} s")
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def drain_all(topology: Topology, boxes: Sequence[Mailbox], page: int = PAGE) -> int:
+    """Fetch, keep and acknowledge the mail of all ``boxes``, and check that nothing is missing."""
+    left, drained = list(boxes), 0
+
+    async with connections(topology.port, READERS) as opened, asyncio.TaskGroup() as group:
+
+        async def read(number: int) -> None:
+            nonlocal drained
+            while left:
+                box = left.pop()
+                drained += await drain(opened[number], topology.token(box.user), box, page)
+                box.ledger.check()
+
+        for number in range(READERS):
+            group.create_task(read(number))
+    return drained
