@@ -148,6 +148,7 @@ def topology(directory: Path, profiles: Path | None = None) -> Iterator[Topology
 
     Raises ``ServerError`` where a server is missing or does not start.
     """
+    directory = directory.resolve()  # servers have folders of their own to run in
     with contextlib.ExitStack() as stack:
         try:
             redis = stack.enter_context(running(redis_server(directory / "redis")))

@@ -38,9 +38,12 @@ class ServerError(Exception):
 class Target(Protocol):
     """What the load needs of that which it is put on."""
 
-    port: int
-    """Of the HTTP API."""
-    sockets_port: int
+    @property
+    def port(self) -> int:
+        """Of the HTTP API."""
+
+    @property
+    def sockets_port(self) -> int: ...
 
     def token(self, user: str, /) -> str: ...
 

@@ -1,7 +1,7 @@
 """Real servers for the tests: started on free ports with a folder of their own, and ended by their ids.
 
-A server is named by an environment variable, or is on PATH, or comes with a package that the tests install. Nothing here
-needs pytest: benchmarks use it too. What a missing one does to a test is said in ``tests/conftest.py``.
+A server is named by an environment variable, or is on PATH, or comes with a package that the tests install. Nothing
+here needs pytest: benchmarks use it too. What a missing one does to a test is said in ``tests/conftest.py``.
 """
 
 from __future__ import annotations

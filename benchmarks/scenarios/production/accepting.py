@@ -18,17 +18,16 @@ SECONDS = 2.5
 async def run(bench: Bench, topology: Topology) -> list[Figure]:
     """Pipelines are down while 64 send, then up while one sends; all is fetched in the end."""
     bound, boxes = Bound(bench.count(MOST), SECONDS), mailboxes("accepted", TO)
-    many, alone, before = [], [], topology.count(ACCEPTED)
+    before = topology.count(ACCEPTED)
     async with senders(topology, AT_ONCE) as people:
         await warm_up(topology, people, "send-warm")
-        for _ in range(bench.rounds):
-            many.append(await cost(topology, send_all(people, boxes, bound)))
+        many = [await cost(topology, send_all(people, boxes, bound)) for _ in range(bench.rounds)]
         with topology.node(PIPELINE):
             # The backlog first: whoever is alone shares no processor with it.
             await routed(topology, topology.count(ACCEPTED) - before)
             await settled(topology)
-            for _ in range(bench.rounds):
-                alone.append(await cost(topology, send_all(people[:1], boxes, Bound(bench.count(ALONE), SECONDS))))
+            bound = Bound(bench.count(ALONE), SECONDS)
+            alone = [await cost(topology, send_all(people[:1], boxes, bound)) for _ in range(bench.rounds)]
             await drain_all(topology, boxes)
     what = "POST /api/send"
     rates, p50 = [turn.per_second for turn in many], [turn.latencies.p50_ms for turn in alone]

@@ -55,11 +55,11 @@ async def _heard(
         async with connections(topology.port, 1) as (connection,), senders(topology, 1) as (sender,):
             reader = Reader(connection, topology.token(box.user), box)
             for _ in range(count):
+                for event in pokes:
+                    event.clear()
                 await sender.send(box)
                 async with asyncio.timeout(ANSWER_SECONDS):
                     await asyncio.gather(*(event.wait() for event in pokes))
-                for event in pokes:
-                    event.clear()
                 await reader.take()
         await settled(topology)
         return [_pokes(node) - earlier for node, earlier in zip(nodes, before, strict=True)]

@@ -10,7 +10,7 @@ from benchmarks.figures import Figure, at_least, at_most
 from benchmarks.load import PAGE, Bound, mailboxes, send_all, senders, settled, warm_up
 from benchmarks.load_http import LoadError
 from benchmarks.production import PIPELINE, Topology
-from benchmarks.scenarios.production.stage import calls, drain_all, routed
+from benchmarks.scenarios.production.stage import ACCEPTED, calls, drain_all, routed
 from benchmarks.servers import Bench
 
 NAME = "offline"
@@ -37,8 +37,11 @@ class _Seen(Struct):
 async def run(bench: Bench, topology: Topology) -> list[Figure]:
     """From the first send until the last message is given to Firestore; then all is fetched by pages of 50."""
     with topology.node(PIPELINE):
+        accepted = topology.count(ACCEPTED)
         async with senders(topology, AT_ONCE) as people:
             await warm_up(topology, people, "offline-warm")
+        await routed(topology, topology.count(ACCEPTED) - accepted)
+        await settled(topology)
         seen = [await _one(bench, topology, f"offline{number}-") for number in range(bench.rounds)]
     what, note = "offline", f"{seen[0].cpu:.2f} CPU-s per 1,000; all arrived, once, in order"
     return [

@@ -7,7 +7,8 @@ from benchmarks.load import Bound, cost, crowd, mailboxes, senders, warm_up
 from benchmarks.production import PIPELINE, Topology
 from benchmarks.scenarios.end_to_end import ONLINE, SENDERS, conversation
 from benchmarks.scenarios.pairs import described
-from benchmarks.scenarios.poking import OFFERED, SENDERS as WRITERS, Offered
+from benchmarks.scenarios.poking import OFFERED, Offered
+from benchmarks.scenarios.poking import SENDERS as WRITERS
 from benchmarks.scenarios.production.stage import calls
 from benchmarks.servers import Bench
 
