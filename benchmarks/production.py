@@ -15,7 +15,7 @@ from typing import Any, cast
 from redis import Redis
 
 from benchmarks.load_http import HOST
-from benchmarks.servers import Process, ServerError, free_port, spawn, wait_until_ready
+from benchmarks.servers import Process, ServerError, free_port, spawn, until_idle, wait_until_ready
 from tests.support.identity import Identity, identity_service
 from tests.support.servers import MissingServer, firestore_emulator, pubsub_emulator, redis_server, running
 from tests.support.servers import Server as Backend
@@ -86,8 +86,8 @@ class Topology:
 
     def settle(self) -> None:
         """Return once every router process is idle."""
-        for node in self.nodes:
-            node.settle()
+        self.check()
+        until_idle(self.nodes)
         self.check()
 
     def check(self) -> None:

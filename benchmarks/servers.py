@@ -79,15 +79,7 @@ class Process:
 
     def settle(self) -> None:
         """Return once it is idle: whatever was left to do after the last answer is done."""
-        deadline = time.monotonic() + SETTLE_SECONDS
-        before, quiet = self.cpu_seconds(), 0
-        while quiet < 2:
-            if time.monotonic() > deadline:
-                raise ServerError(f"a server is still busy after {SETTLE_SECONDS:g} s")
-            time.sleep(_QUIET_SECONDS)
-            now = self.cpu_seconds()
-            quiet = quiet + 1 if now - before <= _QUIET_CPU_SECONDS else 0
-            before = now
+        until_idle([self])
 
     def finish(self) -> None:
         """Wait until it ends by itself; raises ``ServerError`` where it takes too long or fails."""
@@ -113,6 +105,20 @@ class Process:
         if (code := self._process.poll()) is not None:
             tail = log.read_text(encoding="utf-8", errors="replace")[-2000:]
             raise ServerError(f"a server ended with {code}:\n{tail}")
+
+
+def until_idle(processes: Sequence[Process]) -> None:
+    """Return once all of them are; raises ``ServerError`` where that takes too long."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    before, quiet = [process.cpu_seconds() for process in processes], 0
+    while quiet < 2:
+        if time.monotonic() > deadline:
+            raise ServerError(f"a server is still busy after {SETTLE_SECONDS:g} s")
+        time.sleep(_QUIET_SECONDS)
+        now = [process.cpu_seconds() for process in processes]
+        used = max(after - earlier for earlier, after in zip(before, now, strict=True))
+        quiet = quiet + 1 if used <= _QUIET_CPU_SECONDS else 0
+        before = now
 
 
 class Server(Process):

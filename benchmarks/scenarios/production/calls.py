@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 
-from benchmarks.figures import Figure, Latencies, at_most
-from benchmarks.load import Mailbox, Reader, Sender, mailboxes, senders, settled
-from benchmarks.load_http import ANSWER_SECONDS, LoadError, connections
+from benchmarks.figures import Figure, at_most
+from benchmarks.load import Reader, mailboxes, senders, settled
+from benchmarks.load_http import connections
 from benchmarks.load_sockets import sockets
 from benchmarks.production import PIPELINE, Topology
-from benchmarks.scenarios.production.stage import calls, idle_reads
+from benchmarks.scenarios.production.stage import calls, idle_reads, one_by_one
 from benchmarks.servers import Bench
 
 NAME = "calls"
@@ -26,10 +26,10 @@ async def run(bench: Bench, topology: Topology) -> list[Figure]:
             reader = Reader(connection, topology.token(box.user), box)
             async with sockets(topology.sockets_port, [(topology.token(box.user), poked.set)]):
                 await settled(topology)  # a new connection may be poked at once, though there is no mail
-                await _send(box, sender, reader, poked, WARM)
+                await one_by_one(box, sender, reader, [poked], WARM)
                 await settled(topology)
                 idle, before, started = await idle_reads(topology), calls(topology), time.perf_counter()
-                waits = await _send(box, sender, reader, poked, count)
+                waits = await one_by_one(box, sender, reader, [poked], count)
                 reads = calls(topology).redis_reads - before.redis_reads - idle * (time.perf_counter() - started)
                 firestore = calls(topology).firestore - before.firestore
     box.ledger.check()
@@ -38,17 +38,3 @@ async def run(bench: Bench, topology: Topology) -> list[Figure]:
         Figure(NAME, "online, one at a time: Redis round trips a message", [reads / count], "", at_most(3.05), note),
         Figure(NAME, f"online, one at a time: Firestore calls for {count}", [firestore], "", at_most(0)),
     ]
-
-
-async def _send(box: Mailbox, sender: Sender, reader: Reader, poked: asyncio.Event, count: int) -> Latencies:
-    waits = Latencies()
-    for _ in range(count):
-        poked.clear()
-        started = time.perf_counter()
-        await sender.send(box)
-        async with asyncio.timeout(ANSWER_SECONDS):
-            await poked.wait()
-        waits.add(time.perf_counter() - started)
-        if (taken := await reader.take()) != 1:
-            raise LoadError(f"a poke brought {taken} messages instead of one")
-    return waits

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from benchmarks.figures import Figure, at_most
 from benchmarks.load import Mailbox, Reader, mailboxes, senders, settled
-from benchmarks.load_http import ANSWER_SECONDS, LoadError, connections
+from benchmarks.load_http import LoadError, connections
 from benchmarks.load_sockets import nothing, sockets
 from benchmarks.production import PIPELINE, SOCKETS, Node, Topology
+from benchmarks.scenarios.production.stage import one_by_one
 from benchmarks.servers import Bench
 
 NAME = "nodes"
@@ -54,13 +55,7 @@ async def _heard(
         before = [_pokes(node) for node in nodes]
         async with connections(topology.port, 1) as (connection,), senders(topology, 1) as (sender,):
             reader = Reader(connection, topology.token(box.user), box)
-            for _ in range(count):
-                for event in pokes:
-                    event.clear()
-                await sender.send(box)
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    await asyncio.gather(*(event.wait() for event in pokes))
-                await reader.take()
+            await one_by_one(box, sender, reader, pokes, count)
         await settled(topology)
         return [_pokes(node) - earlier for node, earlier in zip(nodes, before, strict=True)]
 

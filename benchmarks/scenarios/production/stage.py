@@ -9,8 +9,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from benchmarks.load import ARRIVAL_SECONDS, Mailbox, drain, together
-from benchmarks.load_http import Http, LoadError, connections
+from benchmarks.figures import Latencies
+from benchmarks.load import ARRIVAL_SECONDS, Mailbox, Reader, Sender, drain, together
+from benchmarks.load_http import ANSWER_SECONDS, Http, LoadError, connections
 from benchmarks.production import PIPELINE, Topology
 
 READERS: Final = 16
@@ -55,6 +56,31 @@ async def routed(topology: Topology, count: int) -> None:
         await asyncio.sleep(LOOK_SECONDS)
 
 
+async def one_by_one(
+    box: Mailbox, sender: Sender, reader: Reader, pokes: Sequence[asyncio.Event], count: int
+) -> Latencies:
+    """Send ``count`` messages; each is fetched, once each of ``pokes`` was set, before the next is sent.
+
+    Returns the spans from send to the last poke. Raises ``LoadError``.
+    """
+    waits = Latencies()
+    for _ in range(count):
+        for event in pokes:
+            event.clear()
+        started = time.perf_counter()
+        await sender.send(box)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await asyncio.gather(*(event.wait() for event in pokes))
+        except TimeoutError:
+            raise LoadError(f"no poke came within {ANSWER_SECONDS:g} s") from None
+        waits.add(time.perf_counter() - started)
+        # More than once only for a poke that came with the connection, before the mail.
+        while not await reader.take():
+            pass
+    return waits
+
+
 async def drain_all(topology: Topology, boxes: Sequence[Mailbox], page: int = PAGE) -> int:
     """Fetch, keep and acknowledge the mail of all ``boxes``, and check that nothing is missing."""
     left, drained = list(boxes), 0
@@ -62,7 +88,8 @@ async def drain_all(topology: Topology, boxes: Sequence[Mailbox], page: int = PA
     async def read(connection: Http) -> None:
         nonlocal drained
         while left:
-            drained += await _drain(topology, connection, left.pop(), page)
+            found = await _drain(topology, connection, left.pop(), page)
+            drained += found
 
     async with connections(topology.port, READERS) as opened:
         await together(read(connection) for connection in opened)
