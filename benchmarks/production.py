@@ -62,6 +62,21 @@ class Topology:
         self._identity = identity
         self._profiles = profiles
         self._tokens: dict[str, str] = {}
+        self._own = contextlib.ExitStack()
+
+    def pipeline(self) -> Node:
+        """The one ``process``, started where there is none; it stays until ``close``.
+
+        It is not started anew for each scenario: the emulator goes on handing messages to the Pull calls of one that
+        ended, and each of them is away for the ten seconds of its lease.
+        """
+        if not any(node.service == PIPELINE for node in self.nodes):
+            self._own.enter_context(self.node(PIPELINE))
+        return self.of(PIPELINE)
+
+    def close(self) -> None:
+        self._own.close()
+        self.redis.close()
 
     def token(self, user: str, /) -> str:
         """A token of ``user``, made once."""
@@ -144,7 +159,7 @@ class Topology:
 
 @contextlib.contextmanager
 def topology(directory: Path, profiles: Path | None = None) -> Iterator[Topology]:
-    """Everything started and set up except ``process``, which scenarios start when they need it.
+    """Everything started and set up except ``process``, which scenarios ask for when they need it.
 
     Raises ``ServerError`` where a server is missing or does not start.
     """
@@ -160,10 +175,10 @@ def topology(directory: Path, profiles: Path | None = None) -> Iterator[Topology
         emulators = {"FIRESTORE_EMULATOR_HOST": firestore.address, "PUBSUB_EMULATOR_HOST": pubsub.address}
         stack.enter_context(_environment(emulators))
         made = Topology(_settings(redis, identity), directory, redis, identity, profiles)
-        stack.callback(made.redis.close)
         made.setup()
         stack.enter_context(made.node(API))
         stack.enter_context(made.node(SOCKETS))
+        stack.callback(made.close)
         yield made
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.figures import Figure, at_least, at_most
 from benchmarks.load import Bound, cost, mailboxes, send_all, senders, settled, warm_up
-from benchmarks.production import PIPELINE, Topology
+from benchmarks.production import Topology
 from benchmarks.scenarios.pairs import described
 from benchmarks.scenarios.production.stage import ACCEPTED, drain_all, routed
 from benchmarks.servers import Bench
@@ -22,13 +22,13 @@ async def run(bench: Bench, topology: Topology) -> list[Figure]:
     async with senders(topology, AT_ONCE) as people:
         await warm_up(topology, people, "send-warm")
         many = [await cost(topology, send_all(people, boxes, bound)) for _ in range(bench.rounds)]
-        with topology.node(PIPELINE):
-            # The backlog first: whoever is alone shares no processor with it.
-            await routed(topology, topology.count(ACCEPTED) - before)
-            await settled(topology)
-            bound = Bound(bench.count(ALONE), SECONDS)
-            alone = [await cost(topology, send_all(people[:1], boxes, bound)) for _ in range(bench.rounds)]
-            await drain_all(topology, boxes)
+        topology.pipeline()
+        # The backlog first: whoever is alone shares no processor with it.
+        await routed(topology, topology.count(ACCEPTED) - before)
+        await settled(topology)
+        bound = Bound(bench.count(ALONE), SECONDS)
+        alone = [await cost(topology, send_all(people[:1], boxes, bound)) for _ in range(bench.rounds)]
+        await drain_all(topology, boxes)
     what = "POST /api/send"
     rates, p50 = [turn.per_second for turn in many], [turn.latencies.p50_ms for turn in alone]
     return [

@@ -7,7 +7,7 @@ import contextlib
 from benchmarks.figures import Figure, at_least, at_most
 from benchmarks.load import mailboxes, settled
 from benchmarks.load_sockets import nothing, sockets
-from benchmarks.production import PIPELINE, SOCKETS, Topology
+from benchmarks.production import SOCKETS, Topology
 from benchmarks.scenarios.migrating import watch
 from benchmarks.scenarios.production.stage import drain_all
 from benchmarks.servers import Bench
@@ -31,16 +31,16 @@ async def deep(bench: Bench, topology: Topology) -> list[Figure]:
 
 async def _moved(topology: Topology, name: str, count: int) -> list[Figure]:
     boxes = mailboxes(name, 1)
-    with topology.node(PIPELINE):
-        async with contextlib.AsyncExitStack() as online, stock(topology.environment) as stocked:
-            wanted = [(topology.token(box.user), nothing) for box in boxes]
-            await online.enter_async_context(sockets(topology.sockets_port, wanted))
-            await stocked.fill(boxes[0], count)
-            await settled(topology)
-            resident = topology.of(SOCKETS).memory()
-            await online.aclose()
-            per_second, growth = await watch(stocked, topology.of(SOCKETS))
-        await drain_all(topology, boxes)
+    topology.pipeline()
+    async with contextlib.AsyncExitStack() as online, stock(topology.environment) as stocked:
+        wanted = [(topology.token(box.user), nothing) for box in boxes]
+        await online.enter_async_context(sockets(topology.sockets_port, wanted))
+        await stocked.fill(boxes[0], count)
+        await settled(topology)
+        resident = topology.of(SOCKETS).memory()
+        await online.aclose()
+        per_second, growth = await watch(stocked, topology.of(SOCKETS))
+    await drain_all(topology, boxes)
     what, note = f"{count:,} of one person from hot to cold", f"{resident / 1e6:.0f} MB before; all arrived in order"
     return [
         Figure(name, what, [per_second], "/s", at_least(1000)),

@@ -10,7 +10,7 @@ from benchmarks.figures import Figure, at_most
 from benchmarks.load import Mailbox, Reader, mailboxes, senders, settled
 from benchmarks.load_http import LoadError, connections
 from benchmarks.load_sockets import nothing, sockets
-from benchmarks.production import PIPELINE, SOCKETS, Node, Topology
+from benchmarks.production import SOCKETS, Node, Topology
 from benchmarks.scenarios.production.stage import one_by_one
 from benchmarks.servers import Bench
 
@@ -24,7 +24,7 @@ async def run(bench: Bench, topology: Topology) -> list[Figure]:
     """One person has a socket on two of ten nodes, and somebody else one on each of the others."""
     (box, *others), count = mailboxes("spread", 1 + NODES - HOLDING), bench.count(MESSAGES)
     with contextlib.ExitStack() as running:
-        running.enter_context(topology.node(PIPELINE))
+        topology.pipeline()
         for _ in range(NODES - 1):
             running.enter_context(topology.node(SOCKETS))
         nodes = [node for node in topology.nodes if node.service == SOCKETS]

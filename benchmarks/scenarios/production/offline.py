@@ -9,7 +9,7 @@ from msgspec import Struct
 from benchmarks.figures import Figure, at_least, at_most
 from benchmarks.load import PAGE, Bound, mailboxes, send_all, senders, settled, warm_up
 from benchmarks.load_http import LoadError
-from benchmarks.production import PIPELINE, Topology
+from benchmarks.production import Topology
 from benchmarks.scenarios.production.stage import ACCEPTED, calls, drain_all, routed
 from benchmarks.servers import Bench
 
@@ -36,13 +36,13 @@ class _Seen(Struct):
 
 async def run(bench: Bench, topology: Topology) -> list[Figure]:
     """From the first send until the last message is given to Firestore; then all is fetched by pages of 50."""
-    with topology.node(PIPELINE):
-        accepted = topology.count(ACCEPTED)
-        async with senders(topology, AT_ONCE) as people:
-            await warm_up(topology, people, "offline-warm")
-        await routed(topology, topology.count(ACCEPTED) - accepted)
-        await settled(topology)
-        seen = [await _one(bench, topology, f"offline{number}-") for number in range(bench.rounds)]
+    topology.pipeline()
+    accepted = topology.count(ACCEPTED)
+    async with senders(topology, AT_ONCE) as people:
+        await warm_up(topology, people, "offline-warm")
+    await routed(topology, topology.count(ACCEPTED) - accepted)
+    await settled(topology)
+    seen = [await _one(bench, topology, f"offline{number}-") for number in range(bench.rounds)]
     what, note = "offline", f"{seen[0].cpu:.2f} CPU-s per 1,000; all arrived, once, in order"
     return [
         Figure(NAME, f"{what}: into Firestore", [one.routed for one in seen], "/s", at_least(800), note),
@@ -56,7 +56,7 @@ async def run(bench: Bench, topology: Topology) -> list[Figure]:
 
 async def _one(bench: Bench, topology: Topology, name: str) -> _Seen:
     count, boxes = bench.count(MESSAGES), mailboxes(name, TO)
-    before, cpu, already = calls(topology), topology.cpu_seconds(), topology.of(PIPELINE).written()
+    before, cpu, already = calls(topology), topology.cpu_seconds(), topology.pipeline().written()
     async with senders(topology, AT_ONCE) as people:
         started = time.perf_counter()
         await send_all(people, boxes, Bound(count, FOREVER))

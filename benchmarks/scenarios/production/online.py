@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.figures import Figure, Turn, at_least, at_most, median
 from benchmarks.load import Bound, cost, crowd, mailboxes, senders, warm_up
-from benchmarks.production import PIPELINE, Topology
+from benchmarks.production import Topology
 from benchmarks.scenarios.end_to_end import ONLINE, SENDERS, conversation
 from benchmarks.scenarios.pairs import described
 from benchmarks.scenarios.poking import OFFERED, Offered
@@ -20,13 +20,13 @@ OFFERED_SECONDS = 5.0
 
 async def run(bench: Bench, topology: Topology) -> list[Figure]:
     """A message counts when its recipient has fetched, kept and acknowledged it."""
-    with topology.node(PIPELINE):
-        turns, told = [], []
-        for number in range(bench.rounds):
-            turn, beside = await _talk(bench, topology, f"talk{number}-")
-            turns.append(turn)
-            told.append(beside)
-        offered = [await _offer(bench, topology, f"offer{number}-") for number in range(bench.rounds)]
+    topology.pipeline()
+    turns, told = [], []
+    for number in range(bench.rounds):
+        turn, beside = await _talk(bench, topology, f"talk{number}-")
+        turns.append(turn)
+        told.append(beside)
+    offered = [await _offer(bench, topology, f"offer{number}-") for number in range(bench.rounds)]
     what = f"end to end, {ONLINE} online, {SENDERS} senders"
     rates, cpu = [turn.per_second for turn in turns], [turn.cpu_per_1000 for turn in turns]
     return [

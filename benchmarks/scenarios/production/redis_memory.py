@@ -9,7 +9,7 @@ from benchmarks.figures import Figure, at_most
 from benchmarks.load import drain, mailboxes
 from benchmarks.load_http import connections
 from benchmarks.load_sockets import nothing, sockets
-from benchmarks.production import PIPELINE, Topology
+from benchmarks.production import Topology
 from benchmarks.servers import Bench
 from benchmarks.stock import stock
 
@@ -22,14 +22,14 @@ async def run(bench: Bench, topology: Topology) -> list[Figure]:
     """Messages for one person online, then their tombstones: all keys as Redis itself measures them."""
     (box,), count, redis = mailboxes("stored", 1), bench.count(MESSAGES), topology.redis
     token = topology.token(box.user)
-    with topology.node(PIPELINE):
-        async with sockets(topology.sockets_port, [(token, nothing)]), stock(topology.environment) as stocked:
-            before = await asyncio.to_thread(_memory, redis)
-            await stocked.fill(box, count)
-            full = await asyncio.to_thread(_memory, redis)
-            async with connections(topology.port, 1) as (connection,):
-                await drain(connection, token, box, 500)
-            after = await asyncio.to_thread(_memory, redis)
+    topology.pipeline()
+    async with sockets(topology.sockets_port, [(token, nothing)]), stock(topology.environment) as stocked:
+        before = await asyncio.to_thread(_memory, redis)
+        await stocked.fill(box, count)
+        full = await asyncio.to_thread(_memory, redis)
+        async with connections(topology.port, 1) as (connection,):
+            await drain(connection, token, box, 500)
+        after = await asyncio.to_thread(_memory, redis)
     box.ledger.check()
     note = f"envelopes of {len(box.envelope(1)):,} bytes, which hold 1 KiB; {count:,} of one person"
     queued, tombstone = (full - before) / count / KIB, (after - before) / count

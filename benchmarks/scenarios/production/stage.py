@@ -12,7 +12,7 @@ from msgspec import Struct
 from benchmarks.figures import Latencies
 from benchmarks.load import ARRIVAL_SECONDS, Mailbox, Reader, Sender, drain, together
 from benchmarks.load_http import ANSWER_SECONDS, Http, LoadError, connections
-from benchmarks.production import PIPELINE, Topology
+from benchmarks.production import Topology
 
 READERS: Final = 16
 PAGE: Final = 500
@@ -50,7 +50,7 @@ async def idle_reads(topology: Topology) -> float:
 async def routed(topology: Topology, count: int) -> None:
     """Return once pipelines have put ``count`` messages into Firestore since they started."""
     deadline = time.perf_counter() + MOST_SECONDS
-    while await asyncio.to_thread(topology.of(PIPELINE).written) < count:
+    while await asyncio.to_thread(topology.pipeline().written) < count:
         if time.perf_counter() > deadline:
             raise LoadError(f"{count} messages are not in Firestore after {MOST_SECONDS:g} s")
         await asyncio.sleep(LOOK_SECONDS)
