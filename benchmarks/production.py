@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from redis import Redis
 
-from benchmarks.load_http import HOST
+from benchmarks.load_http import HOST, LoadError
 from benchmarks.servers import Process, ServerError, free_port, spawn, until_idle, wait_until_ready
 from tests.support.identity import Identity, identity_service
 from tests.support.servers import MissingServer, firestore_emulator, pubsub_emulator, redis_server, running
@@ -24,6 +24,7 @@ API, SOCKETS, PIPELINE = "serve-api", "serve-ws", "process"
 LIBRARIES = ("redis", "hiredis", "grpcio", "protobuf")
 PROJECT = "bench"
 OPERATIONS = "router_firestore_operations_total"
+SAID_LINES = 20
 SETUP_SECONDS = 60.0
 
 
@@ -73,6 +74,12 @@ class Topology:
         if not any(node.service == PIPELINE for node in self.nodes):
             self._own.enter_context(self.node(PIPELINE))
         return self.of(PIPELINE)
+
+    def said(self) -> str:
+        """The last warnings of each process that still runs."""
+        logs = ((node.service, node.log.read_text(encoding="utf-8", errors="replace")) for node in self.nodes)
+        found = ((service, line) for service, text in logs for line in text.splitlines() if '"info"' not in line)
+        return "\n".join(f"{service}: {line}" for service, line in list(found)[-SAID_LINES:])
 
     def close(self) -> None:
         self._own.close()
@@ -179,7 +186,10 @@ def topology(directory: Path, profiles: Path | None = None) -> Iterator[Topology
         stack.enter_context(made.node(API))
         stack.enter_context(made.node(SOCKETS))
         stack.callback(made.close)
-        yield made
+        try:
+            yield made
+        except LoadError as error:
+            raise LoadError(f"{error}\n{made.said()}") from error
 
 
 @contextlib.contextmanager

@@ -35,6 +35,6 @@ async def run(bench: Bench, topology: Topology) -> list[Figure]:
     box.ledger.check()
     note = f"route, fetch, ack; {idle:.1f} a second without mail are left out; send→poke p50 {waits.p50_ms:.1f} ms"
     return [
-        Figure(NAME, "online, one at a time: Redis round trips a message", [reads / count], "", at_most(3.05), note),
+        Figure(NAME, "online, one at a time: Redis round trips a message", [reads / count], "", at_most(3), note),
         Figure(NAME, f"online, one at a time: Firestore calls for {count}", [firestore], "", at_most(0)),
     ]
