@@ -4,10 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help serve test sim mutants bench lint check lock docs clean
+.PHONY: help serve test sim mutants bench bench-production lint check lock docs clean
 
 help:  ## Show the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 serve: $(READY)  ## Run the whole router on this machine
 	@$(BIN)/router serve
@@ -22,6 +22,9 @@ sim: $(READY)  ## Simulate SEEDS=3000 runs from START=0 on, every interleaving a
 
 bench: $(READY)  ## Measure it (six minutes); ARGS="send drain --quick" for a part
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-production: $(READY)  ## Measure it with Redis and Google's emulators (four minutes); ARGS as above
+	@$(BIN)/python -m benchmarks --production $(ARGS)
 
 mutants: $(READY)  ## Put deliberate bugs into a copy of the code; the simulation must catch each
 	@$(BIN)/python -m tests.sim.mutants --write

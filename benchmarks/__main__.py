@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,8 +18,10 @@ import uvloop
 from benchmarks.figures import Figure
 from benchmarks.load_http import LoadError
 from benchmarks.machine import describe
-from benchmarks.report import RESULTS, Run, print_run, save, summary
+from benchmarks.production import LIBRARIES, Topology, topology
+from benchmarks.report import PRODUCTION_RESULTS, RESULTS, Run, print_run, save, summary
 from benchmarks.scenarios import depth, draining, end_to_end, idle, memory, migrating, poking, sending, starting
+from benchmarks.scenarios.production import accepting, calls, moving, nodes, offline, online, redis_memory
 from benchmarks.servers import Bench, ServerError
 
 Scenario = Callable[[Bench], Coroutine[None, None, list[Figure]]]
@@ -28,6 +30,10 @@ SCENARIOS: dict[str, Scenario] = {
     module.NAME: module.run
     for module in (sending, end_to_end, poking, draining, depth, memory, migrating, starting, idle)
 }
+PRODUCTION: dict[str, Callable[[Bench, Topology], Coroutine[None, None, list[Figure]]]] = {
+    module.NAME: module.run for module in (accepting, calls, online, offline, redis_memory, moving, nodes)
+}
+BY_NAME_ONLY = {moving.DEEP: moving.deep}
 BUILD = Path("build")
 """On the disk of the checkout: the temporary directory of the system may be no disk at all."""
 OPEN_FILES = 12_000
@@ -42,11 +48,11 @@ def main(arguments: Sequence[str]) -> int:
     options.dir.mkdir(parents=True, exist_ok=True)
     if options.profile is not None:
         options.profile.mkdir(parents=True, exist_ok=True)
-    names = options.scenario or list(SCENARIOS)
+    scenario = _production if options.production else _single
     with tempfile.TemporaryDirectory(dir=options.dir, prefix="bench-") as directory:
         bench = Bench(Path(directory), quick=options.quick, rounds=options.rounds, profiles=options.profile)
         try:
-            run = _run(bench, names)
+            run = _run(bench, scenario(bench, options.scenario), LIBRARIES if options.production else ())
         except (LoadError, ServerError) as error:
             sys.stderr.write(f"no figure, since {error}\n")
             return 2
@@ -55,7 +61,8 @@ def main(arguments: Sequence[str]) -> int:
     print_run(run)
     sys.stdout.write(f"\n{summary(run)}\n")
     whole = not (options.scenario or options.quick or options.profile)
-    if path := options.json or (RESULTS if whole else None):
+    usual = PRODUCTION_RESULTS if options.production else RESULTS
+    if path := options.json or (usual if whole else None):
         save(run, path)
     return 1 if run.missed else 0
 
@@ -63,6 +70,11 @@ def main(arguments: Sequence[str]) -> int:
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks", description="What the router costs, beside the floor.")
     parser.add_argument("scenario", nargs="*", help=f"one or more of {', '.join(SCENARIOS)}; all where none is named")
+    parser.add_argument(
+        "--production",
+        action="store_true",
+        help=f"with Redis and Google's emulators instead; then of {', '.join(PRODUCTION)}, and {moving.DEEP}",
+    )
     parser.add_argument("--rounds", type=int, default=3, help="turns of floor and router; the median counts")
     parser.add_argument("--quick", action="store_true", help="a fifth of the work: to see whether it runs")
     parser.add_argument("--json", type=Path, help="where the run goes; a whole run goes to benchmarks/results anyway")
@@ -71,8 +83,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--dir", type=Path, default=BUILD, help="where the routers keep their data; on a real disk")
     options = parser.parse_args(arguments)
-    if unknown := set(options.scenario) - set(SCENARIOS):
-        parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
+    known = {**PRODUCTION, **BY_NAME_ONLY} if options.production else SCENARIOS
+    if unknown := set(options.scenario) - set(known):
+        parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     return options
 
 
@@ -83,18 +96,31 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _run(bench: Bench, names: Sequence[str]) -> Run:
-    started, load_average = time.monotonic(), os.getloadavg()[0]
-    figures: list[Figure] = []
-    for name in names:
+def _single(bench: Bench, names: Sequence[str]) -> Iterator[Figure]:
+    """The router on one machine, beside the floor."""
+    for name in names or SCENARIOS:
         sys.stderr.write(f"{name} ...\n")
-        figures += uvloop.run(SCENARIOS[name](bench))
+        yield from uvloop.run(SCENARIOS[name](bench))
+
+
+def _production(bench: Bench, names: Sequence[str]) -> Iterator[Figure]:
+    """One set-up for all scenarios; each brings people of its own."""
+    with topology(bench.directory, bench.profiles) as running:
+        known = {**PRODUCTION, **BY_NAME_ONLY}
+        for name in sorted(names or PRODUCTION, key=list(known).index):  # the first finds no pipeline
+            sys.stderr.write(f"{name} ...\n")
+            yield from uvloop.run(known[name](bench, running))
+
+
+def _run(bench: Bench, found: Iterator[Figure], libraries: Sequence[str]) -> Run:
+    started, load_average = time.monotonic(), os.getloadavg()[0]
+    figures = list(found)
     return Run(
         at=datetime.now(UTC).date().isoformat(),
         seconds=round(time.monotonic() - started),
         rounds=bench.rounds,
         quick=bench.quick,
-        machine=describe(bench.directory),
+        machine=describe(bench.directory, libraries),
         figures=figures,
         load_average=load_average,
     )

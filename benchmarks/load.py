@@ -16,7 +16,7 @@ from benchmarks.figures import Latencies, Turn
 from benchmarks.load_http import Http, LoadError, ack, connections, fetch, post
 from benchmarks.load_sockets import sockets
 from benchmarks.mail import Ledger, Received, Stamp
-from benchmarks.servers import Server
+from benchmarks.servers import Target
 
 ACCEPTED, OK, DONE = 202, 200, 204
 PAGE = 50
@@ -77,7 +77,7 @@ class Sender:
 
 
 @contextlib.asynccontextmanager
-async def senders(server: Server, count: int) -> AsyncIterator[list[Sender]]:
+async def senders(server: Target, count: int) -> AsyncIterator[list[Sender]]:
     """``count`` people, each with a connection and a token of their own."""
     async with connections(server.port, count) as opened:
         yield [
@@ -100,7 +100,7 @@ async def send_all(people: Sequence[Sender], to: Sequence[Mailbox], bound: Bound
     return Sent(len(latencies), time.perf_counter() - started, latencies)
 
 
-async def warm_up(server: Server, people: Sequence[Sender], name: str = "warm") -> None:
+async def warm_up(server: Target, people: Sequence[Sender], name: str = "warm") -> None:
     """Some sends that nobody counts."""
     await send_all(people, mailboxes(name, len(people)), Bound(WARM_UP * len(people), 10))
     await settled(server)
@@ -203,7 +203,7 @@ class Crowd:
 
 
 @contextlib.asynccontextmanager
-async def crowd(server: Server, boxes: Sequence[Mailbox]) -> AsyncIterator[Crowd]:
+async def crowd(server: Target, boxes: Sequence[Mailbox]) -> AsyncIterator[Crowd]:
     """Each of ``boxes`` online with a socket and a connection."""
     tokens, waits = [server.token(box.user) for box in boxes], Waits(Latencies(), Latencies())
     async with connections(server.port, len(boxes)) as opened:
@@ -212,7 +212,7 @@ async def crowd(server: Server, boxes: Sequence[Mailbox]) -> AsyncIterator[Crowd
             for connection, token, box in zip(opened, tokens, boxes, strict=True)
         ]
         wanted = [(token, client.poked) for token, client in zip(tokens, clients, strict=True)]
-        async with sockets(server.port, wanted), background(client.run() for client in clients):
+        async with sockets(server.sockets_port, wanted), background(client.run() for client in clients):
             yield Crowd(clients, waits)
 
 
@@ -224,12 +224,12 @@ async def drain(connection: Http, token: str, mailbox: Mailbox, limit: int) -> i
     return count
 
 
-async def settled(server: Server) -> None:
+async def settled(server: Target) -> None:
     """Return once the server is idle."""
     await asyncio.to_thread(server.settle)
 
 
-async def cost(server: Server, work: Coroutine[Any, Any, Sent]) -> Turn:
+async def cost(server: Target, work: Coroutine[Any, Any, Sent]) -> Turn:
     """Do ``work``; its rate, and its CPU time until the server is idle again."""
     before, load, started = server.cpu_seconds(), time.process_time(), time.perf_counter()
     sent = await work

@@ -8,6 +8,7 @@ import sqlite3
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -42,8 +43,8 @@ class Machine(Struct):
     libraries: dict[str, str]
 
 
-def describe(directory: Path) -> Machine:
-    """This one; ``directory`` is on the disk that the routers use."""
+def describe(directory: Path, libraries: Sequence[str] = ()) -> Machine:
+    """This one; ``directory`` is on the disk that the routers use. ``libraries``: more of them that count."""
     return Machine(
         cpu=_first("/proc/cpuinfo", "model name"),
         cores=len(os.sched_getaffinity(0)),
@@ -52,7 +53,7 @@ def describe(directory: Path) -> Machine:
         python=f"{platform.python_implementation()} {sys.version.split()[0]}",
         sqlite=sqlite3.sqlite_version,
         syncs_per_second=round(_syncs(directory)),
-        libraries={name: version(name) for name in ("sealed-router", *LIBRARIES)},
+        libraries={name: version(name) for name in ("sealed-router", *LIBRARIES, *libraries)},
     )
 
 

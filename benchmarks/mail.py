@@ -106,8 +106,12 @@ class Ledger:
         self._held[stamp.sender] = wanted + 1
         return stamp
 
+    @property
+    def missing(self) -> int:
+        """How many were accepted and are not held yet."""
+        return sum(self._accepted.values()) - sum(self._held.values())
+
     def check(self) -> None:
         """Raise ``LoadError`` unless all that was accepted is held."""
         if self._accepted != self._held:
-            missing = sum(self._accepted.values()) - sum(self._held.values())
-            raise LoadError(f"{missing} messages were accepted and never arrived")
+            raise LoadError(f"{self.missing} messages were accepted and never arrived")

@@ -13,6 +13,8 @@ from router.cli.output import Table, show
 
 RESULTS = Path(__file__).parent / "results" / "run.json"
 """The committed run."""
+PRODUCTION_RESULTS = RESULTS.with_name("production.json")
+"""That of the production set-up."""
 COLUMNS = ("what", "goal", "figure", "rounds", "met", "beside it")
 _SMALL = 100
 

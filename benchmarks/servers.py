@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from benchmarks import floor
 from benchmarks.load_http import HOST
@@ -33,6 +33,25 @@ _KEY = "token-key.pem"
 
 class ServerError(Exception):
     """A server under test did not start, or ended on its own."""
+
+
+class Target(Protocol):
+    """What the load needs of that which it is put on."""
+
+    @property
+    def port(self) -> int:
+        """Of the HTTP API."""
+
+    @property
+    def sockets_port(self) -> int: ...
+
+    def token(self, user: str, /) -> str: ...
+
+    def cpu_seconds(self) -> float:
+        """Of all its processes so far."""
+
+    def settle(self) -> None:
+        """Return once it is idle."""
 
 
 class Process:
@@ -60,15 +79,7 @@ class Process:
 
     def settle(self) -> None:
         """Return once it is idle: whatever was left to do after the last answer is done."""
-        deadline = time.monotonic() + SETTLE_SECONDS
-        before, quiet = self.cpu_seconds(), 0
-        while quiet < 2:
-            if time.monotonic() > deadline:
-                raise ServerError(f"a server is still busy after {SETTLE_SECONDS:g} s")
-            time.sleep(_QUIET_SECONDS)
-            now = self.cpu_seconds()
-            quiet = quiet + 1 if now - before <= _QUIET_CPU_SECONDS else 0
-            before = now
+        until_idle([self])
 
     def finish(self) -> None:
         """Wait until it ends by itself; raises ``ServerError`` where it takes too long or fails."""
@@ -96,6 +107,20 @@ class Process:
             raise ServerError(f"a server ended with {code}:\n{tail}")
 
 
+def until_idle(processes: Sequence[Process]) -> None:
+    """Return once all of them are; raises ``ServerError`` where that takes too long."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    before, quiet = [process.cpu_seconds() for process in processes], 0
+    while quiet < 2:
+        if time.monotonic() > deadline:
+            raise ServerError(f"a server is still busy after {SETTLE_SECONDS:g} s")
+        time.sleep(_QUIET_SECONDS)
+        now = [process.cpu_seconds() for process in processes]
+        used = max(after - earlier for earlier, after in zip(before, now, strict=True))
+        quiet = quiet + 1 if used <= _QUIET_CPU_SECONDS else 0
+        before = now
+
+
 class Server(Process):
     """A server under test that is ready."""
 
@@ -108,11 +133,15 @@ class Server(Process):
         log: Path,
     ) -> None:
         super().__init__(process)
-        self.port = port
-        self.token = token
+        self.port = self.sockets_port = port
+        self._token = token
         self.environment = environment
         """With this, a ``router`` command works on the same data."""
         self.log = log
+
+    def token(self, user: str) -> str:
+        """A token of ``user``."""
+        return self._token(user)
 
 
 class Bench:
@@ -122,7 +151,7 @@ class Bench:
         self.directory = directory
         self.quick = quick
         self.rounds = rounds
-        self._profiles = profiles
+        self.profiles = profiles
         self._profiled = 0
         self._key = EmbeddedKey.open(directory)
         self._tokens: dict[str, str] = {}
@@ -163,13 +192,13 @@ class Bench:
                 yield server
                 server.check(log)
             finally:
-                server.end(gently=self._profiles is not None)
+                server.end(gently=self.profiles is not None)
 
     def _profiling(self, kind: Kind) -> Sequence[str]:
-        if self._profiles is None:
+        if self.profiles is None:
             return ()
         self._profiled += 1
-        return ("-m", "cProfile", "-o", str(self._profiles / f"{self._profiled:02d}-{kind}.prof"))
+        return ("-m", "cProfile", "-o", str(self.profiles / f"{self._profiled:02d}-{kind}.prof"))
 
 
 def _module(kind: Kind, port: int) -> list[str]:

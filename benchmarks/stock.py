@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from benchmarks.load import Mailbox
 from benchmarks.load_http import LoadError
-from benchmarks.servers import Server
 from router import envelope, ids
 from router.config import load
 from router.factory import Factory
@@ -54,9 +53,9 @@ class Stock:
 
 
 @contextlib.asynccontextmanager
-async def stock(server: Server) -> AsyncIterator[Stock]:
-    """Of a running router."""
-    async with Factory(load(environ=server.environment)) as factory:
+async def stock(environment: Mapping[str, str]) -> AsyncIterator[Stock]:
+    """Of running routers with this ``environment``."""
+    async with Factory(load(environ=environment)) as factory:
         yield Stock(await factory.online_store(), await factory.cold_queue())
 
 

@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+import msgspec
+
 from router import ids
 from router.backends.needs import Need
 from router.clock import Clock, SystemClock
@@ -151,7 +153,9 @@ class Factory:
             with _extra("google", 'kind = "firestore"'):
                 from router.backends.firestore.backend import FirestoreBackend  # noqa: PLC0415 - only where configured
 
-            return await self._stack.enter_async_context(FirestoreBackend(self.config, self.clock, self.chance))
+            backend = await self._stack.enter_async_context(FirestoreBackend(self.config, self.clock, self.chance))
+            self.metrics.firestore(lambda: msgspec.structs.asdict(backend.client.statistics))
+            return backend
 
         return await self._once("firestore", make)
 

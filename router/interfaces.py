@@ -187,7 +187,8 @@ class HotQueue(Protocol):
         ...
 
     async def forget_orphans(self, user: str, ids: Sequence[str]) -> None:
-        """No copy of these acknowledged messages is left in cold."""
+        """No copy of these acknowledged messages is left in cold. While somebody holds the user's migration lease they
+        stay orphans: the copy may be about to be written."""
         ...
 
     async def purge(self, limit: int) -> int:

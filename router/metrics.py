@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from router.messages import Outcome
 
@@ -25,7 +29,7 @@ class Metrics:
         self._routing = self._histogram("router_routing_seconds", "Acceptance to routing, oldest of each batch")
         self._dropped = self._counter("router_messages_dropped", "Messages dropped by rule", "reason")
         self._letters = self._counter("router_dead_letters", "Messages that could not be routed", "reason")
-        self._pokes = self._counter("router_pokes", "Pokes to sockets", "kind")
+        self._pokes = self._counter("router_pokes", "Pokes, by what became of them", "kind")
         self._pushed = self._counter("router_push_commands", "Push commands published")
         self._fetched = self._counter("router_messages_fetched", "Messages returned by fetches")
         self._acknowledged = self._counter("router_ids_acknowledged", "Ids in acknowledgements")
@@ -42,6 +46,10 @@ class Metrics:
 
     def _histogram(self, name: str, help_text: str, *labels: str) -> Histogram:
         return Histogram(name, help_text, labels, registry=self.registry, buckets=_LATENCY)
+
+    def firestore(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        """``counts``: asked whenever the metrics are, for all that was counted since the start, by what."""
+        self.registry.register(_Counts("router_firestore_operations", "Firestore calls and documents", counts))
 
     def render(self) -> bytes:
         """The text exposition format."""
@@ -103,3 +111,21 @@ class Metrics:
 
     def dependency_failed(self, component: str) -> None:
         self._failures.labels(component).inc()
+
+
+class _Counts(Collector):
+    """Counts that somebody else keeps."""
+
+    def __init__(self, name: str, help_text: str, counts: Callable[[], Mapping[str, int]]) -> None:
+        self._name = name
+        self._help = help_text
+        self._counts = counts
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(self._name, self._help, labels=["operation"])
+        for operation, count in self._counts().items():
+            family.add_metric([operation], count)
+        yield family
+
+    def describe(self) -> Iterator[CounterMetricFamily]:
+        yield CounterMetricFamily(self._name, self._help, labels=["operation"])

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support.redis_servers import Cluster, Watched, cluster, watched
-from tests.support.servers import Server, firestore_emulator, pubsub_emulator, redis_server, running
+from tests.support.servers import MissingServer, Server, firestore_emulator, pubsub_emulator, redis_server, running
+
+
+@contextmanager
+def needed_servers() -> Iterator[None]:
+    """A missing server skips the test and says how to get it; in CI it fails the test."""
+    try:
+        yield
+    except MissingServer as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, None, None]:
+    """For servers that are fixtures."""
+    with needed_servers():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, None, None]:
+    """For servers that tests start themselves."""
+    with needed_servers():
+        return (yield)
 
 
 def pytest_configure() -> None:

@@ -16,6 +16,7 @@ from router.web.openapi import document
 from tools.cli_reference import cli_reference
 
 MARK = "<!-- The table is written by `make docs`. -->"
+PRODUCTION_MARK = "<!-- The table of production is written by `make docs`. -->"
 END_MARK = "<!-- End of the table. -->"
 EXAMPLE_HEAD = """\
 # The configuration of the router: every key, with its default.
@@ -54,19 +55,21 @@ def _comment(text: str) -> list[str]:
 
 def configuration_docs(root: Path) -> str:
     """``docs/configuration.md`` with its table of keys."""
-    return _with_table(root / "docs" / "configuration.md", _key_table())
+    return _with_table((root / "docs" / "configuration.md").read_text(encoding="utf-8"), _key_table())
 
 
 def benchmark_docs(root: Path) -> str:
-    """``docs/benchmarks.md`` with the committed run."""
-    run = report.load(root / "benchmarks" / "results" / report.RESULTS.name)
-    return _with_table(root / "docs" / "benchmarks.md", report.markdown(run))
+    """``docs/benchmarks.md`` with the committed runs."""
+    text, results = (root / "docs" / "benchmarks.md").read_text(encoding="utf-8"), root / "benchmarks" / "results"
+    text = _with_table(text, report.markdown(report.load(results / report.RESULTS.name)))
+    production = report.markdown(report.load(results / report.PRODUCTION_RESULTS.name))
+    return _with_table(text, production, PRODUCTION_MARK)
 
 
-def _with_table(path: Path, table: str) -> str:
-    before, _, rest = path.read_text(encoding="utf-8").partition(MARK)
+def _with_table(text: str, table: str, mark: str = MARK) -> str:
+    before, _, rest = text.partition(mark)
     _, _, after = rest.partition(END_MARK)
-    return f"{before}{MARK}\n\n{table}\n{END_MARK}{after}"
+    return f"{before}{mark}\n\n{table}\n{END_MARK}{after}"
 
 
 def _key_table() -> str:

@@ -43,7 +43,7 @@ async def _tier(server: Server, tier: str, depth: int) -> list[Figure]:
         if tier == "hot":
             online = [(server.token(box.user), nothing) for box in (deep, *shallow)]
             await stack.enter_async_context(sockets(server.port, online))
-        async with stock(server) as stocked:
+        async with stock(server.environment) as stocked:
             # The deepest that limits.queue_messages allows by default.
             await stocked.fill(deep, depth)
             for box in shallow:

@@ -105,7 +105,7 @@ async def _somebody_else(server: Server) -> AsyncIterator[_Others]:
 
 async def _one(bench: Bench, people: Sequence[Mailbox], count: int, *, by_hand: bool) -> _Seen:
     with bench.server("router") as server:
-        async with contextlib.AsyncExitStack() as online, stock(server) as stocked:
+        async with contextlib.AsyncExitStack() as online, stock(server.environment) as stocked:
             wanted = [(server.token(box.user), nothing) for box in people]
             await online.enter_async_context(sockets(server.port, wanted))
             for box in people:
@@ -116,10 +116,10 @@ async def _one(bench: Bench, people: Sequence[Mailbox], count: int, *, by_hand: 
                 alone, others.waits = others.waits, Latencies()
                 if by_hand:
                     with _command(server) as process:
-                        moved = await _watch(stocked, process)
+                        moved = await watch(stocked, process)
                 else:
                     await online.aclose()
-                    moved = await _watch(stocked, server)
+                    moved = await watch(stocked, server)
                 waits = others.waits
         await _check(server, people)
     return _Seen(*moved, waits, alone)
@@ -136,7 +136,7 @@ def _command(server: Server) -> Iterator[Process]:
         process.end(gently=False)
 
 
-async def _watch(stocked: Stock, process: Process) -> tuple[float, float]:
+async def watch(stocked: Stock, process: Process) -> tuple[float, float]:
     """Messages per second from the last moment at which all were hot, and the growth of memory in MB."""
     total = await stocked.hot()
     begun = started = time.perf_counter()

@@ -28,7 +28,7 @@ async def run(bench: Bench) -> list[Figure]:
         boxes = mailboxes("online", ONLINE)
         async with crowd(server, boxes) as people, senders(server, SENDERS) as writers:
             await warm_up(server, writers)
-            offered = _Offered(people, writers, boxes, count)
+            offered = Offered(people, writers, boxes, count)
             measured = await cost(server, offered.run())
         for box in boxes:
             box.ledger.check()
@@ -45,7 +45,7 @@ async def run(bench: Bench) -> list[Figure]:
     ]
 
 
-class _Offered:
+class Offered:
     """An open loop."""
 
     def __init__(self, people: Crowd, writers: Sequence[Sender], boxes: Sequence[Mailbox], count: int) -> None:

@@ -221,6 +221,7 @@ class ConnectionManager:
 
     async def _deliver_forever(self) -> None:
         async for users in self._pokes.listen(self._node):
+            self._metrics.poked("heard", len(users))
             self.poke(users)
 
     # Leases.

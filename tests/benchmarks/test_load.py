@@ -44,6 +44,7 @@ def test_loss_is_found() -> None:
     box = Mailbox(BOB)
     box.ledger.hold(sent(box, "kept"))
     sent(box, "lost")
+    assert box.ledger.missing == 1
     with pytest.raises(LoadError, match="1 messages were accepted and never arrived"):
         box.ledger.check()
 

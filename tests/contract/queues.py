@@ -174,6 +174,15 @@ class QueueContract:
             assert (await stage.route(message, attempt=2))[0].outcome is Outcome.DUPLICATE
         assert (await stage.ids(), await stage.in_cold()) == ([], [])
 
+    async def test_an_acknowledgement_deletes_what_the_store_has_not_heard_of(self, stage: Stage) -> None:
+        """RACES 3, 10: cold was known to be empty when a pipeline wrote to it without the store."""
+        await stage.connect()
+        assert await stage.ids() == []
+        assert (await stage.online.read(BOB, 50, PAGE_BYTES)).cold_empty
+        await stage.cold.put([Queued(stage.message("m1"), stage.clock.now(), stage.clock.now())])
+        await stage.queue.acknowledge(BOB, ["m1"])
+        assert await stage.in_cold() == []
+
     @pytest.mark.parametrize(("keyed", "seconds"), [(False, 3600), (True, 86_400)])
     async def test_a_tombstone_has_its_time(self, stage: Stage, keyed: bool, seconds: int) -> None:
         await stage.connect()
@@ -397,6 +406,19 @@ class QueueContract:
         await stage.sweeper.sweep()
         assert await stage.ids() == []
 
+    async def test_a_copy_that_is_written_after_the_acknowledgement_is_deleted(self, stage: Stage) -> None:
+        """RACES 24: acknowledged and done with before the cold write, and then the migrator dies."""
+        phone = await stage.connect()
+        await stage.go("m1")
+        await stage.online.disconnect([phone])
+        move = await stage.online.begin_move(BOB, "dies", 10, PAGE_BYTES, online_too=False)
+        assert isinstance(move, Move)
+        await stage.queue.acknowledge(BOB, ["m1"])
+        await stage.cold.put(move.messages)
+        stage.clock.advance(61)
+        await stage.sweeper.sweep()
+        assert await stage.in_cold() == []
+
     async def test_a_fetch_misses_nothing_that_moves_meanwhile(self, stage: Stage) -> None:
         """RACES 25: the move runs between the hot read and the cold read."""
         phone = await stage.connect()
@@ -418,7 +440,7 @@ class QueueContract:
     async def test_a_fetch_never_shows_a_part_of_what_comes_to_cold_meanwhile(
         self, stage: Stage, doubled: Stage, write_through: bool
     ) -> None:
-        """RACES 7, 25: routed after the hot read, and cold refuses the first of two copies before it is read."""
+        """RACES 25: routed after the hot read, and cold refuses the first of two copies before it is read."""
         stage = doubled if write_through else stage
         read, moved = stage.cold.read, False
 

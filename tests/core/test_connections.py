@@ -38,7 +38,11 @@ async def test_mail_before_registration_is_poked_for(stage: Stage) -> None:
         await stage.manager.connect(BOB, socket, None)
         await stage.manager.connect(EVE, quiet, None)
         await until(lambda: socket.pokes == 1)
+        await stage.ids()
+        await stage.go("m2")
+        await until(lambda: socket.pokes == 2)
     assert quiet.pokes == 0
+    assert b'router_pokes_total{kind="heard"} 1.0' in stage.factory.metrics.render(), "the first was no poke of the bus"
 
 
 async def test_one_poke_until_somebody_fetches(stage: Stage) -> None:

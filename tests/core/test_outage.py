@@ -94,12 +94,13 @@ async def test_what_was_read_in_an_outage_is_settled_by_recipient(
 async def test_a_message_keeps_its_sequence_in_an_outage(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """RACES 7, 10: cold refused it and took what was routed behind it; then the store could not be asked again."""
     line = Line(stage, monkeypatch)
-    put = stage.cold.put
+    put, refused = stage.cold.put, False
 
     async def refuse_the_first(messages: Sequence[Queued]) -> list[Queued]:
-        if line.cut:
+        nonlocal refused
+        if refused:
             return await put(messages)
-        line.cut = True
+        line.cut = refused = True
         return [*await put(messages[1:]), messages[0]]
 
     monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: refuse_the_first(messages))
@@ -112,6 +113,32 @@ async def test_a_message_keeps_its_sequence_in_an_outage(stage: Stage, monkeypat
 
         await eventually(stage, written)
         line.cut = False
+        await routed(stage)
+    assert await stage.in_cold() == ["m1", "m2", "m3"]
+
+
+async def test_what_cold_holds_in_an_outage_is_the_head_of_what_was_sent(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 7, 10: nobody else knows the sequences: where the pipeline dies, the rest is given later ones."""
+    line, put = Line(stage, monkeypatch), stage.cold.put
+    line.cut = True
+
+    async def refuse_m2(messages: Sequence[Queued]) -> list[Queued]:
+        refused = [queued for queued in messages if queued.message.id == "m2" and line.cut]
+        return [*await put([queued for queued in messages if queued not in refused]), *refused]
+
+    monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: refuse_m2(messages))
+    for name in ("m1", "m2", "m3"):
+        await stage.producer.publish(stage.message(name))
+    async with running(stage):
+
+        async def tried() -> bool:
+            return await stage.in_cold() == ["m1"] and stage.failures("online") > 5
+
+        await eventually(stage, tried)
+    line.cut = False
+    async with running(stage):
         await routed(stage)
     assert await stage.in_cold() == ["m1", "m2", "m3"]
 

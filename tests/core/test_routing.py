@@ -184,6 +184,7 @@ async def test_what_cold_can_never_hold_does_not_stop_a_migration(
     assert await stage.letters() == [("poison", "unstorable")]
     assert await stage.pushed() == ["m1", "m2"]
     stage.clock.advance(61)
+    await stage.sweeper.sweep()
     assert await stage.online.orphans(10) == []
 
 

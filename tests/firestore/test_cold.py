@@ -56,6 +56,7 @@ async def test_offline_mail_costs_one_write_one_delete_and_a_read_for_each_page(
     assert client.statistics.documents_written == 50
     assert client.statistics.queries == 4, "three pages, and one that was empty"
     assert client.statistics.gets == client.statistics.commits == 0
+    assert b'router_firestore_operations_total{operation="documents_written"} 50.0' in beside.factory.metrics.render()
 
 
 async def test_a_user_with_nothing_cold_costs_no_call(beside: Stage) -> None:

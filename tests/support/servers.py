@@ -1,8 +1,8 @@
 """Real servers for the tests: started on free ports with a folder of their own, and ended by their ids; they do not
 outlive the process that started them, however that one ends.
 
-A server is named by an environment variable, or is on PATH, or comes with a package that the tests install. One that is
-missing skips the test and says how to get it; with ``CI=true`` it fails the test.
+A server is named by an environment variable, or is on PATH, or comes with a package that the tests install. Nothing
+here needs pytest: benchmarks use it too. What a missing one does to a test is said in ``tests/conftest.py``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
-
-import pytest
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 10.0
@@ -29,16 +26,15 @@ REDIS_VARIABLE = "ROUTER_TEST_REDIS"
 PLATFORM_VARIABLE = "ROUTER_TEST_CLOUD_SDK"
 
 
-def missing(what: str, how: str) -> NoReturn:
-    """Skip this test, or fail it in CI."""
-    message = f"{what} is missing: {how}"
-    if os.environ.get("CI") == "true":
-        pytest.fail(message)
-    pytest.skip(message)
+class MissingServer(Exception):
+    """A program is not on this machine; the text says how to get it."""
+
+    def __init__(self, what: str, how: str) -> None:
+        super().__init__(f"{what} is missing: {how}")
 
 
 def redis_program() -> Path:
-    """The redis-server to test with."""
+    """The redis-server to test with; raises ``MissingServer``."""
     named = os.environ.get(REDIS_VARIABLE) or shutil.which("redis-server")
     if named:
         return Path(named)
@@ -47,18 +43,18 @@ def redis_program() -> Path:
         program = Path(carrier.origin).parent / "bin" / "redis-server"
         program.chmod(0o755)
         return program
-    missing("redis-server", f"install Redis 7 or newer, or name the program with {REDIS_VARIABLE}")
+    raise MissingServer("redis-server", f"install Redis 7 or newer, or name the program with {REDIS_VARIABLE}")
 
 
 def emulator_program(folder: str, program: str) -> Path:
-    """A Google emulator in the ``platform`` folder of a Cloud SDK."""
+    """A Google emulator in the ``platform`` folder of a Cloud SDK; raises ``MissingServer``."""
     found = os.environ.get(PLATFORM_VARIABLE)
     gcloud = shutil.which("gcloud")
     if found is None and gcloud is not None:
         found = str(Path(gcloud).resolve().parent.parent / "platform")
     path = Path(found or "/nowhere") / folder / program
     if not path.exists() or shutil.which("java") is None:
-        missing(
+        raise MissingServer(
             f"the {folder}",
             f"install Java and `gcloud components install {folder}`, or name the SDK's platform folder with "
             f"{PLATFORM_VARIABLE}",

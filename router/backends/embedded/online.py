@@ -120,8 +120,9 @@ class EmbeddedOnlineStore(EmbeddedPresence):
         return self._database.read(lambda db: reading.orphans(db, self._rules, before, limit))
 
     async def forget_orphans(self, user: str, ids: Sequence[str]) -> None:
+        now = self._clock.now()
         await self._database.write_ordered(
-            lambda db: db.executemany(SQL["forget_orphan"], [(id_, user) for id_ in ids]).rowcount
+            lambda db: db.executemany(SQL["forget_orphan"], [(id_, user, now) for id_ in ids]).rowcount
         )
 
     async def purge(self, limit: int) -> int:

@@ -48,13 +48,12 @@ def settle(work: Work, messages: Sequence[Queued], now: int) -> tuple[list[Queue
 def ack(work: Work, hot: str, ids: Sequence[str], now: int, rules: StoreRules) -> list[str]:
     """Returns the ids that may have a copy in cold."""
     recipient = work.recipient
-    cold_empty = work.known and recipient.cold_empty and not recipient.pending
     owed: list[str] = []
     left = 0
     for id_ in ids:
         record = work.records.get(id_)
         if record is None:
-            owed += [] if cold_empty else [id_]
+            owed.append(id_)
             continue
         if record.user != recipient.user:
             continue
@@ -135,8 +134,10 @@ def forget_cold(work: Work, ids: Sequence[str], now: int, rules: StoreRules) -> 
             work.recipient.cold = max(0, work.recipient.cold - 1)
 
 
-def forget_orphans(work: Work, ids: Sequence[str]) -> None:
-    """No copy of these is left in cold."""
+def forget_orphans(work: Work, ids: Sequence[str], now: int) -> None:
+    """No copy of these is left in cold; believed unless a migrator can be about to write one."""
+    if work.recipient.move_until > now:
+        return
     for id_ in ids:
         record = work.records.get(id_)
         if record is not None and record.user == work.recipient.user and record.state is State.ACKED_OWED:

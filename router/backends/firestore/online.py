@@ -243,10 +243,11 @@ class FirestoreOnlineStore(FirestorePresence):
         return [(record.user, record.id) for record in found]
 
     async def forget_orphans(self, user: str, ids: Sequence[str]) -> None:
+        now = self._clock.now()
         for part in parts(ids):
 
             def step(work: Work, part: Sequence[str] = part) -> None:
-                moving.forget_orphans(work, part)
+                moving.forget_orphans(work, part, now)
 
             await self._transactions.change(user, part, step)
 

@@ -122,8 +122,9 @@ UPDATE recipient SET announced = max(announced, ?) WHERE user = ?;
 -- orphans: Acknowledged before a point in time, while cold had a copy that nobody reported as deleted.
 SELECT user, id FROM route WHERE state IN (1, 5) AND +state = 5 AND until <= ? + CASE keyed WHEN 1 THEN ? ELSE ? END LIMIT ?;
 
--- forget_orphan: No copy of an acknowledged message is left in cold.
-UPDATE route SET state = 3 WHERE id = ? AND user = ? AND state = 5;
+-- forget_orphan: No copy of an acknowledged message is left in cold, and no migrator can be about to write one.
+UPDATE route SET state = 3 WHERE id = ? AND user = ? AND state = 5
+    AND NOT EXISTS (SELECT 1 FROM recipient WHERE recipient.user = route.user AND move_until > ?);
 
 -- forgettable: Records whose time is over.
 SELECT id FROM route WHERE until <= ? AND state = 3 LIMIT ?;

@@ -4,12 +4,12 @@
 -- Result: the ids that may have a copy in cold.
 
 local owed, bytes, hot, cold = {}, 0, 0, 0
-local nothing_cold = cold_is_empty()
 
 for i = 4, #ARGV do
   local id, record = ARGV[i], record_of(ARGV[i])
   if not record then
-    if not nothing_cold then owed[#owed + 1] = id end
+    -- Also where cold is known to be empty: what is unknown here may have come to it without this store.
+    owed[#owed + 1] = id
   else
     local state = record.state
     if state == HOT or state == DOUBLE then

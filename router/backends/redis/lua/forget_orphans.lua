@@ -1,7 +1,8 @@
--- No copy of these acknowledged messages is left in cold.
+-- No copy of these acknowledged messages is left in cold; believed unless a migrator can be about to write one.
 --
 -- ARGV  from 2 the ids
 
+if tonumber(call('HGET', META, 'u') or 0) > now then return 0 end
 for i = 2, #ARGV do
   local record = record_of(ARGV[i])
   if record and record.state == ACKED_OWED then
