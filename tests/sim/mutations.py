@@ -253,6 +253,12 @@ MUTANTS = (
         "        self.lasts = bool(self._owed) or bool(self._placed)\n",
         "        self.lasts = False\n",
     ),
+    Mutant(
+        "a message loses its sequence when an outage comes before its cold write has worked",
+        OUTAGE,
+        "                self._known[delivery.receipt] = Routed(Outcome.COLD, result.sequence, result.queued_at)\n",
+        "                pass\n",
+    ),
     # The store's own rules.
     Mutant(
         "sequences come from the node's clock alone",
@@ -307,6 +313,14 @@ MUTANTS = (
         SWEEPING,
         "        poke=not given_up and ",
         "        poke=given_up and ",
+    ),
+    Mutant(
+        "announcing passes over what bears a later time",
+        f"{EMBEDDED}/sql/hot.sql",
+        """        SELECT * FROM hot WHERE user = :user AND lane = 1 AND sequence > :announced
+            AND ephemeral = 0 AND sequence <= :last ORDER""",
+        """        SELECT * FROM hot WHERE user = :user AND lane = 1 AND sequence > :announced
+            AND ephemeral = 0 AND queued_at <= :before AND sequence <= :last ORDER""",
     ),
     # Presence and pokes.
     Mutant(
