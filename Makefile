@@ -13,7 +13,7 @@ serve: $(READY)  ## Run the whole router on this machine
 	@$(BIN)/router serve
 
 test: $(READY)  ## Run every test
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 SEEDS ?= 3000
 START ?= 0
