@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,10 +44,17 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """Asynchronous tests run on asyncio, as the router does."""
     return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def one_loop(anyio_backend: str) -> AsyncIterator[None]:
+    """One event loop for a module: gRPC has one queue for all loops, and would tell a closed one of late calls."""
+    del anyio_backend
+    yield  # noqa: PT022 - a fixture that waits for its end is what keeps the loop open
 
 
 @pytest.fixture(scope="session")

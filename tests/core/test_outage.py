@@ -160,3 +160,18 @@ async def test_a_migration_that_is_told_to_end_ends(stage: Stage, monkeypatch: p
     migration.cancel()
     await asyncio.wait([migration])
     assert migration.cancelled()
+
+
+async def test_mail_acknowledged_during_its_move_leaves_no_copy(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 24: acknowledged, and deleted from cold, while the migrator's write is under way."""
+    await stage.connect()
+    await stage.go("m1")
+    put = stage.cold.put
+
+    async def slowly(messages: Sequence[Queued]) -> list[Queued]:
+        await stage.queue.acknowledge(BOB, ["m1"])
+        return await put(messages)
+
+    monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: slowly(messages))
+    await stage.queue.migrate_hot_to_cold(BOB, online_too=True)
+    assert (await stage.ids(), await stage.in_cold()) == ([], [])

@@ -67,19 +67,19 @@ async def test_another_process_is_woken_and_poked_through_full_buffers(signals: 
     assert await line(process) == "20000"
     assert await process.wait() == 0
     assert signals.dropped == 0
-    assert list((tmp_path / "run").iterdir()) == []
+    assert list(run_directory(tmp_path).iterdir()) == []
 
 
 async def test_the_dead_are_forgotten(signals: Signals, tmp_path: Path) -> None:
     process = await listener(tmp_path, 1)
     process.kill()
     await process.wait()
-    assert len(list((tmp_path / "run").iterdir())) == 2
+    assert len(list(run_directory(tmp_path).iterdir())) == 2
     signals.notify("work")
     signals.poke("other", ["urn:sm:user:bob"])
     signals.poke("never there", ["urn:sm:user:bob"])
     await asyncio.sleep(0)
-    assert list((tmp_path / "run").iterdir()) == []
+    assert list(run_directory(tmp_path).iterdir()) == []
 
 
 async def test_listeners_in_this_process_are_served_in_memory(signals: Signals) -> None:

@@ -271,7 +271,7 @@ class Judge:
             self._is_held(message, held)
 
     def _in_cold(self, user: str, id_: str, *, online: bool) -> None:
-        if online:
+        if online and id_ not in self.buried:
             self.broken("nothing is stuck", f"{id_} is still cold, with a client that reads")
         if id_ not in self.pushed and id_ not in self.buried and id_ not in self.unannounceable:
             self.broken("nothing is stuck", f"{id_} is cold and was never announced")
@@ -308,6 +308,8 @@ class Judge:
             if message.returned < self.draining:
                 self.broken("at least once", f"{message} never came to its recipient")
         for what in event.left:
+            if what.rpartition(" ")[2] in self.buried:
+                continue
             self.broken("one id for life", f"{what} is left when all is read and acknowledged")
 
     def failed(self, event: h.Failed) -> None:

@@ -214,7 +214,7 @@ def _faults(
     kinds = ["crash", "crash", "stop", "pause", "migrate"]
     kinds += ["step"] if askew else []
     kinds += ["away", "away", "away"] if topology == "apart" and not askew else []
-    kinds += ["forget"] if write_through else []
+    kinds += ["forget"] if write_through and not askew else []
     kinds += ["power"] if topology != "apart" else []
     kinds = chance.sample(kinds, chance.randint(1, 3))
     return tuple(

@@ -325,8 +325,8 @@ class World:
         hot = {id_ for _, id_ in self._held("hot", "online")}
         if not self.plan.write_through:
             found += [f"{id_} is in hot and in cold" for id_ in sorted(cold & hot)]
-        # Poison cannot be routed, but an outage of the online store may have put it into cold without being asked.
-        if not self._forgot and not self.plan.poison:
+        # What is refused may have been put into cold before, in an outage of the online store.
+        if not self._forgot and not self.reasons:
             states = {id_: state for id_, state in online.rows("SELECT id, state FROM route")}  # noqa: C416 - for mypy
             settled = (2, 4) if self.plan.write_through else (2,)
             found += [
