@@ -14,7 +14,7 @@ from router.messages import Delivery, Routed
 from tests.contract.stage import BOB, EVE, Socket, Stage
 
 pytestmark = pytest.mark.anyio
-TURN_SECONDS = 30.0
+TURN_SECONDS = 60.0
 
 
 @asynccontextmanager
