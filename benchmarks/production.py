@@ -15,9 +15,9 @@ from typing import Any, cast
 from redis import Redis
 
 from benchmarks.load_http import HOST, LoadError
-from benchmarks.servers import Process, ServerError, free_port, spawn, until_idle, wait_until_ready
+from benchmarks.servers import Process, ServerError, spawn, until_idle, wait_until_ready
 from tests.support.identity import Identity, identity_service
-from tests.support.servers import MissingServer, firestore_emulator, pubsub_emulator, redis_server, running
+from tests.support.servers import MissingServer, firestore_emulator, free_port, pubsub_emulator, redis_server, running
 from tests.support.servers import Server as Backend
 
 API, SOCKETS, PIPELINE = "serve-api", "serve-ws", "process"

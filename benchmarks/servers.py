@@ -19,6 +19,7 @@ from benchmarks import floor
 from benchmarks.load_http import HOST
 from router.auth.embedded import EmbeddedKey
 from router.clock import SystemClock
+from tests.support.servers import free_port
 
 Kind = Literal["floor", "router"]
 
@@ -242,11 +243,3 @@ def _is_ready(port: int) -> bool:
             return connection.recv(64).startswith(b"HTTP/1.1 200 ")
     except OSError:
         return False
-
-
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from benchmarks.figures import Figure, at_most
-from benchmarks.servers import Bench, Process, free_port, router_environment, spawn, wait_until_ready
+from benchmarks.servers import Bench, Process, router_environment, spawn, wait_until_ready
+from tests.support.servers import free_port
 
 NAME = "start"
 TIMES = 5

@@ -4,38 +4,21 @@ unchanged."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
-from router.core.routing import Pipeline
 from router.messages import Delivery, Routed
 from tests.contract.stage import BOB, EVE, Socket, Stage
+from tests.support import pipelines
 
 pytestmark = pytest.mark.anyio
 TURN_SECONDS = 60.0
 
 
-@asynccontextmanager
-async def running(stage: Stage) -> AsyncIterator[Pipeline]:
-    """A pipeline at work; on leaving, what it holds is handed back."""
-    pipeline = await stage.factory.pipeline()
-    consuming = asyncio.create_task(pipeline.run())
-    try:
-        async with asyncio.timeout(TURN_SECONDS):
-            yield pipeline
-    finally:
-        consuming.cancel()
-        await asyncio.wait([consuming])
-        await pipeline.hand_back()
-
-
-async def eventually(stage: Stage, condition: Callable[[], Awaitable[bool]]) -> None:
-    """Let the clock run until ``condition`` holds; the caller bounds the time."""
-    while not await condition():
-        stage.clock.advance(0.01)
-        await asyncio.sleep(0.001)
+running = partial(pipelines.running, seconds=TURN_SECONDS)
+eventually = partial(pipelines.eventually, pause=0.001)
 
 
 async def arrived(stage: Stage, *wanted: str, user: str = BOB) -> None:

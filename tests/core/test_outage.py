@@ -11,7 +11,8 @@ import pytest
 from router.errors import Unavailable
 from router.messages import Delivery, Queued
 from tests.contract.stage import BOB, Stage
-from tests.core.test_routing import Line, eventually, routed, running
+from tests.core.test_routing import Line
+from tests.support.pipelines import eventually, routed, running
 
 pytestmark = pytest.mark.anyio
 Call = Callable[..., Awaitable[Any]]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,40 +14,10 @@ from router.interfaces import IngressConsumer, PushNotifier
 from router.messages import DeadLetter, Delivery, Outcome, Queued, Routed
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, staged, until
 from tests.support.clock import ManualClock
+from tests.support.pipelines import TURN_SECONDS, eventually, routed, running, waiting
 from tests.support.stores import EmbeddedStores
 
 pytestmark = pytest.mark.anyio
-TURN_SECONDS = 10.0
-
-
-@asynccontextmanager
-async def running(stage: Stage) -> AsyncIterator[Pipeline]:
-    """A pipeline at work; on leaving, what it holds is handed back."""
-    pipeline = await stage.factory.pipeline()
-    consuming = asyncio.create_task(pipeline.run())
-    try:
-        async with asyncio.timeout(TURN_SECONDS):
-            yield pipeline
-    finally:
-        consuming.cancel()
-        await asyncio.wait([consuming])
-        await pipeline.hand_back()
-
-
-async def eventually(stage: Stage, condition: Callable[[], Awaitable[bool]]) -> None:
-    """Let the clock run until ``condition`` holds; the caller bounds the time."""
-    while not await condition():
-        stage.clock.advance(0.01)
-        await asyncio.sleep(0)
-
-
-async def waiting(stage: Stage, count: int) -> bool:
-    backlog = await stage.producer.backlog()
-    return backlog is not None and backlog.messages == count
-
-
-async def routed(stage: Stage) -> None:
-    await eventually(stage, lambda: waiting(stage, 0))
 
 
 def has(stage: Stage, user: str, ids: Sequence[str]) -> Callable[[], Awaitable[bool]]:

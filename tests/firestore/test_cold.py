@@ -15,7 +15,7 @@ from router.backends.firestore.wire import Write
 from router.errors import Refused, Unavailable
 from router.messages import Lane, Message, Outcome, Queued
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, names
-from tests.core.test_routing import routed, running
+from tests.support.pipelines import routed, running
 
 pytestmark = pytest.mark.anyio
 TOO_LARGE = 1_100_000

@@ -18,7 +18,7 @@ from router.backends.firestore.wire import Write
 from router.core.migrating import MigrationResult
 from router.messages import Connection, Delivery, Message, Move, Outcome, Queued
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage
-from tests.core.test_routing import routed, running
+from tests.support.pipelines import routed, running
 
 pytestmark = pytest.mark.anyio
 

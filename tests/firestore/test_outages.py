@@ -13,8 +13,8 @@ from router.backends.google.calls import Patience
 from router.errors import Unavailable
 from router.messages import Outcome, Queued
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, staged
-from tests.core.test_routing import eventually, routed, running
 from tests.support.clock import ManualClock
+from tests.support.pipelines import eventually, routed, running
 from tests.support.servers import Server, firestore_emulator
 from tests.support.servers import running as started
 from tests.support.stores_firestore import FirestoreColdStores, FirestoreStores, use_emulator

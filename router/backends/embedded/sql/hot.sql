@@ -66,9 +66,6 @@ UPDATE recipient SET move_owner = '', move_until = 0 WHERE user = ? AND move_own
 -- ephemeral: Ephemeral messages of one user.
 SELECT id, lane, sequence, keyed FROM hot WHERE user = ? AND ephemeral = 1;
 
--- has_hot: Whether a user has hot mail.
-SELECT hot FROM recipient WHERE user = ?;
-
 -- mark_moving: A migrator takes one message.
 UPDATE route SET state = 4 WHERE id = ? AND state = 0;
 

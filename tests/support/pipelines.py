@@ -1,0 +1,44 @@
+"""A pipeline at work in a test, and how to wait for what it does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from router.core.routing import Pipeline
+from tests.contract.stage import Stage
+
+TURN_SECONDS = 10.0
+
+
+@asynccontextmanager
+async def running(stage: Stage, seconds: float = TURN_SECONDS) -> AsyncIterator[Pipeline]:
+    """A pipeline at work, for ``seconds`` at most; on leaving, what it holds is handed back."""
+    pipeline = await stage.factory.pipeline()
+    consuming = asyncio.create_task(pipeline.run())
+    try:
+        async with asyncio.timeout(seconds):
+            yield pipeline
+    finally:
+        consuming.cancel()
+        await asyncio.wait([consuming])
+        await pipeline.hand_back()
+
+
+async def eventually(stage: Stage, condition: Callable[[], Awaitable[bool]], pause: float = 0) -> None:
+    """Let the clock run until ``condition`` holds; the caller bounds the time."""
+    while not await condition():
+        stage.clock.advance(0.01)
+        await asyncio.sleep(pause)
+
+
+async def waiting(stage: Stage, count: int) -> bool:
+    """Whether ``count`` messages wait in the ingress."""
+    backlog = await stage.producer.backlog()
+    return backlog is not None and backlog.messages == count
+
+
+async def routed(stage: Stage) -> None:
+    """Return when the ingress is empty."""
+    await eventually(stage, lambda: waiting(stage, 0))
