@@ -328,7 +328,7 @@ class Node:
             self.manager = await factory.connection_manager()
             factory.tasks.spawn(self.manager.run(), "connections")
             routes += Sockets(authenticator, self.manager, border).routes()
-        self.app = application(routes, border)
+        self.app = application(routes, border, asyncio.get_running_loop().time)
         self.listening = True
 
     async def _api(self, factory: Factory, authenticator: Authenticator) -> Sequence[BaseRoute]:

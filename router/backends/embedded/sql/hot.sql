@@ -42,6 +42,13 @@ SELECT id, lane, sequence, queued_at, accepted_at, ephemeral, keyed, attempts, e
 FROM hot WHERE user = ? AND (ephemeral = 0 OR accepted_at > ?)
 ORDER BY lane, sequence LIMIT ?;
 
+-- page: Both at once, in one read of the file; the head alone where the fetch must be marked first.
+SELECT r.fetched, r.pending, r.cold_empty, r.cold_version, r.announced,
+    h.id, h.lane, h.sequence, h.queued_at, h.accepted_at, h.ephemeral, h.keyed, h.attempts, h.envelope
+FROM recipient AS r LEFT JOIN hot AS h
+    ON (r.fetched OR ?) AND h.user = r.user AND (h.ephemeral = 0 OR h.accepted_at > ?)
+WHERE r.user = ? ORDER BY h.lane, h.sequence LIMIT ?;
+
 -- pending: Cold writes of one user that are under way.
 SELECT id, lane, sequence FROM route WHERE user = ? AND state IN (1, 5) AND +state = 1;
 
