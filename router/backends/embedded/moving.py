@@ -9,15 +9,21 @@ import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 
+import msgspec
+
 from router.backends.embedded import reading
 from router.backends.embedded.routing import HOT as SQL
 from router.backends.embedded.routing import Pokes, Recipient
 from router.backends.embedded.rows import hot_message, one, page
 from router.backends.rules import MOVE_LEASE_SECONDS, State, StoreRules
 from router.clock import MICROSECONDS
-from router.messages import Move, MoveRefused, Queued
+from router.messages import Lane, Move, MoveRefused, Queued
 
 _ACKED = {State.ACKED, State.ACKED_OWED}
+
+
+def _json(values: Sequence[str] | Sequence[int]) -> str:
+    return msgspec.json.encode(values).decode()
 
 
 def _count(
@@ -127,7 +133,7 @@ def begin_move(
     messages, more = page((hot_message(user, row, announced) for row in rows), limit, max_bytes)
     if messages:
         db.execute(SQL["take_move_lease"], (owner, now + MOVE_LEASE_SECONDS * MICROSECONDS, user))
-        db.executemany(SQL["mark_moving"], [(queued.message.id,) for queued in messages])
+        db.execute(SQL["mark_moving"], (_json([queued.message.id for queued in messages]),))
     return Move(messages, dropped, more)
 
 
@@ -148,12 +154,16 @@ def end_move(db: sqlite3.Connection, user: str, moved: Sequence[Queued]) -> list
     """Returns the ids that were acknowledged meanwhile."""
     # A statement for the batch and not several for each message: a migration is measured by its messages per second.
     # What was acknowledged meanwhile, or was ended by another migrator, has left the hot queue and changes no state.
-    acked = reading.acked(db, user, [queued.message.id for queued in moved])
-    places = [(user, queued.message.lane, queued.sequence) for queued in moved]
-    left = db.executemany(SQL["remove"], places).rowcount
-    arrived = db.executemany(SQL["end_moving"], [(queued.message.id, user) for queued in moved]).rowcount
+    ids = [queued.message.id for queued in moved]
+    acked = reading.acked(db, user, ids)
+    left = sum(
+        db.execute(SQL["remove_some"], (user, lane.value, _json(sequences))).rowcount
+        for lane in Lane
+        if (sequences := [queued.sequence for queued in moved if queued.message.lane is lane])
+    )
+    arrived = db.execute(SQL["end_moving"], (_json(ids), user)).rowcount
     _count(db, user, hot=-left, cold=arrived, cold_changed=True)
-    return [queued.message.id for queued in moved if queued.message.id in acked]
+    return [id_ for id_ in ids if id_ in acked]
 
 
 def forget_cold(db: sqlite3.Connection, expired: Sequence[Queued], now: int, rules: StoreRules) -> None:

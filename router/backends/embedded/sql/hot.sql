@@ -46,7 +46,7 @@ ORDER BY lane, sequence LIMIT ?;
 SELECT r.fetched, r.pending, r.cold_empty, r.cold_version, r.announced,
     h.id, h.lane, h.sequence, h.queued_at, h.accepted_at, h.ephemeral, h.keyed, h.attempts, h.envelope
 FROM recipient AS r LEFT JOIN hot AS h
-    ON (r.fetched OR ?) AND h.user = r.user AND (h.ephemeral = 0 OR h.accepted_at > ?)
+    ON h.user = CASE WHEN r.fetched OR ? THEN r.user END AND (h.ephemeral = 0 OR h.accepted_at > ?)
 WHERE r.user = ? ORDER BY h.lane, h.sequence LIMIT ?;
 
 -- pending: Cold writes of one user that are under way.
@@ -73,11 +73,14 @@ UPDATE recipient SET move_owner = '', move_until = 0 WHERE user = ? AND move_own
 -- ephemeral: Ephemeral messages of one user.
 SELECT id, lane, sequence, keyed FROM hot WHERE user = ? AND ephemeral = 1;
 
--- mark_moving: A migrator takes one message.
-UPDATE route SET state = 4 WHERE id = ? AND state = 0;
+-- mark_moving: A migrator takes some messages.
+UPDATE route SET state = 4 WHERE id IN (SELECT value FROM json_each(?)) AND state = 0;
 
--- end_moving: A message that was hot, or was moving, is in cold.
-UPDATE route SET state = 2, until = NULL WHERE id = ? AND user = ? AND state IN (0, 4);
+-- end_moving: Messages that were hot, or were moving, are in cold.
+UPDATE route SET state = 2, until = NULL WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state IN (0, 4);
+
+-- remove_some: Delete messages of one lane from the hot queue.
+DELETE FROM hot WHERE user = ? AND lane = ? AND sequence IN (SELECT value FROM json_each(?));
 
 -- hot_users: Users with hot mail or an unanswered poke, after a name.
 SELECT user, hot, poked_at, fetched, announced FROM recipient
