@@ -37,7 +37,11 @@ class Identity:
 
     def token(self, user: str) -> str:
         """A token that is good for an hour."""
-        return self.key.sign(user, SystemClock().now(), TOKEN_SECONDS)
+        return self.sign(user, TOKEN_SECONDS)
+
+    def sign(self, user: str, seconds: float, handle: str | None = None) -> str:
+        """A token that is good for so long."""
+        return self.key.sign(user, SystemClock().now(), seconds, handle)
 
 
 @contextmanager

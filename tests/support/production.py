@@ -64,9 +64,13 @@ class Node:
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(STOP_SECONDS)
 
+    def log(self) -> bytes:
+        """All that it has said."""
+        return self._log.read_bytes()
+
     def said(self) -> str:
         """The end of its log."""
-        return self._log.read_text(errors="replace")[-3000:]
+        return self.log()[-3000:].decode(errors="replace")
 
 
 class Production:
