@@ -23,6 +23,7 @@ from router.messages import (
     Queued,
     QueueTotals,
     Routed,
+    Settled,
 )
 
 Place = tuple[int, int]
@@ -112,11 +113,10 @@ class HotQueue(Protocol):
         """
         ...
 
-    async def settle(self, messages: Sequence[Queued]) -> list[Queued]:
+    async def settle(self, messages: Sequence[Queued]) -> Settled:
         """Their cold write is committed: they are no longer pending, and a user who came online meanwhile
         is poked. Those that this store has never seen are recorded as in cold, with the sequence they have; those
-        that are hot have a copy in cold from here on. Envelopes are not looked at. Returns those that were
-        acknowledged meanwhile, which the caller deletes from cold and then names to ``forget_orphans``."""
+        that are hot have a copy in cold from here on. Envelopes are not looked at."""
         ...
 
     async def read(self, user: str, limit: int, max_bytes: int) -> HotPage:

@@ -164,6 +164,16 @@ class Move(Struct, frozen=True, gc=False):
     more: bool
 
 
+class Settled(Struct, frozen=True, gc=False):
+    """What the online store makes of messages that are in cold."""
+
+    acked: list[Queued]
+    """Acknowledged meanwhile: the caller deletes them from cold, and then names them to ``forget_orphans``."""
+    misplaced: list[Queued]
+    """Another pipeline is on its way to cold with these, and was given earlier places for them: they stay pending
+    until somebody has written them there."""
+
+
 class MoveRefused(StrEnum):
     """Why no batch was taken."""
 

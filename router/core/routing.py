@@ -291,19 +291,21 @@ class Pipeline:
         except Refused as error:
             raise _Unstorable(str(error)) from error
 
-    async def _settle(self, written: Sequence[Queued]) -> None:
+    async def _settle(self, written: Sequence[Queued]) -> set[str]:
+        """The store knows that these are in cold; returns the ids of those that it knows in another, earlier place."""
         if not written:
-            return
+            return set()
         async with asyncio.timeout(CALL_SECONDS):
-            acked = await self._online.settle(written)
+            settled = await self._online.settle(written)
         ids: dict[str, list[str]] = {}
-        for queued in acked:
+        for queued in settled.acked:
             ids.setdefault(queued.message.recipient, []).append(queued.message.id)
         # A time for each call: the repetition of a long round would take as long again.
         for user, own in ids.items():
             async with asyncio.timeout(CALL_SECONDS):
                 await self._cold.delete(user, own)
                 await self._online.forget_orphans(user, own)
+        return {queued.message.id for queued in settled.misplaced}
 
     def _owe(self, written: Sequence[Owed]) -> None:
         self._outage.owe(written)
@@ -326,9 +328,17 @@ class Pipeline:
         async with asyncio.timeout(CALL_SECONDS):
             await self._online.probe()
         while owed := self._outage.next(BATCH_MESSAGES):
-            await self._settle([queued for _, queued in owed])
-            await self._ack([delivery for delivery, _ in owed])
+            misplaced = await self._settle([queued for _, queued in owed])
+            # Routed once more, they come to their places, should the pipeline that was given these be gone.
+            again = [delivery for delivery, queued in owed if queued.message.id in misplaced]
+            await self._nack(again)
+            await self._ack([delivery for delivery, queued in owed if queued.message.id not in misplaced])
             self._outage.told(len(owed))
+
+    async def _nack(self, deliveries: Sequence[Delivery]) -> None:
+        if deliveries:
+            async with asyncio.timeout(CALL_SECONDS):
+                await self._consumer.nack(deliveries)
 
     async def _announce(self, messages: Sequence[Message]) -> None:
         if messages:

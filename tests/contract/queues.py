@@ -13,7 +13,7 @@ import pytest
 from router.core.migrating import BATCH_MESSAGES, MigrationResult
 from router.errors import TooManyConnections
 from router.interfaces import Place
-from router.messages import ColdPage, Connection, Lane, Move, MoveRefused, Outcome, Queued
+from router.messages import ColdPage, Connection, Lane, Move, MoveRefused, Outcome, Queued, Settled
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, names
 
 pytestmark = pytest.mark.anyio
@@ -188,7 +188,7 @@ class QueueContract:
         assert await stage.ids() == ["m1"]
         await stage.queue.acknowledge(BOB, ["m1", "nobody's"])
         if told:
-            for orphan in await stage.online.settle([queued]):
+            for orphan in (await stage.online.settle([queued])).acked:
                 await stage.cold.delete(BOB, [orphan.message.id])
                 await stage.online.forget_orphans(BOB, [orphan.message.id])
         else:
@@ -613,6 +613,16 @@ class QueueContract:
             await asyncio.wait([listening])
         assert await stage.hot() == ["m1", "m2"], "nothing else did it"
 
+    async def test_a_poke_stays_unanswered_when_somebody_else_connects(self, stage: Stage) -> None:
+        """RACES 18: it may have been lost, and whoever connects and reads nothing answers for nobody."""
+        await stage.connect()
+        await stage.go("m1")
+        await stage.migrator.migrate(BOB, online_too=True)
+        laptop = await stage.connect(name="laptop")
+        await stage.online.disconnect([laptop])
+        (user,) = await stage.online.hot_users("", 10)
+        assert (user.user, user.live, user.hot, user.fetched) == (BOB, 1, 0, False)
+
     async def test_connections_have_a_limit(self, stage: Stage) -> None:
         """RACES 37."""
         for number in range(3):
@@ -659,8 +669,8 @@ class QueueContract:
         now = stage.clock.now()
         lost = [Queued(stage.message("m1"), now + 1, now), Queued(stage.message("m2"), now + 2, now)]
         assert await stage.cold.put(lost) == []
-        assert await stage.online.settle(lost) == []
-        assert await stage.online.settle(lost) == []
+        assert await stage.online.settle(lost) == Settled([], [])
+        assert await stage.online.settle(lost) == Settled([], [])
         await stage.go("m3")
         assert await stage.ids() == ["m1", "m2", "m3"]
         assert await stage.go("m1") is Outcome.ANNOUNCE
@@ -674,10 +684,23 @@ class QueueContract:
         await stage.go("m1")
         again = Queued(stage.message("m1"), stage.clock.now() + 5, stage.clock.now())
         assert await stage.cold.put([again]) == []
-        assert await stage.online.settle([again]) == []
+        assert await stage.online.settle([again]) == Settled([], [])
         assert await stage.ids() == ["m1"]
         await stage.queue.acknowledge(BOB, ["m1"])
         assert await stage.ids() == await stage.in_cold() == []
+
+    async def test_a_copy_in_cold_behind_its_place_does_not_end_the_write_that_is_under_way(self, stage: Stage) -> None:
+        """RACES 7, 10: a pipeline wrote it without the store, while another one has its place and has to write it."""
+        message = stage.message("m1")
+        (routed,) = await stage.route(message)
+        await stage.go("m2")
+        late = Queued(message, routed.sequence + 1000, routed.queued_at)
+        assert await stage.cold.put([late]) == []
+        assert await stage.online.settle([late]) == Settled([], [late])
+        assert await stage.ids() == ["m1", "m2"], "readers know its place"
+        assert (await stage.route(message, attempt=2))[0] == routed
+        await stage.store(message, routed)
+        assert await stage.ids() == await stage.in_cold() == ["m1", "m2"]
 
     async def test_what_was_delivered_before_may_be_in_cold(self, stage: Stage) -> None:
         """RACES 10: a pipeline wrote it there without the store, and died before it could tell."""
@@ -715,4 +738,4 @@ class QueueContract:
         await doubled.queue.acknowledge(BOB, ["m1"])
         queued = Queued(message, routed.sequence, routed.queued_at)
         await doubled.cold.put([queued])
-        assert await doubled.online.settle([queued]) == [queued]
+        assert (await doubled.online.settle([queued])).acked == [queued]

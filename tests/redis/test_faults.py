@@ -145,7 +145,7 @@ async def test_every_script_may_run_twice(stage: Stage, monkeypatch: pytest.Monk
     (cold,) = await stage.route(stage.message("m3"))
     queued = Queued(stage.message("m3"), cold.sequence, cold.queued_at)
     await stage.cold.put([queued])
-    assert await stage.online.settle([queued]) == []
+    assert (await stage.online.settle([queued])).acked == []
     move = await stage.online.begin_move(BOB, "mover", 10, PAGE_BYTES, online_too=False)
     assert isinstance(move, Move)
     await stage.cold.put(move.messages)

@@ -250,7 +250,7 @@ class Judge:
         for message in self.messages.values():
             message.seen = None
             message.excused = message.excused or message.ack_began is not None
-        self.unannounceable.update(self.by_id)
+        self.unannounceable.update(event.hot)
 
     # The end.
 

@@ -116,6 +116,9 @@ class Device:
         self._ends = 0.0
         self.reads = False
         """It is connected, and has read all there was."""
+        self.looked_at = 0.0
+        """When its last fetch began."""
+        self._node = ""
 
     async def run(self) -> None:
         session = self._session
@@ -136,8 +139,17 @@ class Device:
                 await self._drain(None)
                 continue
             failures = 0
+            self._node = node.factory.node
             self._world.note(self._name, f"is connected to {node.process.name}")
             await self._stay(line)
+
+    @property
+    def uninformed(self) -> bool:
+        """Its poke was lost, and another device has answered for it since: it was told of nothing, and nothing is left
+        that would be told again."""
+        lost_at = self._world.post.lost_at.get((self._node, self.user), -1.0)
+        others = (other.looked_at for other in self._world.devices if other.user == self.user and other is not self)
+        return self.looked_at <= lost_at <= max(others, default=-1.0)
 
     def _over(self) -> bool:
         if self._world.leaving:
@@ -186,6 +198,7 @@ class Device:
         return False
 
     async def _fetch(self) -> list[str] | None:
+        self.looked_at = self._loop.time()
         return await fetch(self._world, self._chance, self.user, self._token, self._limit)
 
     async def _acknowledge(self, ids: list[str]) -> bool:

@@ -95,7 +95,9 @@ class PowerLost(Struct, frozen=True):
 
 
 class Forgotten(Struct, frozen=True):
-    """The online store came back empty."""
+    """The online store came back empty. ``hot``: ids of what it held; the copies in cold are not announced yet."""
+
+    hot: tuple[str, ...] = ()
 
 
 class Final(Struct, frozen=True):

@@ -214,19 +214,20 @@ MUTANTS = (
     Mutant(
         "settling takes all its calls within the time of one",
         ROUTING,
-        "        async with asyncio.timeout(CALL_SECONDS):\n            acked = await self._online.settle(written)\n        ids: dict[str, list[str]] = {}\n",
+        "        async with asyncio.timeout(CALL_SECONDS):\n            settled = await self._online.settle(written)\n        ids: dict[str, list[str]] = {}\n",
         "        async with asyncio.timeout(CALL_SECONDS):\n"
-        "            for queued in await self._online.settle(written):\n"
+        "            settled = await self._online.settle(written)\n"
+        "            for queued in settled.acked:\n"
         "                await self._cold.delete(queued.message.recipient, [queued.message.id])\n"
         "                await self._online.forget_orphans(queued.message.recipient, [queued.message.id])\n"
-        "        acked: list[Queued] = []\n"
+        "        settled.acked.clear()\n"
         "        ids: dict[str, list[str]] = {}\n",
     ),
     Mutant(
         "mail acknowledged before it was settled stays in cold",
         ROUTING,
-        "        for queued in acked:\n            ids.setdefault",
-        "        for queued in acked[:0]:\n            ids.setdefault",
+        "        for queued in settled.acked:\n            ids.setdefault",
+        "        for queued in settled.acked[:0]:\n            ids.setdefault",
     ),
     Mutant(
         "write-through writes nothing",

@@ -302,6 +302,7 @@ class Node:
         self.listening = False
         self.requests = 0
         self.stopping = False
+        self.pipeline: Pipeline | None = None
 
     async def start(self) -> None:
         """A new process begins to serve."""
@@ -314,7 +315,7 @@ class Node:
         factory = self.factory = SimFactory(self.world, self.number, self.process, self.clock)
         await factory.__aenter__()
         self.manager: ConnectionManager | None = None
-        self.pipeline: Pipeline | None = None
+        self.pipeline = None
         border = Border([], factory.metrics)
         authenticator = NameTokens(cast(KeySource, _NoKeys()), Auth(leeway_seconds=0), self.clock)
         routes: list[BaseRoute] = []
@@ -357,6 +358,11 @@ class Node:
         self.process.paused = False
         self.listening = False
         self.world.net.reset(self)
+
+    @property
+    def routing(self) -> bool:
+        """Its pipeline has something in work, or has to tell the online store of an outage."""
+        return self.process.alive and self.pipeline is not None and bool(self.pipeline._work)
 
     async def stop(self) -> None:
         """SIGTERM, as the service takes it."""

@@ -167,9 +167,9 @@ class World:
         elif fault.kind == "power":
             await self._lose_power(fault)
         elif fault.kind == "forget":
-            self.disk("online").clear()
             self._forgot = True
-            self.add(h.Forgotten())
+            self.add(h.Forgotten(tuple(id_ for _, id_ in self._held("hot", "online"))))
+            self.disk("online").clear()
         elif fault.kind == "migrate" and node.listening:
             await self._migrate_by_hand(node)
 
@@ -267,7 +267,7 @@ class World:
                 return
 
     def _readers(self) -> set[str]:
-        return {device.user for device in self.devices if device.reads}
+        return {device.user for device in self.devices if device.reads and not device.uninformed}
 
     def _quiet(self) -> bool:
         final = self._final()
@@ -296,6 +296,7 @@ class World:
         online = self.disk("online")
         under_way = online.rows("SELECT id, state FROM route WHERE state IN (1, 5)")
         owed = [f"{id_} in state {state}" for id_, state in under_way]
+        owed += [f"the pipeline of {node.process.name}" for node in self.nodes if node.routing]
         return h.Final(
             ingress=tuple(self._waiting()),
             hot=self._held("hot", "online"),

@@ -15,9 +15,9 @@ from router.backends.embedded import reading
 from router.backends.embedded.routing import HOT as SQL
 from router.backends.embedded.routing import Pokes, Recipient
 from router.backends.embedded.rows import hot_message, one, page
-from router.backends.rules import MOVE_LEASE_SECONDS, State, StoreRules
+from router.backends.rules import MOVE_LEASE_SECONDS, State, StoreRules, is_misplaced
 from router.clock import MICROSECONDS
-from router.messages import Lane, Move, MoveRefused, Queued
+from router.messages import Lane, Move, MoveRefused, Queued, Settled
 
 _ACKED = {State.ACKED, State.ACKED_OWED}
 
@@ -39,10 +39,9 @@ def _count(
         db.execute(SQL["count"], (hot, cold, pending, int(cold_changed), cold_changed, user))
 
 
-def settle(
-    db: sqlite3.Connection, messages: Sequence[Queued], now: int, rules: StoreRules
-) -> tuple[list[Queued], Pokes]:
+def settle(db: sqlite3.Connection, messages: Sequence[Queued], now: int, rules: StoreRules) -> tuple[Settled, Pokes]:
     acked: list[Queued] = []
+    misplaced: list[Queued] = []
     recipients: dict[str, Recipient] = {}
     for queued in messages:
         user = queued.message.recipient
@@ -51,7 +50,9 @@ def settle(
             acked += [queued] if record[0] == user else []
             continue
         state = None if record is None else State(record[3])
-        if state in (State.HOT, State.PENDING, None):
+        if record is not None and is_misplaced(State(record[3]), record[2], queued):
+            misplaced.append(queued)
+        elif state in (State.HOT, State.PENDING, None):
             recipient = recipients.get(user)
             if recipient is None:
                 recipient = recipients[user] = Recipient(db, user, now, rules)
@@ -60,7 +61,7 @@ def settle(
     for recipient in recipients.values():
         pokes += recipient.poke(now)
         recipient.save(db)
-    return acked, pokes
+    return Settled(acked, misplaced), pokes
 
 
 def _settle(db: sqlite3.Connection, queued: Queued, recipient: Recipient, state: State | None) -> None:

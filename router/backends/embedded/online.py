@@ -14,7 +14,7 @@ from router.backends.embedded.rows import one
 from router.backends.rules import ORPHAN_SECONDS, StoreRules
 from router.clock import MICROSECONDS, Clock
 from router.interfaces import PokeBus
-from router.messages import Delivery, HotPage, HotUser, Move, MoveRefused, Queued, QueueTotals, Routed
+from router.messages import Delivery, HotPage, HotUser, Move, MoveRefused, Queued, QueueTotals, Routed, Settled
 
 
 class EmbeddedOnlineStore(EmbeddedPresence):
@@ -34,11 +34,11 @@ class EmbeddedOnlineStore(EmbeddedPresence):
         await self._publish(pokes)
         return routed
 
-    async def settle(self, messages: Sequence[Queued]) -> list[Queued]:
+    async def settle(self, messages: Sequence[Queued]) -> Settled:
         now = self._clock.now()
-        acked, pokes = await self._database.write_ordered(lambda db: moving.settle(db, messages, now, self._rules))
+        settled, pokes = await self._database.write_ordered(lambda db: moving.settle(db, messages, now, self._rules))
         await self._publish(pokes)
-        return acked
+        return settled
 
     async def _publish(self, pokes: routing.Pokes) -> None:
         if pokes:
