@@ -27,6 +27,7 @@ SETTLE_SECONDS = 150.0
 """Longer than any span after which something is due, one after the other."""
 DRAIN_SECONDS = 120.0
 LOOK_SECONDS = 1.0
+TELL_SECONDS = 30.0
 DEEP = "100000"
 NOTHING = {"messages": 0}
 
@@ -66,6 +67,7 @@ async def run(cluster: Cluster, options: Options, tell: Callable[[str], None]) -
         async with _Background() as background:
             background.start(_notified(cluster, recorder))
             background.start(chaos.watch())
+            background.start(_tell(recorder, chaos, tell))
             tell(f"{cluster.name}: {options.seconds:.0f} s of faults, seed {options.seed}")
             staying = [background.start(people.stay(user)) for user in STEADY_USERS]
             await _rage(options, cluster, chaos, people, background)
@@ -78,6 +80,17 @@ async def run(cluster: Cluster, options: Options, tell: Callable[[str], None]) -
     return Outcome(
         cluster.name, options, recorder.history, chaos.done, chaos.restarts, settled, recorder.judge.violations
     )
+
+
+async def _tell(recorder: Recorder, chaos: Chaos, tell: Callable[[str], None]) -> None:
+    """How far it is, now and then."""
+    while True:
+        await asyncio.sleep(TELL_SECONDS)
+        judge = recorder.judge
+        accepted = sum(message.accepted is not None for message in judge.messages.values())
+        tell(
+            f"{recorder.now():.0f} s: {len(chaos.done)} faults, {accepted} messages, {len(judge.violations)} violations"
+        )
 
 
 class _Background:
