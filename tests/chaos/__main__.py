@@ -18,14 +18,16 @@ import uvloop
 from router.cli.output import show
 from tests.chaos import page, report
 from tests.chaos.run import Options, Outcome, run
-from tests.chaos.topologies import TOPOLOGIES
+from tests.chaos.topologies import TOPOLOGIES, broken
 from tests.sim.history import words
+from tests.sim.mutations import MUTANTS, Mutant
 from tests.support.servers import MissingServer
 
 BUILD = Path("build")
 """On the disk of the checkout: the temporary directory of the system may be no disk at all."""
 
 
+MUTATIONS = "tests/sim/mutations.py"
 NOT_RUN = (MissingServer, AssertionError, OSError)
 """A server is missing, or something did not start or did not end."""
 
@@ -66,17 +68,25 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--html", type=Path, metavar="FILE", help="where it goes as one page with charts")
     parser.add_argument("--history", type=Path, metavar="FILE", help="where all that happened goes, a line each")
     parser.add_argument("--dir", type=Path, default=BUILD, help="where data and logs are kept meanwhile; a real disk")
+    parser.add_argument("--mutant", type=_mutant, metavar="NAME", help=f"with a bug put in, of {MUTATIONS}")
     return parser.parse_args(arguments)
+
+
+def _mutant(name: str) -> Mutant:
+    found = [mutant for mutant in MUTANTS if name in mutant.name]
+    if len(found) != 1:
+        raise argparse.ArgumentTypeError(f"{len(found)} mutants in {MUTATIONS} have {name!r} in their name; name one")
+    return found[0]
 
 
 def _run(options: argparse.Namespace) -> Outcome:
     options.dir.mkdir(parents=True, exist_ok=True)
     chosen = Options(options.seed, options.minutes * 60, options.rate, options.gap)
-    with (
-        tempfile.TemporaryDirectory(dir=options.dir.resolve(), prefix="chaos-") as folder,
-        TOPOLOGIES[options.topology](Path(folder)) as cluster,
-    ):
-        return uvloop.run(run(cluster, chosen, _tell))
+    with tempfile.TemporaryDirectory(dir=options.dir.resolve(), prefix="chaos-") as name:
+        folder = Path(name)
+        more = broken(folder / "code", options.mutant) if options.mutant else {}
+        with TOPOLOGIES[options.topology](folder, more) as cluster:
+            return uvloop.run(run(cluster, chosen, _tell))
 
 
 def _tell(text: str) -> None:
@@ -91,9 +101,9 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 def _publish(found: report.Report, options: argparse.Namespace) -> None:
     show(report.tables(found))
-    for broken in found.violations[:10]:
-        sys.stdout.write(f"\n{broken.promise}, at {broken.at:.3f} s: {broken.text}\n")
-        sys.stdout.writelines(f"{line}\n" for line in broken.history)
+    for one in found.violations[:10]:
+        sys.stdout.write(f"\n{one.promise}, at {one.at:.3f} s: {one.text}\n")
+        sys.stdout.writelines(f"{line}\n" for line in one.history)
     sys.stdout.write(f"\n{report.verdict(found)}\n")
     if options.json:
         report.save(found, options.json)

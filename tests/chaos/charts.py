@@ -8,7 +8,7 @@ from html import escape
 
 from tests.chaos.report import BUCKET_SECONDS, Moment, Report, Strike, quantile, seconds
 
-WIDTH, LEFT, RIGHT = 1000, 150, 16
+WIDTH, LEFT, RIGHT = 1000, 160, 22
 ROW, GAP = 20, 34
 PANEL = 150
 LEAST_WIDTH = 3.0
@@ -99,7 +99,7 @@ def _waits(moments: Sequence[Moment], across: Scale, top: float, bottom: float) 
     up = Scale(DECADES[0], DECADES[-1], bottom, top, log=True)
     parts = [_name("time to delivery", top)]
     for value in DECADES:
-        parts += _line_across(up(value), seconds(value))
+        parts += _line_across(up(value), _mark(value))
     for kind, values in (("longest", [m.longest for m in moments]), ("median", [m.median for m in moments])):
         points = [(across(m.at), up(v)) for m, v in zip(moments, values, strict=True) if v is not None]
         parts.append(_path(points, kind))
@@ -115,7 +115,7 @@ def recoveries(report: Report) -> str:
     for value in DECADES:
         x = across(value)
         parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="6" y2="{height - 28}"/>')
-        parts.append(f'<text class="tick" x="{x}" y="{height - 12}" text-anchor="middle">{seconds(value)}</text>')
+        parts.append(f'<text class="tick" x="{x}" y="{height - 12}" text-anchor="middle">{_mark(value)}</text>')
     for row, (what, strikes) in enumerate(kinds.items()):
         middle = 8 + row * ROW + ROW / 2
         parts.append(f'<text class="name" x="{LEFT - 10}" y="{middle + 4}">{escape(what)}</text>')
@@ -133,13 +133,17 @@ def recoveries(report: Report) -> str:
     return _svg(height, "Time to recover, by kind of fault", parts)
 
 
+def _mark(value: float) -> str:
+    return f"{value:g} s" if value >= 1 else f"{value * 1000:g} ms"
+
+
 def _svg(height: float, what: str, parts: Iterable[str]) -> str:
     inside = "".join(parts)
     return f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(what)}">{inside}</svg>'
 
 
 def _name(text: str, top: float) -> str:
-    return f'<text class="name" x="{LEFT - 44}" y="{top + 14}">{text}</text>'
+    return f'<text class="name" x="{LEFT - 50}" y="{top + 4}">{text}</text>'
 
 
 def _line_across(y: float, label: str) -> list[str]:

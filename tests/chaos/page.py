@@ -114,7 +114,7 @@ def _tables(report: Report) -> str:
     rows = [[name.replace("_", " "), f"{getattr(counts, name):,}"] for name in counts.__struct_fields__]
     figures = _section("Counts", "", _table(("", ""), rows))
     found = [[promise, PROMISES.get(promise, ""), str(count)] for promise, count in report.broken.items()]
-    promises = _section("Promises", "", _table(("promise", "what breaks it", "found"), found))
+    promises = _section("Promises", "", f'<div class="words">{_table(("promise", "broken", "found"), found)}</div>')
     return f'<div class="pair">{faults}{figures}</div>{promises}'
 
 

@@ -328,7 +328,7 @@ def tables(report: Report) -> list[Table]:
         Table("Faults", ["fault", "count", "lasted, p50", "recovered, p50", "recovered, max"], fault_rows(report)),
         Table(
             "Promises",
-            ["promise", "what breaks it", "found"],
+            ["promise", "broken", "found"],
             [[promise, PROMISES.get(promise, ""), str(count)] for promise, count in report.broken.items()],
         ),
     ]
@@ -365,7 +365,8 @@ def verdict(report: Report) -> str:
     found = len(report.violations)
     if not found:
         return f"every promise kept: {report.counts.accepted:,} messages through {len(report.faults)} faults"
-    return f"{found} violations; again: make chaos ARGS='--topology {report.topology} --seed {report.seed}'"
+    again = f"make chaos ARGS='--topology {report.topology}' MINUTES={report.seconds / 60:g} SEED={report.seed}"
+    return f"{found} violation{'s' * (found != 1)}; again: {again}"
 
 
 def seconds(value: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,8 @@ from pathlib import Path
 from router.auth.embedded import EmbeddedKey
 from router.clock import MICROSECONDS, SystemClock
 from tests.chaos.plan import Shape, Target
+from tests.sim.mutants import ROOT, mutated
+from tests.sim.mutations import Mutant
 from tests.support.identity import identity_service
 from tests.support.production import COMMAND_SECONDS, SERVICES, Node, environment
 from tests.support.servers import Server, firestore_emulator, pubsub_emulator, redis_server, running
@@ -85,11 +88,11 @@ class Cluster:
 
 
 @contextmanager
-def embedded(folder: Path) -> Iterator[Cluster]:
+def embedded(folder: Path, more: Mapping[str, str]) -> Iterator[Cluster]:
     """Over one file: ``serve`` alone, and the same as two of each service, of which one pipeline stands by."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ROUTER_") and name != "PORT"}
     data = folder / "data"
-    settings = {**inherited, **SPANS, "ROUTER_EMBEDDED__DATA_DIR": str(data)}
+    settings = {**inherited, **SPANS, "ROUTER_EMBEDDED__DATA_DIR": str(data), **more}
     key = EmbeddedKey.open(data)
 
     def sign(user: str) -> str:
@@ -108,7 +111,7 @@ def embedded(folder: Path) -> Iterator[Cluster]:
 
 
 @contextmanager
-def production(folder: Path) -> Iterator[Cluster]:
+def production(folder: Path, more: Mapping[str, str]) -> Iterator[Cluster]:
     """Real servers. Redis syncs its log before it answers, and so loses nothing when it is killed; the emulators keep
     all in memory, and are only paused."""
     with ExitStack() as stack:
@@ -118,7 +121,7 @@ def production(folder: Path) -> Iterator[Cluster]:
         for server in servers.values():
             stack.enter_context(running(server))
         identity = stack.enter_context(identity_service(folder))
-        settings = {**environment(folder, redis, firestore, pubsub, identity, "chaos"), **SPANS}
+        settings = {**environment(folder, redis, firestore, pubsub, identity, "chaos"), **SPANS, **more}
         nodes = _pairs()
         targets = (
             *_targets(nodes),
@@ -135,6 +138,15 @@ def production(folder: Path) -> Iterator[Cluster]:
 
 
 TOPOLOGIES = {"embedded": embedded, "production": production}
+"""Each takes a folder, and what else is to be in the environment of all its processes."""
+
+
+def broken(folder: Path, mutant: Mutant) -> dict[str, str]:
+    """With this in its environment, a process runs a router that has the bug ``mutant``."""
+    shutil.copytree(ROOT / "router", folder / "router", ignore=shutil.ignore_patterns("__pycache__"))
+    path = folder / mutant.path
+    path.write_text(mutated(path.read_text(encoding="utf-8"), mutant), encoding="utf-8")
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
 
 
 def _pairs() -> tuple[str, ...]:
