@@ -1,5 +1,8 @@
 """``python -m tests.chaos.notifier``: prints the push commands and dead letters of Pub/Sub, and takes each once it is
-printed. One JSON object a line, as ``router outbox --json`` and ``router dead-letters --json`` have them."""
+printed. One JSON object a line, as ``router outbox --json`` and ``router dead-letters --json`` have them.
+
+With ``subscribe``, it makes its subscription and ends: what is published before there is one is not kept for it.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,14 @@ SUBSCRIPTION = "notifier"
 PAGE, PULL_SECONDS, REST_SECONDS = 1000, 5.0, 0.5
 
 
-async def main(config: Config) -> None:
-    """Until it is ended."""
-    chance = random.Random()
+async def main(config: Config, *, subscribe: bool) -> None:
+    """Until it is ended, or until it has subscribed."""
     async with await open_channel(PUBSUB, config) as channel, asyncio.TaskGroup() as group:
-        api = PubSubApi(channel, config.google.project or "", chance)
+        api = PubSubApi(channel, config.google.project or "", random.Random())
         name, topic = api.subscription(SUBSCRIPTION), api.topic(config.push.topic)
-        await api.create("create_subscription", name, name=name, topic=topic)
+        if subscribe:
+            await api.create("create_subscription", name, name=name, topic=topic)
+            return
         group.create_task(_take(api, name, {"messageId": "id", "recipientId": "recipient"}))
         letters = api.subscription(dead_letter_subscription(config))
         group.create_task(_take(api, letters, {name: name for name in ("id", "recipient", "reason")}))
@@ -48,4 +52,4 @@ async def _take(api: PubSubApi, subscription: str, names: dict[str, str]) -> Non
 
 
 if __name__ == "__main__":
-    asyncio.run(main(load()))
+    asyncio.run(main(load(), subscribe=sys.argv[1:] == ["subscribe"]))

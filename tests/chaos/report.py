@@ -374,3 +374,44 @@ def seconds(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def markdown(reports: Sequence[Report]) -> str:
+    """Runs side by side, for ``docs/proof.md``."""
+    head = ["", *(f"{report.topology}, seed {report.seed}" for report in reports)]
+    figures = {
+        "faults": [str(len(report.faults)) for report in reports],
+        "for": [f"{report.seconds / 60:g} min" for report in reports],
+        "messages accepted": [f"{report.counts.accepted:,}" for report in reports],
+        "requests, of which failed": [
+            f"{report.counts.requests:,}, {report.counts.tries_failed:,}" for report in reports
+        ],
+        "redeliveries, the same id before its acknowledgement": [f"{r.counts.redeliveries:,}" for r in reports],
+        "delivery to who is online, p50 and p99": [
+            f"{seconds(report.delivery_p50)}, {seconds(report.delivery_p99)}" for report in reports
+        ],
+        "dead letters": [str(report.counts.dead_letters) for report in reports],
+    }
+    rows = [[words, *cells] for words, cells in figures.items()]
+    rows += [[f"**{PROMISES[promise]}**", *(str(r.broken[promise]) for r in reports)] for promise in PROMISES]
+    kinds = dict.fromkeys(what for report in reports for what in report.by_kind)
+    faults = [[what, *(_share(report, what) for report in reports)] for what in sorted(kinds)]
+    days = "; ".join(f"{report.topology} on {report.day}, {report.machine}" for report in reports)
+    return (
+        f"Made {days}.\n\n{_pipes(head, rows)}\n"
+        "How often each fault struck, and how long it took to recover, p50 and longest:\n\n"
+        f"{_pipes(['fault', *head[1:]], faults)}"
+    )
+
+
+def _share(report: Report, what: str) -> str:
+    strikes = report.by_kind.get(what, [])
+    recovered = sorted(strike.recovered for strike in strikes if strike.recovered is not None)
+    if not strikes:
+        return ""
+    return f"{len(strikes)}: {seconds(quantile(recovered, 0.5))}, {seconds(quantile(recovered, 1.0))}"
+
+
+def _pipes(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"

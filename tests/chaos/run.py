@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -223,7 +224,7 @@ async def _notified(cluster: Cluster, recorder: Recorder) -> None:
 @asynccontextmanager
 async def _lines(cluster: Cluster) -> AsyncIterator[asyncio.StreamReader]:
     process = await asyncio.create_subprocess_exec(
-        *cluster.notifier, env=cluster.settings, stdout=asyncio.subprocess.PIPE, limit=2**22
+        sys.executable, "-m", *cluster.notifier, env=cluster.settings, stdout=asyncio.subprocess.PIPE, limit=2**22
     )
     assert process.stdout is not None
     try:

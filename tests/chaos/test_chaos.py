@@ -18,7 +18,7 @@ BUG = "a repeated Idempotency-Key gets a new id"
 def test_embedded_keeps_its_promises(tmp_path: Path) -> None:
     told: list[str] = []
     with embedded(tmp_path, {}) as cluster:
-        outcome = uvloop.run(run(cluster, Options(seed=5, seconds=6.0, rate=30.0, gap_seconds=1.0), told.append))
+        outcome = uvloop.run(run(cluster, Options(seed=5, seconds=5.0, rate=30.0, gap_seconds=1.0), told.append))
     found = report.make(outcome, "2026-01-02", "")
     assert found.violations == [], told
     assert len(found.faults) >= 3
@@ -27,7 +27,7 @@ def test_embedded_keeps_its_promises(tmp_path: Path) -> None:
 
 
 def test_a_broken_router_is_found_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--minutes", "0.05", "--mutant", BUG, "--dir", str(tmp_path), "--json", str(tmp_path / "run.json")]
+    options = ["--minutes", "0.03", "--mutant", BUG, "--dir", str(tmp_path), "--json", str(tmp_path / "run.json")]
     assert main(options) == 1
     found = report.load(tmp_path / "run.json")
     assert found.broken["one id for life"]

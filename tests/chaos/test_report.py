@@ -131,6 +131,13 @@ def test_in_plain_text(good: report.Report, bad: report.Report) -> None:
     assert report.verdict(bad) == "1 violation; again: make chaos ARGS='--topology production' MINUTES=1 SEED=7"
 
 
+def test_in_markdown(good: report.Report, bad: report.Report) -> None:
+    text = report.markdown([good, bad])
+    assert "| messages accepted | 3 | 3 |" in text
+    assert "| **acknowledged and back** | 0 | 1 |" in text
+    assert "| kill serve-api | 2: 3.5 s, 3.5 s | 2: 3.5 s, 3.5 s |" in text
+
+
 def test_it_is_read_again_as_it_was_written(bad: report.Report, tmp_path: Path) -> None:
     report.save(bad, tmp_path / "run.json")
     assert report.load(tmp_path / "run.json") == bad

@@ -49,12 +49,12 @@ class Cluster:
         sign: Callable[[str], str],
         notifier: Sequence[str],
     ) -> None:
-        """``notifier``: the command that prints push commands as they come, one JSON object a line."""
+        """``notifier``: the module, with arguments, that prints push commands as they come, one JSON object a line."""
         self.name = name
         self.settings = dict(settings)
         self.shapes = shapes
         self.servers = servers
-        self.notifier = [sys.executable, "-m", *notifier]
+        self.notifier = notifier
         names = dict.fromkeys(name for shape in shapes for name in shape.nodes)
         self.nodes = {name: Node(name.partition(" ")[0], settings, folder) for name in names}
         self._sign = sign
@@ -73,8 +73,12 @@ class Cluster:
         return token
 
     def cli(self, *arguments: str) -> str:
-        """What a command printed that worked."""
-        command = [sys.executable, "-m", "router", *arguments]
+        """What a command of the router printed that worked."""
+        return self.run("router", *arguments)
+
+    def run(self, *module: str) -> str:
+        """What a module, run with its arguments, printed that worked."""
+        command = [sys.executable, "-m", *module]
         done = subprocess.run(
             command, env=self.settings, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
         )
@@ -133,6 +137,7 @@ def production(folder: Path, more: Mapping[str, str]) -> Iterator[Cluster]:
         shapes = (Shape("two of each", nodes, targets),)
         cluster = Cluster("production", settings, folder, shapes, servers, identity.token, ("tests.chaos.notifier",))
         cluster.cli("setup")
+        cluster.run(*cluster.notifier, "subscribe")
         with _ending(cluster):
             yield cluster
 
