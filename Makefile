@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help serve test sim mutants bench bench-production lint check lock docs clean
+.PHONY: help serve test sim mutants chaos bench bench-production lint check lock docs clean
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -19,6 +19,11 @@ SEEDS ?= 3000
 START ?= 0
 sim: $(READY)  ## Simulate SEEDS=3000 runs from START=0 on, every interleaving and fault by its seed
 	@$(BIN)/python -m tests.sim --start $(START) --seeds $(SEEDS)
+
+MINUTES ?= 1
+SEED ?= 0
+chaos: $(READY)  ## Kill, pause and cut the real thing for MINUTES=1 from SEED=0; ARGS="--topology production --html FILE"
+	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
 bench: $(READY)  ## Measure it (six minutes); ARGS="send drain --quick" for a part
 	@$(BIN)/python -m benchmarks $(ARGS)
