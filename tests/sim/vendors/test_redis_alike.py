@@ -137,7 +137,8 @@ async def test_scripts(both: Pair, script: str) -> None:
 
 @pytest.mark.parametrize(("layout", "count"), LAYOUTS)
 async def test_struct(both: Pair, layout: str, count: int) -> None:
-    script = f"local text = struct.pack('{layout}', unpack(ARGV)); return {{text, struct.unpack('{layout}', text .. text, 2)}}"
+    pack = f"local text = struct.pack('{layout}', NUMBERS)"
+    script = f"{pack}; return {{text, struct.unpack('{layout}', text .. text, 2)}}"
     chance = random.Random(1)
     for _ in range(50):
         numbers = [chance.choice((0, 1, 255, 1_790_000_000_000_001, 2**53 - 1)) for _ in range(count)]
