@@ -248,12 +248,12 @@ class QueueContract:
         routed = await stage.route(*messages)
         first, second = (Queued(m, r.sequence, r.queued_at) for m, r in zip(messages, routed, strict=True))
         assert await stage.cold.put([second]) == []
-        assert await stage.online.settle([second]) == []
+        assert await stage.online.settle([second]) == Settled([], [])
         assert await stage.ids() == []
         again = await stage.route(*messages, attempt=2)
         assert [one.outcome for one in again] == [Outcome.COLD, Outcome.ANNOUNCE]
         assert await stage.cold.put([first]) == []
-        assert await stage.online.settle([first]) == []
+        assert await stage.online.settle([first]) == Settled([], [])
         assert await stage.ids() == ["m1", "m2"]
 
     async def test_an_id_of_another_user_is_a_conflict(self, stage: Stage) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
 from itertools import chain
 
 from router.backends.embedded.routing import HOT as SQL
-from router.backends.embedded.rows import hot_message, one, page
+from router.backends.embedded.rows import hot_message, json_list, one, page
 from router.backends.rules import StoreRules
 from router.messages import HotPage, HotUser, Lane, Pending, Queued, QueueTotals
 
@@ -47,7 +46,7 @@ def _pending(db: sqlite3.Connection, user: str) -> list[Pending]:
 
 
 def acked(db: sqlite3.Connection, user: str, ids: Sequence[str]) -> set[str]:
-    return {id_ for (id_,) in db.execute(SQL["acked"], (json.dumps(list(ids)), user))}
+    return {id_ for (id_,) in db.execute(SQL["acked"], (json_list(ids), user))}
 
 
 def inspect(db: sqlite3.Connection, user: str, limit: int) -> list[Queued]:

@@ -1,5 +1,6 @@
--- recipient: What routing needs of one user.
-SELECT sequence, hot, cold, pending, cold_version, cold_empty, poked_at, fetched FROM recipient WHERE user = ?;
+-- recipients: What routing needs of some users.
+SELECT user, sequence, hot, cold, pending, cold_version, cold_empty, poked_at, fetched FROM recipient
+WHERE user IN (SELECT value FROM json_each(?));
 
 -- save_recipient: Write back what routing changed.
 INSERT INTO recipient (user, sequence, hot, cold, pending, cold_version, cold_empty, poked_at, fetched)
@@ -11,6 +12,9 @@ ON CONFLICT (user) DO UPDATE SET
 
 -- register: Record an id; changes nothing where it is known.
 INSERT OR IGNORE INTO route (id, user, lane, sequence, state, keyed) VALUES (?, ?, ?, ?, ?, ?);
+
+-- registered_some: The records of some ids.
+SELECT id, user, lane, sequence, state, keyed FROM route WHERE id IN (SELECT value FROM json_each(?));
 
 -- registered: The record of one id.
 SELECT user, lane, sequence, state, keyed FROM route WHERE id = ?;
