@@ -23,7 +23,7 @@ from router import __version__, logs
 from router.auth.opening import open_authenticator
 from router.auth.verifier import Authenticator
 from router.config import Config, Service, address
-from router.config_rules import LOOPBACK
+from router.config.rules import LOOPBACK
 from router.core.accepting import Acceptor
 from router.core.connections import ConnectionManager
 from router.core.routing import Pipeline

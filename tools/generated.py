@@ -11,7 +11,7 @@ from benchmarks import report
 from router.backends.firestore import indexes
 from router.cli.config import toml_value
 from router.config import Config, known_keys
-from router.config_sources import expected, variable
+from router.config.sources import expected, variable
 from router.web.openapi import document
 from tests.chaos import report as chaos
 from tools.cli_reference import cli_reference
