@@ -24,8 +24,8 @@ HEARTBEAT_SECONDS = 30.0
 """The service ends a stream on which it hears nothing."""
 PULL_MESSAGES = 1000
 PULL_SECONDS = 2.0
-"""How long a Pull call may take. The emulator answers it with nothing a second before that: no delivery meets a call that
-was just given up, and a consumer that stops waits for a second only."""
+"""How long a Pull call may take. The emulator answers it with nothing a second before that: no delivery meets a call
+that was just given up, and a consumer that stops waits for a second only."""
 
 Took = Callable[[Sequence[Any]], Awaitable[None]]
 Failed = Callable[[RouterError], None]
