@@ -23,8 +23,9 @@ OUTSTANDING_MESSAGES = 110_000
 HEARTBEAT_SECONDS = 30.0
 """The service ends a stream on which it hears nothing."""
 PULL_MESSAGES = 1000
-PULL_SECONDS = 1.0
-"""So long a call waits for deliveries before it is made anew, and so long a consumer that stops waits for it."""
+PULL_SECONDS = 2.0
+"""How long a Pull call may take. The emulator answers it with nothing a second before that: no delivery meets a call
+that was just given up, and a consumer that stops waits for a second only."""
 
 Took = Callable[[Sequence[Any]], Awaitable[None]]
 Failed = Callable[[RouterError], None]
@@ -116,7 +117,7 @@ class Pulls:
                 pulling.create_task(self._pull(took, failed))
 
     async def stop(self) -> None:
-        """Let each call end by itself, within ``PULL_SECONDS``."""
+        """Let each call end by itself; see ``PULL_SECONDS``."""
         self._stopping = True
 
     async def _pull(self, took: Took, failed: Failed) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 from google.pubsub_v1.types import pubsub as types
 
-from router.backends.google.calls import CALL_SECONDS, TRANSIENT, call, translate
+from router.backends.google.calls import CALL_SECONDS, TRANSIENT, call
 from router.backends.google.channels import PUBSUB, metadata
 from router.errors import Unavailable
 
@@ -108,21 +107,16 @@ class PubSubApi:
         )  # fmt: skip
 
     async def pull(self, subscription: str, limit: int, seconds: float) -> Sequence[Any]:
-        """Up to ``limit`` deliveries; none where none has come within ``seconds``. Raises ``Unavailable``.
-
-        The span is the server's alone to keep: what it hands out just when a client gives up is held for its lease.
-        """
-        request, stub = _METHODS["pull"][1](subscription=subscription, max_messages=limit), self._stubs["pull"]
-        extra = (*self._extra(subscription), ("grpc-timeout", f"{round(1000 * seconds)}m"))
+        """Up to ``limit`` deliveries; none where none has come within ``seconds``."""
         try:
-            async with asyncio.timeout(seconds + CALL_SECONDS):
-                response = await stub(request, metadata=extra)
-        except TimeoutError as error:
-            raise Unavailable(f"Pub/Sub, {subscription}: did not answer in time") from error
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            response = await self.call(
+                "pull", subscription,
+                subscription=subscription, max_messages=limit, seconds=seconds, repeated=frozenset(),
+            )  # fmt: skip
+        except Unavailable as error:
+            if status(error) is grpc.StatusCode.DEADLINE_EXCEEDED:
                 return ()
-            raise translate(f"Pub/Sub, {subscription}", error.code(), error.details() or "") from error
+            raise
         received: Sequence[Any] = response.received_messages
         return received
 
