@@ -68,10 +68,10 @@ class Sender:
         self._token = token(sender_name(chain.sender), FAR)
 
     async def run(self) -> None:
-        await asyncio.sleep(self._chain.at)
+        await self._world.loop.pause(self._chain.at)
         for step in self._chain.steps:
             if step.wait:
-                await asyncio.sleep(step.wait)
+                await self._world.loop.pause(step.wait)
             await self._send(step)
 
     async def _send(self, step: Step) -> None:
@@ -80,7 +80,7 @@ class Sender:
         for failures in range(SEND_TRIES if step.keyed else 1):
             if await self._try(step, body, key):
                 return
-            await asyncio.sleep(self._chance.random() * 0.2 * 2**failures)
+            await self._world.loop.pause(self._chance.random() * 0.2 * 2**failures)
 
     async def _try(self, step: Step, body: bytes, key: str | None) -> bool:
         world = self._world
@@ -122,7 +122,7 @@ class Device:
 
     async def run(self) -> None:
         session = self._session
-        await asyncio.sleep(session.at)
+        await self._world.loop.pause(session.at)
         self._ends = self._loop.time() + session.seconds
         failures = 0
         while not self._over():
@@ -135,7 +135,7 @@ class Device:
             except (Lost, Refused) as error:
                 self._world.note(self._name, f"cannot connect: {error}")
                 failures += 1
-                await asyncio.sleep(self._chance.random() * min(2.0, 0.1 * 2**failures))
+                await self._world.loop.pause(self._chance.random() * min(2.0, 0.1 * 2**failures))
                 await self._drain(None)
                 continue
             failures = 0
@@ -190,7 +190,7 @@ class Device:
                     return False
                 if line is not None and line.closed:
                     return False
-                await asyncio.sleep(self._chance.random() * min(1.0, 0.05 * 2**failures))
+                await self._world.loop.pause(self._chance.random() * min(1.0, 0.05 * 2**failures))
                 continue
             if not batch:
                 return True
@@ -206,7 +206,7 @@ class Device:
         if self._chance.random() < sloppy:
             ids = self._sloppily(ids)
         if not ids:
-            await asyncio.sleep(self._chance.random())
+            await self._world.loop.pause(self._chance.random())
             return True
         return await acknowledge(self._world, self._chance, self.user, self._token, ids)
 

@@ -142,15 +142,15 @@ class World:
 
     async def gone_or_done(self, process: Process, task: asyncio.Task[Any]) -> None:
         """Return when ``task`` of ``process`` is done, or the process is dead; raises what the task raised."""
-        while process.alive and not task.done():  # noqa: ASYNC110 - a death is no event that could be waited for
-            await asyncio.sleep(0.05)
+        while process.alive and not task.done():
+            await self.loop.pause(0.05)
         if task.done():
             task.result()
 
     # Faults.
 
     async def _fault(self, fault: Fault) -> None:
-        await asyncio.sleep(fault.at)
+        await self.loop.pause(fault.at)
         node = self.nodes[fault.target]
         if fault.kind in ("crash", "pause"):
             await self._burn(fault, node)
@@ -199,7 +199,7 @@ class World:
         if fault.kind == "crash":
             await self._start_again(node, fault.seconds)
         else:
-            await asyncio.sleep(fault.seconds)
+            await self.loop.pause(fault.seconds)
             self.note(process.name, "goes on")
             self.loop.resume(process)
 
@@ -207,7 +207,7 @@ class World:
         self._fuses.pop(process)()
 
     async def _start_again(self, node: Node, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        await self.loop.pause(seconds)
         if not node.process.alive:
             self.note(node.process.name, "starts again")
             await node.start()
@@ -223,7 +223,7 @@ class World:
         disk = self.disk("file")
         if not disk.watch():
             return
-        await asyncio.sleep(self.chance.random() * 2)
+        await self.loop.pause(self.chance.random() * 2)
         for node in self.nodes:
             if node.process.alive:
                 node.crash()
@@ -261,7 +261,7 @@ class World:
                 await node.start()
         quiet = 0
         for _ in range(SETTLE_SECONDS):
-            await asyncio.sleep(1)
+            await self.loop.pause(1)
             quiet = quiet + 1 if self._quiet() else 0
             if quiet == 2:
                 return
@@ -270,16 +270,14 @@ class World:
         return {device.user for device in self.devices if device.reads and not device.uninformed}
 
     def _quiet(self) -> bool:
+        """Nothing is under way, and nobody is online but those who have read all there was. The cheap looks first."""
+        if any(node.routing for node in self.nodes) or self._waiting():
+            return False
+        online = self._readers()
+        if any(user in online for user, _ in self._held("cold", "cold")) or self._present() - online:
+            return False
         final = self._final()
-        online = set(final.online)
-        return not (
-            final.ingress
-            or final.hot
-            or final.owed
-            or final.oddities
-            or any(user in online for user, _ in final.cold)
-            or self._present() - online
-        )
+        return not (final.hot or final.owed or final.oddities)
 
     def _present(self) -> set[object]:
         return {user for (user,) in self.disk("online").rows("SELECT user FROM presence")}
