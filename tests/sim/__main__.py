@@ -15,6 +15,7 @@ import msgspec
 
 from tests.sim import history as h
 from tests.sim.checker import Violation
+from tests.sim.plan import day
 from tests.sim.run import Verdict, run
 from tests.sim.shrink import shrink
 
@@ -41,7 +42,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--calls", action="store_true", help="with --seed: the trace tells each call to a store")
     parser.add_argument("--shrink", action="store_true", help="with --seed: shorten the run first")
     parser.add_argument("--jobs", type=int, default=1, help="how many processes")
+    parser.add_argument("--day", action="store_true", help="a whole day of a small cluster")
+    parser.add_argument("--hours", type=float, default=24.0, help="with --day: a shorter one")
     options = parser.parse_args(arguments)
+    if options.day:
+        return _day(options.seed or 0, options.hours)
     if options.seed is not None:
         return _look(options.seed, shorten=options.shrink, calls=options.calls)
     seeds = range(options.start, options.start + options.seeds)
@@ -88,6 +93,17 @@ def tried(seeds: Sequence[int], stop: bool = True) -> Found:
         if count % COLLECT_RUNS == 0:
             gc.collect()
     return msgspec.structs.replace(found, cpu_seconds=time.process_time() - started)
+
+
+def _day(seed: int, hours: float) -> int:
+    gc.disable()
+    started = time.process_time()
+    verdict = run(day(seed, hours))
+    failures = ((seed, verdict.violations[0]),) if verdict.violations else ()
+    seconds = time.process_time() - started
+    _say(str(Found(1, failures, verdict.requests, verdict.calls, verdict.seconds, seconds)))
+    _say(*(f"{violation.at:.3f} {violation.promise}: {violation.text}" for violation in verdict.violations))
+    return 1 if verdict.violations else 0
 
 
 def _search(seeds: Sequence[int], *, keep_going: bool, bare: bool, jobs: int) -> int:

@@ -114,6 +114,7 @@ class Device:
         self._name = f"{self.user.rpartition(':')[2]}/d{session.device}"
         self._limit = session.limit
         self._ends = 0.0
+        self._pace = 30.0 if world.plan.day else 1.0
         self.reads = False
         """It is connected, and has read all there was."""
         self.looked_at = 0.0
@@ -154,21 +155,25 @@ class Device:
     def _over(self) -> bool:
         if self._world.leaving:
             return True
-        return not self._session.stays and self._loop.time() >= self._ends
+        stays = self._session.stays and not (self._session.deaf and self._world.weather.calm)
+        return not stays and self._loop.time() >= self._ends
 
     async def _stay(self, line: Line) -> None:
         """Drain at first and on each poke, until the session is over or the line is."""
         pokes = -1
+        deaf = self._session.deaf
         while not line.closed and not self._over():
-            if pokes != line.pokes:
+            if not deaf and pokes != line.pokes:
                 pokes = line.pokes
                 if not await self._drain(line):
                     break
-            self.reads = True
+            self.reads = not deaf
             line.news.clear()
-            if pokes != line.pokes or line.closed:
+            if (pokes != line.pokes and not deaf) or line.closed:
                 continue
-            rest = 1.0 if self._session.stays else min(1.0, max(0.001, self._ends - self._loop.time()))
+            rest = 1.0 if self._world.weather.calm else self._pace
+            if not self._session.stays:
+                rest = min(rest, max(0.001, self._ends - self._loop.time()))
             try:
                 async with asyncio.timeout(rest):
                     await line.news.wait()

@@ -90,7 +90,14 @@ class SimTask(asyncio.Task[T]):
 class SimLoop(asyncio.AbstractEventLoop):
     """The loop of one run."""
 
-    def __init__(self, chance: random.Random, *, shuffled: bool, failed: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        chance: random.Random,
+        *,
+        shuffled: bool,
+        failed: Callable[[dict[str, Any]], None],
+        max_steps: int = MAX_STEPS,
+    ) -> None:
         """``shuffled``: what is ready runs in any order; else in the order in which it became ready."""
         self._random = chance.random
         self._shuffled = shuffled
@@ -102,6 +109,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._tasks: list[asyncio.Task[Any]] = []
         self._over = False
         self.steps = 0
+        self._max_steps = max_steps
         self.blown: Callable[[Process], None] = lambda process: None
 
     # What asyncio needs.
@@ -199,9 +207,9 @@ class SimLoop(asyncio.AbstractEventLoop):
         if handle.off:
             return
         process = handle.process
-        odd = process is not None and (process.fuse or process.paused or not process.alive)
-        if odd and not self._goes_on(process, handle):
-            return
+        if process is not None and (process.fuse or process.paused or not process.alive):  # noqa: SIM102 - mypy
+            if not self._goes_on(process, handle):
+                return
         self.steps += 1
         # Nothing takes no time: what one process did before another one has an earlier time on equal clocks.
         self._time += STEP_SECONDS
@@ -223,7 +231,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         return process.alive and not process.paused
 
     def _advance(self) -> None:
-        if self.steps > MAX_STEPS:
+        if self.steps > self._max_steps:
             raise Spinning(f"{self.steps} callbacks in {self._time:.0f} s")
         timers = self._timers
         while timers and timers[0][2].off:

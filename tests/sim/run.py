@@ -14,7 +14,7 @@ from msgspec import Struct
 from tests.sim import history as h
 from tests.sim.checker import Violation, judge
 from tests.sim.history import History
-from tests.sim.plan import EPHEMERAL_SECONDS, Plan, make
+from tests.sim.plan import Plan, make
 from tests.sim.world import World
 
 
@@ -46,7 +46,7 @@ def run(plan: Plan | int, *, traced: bool = False) -> Verdict:
     world = World(plan, traced=traced)
     with _quiet_logs(world):
         history = world.run()
-    found = judge(history, EPHEMERAL_SECONDS)
+    found = judge(history, plan.ephemeral_seconds, plan.retention_seconds)
     return Verdict(plan, history, found, world.loop.steps, world.loop.time(), world.weather.calls)
 
 

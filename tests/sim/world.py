@@ -12,7 +12,7 @@ from router.errors import RouterError
 from tests.sim import history as h
 from tests.sim.clients import FAR, Device, Sender, acknowledge, fetch, user_name
 from tests.sim.links import Weather
-from tests.sim.loop import Deadlock, Process, SimLoop, Spinning
+from tests.sim.loop import MAX_STEPS, Deadlock, Process, SimLoop, Spinning
 from tests.sim.net import Net
 from tests.sim.node import Node, token
 from tests.sim.plan import STEP_SECONDS, Fault, Plan
@@ -22,9 +22,12 @@ from tests.sim.stores import Disk, SimDatabase
 STORES = ("online", "cold", "push")
 ROOMY = 1000
 """No run fills a queue of as many messages."""
-SETTLE_SECONDS = 150
-"""Longer than any span after which something is due: a dead migrator's lease and an orphan's minute, one after the
-other."""
+SETTLE_SECONDS = 600
+"""Longer than any span after which something is due, as a dead migrator's lease and then an orphan's minute, and than
+the longest row of calls, each of which takes a second or two."""
+DAY_SETTLE_SECONDS = 2000
+DAY_STEPS = 500
+"""So many callbacks a second are plenty."""
 
 
 class World:
@@ -37,7 +40,10 @@ class World:
         self.history = h.History()
         self.last_error: BaseException | None = None
         self.loop = SimLoop(  # type: ignore[abstract]  # it has what tasks need, and no sockets
-            self.chance, shuffled=plan.shuffled, failed=self._callback_failed
+            self.chance,
+            shuffled=plan.shuffled,
+            failed=self._callback_failed,
+            max_steps=MAX_STEPS + int(plan.seconds * DAY_STEPS) * plan.day,
         )
         self.loop.blown = self._blown
         self.outside = Process("outside")
@@ -260,7 +266,7 @@ class World:
             if not node.process.alive:
                 await node.start()
         quiet = 0
-        for _ in range(SETTLE_SECONDS):
+        for _ in range(DAY_SETTLE_SECONDS if self.plan.day else SETTLE_SECONDS):
             await self.loop.pause(1)
             quiet = quiet + 1 if self._quiet() else 0
             if quiet == 2:
