@@ -323,22 +323,29 @@ class Pipeline:
             except (Unavailable, TimeoutError):
                 self._metrics.dependency_failed("online")
         self._room.set()
+        await self._route_again()
 
     async def _tell_owed(self) -> None:
         async with asyncio.timeout(CALL_SECONDS):
             await self._online.probe()
         while owed := self._outage.next(BATCH_MESSAGES):
             misplaced = await self._settle([queued for _, queued in owed])
-            # Routed once more, they come to their places, should the pipeline that was given these be gone.
-            again = [delivery for delivery, queued in owed if queued.message.id in misplaced]
-            await self._nack(again)
             await self._ack([delivery for delivery, queued in owed if queued.message.id not in misplaced])
-            self._outage.told(len(owed))
+            self._outage.told(len(owed), misplaced)
 
-    async def _nack(self, deliveries: Sequence[Delivery]) -> None:
-        if deliveries:
-            async with asyncio.timeout(CALL_SECONDS):
-                await self._consumer.nack(deliveries)
+    async def _route_again(self) -> None:
+        """Have the ingress deliver what is misplaced once more, now that the store can be asked for its places: the
+        pipeline that was given them may be gone."""
+        failures = 0
+        while misplaced := self._outage.take_misplaced():
+            try:
+                async with asyncio.timeout(CALL_SECONDS):
+                    await self._consumer.nack(misplaced)
+            except (Unavailable, TimeoutError):
+                failures += 1
+                self._outage.misplaced += misplaced
+                self._metrics.dependency_failed("ingress")
+                await self._clock.sleep(backoff(failures, self._chance))
 
     async def _announce(self, messages: Sequence[Message]) -> None:
         if messages:

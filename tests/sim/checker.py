@@ -10,6 +10,7 @@ such a message again, it may come late. Neither has an order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,9 @@ from typing import Any
 from msgspec import Struct
 
 from tests.sim import history as h
+
+CLOCKS_SECONDS = 300.0
+"""So long before its time, mail is no longer asked for; longer than a drain at the end takes."""
 
 
 class Violation(Struct, frozen=True):
@@ -37,6 +41,7 @@ class Known:
     express: bool
     ephemeral: bool
     began: int
+    began_at: float = 0.0
     accepted: int | None = None
     accepted_clock: float = 0.0
     id: str | None = None
@@ -67,6 +72,7 @@ class Judge:
     """Takes the events in their order; ``violations`` holds what it found."""
 
     ephemeral_seconds: float
+    retention_seconds: float = math.inf
     violations: list[Violation] = field(default_factory=list)
     messages: dict[str, Known] = field(default_factory=dict)
     by_id: dict[str, Known] = field(default_factory=dict)
@@ -97,7 +103,7 @@ class Judge:
     def sending(self, event: h.Sending) -> None:
         self.ops[event.op] = event
         if event.tag not in self.messages:
-            self.messages[event.tag] = Known(event.tag, event.user, event.express, event.ephemeral, self.index)
+            self.messages[event.tag] = Known(event.tag, event.user, event.express, event.ephemeral, self.index, self.at)
 
     def sent(self, event: h.Sent) -> None:
         sending = self.ops.pop(event.op)
@@ -190,7 +196,7 @@ class Judge:
         }
         full = len(batch) >= fetch.limit
         for message in list(self.live.get(fetch.user, {}).values()):
-            if message.tag in given:
+            if message.tag in given or self._may_have_expired(message):
                 continue
             if message.accepted is not None and message.accepted < latest[message.express]:
                 self.broken("in order", f"{message} is missing from a batch with later mail: {_tags(batch)}")
@@ -203,6 +209,10 @@ class Judge:
             missed = message.tag not in given and not full and not message.ephemeral
             if missed and message.seen is not None and message.seen < fetch.began and message.gone is None:
                 message.gone = self.index
+
+    def _may_have_expired(self, message: Known) -> bool:
+        """Or may be about to: it was routed no earlier than it was sent, and the clocks differ a little."""
+        return self.at >= message.began_at + self.retention_seconds - CLOCKS_SECONDS
 
     # Acknowledging.
 
@@ -288,6 +298,8 @@ class Judge:
     def _is_held(self, message: Known, held: set[str]) -> None:
         if message.accepted is None or message.ephemeral or message.ack_began is not None:
             return
+        if self._may_have_expired(message):
+            return
         if message.id not in held and message.id not in self.buried:
             self.broken("accepted is durable", f"{message} was answered 202 and is nowhere")
 
@@ -300,6 +312,7 @@ class Judge:
             and not message.ephemeral
             and message.ack_began is None
             and message.id not in self.buried
+            and not self._may_have_expired(message)
         ]
 
     unread: list[Known] = field(default_factory=list)
@@ -347,9 +360,9 @@ def _tags(batch: list[Known]) -> str:
     return ", ".join(message.tag for message in batch)
 
 
-def judge(history: h.History, ephemeral_seconds: float) -> list[Violation]:
+def judge(history: h.History, ephemeral_seconds: float, retention_seconds: float = math.inf) -> list[Violation]:
     """All violations in ``history``, in the order in which they happened."""
-    found = Judge(ephemeral_seconds)
+    found = Judge(ephemeral_seconds, retention_seconds)
     for index, (at, event) in enumerate(zip(history.times, history.events, strict=True)):
         found.take(at, index, event)
     return found.violations
