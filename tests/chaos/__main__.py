@@ -6,6 +6,7 @@ Exit code 0: every promise was kept; 1: one was broken; 2: it could not run.
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import sys
 import tempfile
@@ -82,11 +83,15 @@ def _mutant(name: str) -> Mutant:
 def _run(options: argparse.Namespace) -> Outcome:
     options.dir.mkdir(parents=True, exist_ok=True)
     chosen = Options(options.seed, options.minutes * 60, options.rate, options.gap)
-    with tempfile.TemporaryDirectory(dir=options.dir.resolve(), prefix="chaos-") as name:
-        folder = Path(name)
-        more = broken(folder / "code", options.mutant) if options.mutant else {}
-        with TOPOLOGIES[options.topology](folder, more) as cluster:
-            return uvloop.run(run(cluster, chosen, _tell))
+    folder = Path(tempfile.mkdtemp(dir=options.dir.resolve(), prefix="chaos-"))
+    more = broken(folder / "code", options.mutant) if options.mutant else {}
+    with TOPOLOGIES[options.topology](folder, more) as cluster:
+        outcome = uvloop.run(run(cluster, chosen, _tell))
+    if outcome.violations:
+        _tell(f"data and logs are kept in {options.dir / folder.name}")
+    else:
+        shutil.rmtree(folder)
+    return outcome
 
 
 def _tell(text: str) -> None:

@@ -58,7 +58,7 @@ def _throughput(moments: Sequence[Moment], across: Scale, top: float, bottom: fl
     rates = [(moment.accepted, moment.delivered, moment.failed) for moment in moments]
     most = _round_up(max((max(rate) for rate in rates), default=1) / BUCKET_SECONDS)
     up = Scale(0.0, most, bottom, top)
-    parts = [_name("messages a second", top)]
+    parts = [_name("messages per s", top)]
     for value in (0.0, most / 2, most):
         parts += _line_across(up(value), f"{value:g}")
     for index, kind in enumerate(("accepted", "delivered", "failed")):

@@ -53,7 +53,7 @@ def _head(report: Report) -> str:
     return (
         f"<header><h1>Chaos, {escape(report.topology)}</h1>"
         f'<span class="verdict {mood}">{escape(verdict(report))}</span>'
-        f'<p class="meta">{len(report.faults)} faults in {report.seconds / 60:g} minutes, seed {report.seed}, '
+        f'<p class="meta">{len(report.faults)} faults in {report.seconds / 60:g} min, seed {report.seed}, '
         f"{escape(report.day)}, {escape(report.machine)}</p></header>"
     )
 
