@@ -7,9 +7,10 @@ from typing import Literal
 
 from msgspec import Struct
 
-Topology = Literal["one", "file", "apart"]
+Topology = Literal["one", "file", "apart", "vendors"]
 """``one``: one process with everything. ``file``: several processes over one file. ``apart``: several processes, with
-the ingress, the online store, the cold queue and push on servers of their own, each of which can be away."""
+the ingress, the online store, the cold queue and push on servers of their own, each of which can be away. ``vendors``:
+the same with the real backends over simulated Redis, Firestore and Pub/Sub; see ``tests/sim/vendors/plan.py``."""
 
 SPANS = {
     "lease_seconds": 6.0,
@@ -71,7 +72,7 @@ class Fault(Struct, frozen=True):
     """Something goes wrong at ``at``, for ``seconds`` where it has a length."""
 
     at: float
-    kind: Literal["crash", "stop", "pause", "step", "away", "power", "forget", "migrate"]
+    kind: Literal["crash", "stop", "pause", "step", "away", "power", "forget", "migrate", "restart", "full"]
     target: int = 0
     seconds: float = 0.0
     store: str = ""
@@ -84,6 +85,17 @@ class Rate(Struct, frozen=True):
 
     kind: str
     share: float
+
+
+class Vendors(Struct, frozen=True):
+    """How the vendors' stores are used."""
+
+    online: Literal["redis", "firestore"] = "redis"
+    """With Firestore pokes go over Pub/Sub."""
+    shards: int = 4
+    """Ordering keys of the ingress; 0: each recipient has one."""
+    pulls: int = 0
+    """Pull calls at once; 0: a stream."""
 
 
 class Plan(Struct, frozen=True):
@@ -114,6 +126,8 @@ class Plan(Struct, frozen=True):
     """One message in so many can never be routed; 0: none."""
     seconds: float = 25.0
     """When the last new thing begins."""
+    vendors: Vendors = Vendors()
+    """Where the topology is ``vendors``."""
 
 
 def make(seed: int) -> Plan:

@@ -35,10 +35,18 @@ def run(plan: Plan | int, *, traced: bool = False) -> Verdict:
     """Simulate ``plan``, or the one of a seed, and judge what happened. ``traced``: the history tells more."""
     if isinstance(plan, int):
         plan = make(plan)
-    world = World(plan, traced=traced)
+    world = _world(plan, traced=traced)
     with _quiet_logs(world):
         history = world.run()
     return Verdict(plan, history, judge(history, EPHEMERAL_SECONDS), world.loop.steps, world.loop.time())
+
+
+def _world(plan: Plan, *, traced: bool) -> World:
+    if plan.topology != "vendors":
+        return World(plan, traced=traced)
+    from tests.sim.vendors.world import VendorWorld  # noqa: PLC0415 - the vendors' libraries take a second to load
+
+    return VendorWorld(plan, traced=traced)
 
 
 @contextmanager
