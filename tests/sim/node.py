@@ -314,7 +314,7 @@ class Node:
         await self.world.gone_or_done(self.process, starting)
 
     async def _start(self) -> None:
-        factory = self.factory = SimFactory(self.world, self.number, self.process, self.clock)
+        factory = self.factory = self.world.factory(self.number, self.process, self.clock)
         await factory.__aenter__()
         self.manager: ConnectionManager | None = None
         self.pipeline = None

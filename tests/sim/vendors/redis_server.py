@@ -30,6 +30,7 @@ class Redis:
         """How many copies of a message arrive at the subscribers of a channel."""
         self._scripts: dict[bytes, lua.Script] = {}
         self._lines: dict[RedisLine, None] = {}
+        self._all: list[RedisLine] = []
         self._run = ""
         self._runs = 0
         self.up = True
@@ -62,6 +63,12 @@ class Redis:
 
     def connected(self, line: RedisLine) -> None:
         self._lines[line] = None
+        self._all.append(line)
+
+    def abandon(self) -> None:
+        """The run is over: nobody closes what is still open."""
+        for line in self._all:
+            line.abandon()
 
     def left(self, line: RedisLine) -> None:
         self._lines.pop(line, None)
@@ -153,6 +160,8 @@ class RedisLine(asyncio.Transport):
         self._next_answer = 0.0
         self._silent = False
         """Nothing comes through any more, and neither side has found out."""
+        self._dead = False
+        """The server's end is gone."""
         self._closed = False
         server.connected(self)
 
@@ -174,13 +183,19 @@ class RedisLine(asyncio.Transport):
     def writelines(self, list_of_data: Any) -> None:
         self.write(b"".join(list_of_data))
 
+    def abandon(self) -> None:
+        """Nobody uses it any more."""
+        self._closed = True
+
     def is_closing(self) -> bool:
         return self._closed
 
     def close(self) -> None:
-        """The server finds out, unless nothing gets through."""
+        """The server finds out once it has got what was sent before, and does that."""
+        if self._closed:
+            return
         self._closed = True
-        self._place.later(0.0, self._server.left, self)
+        self._place.later(max(0.0, self._next_arrival - self._place.now()), self._server.left, self)
 
     def abort(self) -> None:
         self.close()
@@ -191,7 +206,7 @@ class RedisLine(asyncio.Transport):
     # The server's end.
 
     def _arrived(self, data: bytes, fate: Any) -> None:
-        if self._closed_by_server():
+        if self._dead:
             return
         self._requests.feed(data)
         commands: list[Any] = []
@@ -206,16 +221,13 @@ class RedisLine(asyncio.Transport):
         self._answer([self._server.ask(self, command) for command in commands], fate)
 
     def _one_by_one(self, commands: list[Any], replies: list[Reply], fate: Any) -> None:
-        if self._closed_by_server():
+        if self._dead:
             return
         replies.append(self._server.ask(self, commands[0]))
         if len(commands) > 1:
             self._place.later(0.0, self._one_by_one, commands[1:], replies, fate)
         else:
             self._answer(replies, fate)
-
-    def _closed_by_server(self) -> bool:
-        return not self._server.up or self not in self._server._lines
 
     def _answer(self, replies: Sequence[Reply], fate: Any) -> None:
         if fate.answer is None:
@@ -242,6 +254,7 @@ class RedisLine(asyncio.Transport):
 
     def break_off(self) -> None:
         """Both ends know that the connection is gone."""
+        self._dead = True
         self._server.left(self)
         if not self._closed and self._reader.exception() is None:
             self._closed = True

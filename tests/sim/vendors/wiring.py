@@ -40,6 +40,7 @@ def simulated_redis(server: Redis, wires: Wires = lambda name: Wire()) -> Iterat
         yield
     finally:
         library.Connection._connect = original  # type: ignore[method-assign]  # the seam
+        server.abandon()
         for connection in opened:
             # Whoever died has closed nothing; the library would complain of it.
             connection._reader = connection._writer = None
