@@ -40,7 +40,7 @@ class CompositeMessageQueue:
         """
         hot = await self._online.read(user, limit, PAGE_BYTES)
         batch = await self._batch(user, hot, limit)
-        while not _ids(batch) <= _ids(hot.messages):
+        while batch is not hot.messages and not _ids(batch) <= _ids(hot.messages):
             again = await self._online.read(user, limit, PAGE_BYTES)
             if again.cold_version == hot.cold_version:
                 break
