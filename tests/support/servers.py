@@ -175,9 +175,11 @@ def redis_server(folder: Path, *options: str) -> Server:
 
 
 def firestore_emulator(folder: Path, warm_calls: int = 1) -> Server:
-    """Google's Firestore emulator; keeps everything in memory, by project. ``warm_calls`` of each kind are made before it
-    counts as started: after 1, a hundred queries at once take some ten times as long as when Java has compiled what it
-    runs, and on a busy machine longer than a time-out."""
+    """Google's Firestore emulator; keeps everything in memory, by project.
+
+    ``warm_calls`` of each kind are made before it counts as started: after 1, a hundred queries at once take ten times
+    as long as when Java has compiled what it runs, and on a busy machine longer than a time-out.
+    """
     program, port = emulator_program("cloud-firestore-emulator", "cloud_firestore_emulator"), free_port()
     command = [str(program), "start", "--host=127.0.0.1", f"--port={port}"]
     return Server(command, port, folder, warm_up=lambda address: _warm_up(address, warm_calls))
