@@ -157,7 +157,9 @@ class HotQueue(Protocol):
         ...
 
     async def hot_users(self, after: str, limit: int) -> list[HotUser]:
-        """Users with hot mail or with an unanswered poke, in order of their names, after ``after``."""
+        """Up to ``limit`` users with hot mail or with an unanswered poke, those that follow ``after``: the last one of
+        the page before, or empty for the first page. Fewer than ``limit`` are the end. The order is the store's own and
+        stays the same, so that a walk meets everybody once who is busy all the while."""
         ...
 
     async def poke(self, users: Sequence[str]) -> None:

@@ -220,4 +220,5 @@ class QueueTotals(Struct, frozen=True, gc=False):
     messages: int = 0
     bytes: int = 0
     users: int = 0
+    """Of all queues: how many users have mail; 0 for a cold queue in Firestore, which would have to read them all."""
     oldest_at: int = 0

@@ -1,5 +1,5 @@
-"""RACES 40 over the production backends: after a soak of two of each service, payloads are found inside envelopes only,
-and senders, tokens and keys nowhere; with both online stores and both forms of push commands."""
+"""After a soak of the production backends, two of each service, payloads are found inside envelopes only, and senders,
+tokens and keys nowhere; with both online stores and both forms of push commands."""
 
 from __future__ import annotations
 
@@ -210,6 +210,7 @@ def commands(scene: Scene) -> list[bytes]:
 async def test_secrets_stay_secret(
     tmp_path: Path, own_redis: Server, firestore: Server, pubsub: Server, identity: Identity, online: str, form: str
 ) -> None:
+    """RACES 40: at what is stored and published, logged, counted and printed."""
     folder = tmp_path / "nodes"
     folder.mkdir()
     env = settings(folder, own_redis, firestore, pubsub, identity, online, form)

@@ -623,6 +623,22 @@ class QueueContract:
         (user,) = await stage.online.hot_users("", 10)
         assert (user.user, user.live, user.hot, user.fetched) == (BOB, 1, 0, False)
 
+    async def test_a_walk_over_the_busy_meets_everybody_once(self, stage: Stage) -> None:
+        """By pages of any size, in an order that stays the same."""
+        users = [f"urn:sm:user:u{number}" for number in range(9)]
+        for user in users:
+            await stage.connect(user)
+            await stage.go(f"m-{user}", user)
+        whole = [found.user for found in await stage.online.hot_users("", 10)]
+        assert sorted(whole) == users
+        for limit in (1, 4, 9):
+            walked, after = list[str](), ""
+            while page := await stage.online.hot_users(after, limit):
+                walked += [found.user for found in page]
+                after = page[-1].user
+                assert len(page) == limit or len(walked) == len(users)
+            assert walked == whole
+
     async def test_connections_have_a_limit(self, stage: Stage) -> None:
         """RACES 37."""
         for number in range(3):

@@ -220,6 +220,32 @@ async def test_a_call_that_was_given_up_leaves_no_answer_to_the_next(
             assert await asyncio.gather(*(stage.ids() for _ in range(3))) == [[f"m-{BOB}"]] * 3
 
 
+@pytest.mark.parametrize("mode", ["single", "cluster"])
+async def test_a_cancelled_call_waits_for_no_time_out(
+    mode: Literal["single", "cluster"], tmp_path: Path, clock: ManualClock, request: pytest.FixtureRequest
+) -> None:
+    """RACES 11, 35: the server is frozen, and whoever gives a call up goes on at once."""
+    if mode == "single":
+        server: Server = request.getfixturevalue("own_redis")
+        servers, url = [server], f"redis://{server.address}"
+    else:
+        made: Cluster = request.getfixturevalue("redis_cluster")
+        servers, url = made.nodes, made.url
+    async with staged(RedisStores(tmp_path / "data", url, mode=mode, timeout_seconds=600), clock) as stage:
+        await stage.connect()
+        for one in servers:
+            one.freeze()
+        try:
+            waiting = asyncio.create_task(stage.ids())
+            assert not (await asyncio.wait([waiting], timeout=0.1))[0]
+            waiting.cancel()
+            await asyncio.wait([waiting], timeout=TURN_SECONDS)
+            assert waiting.cancelled()
+        finally:
+            for one in servers:
+                one.thaw()
+
+
 @pytest.mark.parametrize("mode", ["single", "sentinel"])
 async def test_closing_ends_though_the_server_is_frozen(
     mode: Literal["single", "sentinel"], tmp_path: Path, clock: ManualClock, request: pytest.FixtureRequest

@@ -174,13 +174,18 @@ def redis_server(folder: Path, *options: str) -> Server:
     return Server([*command, "--appendonly", "yes", "--save", "", *options], port, folder)
 
 
-def firestore_emulator(folder: Path) -> Server:
-    """Google's Firestore emulator; keeps everything in memory, by project."""
+def firestore_emulator(folder: Path, warm_calls: int = 1) -> Server:
+    """Google's Firestore emulator; keeps everything in memory, by project.
+
+    ``warm_calls`` of each kind are made before it counts as started: after 1, a hundred queries at once take ten times
+    as long as when Java has compiled what it runs, and on a busy machine longer than a time-out.
+    """
     program, port = emulator_program("cloud-firestore-emulator", "cloud_firestore_emulator"), free_port()
-    return Server([str(program), "start", "--host=127.0.0.1", f"--port={port}"], port, folder, warm_up=_warm_up)
+    command = [str(program), "start", "--host=127.0.0.1", f"--port={port}"]
+    return Server(command, port, folder, warm_up=lambda address: _warm_up(address, warm_calls))
 
 
-def _warm_up(address: str) -> None:
+def _warm_up(address: str, times: int) -> None:
     """The first calls to a Java machine that has just started take seconds: more than a time-out where others work."""
     documents = "projects/warm-up/databases/(default)/documents"
     writes = {"writes": [{"update": {"name": f"{documents}/a/b", "fields": {"n": {"integerValue": "1"}}}}]}
@@ -191,7 +196,7 @@ def _warm_up(address: str) -> None:
         "batchGet": {"documents": [f"{documents}/a/b"]},
         "runQuery": {"structuredQuery": ordered},
     }
-    for call, body in calls.items():
+    for call, body in times * list(calls.items()):
         request = urllib.request.Request(
             f"http://{address}/v1/{documents}:{call}",
             json.dumps(body).encode(),
