@@ -20,7 +20,7 @@ from tests.sim.checker import Violation
 
 BUCKET_SECONDS = 5.0
 WINDOW_SECONDS = 1.0
-EXCERPT_LINES = 40
+EXCERPTS, EXCERPT_LINES, TEXT_LENGTH = 10, 40, 1500
 PROMISES = {
     "accepted is durable": "lost",
     "at least once": "not returned",
@@ -197,8 +197,15 @@ def make(outcome: Outcome, day: str, on: str) -> Report:
         delivery_p99=quantile(times, 0.99),
         faults=[_strike(done, known) for done in sorted(outcome.faults, key=lambda done: done.began)],
         timeline=list(_timeline(history, known)),
-        violations=[Broken(v.promise, v.text, round(v.at, 3), excerpt(history, v)) for v in outcome.violations],
+        violations=list(_broken(history, outcome.violations)),
     )
+
+
+def _broken(history: h.History, violations: Sequence[Violation]) -> Iterator[Broken]:
+    """Each violation; the first ones with what the history says: what follows is mostly of the same cause."""
+    for number, violation in enumerate(violations):
+        told = excerpt(history, violation) if number < EXCERPTS else []
+        yield Broken(violation.promise, violation.text[:TEXT_LENGTH], round(violation.at, 3), told)
 
 
 def _counts(trail: Trail) -> bool:
