@@ -62,7 +62,10 @@ class Counts(Struct, frozen=True):
     """Messages that were answered 202."""
     delivered: int
     """Messages that were returned by a fetch."""
+    dropped: int
+    """Ephemeral ones that were never returned, as is allowed."""
     acknowledged: int
+    """Messages for which an acknowledgement was answered."""
     redeliveries: int
     """Returned again, with the same id, before an acknowledgement was answered: what at least once allows."""
     tries_failed: int
@@ -222,6 +225,7 @@ def _count(outcome: Outcome, known: dict[str, Trail]) -> Counts:
         sent=len(known),
         accepted=sum(trail.accepted is not None for trail in known.values()),
         delivered=delivered,
+        dropped=sum(trail.ephemeral and trail.returns == 0 for trail in known.values()),
         acknowledged=len(acked & returned),
         redeliveries=sum(trail.returns for trail in known.values()) - delivered,
         tries_failed=sum(isinstance(event, h.NotSent | h.NotFetched | h.NotAcked) for event in events),
@@ -390,6 +394,7 @@ def markdown(reports: Sequence[Report]) -> str:
         "faults": [str(len(report.faults)) for report in reports],
         "for": [f"{report.seconds / 60:g} min" for report in reports],
         "messages accepted": [f"{report.counts.accepted:,}" for report in reports],
+        "delivered, and ephemeral ones dropped": [f"{r.counts.delivered:,}, {r.counts.dropped:,}" for r in reports],
         "requests, of which failed": [
             f"{report.counts.requests:,}, {report.counts.tries_failed:,}" for report in reports
         ],

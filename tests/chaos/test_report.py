@@ -78,6 +78,7 @@ def test_the_counts(good: report.Report) -> None:
         sent=3,
         accepted=3,
         delivered=2,
+        dropped=0,
         acknowledged=1,
         redeliveries=1,
         tries_failed=1,
