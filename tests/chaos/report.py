@@ -47,8 +47,8 @@ class Strike(Struct, frozen=True):
     began: float
     ended: float
     recovered: float | None
-    """Seconds from its beginning until everything that was sent within a second of that to users with a device that
-    stays was there; ``None`` where nothing was."""
+    """The longest that anything took that was under way when it began, or sent within a second of that, to users with a
+    device that stays; in seconds from its beginning, or from the sending if that was later. ``None``: never."""
 
     @property
     def what(self) -> str:
@@ -247,13 +247,15 @@ def _strike(done: Done, known: dict[str, Trail]) -> Strike:
 
 
 def recovery(began: float, known: dict[str, Trail]) -> float | None:
-    """See ``Strike.recovered``. Where nothing was sent within the second, the first that was sent after it counts."""
-    later = [trail for trail in known.values() if _counts(trail) and trail.sent >= began]
-    window = [trail for trail in later if trail.sent < began + WINDOW_SECONDS] or later[:1]
-    arrived = [trail.delivered for trail in window if trail.delivered is not None]
-    if not window or len(arrived) < len(window):
-        return None
-    return round(max(arrived) - began, 3)
+    """See ``Strike.recovered``. Where nothing was under way or sent then, the first that was sent later counts."""
+    counted = [trail for trail in known.values() if _counts(trail) and not _arrived(trail, began)]
+    hit = [trail for trail in counted if trail.sent < began + WINDOW_SECONDS] or counted[:1]
+    waits = [trail.delivered - max(trail.sent, began) for trail in hit if trail.delivered is not None]
+    return round(max(waits), 3) if waits and len(waits) == len(hit) else None
+
+
+def _arrived(trail: Trail, at: float) -> bool:
+    return trail.delivered is not None and trail.delivered <= at
 
 
 def _timeline(history: h.History, known: dict[str, Trail]) -> Iterator[Moment]:
