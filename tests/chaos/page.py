@@ -94,8 +94,9 @@ def _timeline(report: Report) -> str:
 def _recovery(report: Report) -> str:
     return _section(
         "Time to recover",
-        "From the beginning of a fault until everything was delivered that was sent within a second of it. A dot is "
-        "one fault, a stroke the median; faults overlap, so a dot may be the work of another one.",
+        "From the beginning of a fault, or from the sending if that was later, until everything was delivered that was "
+        "under way or was sent within the next second. A dot is one fault, a stroke the median; faults overlap, so a "
+        "dot may be the work of another one.",
         f'<div class="scroll">{charts.recoveries(report)}</div>',
     )
 

@@ -20,7 +20,7 @@ from tests.sim.checker import Violation
 
 BUCKET_SECONDS = 5.0
 WINDOW_SECONDS = 1.0
-EXCERPT_LINES = 40
+EXCERPTS, EXCERPT_LINES, TEXT_LENGTH = 10, 40, 1500
 PROMISES = {
     "accepted is durable": "lost",
     "at least once": "not returned",
@@ -47,8 +47,8 @@ class Strike(Struct, frozen=True):
     began: float
     ended: float
     recovered: float | None
-    """Seconds from its beginning until everything that was sent within a second of that to users with a device that
-    stays was there; ``None`` where nothing was."""
+    """The longest that anything took that was under way when it began, or sent within a second of that, to users with a
+    device that stays; in seconds from its beginning, or from the sending if that was later. ``None``: never."""
 
     @property
     def what(self) -> str:
@@ -62,7 +62,10 @@ class Counts(Struct, frozen=True):
     """Messages that were answered 202."""
     delivered: int
     """Messages that were returned by a fetch."""
+    dropped: int
+    """Ephemeral ones that were never returned, as is allowed."""
     acknowledged: int
+    """Messages for which an acknowledgement was answered."""
     redeliveries: int
     """Returned again, with the same id, before an acknowledgement was answered: what at least once allows."""
     tries_failed: int
@@ -197,8 +200,15 @@ def make(outcome: Outcome, day: str, on: str) -> Report:
         delivery_p99=quantile(times, 0.99),
         faults=[_strike(done, known) for done in sorted(outcome.faults, key=lambda done: done.began)],
         timeline=list(_timeline(history, known)),
-        violations=[Broken(v.promise, v.text, round(v.at, 3), excerpt(history, v)) for v in outcome.violations],
+        violations=list(_broken(history, outcome.violations)),
     )
+
+
+def _broken(history: h.History, violations: Sequence[Violation]) -> Iterator[Broken]:
+    """Each violation; the first ones with what the history says: what follows is mostly of the same cause."""
+    for number, violation in enumerate(violations):
+        told = excerpt(history, violation) if number < EXCERPTS else []
+        yield Broken(violation.promise, violation.text[:TEXT_LENGTH], round(violation.at, 3), told)
 
 
 def _counts(trail: Trail) -> bool:
@@ -215,6 +225,7 @@ def _count(outcome: Outcome, known: dict[str, Trail]) -> Counts:
         sent=len(known),
         accepted=sum(trail.accepted is not None for trail in known.values()),
         delivered=delivered,
+        dropped=sum(trail.ephemeral and trail.returns == 0 for trail in known.values()),
         acknowledged=len(acked & returned),
         redeliveries=sum(trail.returns for trail in known.values()) - delivered,
         tries_failed=sum(isinstance(event, h.NotSent | h.NotFetched | h.NotAcked) for event in events),
@@ -236,13 +247,15 @@ def _strike(done: Done, known: dict[str, Trail]) -> Strike:
 
 
 def recovery(began: float, known: dict[str, Trail]) -> float | None:
-    """See ``Strike.recovered``. Where nothing was sent within the second, the first that was sent after it counts."""
-    later = [trail for trail in known.values() if _counts(trail) and trail.sent >= began]
-    window = [trail for trail in later if trail.sent < began + WINDOW_SECONDS] or later[:1]
-    arrived = [trail.delivered for trail in window if trail.delivered is not None]
-    if not window or len(arrived) < len(window):
-        return None
-    return round(max(arrived) - began, 3)
+    """See ``Strike.recovered``. Where nothing was under way or sent then, the first that was sent later counts."""
+    counted = [trail for trail in known.values() if _counts(trail) and not _arrived(trail, began)]
+    hit = [trail for trail in counted if trail.sent < began + WINDOW_SECONDS] or counted[:1]
+    waits = [trail.delivered - max(trail.sent, began) for trail in hit if trail.delivered is not None]
+    return round(max(waits), 3) if waits and len(waits) == len(hit) else None
+
+
+def _arrived(trail: Trail, at: float) -> bool:
+    return trail.delivered is not None and trail.delivered <= at
 
 
 def _timeline(history: h.History, known: dict[str, Trail]) -> Iterator[Moment]:
@@ -383,6 +396,7 @@ def markdown(reports: Sequence[Report]) -> str:
         "faults": [str(len(report.faults)) for report in reports],
         "for": [f"{report.seconds / 60:g} min" for report in reports],
         "messages accepted": [f"{report.counts.accepted:,}" for report in reports],
+        "delivered, and ephemeral ones dropped": [f"{r.counts.delivered:,}, {r.counts.dropped:,}" for r in reports],
         "requests, of which failed": [
             f"{report.counts.requests:,}, {report.counts.tries_failed:,}" for report in reports
         ],

@@ -284,3 +284,15 @@ async def test_a_reader_that_fails_is_not_waited_for(stage: Stage, monkeypatch: 
     stage.clock.advance(EXTEND_SECONDS)
     with pytest.raises(ZeroDivisionError):
         await waiting
+
+
+async def test_a_stop_keeps_the_order_on_the_emulator(stores: PubSubStores, stage: Stage) -> None:
+    """RACES 35: what came after what is held is not given to the next one before it."""
+    stores.pulls = 3
+    await stage.producer.publish(stage.message("m0"))
+    async with staged(stores, ManualClock()) as first:
+        assert ids(await take(await first.factory.ingress_consumer(), 1)) == ["m0"]
+        for number in range(1, 4):
+            await stage.producer.publish(stage.message(f"m{number}"))
+    async with staged(stores, ManualClock()) as second:
+        assert ids(await take(await second.factory.ingress_consumer(), 4)) == ["m0", "m1", "m2", "m3"]
