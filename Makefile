@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help serve test sim sim-day mutants bench bench-production lint check lock docs clean
+.PHONY: help serve test sim sim-day mutants chaos bench bench-production lint check lock docs clean
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -24,6 +24,10 @@ sim: $(READY)  ## Simulate SEEDS=3000 runs from START=0 on, every interleaving a
 SEED ?= 0
 sim-day: $(READY)  ## Simulate a whole day of a small cluster, by SEED=0
 	@$(BIN)/python -m tests.sim --day --seed $(SEED)
+
+MINUTES ?= 1
+chaos: $(READY)  ## Kill, pause and cut the real thing for MINUTES=1 from SEED=0; ARGS="--topology production --html FILE"
+	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
 bench: $(READY)  ## Measure it (six minutes); ARGS="send drain --quick" for a part
 	@$(BIN)/python -m benchmarks $(ARGS)

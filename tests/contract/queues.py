@@ -6,6 +6,7 @@ The fixture ``stage`` is one process; ``second`` is another one over the same st
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -18,17 +19,38 @@ from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, names
 pytestmark = pytest.mark.anyio
 REPOKE_SECONDS = 15
 TURN_SECONDS = 30.0
-"""What has not come by then does not come; a bus may take a while until it listens."""
+"""What has not come by then does not come."""
+POLLS, POLL_SECONDS = 200, 0.005
+"""So long a poke may be on its way before it is sent again."""
+CROWD = 200
 
 
 async def read_cold(stage: Stage) -> list[Queued]:
     return (await stage.cold.read(BOB, 100, PAGE_BYTES)).messages
 
 
-async def poked(socket: Socket, more_than: int) -> None:
-    """Return when ``socket`` was poked; what does it runs elsewhere and sets no event."""
-    while socket.pokes <= more_than:  # noqa: ASYNC110 - see above
-        await asyncio.sleep(0.001)
+async def swept(stage: Stage, condition: Callable[[], bool]) -> None:
+    """Return when ``condition`` holds, with a sweeper at work: a bus may take a while until it listens."""
+    while not condition():
+        stage.clock.advance(REPOKE_SECONDS)
+        await stage.manager.renew()
+        await stage.sweeper.sweep()
+        for _ in range(POLLS):
+            if not condition():
+                await asyncio.sleep(POLL_SECONDS)
+
+
+class Deaf(Socket):
+    """Its peer takes nothing: a poke is over when the connection is cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.poked, self.cut = asyncio.Event(), asyncio.Event()
+
+    async def poke(self) -> None:
+        self.poked.set()
+        await self.cut.wait()
+        raise ConnectionError
 
 
 class QueueContract:
@@ -219,6 +241,20 @@ class QueueContract:
         assert await stage.ids() == ["express", "m1", "m2"]
         await stage.online.settle([Queued(message, routed.sequence, routed.queued_at)])
         assert await stage.ids() == ["express", "m1", "m2"]
+
+    async def test_what_cold_took_of_a_batch_waits_for_what_it_refused(self, stage: Stage) -> None:
+        """RACES 7: the first of two was refused, and is written again; nothing is dropped or reordered."""
+        messages = [stage.message("m1"), stage.message("m2")]
+        routed = await stage.route(*messages)
+        first, second = (Queued(m, r.sequence, r.queued_at) for m, r in zip(messages, routed, strict=True))
+        assert await stage.cold.put([second]) == []
+        assert await stage.online.settle([second]) == Settled([], [])
+        assert await stage.ids() == []
+        again = await stage.route(*messages, attempt=2)
+        assert [one.outcome for one in again] == [Outcome.COLD, Outcome.ANNOUNCE]
+        assert await stage.cold.put([first]) == []
+        assert await stage.online.settle([first]) == Settled([], [])
+        assert await stage.ids() == ["m1", "m2"]
 
     async def test_an_id_of_another_user_is_a_conflict(self, stage: Stage) -> None:
         """Only a sender's Idempotency-Key can give one id to messages of two users."""
@@ -511,6 +547,55 @@ class QueueContract:
         assert (await stage.hot(), await stage.in_cold(), await stage.pushed()) == ([], ["m1"], ["m1"])
         assert sorted([stage.moved(), second.moved()]) == [0, 1]
 
+    async def test_a_node_that_died_holds_mail_no_longer_than_its_leases(self, stage: Stage, second: Stage) -> None:
+        """RACES 15, 16: dead, or cut off from the store: nobody renews, and a sweeper moves what it left."""
+        await stage.connect()
+        assert await stage.go("m1") is Outcome.HOT
+        second.clock.advance(second.factory.config.online.lease_seconds - 1)
+        await second.sweeper.sweep()
+        assert await second.hot() == ["m1"], "it may be alive"
+        second.clock.advance(10)
+        await second.sweeper.sweep()
+        assert (await second.hot(), await second.in_cold(), await second.pushed()) == ([], ["m1"], ["m1"])
+        assert await second.go("m2") is Outcome.COLD
+
+    async def test_a_half_open_connection_ends_by_itself_and_holds_nobody_up(self, stage: Stage) -> None:
+        """RACES 16: its poke is written and nobody reads; its node renews it until the ping tells."""
+        deaf, other = Deaf(), Socket()
+        half_open = await stage.manager.connect(BOB, deaf, None)
+        await stage.manager.connect(EVE, other, None)
+        listening = asyncio.create_task(stage.manager.run())
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                assert await stage.go("m1") is Outcome.HOT
+                await swept(stage, deaf.poked.is_set)
+                before = other.pokes
+                assert await stage.go("m2", EVE) is Outcome.HOT
+                await swept(stage, lambda: other.pokes > before)
+                assert await stage.hot() == ["m1"]
+                deaf.cut.set()
+                await stage.manager.disconnect(half_open)
+                await stage.factory.tasks.settled()
+        finally:
+            listening.cancel()
+            await asyncio.wait([listening])
+        assert (await stage.hot(), await stage.in_cold(), await stage.pushed()) == ([], ["m1"], ["m1"])
+        assert await stage.hot(EVE) == ["m2"]
+
+    async def test_a_crowd_comes_back_at_once_and_goes_again(self, many: Stage) -> None:
+        """RACES 20: each is registered once, whoever they came with, and each one's mail moves when they leave."""
+        stage, users = many, [f"urn:sm:user:u{number}" for number in range(CROWD)]
+        connections = await asyncio.gather(*(stage.manager.connect(user, Socket(), None) for user in users))
+        found = await stage.online.online()
+        assert (found.users, found.messages) == (CROWD, CROWD)
+        routed = await stage.route(*(stage.message(f"m-{user}", user) for user in users))
+        assert {one.outcome for one in routed} == {Outcome.HOT}
+        await asyncio.gather(*(stage.manager.disconnect(one) for one in connections))
+        await stage.factory.tasks.settled()
+        assert (await stage.online.online()).users == 0
+        assert stage.moved() == CROWD
+        assert await stage.in_cold(users[-1]) == [f"m-{users[-1]}"]
+
     async def test_a_lost_poke_is_repeated(self, stage: Stage) -> None:
         """RACES 18: nobody listened when it was sent, and until it is answered new mail need not be poked for."""
         socket = Socket()
@@ -520,18 +605,12 @@ class QueueContract:
             assert await stage.go(id_) is Outcome.HOT
         listening = asyncio.create_task(stage.manager.run())
         before = socket.pokes
-        waiting = asyncio.create_task(poked(socket, before))
         try:
             async with asyncio.timeout(TURN_SECONDS):
-                while socket.pokes == before:
-                    stage.clock.advance(REPOKE_SECONDS)
-                    await stage.manager.renew()
-                    await stage.sweeper.sweep()
-                    await asyncio.wait([waiting], timeout=1)
+                await swept(stage, lambda: socket.pokes > before)
         finally:
-            for task in (listening, waiting):
-                task.cancel()
-            await asyncio.wait([listening, waiting])
+            listening.cancel()
+            await asyncio.wait([listening])
         assert await stage.hot() == ["m1", "m2"], "nothing else did it"
 
     async def test_a_poke_stays_unanswered_when_somebody_else_connects(self, stage: Stage) -> None:

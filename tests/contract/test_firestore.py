@@ -13,7 +13,7 @@ from tests.support.stores_firestore import FirestoreColdStores, FirestoreStores,
 
 @pytest.fixture(autouse=True)
 def emulator(firestore: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_emulator(firestore, monkeypatch)
+    use_emulator(firestore.address, monkeypatch)
 
 
 class TestFirestoreColdQueue(QueueContract):

@@ -17,7 +17,7 @@ CAP = 10_000
 
 @pytest.fixture
 def emulator(firestore: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    use_emulator(firestore, monkeypatch)
+    use_emulator(firestore.address, monkeypatch)
     return firestore
 
 

@@ -36,7 +36,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def server(own: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    use_emulator(own, monkeypatch)
+    use_emulator(own.address, monkeypatch)
     yield own
     own.thaw()
 

@@ -19,7 +19,7 @@ EXAMPLES = settings(max_examples=8, stateful_step_count=30, deadline=None, suppr
 @pytest.fixture(scope="module", autouse=True)
 def emulator(firestore: Server) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        use_emulator(firestore, patch)
+        use_emulator(firestore.address, patch)
         yield
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 import pytest
 
 from router.backends.redis.client import CLOSE_SECONDS
+from router.backends.redis.scripts import Scripts
 from router.errors import Refused, StorageFull, Unavailable
 from router.messages import Delivery, Move, Outcome, Queued
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, staged
@@ -107,6 +108,22 @@ async def test_a_frozen_server_is_given_up_and_may_answer_late(fragile: Stage, o
     assert again.outcome in (Outcome.HOT, Outcome.DUPLICATE)
     assert await fragile.ids() == ["m1"]
     assert (await fragile.online.totals(BOB)).messages == 1
+
+
+async def test_only_what_the_server_did_not_know_is_sent_again(fragile: Stage, own_redis: Server) -> None:
+    """It knows the script of a user and not that of an index: what has run would call its own work a duplicate."""
+    await fragile.connect()
+    scripts: Scripts = fragile.online._scripts  # type: ignore[attr-defined]  # to name one of them
+    listing = str(scripts.call("list", ("key",))[1])
+    redis = client(own_redis)
+    for forgotten in ([], [listing], list(scripts._texts)):
+        redis.script_flush()
+        for digest, text in scripts._texts.items():
+            if digest not in forgotten:
+                redis.script_load(text)
+        assert await fragile.go(f"m{len(forgotten)}") is Outcome.HOT
+        assert redis.script_exists(listing) == [True]
+    assert [user.user for user in await fragile.online.hot_users("", 10)] == [BOB]
 
 
 async def test_every_script_may_run_twice(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,7 +165,7 @@ def trace(verdict: Verdict, *, calls: bool = False) -> Iterator[str]:
         if index > last:
             return
         if not (isinstance(event, h.Note) and _DULL.search(event.text)):
-            yield f"{at:9.3f}  {words(event)}"
+            yield f"{at:9.3f}  {h.words(event)}"
         for text in wrong.get(index, ()):
             yield f"           >>> {text}"
 
@@ -180,21 +180,6 @@ def plan_of(verdict: Verdict) -> str:
         else:
             lines.append(f"  {name}: {value}")
     return "\n".join(lines)
-
-
-def words(event: h.Event) -> str:
-    """One line for one event."""
-    if isinstance(event, h.Note):
-        return f"{event.who:8} {event.text}"
-    if isinstance(event, h.Fetched):
-        return (
-            f"{'':8} #{event.op} got {', '.join(f'{item.tag} ({item.id[-6:]})' for item in event.batch) or 'nothing'}"
-        )
-    fields = {name: getattr(event, name) for name in event.__struct_fields__}
-    op = f"#{fields.pop('op')} " if "op" in fields else ""
-    user = str(fields.pop("user", "")).rpartition(":")[2]
-    rest = ", ".join(f"{name} {value}" for name, value in fields.items() if value not in ((), False, 0.0))
-    return f"{user:8} {op}{type(event).__name__.lower()} {rest}"
 
 
 if __name__ == "__main__":

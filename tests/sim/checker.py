@@ -24,7 +24,7 @@ CLOCKS_SECONDS = 300.0
 
 
 class Violation(Struct, frozen=True):
-    """A promise that was broken at ``at`` (virtual seconds), by the event of this ``index``."""
+    """A promise that was broken at ``at`` (seconds), by the event of this ``index``."""
 
     promise: str
     text: str
@@ -79,7 +79,7 @@ class Judge:
     live: dict[str, dict[str, Known]] = field(default_factory=dict)
     """By user and tag: known to be accepted, kept, and with no acknowledgement under way."""
     doubtful: dict[str, dict[str, Known]] = field(default_factory=dict)
-    """An acknowledgement has begun."""
+    """An acknowledgement has begun, and none was answered."""
     buried: set[str] = field(default_factory=set)
     pushed: set[str] = field(default_factory=set)
     unannounceable: set[str] = field(default_factory=set)
@@ -230,6 +230,8 @@ class Judge:
         for message in self._own(acking):
             if message.acked is None:
                 message.acked = self.index
+                # From now on it must not come back, whoever misses it.
+                self.doubtful[message.user].pop(message.tag, None)
 
     def _own(self, event: h.Acking) -> list[Known]:
         known = [self.by_id[id_] for id_ in event.ids if id_ in self.by_id]

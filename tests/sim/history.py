@@ -146,7 +146,7 @@ Event = (
 
 
 class History:
-    """The events of a run with their virtual times in seconds."""
+    """The events of a run with their times in seconds: virtual ones of a simulation, real ones of a chaos run."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -164,3 +164,18 @@ class History:
 
     def __len__(self) -> int:
         return len(self.events)
+
+
+def words(event: Event) -> str:
+    """One line for one event."""
+    if isinstance(event, Note):
+        return f"{event.who:8} {event.text}"
+    if isinstance(event, Fetched):
+        return (
+            f"{'':8} #{event.op} got {', '.join(f'{item.tag} ({item.id[-6:]})' for item in event.batch) or 'nothing'}"
+        )
+    fields = {name: getattr(event, name) for name in event.__struct_fields__}
+    op = f"#{fields.pop('op')} " if "op" in fields else ""
+    user = str(fields.pop("user", "")).rpartition(":")[2]
+    rest = ", ".join(f"{name} {value}" for name, value in fields.items() if value not in ((), False, 0.0))
+    return f"{user:8} {op}{type(event).__name__.lower()} {rest}"

@@ -10,8 +10,9 @@ import asyncio
 import contextvars
 import heapq
 import random
+import sys
 from asyncio import events
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import copy_context
 from typing import Any, TypeVar
 
@@ -181,12 +182,15 @@ class SimLoop(asyncio.AbstractEventLoop):
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run until ``work`` is done; raises what it raises, ``Deadlock`` and ``Spinning``."""
         events._set_running_loop(self)
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(finalizer=_drop)
         try:
             main, step = self.create_task(work, name="main"), self._step
             while not main.done():
                 step()
             return main.result()  # type: ignore[no-any-return]  # of the task that was just made
         finally:
+            sys.set_asyncgen_hooks(*hooks)
             events._set_running_loop(None)
 
     def _step(self) -> None:
@@ -263,10 +267,14 @@ def _wake(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
+def _drop(generator: AsyncGenerator[Any, None]) -> None:
+    """A generator that nobody ends goes with its process: it cleans up nothing."""
+
+
 def _close(coroutine: Any) -> None:
     for _ in range(20):
         try:
-            coroutine.close()
+            # Each wait of its cleaning up is broken off in turn.
+            coroutine.throw(asyncio.CancelledError())
         except BaseException:  # noqa: BLE001 - a dead process cleans up into nothing
-            continue
-        return
+            break

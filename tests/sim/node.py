@@ -314,7 +314,7 @@ class Node:
         await self.world.gone_or_done(self.process, starting)
 
     async def _start(self) -> None:
-        factory = self.factory = SimFactory(self.world, self.number, self.process, self.clock)
+        factory = self.factory = self.world.factory(self.number, self.process, self.clock)
         await factory.__aenter__()
         self.manager: ConnectionManager | None = None
         self.pipeline = None
@@ -331,7 +331,7 @@ class Node:
             self.manager = await factory.connection_manager()
             factory.tasks.spawn(self.manager.run(), "connections")
             routes += Sockets(authenticator, self.manager, border).routes()
-        self.app = application(routes, border)
+        self.app = application(routes, border, asyncio.get_running_loop().time)
         self.listening = True
 
     async def _api(self, factory: Factory, authenticator: Authenticator) -> Sequence[BaseRoute]:

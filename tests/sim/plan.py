@@ -8,9 +8,10 @@ from typing import Literal, TypeVar
 from msgspec import Struct, structs
 
 P = TypeVar("P", bound=Struct)
-Topology = Literal["one", "file", "apart"]
+Topology = Literal["one", "file", "apart", "vendors"]
 """``one``: one process with everything. ``file``: several processes over one file. ``apart``: several processes, with
-the ingress, the online store, the cold queue and push on servers of their own, each of which can be away."""
+the ingress, the online store, the cold queue and push on servers of their own, each of which can be away. ``vendors``:
+the same with the real backends over simulated Redis, Firestore and Pub/Sub; see ``tests/sim/vendors/plan.py``."""
 
 SPANS = {
     "lease_seconds": 6.0,
@@ -75,7 +76,7 @@ class Fault(Struct, frozen=True):
     """Something goes wrong at ``at``, for ``seconds`` where it has a length."""
 
     at: float
-    kind: Literal["crash", "stop", "pause", "step", "away", "power", "forget", "migrate"]
+    kind: Literal["crash", "stop", "pause", "step", "away", "power", "forget", "migrate", "restart", "full"]
     target: int = 0
     seconds: float = 0.0
     store: str = ""
@@ -88,6 +89,17 @@ class Rate(Struct, frozen=True):
 
     kind: str
     share: float
+
+
+class Vendors(Struct, frozen=True):
+    """How the vendors' stores are used."""
+
+    online: Literal["redis", "firestore"] = "redis"
+    """With Firestore pokes go over Pub/Sub."""
+    shards: int = 4
+    """Ordering keys of the ingress; 0: each recipient has one."""
+    pulls: int = 0
+    """Pull calls at once; 0: a stream."""
 
 
 class Plan(Struct, frozen=True):
@@ -120,6 +132,9 @@ class Plan(Struct, frozen=True):
     """When the last new thing begins."""
     day: bool = False
     """The spans are those of the default configuration, and mail is kept for ``DAY_RETENTION_SECONDS``."""
+
+    vendors: Vendors = Vendors()
+    """Where the topology is ``vendors``."""
 
     @property
     def ephemeral_seconds(self) -> float:

@@ -43,11 +43,19 @@ def run(plan: Plan | int, *, traced: bool = False) -> Verdict:
     """Simulate ``plan``, or the one of a seed, and judge what happened. ``traced``: the history tells more."""
     if isinstance(plan, int):
         plan = make(plan)
-    world = World(plan, traced=traced)
+    world = _world(plan, traced=traced)
     with _quiet_logs(world):
         history = world.run()
     found = judge(history, plan.ephemeral_seconds, plan.retention_seconds)
     return Verdict(plan, history, found, world.loop.steps, world.loop.time(), world.weather.calls)
+
+
+def _world(plan: Plan, *, traced: bool) -> World:
+    if plan.topology != "vendors":
+        return World(plan, traced=traced)
+    from tests.sim.vendors.world import VendorWorld  # noqa: PLC0415 - the vendors' libraries take a second to load
+
+    return VendorWorld(plan, traced=traced)
 
 
 @contextmanager

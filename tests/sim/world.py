@@ -9,12 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 from router.errors import RouterError
+from router.factory import Factory
 from tests.sim import history as h
 from tests.sim.clients import FAR, Device, Sender, acknowledge, fetch, user_name
+from tests.sim.clock import NodeClock
 from tests.sim.links import Weather
 from tests.sim.loop import MAX_STEPS, Deadlock, Process, SimLoop, Spinning
 from tests.sim.net import Net
-from tests.sim.node import Node, token
+from tests.sim.node import Node, SimFactory, token
 from tests.sim.plan import STEP_SECONDS, Fault, Plan
 from tests.sim.signals import Locks, Post, Topic
 from tests.sim.stores import Disk, SimDatabase
@@ -58,7 +60,7 @@ class World:
         self.server_databases: dict[str, SimDatabase] = {}
         self.topic = Topic(self.loop, self.server, self.chance, plan.duplicates)
         self.net = Net(self, plan, self.chance)
-        self.nodes = [Node(self, number, roles) for number, roles in enumerate(plan.nodes)]
+        self.nodes = [self.node(number, roles) for number, roles in enumerate(plan.nodes)]
         self._by_role: dict[str, list[Node]] = {
             role: [node for node in self.nodes if role in node.roles] for role in ("api", "ws", "process")
         }
@@ -108,6 +110,18 @@ class World:
             or online.execute("SELECT 1 FROM route WHERE id = ? AND state IN (0, 3, 4, 5)", (id_,)).fetchone()
         )
 
+    async def _open_stores(self) -> None:
+        if self.apart:
+            for store in STORES:
+                self.server_databases[store] = await self.database(store).__aenter__()
+
+    def node(self, number: int, roles: str) -> Node:
+        return Node(self, number, roles)
+
+    def factory(self, number: int, process: Process, clock: NodeClock) -> Factory:
+        """What a node opens its components by."""
+        return SimFactory(self, number, process, clock)
+
     # The run.
 
     def run(self) -> h.History:
@@ -123,9 +137,7 @@ class World:
         return self.history
 
     async def _main(self) -> None:
-        if self.apart:
-            for store in STORES:
-                self.server_databases[store] = await self.database(store).__aenter__()
+        await self._open_stores()
         for node in self.nodes:
             await node.start()
         spawn, plan = self.loop.spawn, self.plan
@@ -297,9 +309,7 @@ class World:
         return tuple((str(user), str(id_)) for user, id_ in self.disk(store).rows(f"SELECT user, id FROM {table}"))
 
     def _final(self) -> h.Final:
-        online = self.disk("online")
-        under_way = online.rows("SELECT id, state FROM route WHERE state IN (1, 5)")
-        owed = [f"{id_} in state {state}" for id_, state in under_way]
+        owed = [f"{id_} in state {state}" for id_, state in self._under_way()]
         owed += [f"the pipeline of {node.process.name}" for node in self.nodes if node.routing]
         return h.Final(
             ingress=tuple(self._waiting()),
@@ -309,6 +319,11 @@ class World:
             owed=tuple(owed),
             oddities=tuple(self._oddities()),
         )
+
+    def _under_way(self) -> list[tuple[str, int]]:
+        """The id and the state of each message that something is still to be done for."""
+        rows = self.disk("online").rows("SELECT id, state FROM route WHERE state IN (1, 5)")
+        return [(str(id_), int(str(state))) for id_, state in rows]
 
     def _oddities(self) -> list[str]:
         online = self.disk("online")

@@ -107,30 +107,30 @@ class Server:
         environment: Mapping[str, str] | None = None,
         warm_up: Callable[[str], None] | None = None,
     ) -> None:
-        """``warm_up``: called with the address when the server takes connections."""
+        """``folder`` is its own; ``warm_up``: called with the address when the server takes connections."""
         self._warm_up = warm_up
+        self.folder = folder
         self.port = port
         self.address = f"127.0.0.1:{port}"
         self._command = command
-        self._folder = folder
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: Guard | None = None
 
     def start(self, ready: Callable[[], bool] | None = None) -> None:
         """Return when it takes connections, and ``ready`` says yes."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / "log").open("ab") as log:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "log").open("ab") as log:
             # A session of its own: a program may be a shell that starts another one, and both are to end.
             self._process = subprocess.Popen(
-                self._command, cwd=self._folder, env=self._environment, stdout=log, stderr=log, start_new_session=True
+                self._command, cwd=self.folder, env=self._environment, stdout=log, stderr=log, start_new_session=True
             )
         self._guard = Guard(self._process.pid)
         deadline = time.monotonic() + READY_SECONDS
         while not answers(self.port) or not (ready is None or ready()):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise AssertionError(f"{self._command[0]} did not start: {(self._folder / 'log').read_text()[-2000:]}")
+                raise AssertionError(f"{self._command[0]} did not start: {(self.folder / 'log').read_text()[-2000:]}")
             time.sleep(0.05)
         if self._warm_up is not None:
             self._warm_up(self.address)

@@ -11,17 +11,16 @@ from router.backends.google.channels import FIRESTORE
 from router.config import Cold, Config, Google, Online
 from router.factory import Factory
 from router.interfaces import PokeBus
-from tests.support.servers import Server
 from tests.support.stores import CAP, Durability, EmbeddedStores
 
 
-def use_emulator(server: Server, patch: pytest.MonkeyPatch) -> None:
-    """Firestore is at ``server``, and pokes beside it go over the embedded bus."""
+def use_emulator(address: str, patch: pytest.MonkeyPatch) -> None:
+    """Firestore is at ``address``, and pokes beside it go over the embedded bus."""
 
     async def poke_bus(factory: Factory) -> PokeBus:
         return (await factory.embedded()).poke_bus()
 
-    patch.setenv(FIRESTORE.emulator_variable, server.address)
+    patch.setenv(FIRESTORE.emulator_variable, address)
     patch.setattr(Factory, "poke_bus", poke_bus)
 
 

@@ -4,6 +4,9 @@ SELECT user, id, node, since, lease_until FROM presence WHERE user = ? AND lease
 -- nodes: The nodes that hold live connections of one user.
 SELECT DISTINCT node FROM presence WHERE user = ? AND lease_until > ?;
 
+-- nodes_of: The same of some users.
+SELECT DISTINCT user, node FROM presence WHERE user IN (SELECT value FROM json_each(?)) AND lease_until > ?;
+
 -- others: How many other live connections one user holds.
 SELECT count(*) FROM presence WHERE user = ? AND id <> ? AND lease_until > ?;
 

@@ -1,0 +1,121 @@
+"""What lies in the simulated servers, looked at past all components."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from router.backends.firestore import recipient as recipients
+from router.backends.firestore import records
+from router.backends.firestore.names import Layout, name_of
+from router.backends.firestore.transactions import OnlineLayout
+from router.backends.redis.keys import Keys, unpack_id
+from router.backends.rules import State
+from tests.sim.vendors.firestore_server import Firestore
+from tests.sim.vendors.redis_data import SortedSet
+from tests.sim.vendors.redis_server import Redis
+
+Pairs = tuple[tuple[str, str], ...]
+"""(user, id) pairs."""
+
+
+class Online(Protocol):
+    """An online store."""
+
+    def hot(self) -> Pairs: ...
+
+    def present(self) -> set[str]:
+        """Users who hold connections, as far as it knows."""
+        ...
+
+    def states(self) -> dict[str, State]:
+        """By id."""
+        ...
+
+    def miscounts(self) -> list[str]:
+        """What it counts wrongly, in words."""
+        ...
+
+
+class RedisLook:
+    """``Online`` in Redis."""
+
+    def __init__(self, server: Redis, prefix: str, users: list[str]) -> None:
+        self._data = server.data
+        self._keys = {user: [key.encode() for key in Keys(prefix).of(user)] for user in users}
+
+    def hot(self) -> Pairs:
+        return tuple((user, unpack_id(id_)) for user in self._keys for id_ in self._queue(user))
+
+    def _queue(self, user: str) -> list[bytes]:
+        held = self._data.look(self._keys[user][3], SortedSet)
+        return [id_ for _, id_ in held.order] if held is not None else []
+
+    def _hash(self, user: str, part: int) -> dict[bytes, bytes]:
+        return self._data.look(self._keys[user][part], dict) or {}
+
+    def present(self) -> set[str]:
+        return {user for user in self._keys if self._hash(user, 1)}
+
+    def states(self) -> dict[str, State]:
+        return {
+            unpack_id(id_): State(record[0] & 7) for user in self._keys for id_, record in self._hash(user, 2).items()
+        }
+
+    def miscounts(self) -> list[str]:
+        found = []
+        for user in self._keys:
+            meta, queue = self._hash(user, 0), self._queue(user)
+            counted = int(meta.get(b"h", b"0"))
+            if counted != len(queue):
+                found.append(f"the store counts {counted} hot messages of {user} and holds {len(queue)}")
+            if set(self._hash(user, 4)) != set(queue):
+                found.append(f"the hot queue of {user} and its bodies differ")
+            pending = {id_ for id_, record in self._hash(user, 2).items() if record[0] & 7 == State.PENDING}
+            if pending != set(self._hash(user, 5)):
+                found.append(f"the store knows of {len(pending)} cold writes for {user}, and says otherwise")
+        return found
+
+
+class FirestoreLook:
+    """``Online`` in Firestore."""
+
+    def __init__(self, server: Firestore, layout: OnlineLayout, users: list[str]) -> None:
+        self._server = server
+        self._layout = layout
+        self._users = users
+
+    def hot(self) -> Pairs:
+        return tuple((user, _id(one)) for user in self._users for one in self._hot(user))
+
+    def _hot(self, user: str) -> list[Any]:
+        return list(self._server.collections.get(self._layout.hot_of(user), {}).values())
+
+    def _state(self, user: str) -> recipients.Recipient:
+        found = self._server.find(self._layout.user(user))
+        return recipients.read(user, found, cold_empty=False)
+
+    def present(self) -> set[str]:
+        return {user for user in self._users if self._state(user).connections}
+
+    def states(self) -> dict[str, State]:
+        documents = self._server.collections.get(self._layout.ids, {}).values()
+        return {record.id: record.state for record in map(records.read, documents)}
+
+    def miscounts(self) -> list[str]:
+        return [
+            f"the store counts {self._state(user).hot} hot messages of {user} and holds {len(self._hot(user))}"
+            for user in self._users
+            if self._state(user).hot != len(self._hot(user))
+        ]
+
+
+def cold_of(server: Firestore, layout: Layout) -> Iterator[tuple[str, str]]:
+    """All cold mail."""
+    for path, held in server.collections.items():
+        if path.endswith(f"/{layout.collection}-messages"):
+            yield from ((layout.user_of(path), _id(one)) for one in held.values())
+
+
+def _id(one: Any) -> str:
+    return name_of(one.name.rpartition("/")[2])

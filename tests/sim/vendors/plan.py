@@ -1,0 +1,67 @@
+"""The plans of runs over the vendors' stores; their seeds are others than those of ``tests/sim/plan.py``."""
+
+from __future__ import annotations
+
+import random
+
+from tests.sim import plan as plans
+from tests.sim.plan import CALL_FAULTS, NET_FAULTS, SKEW_SECONDS, Fault, Plan, Vendors
+
+
+def make(seed: int) -> Plan:
+    """The plan of ``seed``; about 200 requests of clients in all."""
+    chance = random.Random(f"vendors {seed}")
+    calm, seconds = chance.random() < 0.1, chance.choice((8.0, 15.0, 25.0))
+    nodes = plans._nodes(chance, "vendors")
+    users = chance.choice((1, 2, 2, 3))
+    vendors = Vendors(
+        online="redis" if chance.random() < 0.7 else "firestore",
+        shards=chance.choice((0, 1, 4)),
+        pulls=chance.choice((0, 0, 3)),
+    )
+    write_through = chance.random() < 0.3
+    # Without the online store, sequences come from the clocks: then these may not differ (docs/proof.md).
+    askew = chance.random() < 0.2
+    return Plan(
+        seed=seed,
+        topology="vendors",
+        nodes=nodes,
+        users=users,
+        chains=plans._chains(chance, users, seconds),
+        sessions=plans._sessions(chance, users, seconds),
+        faults=() if calm else _faults(chance, vendors, len(nodes), seconds, write_through=write_through, askew=askew),
+        calls=() if calm or askew else tuple(plans._rates(chance, (*CALL_FAULTS, "partly"), (0.003, 0.02, 0.1))),
+        net=() if calm else tuple(plans._rates(chance, NET_FAULTS, (0.01, 0.03, 0.1))),
+        shuffled=chance.random() < 0.7,
+        latency=chance.choice((0.0, 0.002, 0.02, 0.3)),
+        skew=chance.choice((0.0, 0.1, SKEW_SECONDS)) if askew else 0.0,
+        write_through=write_through,
+        cap=chance.choice((100_000, 100_000, 100_000, 100_000, 8)),
+        duplicates=0.0 if calm else chance.choice((0.0, 0.02, 0.1)),
+        lost_pokes=0.0 if calm else chance.choice((0.0, 0.0, 0.1, 0.5)),
+        poison=chance.choice((0, 0, 0, 0, 15)),
+        seconds=seconds,
+        vendors=vendors,
+    )
+
+
+def _faults(
+    chance: random.Random, vendors: Vendors, nodes: int, seconds: float, *, write_through: bool, askew: bool
+) -> tuple[Fault, ...]:
+    redis = vendors.online == "redis" and not askew
+    kinds = ["crash", "crash", "stop", "pause", "migrate"]
+    kinds += ["step"] if askew else ["away", "away", "away"]
+    kinds += ["restart", "restart", "full"] if redis else []
+    kinds += ["forget"] if redis and write_through else []
+    kinds = chance.sample(kinds, chance.randint(1, 3))
+    return tuple(
+        Fault(
+            at=chance.random() * seconds,
+            kind=chance.choice(kinds),  # type: ignore[arg-type]  # one of the words
+            target=chance.randrange(nodes),
+            seconds=chance.choice((0.2, 2.0, 9.0)) * chance.random(),
+            store=chance.choice(("online", "online", "cold", "ingress")),
+            fuse=chance.choice((1, 3, 10, 40, 100)),
+        )
+        for _ in range(chance.choice((0, 2, 5, 9)))
+    )
