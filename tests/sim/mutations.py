@@ -116,8 +116,9 @@ MUTANTS = (
     Mutant(
         "migration deletes before the write is confirmed",
         MIGRATING,
-        "        await self._put(messages)\n        # Announced",
-        "        await self._online.end_move(user, owner, messages)\n        await self._put(messages)\n        # Announced",
+        "        try:\n            await self._put(messages)\n",
+        "        await self._online.end_move(user, owner, messages)\n"
+        "        try:\n            await self._put(messages)\n",
     ),
     Mutant(
         "migration ignores what cold refused",
@@ -282,7 +283,7 @@ MUTANTS = (
     Mutant(
         "a redelivery is not suspected of a copy in cold",
         RULES,
-        "    if delivery.attempt > 1 and delivery.message is not None and not delivery.message.ephemeral:\n",
+        "    if delivery.delivered_before and delivery.message is not None and not delivery.message.ephemeral:\n",
         "    if False:\n",
     ),
     Mutant(
