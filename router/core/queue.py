@@ -39,11 +39,25 @@ class CompositeMessageQueue:
         hot = await self._online.read(user, limit, PAGE_BYTES)
         batch = await self._batch(user, hot, limit)
         if not {queued.message.id for queued in batch} <= {queued.message.id for queued in hot.messages}:
-            again = await self._online.read(user, limit, PAGE_BYTES)
-            if again.cold_version != hot.cold_version:
-                batch = within(await self._batch(user, again, limit), batch)
+            batch = await self._look_again(user, hot, batch, limit)
         self._metrics.fetched(len(batch))
         return batch
+
+    async def _look_again(self, user: str, hot: HotPage, seen: list[Queued], limit: int) -> list[Queued]:
+        """What of ``seen``, and of its predecessors, is there now.
+
+        Express mail that has come meanwhile takes no places: where it fills the page, a longer one is read.
+        """
+        size = limit
+        while True:
+            again = await self._online.read(user, size, PAGE_BYTES)
+            if again.cold_version == hot.cold_version:
+                return seen
+            found = await self._batch(user, again, size)
+            batch = within(found, seen)[:limit]
+            if len(batch) >= min(limit, len(found)) or len(found) < size or size > LONGEST_PAGE:
+                return batch
+            size *= 2
 
     async def _batch(self, user: str, hot: HotPage, limit: int) -> list[Queued]:
         return hot.messages if hot.cold_empty else await self._with_cold(user, hot, limit)
