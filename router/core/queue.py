@@ -63,8 +63,10 @@ class CompositeMessageQueue:
             cold = await self._cold.read(user, limit, PAGE_BYTES, after)
             ids = [queued.message.id for queued in cold.messages]
             # Asked after the cold read: whoever acknowledged before this fetch began is honoured in it.
-            if ids:
-                acked |= await self._online.acked(user, ids)
+            # So is what was on its way to cold: acknowledged and deleted since, it must not hold up what is behind it.
+            under_way = [] if after else [write.id for write in hot.pending]
+            if ids or under_way:
+                acked |= await self._online.acked(user, [*ids, *under_way])
             kept += [queued for queued in cold.messages if queued.message.id not in acked]
             if len(kept) >= limit or not cold.more or acked.isdisjoint(ids):
                 break
