@@ -8,13 +8,15 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
 from tests.sim import history as h
+from tests.sim.plan import Plan, make
 from tests.sim.run import Verdict, run
 from tests.sim.shrink import shrink
+from tests.sim.vendors.plan import make as vendor_plan
 
 COLLECT_RUNS = 50
 _DULL = re.compile(r"\b(expire|hot_users|purge|orphans|renew|take)\(.*-> (\(\)|0)$")
@@ -29,6 +31,7 @@ def _say(*lines: str) -> None:
 def main(arguments: list[str]) -> int:
     """0 if every promise was kept; 1 if not."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
+    parser.add_argument("--topology", choices=["vendors"], help="over simulated Redis, Firestore and Pub/Sub only")
     parser.add_argument("--start", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=int, default=3000, help="how many seeds")
     parser.add_argument("--bare", action="store_true", help="at the first failure, do not shorten its run")
@@ -37,18 +40,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--calls", action="store_true", help="with --seed: the trace tells each call to a store")
     parser.add_argument("--shrink", action="store_true", help="with --seed: shorten the run first")
     options = parser.parse_args(arguments)
+    plan_of_seed = vendor_plan if options.topology == "vendors" else make
     if options.seed is not None:
-        return _look(options.seed, shorten=options.shrink, calls=options.calls)
+        return _look(plan_of_seed(options.seed), shorten=options.shrink, calls=options.calls)
     seeds = range(options.start, options.start + options.seeds)
-    return _search(seeds, keep_going=options.keep_going, bare=options.bare)
+    return _search(seeds, plan_of_seed, keep_going=options.keep_going, bare=options.bare)
 
 
-def _search(seeds: range, *, keep_going: bool, bare: bool) -> int:
+def _search(seeds: range, plan_of_seed: Callable[[int], Plan], *, keep_going: bool, bare: bool) -> int:
     gc.disable()
     started, failures = time.perf_counter(), Counter[str]()
     requests, virtual = 0, 0.0
     for count, seed in enumerate(seeds, 1):
-        verdict = run(seed)
+        verdict = run(plan_of_seed(seed))
         requests += sum(isinstance(event, h.Sending | h.Fetching | h.Acking) for event in verdict.history.events)
         virtual += verdict.seconds
         if verdict.violations:
@@ -75,11 +79,12 @@ def _report(seed: int, verdict: Verdict) -> None:
     _say(f"seed {seed} breaks a promise; shortening its run …")
     short = shrink(verdict)
     _say(*trace(short))
-    _say(f"\nagain: python -m tests.sim --seed {seed} [--shrink] [--calls]")
+    option = "--topology vendors " if verdict.plan.topology == "vendors" else ""
+    _say(f"\nagain: python -m tests.sim {option}--seed {seed} [--shrink] [--calls]")
 
 
-def _look(seed: int, *, shorten: bool, calls: bool) -> int:
-    verdict = run(seed)
+def _look(plan: Plan, *, shorten: bool, calls: bool) -> int:
+    verdict = run(plan)
     if shorten and verdict.violations:
         verdict = shrink(verdict)
     _say(*trace(verdict, calls=calls))

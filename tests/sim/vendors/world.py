@@ -9,14 +9,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from typing import Any, cast
+from unittest import mock
 
 from pydantic import SecretStr
 
+from router.backends.firestore import names, walking
 from router.backends.firestore.names import Layout
 from router.backends.firestore.transactions import OnlineLayout
 from router.backends.google.channels import FIRESTORE, PUBSUB
 from router.backends.pubsub.resources import needs
 from router.backends.pubsub.wire import PubSubApi
+from router.backends.redis import index, keys
 from router.backends.rules import State
 from router.config import Cold, Config, Google, Ingress, Limits, Push
 from router.config import Online as OnlineConfig
@@ -34,7 +37,7 @@ from tests.sim.node import Node, WatchedLetters, WatchedPush
 from tests.sim.plan import EPHEMERAL_SECONDS, SPANS, Fault, Plan, Vendors
 from tests.sim.signals import LOST_IN_A_ROW
 from tests.sim.vendors.firestore_server import Firestore
-from tests.sim.vendors.grpc_channel import SimChannel
+from tests.sim.vendors.grpc_channel import Service, SimChannel
 from tests.sim.vendors.looking import FirestoreLook, Online, RedisLook, cold_of
 from tests.sim.vendors.pubsub_server import PubSub
 from tests.sim.vendors.redis_server import Redis
@@ -51,6 +54,8 @@ from tests.sim.world import World
 
 PROJECT = "simulated"
 START_AGAIN_SECONDS = 1.0
+SHARDS = 2
+"""Of each index over all users: with as few users more of them only cost time."""
 
 
 class _Counts(Metrics):
@@ -116,20 +121,15 @@ class VendorWorld(World):
 
     @contextmanager
     def _wired(self) -> Iterator[None]:
-        services = {PUBSUB_ADDRESS: self.pubsub, FIRESTORE_ADDRESS: self.firestore}
+        services: dict[str, Service] = {PUBSUB_ADDRESS: self.pubsub, FIRESTORE_ADDRESS: self.firestore}
         variables = {PUBSUB.emulator_variable: PUBSUB_ADDRESS, FIRESTORE.emulator_variable: FIRESTORE_ADDRESS}
-        before = {name: os.environ.get(name) for name in variables}
-        os.environ.update(variables)
-        try:
-            with ExitStack() as stack:
-                stack.enter_context(simulated_redis(self.redis, self._sky.wire))
-                stack.enter_context(simulated_google(services, self._sky.wire))
-                yield
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name)
-                if value is not None:
-                    os.environ[name] = value
+        with ExitStack() as stack:
+            stack.enter_context(mock.patch.dict(os.environ, variables))
+            for module in (keys, index, names, walking):
+                stack.enter_context(mock.patch.object(module, "SHARDS", SHARDS))
+            stack.enter_context(simulated_redis(self.redis, self._sky.wire))
+            stack.enter_context(simulated_google(services, self._sky.wire))
+            yield
 
     def run(self) -> h.History:
         with self._wired():
