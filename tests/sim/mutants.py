@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.sim.mutations import MUTANTS, Mutant
+from tests.sim.vendors.mutations import MUTANTS as VENDOR_MUTANTS
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 2000
@@ -24,7 +25,7 @@ SEEDS = 2000
 SECONDS = 600.0
 PROOF = ROOT / "docs" / "proof.md"
 _FOUND = re.compile(r"^seed (\d+): ([^:]+): ", re.MULTILINE)
-_TABLE = re.compile(r"(?<=<!-- mutants -->\n).*(?=<!-- end of mutants -->)", re.DOTALL)
+_TABLE = r"(?<=<!-- {0} -->\n).*(?=<!-- end of {0} -->)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +42,25 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim.mutants", description=__doc__)
     parser.add_argument("names", nargs="*", help="only mutants with one of these in their names")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how many seeds are tried at most")
+    parser.add_argument("--topology", choices=["vendors"], help="bugs of the vendors' backends, tried over these")
     parser.add_argument("--write", action="store_true", help="write the table in docs/proof.md")
     options = parser.parse_args(arguments)
-    chosen = [one for one in MUTANTS if not options.names or any(name in one.name for name in options.names)]
+    mutants, table_of = (VENDOR_MUTANTS, "vendor mutants") if options.topology else (MUTANTS, "mutants")
+    chosen = [one for one in mutants if not options.names or any(name in one.name for name in options.names)]
     caught: list[Caught] = []
-    for mutant, found in hunt(chosen, options.seeds):
+    for mutant, found in hunt(chosen, options.seeds, options.topology):
         caught += [found] if found else []
         how = f"{found.seeds:5} seeds  {found.promise}" if found else "  not caught"
         sys.stdout.write(f"{how:40} {mutant.name}\n")
         sys.stdout.flush()
     if options.write:
-        PROOF.write_text(_TABLE.sub(table(caught), PROOF.read_text(encoding="utf-8")), encoding="utf-8")
+        place = re.compile(_TABLE.format(table_of), re.DOTALL)
+        PROOF.write_text(place.sub(table(caught), PROOF.read_text(encoding="utf-8")), encoding="utf-8")
     sys.stdout.write(f"{len(caught)} of {len(chosen)} mutants caught\n")
     return 0 if len(caught) == len(chosen) else 1
 
 
-def hunt(mutants: Sequence[Mutant], seeds: int) -> Iterator[tuple[Mutant, Caught | None]]:
+def hunt(mutants: Sequence[Mutant], seeds: int, topology: str | None = None) -> Iterator[tuple[Mutant, Caught | None]]:
     """Each mutant, and how it was caught."""
     with tempfile.TemporaryDirectory() as directory:
         copy = Path(directory)
@@ -66,7 +70,7 @@ def hunt(mutants: Sequence[Mutant], seeds: int) -> Iterator[tuple[Mutant, Caught
             path = copy / mutant.path
             original = path.read_text(encoding="utf-8")
             path.write_text(mutated(original, mutant), encoding="utf-8")
-            yield mutant, _try(copy, mutant, seeds)
+            yield mutant, _try(copy, mutant, seeds, topology)
             path.write_text(original, encoding="utf-8")
 
 
@@ -77,8 +81,9 @@ def mutated(text: str, mutant: Mutant) -> str:
     return text.replace(mutant.old, mutant.new)
 
 
-def _try(copy: Path, mutant: Mutant, seeds: int) -> Caught | None:
+def _try(copy: Path, mutant: Mutant, seeds: int, topology: str | None) -> Caught | None:
     command = [sys.executable, "-B", "-m", "tests.sim", "--bare", "--seeds", str(seeds)]
+    command += ["--topology", topology] if topology else []
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=SECONDS, check=False)
     found = _FOUND.search(done.stdout)
     if found is None:
