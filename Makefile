@@ -17,8 +17,8 @@ test: $(READY)  ## Run every test
 
 SEEDS ?= 3000
 START ?= 0
-sim: $(READY)  ## Simulate SEEDS=3000 runs from START=0 on, every interleaving and fault by its seed
-	@$(BIN)/python -m tests.sim --start $(START) --seeds $(SEEDS)
+sim: $(READY)  ## Simulate SEEDS=3000 runs from START=0 on, every interleaving and fault by its seed; TOPOLOGY=vendors
+	@$(BIN)/python -m tests.sim --start $(START) --seeds $(SEEDS) $(if $(TOPOLOGY),--topology $(TOPOLOGY))
 
 bench: $(READY)  ## Measure it (six minutes); ARGS="send drain --quick" for a part
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -49,4 +49,3 @@ async def test_what_was_acknowledged_during_its_cold_write_leaves_no_copy(
             await routed(stage)
         assert failed
         assert (await stage.ids(), await stage.in_cold()) == ([], [])
-

@@ -129,4 +129,10 @@ MUTANTS = (
         'query = Query(self._messages, "place", limit + 1, above=above)',
         'query = Query(self._messages, "queued_at", limit + 1)',
     ),
+    Mutant(
+        "Firestore: what a TTL policy may delete is mail that still counts",
+        f"{FIRESTORE}/cold.py",
+        "queued_at + self._retention + BACKSTOP_SECONDS * MICROSECONDS",
+        "queued_at + BACKSTOP_SECONDS",
+    ),
 )

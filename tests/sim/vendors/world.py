@@ -14,6 +14,7 @@ from unittest import mock
 from pydantic import SecretStr
 
 from router.backends.firestore import names, walking
+from router.backends.firestore.indexes import TTL_FIELD, cold_fields, online_fields
 from router.backends.firestore.names import Layout
 from router.backends.firestore.transactions import OnlineLayout
 from router.backends.google.channels import FIRESTORE, PUBSUB
@@ -54,6 +55,7 @@ from tests.sim.world import World
 
 PROJECT = "simulated"
 START_AGAIN_SECONDS = 1.0
+TTL_SECONDS = 5.0
 SHARDS = 2
 """Of each index over all users: with as few users more of them only cost time."""
 
@@ -140,6 +142,16 @@ class VendorWorld(World):
         channel: Any = SimChannel(self.pubsub, Wire())
         for need in needs(PubSubApi(channel, PROJECT, random.Random(1)), self.config):
             await need.make()
+        fields = [*cold_fields(self.config.cold.collection), *online_fields(self.config.online.collection)]
+        self.firestore.ttl = {field.collection: field.name for field in fields if field.name == TTL_FIELD}
+        self.loop.spawn(self.server, self._expire())
+
+    async def _expire(self) -> None:
+        """What the TTL policies may delete: nothing, in so short a run."""
+        while True:
+            await asyncio.sleep(TTL_SECONDS)
+            if gone := self.firestore.expire():
+                self.failed(f"a TTL policy deletes {gone} documents", None)
 
     def node(self, number: int, roles: str) -> Node:
         return VendorNode(self, number, roles)
