@@ -18,8 +18,8 @@ test: $(READY)  ## Run every test
 SEEDS ?= 3000
 START ?= 0
 JOBS ?= 1
-sim: $(READY)  ## Simulate SEEDS=3000 runs from START=0 on, every interleaving and fault by its seed, on JOBS=1 cores
-	@$(BIN)/python -m tests.sim --start $(START) --seeds $(SEEDS) --jobs $(JOBS)
+sim: $(READY)  ## Simulate SEEDS=3000 runs from START=0 on, every interleaving and fault by its seed, on JOBS=1 cores; TOPOLOGY=vendors
+	@$(BIN)/python -m tests.sim --start $(START) --seeds $(SEEDS) --jobs $(JOBS) $(if $(TOPOLOGY),--topology $(TOPOLOGY))
 
 SEED ?= 0
 sim-day: $(READY)  ## Simulate a whole day of a small cluster, by SEED=0

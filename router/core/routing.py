@@ -70,6 +70,8 @@ class Pipeline:
         self._held: dict[int | str, Delivery] = {}
         self._finished: set[int | str] = set()
         """Receipts of which only the ingress is to be told; it may know already, if its answer was lost."""
+        self._written: dict[int | str, Queued] = {}
+        """By receipt: what cold may hold because of this pipeline, until the ingress has been told of it."""
         self._waiting: dict[str, list[Delivery]] = {}
         self._work: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
@@ -112,6 +114,7 @@ class Pipeline:
             # It gives them out again all the same, when it notices that their holder is gone.
             self._metrics.dependency_failed("ingress")
         self._held.clear()
+        self._written.clear()
 
     def take(self, deliveries: Sequence[Delivery]) -> None:
         """Start on those whose recipient is free; the others wait behind the work that is under way."""
@@ -230,6 +233,8 @@ class Pipeline:
             else:
                 done.append(delivery)
         self._count(readable, routed)
+        # Acknowledged before the store was told of the copy: whoever did it found none to delete.
+        await self._settle([self._written[one.receipt] for one in done if one.receipt in self._written])
         await self._finish(done)
         if unknown:
             return await self._store_in_turn(stored)
@@ -268,6 +273,7 @@ class Pipeline:
             for delivery, result in stored
             if result.outcome is not Outcome.ANNOUNCE
         ]
+        self._written |= {delivery.receipt: queued for delivery, queued in owed}
         refused = await self._put([queued for _, queued in owed])
         written = [pair for pair in owed if pair[1].message.id not in refused]
         if not unknown:
@@ -366,6 +372,7 @@ class Pipeline:
             for delivery in deliveries:
                 self._held.pop(delivery.receipt, None)
                 self._finished.discard(delivery.receipt)
+                self._written.pop(delivery.receipt, None)
 
     async def _blame(self, delivery: Delivery, tries: int, error: Exception) -> bool:
         """``delivery`` itself cannot be routed: it has its tries, then it is a dead letter. Whether it is one now."""

@@ -8,17 +8,21 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 
 import msgspec
 
 from tests.sim import history as h
 from tests.sim.checker import Violation
-from tests.sim.plan import day
+from tests.sim.plan import Plan, day, make
 from tests.sim.run import Verdict, run
 from tests.sim.shrink import shrink
+from tests.sim.vendors.plan import make as vendor_plan
 
+PLANS: dict[str | None, Callable[[int], Plan]] = {None: make, "vendors": vendor_plan}
+"""By topology, what a seed stands for."""
 COLLECT_RUNS = 50
 RUN_OPERATIONS = 200
 """Speeds are told in runs of so many operations: requests of clients and calls to stores."""
@@ -34,6 +38,7 @@ def _say(*lines: str) -> None:
 def main(arguments: list[str]) -> int:
     """0 if every promise was kept; 1 if not."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
+    parser.add_argument("--topology", choices=["vendors"], help="over simulated Redis, Firestore and Pub/Sub only")
     parser.add_argument("--start", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=int, default=3000, help="how many seeds")
     parser.add_argument("--bare", action="store_true", help="at the first failure, do not shorten its run")
@@ -47,10 +52,11 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.day:
         return _day(options.seed or 0, options.hours)
+    plans = PLANS[options.topology]
     if options.seed is not None:
-        return _look(options.seed, shorten=options.shrink, calls=options.calls)
+        return _look(plans(options.seed), shorten=options.shrink, calls=options.calls)
     seeds = range(options.start, options.start + options.seeds)
-    return _search(seeds, keep_going=options.keep_going, bare=options.bare, jobs=options.jobs)
+    return _search(seeds, options.topology, keep_going=options.keep_going, bare=options.bare, jobs=options.jobs)
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -80,12 +86,12 @@ class Found(msgspec.Struct, frozen=True):
         )
 
 
-def tried(seeds: Sequence[int], stop: bool = True) -> Found:
+def tried(seeds: Sequence[int], stop: bool = True, topology: str | None = None) -> Found:
     """Run ``seeds``; ``stop``: no further than the first that breaks a promise."""
     gc.disable()
     started, found = time.process_time(), Found()
     for count, seed in enumerate(seeds, 1):
-        verdict = run(seed)
+        verdict = run(PLANS[topology](seed))
         failures = ((seed, verdict.violations[0]),) if verdict.violations else ()
         found += Found(1, failures, verdict.requests, verdict.calls, verdict.seconds)
         if failures and stop:
@@ -106,13 +112,13 @@ def _day(seed: int, hours: float) -> int:
     return 1 if verdict.violations else 0
 
 
-def _search(seeds: Sequence[int], *, keep_going: bool, bare: bool, jobs: int) -> int:
+def _search(seeds: Sequence[int], topology: str | None, *, keep_going: bool, bare: bool, jobs: int) -> int:
     found = Found()
-    for part in _tried(seeds, stop=not keep_going, jobs=jobs):
+    for part in _tried(seeds, topology, stop=not keep_going, jobs=jobs):
         found += part
         for seed, violation in part.failures:
             if not keep_going and not bare:
-                _report(seed, run(seed))
+                _report(seed, run(PLANS[topology](seed)))
                 return 1
             _say(f"seed {seed}: {violation.promise}: {violation.text.splitlines()[-1]}")
             if bare:
@@ -121,15 +127,15 @@ def _search(seeds: Sequence[int], *, keep_going: bool, bare: bool, jobs: int) ->
     return 1 if found.failures else 0
 
 
-def _tried(seeds: Sequence[int], *, stop: bool, jobs: int) -> Iterator[Found]:
+def _tried(seeds: Sequence[int], topology: str | None, *, stop: bool, jobs: int) -> Iterator[Found]:
     """In the order of ``seeds``, some at a time."""
     parts = [seeds[start : start + COLLECT_RUNS] for start in range(0, len(seeds), COLLECT_RUNS)]
     if jobs == 1:
-        yield from (tried(part, stop) for part in parts)
+        yield from (tried(part, stop, topology) for part in parts)
         return
     with ProcessPoolExecutor(jobs) as pool:
         try:
-            yield from pool.map(tried, parts, [stop] * len(parts))
+            yield from pool.map(tried, parts, repeat(stop), repeat(topology))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -138,11 +144,12 @@ def _report(seed: int, verdict: Verdict) -> None:
     _say(f"seed {seed} breaks a promise; shortening its run …")
     short = shrink(verdict)
     _say(*trace(short))
-    _say(f"\nagain: python -m tests.sim --seed {seed} [--shrink] [--calls]")
+    option = "--topology vendors " if verdict.plan.topology == "vendors" else ""
+    _say(f"\nagain: python -m tests.sim {option}--seed {seed} [--shrink] [--calls]")
 
 
-def _look(seed: int, *, shorten: bool, calls: bool) -> int:
-    verdict = run(seed)
+def _look(plan: Plan, *, shorten: bool, calls: bool) -> int:
+    verdict = run(plan)
     if shorten and verdict.violations:
         verdict = shrink(verdict)
     _say(*trace(verdict, calls=calls))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.sim.mutations import MUTANTS, Mutant
+from tests.sim.vendors.mutations import MUTANTS as VENDOR_MUTANTS
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 2000
@@ -25,7 +26,7 @@ SEEDS = 2000
 SECONDS = 3600.0
 PROOF = ROOT / "docs" / "proof.md"
 _FOUND = re.compile(r"^seed (\d+): ([^:]+): ", re.MULTILINE)
-_TABLE = re.compile(r"(?<=<!-- mutants -->\n).*(?=<!-- end of mutants -->)", re.DOTALL)
+_TABLE = r"(?<=<!-- {0} -->\n).*(?=<!-- end of {0} -->)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,35 +44,40 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("names", nargs="*", help="only mutants with one of these in their names")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how many seeds are tried at most")
     parser.add_argument("--jobs", type=int, default=1, help="how many are hunted at once")
+    parser.add_argument("--topology", choices=["vendors"], help="bugs of the vendors' backends, tried over these")
     parser.add_argument("--write", action="store_true", help="write the table in docs/proof.md")
     options = parser.parse_args(arguments)
-    chosen = [one for one in MUTANTS if not options.names or any(name in one.name for name in options.names)]
+    mutants, table_of = (VENDOR_MUTANTS, "vendor mutants") if options.topology else (MUTANTS, "mutants")
+    chosen = [one for one in mutants if not options.names or any(name in one.name for name in options.names)]
     caught: list[Caught] = []
-    for mutant, found in hunt(chosen, options.seeds, options.jobs):
+    for mutant, found in hunt(chosen, options.seeds, options.jobs, options.topology):
         caught += [found] if found else []
         how = f"{found.seeds:5} seeds  {found.promise}" if found else "  not caught"
         sys.stdout.write(f"{how:40} {mutant.name}\n")
         sys.stdout.flush()
     if options.write:
-        PROOF.write_text(_TABLE.sub(table(caught), PROOF.read_text(encoding="utf-8")), encoding="utf-8")
+        place = re.compile(_TABLE.format(table_of), re.DOTALL)
+        PROOF.write_text(place.sub(table(caught), PROOF.read_text(encoding="utf-8")), encoding="utf-8")
     sys.stdout.write(f"{len(caught)} of {len(chosen)} mutants caught\n")
     return 0 if len(caught) == len(chosen) else 1
 
 
-def hunt(mutants: Sequence[Mutant], seeds: int, jobs: int) -> Iterator[tuple[Mutant, Caught | None]]:
+def hunt(
+    mutants: Sequence[Mutant], seeds: int, jobs: int = 1, topology: str | None = None
+) -> Iterator[tuple[Mutant, Caught | None]]:
     """Each mutant, and how it was caught."""
     with ThreadPoolExecutor(jobs) as pool:
-        yield from zip(mutants, pool.map(lambda mutant: _hunt(mutant, seeds), mutants), strict=True)
+        yield from zip(mutants, pool.map(lambda mutant: _hunt(mutant, seeds, topology), mutants), strict=True)
 
 
-def _hunt(mutant: Mutant, seeds: int) -> Caught | None:
+def _hunt(mutant: Mutant, seeds: int, topology: str | None) -> Caught | None:
     with tempfile.TemporaryDirectory() as directory:
         copy = Path(directory)
         for name in ("router", "tests"):
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         path = copy / mutant.path
         path.write_text(mutated(path.read_text(encoding="utf-8"), mutant), encoding="utf-8")
-        return _try(copy, mutant, seeds)
+        return _try(copy, mutant, seeds, topology)
 
 
 def mutated(text: str, mutant: Mutant) -> str:
@@ -81,8 +87,9 @@ def mutated(text: str, mutant: Mutant) -> str:
     return text.replace(mutant.old, mutant.new)
 
 
-def _try(copy: Path, mutant: Mutant, seeds: int) -> Caught | None:
+def _try(copy: Path, mutant: Mutant, seeds: int, topology: str | None) -> Caught | None:
     command = [sys.executable, "-B", "-m", "tests.sim", "--bare", "--seeds", str(seeds)]
+    command += ["--topology", topology] if topology else []
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=SECONDS, check=False)
     found = _FOUND.search(done.stdout)
     if found is None:

@@ -69,13 +69,16 @@ class World:
         self.leaving = False
         self._fuses: dict[Process, Callable[[], None]] = {}
         self._forgot = False
+        self._over = False
+        """Whatever is still cleaned up happens to nobody."""
         self.reasons = {"attempts-exhausted"} if plan.poison else set()
         """Why a message may become a dead letter in this run."""
         if plan.cap < ROOMY:
             self.reasons.add("queue-full")
 
     def add(self, event: h.Event) -> None:
-        self.history.add(self.loop.time(), event)
+        if not self._over:
+            self.history.add(self.loop.time(), event)
 
     def note(self, who: str, text: str) -> None:
         self.add(h.Note(who, text))
@@ -131,6 +134,7 @@ class World:
         except (Spinning, Deadlock) as error:
             self.failed(type(error).__name__, error)
         finally:
+            self._over = True
             self.loop.close()
             for disk in self.disks.values():
                 disk.release()

@@ -9,14 +9,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from typing import Any, cast
+from unittest import mock
 
 from pydantic import SecretStr
 
+from router.backends.firestore import names, walking
+from router.backends.firestore.indexes import TTL_FIELD, cold_fields, online_fields
 from router.backends.firestore.names import Layout
 from router.backends.firestore.transactions import OnlineLayout
 from router.backends.google.channels import FIRESTORE, PUBSUB
 from router.backends.pubsub.resources import needs
 from router.backends.pubsub.wire import PubSubApi
+from router.backends.redis import index, keys
 from router.backends.rules import State
 from router.config import Cold, Config, Google, Ingress, Limits, Push
 from router.config import Online as OnlineConfig
@@ -51,6 +55,9 @@ from tests.sim.world import World
 
 PROJECT = "simulated"
 START_AGAIN_SECONDS = 1.0
+TTL_SECONDS = 5.0
+SHARDS = 2
+"""Of each index over all users: with as few users more of them only cost time."""
 
 
 class _Counts(Metrics):
@@ -118,18 +125,13 @@ class VendorWorld(World):
     def _wired(self) -> Iterator[None]:
         services: dict[str, Service] = {PUBSUB_ADDRESS: self.pubsub, FIRESTORE_ADDRESS: self.firestore}
         variables = {PUBSUB.emulator_variable: PUBSUB_ADDRESS, FIRESTORE.emulator_variable: FIRESTORE_ADDRESS}
-        before = {name: os.environ.get(name) for name in variables}
-        os.environ.update(variables)
-        try:
-            with ExitStack() as stack:
-                stack.enter_context(simulated_redis(self.redis, self._sky.wire))
-                stack.enter_context(simulated_google(services, self._sky.wire))
-                yield
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name)
-                if value is not None:
-                    os.environ[name] = value
+        with ExitStack() as stack:
+            stack.enter_context(mock.patch.dict(os.environ, variables))
+            for module in (keys, index, names, walking):
+                stack.enter_context(mock.patch.object(module, "SHARDS", SHARDS))
+            stack.enter_context(simulated_redis(self.redis, self._sky.wire))
+            stack.enter_context(simulated_google(services, self._sky.wire))
+            yield
 
     def run(self) -> h.History:
         with self._wired():
@@ -140,6 +142,16 @@ class VendorWorld(World):
         channel: Any = SimChannel(self.pubsub, Wire())
         for need in needs(PubSubApi(channel, PROJECT, random.Random(1)), self.config):
             await need.make()
+        fields = [*cold_fields(self.config.cold.collection), *online_fields(self.config.online.collection)]
+        self.firestore.ttl = {field.collection: field.name for field in fields if field.name == TTL_FIELD}
+        self.loop.spawn(self.server, self._expire())
+
+    async def _expire(self) -> None:
+        """What the TTL policies may delete: nothing, in so short a run."""
+        while True:
+            await asyncio.sleep(TTL_SECONDS)
+            if gone := self.firestore.expire():
+                self.failed(f"a TTL policy deletes {gone} documents", None)
 
     def node(self, number: int, roles: str) -> Node:
         return VendorNode(self, number, roles)

@@ -1,0 +1,60 @@
+"""A fixed budget of runs over the vendors' stores, and every seed of them that ever found something."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import ExitStack
+from unittest import mock
+
+import pytest
+
+from tests.sim import history as h
+from tests.sim.__main__ import trace
+from tests.sim.run import run
+from tests.sim.shrink import shrink
+from tests.sim.vendors.plan import make
+from tests.sim.vendors.world import VendorWorld
+
+BUDGET = 40
+GROUP = 10
+
+
+@pytest.fixture(autouse=True)
+def swept() -> Iterator[None]:
+    """Runs leave cycles behind, and collect none while they run."""
+    yield
+    gc.collect()
+
+
+@pytest.mark.parametrize("start", range(0, BUDGET, GROUP))
+def test_every_promise_holds(start: int) -> None:
+    for seed in range(start, start + GROUP):
+        verdict = run(make(seed))
+        if verdict.violations:
+            short = shrink(verdict, tries=50)
+            again = f"python -m tests.sim --topology vendors --seed {seed} --shrink"
+            pytest.fail(f"seed {seed}; again: {again}\n" + "\n".join(trace(short)))
+
+
+def test_equal_plans_run_equally() -> None:
+    for seed in (4, 2):
+        first, second = run(make(seed)), run(make(seed))
+        assert first.plan.vendors.online == ("redis" if seed == 4 else "firestore")
+        assert (first.history.events, first.history.times) == (second.history.events, second.history.times)
+
+
+@pytest.mark.parametrize("seed", [4, 2])
+def test_the_real_backends_do_the_work(seed: int) -> None:
+    """What a run is about has gone through each server: it is no run over nothing."""
+    world = VendorWorld(make(seed))
+    calls = [(world.pubsub, "call"), (world.firestore, "call"), (world.redis, "ask")]
+    with ExitStack() as stack:
+        asked = {
+            type(server).__name__: stack.enter_context(mock.patch.object(server, name, wraps=getattr(server, name)))
+            for server, name in calls
+        }
+        history = world.run()
+    assert any(isinstance(event, h.Acked) for event in history.events)
+    wanted = {"PubSub", "Firestore", *(["Redis"] if world.plan.vendors.online == "redis" else [])}
+    assert {name for name, each in asked.items() if each.call_count > 10} == wanted
