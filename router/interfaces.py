@@ -236,6 +236,15 @@ class ColdQueue(Protocol):
         """Remove up to ``limit`` messages past their retention and return them, with empty envelopes."""
         ...
 
+    async def untold(self, before: int, limit: int) -> list[Queued]:
+        """Up to ``limit`` messages, with empty envelopes, that were written as ``untold``, were queued at ``before``
+        (µs) or earlier, and are not told yet."""
+        ...
+
+    async def told(self, messages: Sequence[Queued]) -> None:
+        """The online store knows that these are here; those that are not are no error."""
+        ...
+
     async def oldest(self, limit: int) -> list[tuple[str, QueueTotals]]:
         """The users whose cold queues hold the oldest mail."""
         ...

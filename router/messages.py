@@ -46,6 +46,8 @@ class Queued(Struct, frozen=True, gc=False):
     """A push command for it has gone out."""
     attempts: int = 1
     """Which delivery by the ingress routed it; 1 is the first."""
+    untold: bool = False
+    """For ``ColdQueue.put``: the online store could not be asked, and is still to be told."""
 
     @property
     def place(self) -> tuple[int, int]:

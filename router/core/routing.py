@@ -269,7 +269,7 @@ class Pipeline:
     async def _store(self, stored: Sequence[tuple[Delivery, Routed]], *, unknown: bool) -> Sequence[Delivery]:
         """Write to cold, then announce; returns the deliveries whose write was refused."""
         owed: list[Owed] = [
-            (delivery, Queued(_message(delivery), result.sequence, result.queued_at, attempts=delivery.attempt))
+            (delivery, self._queued(delivery, result, untold=unknown))
             for delivery, result in stored
             if result.outcome is not Outcome.ANNOUNCE
         ]
@@ -286,6 +286,10 @@ class Pipeline:
         else:
             await self._finish([delivery for delivery, _ in kept])
         return [delivery for delivery, _ in stored if _message(delivery).id in refused]
+
+    def _queued(self, delivery: Delivery, result: Routed, *, untold: bool) -> Queued:
+        message, attempts = _message(delivery), delivery.attempt
+        return Queued(message, result.sequence, result.queued_at, attempts=attempts, untold=untold)
 
     async def _put(self, messages: Sequence[Queued]) -> set[str]:
         """The ids that cold did not take this time; raises ``_Unstorable``."""

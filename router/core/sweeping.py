@@ -13,12 +13,14 @@ from router.clock import MICROSECONDS, Clock
 from router.core.migrating import Migrator
 from router.errors import RouterError
 from router.interfaces import ColdQueue, OnlineStore, PushNotifier
-from router.messages import HotUser
+from router.messages import HotUser, Queued
 from router.metrics import Metrics
 
 PAGE_USERS = 200
 PAGE_MESSAGES = 500
 TICK_SECONDS = 1.0
+UNTOLD_SECONDS = 60
+"""A pipeline that has not told the online store by then, of what it wrote to cold without it, is cut off or dead."""
 OUTAGE_FAILURES = 10
 """After so many failures in one round the rest of its moves wait for the next."""
 
@@ -85,6 +87,8 @@ class Sweeper:
         self._clock = clock
         self._metrics = metrics
         self._failures: list[RouterError] = []
+        self._looked_at = 0
+        """When cold was last looked through for what the online store was not told of; µs since 1970."""
 
     async def run(self) -> None:
         """Sweep until cancelled; a sweep that fails is counted and the next one does its work."""
@@ -98,7 +102,13 @@ class Sweeper:
     async def sweep(self) -> None:
         """One round over everything. What fails holds nothing else up; the first failure is raised at the end."""
         self._failures.clear()
-        for part in (self._expire_leases, self._tend_users, self._expire_messages, self._delete_orphans):
+        for part in (
+            self._expire_leases,
+            self._tend_users,
+            self._expire_messages,
+            self._delete_orphans,
+            self._tell_untold,
+        ):
             with self._apart():
                 await part()
         if self._failures:
@@ -169,3 +179,24 @@ class Sweeper:
         for user, message_id in await self._online.orphans(PAGE_MESSAGES):
             await self._cold.delete(user, [message_id])
             await self._online.forget_orphans(user, [message_id])
+
+    async def _tell_untold(self) -> None:
+        """Tell the online store of what was written to cold without it: its pipeline may have died since, or be cut off
+        for long. What was acknowledged meanwhile is deleted, so that no copy outlives the record of it."""
+        now = self._clock.now()
+        if abs(now - self._looked_at) < UNTOLD_SECONDS * MICROSECONDS:
+            return
+        untold = await self._cold.untold(now - UNTOLD_SECONDS * MICROSECONDS, PAGE_MESSAGES)
+        if untold:
+            await self._tell(untold)
+        if len(untold) < PAGE_MESSAGES:
+            self._looked_at = now
+
+    async def _tell(self, untold: Sequence[Queued]) -> None:
+        settled = await self._online.settle(untold)
+        for queued in settled.acked:
+            await self._cold.delete(queued.message.recipient, [queued.message.id])
+            await self._online.forget_orphans(queued.message.recipient, [queued.message.id])
+        # What another pipeline has still to write to its place is told once it stands there.
+        open_ends = {queued.message.id for queued in (*settled.acked, *settled.misplaced)}
+        await self._cold.told([queued for queued in untold if queued.message.id not in open_ends])

@@ -737,6 +737,24 @@ class QueueContract:
         await stage.store(message, routed)
         assert await stage.ids() == await stage.in_cold() == ["m1", "m2"]
 
+    async def test_a_copy_that_nobody_told_of_is_told_by_the_sweeper(self, stage: Stage) -> None:
+        """RACES 3, 10: pipelines wrote to cold without the store and died. One message was routed and acknowledged
+        meanwhile: its copy must not outlive the record of that."""
+        now = stage.clock.now()
+        await stage.connect()
+        await stage.go("m1")
+        await stage.queue.acknowledge(BOB, ["m1"])
+        assert await stage.ids() == [], "from here on cold is known to be empty"
+        left = [Queued(stage.message(name), now + place, now, untold=True) for place, name in enumerate(("m1", "m2"))]
+        assert await stage.cold.put(left) == []
+        assert await stage.cold.untold(now - 1, 10) == []
+        stage.clock.advance(61)
+        await stage.sweeper.sweep()
+        assert await stage.in_cold() == ["m2"]
+        assert await stage.ids() == ["m2"]
+        assert await stage.go("m2") is Outcome.ANNOUNCE
+        assert await stage.cold.untold(stage.clock.now(), 10) == []
+
     async def test_what_was_delivered_before_may_be_in_cold(self, stage: Stage) -> None:
         """RACES 10: a pipeline wrote it there without the store, and died before it could tell."""
         await stage.connect()

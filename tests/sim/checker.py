@@ -4,8 +4,8 @@ Only what clients saw, what went out, and what lies in the stores at the end is 
 not looked at. Where a client cannot know (no answer, a refusal), both outcomes are allowed, but not one after the
 other.
 
-An ephemeral message may be dropped at any time, and one that was refused is a dead letter: where the ingress delivers
-such a message again, it may come late. Neither has an order.
+An ephemeral message may be dropped at any time, and one that was refused is a dead letter. Where such a message was
+routed again, it may come after all, and late; only then it has no order.
 """
 
 from __future__ import annotations
@@ -81,6 +81,8 @@ class Judge:
     doubtful: dict[str, dict[str, Known]] = field(default_factory=dict)
     """An acknowledgement has begun, and none was answered."""
     buried: set[str] = field(default_factory=set)
+    again: set[str] = field(default_factory=set)
+    """Routed more than once."""
     pushed: set[str] = field(default_factory=set)
     unannounceable: set[str] = field(default_factory=set)
     """Hot when the online store forgot, with a copy in cold: nobody knows that no push command went out."""
@@ -181,12 +183,16 @@ class Judge:
         for express in (True, False):
             latest: Known | None = None
             for message in batch:
-                if message.express is not express or message.ephemeral or message.excused or message.id in self.buried:
+                if message.express is not express or message.excused or self._may_be_late(message):
                     continue
                 if latest is not None and message.accepted is not None and message.accepted < latest.began:
                     self.broken("in order", f"{latest} stands before {message}, which was accepted before it was sent")
                 if latest is None or message.began > latest.began:
                     latest = message
+
+    def _may_be_late(self, message: Known) -> bool:
+        """It was dropped or refused, and then routed after all."""
+        return message.id in self.again and (message.ephemeral or message.id in self.buried)
 
     def _complete(self, fetch: _Fetch, batch: list[Known]) -> None:
         """Nothing that had to be in the batch is missing."""
@@ -252,6 +258,9 @@ class Judge:
         message = self.by_id.get(event.id)
         if message is not None:
             self.live.get(message.user, {}).pop(message.tag, None)
+
+    def routed_again(self, event: h.RoutedAgain) -> None:
+        self.again.add(event.id)
 
     def power_lost(self, event: h.PowerLost) -> None:
         """What was routed and not on disk is routed again: until then it is as if it had not been."""
@@ -346,6 +355,7 @@ _HANDLERS: dict[type, Callable[[Judge, Any], None]] = {
     h.NotAcked: Judge.forget_op,
     h.Pushed: Judge.push,
     h.Buried: Judge.bury,
+    h.RoutedAgain: Judge.routed_again,
     h.PowerLost: Judge.power_lost,
     h.Forgotten: Judge.forgotten,
     h.Final: Judge.final,

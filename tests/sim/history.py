@@ -90,6 +90,13 @@ class Buried(Struct, frozen=True):
     reason: str
 
 
+class RoutedAgain(Struct, frozen=True):
+    """The online store was asked a second time where a message goes: the ingress delivered it again, or its sender sent
+    it again."""
+
+    id: str
+
+
 class PowerLost(Struct, frozen=True):
     """All processes and what was not on disk are gone."""
 
@@ -141,7 +148,7 @@ class Failed(Struct, frozen=True):
 
 Event = (
     Sending | Sent | NotSent | Fetching | Fetched | NotFetched | Acking | Acked | NotAcked | Pushed | Buried
-    | PowerLost | Forgotten | Final | Draining | End | Note | Failed
+    | RoutedAgain | PowerLost | Forgotten | Final | Draining | End | Note | Failed
 )  # fmt: skip
 
 

@@ -317,6 +317,12 @@ MUTANTS = (
         "for user, message_id in (await self._online.orphans(PAGE_MESSAGES))[:0]:",
     ),
     Mutant(
+        "what a pipeline wrote to cold without the store, and died, is left to nobody",
+        SWEEPING,
+        "self._expire_messages, self._delete_orphans, self._tell_untold):",
+        "self._expire_messages, self._delete_orphans):",
+    ),
+    Mutant(
         "mail of a user whose node died is not moved",
         SWEEPING,
         "        return Due(migrate=user.hot > 0, hush=True)\n",

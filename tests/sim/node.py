@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -170,11 +170,13 @@ class Choking(EmbeddedOnlineStore):
     """An online store that cannot route one message in so many; 0: it routes all."""
 
     poison = 0
+    asked: Callable[[Sequence[Delivery]], None]
 
     async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
         for delivery in deliveries if self.poison else ():
             if delivery.message is not None and int(tag_of(delivery.message.envelope)[1:], 36) % self.poison == 1:
                 raise ValueError("simulated: poison")
+        self.asked(deliveries)
         return await super().route(deliveries)
 
 
@@ -244,6 +246,7 @@ class SimFactory(Factory):
             rules = dataclasses.replace(StoreRules.of(self.config), fresh_cold_empty=not self._world.apart)
             store = Choking(await self._database("online"), await self.poke_bus(), rules, self._store_clock)
             store.poison = self._world.plan.poison
+            store.asked = self._world.routes
             return cast(OnlineStore, self._linked(store, "online"))
 
         return await self._once("online_store", make)

@@ -77,6 +77,20 @@ GOOD = {
     .tell(h.Fetched(101, (h.Item("ia", "a"),)))
     .end(),
     "ephemeral mail may be dropped": Story().send("a", ephemeral=True).get().end(),
+    "ephemeral mail that was routed again may be late": Story()
+    .send("a", ephemeral=True)
+    .send("b")
+    .tell(h.RoutedAgain("ia"))
+    .get("b", "a")
+    .ack("a", "b")
+    .end(),
+    "a dead letter that was routed again may be late": Story()
+    .send("a")
+    .send("b")
+    .tell(h.Buried("ia", "queue-full"), h.RoutedAgain("ia"))
+    .get("b", "a")
+    .ack("a", "b")
+    .end(),
     "a dead letter is not delivered": Story().send("a").tell(h.Buried("ia", "queue-full")).send("b").end("b"),
     "routed again after a power failure": Story().send("a").get("a").tell(h.PowerLost()).get().get("a").ack("a").end(),
     "a store that forgot that it was acknowledged": Story()
@@ -104,6 +118,7 @@ BAD: dict[str, tuple[Story, str]] = {
         Story().send("e", express=True).get("e").send("a").get("a", limit=1).end("e", "a"),
         "in order",
     ),
+    "ephemeral mail has its order": (Story().send("a", ephemeral=True).send("b").get("b", "a").end("b"), "in order"),
     "twice in a batch": (Story().send("a").get("a", "a").end("a"), "one id for life"),
     "a second id": (
         Story().send("a").tell(h.Fetching(101, BOB, 50), h.Fetched(101, (h.Item("other", "a"),))).end("a"),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from router.errors import RouterError
 from router.factory import Factory
+from router.messages import Delivery
 from tests.sim import history as h
 from tests.sim.clients import FAR, Device, Sender, acknowledge, fetch, user_name
 from tests.sim.clock import NodeClock
@@ -66,6 +67,7 @@ class World:
         }
         self.devices: list[Device] = []
         self.seen_ids: set[str] = set()
+        self._routed: set[str] = set()
         self.leaving = False
         self._fuses: dict[Process, Callable[[], None]] = {}
         self._forgot = False
@@ -87,6 +89,15 @@ class World:
         """Something happened that must not."""
         detail = "".join(traceback.format_exception(error)) if error is not None else ""
         self.add(h.Failed(f"{text}\n{detail}".rstrip()))
+
+    def routes(self, deliveries: Sequence[Delivery]) -> None:
+        """The online store is asked for these."""
+        for delivery in deliveries:
+            if delivery.message is None:
+                continue
+            if delivery.message.id in self._routed:
+                self.add(h.RoutedAgain(delivery.message.id))
+            self._routed.add(delivery.message.id)
 
     def _callback_failed(self, context: dict[str, Any]) -> None:
         self.failed(str(context.get("message")), context.get("exception"))

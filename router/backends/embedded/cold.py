@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
 from router.backends.embedded.database import Database
 from router.backends.embedded.queries import load
@@ -30,7 +31,7 @@ class EmbeddedColdQueue:
             (
                 queued.message.recipient, queued.message.lane, queued.sequence, queued.message.id,
                 queued.queued_at, queued.message.accepted_at, queued.message.keyed, queued.attempts,
-                queued.message.envelope,
+                queued.message.envelope, queued.untold,
             )
             for queued in messages
         ]  # fmt: skip
@@ -53,20 +54,19 @@ class EmbeddedColdQueue:
     async def expire(self, limit: int) -> list[Queued]:
         cutoff = self._clock.now() - self._retention
         rows = self._database.read(lambda db: db.execute(SQL["expired"], (limit, cutoff)).fetchall())
-        expired = [
-            Queued(
-                Message(id_, user, b"", Lane(lane), False, accepted_at, bool(keyed)),
-                sequence,
-                queued_at,
-                True,
-                tries,
-            )
-            for id_, user, lane, sequence, queued_at, accepted_at, keyed, tries in rows
-        ]
+        expired = [_bare(row) for row in rows]
         if expired:
             doomed = [(queued.message.id, queued.message.recipient) for queued in expired]
             await self._database.write_ordered(lambda db: db.executemany(SQL["delete"], doomed).rowcount)
         return expired
+
+    async def untold(self, before: int, limit: int) -> list[Queued]:
+        rows = self._database.read(lambda db: db.execute(SQL["untold"], (before, limit)).fetchall())
+        return [_bare(row) for row in rows]
+
+    async def told(self, messages: Sequence[Queued]) -> None:
+        known = [(queued.message.id, queued.message.recipient) for queued in messages]
+        await self._database.write_ordered(lambda db: db.executemany(SQL["told"], known).rowcount)
 
     async def oldest(self, limit: int) -> list[tuple[str, QueueTotals]]:
         rows = self._database.read(lambda db: db.execute(SQL["oldest"], (limit,)).fetchall())
@@ -80,3 +80,9 @@ class EmbeddedColdQueue:
 
     async def probe(self) -> None:
         self._database.read(lambda db: one(db, "SELECT 1", ()))
+
+
+def _bare(row: Any) -> Queued:
+    id_, user, lane, sequence, queued_at, accepted_at, keyed, tries = row
+    message = Message(id_, user, b"", Lane(lane), False, accepted_at, bool(keyed))
+    return Queued(message, sequence, queued_at, True, tries)

@@ -3,6 +3,7 @@
 ``{cold.collection}/{user}/{cold.collection}-messages/{message id}``, with the fields of ``documents`` and
 
     by_age      shard of the user and ``queued_at`` in one number: what retention and ``oldest`` walk along
+    untold_at   ``queued_at``, where it was written while the online store could not be asked and was not told yet
     expire_at   when Firestore's own TTL may delete it: later than the rule, in case that no sweeper runs
 """
 
@@ -80,6 +81,8 @@ class FirestoreColdQueue:
         fields["by_age"].integer_value = sharded(user, queued.queued_at)
         expire_at = queued.queued_at + self._retention + BACKSTOP_SECONDS * MICROSECONDS
         fields["expire_at"].timestamp_value.FromMicroseconds(expire_at)
+        if queued.untold:
+            fields["untold_at"].integer_value = queued.queued_at
         return write
 
     async def read(self, user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
@@ -127,6 +130,25 @@ class FirestoreColdQueue:
         self._expiry.saw(len(found))
         await self._delete([document.name for document in found])
         return [self._bare(document) for document in found]
+
+    async def untold(self, before: int, limit: int) -> list[Queued]:
+        query = Query(self._messages, "untold_at", limit, most=before, everywhere=True, select=("untold_at", *BARE))
+        return [self._bare(document) for document in await self._client.find(self._layout.documents, query)]
+
+    async def told(self, messages: Sequence[Queued]) -> None:
+        users = {
+            f"{self._of(queued.message.recipient)}/{document_id(queued.message.id)}": queued.message.recipient
+            for queued in messages
+        }
+        found = await self._client.call(lambda seconds: self._client.get(list(users), seconds))
+        # Whole, as they are, but for the field: what has changed meanwhile is refused, and is found again.
+        await self._writer.write(
+            [
+                only_if(self._written(queued_message(users[path], document, None)), document.update_time)
+                for path, document in found.items()
+                if document
+            ]
+        )
 
     def _bare(self, document: Document) -> Queued:
         return queued_message(self._layout.user_of(document.name), document, None)

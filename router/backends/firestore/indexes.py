@@ -36,6 +36,7 @@ def cold_fields(collection: str) -> list[Field]:
         Field(messages, "place", under_parent=True),
         Field(messages, "by_age", under_parent=True, everywhere=True),
         Field(messages, "size", under_parent=True, everywhere=True),
+        Field(messages, "untold_at", everywhere=True),
         *_plain(messages, "queued_at", "accepted_at", "keyed", "attempts", "envelope", TTL_FIELD),
     ]
 

@@ -310,5 +310,6 @@ class Watched:
         for delivery in deliveries if poison else ():
             if delivery.message is not None and int(tag_of(delivery.message.envelope)[1:], 36) % poison == 1:
                 raise ValueError("simulated: poison")
+        self._world.routes(deliveries)
         routed: list[Routed] = await self.__getattr__("route")(deliveries)
         return routed

@@ -1,6 +1,6 @@
 -- put: Write one message; where its id is there, the lower sequence stays.
-INSERT INTO cold (user, lane, sequence, id, queued_at, accepted_at, keyed, attempts, envelope)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO cold (user, lane, sequence, id, queued_at, accepted_at, keyed, attempts, envelope, untold)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET sequence = excluded.sequence
 WHERE excluded.user = cold.user AND excluded.sequence < cold.sequence;
 
@@ -14,6 +14,13 @@ DELETE FROM cold WHERE id = ? AND user = ?;
 -- expired: The messages written first, where they were queued before a point in time.
 SELECT id, user, lane, sequence, queued_at, accepted_at, keyed, attempts FROM cold
 WHERE row IN (SELECT row FROM cold ORDER BY row LIMIT ?) AND queued_at <= ?;
+
+-- untold: Messages of which the online store is still to be told, where they were queued before a point in time.
+SELECT id, user, lane, sequence, queued_at, accepted_at, keyed, attempts FROM cold
+WHERE untold = 1 AND queued_at <= ? ORDER BY queued_at LIMIT ?;
+
+-- told: The online store knows of one message.
+UPDATE cold SET untold = 0 WHERE id = ? AND user = ?;
 
 -- oldest: The users whose cold queues hold the oldest mail.
 SELECT user, count(*), sum(length(envelope)), min(queued_at) FROM cold GROUP BY user ORDER BY 4 LIMIT ?;
