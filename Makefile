@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help serve test sim mutants bench bench-production lint check lock docs clean
+.PHONY: help serve test sim sim-day mutants chaos bench bench-production lint check lock docs clean
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -17,8 +17,17 @@ test: $(READY)  ## Run every test
 
 SEEDS ?= 3000
 START ?= 0
-sim: $(READY)  ## Simulate SEEDS=3000 runs from START=0 on, every interleaving and fault by its seed; TOPOLOGY=vendors
-	@$(BIN)/python -m tests.sim --start $(START) --seeds $(SEEDS) $(if $(TOPOLOGY),--topology $(TOPOLOGY))
+JOBS ?= 1
+sim: $(READY)  ## Simulate SEEDS=3000 runs from START=0 on, every interleaving and fault by its seed, on JOBS=1 cores; TOPOLOGY=vendors
+	@$(BIN)/python -m tests.sim --start $(START) --seeds $(SEEDS) --jobs $(JOBS) $(if $(TOPOLOGY),--topology $(TOPOLOGY))
+
+SEED ?= 0
+sim-day: $(READY)  ## Simulate a whole day of a small cluster, by SEED=0
+	@$(BIN)/python -m tests.sim --day --seed $(SEED)
+
+MINUTES ?= 1
+chaos: $(READY)  ## Kill, pause and cut the real thing for MINUTES=1 from SEED=0; ARGS="--topology production --html FILE"
+	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
 bench: $(READY)  ## Measure it (six minutes); ARGS="send drain --quick" for a part
 	@$(BIN)/python -m benchmarks $(ARGS)
@@ -27,7 +36,7 @@ bench-production: $(READY)  ## Measure it with Redis and Google's emulators (fou
 	@$(BIN)/python -m benchmarks --production $(ARGS)
 
 mutants: $(READY)  ## Put deliberate bugs into a copy of the code; the simulation must catch each
-	@$(BIN)/python -m tests.sim.mutants --write
+	@$(BIN)/python -m tests.sim.mutants --write --jobs $(JOBS)
 
 lint: $(READY)  ## Ruff and mypy over code and tests
 	@$(BIN)/ruff check .

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from types import TracebackType
@@ -90,7 +89,7 @@ class Factory:
         *,
         clock: Clock | None = None,
         chance: random.Random | None = None,
-        entropy: Callable[[int], bytes] = secrets.token_bytes,
+        entropy: Callable[[int], bytes] | None = None,
         task_failed: Callable[[str, BaseException], None] | None = None,
         metrics: Metrics | None = None,
         in_line: bool = False,
@@ -98,10 +97,10 @@ class Factory:
         """``in_line``: blocking calls run where they are made, and no thread is started."""
         self.config = config
         self.clock = clock or SystemClock()
-        self.chance = chance or random.Random(entropy(16))  # noqa: S311 - jitter, no secret
-        self.entropy = entropy
+        self.entropy = entropy or ids.Entropy()
+        self.chance = chance or random.Random(self.entropy(16))  # noqa: S311 - jitter, no secret
         self.metrics = metrics or Metrics()
-        self.node = entropy(8).hex()
+        self.node = self.entropy(8).hex()
         self.tasks = OwnedTasks(task_failed or _raise_in_loop)
         self._in_line = in_line
         self._made: dict[str, Any] = {}

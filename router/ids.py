@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+import secrets
 
 from router.errors import InvalidIdempotencyKey
 
@@ -16,6 +17,22 @@ MAX_KEY_LENGTH = 255
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')  # sf-string of RFC 9651, section 3.3.3
 _ESCAPED = re.compile(r"\\(.)")
+
+
+class Entropy:
+    """Random bytes from the system, asked for many at a time: each asking lets another thread of the process run."""
+
+    def __init__(self, ahead: int = 4096) -> None:
+        self._ahead = ahead
+        self._bytes = b""
+        self._at = 0
+
+    def __call__(self, count: int) -> bytes:
+        """``count`` bytes that were not given out before."""
+        if self._at + count > len(self._bytes):
+            self._bytes, self._at = secrets.token_bytes(max(count, self._ahead)), 0
+        self._at += count
+        return self._bytes[self._at - count : self._at]
 
 
 def new_id(now_us: int, entropy: bytes) -> str:

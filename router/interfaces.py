@@ -23,6 +23,7 @@ from router.messages import (
     Queued,
     QueueTotals,
     Routed,
+    Settled,
 )
 
 Place = tuple[int, int]
@@ -112,11 +113,10 @@ class HotQueue(Protocol):
         """
         ...
 
-    async def settle(self, messages: Sequence[Queued]) -> list[Queued]:
+    async def settle(self, messages: Sequence[Queued]) -> Settled:
         """Their cold write is committed: they are no longer pending, and a user who came online meanwhile
         is poked. Those that this store has never seen are recorded as in cold, with the sequence they have; those
-        that are hot have a copy in cold from here on. Envelopes are not looked at. Returns those that were
-        acknowledged meanwhile, which the caller deletes from cold and then names to ``forget_orphans``."""
+        that are hot have a copy in cold from here on. Envelopes are not looked at."""
         ...
 
     async def read(self, user: str, limit: int, max_bytes: int) -> HotPage:
@@ -157,7 +157,9 @@ class HotQueue(Protocol):
         ...
 
     async def hot_users(self, after: str, limit: int) -> list[HotUser]:
-        """Users with hot mail or with an unanswered poke, in order of their names, after ``after``."""
+        """Up to ``limit`` users with hot mail or with an unanswered poke, those that follow ``after``: the last one of
+        the page before, or empty for the first page. Fewer than ``limit`` are the end. The order is the store's own and
+        stays the same, so that a walk meets everybody once who is busy all the while."""
         ...
 
     async def poke(self, users: Sequence[str]) -> None:

@@ -164,6 +164,16 @@ class Move(Struct, frozen=True, gc=False):
     more: bool
 
 
+class Settled(Struct, frozen=True, gc=False):
+    """What the online store makes of messages that are in cold."""
+
+    acked: list[Queued]
+    """Acknowledged meanwhile: the caller deletes them from cold, and then names them to ``forget_orphans``."""
+    misplaced: list[Queued]
+    """Another pipeline is on its way to cold with these, and was given earlier places for them: they stay pending
+    until somebody has written them there."""
+
+
 class MoveRefused(StrEnum):
     """Why no batch was taken."""
 
@@ -210,4 +220,5 @@ class QueueTotals(Struct, frozen=True, gc=False):
     messages: int = 0
     bytes: int = 0
     users: int = 0
+    """Of all queues: how many users have mail; 0 for a cold queue in Firestore, which would have to read them all."""
     oldest_at: int = 0

@@ -16,7 +16,7 @@ from msgspec import Struct
 from router.cli import config, dead_letters, inspecting, migrate, outbox, setup
 from router.cli.app import COMMANDS, Entry, command, load
 from router.cli.exits import Code
-from router.config_sources import Problem
+from router.config.sources import Problem
 from router.doctor.findings import Diagnosis, Finding
 
 HEAD = """\

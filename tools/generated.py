@@ -11,12 +11,14 @@ from benchmarks import report
 from router.backends.firestore import indexes
 from router.cli.config import toml_value
 from router.config import Config, known_keys
-from router.config_sources import expected, variable
+from router.config.sources import expected, variable
 from router.web.openapi import document
+from tests.chaos import report as chaos
 from tools.cli_reference import cli_reference
 
 MARK = "<!-- The table is written by `make docs`. -->"
 PRODUCTION_MARK = "<!-- The table of production is written by `make docs`. -->"
+CHAOS_MARK = "<!-- The table of chaos is written by `make docs`. -->"
 END_MARK = "<!-- End of the table. -->"
 EXAMPLE_HEAD = """\
 # The configuration of the router: every key, with its default.
@@ -66,6 +68,13 @@ def benchmark_docs(root: Path) -> str:
     return _with_table(text, production, PRODUCTION_MARK)
 
 
+def proof(root: Path) -> str:
+    """``docs/proof.md`` with the committed chaos runs."""
+    results = root / "docs" / "chaos"
+    runs = [chaos.load(results / f"{topology}.json") for topology in ("embedded", "production")]
+    return _with_table((root / "docs" / "proof.md").read_text(encoding="utf-8"), chaos.markdown(runs), CHAOS_MARK)
+
+
 def _with_table(text: str, table: str, mark: str = MARK) -> str:
     before, _, rest = text.partition(mark)
     _, _, after = rest.partition(END_MARK)
@@ -104,6 +113,7 @@ GENERATED: dict[str, Callable[[Path], str]] = {
     "docs/configuration.md": configuration_docs,
     "docs/benchmarks.md": benchmark_docs,
     "docs/cli.md": cli_reference,
+    "docs/proof.md": proof,
     "docs/openapi.json": openapi,
     "examples/firestore/firestore.indexes.json": firestore_indexes,
 }

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from router.clock import MICROSECONDS, Clock, Tasks
 from router.config import Auth
-from router.config_sources import masked_url
+from router.config.sources import masked_url
 from router.errors import Unavailable
 from router.logs import logger
 

@@ -11,7 +11,7 @@ from enum import IntEnum
 
 from router.clock import MICROSECONDS
 from router.config import Config
-from router.messages import Delivery, Message, Outcome
+from router.messages import Delivery, Message, Outcome, Queued
 
 DAY_SECONDS = 86_400
 MOVE_LEASE_SECONDS = 60
@@ -117,6 +117,14 @@ def entered_state(delivery: Delivery, message: Message, outcome: Outcome, rules:
         return State.PENDING
     may_be_cold = rules.write_through or delivery.delivered_before
     return State.DOUBLE if may_be_cold and not message.ephemeral else State.HOT
+
+
+def is_misplaced(state: State, sequence: int, queued: Queued) -> bool:
+    """Whether ``queued`` was put into cold behind its place, which is ``sequence``, without this store.
+
+    A pipeline that was given the place has still to write it; what was routed behind it may be in cold already.
+    """
+    return state is State.PENDING and queued.sequence > sequence
 
 
 def next_sequence(highest: int, now: int) -> int:

@@ -11,7 +11,7 @@ import typer
 
 from router.cli.common import configured, now, user
 from router.config import Config, address
-from router.config_rules import is_url
+from router.config.rules import is_url
 from router.errors import ConfigError
 
 TOKEN_VARIABLE = "ROUTER_TOKEN"  # noqa: S105 - the name of a variable

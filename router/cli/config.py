@@ -17,7 +17,7 @@ from router.cli.common import config_file
 from router.cli.exits import Code
 from router.cli.output import Table, json_document, line, show
 from router.config import Config, InvalidConfig, Loaded, load_with_origins
-from router.config_sources import Problem, masked_url
+from router.config.sources import Problem, masked_url
 
 app = typer.Typer(
     name="config",

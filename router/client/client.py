@@ -81,16 +81,18 @@ class RouterClient:
         trouble: Trouble = lambda _: None,
         clock: Clock | None = None,
         chance: random.Random | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """``url`` is the API's, ``ws_url`` the socket's where it is another; passing failures are retried for
-        ``budget_seconds``, and each is told to ``trouble``."""
+        ``budget_seconds``, and each is told to ``trouble``. ``transport``: what carries each try of a request, where
+        it is not httpx's own."""
         self._token = token
         self._ws_url = ws_url or url.replace("http", "ws", 1).rstrip("/") + "/connect"
         self._budget_seconds = budget_seconds
         self._trouble = trouble
         self._clock = clock or SystemClock()
         self._chance = chance or random.Random()  # noqa: S311 - jitter, no secret
-        self._http = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS)
+        self._http = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS, transport=transport)
 
     async def __aenter__(self) -> Self:
         return self

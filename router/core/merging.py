@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
+import msgspec
+
 from router.interfaces import Place
 from router.messages import ColdPage, HotPage, Pending, Queued
 
@@ -18,7 +20,7 @@ def merge(hot: HotPage, cold: ColdPage, acked: Collection[str], limit: int, max_
     ``acked``: ids in ``cold`` that the user has acknowledged; a copy there can outlive the acknowledgement.
     """
     best: dict[str, Queued] = {}
-    for message in (*cold.messages, *hot.messages):
+    for message in (*_placed(cold.messages, hot.pending), *hot.messages):
         known = best.get(message.message.id)
         if known is None or message.sequence < known.sequence:
             best[message.message.id] = message
@@ -50,6 +52,17 @@ def within(batch: Iterable[Queued], seen: Iterable[Queued]) -> list[Queued]:
     for queued in seen:
         last[queued.message.lane] = max(last.get(queued.message.lane, 0), queued.sequence)
     return [queued for queued in batch if queued.sequence <= last.get(queued.message.lane, -1)]
+
+
+def _placed(messages: Sequence[Queued], pending: Sequence[Pending]) -> Sequence[Queued]:
+    """``messages`` of cold at the places that they are to have there, where they were written without the store."""
+    if not pending:
+        return messages
+    places = {write.id: write.sequence for write in pending}
+    return [
+        msgspec.structs.replace(queued, sequence=min(queued.sequence, places.get(queued.message.id, queued.sequence)))
+        for queued in messages
+    ]
 
 
 def _horizon(hot: HotPage, cold: ColdPage) -> Place | None:

@@ -34,14 +34,21 @@ class CompositeMessageQueue:
 
         Hot, the tier that messages leave, is read before cold, to which they move: so nothing is missed between. What
         was routed after the first read and came to cold before the second may have left a predecessor in hot. A second
-        look finds every predecessor of what the first one saw, and the batch goes no further than that.
+        look finds every predecessor of what the first one saw, and the batch goes no further than that. Where another
+        device has acknowledged of it meanwhile, what stands behind was there before and may not be missing: one more
+        look.
         """
         hot = await self._online.read(user, limit, PAGE_BYTES)
         batch = await self._batch(user, hot, limit)
-        if not {queued.message.id for queued in batch} <= {queued.message.id for queued in hot.messages}:
+        while batch is not hot.messages and not _ids(batch) <= _ids(hot.messages):
             again = await self._online.read(user, limit, PAGE_BYTES)
-            if again.cold_version != hot.cold_version:
-                batch = within(await self._batch(user, again, limit), batch)
+            if again.cold_version == hot.cold_version:
+                break
+            seen, hot, batch = batch, again, await self._batch(user, again, limit)
+            shown = within(batch, seen)
+            if _ids(seen) <= _ids(shown):
+                batch = shown
+                break
         self._metrics.fetched(len(batch))
         return batch
 
@@ -56,8 +63,10 @@ class CompositeMessageQueue:
             cold = await self._cold.read(user, limit, PAGE_BYTES, after)
             ids = [queued.message.id for queued in cold.messages]
             # Asked after the cold read: whoever acknowledged before this fetch began is honoured in it.
-            if ids:
-                acked |= await self._online.acked(user, ids)
+            # So is what was on its way to cold: acknowledged and deleted since, it must not hold up what is behind it.
+            under_way = [] if after else [write.id for write in hot.pending]
+            if ids or under_way:
+                acked |= await self._online.acked(user, [*ids, *under_way])
             kept += [queued for queued in cold.messages if queued.message.id not in acked]
             if len(kept) >= limit or not cold.more or acked.isdisjoint(ids):
                 break
@@ -106,3 +115,7 @@ class CompositeMessageQueue:
         """Raise ``Unavailable`` unless both tiers work; for readiness."""
         await self._online.probe()
         await self._cold.probe()
+
+
+def _ids(batch: Sequence[Queued]) -> set[str]:
+    return {queued.message.id for queued in batch}

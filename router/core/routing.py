@@ -297,19 +297,21 @@ class Pipeline:
         except Refused as error:
             raise _Unstorable(str(error)) from error
 
-    async def _settle(self, written: Sequence[Queued]) -> None:
+    async def _settle(self, written: Sequence[Queued]) -> set[str]:
+        """The store knows that these are in cold; returns the ids of those that it knows in another, earlier place."""
         if not written:
-            return
+            return set()
         async with asyncio.timeout(CALL_SECONDS):
-            acked = await self._online.settle(written)
+            settled = await self._online.settle(written)
         ids: dict[str, list[str]] = {}
-        for queued in acked:
+        for queued in settled.acked:
             ids.setdefault(queued.message.recipient, []).append(queued.message.id)
         # A time for each call: the repetition of a long round would take as long again.
         for user, own in ids.items():
             async with asyncio.timeout(CALL_SECONDS):
                 await self._cold.delete(user, own)
                 await self._online.forget_orphans(user, own)
+        return {queued.message.id for queued in settled.misplaced}
 
     def _owe(self, written: Sequence[Owed]) -> None:
         self._outage.owe(written)
@@ -327,14 +329,29 @@ class Pipeline:
             except (Unavailable, TimeoutError):
                 self._metrics.dependency_failed("online")
         self._room.set()
+        await self._route_again()
 
     async def _tell_owed(self) -> None:
         async with asyncio.timeout(CALL_SECONDS):
             await self._online.probe()
         while owed := self._outage.next(BATCH_MESSAGES):
-            await self._settle([queued for _, queued in owed])
-            await self._ack([delivery for delivery, _ in owed])
-            self._outage.told(len(owed))
+            misplaced = await self._settle([queued for _, queued in owed])
+            await self._ack([delivery for delivery, queued in owed if queued.message.id not in misplaced])
+            self._outage.told(len(owed), misplaced)
+
+    async def _route_again(self) -> None:
+        """Have the ingress deliver what is misplaced once more, now that the store can be asked for its places: the
+        pipeline that was given them may be gone."""
+        failures = 0
+        while misplaced := self._outage.take_misplaced():
+            try:
+                async with asyncio.timeout(CALL_SECONDS):
+                    await self._consumer.nack(misplaced)
+            except (Unavailable, TimeoutError):
+                failures += 1
+                self._outage.misplaced += misplaced
+                self._metrics.dependency_failed("ingress")
+                await self._clock.sleep(backoff(failures, self._chance))
 
     async def _announce(self, messages: Sequence[Message]) -> None:
         if messages:

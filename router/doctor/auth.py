@@ -11,7 +11,7 @@ import jwt
 
 from router.auth.jwks import JwksKeys
 from router.config import Auth, Config
-from router.config_rules import LOOPBACK
+from router.config.rules import LOOPBACK
 from router.doctor.findings import Finding, error, fine, note, warning
 from router.factory import Factory
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from router.config import Config
-from router.config_rules import LOOPBACK
+from router.config.rules import LOOPBACK
 from router.doctor.findings import Finding, error, fine, note, warning
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from functools import lru_cache
+from urllib.parse import parse_qs
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -15,8 +16,9 @@ from router.auth.verifier import Authenticator
 from router.core.accepting import Acceptor
 from router.core.queue import CompositeMessageQueue
 from router.errors import InvalidIdempotencyKey, InvalidRequest
+from router.web.bounds import ARRIVED
 from router.web.edge import Endpoint
-from router.web.fields import Fields
+from router.web.fields import Fields, fields_of
 from router.web.problems import BodyTooLarge, BodyTooSlow, UnsupportedMediaType
 from router.web.tokens import from_authorization
 
@@ -27,6 +29,19 @@ MAX_ACK_BYTES = 1024 * 1024
 SLACK_BYTES = 16 * 1024
 """What a body may hold beside the opaque fields."""
 JSON = "application/json"
+_JSON = (b"content-type", JSON.encode())
+_NO_STORE = (b"cache-control", b"no-store")
+
+
+class Ready(Response):
+    """A response whose header fields are known; Starlette would put them together for each one."""
+
+    def __init__(self, status: int, body: bytes, *fields: tuple[bytes, bytes]) -> None:
+        self.status_code = status
+        self.body = body
+        self.background = None
+        # Without a body there is no length either: RFC 9110, section 8.6, forbids it in a 204.
+        self.raw_headers = [*fields, (b"content-length", b"%d" % len(body))] if body else [*fields]
 
 
 class Api:
@@ -58,25 +73,25 @@ class Api:
 
     async def send(self, request: Request) -> Response:
         """``POST /api/send``: 202 with the id, once the message is durable."""
-        fields = Fields(request.scope)
+        fields = fields_of(request.scope)
         user = await self._user(fields)
         body = await _body(request, fields, self._max_send_bytes, self._body_seconds)
         id_ = await self._acceptor.accept(user, body, _idempotency_key(fields))
-        return Response(b'{"id":"%b"}' % id_.encode(), 202, media_type=JSON)
+        return Ready(202, b'{"id":"%b"}' % id_.encode(), _JSON)
 
     async def messages(self, request: Request) -> Response:
         """``GET /api/messages``: the oldest messages; nothing is removed."""
-        user = await self._user(Fields(request.scope))
-        batch = await self._queue.fetch(user, _limit(request.query_params.getlist("limit")))
+        user = await self._user(fields_of(request.scope))
+        batch = await self._queue.fetch(user, _limit(request.scope["query_string"]))
         body = envelope.message_list((queued.message.id, queued.message.envelope) for queued in batch)
-        return Response(body, headers={"cache-control": "no-store"}, media_type=JSON)
+        return Ready(200, body, _JSON, _NO_STORE)
 
     async def acknowledge(self, request: Request) -> Response:
         """``POST /api/messages/ack``: 204 once the messages are deleted."""
-        fields = Fields(request.scope)
+        fields = fields_of(request.scope)
         user = await self._user(fields)
         await self._queue.acknowledge(user, _ids(await _body(request, fields, MAX_ACK_BYTES, self._body_seconds)))
-        return Response(status_code=204)
+        return Ready(204, b"")
 
     async def _user(self, fields: Fields) -> str:
         return (await self._authenticator.authenticate(from_authorization(fields))).user
@@ -99,20 +114,33 @@ async def _body(request: Request, fields: Fields, limit: int, seconds: float) ->
     length = fields.get("content-length") or ""
     if length.isdecimal() and int(length) > limit:
         raise BodyTooLarge(f"the body has {length} bytes, the limit is {limit}")
-    chunks, size = [], 0
+    if ARRIVED in request.scope:
+        return await _read(request, limit)
     try:
         async with asyncio.timeout(seconds):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > limit:
-                    raise BodyTooLarge(f"the body has more than {limit} bytes")
-                chunks.append(chunk)
+            return await _read(request, limit)
     except TimeoutError as error:
         raise BodyTooSlow(f"the body did not arrive within {seconds:g} s") from error
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    chunks, size, more = [], 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk, more = message.get("body", b""), message.get("more_body", False)
+        size += len(chunk)
+        if size > limit:
+            raise BodyTooLarge(f"the body has more than {limit} bytes")
+        chunks.append(chunk)
     return b"".join(chunks)
 
 
-def _limit(values: Sequence[str]) -> int:
+@lru_cache(maxsize=64)
+def _limit(query: bytes) -> int:
+    """The last ``limit`` of a query string; clients use the same one all the time."""
+    values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("limit")
     if not values:
         return DEFAULT_LIMIT
     text = values[-1]

@@ -16,6 +16,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from router.errors import RouterError
 from router.web import problems
+from router.web.joined import Joined
 from router.web.problems import HeadersTooLarge, HeadersTooSlow, MalformedRequest
 
 HEADER_BYTES = 64 * 1024
@@ -29,6 +30,9 @@ GRACEFUL_SECONDS = 1
 """A server that closes waits no longer; what was under way when the process was told to stop has had its time."""
 POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 INTERNAL_ERROR = 1011
+
+ARRIVED = "router.arrived"
+"""In the scope of a request whose whole body is there: nobody needs to wait for it, nor to time that."""
 
 Refuse = Callable[[RouterError], None]
 Cut = Callable[[str], None]
@@ -122,8 +126,14 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(transport)
+        self._joined = Joined(transport, self.loop)
+        super().connection_made(self._joined)
         self._expect()
+
+    def handle_websocket_upgrade(self) -> None:
+        self._joined.release()
+        self.transport = self._joined.transport
+        super().handle_websocket_upgrade()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._met()
@@ -156,7 +166,12 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         self._head_bytes = 0
         self._in_body = False
         self._met()
+        self.scope[ARRIVED] = True  # type: ignore[literal-required]  # a server may add its own (ASGI 3, "scope")
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self._joined.release()
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """uvicorn's answer to what its parser refuses, which is also what a callback of ours refused."""
@@ -208,6 +223,9 @@ class BoundedSocket(_Watched, WebSocketsSansIOProtocol):
 
     async def send(self, message: ASGISendEvent) -> None:
         await super().send(message)
+        if message["type"] == "websocket.accept":
+            # The handshake with its token, which uvicorn keeps for as long as the socket lives.
+            del self.request, self.response
         # A refused handshake is complete too; uvicorn would log it as an error of the application.
         self.handshake_complete = self.handshake_complete or self.close_sent
 

@@ -7,7 +7,6 @@ import itertools
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 import structlog
 from starlette.exceptions import HTTPException
@@ -20,7 +19,7 @@ from router.errors import RouterError, Unauthorized
 from router.logs import logger
 from router.metrics import Metrics
 from router.web import problems
-from router.web.fields import Fields
+from router.web.fields import Fields, fields_of
 
 LOG = logger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -67,9 +66,12 @@ class Border:
         LOG.info("cut off", reason=reason)
 
 
-def application(routes: Sequence[BaseRoute], border: Border) -> Edge:
-    """The routes as one application with everything that its answers have in common."""
-    return Edge(routes, border)
+def application(routes: Sequence[BaseRoute], border: Border, timer: Callable[[], float]) -> Edge:
+    """The routes as one application with everything that its answers have in common.
+
+    ``timer`` gives seconds that never go back, for measuring how long an answer took.
+    """
+    return Edge(routes, border, timer)
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,9 +98,11 @@ class Endpoint:
 class Edge:
     """Finds the route; turns the router's errors into problem documents, also before a WebSocket upgrade."""
 
-    def __init__(self, routes: Sequence[BaseRoute], border: Border) -> None:
+    def __init__(self, routes: Sequence[BaseRoute], border: Border, timer: Callable[[], float]) -> None:
         self._border = border
-        self._under_way: set[asyncio.Task[Any]] = set()
+        self._timer = timer
+        self._under_way: set[_Answer] = set()
+        self._done = asyncio.Event()
         # A redirect to the path without a slash would go to http:// behind a proxy that speaks TLS, token and all.
         self._router = Router(routes, redirect_slashes=False, default=_not_found)
         # Every path is a fixed text: what is served needs no search. The router answers for what is not.
@@ -111,21 +115,20 @@ class Edge:
 
     async def finish(self) -> None:
         """Return when the requests that are under way now are answered."""
-        if self._under_way:
-            await asyncio.wait(set(self._under_way))
+        waited_for = set(self._under_way)
+        while not waited_for.isdisjoint(self._under_way):
+            self._done.clear()
+            await self._done.wait()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        fields = Fields(scope)
-        answer = _Answer(self._border, scope["path"], fields, send)
+        answer = _Answer(self._border, self._timer, scope["path"], fields_of(scope), send)
         # Never unbound: each request is a task, which has a context of its own.
         structlog.contextvars.bind_contextvars(request_id=answer.request_id)
-        task = asyncio.current_task()
-        assert task is not None, "asyncio runs a coroutine in a task"
         # A WebSocket is no request to be finished: the connection manager ends it.
         if scope["type"] == "http":
-            self._under_way.add(task)
+            self._under_way.add(answer)
         try:
-            await self._answer(scope, receive, answer, fields)
+            await self._answer(scope, receive, answer)
         except ClientDisconnect:
             # There is nobody to answer, and nothing that we did wrong.
             if not answer.started:
@@ -136,10 +139,11 @@ class Edge:
                 raise
             await problems.internal_error()(scope, receive, answer)
         finally:
-            self._under_way.discard(task)
+            self._under_way.discard(answer)
+            self._done.set()
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, fields: Fields) -> None:
-        if scope["type"] == "http" and scope["method"] == "OPTIONS" and "access-control-request-method" in fields:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if _is_preflight(scope):
             await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, send)
             return
         try:
@@ -159,17 +163,24 @@ class Edge:
         return self._router
 
 
+def _is_preflight(scope: Scope) -> bool:
+    return (
+        scope["type"] == "http" and scope["method"] == "OPTIONS" and "access-control-request-method" in fields_of(scope)
+    )
+
+
 class _Answer:
     """The sending end of one request or handshake: completes the header fields and counts the answer once."""
 
-    __slots__ = ("_border", "_origin", "_route", "_send", "_since", "request_id", "started")
+    __slots__ = ("_border", "_origin", "_route", "_send", "_since", "_timer", "request_id", "started")
 
-    def __init__(self, border: Border, path: str, fields: Fields, send: Send) -> None:
+    def __init__(self, border: Border, timer: Callable[[], float], path: str, fields: Fields, send: Send) -> None:
         self._border = border
+        self._timer = timer
         self._route = path if path in ROUTES else "other"
         self._origin = fields.get("origin")
         self._send = send
-        self._since = asyncio.get_running_loop().time()
+        self._since = timer()
         self.request_id = request_id(fields)
         self.started = False
 
@@ -184,8 +195,7 @@ class _Answer:
             raise ClientDisconnect from error
 
     def count(self, status: int) -> None:
-        seconds = asyncio.get_running_loop().time() - self._since
-        self._border.metrics.answered(self._route, status, seconds)
+        self._border.metrics.answered(self._route, status, self._timer() - self._since)
 
     def _common(self) -> list[tuple[bytes, bytes]]:
         """Header fields of every answer; no handler sets any of them."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from starlette.types import Scope
 
+_KEPT = "router.fields"
+
 
 class Fields:
     """Names are lower case; of a field that is sent several times ``get`` gives the first.
@@ -31,3 +33,17 @@ class Fields:
 
     def __contains__(self, name: str) -> bool:
         return name.encode() in self._raw
+
+
+def fields_of(scope: Scope) -> Fields:
+    """Those of this request; made once, and kept with it."""
+    found: Fields | None = scope.get(_KEPT)
+    if found is None:
+        found = scope[_KEPT] = Fields(scope)
+    return found
+
+
+def forget_fields(scope: Scope) -> None:
+    """Let go of them, the token among them, where a connection outlives its handshake by hours."""
+    scope.pop(_KEPT, None)
+    scope["headers"] = []

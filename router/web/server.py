@@ -32,6 +32,7 @@ class Server:
         self._host = host
         self._wanted = port
         self._uvicorn = _Uvicorn(config)
+        self._uvicorn.servers = []
 
     async def __aenter__(self) -> Self:
         self._socket = _listen(self._host, self._wanted)
@@ -46,7 +47,9 @@ class Server:
         await self._serving
 
     def stop_listening(self) -> None:
-        """Take no new connections; those that are open go on."""
+        """Take no new connections; those that are open go on. One that has not begun to serve does not begin."""
+        if not self._uvicorn.started:
+            self._uvicorn.should_exit = True
         for server in self._uvicorn.servers:
             server.close()
 

@@ -19,7 +19,7 @@ from router.auth.verifier import Authenticator
 from router.core.connections import ConnectionManager
 from router.messages import Connection
 from router.web.edge import Border
-from router.web.fields import Fields
+from router.web.fields import Fields, fields_of, forget_fields
 from router.web.problems import Forbidden, UpgradeRequired
 from router.web.tokens import from_handshake
 
@@ -43,9 +43,10 @@ class Sockets:
         await receive()
         socket = AsgiSocket(send)
         # What this raises is answered by HTTP, instead of the upgrade.
-        connection, subprotocol = await self._connect(Fields(scope), socket)
+        connection, subprotocol = await self._connect(fields_of(scope), socket)
         try:
             await socket.accept(subprotocol)
+            forget_fields(scope)
             # What a client sends is ignored; how much it may send is bounded below, where pings are seen too.
             while (await receive())["type"] != "websocket.disconnect":
                 pass

@@ -13,7 +13,7 @@ from router.core.queue import CompositeMessageQueue
 from router.core.sweeping import Sweeper
 from router.factory import Factory
 from router.interfaces import ColdQueue, IngressProducer, OnlineStore
-from router.messages import Connection, Delivery, Lane, Message, Outcome, Queued, Routed
+from router.messages import Connection, Delivery, Lane, Message, Outcome, Queued, Routed, Settled
 from tests.support.clock import ManualClock
 from tests.support.stores import CAP, Durability, Stores
 
@@ -79,7 +79,7 @@ class Stage:
     async def store(self, message: Message, routed: Routed) -> None:
         queued = Queued(message, routed.sequence, routed.queued_at)
         assert await self.cold.put([queued]) == []
-        assert await self.online.settle([queued]) == []
+        assert await self.online.settle([queued]) == Settled([], [])
 
     async def connect(self, user: str = BOB, name: str = "phone") -> Connection:
         connection = Connection(user, name, self.factory.node, self.clock.now())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from router.errors import Unavailable
-from router.messages import Queued
+from router.messages import Queued, Settled
 from tests.contract.stage import BOB, staged
 from tests.support.clock import ManualClock
 from tests.support.pipelines import routed, running
@@ -35,7 +35,7 @@ async def test_what_was_acknowledged_during_its_cold_write_leaves_no_copy(
             await stage.queue.acknowledge(BOB, ["m1"])
             return await put(messages)
 
-        async def fail_once(messages: Sequence[Queued]) -> list[Queued]:
+        async def fail_once(messages: Sequence[Queued]) -> Settled:
             if not failed:
                 failed.append("settle")
                 raise Unavailable("simulated")

@@ -110,3 +110,10 @@ def test_a_batch_is_the_head_of_the_queue(
         assert not unseen or lane is Lane.EXPRESS or all(m.sequence < unseen for m in own)
     if not unseen and not acked:
         assert batch == wanted[:limit]
+
+
+def test_a_copy_in_cold_stands_where_it_is_to_be_written() -> None:
+    """RACES 7, 10: it was put there without the online store, while the write that has its place is under way."""
+    pending = [Pending("m1", Lane.NORMAL, 10)]
+    batch = merge(hot(pending=pending), cold([queued(11, id_="m2"), queued(90, id_="m1")]), set(), 50, MANY)
+    assert [(message.message.id, message.sequence) for message in batch] == [("m1", 10), ("m2", 11)]

@@ -176,3 +176,43 @@ async def test_mail_acknowledged_during_its_move_leaves_no_copy(stage: Stage, mo
     monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: slowly(messages))
     await stage.queue.migrate_hot_to_cold(BOB, online_too=True)
     assert (await stage.ids(), await stage.in_cold()) == ([], [])
+
+
+async def test_what_an_outage_misplaced_is_routed_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 7, 10: another pipeline was given its place and died; the copy in cold stands behind m2."""
+    m1, m2 = stage.message("m1"), stage.message("m2")
+    first, second = await stage.route(m1, m2)
+    await stage.store(m2, second)
+    line = Line(stage, monkeypatch)
+    line.cut = True
+    await stage.producer.publish(m1)
+    async with running(stage):
+
+        async def written() -> bool:
+            return await stage.in_cold() == ["m2", "m1"]
+
+        await eventually(stage, written)
+        line.cut = False
+        await routed(stage)
+    assert first.sequence < second.sequence
+    assert await stage.in_cold() == await stage.ids() == ["m1", "m2"]
+
+
+async def test_what_stands_behind_what_another_device_acknowledged_is_not_missing(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 25: of two looks of one fetch, the first one saw nothing but what was acknowledged before the second."""
+    for name in ("m1", "m2", "m3"):
+        await stage.go(name)
+    read, looks = stage.online.read, 0
+
+    async def between(user: str, limit: int, max_bytes: int) -> object:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            await stage.queue.acknowledge(BOB, ["m1"])
+            await stage.go("m4")
+        return await read(user, limit, max_bytes)
+
+    monkeypatch.setattr(type(stage.online), "read", lambda _, *arguments: between(*arguments))
+    assert await stage.ids(limit=1) == ["m2"]

@@ -84,7 +84,7 @@ async def test_everything_at_once(stage: Stage, second: Stage) -> None:
             if routed.outcome is Outcome.COLD:
                 queued = Queued(message, routed.sequence, routed.queued_at)
                 assert await by.cold.put([queued]) == []
-                for orphan in await by.online.settle([queued]):  # acknowledged meanwhile
+                for orphan in (await by.online.settle([queued])).acked:  # acknowledged meanwhile
                     await by.cold.delete(BOB, [orphan.message.id])
                     await by.online.forget_orphans(BOB, [orphan.message.id])
 

@@ -88,7 +88,7 @@ class Promises(RuleBasedStateMachine):
         self.run(self.stage.cold.put(owed))
         if steps < 3:
             return
-        self.forget(self.run(self.stage.online.settle(owed)))
+        self.forget(self.run(self.stage.online.settle(owed)).acked)
         if steps < 4:
             return
         del self.unrouted[: len(taken)]

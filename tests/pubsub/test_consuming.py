@@ -150,6 +150,30 @@ async def test_a_redelivery_in_the_middle_of_a_key_changes_nothing(
         await arrived(stage, *sent, "m4")
 
 
+async def test_a_consumer_that_stops_leaves_no_call_behind(
+    stores: PubSubStores, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 35: a Pull that was cancelled would go on taking mail at the emulator, and hold it for its lease."""
+    calls: list[str] = []
+    stores.pulls = 8
+    async with staged(stores, ManualClock()) as stopped:
+        consumer = await stopped.factory.ingress_consumer()
+        assert isinstance(consumer, PubSubIngressConsumer)
+        pull = consumer._api.pull
+
+        async def noted(subscription: str, limit: int, seconds: float) -> Sequence[Any]:
+            calls.append("begun")
+            received = await pull(subscription, limit, seconds)
+            calls.append("ended")
+            return received
+
+        monkeypatch.setattr(consumer._api, "pull", noted)
+        await stage.producer.publish(stage.message("m1"))
+        await consumer.ack(await take(consumer, 1))
+        await soon(lambda: calls.count("begun") >= 8)
+    assert calls.count("ended") == calls.count("begun")
+
+
 async def test_two_pipelines_share_one_subscription(stores: PubSubStores, stage: Stage) -> None:
     """RACES 5: each recipient's mail stays in order, whoever routes it."""
     users = [f"urn:sm:user:u{number}" for number in range(12)]
@@ -260,3 +284,15 @@ async def test_a_reader_that_fails_is_not_waited_for(stage: Stage, monkeypatch: 
     stage.clock.advance(EXTEND_SECONDS)
     with pytest.raises(ZeroDivisionError):
         await waiting
+
+
+async def test_a_stop_keeps_the_order_on_the_emulator(stores: PubSubStores, stage: Stage) -> None:
+    """RACES 35: what came after what is held is not given to the next one before it."""
+    stores.pulls = 3
+    await stage.producer.publish(stage.message("m0"))
+    async with staged(stores, ManualClock()) as first:
+        assert ids(await take(await first.factory.ingress_consumer(), 1)) == ["m0"]
+        for number in range(1, 4):
+            await stage.producer.publish(stage.message(f"m{number}"))
+    async with staged(stores, ManualClock()) as second:
+        assert ids(await take(await second.factory.ingress_consumer(), 4)) == ["m0", "m1", "m2", "m3"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from redis.cluster import key_slot  # type: ignore[attr-defined]  # the same fun
 
 from router.errors import Unavailable
 from router.messages import Delivery, Outcome
-from tests.contract.stage import Stage, staged
+from tests.contract.stage import Socket, Stage, staged
 from tests.redis.conftest import commands
 from tests.support.clock import ManualClock
 from tests.support.redis_servers import SLOTS, Cluster, client, cluster
@@ -20,6 +21,7 @@ from tests.support.servers import Server
 from tests.support.stores_redis import RedisStores
 
 pytestmark = pytest.mark.anyio
+TURN_SECONDS = 30.0
 USERS = [f"urn:sm:user:u{number}" for number in range(60)]
 
 
@@ -94,6 +96,40 @@ async def test_a_server_that_is_down_takes_its_users_with_it_and_brings_them_bac
             await asyncio.sleep(0.05)
     assert await stage.go(f"m2-{on_it}", on_it) is Outcome.HOT
     assert await stage.ids(on_it) == [f"m1-{on_it}", f"m2-{on_it}"]
+
+
+async def test_pokes_go_on_though_the_server_that_brings_them_falls_silent(
+    stage: Stage, own_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 16, 18: a node may have subscribed at any server, and its connection stays open; another has the user."""
+    monkeypatch.setattr("router.backends.redis.pokes.IDLE_SECONDS", 0.2)
+    channel, socket = f"{stage.factory.config.online.key_prefix}:node:{stage.factory.node}", Socket()
+
+    async def subscribed(*servers: Server) -> Server:
+        while True:
+            for server in servers:
+                if await asyncio.to_thread(lambda: client(server).pubsub_numsub(channel)[0][1]):  # noqa: B023 - at once
+                    return server
+            stage.clock.advance(0.1)
+
+    listening = asyncio.create_task(stage.manager.run())
+    try:
+        async with asyncio.timeout(TURN_SECONDS):
+            silent = await subscribed(*own_cluster.nodes)
+            others = [node for node in own_cluster.nodes if node is not silent]
+            user = next(user for user in USERS if home_of(own_cluster, user) in others)
+            await stage.manager.connect(user, socket, None)
+            assert await stage.ids(user) == []
+            before = socket.pokes
+            silent.freeze()
+            await subscribed(*others)
+            with suppress(Unavailable):  # the index of busy users may be at the silent one
+                await stage.go("m1", user)
+            while socket.pokes == before:  # noqa: ASYNC110 - nothing is set by a poke
+                await asyncio.sleep(0.01)
+    finally:
+        listening.cancel()
+        await asyncio.wait([listening])
 
 
 async def test_a_slot_that_moves_takes_its_users_along(stage: Stage, own_cluster: Cluster) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 import pytest
 
 from router.backends.redis.client import CLOSE_SECONDS
+from router.backends.redis.scripts import Scripts
 from router.errors import Refused, StorageFull, Unavailable
 from router.messages import Delivery, Move, Outcome, Queued
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, staged
@@ -109,6 +110,22 @@ async def test_a_frozen_server_is_given_up_and_may_answer_late(fragile: Stage, o
     assert (await fragile.online.totals(BOB)).messages == 1
 
 
+async def test_only_what_the_server_did_not_know_is_sent_again(fragile: Stage, own_redis: Server) -> None:
+    """It knows the script of a user and not that of an index: what has run would call its own work a duplicate."""
+    await fragile.connect()
+    scripts: Scripts = fragile.online._scripts  # type: ignore[attr-defined]  # to name one of them
+    listing = str(scripts.call("list", ("key",))[1])
+    redis = client(own_redis)
+    for forgotten in ([], [listing], list(scripts._texts)):
+        redis.script_flush()
+        for digest, text in scripts._texts.items():
+            if digest not in forgotten:
+                redis.script_load(text)
+        assert await fragile.go(f"m{len(forgotten)}") is Outcome.HOT
+        assert redis.script_exists(listing) == [True]
+    assert [user.user for user in await fragile.online.hot_users("", 10)] == [BOB]
+
+
 async def test_every_script_may_run_twice(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """RACES 2, 11: a client library may repeat a call whose answer was lost."""
     running = stage.online._client._send  # type: ignore[attr-defined]  # the one place where commands leave
@@ -128,7 +145,7 @@ async def test_every_script_may_run_twice(stage: Stage, monkeypatch: pytest.Monk
     (cold,) = await stage.route(stage.message("m3"))
     queued = Queued(stage.message("m3"), cold.sequence, cold.queued_at)
     await stage.cold.put([queued])
-    assert await stage.online.settle([queued]) == []
+    assert (await stage.online.settle([queued])).acked == []
     move = await stage.online.begin_move(BOB, "mover", 10, PAGE_BYTES, online_too=False)
     assert isinstance(move, Move)
     await stage.cold.put(move.messages)
@@ -201,6 +218,32 @@ async def test_a_call_that_was_given_up_leaves_no_answer_to_the_next(
             given_up.cancel()
             await asyncio.wait([given_up])
             assert await asyncio.gather(*(stage.ids() for _ in range(3))) == [[f"m-{BOB}"]] * 3
+
+
+@pytest.mark.parametrize("mode", ["single", "cluster"])
+async def test_a_cancelled_call_waits_for_no_time_out(
+    mode: Literal["single", "cluster"], tmp_path: Path, clock: ManualClock, request: pytest.FixtureRequest
+) -> None:
+    """RACES 11, 35: the server is frozen, and whoever gives a call up goes on at once."""
+    if mode == "single":
+        server: Server = request.getfixturevalue("own_redis")
+        servers, url = [server], f"redis://{server.address}"
+    else:
+        made: Cluster = request.getfixturevalue("redis_cluster")
+        servers, url = made.nodes, made.url
+    async with staged(RedisStores(tmp_path / "data", url, mode=mode, timeout_seconds=600), clock) as stage:
+        await stage.connect()
+        for one in servers:
+            one.freeze()
+        try:
+            waiting = asyncio.create_task(stage.ids())
+            assert not (await asyncio.wait([waiting], timeout=0.1))[0]
+            waiting.cancel()
+            await asyncio.wait([waiting], timeout=TURN_SECONDS)
+            assert waiting.cancelled()
+        finally:
+            for one in servers:
+                one.thaw()
 
 
 @pytest.mark.parametrize("mode", ["single", "sentinel"])

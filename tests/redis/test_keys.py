@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from importlib.resources import files
+from itertools import takewhile
 from pathlib import Path
 from uuid import UUID
 
@@ -113,3 +116,16 @@ async def test_strange_names_are_served_by_a_cluster(
         for _ in range(4):
             await stage.sweeper.sweep()
         assert (await stage.online.totals(None)).messages == 0
+
+
+def test_every_script_says_what_it_does() -> None:
+    """At its head: in words, then its keys and arguments where it has more than all have, and its result."""
+    for file in files("router.backends.redis").joinpath("lua").iterdir():
+        if file.name == "prelude.lua":
+            continue
+        head = list(takewhile(lambda line: line.startswith("--"), file.read_text().splitlines()))
+        assert len(head[0]) > len("-- "), file.name
+        assert any("Result: " in line for line in head), file.name
+        used = set(re.findall(r"\b(ARGV)\[[2-9]\]|\b(KEYS)\[", file.read_text().partition("\n\n")[2]))
+        for name in {one for pair in used for one in pair if one}:
+            assert any(name in line for line in head), (file.name, name)

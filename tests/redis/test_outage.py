@@ -128,8 +128,13 @@ async def test_a_frozen_redis_holds_up_nobody(fragile: Stage, own_redis: Server)
         assert (await stage.ids(), await stage.in_cold()) == ([], [])
 
 
-async def test_a_failover_loses_no_mail(redis_sentinel: Watched, tmp_path: Path, clock: ManualClock) -> None:
-    """RACES 10, 17: the master dies; until the replica is the master, mail goes cold; pokes go on after it."""
+@pytest.mark.parametrize("master", ["dies", "falls silent"])
+async def test_a_failover_loses_no_mail(
+    redis_sentinel: Watched, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, master: str
+) -> None:
+    """RACES 10, 16, 17, 18: until the replica is the master, mail goes cold; pokes go on after it. Connections to a
+    master that fell silent stay open, that of the subscription too."""
+    monkeypatch.setattr("router.backends.redis.pokes.IDLE_SECONDS", 0.2)
     stores = RedisStores(tmp_path / "data", redis_sentinel.url, mode="sentinel", timeout_seconds=TIMEOUT_SECONDS)
     socket = Socket()
     async with staged(stores, clock) as stage, running(stage):
@@ -137,7 +142,10 @@ async def test_a_failover_loses_no_mail(redis_sentinel: Watched, tmp_path: Path,
         await send(stage, "m1")
         await eventually(stage, backlog(stage, 0))
         assert await stage.ids() == ["m1"]
-        redis_sentinel.master.stop()
+        if master == "dies":
+            redis_sentinel.master.stop()
+        else:
+            redis_sentinel.master.freeze()
         await send(stage, "m2")
         await eventually(stage, announced(stage, "m2"))
         await asyncio.to_thread(redis_sentinel.failed_over)

@@ -8,17 +8,23 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 
 import msgspec
 
 from tests.sim import history as h
-from tests.sim.plan import Plan, make
+from tests.sim.checker import Violation
+from tests.sim.plan import Plan, day, make
 from tests.sim.run import Verdict, run
 from tests.sim.shrink import shrink
-from tests.sim.vendors.plan import make as vendor_plan
+from tests.sim.vendors import plan as vendors
 
+PLANS: dict[str, Callable[[int], Plan]] = {"own": make, "vendors": vendors.make}
+"""Whose stores: the router's own, in all topologies; or Redis, Firestore and Pub/Sub."""
 COLLECT_RUNS = 50
+RUN_OPERATIONS = 200
+"""Speeds are told in runs of so many operations: requests of clients and calls to stores."""
 _DULL = re.compile(r"\b(expire|hot_users|purge|orphans|renew|take)\(.*-> (\(\)|0)$")
 """Calls that found nothing to do."""
 
@@ -31,7 +37,7 @@ def _say(*lines: str) -> None:
 def main(arguments: list[str]) -> int:
     """0 if every promise was kept; 1 if not."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
-    parser.add_argument("--topology", choices=["vendors"], help="over simulated Redis, Firestore and Pub/Sub only")
+    parser.add_argument("--topology", choices=list(PLANS), default="own", help="over which stores")
     parser.add_argument("--start", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=int, default=3000, help="how many seeds")
     parser.add_argument("--bare", action="store_true", help="at the first failure, do not shorten its run")
@@ -39,48 +45,104 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, help="run this seed only and print its trace")
     parser.add_argument("--calls", action="store_true", help="with --seed: the trace tells each call to a store")
     parser.add_argument("--shrink", action="store_true", help="with --seed: shorten the run first")
+    parser.add_argument("--jobs", type=int, default=1, help="how many processes")
+    parser.add_argument("--day", action="store_true", help="a whole day of a small cluster")
+    parser.add_argument("--hours", type=float, default=24.0, help="with --day: a shorter one")
     options = parser.parse_args(arguments)
-    plan_of_seed = vendor_plan if options.topology == "vendors" else make
+    if options.day:
+        return _day(options.seed or 0, options.hours)
     if options.seed is not None:
-        return _look(plan_of_seed(options.seed), shorten=options.shrink, calls=options.calls)
+        return _look(PLANS[options.topology](options.seed), shorten=options.shrink, calls=options.calls)
     seeds = range(options.start, options.start + options.seeds)
-    return _search(seeds, plan_of_seed, keep_going=options.keep_going, bare=options.bare)
+    return _search(options.topology, seeds, keep_going=options.keep_going, bare=options.bare, jobs=options.jobs)
 
 
-def _search(seeds: range, plan_of_seed: Callable[[int], Plan], *, keep_going: bool, bare: bool) -> int:
+class Found(msgspec.Struct, frozen=True):
+    """What came of some seeds."""
+
+    seeds: int = 0
+    failures: tuple[tuple[int, Violation], ...] = ()
+    """Seeds that broke a promise, and which one first."""
+    requests: int = 0
+    calls: int = 0
+    virtual_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    def __add__(self, other: Found) -> Found:
+        return Found(*(getattr(self, name) + getattr(other, name) for name in self.__struct_fields__))
+
+    def __str__(self) -> str:
+        minutes = self.cpu_seconds / 60
+        operations = self.requests + self.calls
+        kept = Counter(violation.promise for _, violation in self.failures).most_common()
+        return (
+            f"{self.seeds} seeds: {self.requests} requests and {self.calls} store calls in "
+            f"{self.virtual_seconds / 3600:.1f} virtual hours and {self.cpu_seconds:.0f} s of one core. "
+            f"In a minute of it: {self.seeds / minutes:.0f} runs; "
+            f"{operations / minutes / RUN_OPERATIONS:.0f} of {RUN_OPERATIONS} operations. "
+            + (", ".join(f"{promise}: {number}" for promise, number in kept) or "Every promise is kept.")
+        )
+
+
+def tried(seeds: Sequence[int], stop: bool = True, topology: str = "own") -> Found:
+    """Run ``seeds``; ``stop``: no further than the first that breaks a promise."""
     gc.disable()
-    started, failures = time.perf_counter(), Counter[str]()
-    requests, virtual = 0, 0.0
+    started, found = time.process_time(), Found()
     for count, seed in enumerate(seeds, 1):
-        verdict = run(plan_of_seed(seed))
-        requests += sum(isinstance(event, h.Sending | h.Fetching | h.Acking) for event in verdict.history.events)
-        virtual += verdict.seconds
-        if verdict.violations:
-            failures[verdict.violations[0].promise] += 1
-            if not keep_going and not bare:
-                _report(seed, verdict)
-                return 1
-            first = verdict.violations[0]
-            _say(f"seed {seed}: {first.promise}: {first.text.splitlines()[-1]}")
-            if bare:
-                return 1
+        verdict = run(PLANS[topology](seed))
+        failures = ((seed, verdict.violations[0]),) if verdict.violations else ()
+        found += Found(1, failures, verdict.requests, verdict.calls, verdict.seconds)
+        if failures and stop:
+            break
         if count % COLLECT_RUNS == 0:
             gc.collect()
-    seconds = time.perf_counter() - started
-    _say(
-        f"{len(seeds)} seeds, {requests} requests, {virtual / 3600:.1f} virtual hours in {seconds:.0f} s "
-        f"({60 * len(seeds) / seconds:.0f} a minute): "
-        + (", ".join(f"{promise}: {number}" for promise, number in failures.most_common()) or "every promise kept")
-    )
-    return 1 if failures else 0
+    return msgspec.structs.replace(found, cpu_seconds=time.process_time() - started)
 
 
-def _report(seed: int, verdict: Verdict) -> None:
+def _day(seed: int, hours: float) -> int:
+    gc.disable()
+    started = time.process_time()
+    verdict = run(day(seed, hours))
+    failures = ((seed, verdict.violations[0]),) if verdict.violations else ()
+    seconds = time.process_time() - started
+    _say(str(Found(1, failures, verdict.requests, verdict.calls, verdict.seconds, seconds)))
+    _say(*(f"{violation.at:.3f} {violation.promise}: {violation.text}" for violation in verdict.violations))
+    return 1 if verdict.violations else 0
+
+
+def _search(topology: str, seeds: Sequence[int], *, keep_going: bool, bare: bool, jobs: int) -> int:
+    found = Found()
+    for part in _tried(topology, seeds, stop=not keep_going, jobs=jobs):
+        found += part
+        for seed, violation in part.failures:
+            if not keep_going and not bare:
+                _report(topology, seed)
+                return 1
+            _say(f"seed {seed}: {violation.promise}: {violation.text.splitlines()[-1]}")
+            if bare:
+                return 1
+    _say(str(found))
+    return 1 if found.failures else 0
+
+
+def _tried(topology: str, seeds: Sequence[int], *, stop: bool, jobs: int) -> Iterator[Found]:
+    """In the order of ``seeds``, some at a time."""
+    parts = [seeds[start : start + COLLECT_RUNS] for start in range(0, len(seeds), COLLECT_RUNS)]
+    if jobs == 1:
+        yield from (tried(part, stop, topology) for part in parts)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        try:
+            yield from pool.map(tried, parts, [stop] * len(parts), [topology] * len(parts))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _report(topology: str, seed: int) -> None:
     _say(f"seed {seed} breaks a promise; shortening its run …")
-    short = shrink(verdict)
+    short = shrink(run(PLANS[topology](seed)))
     _say(*trace(short))
-    option = "--topology vendors " if verdict.plan.topology == "vendors" else ""
-    _say(f"\nagain: python -m tests.sim {option}--seed {seed} [--shrink] [--calls]")
+    _say(f"\nagain: python -m tests.sim --topology {topology} --seed {seed} [--shrink] [--calls]")
 
 
 def _look(plan: Plan, *, shorten: bool, calls: bool) -> int:
@@ -107,7 +169,7 @@ def trace(verdict: Verdict, *, calls: bool = False) -> Iterator[str]:
         if index > last:
             return
         if not (isinstance(event, h.Note) and _DULL.search(event.text)):
-            yield f"{at:9.3f}  {words(event)}"
+            yield f"{at:9.3f}  {h.words(event)}"
         for text in wrong.get(index, ()):
             yield f"           >>> {text}"
 
@@ -122,21 +184,6 @@ def plan_of(verdict: Verdict) -> str:
         else:
             lines.append(f"  {name}: {value}")
     return "\n".join(lines)
-
-
-def words(event: h.Event) -> str:
-    """One line for one event."""
-    if isinstance(event, h.Note):
-        return f"{event.who:8} {event.text}"
-    if isinstance(event, h.Fetched):
-        return (
-            f"{'':8} #{event.op} got {', '.join(f'{item.tag} ({item.id[-6:]})' for item in event.batch) or 'nothing'}"
-        )
-    fields = {name: getattr(event, name) for name in event.__struct_fields__}
-    op = f"#{fields.pop('op')} " if "op" in fields else ""
-    user = str(fields.pop("user", "")).rpartition(":")[2]
-    rest = ", ".join(f"{name} {value}" for name, value in fields.items() if value not in ((), False, 0.0))
-    return f"{user:8} {op}{type(event).__name__.lower()} {rest}"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ such a message again, it may come late. Neither has an order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +19,12 @@ from msgspec import Struct
 
 from tests.sim import history as h
 
+CLOCKS_SECONDS = 300.0
+"""So long before its time, mail is no longer asked for; longer than a drain at the end takes."""
+
 
 class Violation(Struct, frozen=True):
-    """A promise that was broken at ``at`` (virtual seconds), by the event of this ``index``."""
+    """A promise that was broken at ``at`` (seconds), by the event of this ``index``."""
 
     promise: str
     text: str
@@ -37,6 +41,7 @@ class Known:
     express: bool
     ephemeral: bool
     began: int
+    began_at: float = 0.0
     accepted: int | None = None
     accepted_clock: float = 0.0
     id: str | None = None
@@ -67,13 +72,14 @@ class Judge:
     """Takes the events in their order; ``violations`` holds what it found."""
 
     ephemeral_seconds: float
+    retention_seconds: float = math.inf
     violations: list[Violation] = field(default_factory=list)
     messages: dict[str, Known] = field(default_factory=dict)
     by_id: dict[str, Known] = field(default_factory=dict)
     live: dict[str, dict[str, Known]] = field(default_factory=dict)
     """By user and tag: known to be accepted, kept, and with no acknowledgement under way."""
     doubtful: dict[str, dict[str, Known]] = field(default_factory=dict)
-    """An acknowledgement has begun."""
+    """An acknowledgement has begun, and none was answered."""
     buried: set[str] = field(default_factory=set)
     pushed: set[str] = field(default_factory=set)
     unannounceable: set[str] = field(default_factory=set)
@@ -97,7 +103,7 @@ class Judge:
     def sending(self, event: h.Sending) -> None:
         self.ops[event.op] = event
         if event.tag not in self.messages:
-            self.messages[event.tag] = Known(event.tag, event.user, event.express, event.ephemeral, self.index)
+            self.messages[event.tag] = Known(event.tag, event.user, event.express, event.ephemeral, self.index, self.at)
 
     def sent(self, event: h.Sent) -> None:
         sending = self.ops.pop(event.op)
@@ -190,7 +196,7 @@ class Judge:
         }
         full = len(batch) >= fetch.limit
         for message in list(self.live.get(fetch.user, {}).values()):
-            if message.tag in given:
+            if message.tag in given or self._may_have_expired(message):
                 continue
             if message.accepted is not None and message.accepted < latest[message.express]:
                 self.broken("in order", f"{message} is missing from a batch with later mail: {_tags(batch)}")
@@ -203,6 +209,10 @@ class Judge:
             missed = message.tag not in given and not full and not message.ephemeral
             if missed and message.seen is not None and message.seen < fetch.began and message.gone is None:
                 message.gone = self.index
+
+    def _may_have_expired(self, message: Known) -> bool:
+        """Or may be about to: it was routed no earlier than it was sent, and the clocks differ a little."""
+        return self.at >= message.began_at + self.retention_seconds - CLOCKS_SECONDS
 
     # Acknowledging.
 
@@ -220,6 +230,8 @@ class Judge:
         for message in self._own(acking):
             if message.acked is None:
                 message.acked = self.index
+                # From now on it must not come back, whoever misses it.
+                self.doubtful[message.user].pop(message.tag, None)
 
     def _own(self, event: h.Acking) -> list[Known]:
         known = [self.by_id[id_] for id_ in event.ids if id_ in self.by_id]
@@ -250,7 +262,7 @@ class Judge:
         for message in self.messages.values():
             message.seen = None
             message.excused = message.excused or message.ack_began is not None
-        self.unannounceable.update(self.by_id)
+        self.unannounceable.update(event.hot)
 
     # The end.
 
@@ -286,6 +298,8 @@ class Judge:
     def _is_held(self, message: Known, held: set[str]) -> None:
         if message.accepted is None or message.ephemeral or message.ack_began is not None:
             return
+        if self._may_have_expired(message):
+            return
         if message.id not in held and message.id not in self.buried:
             self.broken("accepted is durable", f"{message} was answered 202 and is nowhere")
 
@@ -298,6 +312,7 @@ class Judge:
             and not message.ephemeral
             and message.ack_began is None
             and message.id not in self.buried
+            and not self._may_have_expired(message)
         ]
 
     unread: list[Known] = field(default_factory=list)
@@ -345,9 +360,9 @@ def _tags(batch: list[Known]) -> str:
     return ", ".join(message.tag for message in batch)
 
 
-def judge(history: h.History, ephemeral_seconds: float) -> list[Violation]:
+def judge(history: h.History, ephemeral_seconds: float, retention_seconds: float = math.inf) -> list[Violation]:
     """All violations in ``history``, in the order in which they happened."""
-    found = Judge(ephemeral_seconds)
+    found = Judge(ephemeral_seconds, retention_seconds)
     for index, (at, event) in enumerate(zip(history.times, history.events, strict=True)):
         found.take(at, index, event)
     return found.violations

@@ -68,10 +68,10 @@ class Sender:
         self._token = token(sender_name(chain.sender), FAR)
 
     async def run(self) -> None:
-        await asyncio.sleep(self._chain.at)
+        await self._world.loop.pause(self._chain.at)
         for step in self._chain.steps:
             if step.wait:
-                await asyncio.sleep(step.wait)
+                await self._world.loop.pause(step.wait)
             await self._send(step)
 
     async def _send(self, step: Step) -> None:
@@ -80,7 +80,7 @@ class Sender:
         for failures in range(SEND_TRIES if step.keyed else 1):
             if await self._try(step, body, key):
                 return
-            await asyncio.sleep(self._chance.random() * 0.2 * 2**failures)
+            await self._world.loop.pause(self._chance.random() * 0.2 * 2**failures)
 
     async def _try(self, step: Step, body: bytes, key: str | None) -> bool:
         world = self._world
@@ -114,12 +114,16 @@ class Device:
         self._name = f"{self.user.rpartition(':')[2]}/d{session.device}"
         self._limit = session.limit
         self._ends = 0.0
+        self._pace = 30.0 if world.plan.day else 1.0
         self.reads = False
         """It is connected, and has read all there was."""
+        self.looked_at = 0.0
+        """When its last fetch began."""
+        self._node = ""
 
     async def run(self) -> None:
         session = self._session
-        await asyncio.sleep(session.at)
+        await self._world.loop.pause(session.at)
         self._ends = self._loop.time() + session.seconds
         failures = 0
         while not self._over():
@@ -132,31 +136,44 @@ class Device:
             except (Lost, Refused) as error:
                 self._world.note(self._name, f"cannot connect: {error}")
                 failures += 1
-                await asyncio.sleep(self._chance.random() * min(2.0, 0.1 * 2**failures))
+                await self._world.loop.pause(self._chance.random() * min(2.0, 0.1 * 2**failures))
                 await self._drain(None)
                 continue
             failures = 0
+            self._node = node.factory.node
             self._world.note(self._name, f"is connected to {node.process.name}")
             await self._stay(line)
+
+    @property
+    def uninformed(self) -> bool:
+        """Its poke was lost, and another device has answered for it since: it was told of nothing, and nothing is left
+        that would be told again."""
+        lost_at = self._world.post.lost_at.get((self._node, self.user), -1.0)
+        others = (other.looked_at for other in self._world.devices if other.user == self.user and other is not self)
+        return self.looked_at <= lost_at <= max(others, default=-1.0)
 
     def _over(self) -> bool:
         if self._world.leaving:
             return True
-        return not self._session.stays and self._loop.time() >= self._ends
+        stays = self._session.stays and not (self._session.deaf and self._world.weather.calm)
+        return not stays and self._loop.time() >= self._ends
 
     async def _stay(self, line: Line) -> None:
         """Drain at first and on each poke, until the session is over or the line is."""
         pokes = -1
+        deaf = self._session.deaf
         while not line.closed and not self._over():
-            if pokes != line.pokes:
+            if not deaf and pokes != line.pokes:
                 pokes = line.pokes
                 if not await self._drain(line):
                     break
-            self.reads = True
+            self.reads = not deaf
             line.news.clear()
-            if pokes != line.pokes or line.closed:
+            if (pokes != line.pokes and not deaf) or line.closed:
                 continue
-            rest = 1.0 if self._session.stays else min(1.0, max(0.001, self._ends - self._loop.time()))
+            rest = 1.0 if self._world.weather.calm else self._pace
+            if not self._session.stays:
+                rest = min(rest, max(0.001, self._ends - self._loop.time()))
             try:
                 async with asyncio.timeout(rest):
                     await line.news.wait()
@@ -178,7 +195,7 @@ class Device:
                     return False
                 if line is not None and line.closed:
                     return False
-                await asyncio.sleep(self._chance.random() * min(1.0, 0.05 * 2**failures))
+                await self._world.loop.pause(self._chance.random() * min(1.0, 0.05 * 2**failures))
                 continue
             if not batch:
                 return True
@@ -186,6 +203,7 @@ class Device:
         return False
 
     async def _fetch(self) -> list[str] | None:
+        self.looked_at = self._loop.time()
         return await fetch(self._world, self._chance, self.user, self._token, self._limit)
 
     async def _acknowledge(self, ids: list[str]) -> bool:
@@ -193,7 +211,7 @@ class Device:
         if self._chance.random() < sloppy:
             ids = self._sloppily(ids)
         if not ids:
-            await asyncio.sleep(self._chance.random())
+            await self._world.loop.pause(self._chance.random())
             return True
         return await acknowledge(self._world, self._chance, self.user, self._token, ids)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 
 from router.clock import MICROSECONDS
@@ -23,7 +22,7 @@ class NodeClock:
         return int((START + self._loop.time() + self.offset) * MICROSECONDS)
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        await self._loop.pause(seconds)
 
 
 CALLED_AT: contextvars.ContextVar[int] = contextvars.ContextVar("CALLED_AT")

@@ -95,7 +95,9 @@ class PowerLost(Struct, frozen=True):
 
 
 class Forgotten(Struct, frozen=True):
-    """The online store came back empty."""
+    """The online store came back empty. ``hot``: ids of what it held; the copies in cold are not announced yet."""
+
+    hot: tuple[str, ...] = ()
 
 
 class Final(Struct, frozen=True):
@@ -144,7 +146,7 @@ Event = (
 
 
 class History:
-    """The events of a run with their virtual times in seconds."""
+    """The events of a run with their times in seconds: virtual ones of a simulation, real ones of a chaos run."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -162,3 +164,18 @@ class History:
 
     def __len__(self) -> int:
         return len(self.events)
+
+
+def words(event: Event) -> str:
+    """One line for one event."""
+    if isinstance(event, Note):
+        return f"{event.who:8} {event.text}"
+    if isinstance(event, Fetched):
+        return (
+            f"{'':8} #{event.op} got {', '.join(f'{item.tag} ({item.id[-6:]})' for item in event.batch) or 'nothing'}"
+        )
+    fields = {name: getattr(event, name) for name in event.__struct_fields__}
+    op = f"#{fields.pop('op')} " if "op" in fields else ""
+    user = str(fields.pop("user", "")).rpartition(":")[2]
+    rest = ", ".join(f"{name} {value}" for name, value in fields.items() if value not in ((), False, 0.0))
+    return f"{user:8} {op}{type(event).__name__.lower()} {rest}"

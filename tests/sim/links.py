@@ -35,6 +35,8 @@ class Weather:
         self._rates = plan.calls
         self.calm = False
         """All faults are over."""
+        self.calls = 0
+        """How many calls to stores there were."""
         self._away: dict[tuple[int, str], float] = {}
         self.tell: Callable[[str, str], None] | None = None
         """Where it is set, it is told of each call: who, and what."""
@@ -79,6 +81,7 @@ class Local:
         else:
 
             async def call(*args: Any, **more: Any) -> Any:
+                self._weather.calls += 1
                 fault = self._weather.fault(name)
                 if fault == "refused":
                     raise Unavailable(f"simulated: {name} is refused")
@@ -115,8 +118,9 @@ class Remote:
 
     async def _call(self, name: str, method: Method, args: tuple[Any, ...], more: dict[str, Any]) -> Any:
         weather = self._weather
+        weather.calls += 1
         if weather.away(self._node, self._store):
-            await asyncio.sleep(weather.span(0, 0.1) if weather.chance.random() < 0.7 else weather.span(1, 4))
+            await weather.loop.pause(weather.span(0, 0.1) if weather.chance.random() < 0.7 else weather.span(1, 4))
             raise Unavailable(f"simulated: {self._store} cannot be reached for {name}")
         fault = weather.fault(name)
         if fault is not None and weather.tell is not None:
@@ -127,18 +131,18 @@ class Remote:
         if fault == "partly" and name == "put":
             return await self._partly(method, *args)
         if fault in ("refused", "no answer"):
-            await asyncio.sleep(weather.span(0, 0.1) if fault == "refused" else weather.span(1, 20))
+            await weather.loop.pause(weather.span(0, 0.1) if fault == "refused" else weather.span(1, 20))
             raise Unavailable(f"simulated: {name} is {fault}")
         delay = weather.span(0.5, 8) if fault == "late" else weather.chance.random() * weather.latency
         answer = self._send(method, args, more, delay)
         if fault == "late":
-            await asyncio.sleep(weather.span(0.5, 5))
+            await weather.loop.pause(weather.span(0.5, 5))
         elif fault == "answer lost":
-            await asyncio.sleep(weather.span(1, 20))
+            await weather.loop.pause(weather.span(1, 20))
         else:
             result = await answer
             if weather.latency:
-                await asyncio.sleep(weather.chance.random() * weather.latency)
+                await weather.loop.pause(weather.chance.random() * weather.latency)
             if fault != "failed after":
                 return result
         raise Unavailable(f"simulated: {name} may have worked: {fault}")
@@ -152,13 +156,12 @@ class Remote:
     def _send(self, method: Method, args: tuple[Any, ...], more: dict[str, Any], delay: float) -> asyncio.Future[Any]:
         loop = self._weather.loop
         answer: asyncio.Future[Any] = loop.create_future()
-        answer.add_done_callback(_look)
         context = self._server.context.copy()
         context.run(CALLED_AT.set, self._clock.now())
 
         async def perform() -> None:
             if delay:
-                await asyncio.sleep(delay)
+                await loop.pause(delay)
             try:
                 result = await method(*args, **more)
                 if self._weather.tell is not None:
@@ -166,6 +169,7 @@ class Remote:
             except Exception as error:  # noqa: BLE001 - it travels to the caller
                 if not answer.done():
                     answer.set_exception(error)
+                    answer._log_traceback = False  # its caller may have died
             else:
                 if not answer.done():
                     answer.set_result(result)
@@ -200,9 +204,3 @@ def shown(value: Any) -> str:
 def tag_of(envelope: bytes) -> str:
     """The mark that each simulated payload carries."""
     return base64.b64decode(msgspec.json.decode(envelope)["encryptedData"]).decode()
-
-
-def _look(answer: asyncio.Future[Any]) -> None:
-    """Its caller may have died."""
-    if not answer.cancelled():
-        answer.exception()

@@ -13,6 +13,7 @@ import random
 import sys
 from asyncio import events
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -90,7 +91,14 @@ class SimTask(asyncio.Task[T]):
 class SimLoop(asyncio.AbstractEventLoop):
     """The loop of one run."""
 
-    def __init__(self, chance: random.Random, *, shuffled: bool, failed: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        chance: random.Random,
+        *,
+        shuffled: bool,
+        failed: Callable[[dict[str, Any]], None],
+        max_steps: int = MAX_STEPS,
+    ) -> None:
         """``shuffled``: what is ready runs in any order; else in the order in which it became ready."""
         self._random = chance.random
         self._shuffled = shuffled
@@ -102,6 +110,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._tasks: list[asyncio.Task[Any]] = []
         self._over = False
         self.steps = 0
+        self._max_steps = max_steps
         self.blown: Callable[[Process], None] = lambda process: None
 
     # What asyncio needs.
@@ -130,7 +139,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         return task
 
     def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Handle:  # type: ignore[override]  # the stub's type variables
-        handle = Handle(callback, args, context or contextvars.copy_context(), self._time)
+        handle = Handle(callback, args, context or copy_context(), self._time)
         if not self._over:
             self._ready.append(handle)
         return handle
@@ -141,7 +150,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         return self.call_at(self._time + delay, callback, *args, context=context)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Handle:  # type: ignore[override]  # the stub's type variables
-        handle = Handle(callback, args, context or contextvars.copy_context(), when)
+        handle = Handle(callback, args, context or copy_context(), when)
         self._count += 1
         heapq.heappush(self._timers, (when, self._count, handle))
         return handle
@@ -149,6 +158,12 @@ class SimLoop(asyncio.AbstractEventLoop):
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if not self._over:
             self._failed(context)
+
+    def pause(self, seconds: float) -> asyncio.Future[None]:
+        """What ``asyncio.sleep`` waits for, and nothing else: a run sleeps a thousand times."""
+        future = asyncio.Future[None](loop=self)
+        self.call_at(self._time + seconds, _wake, future)
+        return future
 
     # Processes.
 
@@ -170,19 +185,35 @@ class SimLoop(asyncio.AbstractEventLoop):
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(finalizer=_drop)
         try:
-            main = self.create_task(work, name="main")
+            main, step = self.create_task(work, name="main"), self._step
             while not main.done():
-                self._step()
+                step()
             return main.result()  # type: ignore[no-any-return]  # of the task that was just made
         finally:
             sys.set_asyncgen_hooks(*hooks)
             events._set_running_loop(None)
 
     def _step(self) -> None:
-        handle = self._next()
-        process = handle.process
-        if handle.off or (process is not None and not self._goes_on(process, handle)):
+        # Half of a run's time is spent around here, so nothing is called that need not be.
+        ready = self._ready
+        if not ready:
+            self._advance()
+        if len(ready) == 1:
+            handle = ready.pop()
+        elif self._shuffled:
+            index = int(self._random() * len(ready))
+            handle = ready[index]
+            last = ready.pop()
+            if handle is not last:
+                ready[index] = last
+        else:
+            handle = ready.pop(0)
+        if handle.off:
             return
+        process = handle.process
+        if process is not None and (process.fuse or process.paused or not process.alive):  # noqa: SIM102 - mypy
+            if not self._goes_on(process, handle):
+                return
         self.steps += 1
         # Nothing takes no time: what one process did before another one has an earlier time on equal clocks.
         self._time += STEP_SECONDS
@@ -192,17 +223,6 @@ class SimLoop(asyncio.AbstractEventLoop):
             raise
         except BaseException as error:  # noqa: BLE001 - as asyncio does
             self.call_exception_handler({"message": "a callback failed", "exception": error})
-
-    def _next(self) -> Handle:
-        ready = self._ready
-        if not ready:
-            self._advance()
-        if not self._shuffled:
-            return ready.pop(0)
-        last = len(ready) - 1
-        index = int(self._random() * (last + 1))
-        ready[index], ready[last] = ready[last], ready[index]
-        return ready.pop()
 
     def _goes_on(self, process: Process, handle: Handle) -> bool:
         """Whether ``process`` runs ``handle`` now."""
@@ -215,7 +235,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         return process.alive and not process.paused
 
     def _advance(self) -> None:
-        if self.steps > MAX_STEPS:
+        if self.steps > self._max_steps:
             raise Spinning(f"{self.steps} callbacks in {self._time:.0f} s")
         timers = self._timers
         while timers and timers[0][2].off:
@@ -240,6 +260,11 @@ class SimLoop(asyncio.AbstractEventLoop):
             self._tasks.clear()
             self._ready.clear()
             self._timers.clear()
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _drop(generator: AsyncGenerator[Any, None]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 QUEUE, MERGING, MIGRATING = "router/core/queue.py", "router/core/merging.py", "router/core/migrating.py"
 ROUTING, OUTAGE, SWEEPING = "router/core/routing.py", "router/core/outage.py", "router/core/sweeping.py"
-CONNECTIONS, ACCEPTING, RULES = "router/core/connections.py", "router/core/accepting.py", "router/backends/rules.py"
+ACCEPTING, RULES = "router/core/accepting.py", "router/backends/rules.py"
 EMBEDDED = "router/backends/embedded"
 
 
@@ -100,12 +100,25 @@ MUTANTS = (
         "return await self._database.write(lambda db: moving.ack(",
         "return await self._database.write_ordered(lambda db: moving.ack(",
     ),
+    Mutant(
+        "what stands behind mail that was acknowledged between two looks is missing",
+        QUEUE,
+        "            if _ids(seen) <= _ids(shown):\n",
+        "            if True:\n",
+    ),
+    Mutant(
+        "a copy in cold stands where it was written, not where it belongs",
+        MERGING,
+        "sequence=min(queued.sequence, places.get(queued.message.id, queued.sequence))",
+        "sequence=queued.sequence",
+    ),
     # Migrating.
     Mutant(
         "migration deletes before the write is confirmed",
         MIGRATING,
-        "        await self._put(messages)\n        # Announced",
-        "        await self._online.end_move(user, owner, messages)\n        await self._put(messages)\n        # Announced",
+        "        try:\n            await self._put(messages)\n",
+        "        await self._online.end_move(user, owner, messages)\n"
+        "        try:\n            await self._put(messages)\n",
     ),
     Mutant(
         "migration ignores what cold refused",
@@ -114,12 +127,6 @@ MUTANTS = (
         "        while messages := (await self._cold.put(messages))[:0]:\n",
     ),
     Mutant("migrated mail is not announced", MIGRATING, "        if unannounced:\n", "        if False:\n"),
-    Mutant(
-        "mail acknowledged during its move stays in cold",
-        MIGRATING,
-        "        if acked:\n",
-        "        if False:\n",
-    ),
     Mutant(
         "a migration that fails to give its lease back cannot be ended",
         MIGRATING,
@@ -214,19 +221,20 @@ MUTANTS = (
     Mutant(
         "settling takes all its calls within the time of one",
         ROUTING,
-        "        async with asyncio.timeout(CALL_SECONDS):\n            acked = await self._online.settle(written)\n        ids: dict[str, list[str]] = {}\n",
+        "        async with asyncio.timeout(CALL_SECONDS):\n            settled = await self._online.settle(written)\n        ids: dict[str, list[str]] = {}\n",
         "        async with asyncio.timeout(CALL_SECONDS):\n"
-        "            for queued in await self._online.settle(written):\n"
+        "            settled = await self._online.settle(written)\n"
+        "            for queued in settled.acked:\n"
         "                await self._cold.delete(queued.message.recipient, [queued.message.id])\n"
         "                await self._online.forget_orphans(queued.message.recipient, [queued.message.id])\n"
-        "        acked: list[Queued] = []\n"
+        "        settled.acked.clear()\n"
         "        ids: dict[str, list[str]] = {}\n",
     ),
     Mutant(
         "mail acknowledged before it was settled stays in cold",
         ROUTING,
-        "        for queued in acked:\n            ids.setdefault",
-        "        for queued in acked[:0]:\n            ids.setdefault",
+        "        for queued in settled.acked:\n            ids.setdefault",
+        "        for queued in settled.acked[:0]:\n            ids.setdefault",
     ),
     Mutant(
         "write-through writes nothing",
@@ -275,8 +283,14 @@ MUTANTS = (
     Mutant(
         "a redelivery is not suspected of a copy in cold",
         RULES,
-        "    if delivery.attempt > 1 and delivery.message is not None and not delivery.message.ephemeral:\n",
+        "    if delivery.delivered_before and delivery.message is not None and not delivery.message.ephemeral:\n",
         "    if False:\n",
+    ),
+    Mutant(
+        "a copy of an outage ends the write that has its place",
+        RULES,
+        "    return state is State.PENDING and queued.sequence > sequence\n",
+        "    return False\n",
     ),
     Mutant(
         "a recipient is forgotten though mail has come",
@@ -330,12 +344,6 @@ MUTANTS = (
         "DELETE FROM presence WHERE user = ? AND id >= '' AND ? IS NOT NULL;",
     ),
     Mutant(
-        "a lease that ran out still counts",
-        f"{EMBEDDED}/sql/presence.sql",
-        "SELECT DISTINCT node FROM presence WHERE user = ? AND lease_until > ?;",
-        "SELECT DISTINCT node FROM presence WHERE user = ? AND ? > 0;",
-    ),
-    Mutant(
         "a lease that ran out is renewed",
         f"{EMBEDDED}/sql/presence.sql",
         "WHERE user = ? AND id = ? AND lease_until > ?;",
@@ -352,6 +360,12 @@ MUTANTS = (
         f"{EMBEDDED}/presence.py",
         "            return bool(waiting)\n",
         "            return False\n",
+    ),
+    Mutant(
+        "whoever connects answers every poke",
+        f"{EMBEDDED}/sql/presence.sql",
+        "SET fetched = CASE WHEN hot > 0 OR pending > 0 OR cold_empty = 0 THEN fetched ELSE 1 END",
+        "SET fetched = 1",
     ),
     Mutant(
         "a fetch is not noted: the next message is not poked for",
@@ -409,11 +423,5 @@ MUTANTS = (
         f"{EMBEDDED}/ingress.py",
         "                async with asyncio.timeout(LOOK_SECONDS):\n",
         "                async with asyncio.timeout(None):\n",
-    ),
-    Mutant(
-        "a poke that comes while one is under way is dropped",
-        CONNECTIONS,
-        "            held.again = True\n            return\n",
-        "            return\n",
     ),
 )

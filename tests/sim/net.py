@@ -61,7 +61,7 @@ class Net:
         """The status and the body of the answer; raises ``Lost``."""
         fault = self.fault()
         if not node.listening or fault == "request lost":
-            await asyncio.sleep(seconds if fault else 0.01)
+            await self._loop.pause(seconds if fault else 0.01)
             raise Lost("nobody listens")
         process = node.process
         self._count += 1
@@ -135,7 +135,7 @@ class Net:
 
     async def connect(self, node: Node, token: str, slow: float) -> Line:
         """An open socket; raises ``Refused`` and ``Lost``."""
-        await asyncio.sleep(self.delay())
+        await self._loop.pause(self.delay())
         if not node.listening or self.fault() == "request lost":
             raise Lost("nobody listens")
         line = Line(self, node.process, slow)

@@ -22,7 +22,7 @@ from router.backends.embedded.pokes import EmbeddedPokeBus
 from router.backends.embedded.push import EmbeddedDeadLetters, EmbeddedOutbox
 from router.backends.rules import StoreRules
 from router.clock import MICROSECONDS
-from router.config import Auth, Config, Embedded, Limits, Online
+from router.config import Auth, Cold, Config, Embedded, Limits, Online
 from router.core.accepting import Acceptor
 from router.core.connections import ConnectionManager
 from router.core.routing import Pipeline
@@ -45,7 +45,7 @@ from tests.sim import history as h
 from tests.sim.clock import CallClock, NodeClock
 from tests.sim.links import Local, Remote, tag_of
 from tests.sim.loop import Process
-from tests.sim.plan import EPHEMERAL_SECONDS, SPANS
+from tests.sim.plan import SPANS, Plan
 from tests.sim.signals import SimLock, SimSignals, Stream, Topic
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class SimFactory(Factory):
         while len(_METRICS) <= number:
             _METRICS.append(Metrics())
         super().__init__(
-            config(world.plan.write_through, world.plan.cap),
+            config(world.plan),
             clock=clock,
             chance=chance,
             entropy=chance.randbytes,
@@ -273,17 +273,19 @@ class SimFactory(Factory):
         return await self._once("letters", make)
 
 
-_CONFIGS: dict[tuple[bool, int], Config] = {}
+_CONFIGS: dict[tuple[bool, int, bool], Config] = {}
 
 
-def config(write_through: bool, cap: int) -> Config:
+def config(plan: Plan) -> Config:
     """The configuration of every node of a run."""
-    key = (write_through, cap)
+    key = (plan.write_through, plan.cap, plan.day)
     if key not in _CONFIGS:
+        durability: Any = "write-through" if plan.write_through else "online-store"
         _CONFIGS[key] = Config(
             embedded=Embedded(data_dir=Path("/simulated")),
-            limits=Limits(queue_messages=cap, ephemeral_seconds=EPHEMERAL_SECONDS, send_rate=0),
-            online=Online(**SPANS, durability="write-through" if write_through else "online-store"),
+            limits=Limits(queue_messages=plan.cap, ephemeral_seconds=plan.ephemeral_seconds, send_rate=0),
+            online=Online(**({} if plan.day else SPANS), durability=durability),
+            cold=Cold(retention_days=plan.retention_seconds / 86_400),
         )
     return _CONFIGS[key]
 
@@ -302,6 +304,7 @@ class Node:
         self.listening = False
         self.requests = 0
         self.stopping = False
+        self.pipeline: Pipeline | None = None
 
     async def start(self) -> None:
         """A new process begins to serve."""
@@ -314,7 +317,7 @@ class Node:
         factory = self.factory = self.world.factory(self.number, self.process, self.clock)
         await factory.__aenter__()
         self.manager: ConnectionManager | None = None
-        self.pipeline: Pipeline | None = None
+        self.pipeline = None
         border = Border([], factory.metrics)
         authenticator = NameTokens(cast(KeySource, _NoKeys()), Auth(leeway_seconds=0), self.clock)
         routes: list[BaseRoute] = []
@@ -328,7 +331,7 @@ class Node:
             self.manager = await factory.connection_manager()
             factory.tasks.spawn(self.manager.run(), "connections")
             routes += Sockets(authenticator, self.manager, border).routes()
-        self.app = application(routes, border)
+        self.app = application(routes, border, asyncio.get_running_loop().time)
         self.listening = True
 
     async def _api(self, factory: Factory, authenticator: Authenticator) -> Sequence[BaseRoute]:
@@ -357,6 +360,11 @@ class Node:
         self.process.paused = False
         self.listening = False
         self.world.net.reset(self)
+
+    @property
+    def routing(self) -> bool:
+        """Its pipeline has something in work, or has to tell the online store of an outage."""
+        return self.process.alive and self.pipeline is not None and bool(self.pipeline._work)
 
     async def stop(self) -> None:
         """SIGTERM, as the service takes it."""

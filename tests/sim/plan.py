@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from typing import Literal
+from typing import Literal, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+P = TypeVar("P", bound=Struct)
 Topology = Literal["one", "file", "apart", "vendors"]
 """``one``: one process with everything. ``file``: several processes over one file. ``apart``: several processes, with
 the ingress, the online store, the cold queue and push on servers of their own, each of which can be away. ``vendors``:
@@ -21,6 +22,7 @@ SPANS = {
 }
 """The defaults divided by about ten, so that a run covers more of them."""
 EPHEMERAL_SECONDS = 4.0
+DAY_RETENTION_SECONDS = 6 * 3600.0
 SKEW_SECONDS = 1.5
 STEP_SECONDS = 8.0
 
@@ -66,6 +68,8 @@ class Session(Struct, frozen=True):
     """It only pulls, without a socket."""
     stays: bool = False
     """It connects again and again until the end of the run."""
+    deaf: bool = False
+    """It is connected and looks at nothing."""
 
 
 class Fault(Struct, frozen=True):
@@ -126,33 +130,51 @@ class Plan(Struct, frozen=True):
     """One message in so many can never be routed; 0: none."""
     seconds: float = 25.0
     """When the last new thing begins."""
+    day: bool = False
+    """The spans are those of the default configuration, and mail is kept for ``DAY_RETENTION_SECONDS``."""
+
     vendors: Vendors = Vendors()
     """Where the topology is ``vendors``."""
 
+    @property
+    def ephemeral_seconds(self) -> float:
+        return 10.0 if self.day else EPHEMERAL_SECONDS
+
+    @property
+    def retention_seconds(self) -> float:
+        return DAY_RETENTION_SECONDS if self.day else 30 * 86_400.0
+
 
 def make(seed: int) -> Plan:
-    """The plan of ``seed``; about 200 requests of clients in all."""
+    """The plan of ``seed``; about 100 requests of clients and 500 calls to stores.
+
+    Half of the plans know a few kinds of faults only, and many of each: what needs the same thing to go wrong several
+    times would else drown in the rest. In a quarter of them, things begin together, by the same beat as the sweepers.
+    """
     chance = random.Random(seed)
     topology: Topology = chance.choices(("one", "file", "apart"), (2, 3, 5))[0]
     calm = chance.random() < 0.1
+    few = chance.random() < 0.5
     seconds = chance.choice((8.0, 15.0, 25.0))
     nodes = _nodes(chance, topology)
     users = chance.choice((1, 2, 2, 3))
     write_through = topology == "apart" and chance.random() < 0.3
     # Without the online store, sequences come from the clocks: then these may not differ (docs/proof.md).
     askew = chance.random() < 0.3
-    return Plan(
+    plan = Plan(
         seed=seed,
         topology=topology,
         nodes=nodes,
         users=users,
         chains=_chains(chance, users, seconds),
         sessions=_sessions(chance, users, seconds),
-        faults=() if calm else _faults(chance, topology, len(nodes), seconds, write_through=write_through, askew=askew),
-        calls=() if calm or askew else _call_rates(chance, topology),
+        faults=()
+        if calm
+        else _faults(chance, topology, len(nodes), seconds, write_through=write_through, askew=askew, few=few),
+        calls=() if calm or askew else tuple(_call_rates(chance, topology, few=few)),
         net=() if calm else tuple(_rates(chance, NET_FAULTS, (0.01, 0.03, 0.1))),
         shuffled=chance.random() < 0.7,
-        latency=chance.choice((0.0, 0.002, 0.02, 0.3)),
+        latency=chance.choice((0.0, 0.0, 0.002, 0.002, 0.02, 0.02, 0.3, 0.8)),
         skew=chance.choice((0.0, 0.1, SKEW_SECONDS)) if askew else 0.0,
         write_through=write_through,
         cap=chance.choice((100_000, 100_000, 100_000, 100_000, 8)),
@@ -160,6 +182,94 @@ def make(seed: int) -> Plan:
         lost_pokes=0.0 if calm else chance.choice((0.0, 0.0, 0.1, 0.5)),
         poison=chance.choice((0, 0, 0, 0, 15)),
         seconds=seconds,
+    )
+    return _on_the_beat(plan, chance.choice((0.5, 1.0))) if chance.random() < 0.25 else plan
+
+
+def _on_the_beat(plan: Plan, beat: float) -> Plan:
+    def rounded(seconds: float) -> float:
+        return beat * round(seconds / beat)
+
+    def change(part: P, **times: float) -> P:
+        return structs.replace(part, **{name: rounded(seconds) for name, seconds in times.items()})
+
+    return structs.replace(
+        plan,
+        chains=tuple(
+            structs.replace(
+                change(chain, at=chain.at), steps=tuple(change(step, wait=step.wait) for step in chain.steps)
+            )
+            for chain in plan.chains
+        ),
+        sessions=tuple(change(one, at=one.at, seconds=one.seconds) for one in plan.sessions),
+        faults=tuple(change(fault, at=fault.at) for fault in plan.faults),
+    )
+
+
+def day(seed: int, hours: float = 24.0) -> Plan:
+    """A small cluster with the spans of the default configuration: people come and go, some stay away for longer than
+    mail is kept; leases, pokes, announcements, tombstones and retention run out."""
+    chance = random.Random(seed)
+    topology: Topology = chance.choice(("file", "apart"))
+    seconds, users = 3600.0 * hours, 12
+    nodes = ("api ws", "api ws", "process")
+    return Plan(
+        seed=seed,
+        topology=topology,
+        nodes=nodes,
+        users=users,
+        chains=tuple(_days_chain(chance, number, users, seconds) for number in range(int(12 * hours))),
+        sessions=tuple(_days_session(chance, number, users - 2, seconds) for number in range(int(6 * hours))),
+        faults=tuple(_days_fault(chance, topology, len(nodes), seconds) for _ in range(int(3 * hours))),
+        calls=tuple(Rate(kind, 0.001) for kind in (CALL_FAULTS if topology == "apart" else CALL_FAULTS[:2])),
+        net=tuple(Rate(kind, 0.003) for kind in NET_FAULTS),
+        latency=0.02,
+        duplicates=0.02,
+        lost_pokes=0.02,
+        seconds=seconds,
+        day=True,
+    )
+
+
+def _days_chain(chance: random.Random, number: int, users: int, seconds: float) -> Chain:
+    steps = tuple(
+        Step(
+            f"m{number * 20 + count}",
+            chance.randrange(users),
+            chance.random() < 0.1,
+            chance.random() < 0.1,
+            chance.random() < 0.2,
+            chance.random() * 60,
+        )
+        for count in range(chance.randint(1, 15))
+    )
+    return Chain(chance.random() * seconds, chance.randrange(3), steps)
+
+
+def _days_session(chance: random.Random, number: int, users: int, seconds: float) -> Session:
+    return Session(
+        at=chance.random() * seconds * 0.98,
+        user=chance.randrange(users),
+        device=number,
+        seconds=chance.choice((5.0, 120.0, 3000.0)) * chance.random(),
+        leave=chance.choice(("close", "close", "cut", "vanish")),
+        limit=chance.choice((3, 50)),
+        sloppy=chance.choice((0.0, 0.0, 0.2)),
+        offline=chance.random() < 0.1,
+        stays=number < 2,
+        deaf=chance.random() < 0.1,
+    )
+
+
+def _days_fault(chance: random.Random, topology: Topology, nodes: int, seconds: float) -> Fault:
+    kinds = ["crash", "stop", "pause", "migrate", *(["away", "away"] if topology == "apart" else ["power"])]
+    return Fault(
+        at=chance.random() * seconds * 0.98,
+        kind=chance.choice(kinds),  # type: ignore[arg-type]  # one of the words
+        target=chance.randrange(nodes),
+        seconds=chance.choice((1.0, 20.0, 120.0)) * chance.random(),
+        store=chance.choice(("online", "cold", "ingress", "push")),
+        fuse=chance.choice((1, 10, 100)),
     )
 
 
@@ -217,37 +327,49 @@ def _sessions(chance: random.Random, users: int, seconds: float) -> tuple[Sessio
             slow=slow * (chance.random() < 0.3),
             offline=chance.random() < 0.15,
             stays=chance.random() < 0.15,
+            deaf=chance.random() < 0.08,
         )
         for number in range(chance.choice((3, 8, 14)))
     )
 
 
 def _faults(
-    chance: random.Random, topology: Topology, nodes: int, seconds: float, *, write_through: bool, askew: bool
+    chance: random.Random,
+    topology: Topology,
+    nodes: int,
+    seconds: float,
+    *,
+    write_through: bool,
+    askew: bool,
+    few: bool,
 ) -> tuple[Fault, ...]:
     kinds = ["crash", "crash", "stop", "pause", "migrate"]
     kinds += ["step"] if askew else []
     kinds += ["away", "away", "away"] if topology == "apart" and not askew else []
     kinds += ["forget"] if write_through and not askew else []
     kinds += ["power"] if topology != "apart" else []
-    kinds = chance.sample(kinds, chance.randint(1, 3))
+    kinds = chance.sample(kinds, chance.randint(1, 2 if few else 3))
+    stores: tuple[str, ...] = ("online", "online", "cold", "ingress", "push")
+    if few:
+        stores = (chance.choice(stores),)
     return tuple(
         Fault(
             at=chance.random() * seconds,
             kind=chance.choice(kinds),  # type: ignore[arg-type]  # one of the words
             target=chance.randrange(nodes),
             seconds=chance.choice((0.2, 2.0, 9.0)) * chance.random(),
-            store=chance.choice(("online", "online", "cold", "ingress", "push")),
+            store=chance.choice(stores),
             fuse=chance.choice((1, 3, 10, 40, 100)),
         )
-        for _ in range(chance.choice((0, 2, 5, 9)))
+        for _ in range(chance.choice((0, 2, 5, 9, 15) if few else (0, 2, 5, 9)))
     )
 
 
-def _call_rates(chance: random.Random, topology: Topology) -> tuple[Rate, ...]:
-    if topology != "apart":
-        return tuple(_rates(chance, ("refused", "failed after"), (0.003, 0.03)))
-    return tuple(_rates(chance, (*CALL_FAULTS, "partly"), (0.003, 0.02, 0.1)))
+def _call_rates(chance: random.Random, topology: Topology, *, few: bool) -> list[Rate]:
+    kinds = (*CALL_FAULTS, "partly") if topology == "apart" else ("refused", "failed after")
+    if few:
+        return [Rate(kind, chance.choice((0.03, 0.1, 0.25))) for kind in chance.sample(kinds, chance.randint(0, 2))]
+    return _rates(chance, kinds, (0.003, 0.02, 0.1) if topology == "apart" else (0.003, 0.03))
 
 
 def _rates(chance: random.Random, kinds: tuple[str, ...], shares: tuple[float, ...]) -> list[Rate]:

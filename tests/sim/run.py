@@ -11,9 +11,10 @@ from typing import Any
 import structlog
 from msgspec import Struct
 
+from tests.sim import history as h
 from tests.sim.checker import Violation, judge
 from tests.sim.history import History
-from tests.sim.plan import EPHEMERAL_SECONDS, Plan, make
+from tests.sim.plan import Plan, make
 from tests.sim.world import World
 
 
@@ -25,6 +26,13 @@ class Verdict(Struct, frozen=True):
     """Callbacks that ran."""
     seconds: float
     """Virtual ones."""
+    calls: int = 0
+    """To stores."""
+
+    @property
+    def requests(self) -> int:
+        """By clients."""
+        return sum(isinstance(event, h.Sending | h.Fetching | h.Acking) for event in self.history.events)
 
     @property
     def promises(self) -> set[str]:
@@ -38,7 +46,8 @@ def run(plan: Plan | int, *, traced: bool = False) -> Verdict:
     world = _world(plan, traced=traced)
     with _quiet_logs(world):
         history = world.run()
-    return Verdict(plan, history, judge(history, EPHEMERAL_SECONDS), world.loop.steps, world.loop.time())
+    found = judge(history, plan.ephemeral_seconds, plan.retention_seconds)
+    return Verdict(plan, history, found, world.loop.steps, world.loop.time(), world.weather.calls)
 
 
 def _world(plan: Plan, *, traced: bool) -> World:

@@ -20,6 +20,8 @@ class Post:
         self._chance = chance
         self._lost_pokes = lost_pokes
         self._lost: dict[str, int] = {}
+        self.lost_at: dict[tuple[str, str], float] = {}
+        """By node and user: when the last poke was lost on its way."""
         self.wakes: dict[str, list[tuple[Process, asyncio.Event]]] = {}
         self.pokes: dict[str, tuple[Process, asyncio.Queue[list[str]]]] = {}
 
@@ -36,6 +38,8 @@ class Post:
         """May be lost, late and doubled; but of all that repeat it, not each one is lost."""
         lost = self._lost.get(node, 0) < LOST_IN_A_ROW and self._chance.random() < self._lost_pokes
         self._lost[node] = self._lost.get(node, 0) + 1 if lost else 0
+        if lost:
+            self.lost_at |= dict.fromkeys(((node, user) for user in users), self.loop.time())
         if node not in self.pokes or lost:
             return
         process, arrived = self.pokes[node]

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
-from tests.sim.__main__ import trace
-from tests.sim.plan import make
+from tests.sim.__main__ import main, trace
+from tests.sim.history import Fetched
+from tests.sim.plan import Chain, Session, Step, day, make
 from tests.sim.run import run
 from tests.sim.shrink import shrink
 
@@ -46,6 +48,32 @@ def test_every_promise_holds(start: int) -> None:
 @pytest.mark.parametrize("seed", known_seeds())
 def test_what_once_failed_holds(seed: int) -> None:
     holds(seed)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_every_promise_holds_for_hours(seed: int) -> None:
+    """The spans of the default configuration; ``make sim-day`` runs a whole day."""
+    verdict = run(day(seed, hours=1.0))
+    assert verdict.violations == []
+    assert verdict.seconds > 3500
+    assert verdict.requests > 100
+
+
+def test_a_day_is_longer_than_mail_is_kept() -> None:
+    """What nobody fetches for longer than its retention is gone, and the judge does not ask for it."""
+    plan = day(0, hours=7.0)
+    steps = (Step("old", 11), Step("young", 11, wait=6.5 * 3600))
+    chain, kept = Chain(10.0, 0, steps), Session(6.9 * 3600, 11, 0, 60.0, "close", 50)
+    plan = structs.replace(plan, topology="file", chains=(chain,), sessions=(kept,), faults=(), calls=(), net=())
+    verdict = run(plan)
+    assert verdict.violations == []
+    batches = [event.batch for event in verdict.history.events if isinstance(event, Fetched) and event.batch]
+    assert [[item.tag for item in batch] for batch in batches] == [["young"]]
+
+
+def test_many_seeds_are_shared_among_processes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seeds", "4", "--jobs", "2"]) == 0
+    assert capsys.readouterr().out.startswith("4 seeds: ")
 
 
 def test_equal_plans_run_equally() -> None:

@@ -14,7 +14,7 @@ from tests.sim import history as h
 from tests.sim.clients import FAR, Device, Sender, acknowledge, fetch, user_name
 from tests.sim.clock import NodeClock
 from tests.sim.links import Weather
-from tests.sim.loop import Deadlock, Process, SimLoop, Spinning
+from tests.sim.loop import MAX_STEPS, Deadlock, Process, SimLoop, Spinning
 from tests.sim.net import Net
 from tests.sim.node import Node, SimFactory, token
 from tests.sim.plan import STEP_SECONDS, Fault, Plan
@@ -24,9 +24,12 @@ from tests.sim.stores import Disk, SimDatabase
 STORES = ("online", "cold", "push")
 ROOMY = 1000
 """No run fills a queue of as many messages."""
-SETTLE_SECONDS = 150
-"""Longer than any span after which something is due: a dead migrator's lease and an orphan's minute, one after the
-other."""
+SETTLE_SECONDS = 600
+"""Longer than any span after which something is due, as a dead migrator's lease and then an orphan's minute, and than
+the longest row of calls, each of which takes a second or two."""
+DAY_SETTLE_SECONDS = 2000
+DAY_STEPS = 500
+"""So many callbacks a second are plenty."""
 
 
 class World:
@@ -39,7 +42,10 @@ class World:
         self.history = h.History()
         self.last_error: BaseException | None = None
         self.loop = SimLoop(  # type: ignore[abstract]  # it has what tasks need, and no sockets
-            self.chance, shuffled=plan.shuffled, failed=self._callback_failed
+            self.chance,
+            shuffled=plan.shuffled,
+            failed=self._callback_failed,
+            max_steps=MAX_STEPS + int(plan.seconds * DAY_STEPS) * plan.day,
         )
         self.loop.blown = self._blown
         self.outside = Process("outside")
@@ -158,15 +164,15 @@ class World:
 
     async def gone_or_done(self, process: Process, task: asyncio.Task[Any]) -> None:
         """Return when ``task`` of ``process`` is done, or the process is dead; raises what the task raised."""
-        while process.alive and not task.done():  # noqa: ASYNC110 - a death is no event that could be waited for
-            await asyncio.sleep(0.05)
+        while process.alive and not task.done():
+            await self.loop.pause(0.05)
         if task.done():
             task.result()
 
     # Faults.
 
     async def _fault(self, fault: Fault) -> None:
-        await asyncio.sleep(fault.at)
+        await self.loop.pause(fault.at)
         node = self.nodes[fault.target]
         if fault.kind in ("crash", "pause"):
             await self._burn(fault, node)
@@ -183,9 +189,9 @@ class World:
         elif fault.kind == "power":
             await self._lose_power(fault)
         elif fault.kind == "forget":
-            self.disk("online").clear()
             self._forgot = True
-            self.add(h.Forgotten())
+            self.add(h.Forgotten(tuple(id_ for _, id_ in self._held("hot", "online"))))
+            self.disk("online").clear()
         elif fault.kind == "migrate" and node.listening:
             await self._migrate_by_hand(node)
 
@@ -215,7 +221,7 @@ class World:
         if fault.kind == "crash":
             await self._start_again(node, fault.seconds)
         else:
-            await asyncio.sleep(fault.seconds)
+            await self.loop.pause(fault.seconds)
             self.note(process.name, "goes on")
             self.loop.resume(process)
 
@@ -223,7 +229,7 @@ class World:
         self._fuses.pop(process)()
 
     async def _start_again(self, node: Node, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        await self.loop.pause(seconds)
         if not node.process.alive:
             self.note(node.process.name, "starts again")
             await node.start()
@@ -239,7 +245,7 @@ class World:
         disk = self.disk("file")
         if not disk.watch():
             return
-        await asyncio.sleep(self.chance.random() * 2)
+        await self.loop.pause(self.chance.random() * 2)
         for node in self.nodes:
             if node.process.alive:
                 node.crash()
@@ -276,26 +282,24 @@ class World:
             if not node.process.alive:
                 await node.start()
         quiet = 0
-        for _ in range(SETTLE_SECONDS):
-            await asyncio.sleep(1)
+        for _ in range(DAY_SETTLE_SECONDS if self.plan.day else SETTLE_SECONDS):
+            await self.loop.pause(1)
             quiet = quiet + 1 if self._quiet() else 0
             if quiet == 2:
                 return
 
     def _readers(self) -> set[str]:
-        return {device.user for device in self.devices if device.reads}
+        return {device.user for device in self.devices if device.reads and not device.uninformed}
 
     def _quiet(self) -> bool:
+        """Nothing is under way, and nobody is online but those who have read all there was. The cheap looks first."""
+        if any(node.routing for node in self.nodes) or self._waiting():
+            return False
+        online = self._readers()
+        if any(user in online for user, _ in self._held("cold", "cold")) or self._present() - online:
+            return False
         final = self._final()
-        online = set(final.online)
-        return not (
-            final.ingress
-            or final.hot
-            or final.owed
-            or final.oddities
-            or any(user in online for user, _ in final.cold)
-            or self._present() - online
-        )
+        return not (final.hot or final.owed or final.oddities)
 
     def _present(self) -> set[object]:
         return {user for (user,) in self.disk("online").rows("SELECT user FROM presence")}
@@ -310,6 +314,7 @@ class World:
 
     def _final(self) -> h.Final:
         owed = [f"{id_} in state {state}" for id_, state in self._under_way()]
+        owed += [f"the pipeline of {node.process.name}" for node in self.nodes if node.routing]
         return h.Final(
             ingress=tuple(self._waiting()),
             hot=self._held("hot", "online"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 CHUNK = 65_536
@@ -18,6 +18,8 @@ class Balancer:
         self._ports = ports
         self._turns = itertools.count()
         self._open: set[asyncio.StreamWriter] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
         self.port = 0
 
     async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -27,7 +29,7 @@ class Balancer:
             node = await self._node()
             if node is not None:
                 self._open.add(node[1])
-                await asyncio.gather(_pass_on(reader, node[1]), _pass_on(node[0], writer))
+                await asyncio.gather(self._pass_on(reader, node[1]), self._pass_on(node[0], writer))
                 self._open.discard(node[1])
         finally:
             self._open.discard(writer)
@@ -40,21 +42,32 @@ class Balancer:
                 return await asyncio.open_connection("127.0.0.1", self._ports[(turn + offset) % len(self._ports)])
         return None
 
-    def cut(self) -> None:
-        """Break every connection."""
-        for writer in self._open:
-            writer.transport.abort()
+    def cut(self, chosen: Callable[[], bool] = lambda: True) -> None:
+        """Break every connection, or each for which ``chosen`` says so."""
+        for writer in list(self._open):
+            if chosen():
+                writer.transport.abort()
 
+    def hush(self) -> None:
+        """From now on nothing gets through, in either direction; nobody is told."""
+        self._flowing.clear()
 
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(CHUNK):
-            writer.write(data)
-            await writer.drain()
-    except OSError:
-        pass  # either end is gone; the other is told by the closing below
-    finally:
-        writer.close()
+    def speak(self) -> None:
+        """What was held back goes on, late."""
+        self._flowing.set()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(CHUNK):
+                await self._flowing.wait()
+                if writer.is_closing():
+                    break
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass  # either end is gone; the other is told by the closing below
+        finally:
+            writer.close()
 
 
 @asynccontextmanager

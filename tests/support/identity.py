@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,7 +38,11 @@ class Identity:
 
     def token(self, user: str) -> str:
         """A token that is good for an hour."""
-        return self.key.sign(user, SystemClock().now(), TOKEN_SECONDS)
+        return self.sign(user, TOKEN_SECONDS)
+
+    def sign(self, user: str, seconds: float, handle: str | None = None) -> str:
+        """A token that is good for so long."""
+        return self.key.sign(user, SystemClock().now(), seconds, handle)
 
 
 @contextmanager
@@ -49,10 +54,11 @@ def identity_service(folder: Path) -> Iterator[Identity]:
         def do_GET(self) -> None:
             document = identity.documents.get(self.path)
             body = b"" if document is None else msgspec.json.encode(document)
-            self.send_response(404 if document is None else 200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            with contextlib.suppress(ConnectionError):  # who asked may be killed, or frozen and have given up
+                self.send_response(404 if document is None else 200)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
 
         def date_time_string(self, timestamp: float | None = None) -> str:
             return identity.date or super().date_time_string(timestamp)

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from tests.support.identity import Identity
-from tests.support.servers import Server, free_port
+from tests.support.servers import Guard, Server, free_port
 
 START_SECONDS = 60.0
 STOP_SECONDS = 40.0
@@ -31,12 +31,18 @@ class Node:
         self._environment = {**environment, "PORT": str(self.port)}
         self._log = folder / f"{service}-{self.port}.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: Guard | None = None
 
     def start(self) -> None:
         """Begin to start; ``wait`` returns when it is ready."""
         with self._log.open("ab") as log:
             command = [sys.executable, "-m", "router", self.service]
-            self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+            # A session of its own: the guard, and no Ctrl-C, ends what this process leaves behind.
+            self._process = subprocess.Popen(
+                command, env=self._environment, stdout=log, stderr=log, start_new_session=True
+            )
+        self._release()
+        self._guard = Guard(self._process.pid)
 
     def wait(self) -> None:
         """Return when it says that it is ready."""
@@ -57,16 +63,47 @@ class Node:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+        self._release()
 
     def stop(self) -> int:
         """SIGTERM; the exit code."""
-        assert self._process is not None, "it was never started"
-        self._process.send_signal(signal.SIGTERM)
+        self._signal(signal.SIGTERM)
+        assert self._process is not None
         return self._process.wait(STOP_SECONDS)
+
+    def freeze(self) -> None:
+        """SIGSTOP: it keeps its connections and answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT: it goes on where it was frozen."""
+        self._signal(signal.SIGCONT)
+
+    @property
+    def started(self) -> bool:
+        return self._process is not None
+
+    @property
+    def ended(self) -> int | None:
+        """The exit code of one that was started and runs no more."""
+        return None if self._process is None else self._process.poll()
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None, "it was never started"
+        self._process.send_signal(number)
+
+    def _release(self) -> None:
+        if self._guard is not None:
+            self._guard.release()
+            self._guard = None
+
+    def log(self) -> bytes:
+        """All that it has said, in all its lives."""
+        return self._log.read_bytes() if self._log.exists() else b""
 
     def said(self) -> str:
         """The end of its log."""
-        return self._log.read_text(errors="replace")[-3000:]
+        return self.log()[-3000:].decode(errors="replace")
 
 
 class Production:

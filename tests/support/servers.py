@@ -107,30 +107,30 @@ class Server:
         environment: Mapping[str, str] | None = None,
         warm_up: Callable[[str], None] | None = None,
     ) -> None:
-        """``warm_up``: called with the address when the server takes connections."""
+        """``folder`` is its own; ``warm_up``: called with the address when the server takes connections."""
         self._warm_up = warm_up
+        self.folder = folder
         self.port = port
         self.address = f"127.0.0.1:{port}"
         self._command = command
-        self._folder = folder
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: Guard | None = None
 
     def start(self, ready: Callable[[], bool] | None = None) -> None:
         """Return when it takes connections, and ``ready`` says yes."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / "log").open("ab") as log:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "log").open("ab") as log:
             # A session of its own: a program may be a shell that starts another one, and both are to end.
             self._process = subprocess.Popen(
-                self._command, cwd=self._folder, env=self._environment, stdout=log, stderr=log, start_new_session=True
+                self._command, cwd=self.folder, env=self._environment, stdout=log, stderr=log, start_new_session=True
             )
         self._guard = Guard(self._process.pid)
         deadline = time.monotonic() + READY_SECONDS
         while not answers(self.port) or not (ready is None or ready()):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise AssertionError(f"{self._command[0]} did not start: {(self._folder / 'log').read_text()[-2000:]}")
+                raise AssertionError(f"{self._command[0]} did not start: {(self.folder / 'log').read_text()[-2000:]}")
             time.sleep(0.05)
         if self._warm_up is not None:
             self._warm_up(self.address)
@@ -174,13 +174,18 @@ def redis_server(folder: Path, *options: str) -> Server:
     return Server([*command, "--appendonly", "yes", "--save", "", *options], port, folder)
 
 
-def firestore_emulator(folder: Path) -> Server:
-    """Google's Firestore emulator; keeps everything in memory, by project."""
+def firestore_emulator(folder: Path, warm_calls: int = 1) -> Server:
+    """Google's Firestore emulator; keeps everything in memory, by project.
+
+    ``warm_calls`` of each kind are made before it counts as started: after 1, a hundred queries at once take ten times
+    as long as when Java has compiled what it runs, and on a busy machine longer than a time-out.
+    """
     program, port = emulator_program("cloud-firestore-emulator", "cloud_firestore_emulator"), free_port()
-    return Server([str(program), "start", "--host=127.0.0.1", f"--port={port}"], port, folder, warm_up=_warm_up)
+    command = [str(program), "start", "--host=127.0.0.1", f"--port={port}"]
+    return Server(command, port, folder, warm_up=lambda address: _warm_up(address, warm_calls))
 
 
-def _warm_up(address: str) -> None:
+def _warm_up(address: str, times: int) -> None:
     """The first calls to a Java machine that has just started take seconds: more than a time-out where others work."""
     documents = "projects/warm-up/databases/(default)/documents"
     writes = {"writes": [{"update": {"name": f"{documents}/a/b", "fields": {"n": {"integerValue": "1"}}}}]}
@@ -191,7 +196,7 @@ def _warm_up(address: str) -> None:
         "batchGet": {"documents": [f"{documents}/a/b"]},
         "runQuery": {"structuredQuery": ordered},
     }
-    for call, body in calls.items():
+    for call, body in times * list(calls.items()):
         request = urllib.request.Request(
             f"http://{address}/v1/{documents}:{call}",
             json.dumps(body).encode(),

@@ -147,3 +147,11 @@ def test_what_cannot_be_a_key_is_refused_and_not_repeated(header: str) -> None:
     with pytest.raises(InvalidIdempotencyKey, match=r"^the Idempotency-Key ") as refused:
         ids.parse_key(header)
     assert len(str(refused.value)) < 120
+
+
+def test_entropy_is_never_given_out_twice() -> None:
+    entropy = ids.Entropy(ahead=32)
+    given = [entropy(10) for _ in range(100)]
+    assert {len(octets) for octets in given} == {10}
+    assert len(set(given)) == len(given)
+    assert len(entropy(100)) == 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,6 @@ async def web(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Web]:
         border = Border(["https://chat.example"], factory.metrics)
         manager = await factory.connection_manager()
         sockets = Sockets(authenticator, manager, border)
-        app = application([*api.routes(), *health.routes(), *sockets.routes()], border)
+        app = application([*api.routes(), *health.routes(), *sockets.routes()], border, asyncio.get_running_loop().time)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://router") as http:
             yield Web(http, factory, key, clock, health, await factory.pipeline(), manager, app, border)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 from websockets.asyncio.client import connect
 
 from router.core.connections import TOKEN_EXPIRED
+from router.web.bounds import BoundedSocket
 from tests.contract.stage import BOB
 from tests.support.edge import EVENT_SECONDS, HOST, Raw, eventually, narrow, raw
 from tests.web.conftest import Web
@@ -93,3 +95,17 @@ async def test_a_drain_waits_for_no_poke(web: Web, monkeypatch: pytest.MonkeyPat
                     web.clock.advance(0.1)
                     await asyncio.sleep(0)
             assert other.close_code == 1001
+
+
+async def test_a_socket_keeps_nothing_of_its_handshake(web: Web) -> None:
+    """It may live for hours; its token does not stay in memory as long."""
+    token = web.token("bob")
+    async with web.serve() as server, raw(server.port) as client:
+        assert b" 101 " in await client.upgrade(token)
+        await eventually(lambda: web.manager.count == 1)
+        (socket,) = server._uvicorn.server_state.connections
+        assert isinstance(socket, BoundedSocket)
+        await eventually(lambda: not socket.scope["headers"])
+        kept = [socket, *gc.get_referents(socket), *gc.get_referents(socket.__dict__)]
+        assert token not in repr([vars(one) if hasattr(one, "__dict__") else one for one in kept])
+        assert token.encode() not in repr(socket.scope).encode()

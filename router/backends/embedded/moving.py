@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from router.backends.embedded import reading
 from router.backends.embedded.routing import HOT as SQL
-from router.backends.embedded.routing import Pokes, Recipient
-from router.backends.embedded.rows import hot_message, one, page
-from router.backends.rules import MOVE_LEASE_SECONDS, State, StoreRules
+from router.backends.embedded.routing import Pokes, recipients_of, save
+from router.backends.embedded.rows import hot_message, json_list, one, page
+from router.backends.rules import MOVE_LEASE_SECONDS, State, StoreRules, is_misplaced
 from router.clock import MICROSECONDS
-from router.messages import Move, MoveRefused, Queued
+from router.messages import Lane, Move, MoveRefused, Queued, Settled
 
 _ACKED = {State.ACKED, State.ACKED_OWED}
 
@@ -33,45 +33,53 @@ def _count(
         db.execute(SQL["count"], (hot, cold, pending, int(cold_changed), cold_changed, user))
 
 
-def settle(
-    db: sqlite3.Connection, messages: Sequence[Queued], now: int, rules: StoreRules
-) -> tuple[list[Queued], Pokes]:
+def settle(db: sqlite3.Connection, messages: Sequence[Queued], now: int, rules: StoreRules) -> tuple[Settled, Pokes]:
     acked: list[Queued] = []
-    recipients: dict[str, Recipient] = {}
+    misplaced: list[Queued] = []
+    arrived: dict[str, tuple[Queued, State | None]] = {}
+    ids = json_list(queued.message.id for queued in messages)
+    records = {id_: record for id_, *record in db.execute(SQL["registered_some"], (ids,))}
     for queued in messages:
-        user = queued.message.recipient
-        record = one(db, SQL["registered"], (queued.message.id,))
-        if record is not None and (record[0] != user or record[3] in _ACKED):
-            acked += [queued] if record[0] == user else []
+        id_ = queued.message.id
+        if (record := records.get(id_)) is None:
+            arrived.setdefault(id_, (queued, None))
             continue
-        state = None if record is None else State(record[3])
-        if state in (State.HOT, State.PENDING, None):
-            recipient = recipients.get(user)
-            if recipient is None:
-                recipient = recipients[user] = Recipient(db, user, now, rules)
-            _settle(db, queued, recipient, state)
-    pokes: Pokes = []
-    for recipient in recipients.values():
-        pokes += recipient.poke(now)
-        recipient.save(db)
-    return acked, pokes
+        owner, _, sequence, number, _ = record
+        state = State(number)
+        if owner != queued.message.recipient:
+            continue
+        if state in _ACKED:
+            acked.append(queued)
+        elif is_misplaced(state, sequence, queued):
+            misplaced.append(queued)
+        elif state in (State.HOT, State.PENDING):
+            arrived.setdefault(id_, (queued, state))
+    return Settled(acked, misplaced), _arrive(db, arrived.values(), now, rules)
 
 
-def _settle(db: sqlite3.Connection, queued: Queued, recipient: Recipient, state: State | None) -> None:
-    """Cold has this message now; ``None``: it was written there while this store could not be asked."""
-    id_ = queued.message.id
-    if state is None:
-        message = queued.message
-        record = (id_, message.recipient, message.lane, queued.sequence, State.COLD, message.keyed)
-        db.execute(SQL["register"], record)
-        recipient.sequence = max(recipient.sequence, queued.sequence)
-        recipient.cold += 1
-    else:
-        after = State.COLD if state is State.PENDING else State.DOUBLE
-        db.execute(SQL["set_state"], (after, None, id_))
-        recipient.pending -= state is State.PENDING
-    recipient.cold_version += 1
-    recipient.cold_empty = 0
+def _arrive(
+    db: sqlite3.Connection, arrived: Collection[tuple[Queued, State | None]], now: int, rules: StoreRules
+) -> Pokes:
+    """Cold has these messages now; those without a state were written there while this store could not be asked."""
+    recipients = recipients_of(db, (queued.message.recipient for queued, _ in arrived), now, rules)
+    changed: list[tuple[object, ...]] = []
+    for queued, state in arrived:
+        message, recipient = queued.message, recipients[queued.message.recipient]
+        if state is None:
+            record = (message.id, message.recipient, message.lane, queued.sequence, State.COLD, message.keyed)
+            db.execute(SQL["register"], record)
+            recipient.sequence = max(recipient.sequence, queued.sequence)
+            recipient.cold += 1
+        else:
+            changed.append((State.COLD if state is State.PENDING else State.DOUBLE, None, message.id))
+            recipient.pending -= state is State.PENDING
+        recipient.cold_version += 1
+        recipient.cold_empty = 0
+    db.executemany(SQL["set_state"], changed)
+    # A poke changes its recipient too.
+    pokes = [poke for recipient in recipients.values() for poke in recipient.poke(now)]
+    save(db, recipients.values())
+    return pokes
 
 
 def ack(db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: StoreRules) -> list[str]:
@@ -127,7 +135,7 @@ def begin_move(
     messages, more = page((hot_message(user, row, announced) for row in rows), limit, max_bytes)
     if messages:
         db.execute(SQL["take_move_lease"], (owner, now + MOVE_LEASE_SECONDS * MICROSECONDS, user))
-        db.executemany(SQL["mark_moving"], [(queued.message.id,) for queued in messages])
+        db.execute(SQL["mark_moving"], (json_list([queued.message.id for queued in messages]),))
     return Move(messages, dropped, more)
 
 
@@ -148,12 +156,16 @@ def end_move(db: sqlite3.Connection, user: str, moved: Sequence[Queued]) -> list
     """Returns the ids that were acknowledged meanwhile."""
     # A statement for the batch and not several for each message: a migration is measured by its messages per second.
     # What was acknowledged meanwhile, or was ended by another migrator, has left the hot queue and changes no state.
-    acked = reading.acked(db, user, [queued.message.id for queued in moved])
-    places = [(user, queued.message.lane, queued.sequence) for queued in moved]
-    left = db.executemany(SQL["remove"], places).rowcount
-    arrived = db.executemany(SQL["end_moving"], [(queued.message.id, user) for queued in moved]).rowcount
+    ids = [queued.message.id for queued in moved]
+    acked = reading.acked(db, user, ids)
+    left = sum(
+        db.execute(SQL["remove_some"], (user, lane.value, json_list(sequences))).rowcount
+        for lane in Lane
+        if (sequences := [queued.sequence for queued in moved if queued.message.lane is lane])
+    )
+    arrived = db.execute(SQL["end_moving"], (json_list(ids), user)).rowcount
     _count(db, user, hot=-left, cold=arrived, cold_changed=True)
-    return [queued.message.id for queued in moved if queued.message.id in acked]
+    return [id_ for id_ in ids if id_ in acked]
 
 
 def forget_cold(db: sqlite3.Connection, expired: Sequence[Queued], now: int, rules: StoreRules) -> None:

@@ -14,7 +14,7 @@ from router.backends.embedded.rows import one
 from router.backends.rules import ORPHAN_SECONDS, StoreRules
 from router.clock import MICROSECONDS, Clock
 from router.interfaces import PokeBus
-from router.messages import Delivery, HotPage, HotUser, Move, MoveRefused, Queued, QueueTotals, Routed
+from router.messages import Delivery, HotPage, HotUser, Move, MoveRefused, Queued, QueueTotals, Routed, Settled
 
 
 class EmbeddedOnlineStore(EmbeddedPresence):
@@ -34,32 +34,25 @@ class EmbeddedOnlineStore(EmbeddedPresence):
         await self._publish(pokes)
         return routed
 
-    async def settle(self, messages: Sequence[Queued]) -> list[Queued]:
+    async def settle(self, messages: Sequence[Queued]) -> Settled:
         now = self._clock.now()
-        acked, pokes = await self._database.write_ordered(lambda db: moving.settle(db, messages, now, self._rules))
+        settled, pokes = await self._database.write_ordered(lambda db: moving.settle(db, messages, now, self._rules))
         await self._publish(pokes)
-        return acked
+        return settled
 
     async def _publish(self, pokes: routing.Pokes) -> None:
         if pokes:
             await self._pokes.publish(pokes)
 
     async def read(self, user: str, limit: int, max_bytes: int) -> HotPage:
-        # Marked before the read: what this read misses comes after the mark, and is poked.
-        page = self._database.read(lambda db: self._page(db, user, limit, max_bytes, marked=False))
-        if page is None:
-            await self._database.write_ordered(lambda db: db.execute(SQL["fetched"], (user,)).rowcount)
-            page = self._database.read(lambda db: self._page(db, user, limit, max_bytes, marked=True))
-        assert page is not None, "it is marked"
-        return page
-
-    def _page(self, db: sqlite3.Connection, user: str, limit: int, max_bytes: int, *, marked: bool) -> HotPage | None:
-        """``None`` where the fetch must be marked first; most users are, and need one look."""
-        head = one(db, SQL["head"], (user,))
-        if head is not None and not head[0] and not marked:
-            return None
         cutoff = self._rules.ephemeral_cutoff(self._clock.now())
-        return reading.read_page(db, user, head, limit, max_bytes, cutoff)
+        found = self._database.read(lambda db: reading.page_of(db, user, limit, max_bytes, cutoff))
+        if found is not None:
+            return found
+        # Marked before the read: what this read misses comes after the mark, and is poked.
+        return await self._database.write_ordered(
+            lambda db: reading.mark_and_page_of(db, user, limit, max_bytes, cutoff)
+        )
 
     async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
         return self._database.read(lambda db: reading.acked(db, user, ids))

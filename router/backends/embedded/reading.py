@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
+from itertools import chain
 
 from router.backends.embedded.routing import HOT as SQL
-from router.backends.embedded.rows import hot_message, one, page
+from router.backends.embedded.rows import hot_message, json_list, one, page
 from router.backends.rules import StoreRules
 from router.messages import HotPage, HotUser, Lane, Pending, Queued, QueueTotals
 
 LONG_AGO = 0
+HEAD_COLUMNS = 5
+"""So many columns of ``hot.page`` say the same in each of its rows; the others are those of ``hot.read``."""
 
 
-def read_page(db: sqlite3.Connection, user: str, head: Any, limit: int, max_bytes: int, cutoff: int) -> HotPage:
-    """``head`` is the user's row of ``hot.head``, or ``None``."""
-    if head is None:
+def page_of(
+    db: sqlite3.Connection, user: str, limit: int, max_bytes: int, cutoff: int, *, marked: bool = False
+) -> HotPage | None:
+    """``None`` where the fetch must be marked first; most users are, and need one look."""
+    rows = db.execute(SQL["page"], (marked, cutoff, user, limit + 1))
+    first = rows.fetchone()
+    if first is None:
         return HotPage([], False, [], False, 0)
-    _, pending_count, cold_empty, cold_version, announced = head
-    rows = db.execute(SQL["read"], (user, cutoff, limit + 1))
-    messages, more = page((hot_message(user, row, announced) for row in rows), limit, max_bytes)
+    fetched, pending_count, cold_empty, cold_version, announced = first[:HEAD_COLUMNS]
+    if not (fetched or marked):
+        return None
+    found = (hot_message(user, row[HEAD_COLUMNS:], announced) for row in chain((first,), rows) if row[-1] is not None)
+    messages, more = page(found, limit, max_bytes)
     pending = _pending(db, user) if pending_count else []
     return HotPage(messages, more, pending, bool(cold_empty and not pending_count), cold_version)
+
+
+def mark_and_page_of(db: sqlite3.Connection, user: str, limit: int, max_bytes: int, cutoff: int) -> HotPage:
+    """Mark the fetch, and answer it in the same transaction."""
+    db.execute(SQL["fetched"], (user,))
+    found = page_of(db, user, limit, max_bytes, cutoff, marked=True)
+    assert found is not None, "it is marked"
+    return found
 
 
 def _pending(db: sqlite3.Connection, user: str) -> list[Pending]:
@@ -31,7 +46,7 @@ def _pending(db: sqlite3.Connection, user: str) -> list[Pending]:
 
 
 def acked(db: sqlite3.Connection, user: str, ids: Sequence[str]) -> set[str]:
-    return {id_ for (id_,) in db.execute(SQL["acked"], (json.dumps(list(ids)), user))}
+    return {id_ for (id_,) in db.execute(SQL["acked"], (json_list(ids), user))}
 
 
 def inspect(db: sqlite3.Connection, user: str, limit: int) -> list[Queued]:

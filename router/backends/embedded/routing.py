@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from router.backends.embedded.queries import load
+from router.backends.embedded.rows import json_list
 from router.backends.rules import (
     State,
     StoreRules,
@@ -31,16 +32,14 @@ class Recipient:
         "cold", "cold_empty", "cold_version", "fetched", "hot", "nodes", "pending", "poked_at", "sequence", "user",
     )  # fmt: skip
 
-    def __init__(self, connection: sqlite3.Connection, user: str, now: int, rules: StoreRules) -> None:
+    def __init__(self, user: str, row: Sequence[int], nodes: list[str]) -> None:
+        """``row``: its columns in ``hot.recipients``, without the user."""
         self.user = user
-        row = connection.execute(HOT["recipient"], (user,)).fetchone()
-        if row is None:
-            row = (0, 0, 0, 0, 0, int(rules.fresh_cold_empty), 0, 1)
         (
             self.sequence, self.hot, self.cold, self.pending,
             self.cold_version, self.cold_empty, self.poked_at, self.fetched,
         ) = row  # fmt: skip
-        self.nodes = [node for (node,) in connection.execute(PRESENCE["nodes"], (user, now))]
+        self.nodes = nodes
 
     def next_sequence(self, now: int) -> int:
         """One that is given to nobody else."""
@@ -55,37 +54,44 @@ class Recipient:
         self.fetched, self.poked_at = 0, now
         return [(node, self.user) for node in self.nodes]
 
-    def save(self, connection: sqlite3.Connection) -> None:
-        connection.execute(
-            HOT["save_recipient"],
-            (
-                self.user,
-                self.sequence,
-                self.hot,
-                self.cold,
-                self.pending,
-                self.cold_version,
-                self.cold_empty,
-                self.poked_at,
-                self.fetched,
-            ),
-        )
+    def row(self) -> tuple[object, ...]:
+        """The parameters of ``hot.save_recipient``."""
+        return (
+            self.user, self.sequence, self.hot, self.cold, self.pending,
+            self.cold_version, self.cold_empty, self.poked_at, self.fetched,
+        )  # fmt: skip
+
+
+def recipients_of(
+    connection: sqlite3.Connection, users: Iterable[str], now: int, rules: StoreRules
+) -> dict[str, Recipient]:
+    """The states of ``users``, by name: read together, since a statement costs more than what it finds."""
+    wanted = dict.fromkeys(users)  # in their order, whatever the hash seed
+    names = json_list(wanted)
+    nodes: dict[str, list[str]] = {}
+    for user, node in connection.execute(PRESENCE["nodes_of"], (names, now)):
+        nodes.setdefault(user, []).append(node)
+    rows = {user: row for user, *row in connection.execute(HOT["recipients"], (names,))}
+    fresh = (0, 0, 0, 0, 0, int(rules.fresh_cold_empty), 0, 1)
+    return {user: Recipient(user, rows.get(user, fresh), nodes.get(user, [])) for user in wanted}
+
+
+def save(connection: sqlite3.Connection, recipients: Iterable[Recipient]) -> None:
+    """Write back what changed."""
+    connection.executemany(HOT["save_recipient"], [recipient.row() for recipient in recipients])
 
 
 def route(
     connection: sqlite3.Connection, deliveries: Sequence[Delivery], now: int, rules: StoreRules
 ) -> tuple[list[Routed], Pokes]:
     """Route ``deliveries`` in their order; the pokes are sent once the transaction is committed."""
-    recipients: dict[str, Recipient] = {}
+    recipients = recipients_of(connection, (_message(delivery).recipient for delivery in deliveries), now, rules)
     hot: list[tuple[object, ...]] = []
     pokes: Pokes = []
     results = []
     for delivery in deliveries:
-        message = delivery.message
-        assert message is not None, "only readable deliveries are routed"
-        recipient = recipients.get(message.recipient)
-        if recipient is None:
-            recipient = recipients[message.recipient] = Recipient(connection, message.recipient, now, rules)
+        message = _message(delivery)
+        recipient = recipients[message.recipient]
         queued = recipient.hot + recipient.cold
         outcome = decide(message, online=bool(recipient.nodes), queued=queued, now=now, rules=rules)
         if outcome is Outcome.HOT or outcome is Outcome.COLD:
@@ -97,9 +103,13 @@ def route(
             pokes += recipient.poke(now)
         results.append(result)
     connection.executemany(HOT["enqueue"], hot)
-    for recipient in recipients.values():
-        recipient.save(connection)
+    save(connection, recipients.values())
     return results, pokes
+
+
+def _message(delivery: Delivery) -> Message:
+    assert delivery.message is not None, "only readable deliveries are routed"
+    return delivery.message
 
 
 def _enter(

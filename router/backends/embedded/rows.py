@@ -6,6 +6,8 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from router.messages import Lane, Message, Queued
 
 _LANES = (Lane.EXPRESS, Lane.NORMAL)
@@ -38,6 +40,11 @@ def page(messages: Iterable[Queued], limit: int, max_bytes: int) -> tuple[list[Q
             return taken, True
         taken.append(queued)
     return taken, False
+
+
+def json_list(values: Iterable[str] | Iterable[int]) -> str:
+    """The parameter of a statement that takes many values (``json_each``)."""
+    return msgspec.json.encode(list(values)).decode()
 
 
 def one(db: sqlite3.Connection, statement: str, parameters: tuple[object, ...] | dict[str, object]) -> Any:

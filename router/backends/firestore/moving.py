@@ -14,14 +14,15 @@ from router.backends.firestore.records import ANYHOW, GONE, record_of
 from router.backends.firestore.routing import effective_state
 from router.backends.firestore.transactions import Work
 from router.backends.firestore.wire import Document, deletion
-from router.backends.rules import MOVE_LEASE_SECONDS, State, StoreRules
+from router.backends.rules import MOVE_LEASE_SECONDS, State, StoreRules, is_misplaced
 from router.clock import MICROSECONDS
-from router.messages import MoveRefused, Queued
+from router.messages import MoveRefused, Queued, Settled
 
 
-def settle(work: Work, messages: Sequence[Queued], now: int) -> tuple[list[Queued], Pokes]:
-    """``messages``, all of one user, are in cold; returns those that were acknowledged."""
+def settle(work: Work, messages: Sequence[Queued], now: int) -> tuple[Settled, Pokes]:
+    """``messages``, all of one user, are in cold."""
     acked: list[Queued] = []
+    misplaced: list[Queued] = []
     settled = False
     for queued in messages:
         record = work.records.get(queued.message.id)
@@ -34,6 +35,9 @@ def settle(work: Work, messages: Sequence[Queued], now: int) -> tuple[list[Queue
         elif record.state in GONE:
             acked.append(queued)
             continue
+        elif is_misplaced(record.state, record.sequence, queued):
+            misplaced.append(queued)
+            continue
         elif record.state not in (State.HOT, State.PENDING):
             continue
         else:
@@ -42,7 +46,7 @@ def settle(work: Work, messages: Sequence[Queued], now: int) -> tuple[list[Queue
             work.keep(record)
         work.recipient.cold_changed()
         settled = True
-    return acked, work.recipient.poke(now) if settled else []
+    return Settled(acked, misplaced), work.recipient.poke(now) if settled else []
 
 
 def ack(work: Work, hot: str, ids: Sequence[str], now: int, rules: StoreRules) -> list[str]:

@@ -21,7 +21,7 @@ from router.backends.firestore.writing import Writer
 from router.backends.rules import ORPHAN_SECONDS
 from router.clock import MICROSECONDS, Clock
 from router.interfaces import PokeBus
-from router.messages import Delivery, HotPage, HotUser, Move, MoveRefused, Queued, QueueTotals, Routed
+from router.messages import Delivery, HotPage, HotUser, Move, MoveRefused, Queued, QueueTotals, Routed, Settled
 
 T = TypeVar("T")
 
@@ -75,20 +75,21 @@ class FirestoreOnlineStore(FirestorePresence):
             results += await self._change_and_poke(user, ids, step)
         return results
 
-    async def settle(self, messages: Sequence[Queued]) -> list[Queued]:
+    async def settle(self, messages: Sequence[Queued]) -> Settled:
         now, own = self._clock.now(), _by_user(messages)
 
-        async def settle(user: str) -> list[Queued]:
-            acked: list[Queued] = []
+        async def settle(user: str) -> list[Settled]:
+            settled: list[Settled] = []
             for part in parts(own[user]):
 
-                def step(work: Work, part: Sequence[Queued] = part) -> tuple[list[Queued], Pokes]:
+                def step(work: Work, part: Sequence[Queued] = part) -> tuple[Settled, Pokes]:
                     return moving.settle(work, part, now)
 
-                acked += await self._change_and_poke(user, _ids(part), step)
-            return acked
+                settled.append(await self._change_and_poke(user, _ids(part), step))
+            return settled
 
-        return list(_flat(await together(settle, own)))
+        settled = list(_flat(await together(settle, own)))
+        return Settled(list(_flat(one.acked for one in settled)), list(_flat(one.misplaced for one in settled)))
 
     async def _change_and_poke(self, user: str, ids: Iterable[str], step: Callable[[Work], tuple[T, Pokes]]) -> T:
         """A step that may owe pokes. Where its answer was lost it is repeated, and finds its own work done: what it

@@ -26,13 +26,18 @@ EMULATOR_METADATA = (("authorization", "Bearer owner"),)
 OPTIONS = (
     ("grpc.max_receive_message_length", -1),  # a page of the service is larger than the library's 4 MiB
     ("grpc.max_send_message_length", -1),
-    ("grpc.keepalive_time_ms", 30_000),  # a dead peer is noticed though nothing is sent
-    ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),  # a server that is back is used again at once
     ("grpc.use_local_subchannel_pool", 1),  # each channel has a connection of its own
 )
+KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+"""A dead peer is noticed though nothing is sent. Google's servers allow a ping every 30 s while there are calls, and
+Google's own clients send as many. An emulator allows one in five minutes, and after some more (``too_many_pings``) cuts
+off the connection with all its calls: it gets none, being so near that a connection breaks when its other end does."""
 
 
 class Service(Struct, frozen=True):
@@ -84,7 +89,7 @@ async def open_channel(service: Service, config: Config) -> grpc.aio.Channel:
     # Looking for credentials reads files and may ask the machine's metadata server.
     credentials = await asyncio.to_thread(_credentials, config.google.credentials_file)
     channel: grpc.aio.Channel = grpc_helpers_async.create_channel(
-        service.host, credentials=credentials, scopes=[CLOUD_SCOPE], options=OPTIONS
+        service.host, credentials=credentials, scopes=[CLOUD_SCOPE], options=(*OPTIONS, *KEEPALIVE)
     )
     return channel
 

@@ -23,8 +23,9 @@ OUTSTANDING_MESSAGES = 110_000
 HEARTBEAT_SECONDS = 30.0
 """The service ends a stream on which it hears nothing."""
 PULL_MESSAGES = 1000
-PULL_SECONDS = 60.0
-"""So long a call waits for deliveries before it is made anew."""
+PULL_SECONDS = 2.0
+"""How long a Pull call may take. The emulator answers it with nothing a second before that: no delivery meets a call
+that was just given up, and a consumer that stops waits for a second only."""
 
 Took = Callable[[Sequence[Any]], Awaitable[None]]
 Failed = Callable[[RouterError], None]
@@ -98,30 +99,30 @@ class Stream:
 
 
 class Pulls:
-    """``count`` Pull calls at once, each made anew when it is answered."""
+    """``count`` Pull calls at once, each made anew when it is answered.
+
+    None is cancelled: the emulator does not hear of it, and hands the next messages to the call all the same.
+    """
 
     def __init__(self, api: PubSubApi, subscription: str, count: int, chance: random.Random) -> None:
         self._api = api
         self._subscription = subscription
         self._count = count
         self._chance = chance
-        self._stopped = asyncio.Event()
+        self._stopping = False
 
     async def run(self, took: Took, failed: Failed) -> None:
-        pulling = [asyncio.create_task(self._pull(took, failed)) for _ in range(self._count)]
-        try:
-            await self._stopped.wait()
-        finally:
-            for task in pulling:
-                task.cancel()
-            await asyncio.gather(*pulling, return_exceptions=True)
+        async with asyncio.TaskGroup() as pulling:
+            for _ in range(self._count):
+                pulling.create_task(self._pull(took, failed))
 
     async def stop(self) -> None:
-        self._stopped.set()
+        """Let each call end by itself; see ``PULL_SECONDS``."""
+        self._stopping = True
 
     async def _pull(self, took: Took, failed: Failed) -> None:
         failures = 0
-        while True:
+        while not self._stopping:
             try:
                 received = await self._api.pull(self._subscription, PULL_MESSAGES, PULL_SECONDS)
             except RouterError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import chain
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -90,8 +91,10 @@ class Client:
         try:
             async with asyncio.timeout(2 * self._timeout_seconds), self._room:
                 results = await self._run(phases)
-                if unknown(results):
-                    results = await self._run([[self._scripts.with_text(command) for command in p] for p in phases])
+                if again := unknown(phases, results):
+                    texts = [[self._scripts.with_text(commands[index]) for index in phase] for phase in again]
+                    for index, result in zip(chain(*again), await self._run(texts), strict=True):
+                        results[index] = result
         except FOREIGN as error:
             raise translated(error) from error
         return [self._checked(result, command, refusals) for result, command in zip(results, commands, strict=True)]

@@ -10,7 +10,7 @@ from router.backends.redis.store import by_user
 from router.backends.redis.sweeping import RedisSweeping
 from router.backends.rules import DAY_SECONDS, MOVE_LEASE_SECONDS, ORPHAN_SECONDS
 from router.clock import MICROSECONDS
-from router.messages import Delivery, HotPage, Message, Move, MoveRefused, Outcome, Queued, Routed
+from router.messages import Delivery, HotPage, Message, Move, MoveRefused, Outcome, Queued, Routed, Settled
 
 CALL_BYTES = 8 * 1024 * 1024
 """More envelopes than this go to Redis in several batches, so that each is answered well within the time-out."""
@@ -72,7 +72,7 @@ class RedisOnlineStore(RedisSweeping):
         commands = self._list_busy(recipients)
         return commands + self._list_due(due) if due else commands
 
-    async def settle(self, messages: Sequence[Queued]) -> list[Queued]:
+    async def settle(self, messages: Sequence[Queued]) -> Settled:
         now = self._clock.now()
         users: dict[str, list[Queued]] = {}
         for queued in messages:
@@ -85,8 +85,12 @@ class RedisOnlineStore(RedisSweeping):
                 fields += (pack_id(message.id), int(message.lane), queued.sequence, int(message.keyed))
             scripts.append(self._call("settle", user, self._keys.channels, user, *fields, now=now))
         results = await self._client.run(scripts, self._list_busy(users))
-        acked = {(user, id_) for user, ids in zip(users, results, strict=False) for id_ in ids}
-        return [queued for queued in messages if (queued.message.recipient, pack_id(queued.message.id)) in acked]
+
+        def named(which: int) -> list[Queued]:
+            ids = {(user, id_) for user, result in zip(users, results, strict=False) for id_ in result[which]}
+            return [queued for queued in messages if (queued.message.recipient, pack_id(queued.message.id)) in ids]
+
+        return Settled(named(0), named(1))
 
     async def read(self, user: str, limit: int, max_bytes: int) -> HotPage:
         now = self._clock.now()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -42,9 +43,16 @@ class Scripts:
         return ("EVAL", self._texts[str(command[1])], *command[2:])
 
 
-def unknown(results: list[Any]) -> bool:
-    """Whether the server has forgotten a script: it was restarted, or is another one."""
-    return any(isinstance(result, NoScriptError) for result in results)
+def unknown(phases: Sequence[Sequence[Command]], results: Sequence[Any]) -> list[list[int]]:
+    """Which commands must be sent once more, phase by phase: those whose script the server did not know, since it was
+    restarted or is another one, and all of the later phases, which have run too early. Nothing else: what has run would
+    find its own work done, and say so."""
+    again: list[list[int]] = []
+    end = 0
+    for phase in phases:
+        begin, end = end, end + len(phase)
+        again.append([index for index in range(begin, end) if any(again) or isinstance(results[index], NoScriptError)])
+    return again if any(again) else []
 
 
 def _flags(name: str) -> str:

@@ -1,5 +1,6 @@
--- recipient: What routing needs of one user.
-SELECT sequence, hot, cold, pending, cold_version, cold_empty, poked_at, fetched FROM recipient WHERE user = ?;
+-- recipients: What routing needs of some users.
+SELECT user, sequence, hot, cold, pending, cold_version, cold_empty, poked_at, fetched FROM recipient
+WHERE user IN (SELECT value FROM json_each(?));
 
 -- save_recipient: Write back what routing changed.
 INSERT INTO recipient (user, sequence, hot, cold, pending, cold_version, cold_empty, poked_at, fetched)
@@ -11,6 +12,9 @@ ON CONFLICT (user) DO UPDATE SET
 
 -- register: Record an id; changes nothing where it is known.
 INSERT OR IGNORE INTO route (id, user, lane, sequence, state, keyed) VALUES (?, ?, ?, ?, ?, ?);
+
+-- registered_some: The records of some ids.
+SELECT id, user, lane, sequence, state, keyed FROM route WHERE id IN (SELECT value FROM json_each(?));
 
 -- registered: The record of one id.
 SELECT user, lane, sequence, state, keyed FROM route WHERE id = ?;
@@ -42,6 +46,13 @@ SELECT id, lane, sequence, queued_at, accepted_at, ephemeral, keyed, attempts, e
 FROM hot WHERE user = ? AND (ephemeral = 0 OR accepted_at > ?)
 ORDER BY lane, sequence LIMIT ?;
 
+-- page: Both at once, in one read of the file; the head alone where the fetch must be marked first.
+SELECT r.fetched, r.pending, r.cold_empty, r.cold_version, r.announced,
+    h.id, h.lane, h.sequence, h.queued_at, h.accepted_at, h.ephemeral, h.keyed, h.attempts, h.envelope
+FROM recipient AS r LEFT JOIN hot AS h
+    ON h.user = CASE WHEN r.fetched OR ? THEN r.user END AND (h.ephemeral = 0 OR h.accepted_at > ?)
+WHERE r.user = ? ORDER BY h.lane, h.sequence LIMIT ?;
+
 -- pending: Cold writes of one user that are under way.
 SELECT id, lane, sequence FROM route WHERE user = ? AND state IN (1, 5) AND +state = 1;
 
@@ -66,11 +77,14 @@ UPDATE recipient SET move_owner = '', move_until = 0 WHERE user = ? AND move_own
 -- ephemeral: Ephemeral messages of one user.
 SELECT id, lane, sequence, keyed FROM hot WHERE user = ? AND ephemeral = 1;
 
--- mark_moving: A migrator takes one message.
-UPDATE route SET state = 4 WHERE id = ? AND state = 0;
+-- mark_moving: A migrator takes some messages.
+UPDATE route SET state = 4 WHERE id IN (SELECT value FROM json_each(?)) AND state = 0;
 
--- end_moving: A message that was hot, or was moving, is in cold.
-UPDATE route SET state = 2, until = NULL WHERE id = ? AND user = ? AND state IN (0, 4);
+-- end_moving: Messages that were hot, or were moving, are in cold.
+UPDATE route SET state = 2, until = NULL WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state IN (0, 4);
+
+-- remove_some: Delete messages of one lane from the hot queue.
+DELETE FROM hot WHERE user = ? AND lane = ? AND sequence IN (SELECT value FROM json_each(?));
 
 -- hot_users: Users with hot mail or an unanswered poke, after a name.
 SELECT user, hot, poked_at, fetched, announced FROM recipient

@@ -4,6 +4,9 @@ SELECT user, id, node, since, lease_until FROM presence WHERE user = ? AND lease
 -- nodes: The nodes that hold live connections of one user.
 SELECT DISTINCT node FROM presence WHERE user = ? AND lease_until > ?;
 
+-- nodes_of: The same of some users.
+SELECT DISTINCT user, node FROM presence WHERE user IN (SELECT value FROM json_each(?)) AND lease_until > ?;
+
 -- others: How many other live connections one user holds.
 SELECT count(*) FROM presence WHERE user = ? AND id <> ? AND lease_until > ?;
 
@@ -11,9 +14,9 @@ SELECT count(*) FROM presence WHERE user = ? AND id <> ? AND lease_until > ?;
 INSERT INTO presence (user, id, node, since, lease_until) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (user, id) DO UPDATE SET node = excluded.node, lease_until = excluded.lease_until;
 
--- welcome: A user has a new connection: the next message pokes all of them.
+-- welcome: A user has a new connection: the next message pokes all of them, unless mail waits that all are poked for.
 INSERT INTO recipient (user, cold_empty) VALUES (?, ?)
-ON CONFLICT (user) DO UPDATE SET fetched = 1
+ON CONFLICT (user) DO UPDATE SET fetched = CASE WHEN hot > 0 OR pending > 0 OR cold_empty = 0 THEN fetched ELSE 1 END
 RETURNING hot > 0 OR pending > 0 OR cold_empty = 0;
 
 -- greeted: The new connection is poked, since mail may be waiting.

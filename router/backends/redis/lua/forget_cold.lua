@@ -1,6 +1,7 @@
 -- Retention removed these from cold.
 --
 -- ARGV  2 remember plain ones until   3 and keyed ones; then the ids
+-- Result: how many of them were known.
 
 local gone = 0
 for i = 4, #ARGV do

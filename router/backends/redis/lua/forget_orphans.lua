@@ -1,6 +1,7 @@
 -- No copy of these acknowledged messages is left in cold; believed unless a migrator can be about to write one.
 --
 -- ARGV  from 2 the ids
+-- Result: nothing that is looked at.
 
 if tonumber(call('HGET', META, 'u') or 0) > now then return 0 end
 for i = 2, #ARGV do

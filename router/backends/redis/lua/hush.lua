@@ -1,4 +1,6 @@
 -- Do not poke again before new mail comes.
+--
+-- Result: nothing that is looked at.
 
 call('HDEL', META, 'f')
 return 1

@@ -1,6 +1,7 @@
 -- Push commands have gone out up to a sequence.
 --
 -- ARGV  2 the sequence
+-- Result: nothing that is looked at.
 
 if call('EXISTS', META) == 1 and tonumber(call('HGET', META, 'a') or 0) < tonumber(ARGV[2]) then
   call('HSET', META, 'a', ARGV[2])

@@ -2,6 +2,7 @@
 --
 -- KEYS  1 zset  user by a number
 -- ARGV  triples of user, the number it was seen with, and the next one, or nothing to take it out
+-- Result: nothing that is looked at.
 
 for i = 1, #ARGV, 3 do
   if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[i])) == tonumber(ARGV[i + 1]) then

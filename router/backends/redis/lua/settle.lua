@@ -1,11 +1,11 @@
 -- Cold has these messages now.
 --
 -- ARGV  2 the channels' prefix   3 user; then for each message: id, lane, sequence, keyed
--- Result: the ids that were acknowledged meanwhile.
+-- Result: the ids that were acknowledged meanwhile; those that another pipeline is to write with an earlier place.
 -- One that is hot has a copy in cold from here on; one that is unknown was written while this store was away.
 
 local channel, user = ARGV[2], ARGV[3]
-local acked, arrived, changed = {}, 0, false
+local acked, misplaced, arrived, changed = {}, {}, 0, false
 local sequence = tonumber(call('HGET', META, 's') or 0)
 
 for i = 4, #ARGV, 4 do
@@ -19,6 +19,8 @@ for i = 4, #ARGV, 4 do
     keep_record(id, record)
   elseif record.state == ACKED or record.state == ACKED_OWED then
     acked[#acked + 1] = id
+  elseif record.state == ON_ITS_WAY and tonumber(ARGV[i + 2]) > record.number then
+    misplaced[#misplaced + 1] = id
   elseif record.state == HOT or record.state == ON_ITS_WAY then
     call('HDEL', PENDING, id)
     record.state, changed = record.state == HOT and DOUBLE or COLD, true
@@ -32,4 +34,4 @@ if changed then
   cold_changed()
   poke_new(live(), channel, user)
 end
-return acked
+return { acked, misplaced }

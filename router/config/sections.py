@@ -1,16 +1,10 @@
-"""The typed configuration: one TOML file, every key also as ``ROUTER_<SECTION>__<KEY>`` (spec, section 9).
-
-``load`` merges defaults < file < environment. What it refuses, it refuses in plain words, all of it at once.
-"""
+"""The sections of the one TOML file; every key also as ``ROUTER_<SECTION>__<KEY>`` (spec, section 9)."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from msgspec import Struct
 from platformdirs import user_data_path
 from pydantic import (
     AfterValidator,
@@ -18,13 +12,8 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     model_validator,
 )
-
-from router.config_rules import contradictions
-from router.config_sources import Problem, Sources, expected, read_sources, shown
-from router.errors import ConfigError
 
 
 def _default_data_dir() -> Path:
@@ -224,85 +213,9 @@ class Config(Section):
     limits: Limits = Limits()
 
 
-class InvalidConfig(ConfigError):
-    """The configuration has problems; ``problems`` holds each, the message all of them."""
-
-    def __init__(self, problems: list[Problem], file: Path | None = None) -> None:
-        count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
-        super().__init__("\n  ".join([f"the configuration has {count}:", *map(str, problems)]))
-        self.problems = problems
-        self.file = file
-
-
-class Loaded(Struct, frozen=True):
-    """A configuration, and where its values come from."""
-
-    config: Config
-    file: Path | None
-    origins: Mapping[str, str]
-    """``section.key`` -> file or environment variable; a key that is missing here has its default."""
-
-
 def address(scheme: str, host: str, port: int) -> str:
     """The URL of a host's port."""
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 Service = Literal["serve", "serve-api", "serve-ws", "process"]
-
-
-def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
-    """The configuration from defaults < the file < the environment; raises ``InvalidConfig``.
-
-    The file is ``path``, or the one that ``ROUTER_CONFIG`` names, or none.
-    """
-    return load_with_origins(path, environ).config
-
-
-def load_with_origins(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Loaded:
-    """Like ``load``, and says where each value comes from."""
-    sources = read_sources(known_keys(), path, os.environ if environ is None else environ)
-    config = _validated(sources)
-    if config is None or sources.problems:
-        raise InvalidConfig(sources.problems, sources.file)
-    return Loaded(config, sources.file, sources.origins)
-
-
-def known_keys() -> dict[str, dict[str, dict[str, Any]]]:
-    """Section -> key -> its JSON schema."""
-    schema = Config.model_json_schema()
-    return {name: schema["$defs"][name.title()]["properties"] for name in Config.model_fields}
-
-
-def _validated(sources: Sources) -> Config | None:
-    keys = known_keys()
-    try:
-        config = Config.model_validate(sources.values)
-    except ValidationError as error:
-        places = dict.fromkeys((str(found["loc"][0]), str(found["loc"][1])) for found in error.errors())
-        for section, key in places:
-            name, value, schema = f"{section}.{key}", sources.values[section][key], keys[section][key]
-            message = f"is {shown(value, schema)}, but must be {expected(schema)}"
-            sources.refuse(name, sources.origins[name], message)
-        return None
-    sources.problems.extend(contradictions(config))
-    return config
-
-
-def with_port(config: Config, service: Service, environ: Mapping[str, str] | None = None) -> Config:
-    """``config`` with ``PORT``, where it is set, as the one port of ``service``; raises ``InvalidConfig``.
-
-    ``serve`` gets it as both of its ports, which makes them one listener.
-    """
-    text = (os.environ if environ is None else environ).get("PORT")
-    if not text:
-        return config
-    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
-        message = f"is {text!r}, but must be {expected(known_keys()['server']['api_port'])}"
-        raise InvalidConfig([Problem("PORT", "PORT", message)])
-    port = int(text)
-    if service == "process":
-        return config.model_copy(update={"process": config.process.model_copy(update={"port": port})})
-    names = {"serve": ("api_port", "ws_port"), "serve-api": ("api_port",), "serve-ws": ("ws_port",)}[service]
-    server = config.server.model_copy(update=dict.fromkeys(names, port))
-    return config.model_copy(update={"server": server})

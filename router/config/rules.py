@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from router.config_sources import Problem
-
-if TYPE_CHECKING:
-    from router.config import Auth, Config, Online, Push
+from router.config.sections import Auth, Config, Online, Push
+from router.config.sources import Problem
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")

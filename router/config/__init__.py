@@ -1,0 +1,40 @@
+"""The typed configuration: its sections, the rules between them, where values come from, and loading it all."""
+
+from router.config.loading import InvalidConfig, Loaded, known_keys, load, load_with_origins, with_port
+from router.config.sections import (
+    Auth,
+    Cold,
+    Config,
+    Embedded,
+    Google,
+    Ingress,
+    Limits,
+    Online,
+    Process,
+    Push,
+    Server,
+    Service,
+    address,
+)
+
+__all__ = [
+    "Auth",
+    "Cold",
+    "Config",
+    "Embedded",
+    "Google",
+    "Ingress",
+    "InvalidConfig",
+    "Limits",
+    "Loaded",
+    "Online",
+    "Process",
+    "Push",
+    "Server",
+    "Service",
+    "address",
+    "known_keys",
+    "load",
+    "load_with_origins",
+    "with_port",
+]

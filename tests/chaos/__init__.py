@@ -1,0 +1,1 @@
+"""The router as it really runs, with whatever fails failing, and what clients saw judged."""

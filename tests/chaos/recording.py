@@ -1,0 +1,164 @@
+"""What clients saw, as a history: each try of each request, written down where it leaves and where its answer comes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import random
+import ssl
+import time
+from collections.abc import Callable
+
+import httpx
+import msgspec
+from msgspec import Struct
+
+from tests.sim import history as h
+from tests.sim.checker import Judge
+
+EPHEMERAL_SECONDS = 10.0
+EXPRESS = 7
+
+
+class _Envelope(Struct, rename="camel"):
+    recipient_id: str
+    encrypted_data: str
+    is_ephemeral: bool = False
+    priority: int = 0
+
+
+class _Message(Struct):
+    id: str
+    envelope: _Envelope
+
+
+class _Batch(Struct):
+    messages: list[_Message] = []
+
+
+class _Accepted(Struct):
+    id: str
+
+
+class _Acked(Struct, rename="camel"):
+    message_ids: list[str]
+
+
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""One for all: to load the usual certificates for each device that comes would hold up the loop."""
+_envelope = msgspec.json.Decoder(_Envelope).decode
+_batch = msgspec.json.Decoder(_Batch).decode
+_accepted = msgspec.json.Decoder(_Accepted).decode
+_acked = msgspec.json.Decoder(_Acked).decode
+
+
+def sealed(recipient: str, tag: str, size: int, *, express: bool = False, ephemeral: bool = False) -> bytes:
+    """An envelope that carries ``tag``, and ``size`` bytes that only this tag has."""
+    document: dict[str, object] = {"recipientId": recipient, "encryptedData": _payload(tag, size)}
+    if express:
+        document["priority"] = EXPRESS
+    if ephemeral:
+        document["isEphemeral"] = True
+    return msgspec.json.encode(document)
+
+
+def _payload(tag: str, size: int) -> bytes:
+    noise = hashlib.shake_128(tag.encode()).digest(size)
+    return f"{tag} {size} ".encode() + noise
+
+
+def tag_of(data: str) -> str:
+    """The tag that ``encryptedData`` carries; another word where a byte of it is not as it was sealed."""
+    payload = base64.b64decode(data)
+    tag, _, rest = payload.partition(b" ")
+    size, _, _ = rest.partition(b" ")
+    whole = size.isdigit() and payload == _payload(tag.decode(errors="replace"), int(size))
+    return tag.decode() if whole else f"damaged {payload[:40]!r}"
+
+
+class Recorder:
+    """The history of a run, judged while it grows. All of its clients are on one event loop: the order is a fact."""
+
+    def __init__(self, tell: Callable[[str], None] = lambda _: None) -> None:
+        """``tell`` is told of each violation as it is found."""
+        self.history = h.History()
+        self.judge = Judge(EPHEMERAL_SECONDS)
+        self._tell = tell
+        self._began = time.monotonic()
+
+    def begin(self) -> None:
+        """Time starts now."""
+        self._began = time.monotonic()
+
+    def now(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._began
+
+    def add(self, event: h.Event) -> None:
+        at = self.now()
+        self.history.add(at, event)
+        known = len(self.judge.violations)
+        self.judge.take(at, len(self.history) - 1, event)
+        for violation in self.judge.violations[known:]:
+            self._tell(f"{violation.promise}: {violation.text}")
+
+    def note(self, who: str, text: str) -> None:
+        self.add(h.Note(who, text))
+
+
+class Recorded(httpx.AsyncBaseTransport):
+    """Carries one user's requests, and records them. Every second one, by chance, has a connection of its own: a kept
+    one stays with the node that it was made to."""
+
+    def __init__(self, recorder: Recorder, user: str, chance: random.Random) -> None:
+        self._recorder = recorder
+        self._user = user
+        self._chance = chance
+        self._kept = httpx.AsyncHTTPTransport(verify=_NO_TLS)
+        self._fresh = httpx.AsyncHTTPTransport(verify=_NO_TLS, limits=httpx.Limits(max_keepalive_connections=0))
+
+    async def aclose(self) -> None:
+        await self._kept.aclose()
+        await self._fresh.aclose()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        add, op = self._recorder.add, self._recorder.history.op()
+        add(self._begins(op, request))
+        transport = self._kept if self._chance.random() < 0.5 else self._fresh
+        try:
+            response = await transport.handle_async_request(request)
+            await response.aread()
+        except (httpx.TransportError, asyncio.CancelledError) as error:
+            # It may have worked and it may not; also where the one who asked does not wait for it.
+            add(_unknown(op, request, str(error) or type(error).__name__))
+            raise
+        add(_answered(op, request, response))
+        return response
+
+    def _begins(self, op: int, request: httpx.Request) -> h.Event:
+        path = request.url.path
+        if path == "/api/send":
+            envelope = _envelope(request.content)
+            express, tag = envelope.priority >= EXPRESS, tag_of(envelope.encrypted_data)
+            return h.Sending(op, envelope.recipient_id, tag, express, envelope.is_ephemeral)
+        if path == "/api/messages":
+            return h.Fetching(op, self._user, int(request.url.params["limit"]), time.time())
+        return h.Acking(op, self._user, tuple(_acked(request.content).message_ids))
+
+
+def _unknown(op: int, request: httpx.Request, why: str) -> h.Event:
+    if request.url.path == "/api/send":
+        return h.NotSent(op, why)
+    return h.NotFetched(op, why) if request.url.path == "/api/messages" else h.NotAcked(op, why)
+
+
+def _answered(op: int, request: httpx.Request, response: httpx.Response) -> h.Event:
+    if not response.is_success:
+        return _unknown(op, request, str(response.status_code))
+    if request.url.path == "/api/send":
+        return h.Sent(op, _accepted(response.content).id, time.time())
+    if request.url.path == "/api/messages":
+        batch = _batch(response.content).messages
+        return h.Fetched(op, tuple(h.Item(one.id, tag_of(one.envelope.encrypted_data)) for one in batch))
+    return h.Acked(op)

@@ -1,0 +1,98 @@
+"""What clients saw is written down as it was, also where there was no answer."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import httpx
+import msgspec
+import pytest
+
+from router import envelope
+from router.client import Refused, RouterClient, Unreachable
+from tests.chaos.recording import Recorded, Recorder, sealed, tag_of
+from tests.sim import history as h
+
+pytestmark = pytest.mark.anyio
+BOB = "urn:sm:user:bob"
+
+
+class Scripted(httpx.AsyncBaseTransport):
+    """Gives these answers, one after another."""
+
+    def __init__(self, *answers: httpx.Response | Exception) -> None:
+        self._answers = list(answers)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def client(recorder: Recorder, *answers: httpx.Response | Exception) -> RouterClient:
+    carrying = Recorded(recorder, BOB, random.Random(1))
+    carrying._kept = carrying._fresh = Scripted(*answers)  # type: ignore[assignment]  # it stands in for the network
+    return RouterClient("http://test", lambda: "token", transport=carrying, chance=random.Random(1))
+
+
+def events(recorder: Recorder) -> list[str]:
+    return [type(event).__name__ for event in recorder.history.events]
+
+
+async def test_each_try_to_send_is_an_event_of_its_own() -> None:
+    recorder = Recorder()
+    async with client(
+        recorder, httpx.ReadError("cut"), httpx.Response(503), httpx.Response(202, json={"id": "i"})
+    ) as c:
+        assert await c.send(sealed(BOB, "a", 10, express=True), "key") == "i"
+    assert events(recorder) == ["Sending", "NotSent", "Sending", "NotSent", "Sending", "Sent"]
+    first = recorder.history.events[0]
+    assert first == h.Sending(1, BOB, "a", express=True)
+
+
+async def test_a_batch_and_its_acknowledgement() -> None:
+    recorder = Recorder()
+    body = envelope.read(sealed(BOB, "a", 500), 10_000).canonical
+    batch = b'{"messages":[{"id":"i","envelope":%b}]}' % body
+    async with client(recorder, httpx.Response(200, content=batch), httpx.Response(204)) as c:
+        (received,) = await c.fetch()
+        await c.acknowledge([received.id])
+    began, fetched, acking, acked = recorder.history.events
+    assert isinstance(began, h.Fetching)
+    assert (began.user, began.limit) == (BOB, 50)
+    assert fetched == h.Fetched(1, (h.Item("i", "a"),))
+    assert (acking, acked) == (h.Acking(2, BOB, ("i",)), h.Acked(2))
+    assert [violation.promise for violation in recorder.judge.violations] == ["sealed as sent"], "nobody sent it"
+
+
+async def test_what_the_router_refuses_is_an_answer() -> None:
+    recorder = Recorder()
+    async with client(recorder, httpx.Response(400, json={"detail": "no"})) as c:
+        with pytest.raises(Refused):
+            await c.send(sealed(BOB, "a", 10), "key")
+    assert recorder.history.events[1] == h.NotSent(1, "400")
+
+
+async def test_who_gives_up_leaves_a_try_of_which_nobody_knows() -> None:
+    recorder = Recorder()
+    carrying = Recorded(recorder, BOB, random.Random(1))
+    async with RouterClient("http://127.0.0.1:9", lambda: "", budget_seconds=0, transport=carrying) as c:
+        with pytest.raises(Unreachable):
+            await c.fetch()
+    assert events(recorder) == ["Fetching", "NotFetched"]
+
+
+def test_a_payload_says_what_it_is_and_whether_it_is_whole() -> None:
+    data = json.loads(sealed(BOB, "3.7", 500))["encryptedData"]
+    assert tag_of(data) == "3.7"
+    assert tag_of(data[:400] + "AAAA" + data[404:]).startswith("damaged")
+    assert tag_of("AAAA").startswith("damaged")
+
+
+def test_it_is_an_envelope() -> None:
+    body = sealed(BOB, "a", 10, ephemeral=True)
+    read = envelope.read(body, 10_000)
+    assert (read.recipient, read.ephemeral) == (BOB, True)
+    assert msgspec.json.decode(read.canonical) == msgspec.json.decode(body)

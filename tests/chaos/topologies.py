@@ -1,0 +1,171 @@
+"""The two set-ups: all on one machine over one file, and Redis, Firestore and Pub/Sub with two of each service."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from router.auth.embedded import EmbeddedKey
+from router.clock import MICROSECONDS, SystemClock
+from tests.chaos.plan import Shape, Target
+from tests.sim.mutants import ROOT, mutated
+from tests.sim.mutations import Mutant
+from tests.support.identity import identity_service
+from tests.support.production import COMMAND_SECONDS, SERVICES, Node, environment
+from tests.support.servers import Server, firestore_emulator, pubsub_emulator, redis_server, running
+
+TOKEN_SECONDS, RENEW_SECONDS = 3600, 1800
+API, SOCKETS = "API connections", "WebSocket connections"
+CONNECTIONS = tuple(Target(name, "connections", ("cut", "drop", "hush")) for name in (API, SOCKETS))
+NODE_FAULTS = ("kill", "stop", "pause")
+SPANS = {
+    "ROUTER_ONLINE__LEASE_SECONDS": "6",
+    "ROUTER_ONLINE__HEARTBEAT_SECONDS": "2",
+    "ROUTER_ONLINE__REPOKE_SECONDS": "3",
+    "ROUTER_ONLINE__PUSH_AFTER_SECONDS": "8",
+    "ROUTER_ONLINE__SWEEP_AFTER_SECONDS": "30",
+    "ROUTER_SERVER__DRAIN_SECONDS": "5",
+    "ROUTER_SERVER__LOG_LEVEL": "warning",
+    "ROUTER_LIMITS__SEND_RATE": "0",
+}
+"""Short ones: everything that is due after a while becomes due within a run, and so falls together with faults."""
+
+
+class Cluster:
+    """The processes of a topology, by name, and how to reach them."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Mapping[str, str],
+        folder: Path,
+        shapes: Sequence[Shape],
+        servers: Mapping[str, Server],
+        sign: Callable[[str], str],
+        notifier: Sequence[str],
+    ) -> None:
+        """``notifier``: the module, with arguments, that prints push commands as they come, one JSON object a line."""
+        self.name = name
+        self.settings = dict(settings)
+        self.shapes = shapes
+        self.servers = servers
+        self.notifier = notifier
+        names = dict.fromkeys(name for shape in shapes for name in shape.nodes)
+        self.nodes = {name: Node(name.partition(" ")[0], settings, folder) for name in names}
+        self._sign = sign
+        self._tokens: dict[str, tuple[int, str]] = {}
+
+    def ports(self, *services: str) -> list[int]:
+        return [node.port for node in self.nodes.values() if node.service in services]
+
+    def token(self, user: str) -> str:
+        """One that is good for half an hour at least."""
+        now = SystemClock().now()
+        until, token = self._tokens.get(user, (0, ""))
+        if until < now:
+            token = self._sign(user)
+            self._tokens[user] = now + RENEW_SECONDS * MICROSECONDS, token
+        return token
+
+    def cli(self, *arguments: str) -> str:
+        """What a command of the router printed that worked."""
+        return self.run("router", *arguments)
+
+    def run(self, *module: str) -> str:
+        """What a module, run with its arguments, printed that worked."""
+        command = [sys.executable, "-m", *module]
+        done = subprocess.run(
+            command, env=self.settings, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def kill(self) -> None:
+        """All nodes."""
+        for node in self.nodes.values():
+            node.kill()
+
+
+@contextmanager
+def embedded(folder: Path, more: Mapping[str, str]) -> Iterator[Cluster]:
+    """Over one file: ``serve`` alone, and the same as two of each service, of which one pipeline stands by."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ROUTER_") and name != "PORT"}
+    data = folder / "data"
+    settings = {**inherited, **SPANS, "ROUTER_EMBEDDED__DATA_DIR": str(data), **more}
+    key = EmbeddedKey.open(data)
+
+    def sign(user: str) -> str:
+        return key.sign(user, SystemClock().now(), TOKEN_SECONDS)
+
+    together, apart = ("serve",), _pairs()
+    shapes = (
+        Shape("one process", together, (*_targets(together), *CONNECTIONS)),
+        Shape("several processes", apart, (*_targets(apart), *CONNECTIONS)),
+    )
+    cluster = Cluster(
+        "embedded", settings, folder, shapes, {}, sign, ("router", "outbox", "--json", "--follow", "--take")
+    )
+    with _ending(cluster):
+        yield cluster
+
+
+@contextmanager
+def production(folder: Path, more: Mapping[str, str]) -> Iterator[Cluster]:
+    """Real servers. Redis syncs its log before it answers, and so loses nothing when it is killed; the emulators keep
+    all in memory, and are only paused."""
+    with ExitStack() as stack:
+        redis = redis_server(folder / "redis", "--maxmemory-policy", "noeviction", "--appendfsync", "always")
+        firestore, pubsub = firestore_emulator(folder / "firestore"), pubsub_emulator(folder / "pubsub")
+        servers = {"redis": redis, "firestore": firestore, "pubsub": pubsub}
+        for server in servers.values():
+            stack.enter_context(running(server))
+        identity = stack.enter_context(identity_service(folder))
+        settings = {**environment(folder, redis, firestore, pubsub, identity, "chaos"), **SPANS, **more}
+        nodes = _pairs()
+        targets = (
+            *_targets(nodes),
+            Target("redis", "redis", ("kill", "kill", "pause", "pause")),
+            Target("firestore", "firestore", ("pause", "pause")),
+            Target("pubsub", "pubsub", ("pause", "pause")),
+            *CONNECTIONS,
+        )
+        shapes = (Shape("two of each", nodes, targets),)
+        cluster = Cluster("production", settings, folder, shapes, servers, identity.token, ("tests.chaos.notifier",))
+        cluster.cli("setup")
+        cluster.run(*cluster.notifier, "subscribe")
+        with _ending(cluster):
+            yield cluster
+
+
+TOPOLOGIES = {"embedded": embedded, "production": production}
+"""Each takes a folder, and what else is to be in the environment of all its processes."""
+
+
+def broken(folder: Path, mutant: Mutant) -> dict[str, str]:
+    """With this in its environment, a process runs a router that has the bug ``mutant``."""
+    shutil.copytree(ROOT / "router", folder / "router", ignore=shutil.ignore_patterns("__pycache__"))
+    path = folder / mutant.path
+    path.write_text(mutated(path.read_text(encoding="utf-8"), mutant), encoding="utf-8")
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+
+
+def _pairs() -> tuple[str, ...]:
+    return tuple(f"{service} {number}" for service in SERVICES for number in (1, 2))
+
+
+def _targets(nodes: Sequence[str]) -> list[Target]:
+    return [Target(name, name.partition(" ")[0], NODE_FAULTS) for name in nodes]
+
+
+@contextmanager
+def _ending(cluster: Cluster) -> Iterator[None]:
+    """What still runs at the end is killed by its own id."""
+    try:
+        yield
+    finally:
+        cluster.kill()

@@ -1,0 +1,38 @@
+"""Channels to Google's services and to their emulators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import pytest
+from google.api_core import grpc_helpers_async
+
+from router.backends.google import channels
+from router.backends.google.channels import PUBSUB, open_channel
+from router.config import Config
+
+pytestmark = pytest.mark.anyio
+KEEPALIVE = "grpc.keepalive_time_ms"
+
+
+async def test_the_service_is_pinged_as_often_as_it_allows_and_an_emulator_never(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The service allows one ping in 30 s; an emulator cuts the connection off, with all calls on it."""
+    opened: dict[str, dict[str, int]] = {}
+
+    def note(target: str, *, options: Sequence[tuple[str, int]], **_: Any) -> None:
+        opened[target] = dict(options)
+
+    monkeypatch.setattr(grpc.aio, "insecure_channel", note)
+    monkeypatch.setattr(grpc_helpers_async, "create_channel", note)
+    monkeypatch.setattr(channels, "_credentials", lambda _: None)
+    monkeypatch.delenv(PUBSUB.emulator_variable, raising=False)
+    await open_channel(PUBSUB, Config())
+    monkeypatch.setenv(PUBSUB.emulator_variable, "127.0.0.1:1")
+    await open_channel(PUBSUB, Config())
+    assert opened[PUBSUB.host][KEEPALIVE] >= 30_000
+    assert KEEPALIVE not in opened["127.0.0.1:1"]
+    assert opened["127.0.0.1:1"].items() <= opened[PUBSUB.host].items()
