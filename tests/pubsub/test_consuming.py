@@ -174,6 +174,25 @@ async def test_a_consumer_that_stops_leaves_no_call_behind(
     assert calls.count("ended") == calls.count("begun")
 
 
+async def test_what_is_pulled_and_handed_back_stays_before_what_waits(stores: PubSubStores, stage: Stage) -> None:
+    """RACES 4, 35: the emulator itself would give out what waits for the same key first."""
+    stores.pulls = 3
+    async with staged(stores, ManualClock()) as pulling:
+        consumer = await pulling.factory.ingress_consumer()
+        for turn in range(2):
+            await stage.producer.publish(stage.message(f"a{turn}"))
+            held = await take(consumer, 1)
+            for id_ in ("b", "c"):
+                await stage.producer.publish(stage.message(f"{id_}{turn}"))
+            await consumer.nack(held)
+            again = list[Delivery]()
+            while len(again) < 3:
+                some = await take(consumer, 1)
+                await consumer.ack(some)
+                again += some
+            assert ids(again) == [f"a{turn}", f"b{turn}", f"c{turn}"]
+
+
 async def test_two_pipelines_share_one_subscription(stores: PubSubStores, stage: Stage) -> None:
     """RACES 5: each recipient's mail stays in order, whoever routes it."""
     users = [f"urn:sm:user:u{number}" for number in range(12)]

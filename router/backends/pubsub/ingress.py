@@ -24,6 +24,9 @@ EXTEND_SECONDS = 3.0
 """How often leases are extended; two may be missed."""
 STOP_SECONDS = 2.0
 """A stream that has not ended by then is cut."""
+PULLED_SECONDS = 1
+"""With Pull calls, what is handed back comes again after this: the emulator puts what is handed back at once behind
+what waits for the same key, and keeps the order where a lease runs out."""
 BUFFER_MESSAGES = 1024
 BUFFER_BYTES = 32_000_000
 """What waits to be taken; beyond it nothing more is read."""
@@ -58,10 +61,11 @@ class PubSubIngressConsumer:
         self._source: Source
         if config.ingress.pulls:
             self._source = Pulls(api, self._subscription, config.ingress.pulls, chance)
+            self._settling = Settling(api, self._subscription, PULLED_SECONDS)
         else:
             self._source = Stream(api, self._subscription, LEASE_SECONDS, chance)
+            self._settling = Settling(api, self._subscription)
         self._reader = IngressReader(config)
-        self._settling = Settling(api, self._subscription)
         self._clock = clock
         self._buffer: deque[Any] = deque()
         self._bytes = 0

@@ -22,9 +22,11 @@ class Settling:
     and is then known for what it is.
     """
 
-    def __init__(self, api: PubSubApi, subscription: str) -> None:
+    def __init__(self, api: PubSubApi, subscription: str, hand_back_seconds: int = 0) -> None:
+        """``hand_back_seconds``: how long what is handed back still belongs to nobody."""
         self._api = api
         self._subscription = subscription
+        self._hand_back_seconds = hand_back_seconds
         self._acks: list[str] = []
         self._nacks: list[str] = []
         self._work: asyncio.Task[None] | None = None
@@ -70,7 +72,7 @@ class Settling:
             self._work = None
 
     async def _hand_back(self, subscription: str, ids: Sequence[str]) -> None:
-        await self._api.modify_ack_deadline(subscription, ids, 0)
+        await self._api.modify_ack_deadline(subscription, ids, self._hand_back_seconds)
 
     async def _try(self, ids: Sequence[str], tell: Callable[[str, Sequence[str]], Awaitable[None]]) -> None:
         if not ids:
