@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from itertools import repeat
 
 import msgspec
 
@@ -19,10 +18,10 @@ from tests.sim.checker import Violation
 from tests.sim.plan import Plan, day, make
 from tests.sim.run import Verdict, run
 from tests.sim.shrink import shrink
-from tests.sim.vendors.plan import make as vendor_plan
+from tests.sim.vendors import plan as vendors
 
-PLANS: dict[str | None, Callable[[int], Plan]] = {None: make, "vendors": vendor_plan}
-"""By topology, what a seed stands for."""
+PLANS: dict[str, Callable[[int], Plan]] = {"own": make, "vendors": vendors.make}
+"""Whose stores: the router's own, in all topologies; or Redis, Firestore and Pub/Sub."""
 COLLECT_RUNS = 50
 RUN_OPERATIONS = 200
 """Speeds are told in runs of so many operations: requests of clients and calls to stores."""
@@ -38,7 +37,7 @@ def _say(*lines: str) -> None:
 def main(arguments: list[str]) -> int:
     """0 if every promise was kept; 1 if not."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
-    parser.add_argument("--topology", choices=["vendors"], help="over simulated Redis, Firestore and Pub/Sub only")
+    parser.add_argument("--topology", choices=list(PLANS), default="own", help="over which stores")
     parser.add_argument("--start", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=int, default=3000, help="how many seeds")
     parser.add_argument("--bare", action="store_true", help="at the first failure, do not shorten its run")
@@ -52,11 +51,10 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.day:
         return _day(options.seed or 0, options.hours)
-    plans = PLANS[options.topology]
     if options.seed is not None:
-        return _look(plans(options.seed), shorten=options.shrink, calls=options.calls)
+        return _look(PLANS[options.topology](options.seed), shorten=options.shrink, calls=options.calls)
     seeds = range(options.start, options.start + options.seeds)
-    return _search(seeds, options.topology, keep_going=options.keep_going, bare=options.bare, jobs=options.jobs)
+    return _search(options.topology, seeds, keep_going=options.keep_going, bare=options.bare, jobs=options.jobs)
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -86,7 +84,7 @@ class Found(msgspec.Struct, frozen=True):
         )
 
 
-def tried(seeds: Sequence[int], stop: bool = True, topology: str | None = None) -> Found:
+def tried(seeds: Sequence[int], stop: bool = True, topology: str = "own") -> Found:
     """Run ``seeds``; ``stop``: no further than the first that breaks a promise."""
     gc.disable()
     started, found = time.process_time(), Found()
@@ -112,13 +110,13 @@ def _day(seed: int, hours: float) -> int:
     return 1 if verdict.violations else 0
 
 
-def _search(seeds: Sequence[int], topology: str | None, *, keep_going: bool, bare: bool, jobs: int) -> int:
+def _search(topology: str, seeds: Sequence[int], *, keep_going: bool, bare: bool, jobs: int) -> int:
     found = Found()
-    for part in _tried(seeds, topology, stop=not keep_going, jobs=jobs):
+    for part in _tried(topology, seeds, stop=not keep_going, jobs=jobs):
         found += part
         for seed, violation in part.failures:
             if not keep_going and not bare:
-                _report(seed, run(PLANS[topology](seed)))
+                _report(topology, seed)
                 return 1
             _say(f"seed {seed}: {violation.promise}: {violation.text.splitlines()[-1]}")
             if bare:
@@ -127,7 +125,7 @@ def _search(seeds: Sequence[int], topology: str | None, *, keep_going: bool, bar
     return 1 if found.failures else 0
 
 
-def _tried(seeds: Sequence[int], topology: str | None, *, stop: bool, jobs: int) -> Iterator[Found]:
+def _tried(topology: str, seeds: Sequence[int], *, stop: bool, jobs: int) -> Iterator[Found]:
     """In the order of ``seeds``, some at a time."""
     parts = [seeds[start : start + COLLECT_RUNS] for start in range(0, len(seeds), COLLECT_RUNS)]
     if jobs == 1:
@@ -135,17 +133,16 @@ def _tried(seeds: Sequence[int], topology: str | None, *, stop: bool, jobs: int)
         return
     with ProcessPoolExecutor(jobs) as pool:
         try:
-            yield from pool.map(tried, parts, repeat(stop), repeat(topology))
+            yield from pool.map(tried, parts, [stop] * len(parts), [topology] * len(parts))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _report(seed: int, verdict: Verdict) -> None:
+def _report(topology: str, seed: int) -> None:
     _say(f"seed {seed} breaks a promise; shortening its run …")
-    short = shrink(verdict)
+    short = shrink(run(PLANS[topology](seed)))
     _say(*trace(short))
-    option = "--topology vendors " if verdict.plan.topology == "vendors" else ""
-    _say(f"\nagain: python -m tests.sim {option}--seed {seed} [--shrink] [--calls]")
+    _say(f"\nagain: python -m tests.sim --topology {topology} --seed {seed} [--shrink] [--calls]")
 
 
 def _look(plan: Plan, *, shorten: bool, calls: bool) -> int:

@@ -44,10 +44,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("names", nargs="*", help="only mutants with one of these in their names")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how many seeds are tried at most")
     parser.add_argument("--jobs", type=int, default=1, help="how many are hunted at once")
-    parser.add_argument("--topology", choices=["vendors"], help="bugs of the vendors' backends, tried over these")
+    parser.add_argument("--topology", choices=["own", "vendors"], default="own", help="whose bugs, over which stores")
     parser.add_argument("--write", action="store_true", help="write the table in docs/proof.md")
     options = parser.parse_args(arguments)
-    mutants, table_of = (VENDOR_MUTANTS, "vendor mutants") if options.topology else (MUTANTS, "mutants")
+    mutants, table_of = (VENDOR_MUTANTS, "vendor mutants") if options.topology == "vendors" else (MUTANTS, "mutants")
     chosen = [one for one in mutants if not options.names or any(name in one.name for name in options.names)]
     caught: list[Caught] = []
     for mutant, found in hunt(chosen, options.seeds, options.jobs, options.topology):
@@ -63,14 +63,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def hunt(
-    mutants: Sequence[Mutant], seeds: int, jobs: int = 1, topology: str | None = None
+    mutants: Sequence[Mutant], seeds: int, jobs: int, topology: str = "own"
 ) -> Iterator[tuple[Mutant, Caught | None]]:
     """Each mutant, and how it was caught."""
     with ThreadPoolExecutor(jobs) as pool:
         yield from zip(mutants, pool.map(lambda mutant: _hunt(mutant, seeds, topology), mutants), strict=True)
 
 
-def _hunt(mutant: Mutant, seeds: int, topology: str | None) -> Caught | None:
+def _hunt(mutant: Mutant, seeds: int, topology: str) -> Caught | None:
     with tempfile.TemporaryDirectory() as directory:
         copy = Path(directory)
         for name in ("router", "tests"):
@@ -87,9 +87,8 @@ def mutated(text: str, mutant: Mutant) -> str:
     return text.replace(mutant.old, mutant.new)
 
 
-def _try(copy: Path, mutant: Mutant, seeds: int, topology: str | None) -> Caught | None:
-    command = [sys.executable, "-B", "-m", "tests.sim", "--bare", "--seeds", str(seeds)]
-    command += ["--topology", topology] if topology else []
+def _try(copy: Path, mutant: Mutant, seeds: int, topology: str) -> Caught | None:
+    command = [sys.executable, "-B", "-m", "tests.sim", "--bare", "--seeds", str(seeds), "--topology", topology]
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=SECONDS, check=False)
     found = _FOUND.search(done.stdout)
     if found is None:

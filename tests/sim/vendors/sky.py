@@ -28,6 +28,7 @@ class WeatherWire(Wire):
 
     def fate(self, call: str) -> Fate:
         weather = self._weather
+        weather.calls += 1
         if self.away():
             return self._gone()
         fault = weather.fault("put" if call == "BatchWrite" else call)
