@@ -36,14 +36,24 @@ class CompositeMessageQueue:
         was routed after the first read and came to cold before the second may have left a predecessor in hot. A second
         look finds every predecessor of what the first one saw, and the batch goes no further than that.
         """
-        hot = await self._online.read(user, limit, PAGE_BYTES)
-        batch = await self._batch(user, hot, limit)
-        if not {queued.message.id for queued in batch} <= {queued.message.id for queued in hot.messages}:
-            again = await self._online.read(user, limit, PAGE_BYTES)
-            if again.cold_version != hot.cold_version:
-                batch = within(await self._batch(user, again, limit), batch)
+        batch = None
+        while batch is None:
+            batch = await self._look(user, limit)
         self._metrics.fetched(len(batch))
         return batch
+
+    async def _look(self, user: str, limit: int) -> list[Queued] | None:
+        """One batch; ``None`` where all that was seen has gone and other mail has come: it is not passed over."""
+        hot = await self._online.read(user, limit, PAGE_BYTES)
+        batch = await self._batch(user, hot, limit)
+        if {queued.message.id for queued in batch} <= {queued.message.id for queued in hot.messages}:
+            return batch
+        again = await self._online.read(user, limit, PAGE_BYTES)
+        if again.cold_version == hot.cold_version:
+            return batch
+        later = await self._batch(user, again, limit)
+        kept = within(later, batch)
+        return kept if kept or not later else None
 
     async def _batch(self, user: str, hot: HotPage, limit: int) -> list[Queued]:
         return hot.messages if hot.cold_empty else await self._with_cold(user, hot, limit)
@@ -56,8 +66,10 @@ class CompositeMessageQueue:
             cold = await self._cold.read(user, limit, PAGE_BYTES, after)
             ids = [queued.message.id for queued in cold.messages]
             # Asked after the cold read: whoever acknowledged before this fetch began is honoured in it.
-            if ids:
-                acked |= await self._online.acked(user, ids)
+            # So is what was on its way to cold: acknowledged and deleted since, it must not hold up what is behind it.
+            pending = [] if after else [write.id for write in hot.pending]
+            if ids or pending:
+                acked |= await self._online.acked(user, [*ids, *pending])
             kept += [queued for queued in cold.messages if queued.message.id not in acked]
             if len(kept) >= limit or not cold.more or acked.isdisjoint(ids):
                 break

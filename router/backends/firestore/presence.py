@@ -41,9 +41,11 @@ class FirestorePresence:
                 raise TooManyConnections(f"{live} connections are open, the limit is {limit}; close one first")
             recipient.connections = [*others, leased]
             waiting = bool(recipient.hot or recipient.pending or not recipient.cold_empty)
-            recipient.fetched = True  # the next message pokes all connections
             if waiting:
+                # This one is poked now. If a poke of the others is unanswered, that stays so: it may be lost.
                 recipient.poked_at = now
+            else:
+                recipient.fetched = True  # the next message pokes all connections
             return waiting
 
         return await self._transactions.change(connection.user, [], register)

@@ -11,9 +11,10 @@ SELECT count(*) FROM presence WHERE user = ? AND id <> ? AND lease_until > ?;
 INSERT INTO presence (user, id, node, since, lease_until) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (user, id) DO UPDATE SET node = excluded.node, lease_until = excluded.lease_until;
 
--- welcome: A user has a new connection: the next message pokes all of them.
+-- welcome: A user has a new connection: the next message pokes all of them, unless it is poked now and a poke of the others
+-- is unanswered. That poke may be lost, and is sent again.
 INSERT INTO recipient (user, cold_empty) VALUES (?, ?)
-ON CONFLICT (user) DO UPDATE SET fetched = 1
+ON CONFLICT (user) DO UPDATE SET fetched = fetched OR NOT (hot > 0 OR pending > 0 OR cold_empty = 0)
 RETURNING hot > 0 OR pending > 0 OR cold_empty = 0;
 
 -- greeted: The new connection is poked, since mail may be waiting.

@@ -18,8 +18,10 @@ local value = struct.pack('>I7I7', tonumber(ARGV[3]), tonumber(ARGV[4])) .. ARGV
 call('HSET', CONNECTIONS, ARGV[2], value)
 call('PEXPIRE', CONNECTIONS, ARGV[7])
 if call('HEXISTS', META, 'v') == 0 then cold_changed() end
--- A new connection: the next message pokes all of them.
-call('HDEL', META, 'f')
-if hot_count() == 0 and cold_is_empty() then return 0 end
+if hot_count() == 0 and cold_is_empty() then
+  call('HDEL', META, 'f') -- the next message pokes all connections
+  return 0
+end
+-- This one is poked now. If a poke of the others is unanswered, that stays so: it may be lost, and is sent again.
 call('HSET', META, 'p', now)
 return 1
