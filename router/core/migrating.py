@@ -22,6 +22,8 @@ from router.metrics import Metrics
 BATCH_MESSAGES = 250
 BATCH_BYTES = 2 * 1024 * 1024
 PUT_TRIES = 5
+UNFINISHED = 10_000
+"""So many migrations that failed are gone on with under their leases; others wait for the leases' end."""
 
 
 class MigrationResult(StrEnum):
@@ -64,6 +66,8 @@ class Migrator:
         self._letters = letters
         self._owner = owner
         self._count = 0
+        self._unfinished: dict[str, str] = {}
+        """By user, who holds the lease of a migration that failed."""
         self._clock = clock
         self._chance = chance
         self._metrics = metrics
@@ -76,17 +80,25 @@ class Migrator:
         A message that no push command has announced is announced once it is in cold. Raises ``Unavailable``;
         what was not moved then is still hot, and a sweeper finds it.
         """
-        self._count += 1
-        owner = f"{self._owner}.{self._count}"
+        owner = self._unfinished.pop(user, None) or self._new_owner()
         try:
             migrated = await self._move_all(user, owner, online_too=online_too, progress=progress)
-        finally:
-            await self._release(user, owner)
+        except BaseException:
+            # Cold may have a copy, or may get it still: while the lease lasts, nobody who acknowledges such a message
+            # takes its copy for deleted. The next attempt goes on under it; that of another migrator waits for its end.
+            if len(self._unfinished) < UNFINISHED:
+                self._unfinished[user] = owner
+            raise
+        await self._release(user, owner)
         self._metrics.migration(migrated.result)
         return migrated
 
+    def _new_owner(self) -> str:
+        self._count += 1
+        return f"{self._owner}.{self._count}"
+
     async def _release(self, user: str, owner: str) -> None:
-        # Its failure must not hide what ended the migration, a cancellation above all. The lease ends by itself.
+        # What was to be moved is moved, and the lease ends by itself.
         try:
             await self._online.release_move(user, owner)
         except RouterError:

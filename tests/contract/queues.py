@@ -6,14 +6,14 @@ The fixture ``stage`` is one process; ``second`` is another one over the same st
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from router.core.migrating import BATCH_MESSAGES, MigrationResult
-from router.errors import TooManyConnections
+from router.errors import TooManyConnections, Unavailable
 from router.interfaces import Place
-from router.messages import ColdPage, Connection, Lane, Move, MoveRefused, Outcome, Queued, Settled
+from router.messages import ColdPage, Connection, HotPage, Lane, Move, MoveRefused, Outcome, Queued, Settled
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, names
 
 pytestmark = pytest.mark.anyio
@@ -454,6 +454,61 @@ class QueueContract:
         stage.clock.advance(61)
         await stage.sweeper.sweep()
         assert await stage.in_cold() == []
+
+    async def test_a_copy_of_a_migration_that_fails_is_deleted(self, stage: Stage) -> None:
+        """RACES 24: acknowledged meanwhile; the write works and says that it failed; then the acknowledgement ends."""
+        phone = await stage.connect()
+        await stage.go("m1")
+        await stage.online.disconnect([phone])
+        put = stage.cold.put
+
+        async def late(messages: Sequence[Queued]) -> list[Queued]:
+            assert await stage.online.ack(BOB, ["m1"]) == ["m1"]
+            await put(messages)
+            raise Unavailable("it says so")
+
+        stage.migrator._cold.put = late  # type: ignore[method-assign]  # the moment that the test forces
+        with pytest.raises(Unavailable):
+            await stage.migrator.migrate(BOB)
+        await stage.online.forget_orphans(BOB, ["m1"])
+        stage.clock.advance(61)
+        await stage.sweeper.sweep()
+        assert await stage.in_cold() == []
+
+    async def test_a_fetch_passes_over_nothing_that_comes_for_what_goes(self, stage: Stage) -> None:
+        """Between its two looks, all that the first one saw is acknowledged, and other mail comes to cold."""
+        await stage.go("old")
+        read, reads = stage.online.read, 0
+
+        async def change_before_the_second(user: str, limit: int, max_bytes: int) -> HotPage:
+            nonlocal reads
+            reads += 1
+            if reads == 2:
+                await stage.queue.acknowledge(BOB, ["old"])
+                await stage.go("new")
+            return await read(user, limit, max_bytes)
+
+        stage.online.read = change_before_the_second  # type: ignore[method-assign]  # the moment that the test forces
+        fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
+        assert names(await fetching.fetch(BOB, 50)) == ["new"]
+
+    async def test_what_was_on_its_way_and_is_acknowledged_holds_up_nothing(self, stage: Stage) -> None:
+        """Another device acknowledges it between the hot read, which saw a write under way, and the cold read."""
+        messages = [stage.message("m1"), stage.message("m2")]
+        routed = await stage.route(*messages)
+        copies = [Queued(m, r.sequence, r.queued_at) for m, r in zip(messages, routed, strict=True)]
+        await stage.cold.put(copies)
+        await stage.online.settle(copies[1:])
+        assert await stage.ids() == ["m1", "m2"]
+        read = stage.cold.read
+
+        async def acknowledge_first(user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
+            await stage.queue.acknowledge(BOB, ["m1"])
+            return await read(user, limit, max_bytes, after)
+
+        stage.cold.read = acknowledge_first  # type: ignore[method-assign]  # the moment that the test forces
+        fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
+        assert names(await fetching.fetch(BOB, 50)) == ["m2"]
 
     async def test_a_fetch_misses_nothing_that_moves_meanwhile(self, stage: Stage) -> None:
         """RACES 25: the move runs between the hot read and the cold read."""

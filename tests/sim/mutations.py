@@ -36,7 +36,7 @@ MUTANTS = (
     Mutant(
         "copies in cold of acknowledged mail are served",
         QUEUE,
-        "                acked |= await self._online.acked(user, ids)\n",
+        "                acked |= await self._online.acked(user, [*ids, *pending])\n",
         "                acked |= set()\n",
     ),
     Mutant(
@@ -128,10 +128,10 @@ MUTANTS = (
     ),
     Mutant("migrated mail is not announced", MIGRATING, "        if unannounced:\n", "        if False:\n"),
     Mutant(
-        "a migration that fails to give its lease back cannot be ended",
+        "a migration that has failed gives its lease back",
         MIGRATING,
-        "            await self._release(user, owner)\n",
-        "            await self._online.release_move(user, owner)\n",
+        "            raise\n        await self._release(user, owner)\n",
+        "            await self._release(user, owner)\n            raise\n        await self._release(user, owner)\n",
     ),
     Mutant(
         "ephemeral mail migrates",
