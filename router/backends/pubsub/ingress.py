@@ -95,7 +95,7 @@ class PubSubIngressConsumer:
         for task in (self._receiving, self._keeping):
             task.cancel()
         await asyncio.gather(self._receiving, self._keeping, return_exceptions=True)
-        self._hand_back(list(self._leases))
+        self._settling.nack(list(self._leases))
         self._leases.clear()
         await self._settling.told()
 
@@ -121,14 +121,8 @@ class PubSubIngressConsumer:
         self._settling.ack(self._release(deliveries))
 
     async def nack(self, deliveries: Sequence[Delivery]) -> None:
-        self._hand_back(self._release(deliveries))
+        self._settling.nack(self._release(deliveries))
         await self._settling.told()
-
-    def _hand_back(self, ids: Sequence[str]) -> None:
-        """The emulator, for which Pull calls are, puts what is handed back behind later messages of its key: there all
-        of them come back in order when the leases run out."""
-        if not self._config.ingress.pulls:
-            self._settling.nack(ids)
 
     def _release(self, deliveries: Sequence[Delivery]) -> list[str]:
         ids = [str(delivery.receipt) for delivery in deliveries]
