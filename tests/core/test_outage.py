@@ -10,7 +10,7 @@ import pytest
 
 from router.errors import Unavailable
 from router.messages import Delivery, Queued
-from tests.contract.stage import BOB, Stage
+from tests.contract.stage import BOB, EVE, Stage
 from tests.core.test_routing import Line
 from tests.support.pipelines import eventually, routed, running
 
@@ -216,3 +216,13 @@ async def test_what_stands_behind_what_another_device_acknowledged_is_not_missin
 
     monkeypatch.setattr(type(stage.online), "read", lambda _, *arguments: between(*arguments))
     assert await stage.ids(limit=1) == ["m2"]
+
+
+async def test_a_user_of_whom_nothing_is_known_may_have_mail_of_an_outage(stage: Stage) -> None:
+    """RACES 10: whoever connects before the store was told, and whoever is sent to, reads what is in cold."""
+    now = stage.clock.now()
+    await stage.cold.put([Queued(stage.message("m1"), now, now, untold=True)])
+    await stage.cold.put([Queued(stage.message("m2", EVE), now, now, untold=True)])
+    await stage.connect()
+    await stage.go("m3", EVE)
+    assert (await stage.ids(), await stage.ids(EVE)) == (["m1"], ["m2", "m3"])
