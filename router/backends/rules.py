@@ -28,7 +28,7 @@ class StoreRules:
     ephemeral_seconds: float
     queue_messages: int
     fresh_cold_empty: bool
-    """A user of whom this store knows nothing has nothing in cold: true where cold is in the same file."""
+    """A user of whom this store knows nothing has nothing in cold but what it sees there, since that is in its file."""
     write_through: bool
     """Each hot message gets a copy in cold from the start, so cold may hold one of every message."""
 

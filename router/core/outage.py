@@ -34,16 +34,23 @@ class Outage:
         """How many messages the store is still to be told of."""
         return len(self._owed)
 
-    def saw(self, deliveries: Sequence[Delivery], routed: Sequence[Routed]) -> None:
+    def saw(self, deliveries: Sequence[Delivery], routed: Sequence[Routed]) -> list[Routed]:
         """What the store gave out last: sequences of an outage continue from there, whatever the clocks say.
 
-        A message that has its sequence keeps it, when an outage comes before its cold write has worked: what was
-        routed behind it may be in cold already.
+        A message that has its sequence keeps it, when an outage comes before its cold write has worked, and also where
+        the store has forgotten it and gives another: what was routed behind it may be in cold already.
         """
-        for delivery, result in zip(deliveries, routed, strict=True):
+        kept = [self._kept(delivery, result) for delivery, result in zip(deliveries, routed, strict=True)]
+        for delivery, result in zip(deliveries, kept, strict=True):
             self._highest = max(self._highest, result.sequence)
             if result.sequence:
                 self._known[delivery.receipt] = Routed(Outcome.COLD, result.sequence, result.queued_at)
+        return kept
+
+    def _kept(self, delivery: Delivery, result: Routed) -> Routed:
+        known = self._known.get(delivery.receipt)
+        earlier = known is not None and result.outcome is Outcome.COLD and known.sequence < result.sequence
+        return known if known is not None and earlier else result
 
     def place(self, deliveries: Sequence[Delivery], now: int) -> list[Routed]:
         """What becomes of ``deliveries`` without the store.

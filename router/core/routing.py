@@ -216,8 +216,7 @@ class Pipeline:
                 self._outage.lasts = True
                 self._start_work(self._end_outage(), "outage")
             return None
-        self._outage.saw(readable, routed)
-        return routed
+        return self._outage.saw(readable, routed)
 
     async def _follow(
         self, readable: Sequence[Delivery], routed: Sequence[Routed], *, unknown: bool = False

@@ -53,11 +53,9 @@ def due(user: HotUser, now: int, rules: Rules) -> Due:
         return Due(migrate=user.hot > 0, hush=True)
     if _older(user.oldest_at, now, rules.sweep_after_seconds):
         return Due(migrate=True, hush=True)
-    given_up = not user.hot and _older(user.poked_at, now, rules.sweep_after_seconds)
     return Due(
         announce=_older(user.unannounced_at, now, rules.push_after_seconds),
-        poke=not given_up and _older(max(user.poked_at, user.oldest_at), now, rules.repoke_seconds),
-        hush=given_up,
+        poke=_older(max(user.poked_at, user.oldest_at), now, rules.repoke_seconds),
     )
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from router.core.outage import Outage
 from router.errors import Unavailable
-from router.messages import Delivery, Queued
-from tests.contract.stage import BOB, Stage
+from router.messages import Delivery, Lane, Message, Outcome, Queued, Routed
+from tests.contract.stage import BOB, EVE, Stage
 from tests.core.test_routing import Line
 from tests.support.pipelines import eventually, routed, running
 
@@ -216,3 +217,23 @@ async def test_what_stands_behind_what_another_device_acknowledged_is_not_missin
 
     monkeypatch.setattr(type(stage.online), "read", lambda _, *arguments: between(*arguments))
     assert await stage.ids(limit=1) == ["m2"]
+
+
+async def test_a_user_of_whom_nothing_is_known_may_have_mail_of_an_outage(stage: Stage) -> None:
+    """RACES 10: whoever connects before the store was told, and whoever is sent to, reads what is in cold."""
+    now = stage.clock.now()
+    await stage.cold.put([Queued(stage.message("m1"), now, now, untold=True)])
+    await stage.cold.put([Queued(stage.message("m2", EVE), now, now, untold=True)])
+    await stage.connect()
+    await stage.go("m3", EVE)
+    assert (await stage.ids(), await stage.ids(EVE)) == (["m1"], ["m2", "m3"])
+
+
+def test_a_place_that_the_store_has_forgotten_is_kept() -> None:
+    """RACES 7, 17: cold refused the message, and took what was routed behind it, before the store came back empty."""
+    outage, message = Outage(), Message("m1", BOB, b"", Lane.NORMAL, False, 0)
+    delivery, place = Delivery(message, 1, 1), Routed(Outcome.COLD, 10, 5)
+    assert outage.saw([delivery], [place]) == [place]
+    assert outage.saw([delivery], [Routed(Outcome.COLD, 20, 15)]) == [place]
+    outage.forget([delivery])
+    assert outage.saw([delivery], [Routed(Outcome.COLD, 20, 15)]) == [Routed(Outcome.COLD, 20, 15)]

@@ -247,6 +247,8 @@ class Judge:
 
     def push(self, event: h.Pushed) -> None:
         self.pushed.add(event.id)
+        if event.id in self.buried:
+            self.again.add(event.id)
         message = self.by_id.get(event.id)
         if not event.found and (message is None or message.ack_began is None):
             self.broken("push after commit", f"a push command went out for {event.id}, which cannot be fetched")

@@ -91,8 +91,8 @@ class Buried(Struct, frozen=True):
 
 
 class RoutedAgain(Struct, frozen=True):
-    """The online store was asked a second time where a message goes: the ingress delivered it again, or its sender sent
-    it again."""
+    """The online store is asked where a message goes that was delivered before: the ingress delivered it again, or its
+    sender sent it again."""
 
     id: str
 

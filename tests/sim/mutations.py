@@ -142,8 +142,8 @@ MUTANTS = (
     Mutant(
         "a migrator does not mark what it takes",
         f"{EMBEDDED}/sql/hot.sql",
-        "UPDATE route SET state = 4 WHERE id = ? AND state = 0;",
-        "UPDATE route SET state = 4 WHERE id = ? AND state = 9;",
+        "UPDATE route SET state = 4 WHERE id IN (SELECT value FROM json_each(?)) AND state = 0;",
+        "UPDATE route SET state = 4 WHERE id IN (SELECT value FROM json_each(?)) AND state = 9;",
     ),
     # Routing.
     Mutant(
@@ -319,8 +319,8 @@ MUTANTS = (
     Mutant(
         "what a pipeline wrote to cold without the store, and died, is left to nobody",
         SWEEPING,
-        "self._expire_messages, self._delete_orphans, self._tell_untold):",
-        "self._expire_messages, self._delete_orphans):",
+        "        untold = await self._cold.untold(now - UNTOLD_SECONDS * MICROSECONDS, PAGE_MESSAGES)\n",
+        "        untold = list[Queued]()\n",
     ),
     Mutant(
         "mail of a user whose node died is not moved",
@@ -331,8 +331,8 @@ MUTANTS = (
     Mutant(
         "lost pokes are not repeated",
         SWEEPING,
-        "        poke=not given_up and ",
-        "        poke=given_up and ",
+        "        poke=_older(",
+        "        poke=False and _older(",
     ),
     Mutant(
         "announcing passes over what bears a later time",
@@ -382,8 +382,8 @@ MUTANTS = (
     Mutant(
         "mail that was settled for a user who came online is not poked for",
         f"{EMBEDDED}/moving.py",
-        "        pokes += recipient.poke(now)\n        recipient.save(db)\n",
-        "        recipient.save(db)\n",
+        "    pokes = [poke for recipient in recipients.values() for poke in recipient.poke(now)]\n",
+        "    pokes: Pokes = []\n",
     ),
     # The ingress.
     Mutant(

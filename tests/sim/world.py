@@ -95,7 +95,7 @@ class World:
         for delivery in deliveries:
             if delivery.message is None:
                 continue
-            if delivery.message.id in self._routed:
+            if delivery.delivered_before or delivery.message.id in self._routed:
                 self.add(h.RoutedAgain(delivery.message.id))
             self._routed.add(delivery.message.id)
 

@@ -72,8 +72,11 @@ def recipients_of(
     for user, node in connection.execute(PRESENCE["nodes_of"], (names, now)):
         nodes.setdefault(user, []).append(node)
     rows = {user: row for user, *row in connection.execute(HOT["recipients"], (names,))}
-    fresh = (0, 0, 0, 0, 0, int(rules.fresh_cold_empty), 0, 1)
-    return {user: Recipient(user, rows.get(user, fresh), nodes.get(user, [])) for user in wanted}
+    for user in wanted:
+        if user not in rows:
+            (cold_empty,) = connection.execute(HOT["nothing_in_cold"], (rules.fresh_cold_empty, user)).fetchone()
+            rows[user] = [0, 0, 0, 0, 0, cold_empty, 0, 1]
+    return {user: Recipient(user, rows[user], nodes.get(user, [])) for user in wanted}
 
 
 def save(connection: sqlite3.Connection, recipients: Iterable[Recipient]) -> None:

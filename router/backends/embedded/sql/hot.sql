@@ -2,6 +2,9 @@
 SELECT user, sequence, hot, cold, pending, cold_version, cold_empty, poked_at, fetched FROM recipient
 WHERE user IN (SELECT value FROM json_each(?));
 
+-- nothing_in_cold: Whether cold, where it is in this file, holds nothing of a user of whom nothing else is known.
+SELECT ? AND NOT EXISTS (SELECT 1 FROM cold WHERE user = ?);
+
 -- save_recipient: Write back what routing changed.
 INSERT INTO recipient (user, sequence, hot, cold, pending, cold_version, cold_empty, poked_at, fetched)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
