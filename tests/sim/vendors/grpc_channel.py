@@ -44,8 +44,10 @@ class Service(Protocol):
 class Caller:
     """Who waits for an answer, as far as the service knows."""
 
-    def __init__(self, wire: Wire, fate: Fate, answer: asyncio.Future[list[bytes]]) -> None:
+    def __init__(self, wire: Wire, fate: Fate, answer: asyncio.Future[list[bytes]], seconds: float | None) -> None:
         self.fate = fate
+        self.seconds = seconds
+        """How long they wait; ``None``: for ever."""
         self._wire = wire
         self._answer = answer
 
@@ -121,7 +123,7 @@ class SimChannel:
         answer.add_done_callback(_look)
         place = self._service.place
         if fate.request is not None:
-            place.later(fate.request, self._arrived, name, request, Caller(self._wire, fate, answer), answer)
+            place.later(fate.request, self._arrived, name, request, Caller(self._wire, fate, answer, seconds), answer)
         elif fate.fails:
             place.later(fate.answer or 0.0, _fail, answer, Code.UNAVAILABLE, "simulated: it cannot be reached")
         try:

@@ -80,7 +80,15 @@ class Subscription:
             return [types.PullResponse.pb()(received_messages=taken).SerializeToString()]
         answer: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
         self._pulls.append((caller, limit, answer))
+        if caller.seconds is not None:
+            # A call ends with nothing before its time is over.
+            self._place.later(max(0.0, caller.seconds - 1), self._answer_with_nothing, answer)
         return answer
+
+    def _answer_with_nothing(self, answer: asyncio.Future[list[bytes]]) -> None:
+        if not answer.done():
+            self._pulls = [pull for pull in self._pulls if pull[2] is not answer]
+            answer.set_result([types.PullResponse.pb()().SerializeToString()])
 
     def close(self) -> None:
         """It is deleted."""
