@@ -45,7 +45,7 @@ byte HOT, PENDING, COLD, ACKED, DOUBLE, ACKED_OWED;
 byte sequence[IDS], last;
 bool leased[2];             /* presence */
 bool fetched = true;        /* nobody has been poked since the last fetch */
-bool cold_empty = true;
+bool cold_empty;            /* known to be so */
 byte watch[2];              /* cold_version: 0: this device does not fetch; 1: unchanged since it read hot; 2: changed */
 byte mover;                 /* who holds the migration lease; 0: nobody */
 #define IN_HOT (HOT | DOUBLE)

@@ -6,6 +6,8 @@ from router.errors import Unauthorized
 from router.web.fields import Fields
 
 BEARER = "bearer"
+_BLANK = " \t"
+"""What surrounds values (RFC 9110, section 5.6.3); ``str.strip`` would take control characters and much else."""
 
 
 def from_authorization(fields: Fields) -> str:
@@ -15,9 +17,9 @@ def from_authorization(fields: Fields) -> str:
         # A proxy in front may have believed the other one.
         raise Unauthorized("send one Authorization header, not several")
     scheme, _, token = (given or [""])[0].partition(" ")
-    if scheme.lower() != BEARER or not token.strip():
+    if scheme.lower() != BEARER or not token.strip(_BLANK):
         raise Unauthorized("send the token as Authorization: Bearer <token>", "missing")
-    return token.strip()
+    return token.strip(_BLANK)
 
 
 def from_handshake(fields: Fields) -> tuple[str, str | None]:
@@ -26,7 +28,7 @@ def from_handshake(fields: Fields) -> tuple[str, str | None]:
     Browsers cannot set ``Authorization``; they name the subprotocols ``bearer, <token>``, or ``<token>`` alone.
     """
     lines = ",".join(fields.every("sec-websocket-protocol"))
-    offered = [part.strip() for part in lines.split(",") if part.strip()]
+    offered = [part.strip(_BLANK) for part in lines.split(",") if part.strip(_BLANK)]
     if "authorization" in fields:
         return from_authorization(fields), BEARER if BEARER in offered else None
     if len(offered) == 1 and offered[0] != BEARER:
