@@ -36,7 +36,7 @@ MUTANTS = (
     Mutant(
         "copies in cold of acknowledged mail are served",
         QUEUE,
-        "                acked |= await self._online.acked(user, [*ids, *pending])\n",
+        "                acked |= await self._online.acked(user, [*ids, *under_way])\n",
         "                acked |= set()\n",
     ),
     Mutant(
