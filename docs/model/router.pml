@@ -385,8 +385,8 @@ active proctype Judge() {
     :: atomic { timeout ->
            if
            :: (IN_HOT || !fetched) && READS -> fetched = true; poke()    /* the sweeper pokes again */
-#ifndef BUG_NO_ORPHANS
            :: mover -> mover = 0             /* the lease of a migrator that has failed runs out */
+#ifndef BUG_NO_ORPHANS
            :: ACKED_OWED && mover == 0 ->    /* the sweeper does what a worker that died has left */
               cold = cold & ~ACKED_OWED; forget_orphans(ACKED_OWED)
 #endif
@@ -395,6 +395,7 @@ active proctype Judge() {
        }
     od;
     atomic {
+        promise(one id for life, (IN_HOT | cold) <= ALL);
         promise(nothing is stuck, !inbox && !holder && !mover && !IN_HOT && !PENDING && (!READS || !(cold & ~GONE)));
         promise(nothing is stuck, (cold & ~ack_begun & ~pushed) == 0);
         promise(one id for life, (cold & GONE) == 0 && !ACKED_OWED)

@@ -33,10 +33,10 @@ LARGE = {
 }
 """The bounds that take minutes and gigabytes."""
 
-ONE, TWO = {"DEVICES": 1, "FAULTS": 2}, {"DEVICES": 2, "FAULTS": 1}
+ONE, TWO = {"DEVICES": 1, "FAULTS": 1}, {"DEVICES": 2, "FAULTS": 1}
 BUGS: dict[str, tuple[str, str, dict[str, int]]] = {
-    "COLD_FIRST": ("cold is read before hot", "at least once", ONE),
-    "ONE_LOOK": ("a fetch does not look again", "in order", TWO),
+    "COLD_FIRST": ("cold is read before hot", "in order", ONE),
+    "ONE_LOOK": ("a fetch does not look again", "in order", ONE),
     "OVERTAKING": ("mail overtakes a cold write under way", "in order", ONE),
     "PENDING_NOT_ASKED": ("what was pending and is acknowledged holds up the rest", "at least once", TWO),
     "TOMBSTONE_FORGOTTEN": ("acknowledged ids are forgotten", "acknowledged stays away", ONE),
@@ -55,6 +55,8 @@ BUGS: dict[str, tuple[str, str, dict[str, int]]] = {
     "WELCOME_HUSHES": ("who connects takes the unanswered poke of the others", "nothing is stuck", TWO),
 }
 """For each switch ``BUG_…`` of the model: what is wrong, the promise that it breaks, and the bounds that show it."""
+SLOW = {"PENDING_NOT_ASKED", "WELCOME_HUSHES"}
+"""Their first trace is found after millions of states: not for every run of the tests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ def check(bounds: dict[str, int], bug: str | None = None) -> Checked:
     with tempfile.TemporaryDirectory() as directory:
         shutil.copy(MODEL, directory)
         _run(directory, "spin", *defined, "-a", MODEL.name)
-        _run(directory, compiler, "-w", "-O2", "-DSAFETY", f"-DMEMLIM={MEMORY_MB}", "-o", "pan", "pan.c")
+        _run(directory, compiler, "-w", "-O1", "-DSAFETY", f"-DMEMLIM={MEMORY_MB}", "-o", "pan", "pan.c")
         began = time.monotonic()
         # Where a bug is looked for, the first trace is as good as any; a broken model ends at its first one too.
         report = _run(directory, "./pan", f"-m{DEPTH}")
