@@ -384,7 +384,11 @@ active proctype Judge() {
            promise(accepted is durable, false) }
     :: atomic { timeout ->
            if
+#ifdef BUG_POKED_FOR_EVER
+           :: READS -> fetched = true; poke()
+#else
            :: (IN_HOT || !fetched) && READS -> fetched = true; poke()    /* the sweeper pokes again */
+#endif
            :: mover -> mover = 0             /* the lease of a migrator that has failed runs out */
 #ifndef BUG_NO_ORPHANS
            :: ACKED_OWED && mover == 0 ->    /* the sweeper does what a worker that died has left */
