@@ -56,6 +56,7 @@ def test_every_answer_is_one_that_the_document_promises(
     load_all_checks()
     schema = schemathesis.openapi.from_url(f"{router.url}/openapi.json")
     token = router.token("alice")
+    checks: list[Any] = [CHECKS.get_one(name) for name in JUDGED]
     sent = 0
 
     @settings(
@@ -70,7 +71,6 @@ def test_every_answer_is_one_that_the_document_promises(
     def judged(case: schemathesis.Case[Any]) -> None:
         nonlocal sent
         headers = {"Authorization": f"Bearer {token}"}
-        checks: list[Any] = [CHECKS.get_one(name) for name in JUDGED]
         case.call_and_validate(headers=headers, checks=checks, timeout=10)
         sent += 1
 
