@@ -47,16 +47,15 @@ class Due:
 def due(user: HotUser, now: int, rules: Rules) -> Due:
     """What ``user`` is due at ``now`` (µs since 1970).
 
-    Hot mail of a user without a live connection moves at once: whoever should have moved it has died.
+    Hot mail of a user without a live connection moves at once: whoever should have moved it has died. A poke that is
+    due goes out though its mail moves: where nobody could sweep for long, it may be the only one that arrives.
     """
     if not user.live:
         return Due(migrate=user.hot > 0, hush=True)
+    poke = _older(max(user.poked_at, user.oldest_at), now, rules.repoke_seconds)
     if _older(user.oldest_at, now, rules.sweep_after_seconds):
-        return Due(migrate=True, hush=True)
-    return Due(
-        announce=_older(user.unannounced_at, now, rules.push_after_seconds),
-        poke=_older(max(user.poked_at, user.oldest_at), now, rules.repoke_seconds),
-    )
+        return Due(migrate=True, poke=poke, hush=not poke)
+    return Due(announce=_older(user.unannounced_at, now, rules.push_after_seconds), poke=poke)
 
 
 def _older(since: int, now: int, seconds: float) -> bool:

@@ -37,6 +37,7 @@ def user(*, live: int = 1, hot: int = 1, age: float = 0, poked: float = 0, annou
         (user(age=60, poked=1), Due(announce=True)),
         (user(age=60, poked=1, announced=True), Due()),
         (user(age=600, poked=1), Due(migrate=True, hush=True)),
+        (user(age=600, poked=15), Due(migrate=True, poke=True)),
         (user(live=0, age=1), Due(migrate=True, hush=True)),
         (user(live=0, hot=0, poked=1), Due(hush=True)),
         (user(hot=0, poked=15), Due(poke=True)),

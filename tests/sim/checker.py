@@ -85,7 +85,7 @@ class Judge:
     """Routed more than once."""
     pushed: set[str] = field(default_factory=set)
     unannounceable: set[str] = field(default_factory=set)
-    """Hot when the online store forgot, with a copy in cold: nobody knows that no push command went out."""
+    """When the online store forgot them: nobody knows that no push command went out."""
     ops: dict[int, h.Event | _Fetch] = field(default_factory=dict)
     draining: int | None = None
     index: int = 0
@@ -273,7 +273,7 @@ class Judge:
         for message in self.messages.values():
             message.seen = None
             message.excused = message.excused or message.ack_began is not None
-        self.unannounceable.update(event.hot)
+        self.unannounceable.update(event.unannounced)
 
     # The end.
 

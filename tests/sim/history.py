@@ -102,9 +102,10 @@ class PowerLost(Struct, frozen=True):
 
 
 class Forgotten(Struct, frozen=True):
-    """The online store came back empty. ``hot``: ids of what it held; the copies in cold are not announced yet."""
+    """The online store came back empty. ``unannounced``: ids of what was hot, or acknowledged while a copy was in cold:
+    nobody knows any more that this copy was not announced."""
 
-    hot: tuple[str, ...] = ()
+    unannounced: tuple[str, ...] = ()
 
 
 class Final(Struct, frozen=True):

@@ -331,8 +331,8 @@ MUTANTS = (
     Mutant(
         "lost pokes are not repeated",
         SWEEPING,
-        "        poke=_older(",
-        "        poke=False and _older(",
+        "    poke = _older(",
+        "    poke = False and _older(",
     ),
     Mutant(
         "announcing passes over what bears a later time",

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from router.backends.rules import State
 from router.errors import RouterError
 from router.factory import Factory
 from router.messages import Delivery
@@ -201,10 +202,14 @@ class World:
             await self._lose_power(fault)
         elif fault.kind == "forget":
             self._forgot = True
-            self.add(h.Forgotten(tuple(id_ for _, id_ in self._held("hot", "online"))))
+            self.add(self._forgotten())
             self.disk("online").clear()
         elif fault.kind == "migrate" and node.listening:
             await self._migrate_by_hand(node)
+
+    def _forgotten(self) -> h.Forgotten:
+        owed = [id_ for id_, state in self._under_way() if state == State.ACKED_OWED]
+        return h.Forgotten((*(id_ for _, id_ in self._held("hot", "online")), *owed))
 
     async def _burn(self, fault: Fault, node: Node) -> None:
         process = node.process

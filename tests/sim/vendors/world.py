@@ -177,7 +177,7 @@ class VendorWorld(World):
         self.redis.stop()
         if fault.kind == "forget":
             self._forgot = True
-            self.add(h.Forgotten(tuple(id_ for _, id_ in self._held("hot", "online"))))
+            self.add(self._forgotten())
             self.redis.forget()
             self.redis.stop()
         await asyncio.sleep(fault.seconds)
