@@ -103,8 +103,8 @@ MUTANTS = (
     Mutant(
         "what stands behind mail that was acknowledged between two looks is missing",
         QUEUE,
-        "            if _ids(seen) <= _ids(shown):\n",
-        "            if True:\n",
+        "            if not thinned and _ids(seen) <= _ids(shown):\n",
+        "            if not thinned:\n",
     ),
     Mutant(
         "a copy in cold stands where it was written, not where it belongs",
