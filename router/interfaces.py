@@ -241,8 +241,9 @@ class ColdQueue(Protocol):
         (µs) or earlier, and are not told yet."""
         ...
 
-    async def told(self, messages: Sequence[Queued]) -> None:
-        """The online store knows that these are here; those that are not are no error."""
+    async def amend(self, messages: Sequence[Queued]) -> None:
+        """Each of these that is here is ``untold`` or not, as given, and moves to the sequence given, where that is
+        lower."""
         ...
 
     async def oldest(self, limit: int) -> list[tuple[str, QueueTotals]]:

@@ -172,8 +172,8 @@ class Settled(Struct, frozen=True, gc=False):
     acked: list[Queued]
     """Acknowledged meanwhile: the caller deletes them from cold, and then names them to ``forget_orphans``."""
     misplaced: list[Queued]
-    """Another pipeline is on its way to cold with these, and was given earlier places for them: they stay pending
-    until somebody has written them there."""
+    """With their places: in cold these stand behind them, since the pipeline that was given the places has still to
+    write them, if it lives. They stay pending; the caller moves them (``ColdQueue.amend``) and settles them again."""
 
 
 class MoveRefused(StrEnum):

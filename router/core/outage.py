@@ -8,7 +8,7 @@ store will never know, and a recipient's next message is not routed elsewhere be
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -27,8 +27,6 @@ class Outage:
         self._placed: dict[int | str, Routed] = {}
         self._owed: deque[Owed] = deque()
         self._highest = 0
-        self.misplaced: list[Delivery] = []
-        """What is in cold behind its place, to be handed back to the ingress once the outage is over."""
 
     def __len__(self) -> int:
         """How many messages the store is still to be told of."""
@@ -85,14 +83,10 @@ class Outage:
         """The oldest that are owed; they stay owed until ``told``."""
         return [self._owed[index] for index in range(min(limit, len(self._owed)))]
 
-    def told(self, count: int, misplaced: Collection[str] = ()) -> None:
-        """The store knows the oldest ``count``, and the ingress all of these but those with ids in ``misplaced``."""
-        told = [self._owed.popleft() for _ in range(count)]
-        self.misplaced += [delivery for delivery, queued in told if queued.message.id in misplaced]
-
-    def take_misplaced(self) -> list[Delivery]:
-        taken, self.misplaced = self.misplaced, []
-        return taken
+    def told(self, count: int) -> None:
+        """The store and the ingress know the oldest ``count``."""
+        for _ in range(count):
+            self._owed.popleft()
 
     def over(self) -> bool:
         """End the outage if nothing is owed and nobody is about to owe anything; whether it has ended."""
@@ -100,9 +94,8 @@ class Outage:
         return not self.lasts
 
     def abandon(self) -> list[Delivery]:
-        """All deliveries whose messages the store does not know in their places, to be handed back."""
-        deliveries = [*self.misplaced, *(delivery for delivery, _ in self._owed)]
-        self.misplaced.clear()
+        """All deliveries whose messages the store does not know, to be handed back."""
+        deliveries = [delivery for delivery, _ in self._owed]
         self._owed.clear()
         self._placed.clear()
         self._known.clear()

@@ -12,6 +12,8 @@ import random
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
+import msgspec
+
 from router.clock import Clock, Tasks
 from router.core.outage import Outage, Owed
 from router.core.retrying import backoff
@@ -300,10 +302,9 @@ class Pipeline:
         except Refused as error:
             raise _Unstorable(str(error)) from error
 
-    async def _settle(self, written: Sequence[Queued]) -> set[str]:
-        """The store knows that these are in cold; returns the ids of those that it knows in another, earlier place."""
+    async def _settle(self, written: Sequence[Queued]) -> None:
         if not written:
-            return set()
+            return
         async with asyncio.timeout(CALL_SECONDS):
             settled = await self._online.settle(written)
         ids: dict[str, list[str]] = {}
@@ -314,7 +315,10 @@ class Pipeline:
             async with asyncio.timeout(CALL_SECONDS):
                 await self._cold.delete(user, own)
                 await self._online.forget_orphans(user, own)
-        return {queued.message.id for queued in settled.misplaced}
+        if settled.misplaced:
+            async with asyncio.timeout(CALL_SECONDS):
+                await self._cold.amend([msgspec.structs.replace(queued, untold=True) for queued in settled.misplaced])
+            await self._settle(settled.misplaced)
 
     def _owe(self, written: Sequence[Owed]) -> None:
         self._outage.owe(written)
@@ -332,29 +336,14 @@ class Pipeline:
             except (Unavailable, TimeoutError):
                 self._metrics.dependency_failed("online")
         self._room.set()
-        await self._route_again()
 
     async def _tell_owed(self) -> None:
         async with asyncio.timeout(CALL_SECONDS):
             await self._online.probe()
         while owed := self._outage.next(BATCH_MESSAGES):
-            misplaced = await self._settle([queued for _, queued in owed])
-            await self._ack([delivery for delivery, queued in owed if queued.message.id not in misplaced])
-            self._outage.told(len(owed), misplaced)
-
-    async def _route_again(self) -> None:
-        """Have the ingress deliver what is misplaced once more, now that the store can be asked for its places: the
-        pipeline that was given them may be gone."""
-        failures = 0
-        while misplaced := self._outage.take_misplaced():
-            try:
-                async with asyncio.timeout(CALL_SECONDS):
-                    await self._consumer.nack(misplaced)
-            except (Unavailable, TimeoutError):
-                failures += 1
-                self._outage.misplaced += misplaced
-                self._metrics.dependency_failed("ingress")
-                await self._clock.sleep(backoff(failures, self._chance))
+            await self._settle([queued for _, queued in owed])
+            await self._ack([delivery for delivery, _ in owed])
+            self._outage.told(len(owed))
 
     async def _announce(self, messages: Sequence[Message]) -> None:
         if messages:

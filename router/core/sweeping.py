@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from router.clock import MICROSECONDS, Clock
 from router.core.migrating import Migrator
 from router.errors import RouterError
@@ -194,6 +196,9 @@ class Sweeper:
         for queued in settled.acked:
             await self._cold.delete(queued.message.recipient, [queued.message.id])
             await self._online.forget_orphans(queued.message.recipient, [queued.message.id])
-        # What another pipeline has still to write to its place is told once it stands there.
+        if settled.misplaced:
+            # They stay marked until the store agrees, so that a sweeper that dies in between leaves it to the next.
+            await self._cold.amend([structs.replace(queued, untold=True) for queued in settled.misplaced])
+            await self._tell(settled.misplaced)
         open_ends = {queued.message.id for queued in (*settled.acked, *settled.misplaced)}
-        await self._cold.told([queued for queued in untold if queued.message.id not in open_ends])
+        await self._cold.amend([queued for queued in untold if queued.message.id not in open_ends])

@@ -808,11 +808,26 @@ class QueueContract:
         await stage.go("m2")
         late = Queued(message, routed.sequence + 1000, routed.queued_at)
         assert await stage.cold.put([late]) == []
-        assert await stage.online.settle([late]) == Settled([], [late])
+        assert await stage.online.settle([late]) == Settled([], [Queued(message, routed.sequence, routed.queued_at)])
         assert await stage.ids() == ["m1", "m2"], "readers know its place"
         assert (await stage.route(message, attempt=2))[0] == routed
-        await stage.store(message, routed)
-        assert await stage.ids() == await stage.in_cold() == ["m1", "m2"]
+        gone = Queued(stage.message("m3"), routed.sequence, routed.queued_at)
+        await stage.cold.amend([Queued(message, routed.sequence, routed.queued_at), gone])
+        assert await stage.in_cold() == ["m1", "m2"]
+        assert await stage.online.settle([Queued(message, routed.sequence, routed.queued_at)]) == Settled([], [])
+        assert await stage.go("m1") is Outcome.ANNOUNCE
+
+    async def test_a_place_that_nobody_is_to_write_any_more_is_taken(self, stage: Stage) -> None:
+        """RACES 7, 10: the pipeline that was given the place died, and the other one died before it could tell."""
+        message = stage.message("m1")
+        (routed,) = await stage.route(message)
+        await stage.go("m2")
+        await stage.cold.put([Queued(message, routed.sequence + 1000, stage.clock.now(), untold=True)])
+        stage.clock.advance(61)
+        await stage.sweeper.sweep()
+        assert await stage.in_cold() == ["m1", "m2"]
+        assert await stage.go("m1") is Outcome.ANNOUNCE
+        assert await stage.cold.untold(stage.clock.now(), 10) == []
 
     async def test_a_copy_that_nobody_told_of_is_told_by_the_sweeper(self, stage: Stage) -> None:
         """RACES 3, 10: pipelines wrote to cold without the store and died. One message was routed and acknowledged

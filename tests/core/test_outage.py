@@ -179,7 +179,7 @@ async def test_mail_acknowledged_during_its_move_leaves_no_copy(stage: Stage, mo
     assert (await stage.ids(), await stage.in_cold()) == ([], [])
 
 
-async def test_what_an_outage_misplaced_is_routed_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_an_outage_misplaced_comes_to_its_place(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """RACES 7, 10: another pipeline was given its place and died; the copy in cold stands behind m2."""
     m1, m2 = stage.message("m1"), stage.message("m2")
     first, second = await stage.route(m1, m2)

@@ -64,9 +64,9 @@ class EmbeddedColdQueue:
         rows = self._database.read(lambda db: db.execute(SQL["untold"], (before, limit)).fetchall())
         return [_bare(row) for row in rows]
 
-    async def told(self, messages: Sequence[Queued]) -> None:
-        known = [(queued.message.id, queued.message.recipient) for queued in messages]
-        await self._database.write_ordered(lambda db: db.executemany(SQL["told"], known).rowcount)
+    async def amend(self, messages: Sequence[Queued]) -> None:
+        rows = [(queued.untold, queued.sequence, queued.message.id, queued.message.recipient) for queued in messages]
+        await self._database.write_ordered(lambda db: db.executemany(SQL["amend"], rows).rowcount)
 
     async def oldest(self, limit: int) -> list[tuple[str, QueueTotals]]:
         rows = self._database.read(lambda db: db.execute(SQL["oldest"], (limit,)).fetchall())

@@ -9,6 +9,8 @@ import sqlite3
 from collections import Counter
 from collections.abc import Collection, Sequence
 
+import msgspec
+
 from router.backends.embedded import reading
 from router.backends.embedded.routing import HOT as SQL
 from router.backends.embedded.routing import Pokes, recipients_of, save
@@ -51,7 +53,7 @@ def settle(db: sqlite3.Connection, messages: Sequence[Queued], now: int, rules: 
         if state in _ACKED:
             acked.append(queued)
         elif is_misplaced(state, sequence, queued):
-            misplaced.append(queued)
+            misplaced.append(msgspec.structs.replace(queued, sequence=record[2]))
         elif state in (State.HOT, State.PENDING):
             arrived.setdefault(id_, (queued, state))
     return Settled(acked, misplaced), _arrive(db, arrived.values(), now, rules)

@@ -13,6 +13,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
+from msgspec import structs
+
 from router.backends.firestore.client import Client
 from router.backends.firestore.documents import BARE, Page, message_write, queued_message
 from router.backends.firestore.names import Layout, document_id, place_number, possible, sharded, time_of
@@ -135,20 +137,21 @@ class FirestoreColdQueue:
         query = Query(self._messages, "untold_at", limit, most=before, everywhere=True, select=("untold_at", *BARE))
         return [self._bare(document) for document in await self._client.find(self._layout.documents, query)]
 
-    async def told(self, messages: Sequence[Queued]) -> None:
-        users = {
-            f"{self._of(queued.message.recipient)}/{document_id(queued.message.id)}": queued.message.recipient
-            for queued in messages
+    async def amend(self, messages: Sequence[Queued]) -> None:
+        changes = {
+            f"{self._of(queued.message.recipient)}/{document_id(queued.message.id)}": queued for queued in messages
         }
-        found = await self._client.call(lambda seconds: self._client.get(list(users), seconds))
-        # Whole, as they are, but for the field: what has changed meanwhile is refused, and is found again.
-        await self._writer.write(
-            [
-                only_if(self._written(queued_message(users[path], document, None)), document.update_time)
-                for path, document in found.items()
-                if document
-            ]
-        )
+        found = await self._client.call(lambda seconds: self._client.get(list(changes), seconds))
+        writes = []
+        for path, document in found.items():
+            if document:
+                change, there = changes[path], queued_message(changes[path].message.recipient, document, None)
+                sequence = min(change.sequence, there.sequence)
+                amended = structs.replace(there, sequence=sequence, untold=change.untold)
+                writes.append(only_if(self._written(amended), document.update_time))
+        error = worst(await self._writer.write(writes))
+        if error is not None:
+            raise error
 
     def _bare(self, document: Document) -> Queued:
         return queued_message(self._layout.user_of(document.name), document, None)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from router.backends.firestore.documents import queued_message
 from router.backends.firestore.names import document_id
 from router.backends.firestore.recipient import Pokes
@@ -36,7 +38,7 @@ def settle(work: Work, messages: Sequence[Queued], now: int) -> tuple[Settled, P
             acked.append(queued)
             continue
         elif is_misplaced(record.state, record.sequence, queued):
-            misplaced.append(queued)
+            misplaced.append(msgspec.structs.replace(queued, sequence=record.sequence))
             continue
         elif record.state not in (State.HOT, State.PENDING):
             continue

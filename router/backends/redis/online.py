@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from msgspec import structs
+
 from router.backends.redis.keys import is_acked, pack_body, pack_id, unpack_id, unpack_page, unpack_pending
 from router.backends.redis.scripts import Command
 from router.backends.redis.store import by_user
@@ -85,12 +87,16 @@ class RedisOnlineStore(RedisSweeping):
                 fields += (pack_id(message.id), int(message.lane), queued.sequence, int(message.keyed))
             scripts.append(self._call("settle", user, self._keys.channels, user, *fields, now=now))
         results = await self._client.run(scripts, self._list_busy(users))
-
-        def named(which: int) -> list[Queued]:
-            ids = {(user, id_) for user, result in zip(users, results, strict=False) for id_ in result[which]}
-            return [queued for queued in messages if (queued.message.recipient, pack_id(queued.message.id)) in ids]
-
-        return Settled(named(0), named(1))
+        acked: set[tuple[str, bytes]] = set()
+        places: dict[tuple[str, bytes], int] = {}
+        for user, (gone, misplaced) in zip(users, results, strict=False):
+            acked.update((user, id_) for id_ in gone)
+            places |= {(user, id_): number for id_, number in zip(misplaced[::2], misplaced[1::2], strict=True)}
+        named = [((queued.message.recipient, pack_id(queued.message.id)), queued) for queued in messages]
+        return Settled(
+            [queued for name, queued in named if name in acked],
+            [structs.replace(queued, sequence=places[name]) for name, queued in named if name in places],
+        )
 
     async def read(self, user: str, limit: int, max_bytes: int) -> HotPage:
         now = self._clock.now()

@@ -19,8 +19,8 @@ WHERE row IN (SELECT row FROM cold ORDER BY row LIMIT ?) AND queued_at <= ?;
 SELECT id, user, lane, sequence, queued_at, accepted_at, keyed, attempts FROM cold
 WHERE untold = 1 AND queued_at <= ? ORDER BY queued_at LIMIT ?;
 
--- told: The online store knows of one message.
-UPDATE cold SET untold = 0 WHERE id = ? AND user = ?;
+-- amend: The online store knows of one message, or is still to be told; and its place.
+UPDATE cold SET untold = ?, sequence = min(sequence, ?) WHERE id = ? AND user = ?;
 
 -- oldest: The users whose cold queues hold the oldest mail.
 SELECT user, count(*), sum(length(envelope)), min(queued_at) FROM cold GROUP BY user ORDER BY 4 LIMIT ?;

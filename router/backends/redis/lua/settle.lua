@@ -1,7 +1,7 @@
 -- Cold has these messages now.
 --
 -- ARGV  2 the channels' prefix   3 user; then for each message: id, lane, sequence, keyed
--- Result: the ids that were acknowledged meanwhile; those that another pipeline is to write with an earlier place.
+-- Result: the ids that were acknowledged meanwhile; ids and sequences of those that stand behind their places.
 -- One that is hot has a copy in cold from here on; one that is unknown was written while this store was away.
 
 local channel, user = ARGV[2], ARGV[3]
@@ -20,7 +20,7 @@ for i = 4, #ARGV, 4 do
   elseif record.state == ACKED or record.state == ACKED_OWED then
     acked[#acked + 1] = id
   elseif record.state == ON_ITS_WAY and tonumber(ARGV[i + 2]) > record.number then
-    misplaced[#misplaced + 1] = id
+    misplaced[#misplaced + 1], misplaced[#misplaced + 2] = id, record.number
   elseif record.state == HOT or record.state == ON_ITS_WAY then
     call('HDEL', PENDING, id)
     record.state, changed = record.state == HOT and DOUBLE or COLD, true
