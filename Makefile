@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help serve test sim sim-day mutants chaos bench bench-production lint check lock docs clean
+.PHONY: help serve test sim sim-day mutants chaos model fuzz bench bench-production lint check lock docs clean
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -37,6 +37,13 @@ bench-production: $(READY)  ## Measure it with Redis and Google's emulators (fou
 
 mutants: $(READY)  ## Put deliberate bugs into a copy of the code; the simulation must catch each
 	@$(BIN)/python -m tests.sim.mutants --write --jobs $(JOBS)
+
+model: $(READY)  ## Check the model of the protocol with spin, within all its bounds (minutes, 4 GB)
+	@$(BIN)/python -m tests.proof.spin
+
+SECONDS ?= 60
+fuzz: $(READY)  ## Fuzz envelopes, URNs, tokens and handshakes for SECONDS=60 each
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 lint: $(READY)  ## Ruff and mypy over code and tests
 	@$(BIN)/ruff check .

@@ -20,7 +20,7 @@ from benchmarks.load_http import LoadError
 from benchmarks.machine import describe
 from benchmarks.production import LIBRARIES, Topology, topology
 from benchmarks.report import PRODUCTION_RESULTS, RESULTS, Run, print_run, save, summary
-from benchmarks.scenarios import depth, draining, end_to_end, idle, memory, migrating, poking, sending, starting
+from benchmarks.scenarios import abuse, depth, draining, end_to_end, idle, memory, migrating, poking, sending, starting
 from benchmarks.scenarios.production import accepting, calls, moving, nodes, offline, online, redis_memory
 from benchmarks.servers import Bench, ServerError
 
@@ -33,6 +33,7 @@ SCENARIOS: dict[str, Scenario] = {
 PRODUCTION: dict[str, Callable[[Bench, Topology], Coroutine[None, None, list[Figure]]]] = {
     module.NAME: module.run for module in (accepting, calls, online, offline, redis_memory, moving, nodes)
 }
+SINGLE_BY_NAME_ONLY: dict[str, Scenario] = {abuse.NAME: abuse.run}
 BY_NAME_ONLY = {moving.DEEP: moving.deep}
 BUILD = Path("build")
 """On the disk of the checkout: the temporary directory of the system may be no disk at all."""
@@ -69,7 +70,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks", description="What the router costs, beside the floor.")
-    parser.add_argument("scenario", nargs="*", help=f"one or more of {', '.join(SCENARIOS)}; all where none is named")
+    parser.add_argument(
+        "scenario",
+        nargs="*",
+        help=f"one or more of {', '.join(SCENARIOS)}, all where none is named; and {abuse.NAME}",
+    )
     parser.add_argument(
         "--production",
         action="store_true",
@@ -83,7 +88,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--dir", type=Path, default=BUILD, help="where the routers keep their data; on a real disk")
     options = parser.parse_args(arguments)
-    known = {**PRODUCTION, **BY_NAME_ONLY} if options.production else SCENARIOS
+    known = {**PRODUCTION, **BY_NAME_ONLY} if options.production else {**SCENARIOS, **SINGLE_BY_NAME_ONLY}
     if unknown := set(options.scenario) - set(known):
         parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     return options
@@ -98,9 +103,10 @@ def _raise_file_limit() -> None:
 
 def _single(bench: Bench, names: Sequence[str]) -> Iterator[Figure]:
     """The router on one machine, beside the floor."""
+    known = {**SCENARIOS, **SINGLE_BY_NAME_ONLY}
     for name in names or SCENARIOS:
         sys.stderr.write(f"{name} ...\n")
-        yield from uvloop.run(SCENARIOS[name](bench))
+        yield from uvloop.run(known[name](bench))
 
 
 def _production(bench: Bench, names: Sequence[str]) -> Iterator[Figure]:

@@ -6,16 +6,15 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
 from benchmarks.figures import Figure, Latencies, at_least, at_most
-from benchmarks.load import Mailbox, Reader, Sender, drain, mailboxes, settled
+from benchmarks.load import Mailbox, drain, mailboxes, settled
 from benchmarks.load_http import LoadError, connections
 from benchmarks.load_sockets import nothing, sockets
-from benchmarks.mail import user
+from benchmarks.others import somebody_else
 from benchmarks.servers import Bench, Process, Server, spawn
 from benchmarks.stock import Stock, stock
 
@@ -26,8 +25,6 @@ LOOK_SECONDS = 0.005
 ALONE_SECONDS = 1.0
 MOST_SECONDS = 120.0
 MEGABYTE = 1_000_000
-
-T = TypeVar("T")
 
 
 class _Seen(Struct):
@@ -63,46 +60,6 @@ def _rows(what: str, seen: Sequence[_Seen]) -> list[Figure]:
     ]
 
 
-class _Others:
-    """A person who writes to another, who fetches and acknowledges: one request after the other, all the time."""
-
-    def __init__(self, sender: Sender, reader: Reader, box: Mailbox) -> None:
-        self.waits = Latencies()
-        """Of each request since this was last set."""
-        self.stopping = False
-        self._sender = sender
-        self._reader = reader
-        self._box = box
-
-    async def run(self) -> None:
-        while not self.stopping:
-            await self._timed(self._sender.send(self._box))
-            while not (messages := await self._timed(self._reader.fetch())):
-                pass
-            self._reader.keep(messages)
-            await self._timed(self._reader.acknowledge(messages))
-        self._box.ledger.check()
-
-    async def _timed(self, request: Coroutine[Any, Any, T]) -> T:
-        started = time.perf_counter()
-        answer = await request
-        self.waits.add(time.perf_counter() - started)
-        return answer
-
-
-@contextlib.asynccontextmanager
-async def _somebody_else(server: Server) -> AsyncIterator[_Others]:
-    (box,) = mailboxes("other", 1)
-    async with connections(server.port, 2) as (writing, reading), asyncio.TaskGroup() as group:
-        sender = Sender(writing, server.token(user("sender", 0)), 0)
-        others = _Others(sender, Reader(reading, server.token(box.user), box), box)
-        group.create_task(others.run())
-        try:
-            yield others
-        finally:
-            others.stopping = True
-
-
 async def _one(bench: Bench, people: Sequence[Mailbox], count: int, *, by_hand: bool) -> _Seen:
     with bench.server("router") as server:
         async with contextlib.AsyncExitStack() as online, stock(server.environment) as stocked:
@@ -111,7 +68,7 @@ async def _one(bench: Bench, people: Sequence[Mailbox], count: int, *, by_hand: 
             for box in people:
                 await stocked.fill(box, count // len(people))
             await settled(server)
-            async with _somebody_else(server) as others:
+            async with somebody_else(server) as others:
                 await asyncio.sleep(ALONE_SECONDS)
                 alone, others.waits = others.waits, Latencies()
                 if by_hand:

@@ -384,9 +384,13 @@ active proctype Judge() {
            promise(accepted is durable, false) }
     :: atomic { timeout ->
            if
+#ifdef BUG_POKED_FOR_EVER
+           :: READS -> fetched = true; poke()
+#else
            :: (IN_HOT || !fetched) && READS -> fetched = true; poke()    /* the sweeper pokes again */
-#ifndef BUG_NO_ORPHANS
+#endif
            :: mover -> mover = 0             /* the lease of a migrator that has failed runs out */
+#ifndef BUG_NO_ORPHANS
            :: ACKED_OWED && mover == 0 ->    /* the sweeper does what a worker that died has left */
               cold = cold & ~ACKED_OWED; forget_orphans(ACKED_OWED)
 #endif
@@ -395,6 +399,7 @@ active proctype Judge() {
        }
     od;
     atomic {
+        promise(one id for life, (IN_HOT | cold) <= ALL);
         promise(nothing is stuck, !inbox && !holder && !mover && !IN_HOT && !PENDING && (!READS || !(cold & ~GONE)));
         promise(nothing is stuck, (cold & ~ack_begun & ~pushed) == 0);
         promise(one id for life, (cold & GONE) == 0 && !ACKED_OWED)

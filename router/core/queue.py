@@ -39,23 +39,28 @@ class CompositeMessageQueue:
         look.
         """
         hot = await self._online.read(user, limit, PAGE_BYTES)
-        batch = await self._batch(user, hot, limit)
-        while batch is not hot.messages and not _ids(batch) <= _ids(hot.messages):
-            again = await self._online.read(user, limit, PAGE_BYTES)
-            if again.cold_version == hot.cold_version:
+        batch, gone = await self._batch(user, hot, limit)
+        while batch is not hot.messages:
+            thinned = hot.more and len(batch) < limit and not gone.isdisjoint(_ids(hot.messages))
+            if not thinned and _ids(batch) <= _ids(hot.messages):
                 break
-            seen, hot, batch = batch, again, await self._batch(user, again, limit)
+            again = await self._online.read(user, limit, PAGE_BYTES)
+            if not thinned and again.cold_version == hot.cold_version:
+                break
+            seen, hot = batch, again
+            batch, gone = await self._batch(user, again, limit)
             shown = within(batch, seen)
-            if _ids(seen) <= _ids(shown):
+            if not thinned and _ids(seen) <= _ids(shown):
                 batch = shown
                 break
         self._metrics.fetched(len(batch))
         return batch
 
-    async def _batch(self, user: str, hot: HotPage, limit: int) -> list[Queued]:
-        return hot.messages if hot.cold_empty else await self._with_cold(user, hot, limit)
+    async def _batch(self, user: str, hot: HotPage, limit: int) -> tuple[list[Queued], set[str]]:
+        """What ``hot`` and cold justify, and the ids that were left out since they are acknowledged."""
+        return (hot.messages, set()) if hot.cold_empty else await self._with_cold(user, hot, limit)
 
-    async def _with_cold(self, user: str, hot: HotPage, limit: int) -> list[Queued]:
+    async def _with_cold(self, user: str, hot: HotPage, limit: int) -> tuple[list[Queued], set[str]]:
         after: Place | None = None
         acked: set[str] = set()
         kept: list[Queued] = []
@@ -74,7 +79,7 @@ class CompositeMessageQueue:
             after = cold.messages[-1].place
         if not ids and after is None and not hot.pending:
             await self._online.note_cold_empty(user, hot.cold_version)
-        return merge(hot, ColdPage(kept, cold.more), acked, limit, PAGE_BYTES)
+        return merge(hot, ColdPage(kept, cold.more), acked, limit, PAGE_BYTES), acked
 
     async def acknowledge(self, user: str, ids: Sequence[str]) -> None:
         """Delete ``ids`` of this user from whichever queue holds them; ids that are not theirs are no-ops.

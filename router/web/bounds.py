@@ -16,11 +16,14 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from router.errors import RouterError
 from router.web import problems
+from router.web.budget import Budget
 from router.web.joined import Joined
 from router.web.problems import HeadersTooLarge, HeadersTooSlow, MalformedRequest
 
 HEADER_BYTES = 64 * 1024
 """Request line and headers together."""
+WAITING_BYTES = 128 * 1024 * 1024
+"""What all clients together may make this process keep: answers that they do not take, bodies that do not end."""
 MAX_FRAME_BYTES = 4096
 MAX_FRAMES = 100
 FRAME_SECONDS = 10.0
@@ -46,6 +49,7 @@ class BoundedConfig(uvicorn.Config):
         self.client_seconds = client_seconds
         self.refuse = refuse
         self.cut = cut
+        self.waiting = Budget(WAITING_BYTES)
         super().__init__(
             app,
             loop="none",
@@ -72,6 +76,9 @@ class _Watched(asyncio.Protocol):
     transport: asyncio.Transport
     loop: asyncio.AbstractEventLoop
     _unwritten = 0
+    _unsent = 0
+    _body_bytes = 0
+    """Of a request that is not whole yet, and not answered."""
     _watch: asyncio.TimerHandle | None = None
 
     @property
@@ -82,11 +89,25 @@ class _Watched(asyncio.Protocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._look_later()
+        self._unsent = self.transport.get_write_buffer_size()
+        self._weigh()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unsent = 0
+        self._weigh()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.bounds.waiting.release(self)
         if self._watch is not None:
             self._watch.cancel()
         super().connection_lost(exc)
+
+    def _weigh(self) -> None:
+        if size := self._unsent + self._body_bytes:
+            self.bounds.waiting.hold(self, size)
+        else:
+            self.bounds.waiting.release(self)
 
     def _look_later(self) -> None:
         self._unwritten = self.transport.get_write_buffer_size()
@@ -146,8 +167,9 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
             self._expect()
             if self._head_bytes > HEADER_BYTES and not self.transport.is_closing():
                 self.refuse(_too_large())
-        elif self._in_body and self.cycle.response_complete:
-            self._expect()
+        elif self._in_body and not self.cycle.response_complete:
+            self._body_bytes += len(data)
+            self._weigh()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -166,11 +188,16 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         self._head_bytes = 0
         self._in_body = False
         self._met()
+        self._forget_body()
         self.scope[ARRIVED] = True  # type: ignore[literal-required]  # a server may add its own (ASGI 3, "scope")
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         self._joined.release()
+        if self._in_body and self.cycle.response_complete:
+            # Refused before it was whole: the rest is thrown away, and must end all the same.
+            self._forget_body()
+            self._expect()
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -182,6 +209,11 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
         self._look_later()
+
+    def _forget_body(self) -> None:
+        if self._body_bytes:
+            self._body_bytes = 0
+            self._weigh()
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + len(b": \r\n") for name, value in self.headers)

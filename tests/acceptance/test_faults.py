@@ -71,7 +71,7 @@ async def test_a_half_open_connection_ends_with_its_ping(router: Router) -> None
 
     Eve, who says as little but answers her pings, stays.
     """
-    router.environment["ROUTER_SERVER__PING_SECONDS"] = "0.5"
+    router.environment["ROUTER_SERVER__PING_SECONDS"] = "2"
     with router.running():
         key = tokens(router)
         headers = {"authorization": f"Bearer {token(key, 'eve')}"}

@@ -573,6 +573,28 @@ class QueueContract:
         fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
         assert names(await fetching.fetch(BOB, 3)) == ["e1", "e2", "e3"]
 
+    async def test_a_full_page_that_is_acknowledged_meanwhile_leaves_room_for_what_is_behind(
+        self, doubled: Stage
+    ) -> None:
+        """RACES 25: by another device, between the reads of a fetch; what is behind the page was there before."""
+        read, acknowledged = doubled.cold.read, False
+
+        async def read_last(user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
+            nonlocal acknowledged
+            page = await read(user, limit, max_bytes, after)
+            if not acknowledged:
+                acknowledged = True
+                await doubled.online.ack(BOB, ["m1", "m2", "m3"])
+            return page
+
+        await doubled.go("old")
+        await doubled.connect()
+        for number in range(1, 6):
+            await doubled.go(f"m{number}")
+        doubled.cold.read = read_last  # type: ignore[method-assign]  # the moment that the test forces
+        fetching = doubled.queue.__class__(doubled.online, doubled.cold, doubled.migrator, doubled.factory.metrics)
+        assert names(await fetching.fetch(BOB, 3)) == ["old", "m4", "m5"]
+
     async def test_cold_counts_as_empty_only_while_nothing_came(self, stage: Stage) -> None:
         await stage.connect()
         await stage.go("hot")

@@ -13,6 +13,7 @@ from router.backends.firestore import indexes
 from router.backends.firestore.client import Client
 from router.backends.firestore.wire import Document, Query, Write
 from router.config import Cold, Online
+from router.messages import Queued
 from tests.contract.stage import BOB, EVE, Stage
 
 pytestmark = pytest.mark.anyio
@@ -70,6 +71,8 @@ async def live(stage: Stage) -> None:
         await stage.go(f"mail for {user}", user)
     await stage.go("typing", ephemeral=True)
     await stage.route(stage.message("pending", EVE))
+    now = stage.clock.now()
+    await stage.cold.put([Queued(stage.message("written in an outage"), now, now, untold=True)])
     await stage.ids()
     await stage.ids(EVE)
     stage.clock.advance(11)

@@ -33,10 +33,11 @@ LARGE = {
 }
 """The bounds that take minutes and gigabytes."""
 
-ONE, TWO = {"DEVICES": 1, "FAULTS": 2}, {"DEVICES": 2, "FAULTS": 1}
+ENDLESS = "nothing is stuck: a run has no end"
+ONE, TWO = {"DEVICES": 1, "FAULTS": 1}, {"DEVICES": 2, "FAULTS": 1}
 BUGS: dict[str, tuple[str, str, dict[str, int]]] = {
-    "COLD_FIRST": ("cold is read before hot", "at least once", ONE),
-    "ONE_LOOK": ("a fetch does not look again", "in order", TWO),
+    "COLD_FIRST": ("cold is read before hot", "in order", ONE),
+    "ONE_LOOK": ("a fetch does not look again", "in order", ONE),
     "OVERTAKING": ("mail overtakes a cold write under way", "in order", ONE),
     "PENDING_NOT_ASKED": ("what was pending and is acknowledged holds up the rest", "at least once", TWO),
     "TOMBSTONE_FORGOTTEN": ("acknowledged ids are forgotten", "acknowledged stays away", ONE),
@@ -53,8 +54,11 @@ BUGS: dict[str, tuple[str, str, dict[str, int]]] = {
     "OLD_SOCKET": ("presence is removed by the old socket's close", "nothing is stuck", {"DEVICES": 2, "FAULTS": 0}),
     "NO_WELCOME": ("who connects is not told of mail that waits", "nothing is stuck", ONE),
     "WELCOME_HUSHES": ("who connects takes the unanswered poke of the others", "nothing is stuck", TWO),
+    "POKED_FOR_EVER": ("the sweeper pokes though nothing is there", ENDLESS, {"DEVICES": 1, "FAULTS": 0}),
 }
 """For each switch ``BUG_…`` of the model: what is wrong, the promise that it breaks, and the bounds that show it."""
+SLOW = {"PENDING_NOT_ASKED", "WELCOME_HUSHES"}
+"""Their first trace is found after millions of states: not for every run of the tests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +81,48 @@ class Unfinished(Exception):
 
 def check(bounds: dict[str, int], bug: str | None = None) -> Checked:
     """Look at every state within ``bounds``; raises ``MissingChecker`` and ``Unfinished``."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if shutil.which("spin") is None or compiler is None:
-        raise MissingChecker(MISSING)
-    defined = [f"-D{name}={value}" for name, value in bounds.items()] + ([f"-DBUG_{bug}"] if bug else [])
     with tempfile.TemporaryDirectory() as directory:
-        shutil.copy(MODEL, directory)
-        _run(directory, "spin", *defined, "-a", MODEL.name)
-        _run(directory, compiler, "-w", "-O2", "-DSAFETY", f"-DMEMLIM={MEMORY_MB}", "-o", "pan", "pan.c")
+        _compile(directory, bounds, bug, "-DSAFETY")
         began = time.monotonic()
-        # Where a bug is looked for, the first trace is as good as any; a broken model ends at its first one too.
         report = _run(directory, "./pan", f"-m{DEPTH}")
         seconds = time.monotonic() - began
         broken = _broken(directory) if "errors: 0" not in report else None
     if broken is None and any(words in report for words in INCOMPLETE):
         raise Unfinished(report)
     return Checked(broken, _number(r"(\d+) states, stored", report), _number(r"depth reached (\d+)", report), seconds)
+
+
+def endless(bounds: dict[str, int], bug: str | None = None) -> bool:
+    """Whether any run goes round in a circle; raises as ``check`` does. Where none does, every run ends: no fairness
+    has to be assumed, and what is judged when nothing moves any more is judged in each."""
+    with tempfile.TemporaryDirectory() as directory:
+        # No step of the model is marked as progress, so that every circle is one without.
+        _compile(directory, bounds, bug, "-DNP")
+        report = _run(directory, "./pan", "-l", f"-m{DEPTH}")
+    if "errors: 0" not in report:
+        return True
+    if any(words in report for words in INCOMPLETE):
+        raise Unfinished(report)
+    return False
+
+
+def breaks(bug: str) -> str | None:
+    """The promise that the model breaks with this switch."""
+    _, promise, bounds = BUGS[bug]
+    if promise == ENDLESS:
+        return ENDLESS if endless(bounds, bug) else None
+    return check(bounds, bug).broken
+
+
+def _compile(directory: str, bounds: dict[str, int], bug: str | None, kind: str) -> None:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if shutil.which("spin") is None or compiler is None:
+        raise MissingChecker(MISSING)
+    defined = [f"-D{name}={value}" for name, value in bounds.items()] + ([f"-DBUG_{bug}"] if bug else [])
+    shutil.copy(MODEL, directory)
+    _run(directory, "spin", *defined, "-a", MODEL.name)
+    # A bug is found sooner than an optimizer is done.
+    _run(directory, compiler, "-w", "-O0" if bug else "-O1", kind, f"-DMEMLIM={MEMORY_MB}", "-o", "pan", "pan.c")
 
 
 def _run(directory: str, *command: str) -> str:
@@ -122,12 +152,12 @@ def main() -> int:
         print("| bounds | states | longest run | seconds |\n|---|---:|---:|---:|")  # noqa: T201
         for name, bounds in (QUICK | LARGE).items():
             checked = check(bounds)
-            failed += checked.broken is not None
+            failed += checked.broken is not None or (name in QUICK and endless(bounds))
             result = f"{checked.states:,} | {checked.depth} | {checked.seconds:.0f}"
             print(f"| {name} | {checked.broken or result} |", flush=True)  # noqa: T201
         print("\n| switch | what is wrong | promise broken |\n|---|---|---|")  # noqa: T201
-        for bug, (wrong, promise, bounds) in BUGS.items():
-            found = check(bounds, bug).broken
+        for bug, (wrong, promise, _) in BUGS.items():
+            found = breaks(bug)
             failed += found != promise
             print(f"| `BUG_{bug}` | {wrong} | {found} |", flush=True)  # noqa: T201
     except MissingChecker as error:

@@ -6,14 +6,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 
 import httpx
 import pytest
 from websockets.asyncio.client import connect
 
+from router.core.queue import CompositeMessageQueue
 from router.messages import Delivery, Message, Queued
 from router.web import bounds
-from router.web.bounds import HEADER_BYTES, MAX_FRAMES
+from router.web.api import FETCHES_AT_ONCE
+from router.web.bounds import HEADER_BYTES, MAX_FRAMES, BoundedConfig
+from router.web.budget import Budget
 from router.web.server import Server
 from tests.contract.stage import BOB
 from tests.support.edge import EVENT_SECONDS, HOST, Raw, eventually, frame, narrow, raw
@@ -45,6 +49,18 @@ def cut(web: Web, reason: str) -> float:
 
 def counted(web: Web, reason: str) -> float:
     return web.count("router_requests_refused_total", reason=reason)
+
+
+def together(edge: Server, limit: int) -> Budget:
+    """What all clients of ``edge`` may make it keep."""
+    config = edge._uvicorn.config
+    assert isinstance(config, BoundedConfig)
+    config.waiting = Budget(limit)
+    return config.waiting
+
+
+def weighs(waiting: Budget, size: int) -> bool:
+    return waiting.total >= size
 
 
 # Headers.
@@ -149,17 +165,54 @@ async def test_deep_json_is_refused_and_breaks_nothing(web: Web, edge: Server, d
         assert (await client.get("/healthz")).is_success
 
 
+async def test_a_refused_body_that_never_ends_is_cut_off(web: Web, edge: Server) -> None:
+    """Also where not another byte comes after the refusal."""
+    authorization = f"authorization: {web.bearer('alice')['authorization']}\r\n".encode()
+    async with raw(edge.port) as client:
+        await client.send(b"POST /api/send HTTP/1.1\r\n" + authorization + b"content-length: 100\r\n\r\n{")
+        assert b" 408 " in await client.answer()
+    assert cut(web, "slow-body") == 1
+
+
+async def test_bodies_that_do_not_end_are_bounded_together(web: Web) -> None:
+    """The one that began first makes room for the others; a whole body counts no more, nor does one that is gone."""
+    authorization = f"authorization: {web.bearer('alice')['authorization']}\r\n".encode()
+    head = b"POST /api/messages/ack HTTP/1.1\r\n" + authorization + b"content-length: 100000\r\n\r\n"
+    async with web.serve() as edge, AsyncExitStack() as held:
+        waiting = together(edge, 250_000)
+        whole = await held.enter_async_context(raw(edge.port))
+        await whole.send(head + b" " * 99_000)
+        await eventually(partial(weighs, waiting, 99_000))
+        await whole.send(b" " * 1000)
+        assert await whole.line() == b"HTTP/1.1 400 Bad Request\r\n"
+        assert waiting.total == 0
+        clients = [await held.enter_async_context(raw(edge.port)) for _ in range(4)]
+        for number, client in enumerate(clients):
+            await client.send(head + b" " * 99_000)
+            await eventually(partial(weighs, waiting, 99_000 * min(2, number + 1)))
+        for client in clients[:2]:
+            await client.closed()
+        assert cut(web, "crowded-out") == 2
+        await held.aclose()
+        await eventually(lambda: waiting.total == 0)
+
+
 # Readers.
 
 
-async def test_who_does_not_take_the_answer_is_cut_off(web: Web, edge: Server) -> None:
-    """A page of 400 kB, of which the kernel keeps a few."""
+async def fill(web: Web) -> None:
+    """Mail of 400 kB for Bob."""
     cold = await web.factory.cold_queue()
     online = await web.factory.online_store()
     for number in range(20):
         message = Message(f"m{number}", BOB, b'{"encryptedData":"%b"}' % (b"x" * 20_000), 1, False, web.clock.now())  # type: ignore[arg-type]  # a lane's number
         (routed,) = await online.route([Delivery(message, 0, 1)])
         await cold.put([Queued(message, routed.sequence, routed.queued_at)])
+
+
+async def test_who_does_not_take_the_answer_is_cut_off(web: Web, edge: Server) -> None:
+    """A page of 400 kB, of which the kernel keeps a few."""
+    await fill(web)
     narrow(edge)
     request = b"GET /api/messages?limit=500 HTTP/1.1\r\nconnection: close\r\nauthorization: Bearer %b\r\n\r\n"
     request %= web.token("bob").encode()
@@ -170,6 +223,57 @@ async def test_who_does_not_take_the_answer_is_cut_off(web: Web, edge: Server) -
         client.deafen()
         await client.send(request)
         await eventually(lambda: cut(web, "slow-reader") == 1)
+
+
+async def test_answers_that_nobody_takes_are_bounded_together(web: Web) -> None:
+    """Whoever has waited longest is cut off; who takes what there is, is not."""
+    await fill(web)
+    request = b"GET /api/messages?limit=500 HTTP/1.1\r\nconnection: close\r\nauthorization: Bearer %b\r\n\r\n"
+    request %= web.token("bob").encode()
+    async with web.serve() as edge, AsyncExitStack() as held:
+        waiting = together(edge, 1_000_000)
+        narrow(edge)
+        patient = await held.enter_async_context(raw(edge.port, deaf=True))
+        await patient.send(request.replace(b"connection: close\r\n", b""))
+        await eventually(partial(weighs, waiting, 1))
+        await patient._reader.readexactly(400_000)
+        await eventually(lambda: waiting.total == 0)
+        for _ in range(5):
+            client = await held.enter_async_context(raw(edge.port, deaf=True))
+            client.deafen()
+            await client.send(request)
+        await eventually(lambda: cut(web, "crowded-out") == 3)
+        async with raw(edge.port) as listener:
+            await listener.send(request)
+            assert len(await listener.answer()) > 400_000
+        await held.aclose()
+        await eventually(lambda: waiting.total == 0)
+
+
+async def test_one_user_cannot_take_all_turns(web: Web, edge: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some fetches of one user are under way; more of them wait, and nobody else does."""
+    fetch, going, go = CompositeMessageQueue.fetch, list[str](), asyncio.Event()
+
+    async def slow(queue: CompositeMessageQueue, user: str, limit: int) -> list[Queued]:
+        going.append(user)
+        if user == BOB:
+            await go.wait()
+        return await fetch(queue, user, limit)
+
+    monkeypatch.setattr(CompositeMessageQueue, "fetch", slow)
+    limits = httpx.Limits(max_connections=50)
+    async with httpx.AsyncClient(base_url=f"http://{HOST}:{edge.port}", limits=limits) as client:
+
+        async def messages(name: str) -> None:
+            assert (await client.get("/api/messages", headers=web.bearer(name))).status_code == 200
+
+        fetches = [asyncio.create_task(messages("bob")) for _ in range(FETCHES_AT_ONCE + 5)]
+        await eventually(lambda: len(going) == FETCHES_AT_ONCE)
+        await messages("alice")
+        assert going.count(BOB) == FETCHES_AT_ONCE
+        go.set()
+        await asyncio.gather(*fetches)
+    assert going.count(BOB) == FETCHES_AT_ONCE + 5
 
 
 # Sockets.

@@ -53,7 +53,7 @@ def settle(db: sqlite3.Connection, messages: Sequence[Queued], now: int, rules: 
         if state in _ACKED:
             acked.append(queued)
         elif is_misplaced(state, sequence, queued):
-            misplaced.append(msgspec.structs.replace(queued, sequence=record[2]))
+            misplaced.append(msgspec.structs.replace(queued, sequence=sequence))
         elif state in (State.HOT, State.PENDING):
             arrived.setdefault(id_, (queued, state))
     return Settled(acked, misplaced), _arrive(db, arrived.values(), now, rules)

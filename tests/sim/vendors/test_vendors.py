@@ -44,7 +44,7 @@ def test_equal_plans_run_equally() -> None:
         assert (first.history.events, first.history.times) == (second.history.events, second.history.times)
 
 
-@pytest.mark.parametrize("seed", [4, 2])
+@pytest.mark.parametrize("seed", [7, 2])
 def test_the_real_backends_do_the_work(seed: int) -> None:
     """What a run is about has gone through each server: it is no run over nothing."""
     world = VendorWorld(make(seed))
@@ -57,4 +57,4 @@ def test_the_real_backends_do_the_work(seed: int) -> None:
         history = world.run()
     assert any(isinstance(event, h.Acked) for event in history.events)
     wanted = {"PubSub", "Firestore", *(["Redis"] if world.plan.vendors.online == "redis" else [])}
-    assert {name for name, each in asked.items() if each.call_count > 10} == wanted
+    assert {name for name, each in asked.items() if each.call_count > 50} == wanted

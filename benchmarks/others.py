@@ -1,0 +1,57 @@
+"""Somebody else: an honest person who goes on while the server under test has other worries."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
+
+from benchmarks.figures import Latencies
+from benchmarks.load import Mailbox, Reader, Sender, mailboxes
+from benchmarks.load_http import connections
+from benchmarks.mail import user
+from benchmarks.servers import Server
+
+T = TypeVar("T")
+
+
+class Others:
+    """A person who writes to another, who fetches and acknowledges: one request after the other, all the time."""
+
+    def __init__(self, sender: Sender, reader: Reader, box: Mailbox) -> None:
+        self.waits = Latencies()
+        """Of each request since this was last set."""
+        self.stopping = False
+        self._sender = sender
+        self._reader = reader
+        self._box = box
+
+    async def run(self) -> None:
+        while not self.stopping:
+            await self._timed(self._sender.send(self._box))
+            while not (messages := await self._timed(self._reader.fetch())):
+                pass
+            self._reader.keep(messages)
+            await self._timed(self._reader.acknowledge(messages))
+        self._box.ledger.check()
+
+    async def _timed(self, request: Coroutine[Any, Any, T]) -> T:
+        started = time.perf_counter()
+        answer = await request
+        self.waits.add(time.perf_counter() - started)
+        return answer
+
+
+@contextlib.asynccontextmanager
+async def somebody_else(server: Server) -> AsyncIterator[Others]:
+    (box,) = mailboxes("other", 1)
+    async with connections(server.port, 2) as (writing, reading), asyncio.TaskGroup() as group:
+        sender = Sender(writing, server.token(user("sender", 0)), 0)
+        others = Others(sender, Reader(reading, server.token(box.user), box), box)
+        group.create_task(others.run())
+        try:
+            yield others
+        finally:
+            others.stopping = True

@@ -1,0 +1,169 @@
+"""What a dishonest client costs: memory for each of its connections, and the wait of an honest one meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from benchmarks.abusers import Attack, Outcome
+from benchmarks.attacks import READERS, attacks, large
+from benchmarks.figures import Figure, Latencies, at_most
+from benchmarks.load import settled
+from benchmarks.load_http import LoadError, connections, fetch, get, post
+from benchmarks.mail import user
+from benchmarks.others import somebody_else
+from benchmarks.servers import Bench, Process, Server, spawn
+
+NAME = "abuse"
+SETTINGS = {"ROUTER_SERVER__CLIENT_SECONDS": "6", "ROUTER_SERVER__PING_SECONDS": "6"}
+"""Long enough for thousands to come while others use the machine; the defaults, 20 s, would only take longer."""
+ALONE_SECONDS = 1.5
+MOST_SECONDS = 120.0
+LOOK_SECONDS = 0.01
+MOST_BYTES = 256_000_000
+"""By which all of one kind may make the server grow together."""
+_FULL = 40
+_LARGE = 150_000
+_COUNTED = re.compile(
+    r'^router_(?:requests_refused|clients_cut_off)_total\{reason="([^"]+)"\} ([0-9.e+]+)$', re.MULTILINE
+)
+
+
+class Seen(Struct):
+    """One kind of abuse."""
+
+    outcome: Outcome
+    grown: int
+    """Bytes by which the server's resident memory was larger at most than before."""
+    alone: Latencies
+    """Each request of the honest client before the abuse, and meanwhile; and each first one on a new connection."""
+    meanwhile: Latencies
+    newcomer: Latencies
+    reasons: dict[str, float]
+    """Of refusals and cuts, as the server counts them."""
+
+
+async def run(bench: Bench) -> list[Figure]:
+    """A fresh server for each."""
+    rows: list[Figure] = []
+    for name, attack in attacks(bench.token, bench.directory, bench.count):
+        sys.stderr.write(f"  {name} ...\n")
+        found = _rows(name, attack, await _under(bench, attack))
+        rows += found
+        sys.stderr.writelines(f"    {row.what}: {row.value:.1f} {row.unit} ({row.note})\n" for row in found)
+    return rows
+
+
+def _rows(name: str, attack: Attack, seen: Seen) -> list[Figure]:
+    outcome = seen.outcome
+    status = ", ".join(f"{count:,} times {answer}" for answer, count in sorted(outcome.answers.items()))
+    counted = ", ".join(f"{count:,.0f} {reason}" for reason, count in sorted(seen.reasons.items()))
+    how = (
+        f"{outcome.connections:,} came, {attack.count} at once" if attack.seconds else f"{outcome.held:,} held at once"
+    )
+    left = f"; {outcome.left:,} NEVER ENDED" if outcome.left else ""
+    alone = f"without abuse median {seen.alone.p50_ms:.1f} ms, longest {seen.alone.max_ms:.0f} ms"
+    wait = f"median {seen.meanwhile.p50_ms:.1f} ms of {len(seen.meanwhile):,} requests; {alone}; newcomer {_new(seen)}"
+    each = seen.grown / attack.count / 1000
+    return [
+        Figure(
+            NAME,
+            f"{attack.count:,} {name}: memory each",
+            [each],
+            "KB",
+            at_most(MOST_BYTES / attack.count / 1000),
+            f"{how}{left}",
+        ),
+        Figure(NAME, f"{attack.count:,} {name}: longest wait", [seen.meanwhile.max_ms], "ms", at_most(1000), wait),
+        Figure(NAME, f"{attack.count:,} {name}: left open", [outcome.left], "", at_most(0), f"{status}; {counted}"),
+    ]
+
+
+def _new(seen: Seen) -> str:
+    return f"median {seen.newcomer.p50_ms:.1f} ms, longest {seen.newcomer.max_ms:.0f} ms"
+
+
+async def _under(bench: Bench, attack: Attack) -> Seen:
+    with bench.server("router", SETTINGS) as server:
+        if attack.deaf_seconds:
+            await _fill(server)
+        await settled(server)
+        async with somebody_else(server) as honest, _newcomer(server) as newcomer:
+            await asyncio.sleep(ALONE_SECONDS)
+            alone, honest.waits = honest.waits, Latencies()
+            newcomer.waits = Latencies()
+            outcome, grown = await _attacked(server, attack)
+            meanwhile, fresh = honest.waits, newcomer.waits
+        return Seen(outcome, grown, alone, meanwhile, fresh, await _reasons(server))
+
+
+async def _attacked(server: Server, attack: Attack) -> tuple[Outcome, int]:
+    before = most = server.memory()
+    with _abusers(server, attack) as (process, outcome):
+        deadline = time.monotonic() + MOST_SECONDS
+        while process.running:
+            most = max(most, server.memory())
+            if time.monotonic() > deadline:
+                raise LoadError(f"the abuse has not ended after {MOST_SECONDS:g} s")
+            await asyncio.sleep(LOOK_SECONDS)
+        process.finish()
+        return msgspec.json.decode(outcome.read_bytes(), type=Outcome), most - before
+
+
+@contextlib.contextmanager
+def _abusers(server: Server, attack: Attack) -> Iterator[tuple[Process, Path]]:
+    orders, outcome = server.log.with_name("attack"), server.log.with_name("outcome")
+    orders.write_bytes(msgspec.json.encode(attack))
+    command = [sys.executable, "-m", "benchmarks.abusers", str(server.port), str(orders), str(outcome)]
+    process = Process(spawn(command, server.environment, server.log))
+    try:
+        yield process, outcome
+    finally:
+        process.end(gently=False)
+
+
+class _Newcomer:
+    """An honest person who makes a new connection for each fetch."""
+
+    def __init__(self) -> None:
+        self.waits = Latencies()
+
+    async def run(self, server: Server) -> None:
+        """Until cancelled."""
+        request = fetch(server.token(user("newcomer", 0)), 50)
+        while True:
+            started = time.perf_counter()
+            async with connections(server.port, 1) as (connection,):
+                await connection.request(request, 200)
+            self.waits.add(time.perf_counter() - started)
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def _newcomer(server: Server) -> AsyncIterator[_Newcomer]:
+    newcomer = _Newcomer()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(newcomer.run(server))
+        yield newcomer
+        task.cancel()
+
+
+async def _fill(server: Server) -> None:
+    """A mailbox whose first page is as long as one may be."""
+    async with connections(server.port, 1) as (connection,):
+        for _ in range(_FULL):
+            await connection.request(post("/api/send", server.token(user("sender", 1)), large(READERS, _LARGE)), 202)
+
+
+async def _reasons(server: Server) -> dict[str, float]:
+    async with connections(server.port, 1) as (connection,):
+        text = (await connection.request(get("/metrics", ""), 200)).decode()
+    return {reason: float(count) for reason, count in _COUNTED.findall(text) if float(count)}

@@ -1,0 +1,53 @@
+"""The scenario of abuse runs against a real server, and tells what became of whom."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import jwt
+import pytest
+
+from benchmarks.abusers import Attack
+from benchmarks.attacks import attacks, forged, upgrade
+from benchmarks.scenarios import abuse
+from benchmarks.servers import Bench
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setitem(abuse.SETTINGS, "ROUTER_SERVER__CLIENT_SECONDS", "1")
+    monkeypatch.setattr(abuse, "ALONE_SECONDS", 0.1)
+    return Bench(tmp_path, quick=True, rounds=1)
+
+
+async def test_who_is_held_is_cut_off_and_counted(bench: Bench) -> None:
+    seen = await abuse._under(bench, Attack(5, [b""]))
+    assert (seen.outcome.held, seen.outcome.left) == (5, 0)
+    assert seen.outcome.answers == {"none": 5}
+    assert seen.reasons == {"silent": 5}
+    assert len(seen.alone) > 0 < len(seen.meanwhile)
+
+
+async def test_a_flood_is_refused_and_counted(bench: Bench) -> None:
+    attack = Attack(3, [upgrade("nobody")], seconds=0.5, stays=False)
+    seen = await abuse._under(bench, attack)
+    assert seen.outcome.answers == {"401": seen.outcome.connections}
+    assert seen.reasons == {"invalid_token": seen.outcome.connections}
+
+
+def test_no_forged_token_is_a_good_one(bench: Bench) -> None:
+    tokens = dict(forged(bench.directory))
+    assert [jwt.get_unverified_header(token)["alg"] for token in tokens.values()] == [
+        *("none", "HS256"),
+        *["RS256"] * 4,
+    ]
+    assert jwt.decode(tokens["expired"], options={"verify_signature": False})["exp"] < time.time()
+    assert len(tokens["of 1 MB"]) > 1_000_000
+
+
+def test_each_kind_of_abuse_has_a_name_of_its_own(bench: Bench) -> None:
+    names = [name for name, _ in attacks(bench.token, bench.directory, bench.count)]
+    assert len(set(names)) == len(names) > 20
