@@ -100,18 +100,6 @@ MUTANTS = (
         "return await self._database.write(lambda db: moving.ack(",
         "return await self._database.write_ordered(lambda db: moving.ack(",
     ),
-    Mutant(
-        "what stands behind mail that was acknowledged between two looks is missing",
-        QUEUE,
-        "            if not thinned and _ids(seen) <= _ids(shown):\n",
-        "            if not thinned:\n",
-    ),
-    Mutant(
-        "a copy in cold stands where it was written, not where it belongs",
-        MERGING,
-        "sequence=min(queued.sequence, places.get(queued.message.id, queued.sequence))",
-        "sequence=queued.sequence",
-    ),
     # Migrating.
     Mutant(
         "migration deletes before the write is confirmed",
@@ -127,12 +115,6 @@ MUTANTS = (
         "        while messages := (await self._cold.put(messages))[:0]:\n",
     ),
     Mutant("migrated mail is not announced", MIGRATING, "        if unannounced:\n", "        if False:\n"),
-    Mutant(
-        "a migration that has failed gives its lease back",
-        MIGRATING,
-        "            raise\n        await self._release(user, owner)\n",
-        "            await self._release(user, owner)\n            raise\n        await self._release(user, owner)\n",
-    ),
     Mutant(
         "ephemeral mail migrates",
         f"{EMBEDDED}/moving.py",
@@ -213,12 +195,6 @@ MUTANTS = (
         "        except ZeroDivisionError:\n            return False\n",
     ),
     Mutant(
-        "what is finished is done again when the ingress does not answer",
-        ROUTING,
-        "        self._finished.update(delivery.receipt for delivery in deliveries)\n",
-        "",
-    ),
-    Mutant(
         "settling takes all its calls within the time of one",
         ROUTING,
         "        async with asyncio.timeout(CALL_SECONDS):\n            settled = await self._online.settle(written)\n        ids: dict[str, list[str]] = {}\n",
@@ -250,22 +226,10 @@ MUTANTS = (
         "        if False:",
     ),
     Mutant(
-        "after a failed cold write a message is placed anew",
-        OUTAGE,
-        "self._placed.get(delivery.receipt) or self._place(",
-        "self._place(",
-    ),
-    Mutant(
         "an outage ends before the store has been told",
         OUTAGE,
         "        self.lasts = bool(self._owed) or bool(self._placed)\n",
         "        self.lasts = False\n",
-    ),
-    Mutant(
-        "a message loses its sequence when an outage comes before its cold write has worked",
-        OUTAGE,
-        "                self._known[delivery.receipt] = Routed(Outcome.COLD, result.sequence, result.queued_at)\n",
-        "                pass\n",
     ),
     # The store's own rules.
     Mutant(
