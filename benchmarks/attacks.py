@@ -1,4 +1,4 @@
-"""What strangers and dishonest people try (docs/proof.md, "Bad input"), as the bytes that they send."""
+"""What strangers and dishonest people try (docs/proof/bad-input.md), as the bytes that they send."""
 
 from __future__ import annotations
 

@@ -69,10 +69,12 @@ def benchmark_docs(root: Path) -> str:
 
 
 def proof(root: Path) -> str:
-    """``docs/proof.md`` with the committed chaos runs."""
+    """``docs/proof/chaos.md`` with the committed runs."""
     results = root / "docs" / "chaos"
     runs = [chaos.load(results / f"{topology}.json") for topology in ("embedded", "production")]
-    return _with_table((root / "docs" / "proof.md").read_text(encoding="utf-8"), chaos.markdown(runs), CHAOS_MARK)
+    return _with_table(
+        (root / "docs" / "proof" / "chaos.md").read_text(encoding="utf-8"), chaos.markdown(runs), CHAOS_MARK
+    )
 
 
 def _with_table(text: str, table: str, mark: str = MARK) -> str:
@@ -113,7 +115,7 @@ GENERATED: dict[str, Callable[[Path], str]] = {
     "docs/configuration.md": configuration_docs,
     "docs/benchmarks.md": benchmark_docs,
     "docs/cli.md": cli_reference,
-    "docs/proof.md": proof,
+    "docs/proof/chaos.md": proof,
     "docs/openapi.json": openapi,
     "examples/firestore/firestore.indexes.json": firestore_indexes,
 }

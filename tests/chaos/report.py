@@ -390,7 +390,7 @@ def seconds(value: float | None) -> str:
 
 
 def markdown(reports: Sequence[Report]) -> str:
-    """Runs side by side, for ``docs/proof.md``."""
+    """Runs side by side, for ``docs/proof/chaos.md``."""
     head = ["", *(f"{report.topology}, seed {report.seed}" for report in reports)]
     figures = {
         "faults": [str(len(report.faults)) for report in reports],

@@ -1,7 +1,7 @@
 """``python -m tests.sim.mutants``: deliberate bugs of the kind that such systems ship, each of which must be caught.
 
 Each is a small change of one file, made in a copy of the code; then seeds are tried until a promise breaks.
-``--write`` writes the table in ``docs/proof.md``.
+``--write`` writes the table in ``docs/proof``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ ROOT = Path(__file__).parents[2]
 SEEDS = 2000
 """Each mutant is caught within so many seeds."""
 SECONDS = 3600.0
-PROOF = ROOT / "docs" / "proof.md"
+PAGES = {"own": ROOT / "docs" / "proof" / "mutants.md", "vendors": ROOT / "docs" / "proof" / "simulation.md"}
+"""Where the tables are."""
 _FOUND = re.compile(r"^seed (\d+): ([^:]+): ", re.MULTILINE)
 _TABLE = r"(?<=<!-- {0} -->\n).*(?=<!-- end of {0} -->)"
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how many seeds are tried at most")
     parser.add_argument("--jobs", type=int, default=1, help="how many are hunted at once")
     parser.add_argument("--topology", choices=["own", "vendors"], default="own", help="whose bugs, over which stores")
-    parser.add_argument("--write", action="store_true", help="write the table in docs/proof.md")
+    parser.add_argument("--write", action="store_true", help="write the table in docs/proof")
     options = parser.parse_args(arguments)
     mutants, table_of = (VENDOR_MUTANTS, "vendor mutants") if options.topology == "vendors" else (MUTANTS, "mutants")
     chosen = [one for one in mutants if not options.names or any(name in one.name for name in options.names)]
@@ -57,7 +58,8 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     if options.write:
         place = re.compile(_TABLE.format(table_of), re.DOTALL)
-        PROOF.write_text(place.sub(table(caught), PROOF.read_text(encoding="utf-8")), encoding="utf-8")
+        page = PAGES[options.topology]
+        page.write_text(place.sub(table(caught), page.read_text(encoding="utf-8")), encoding="utf-8")
     sys.stdout.write(f"{len(caught)} of {len(chosen)} mutants caught\n")
     return 0 if len(caught) == len(chosen) else 1
 

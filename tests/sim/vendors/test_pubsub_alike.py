@@ -1,5 +1,5 @@
 """The simulated Pub/Sub does what the emulator does, call by call; what Google's service does beyond it is in its
-documentation, and the simulation does that too (see docs/proof.md)."""
+documentation, and the simulation does that too (see docs/proof/simulation.md)."""
 
 from __future__ import annotations
 
