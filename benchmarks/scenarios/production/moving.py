@@ -25,11 +25,14 @@ async def run(bench: Bench, topology: Topology) -> list[Figure]:
 
 
 async def deep(bench: Bench, topology: Topology) -> list[Figure]:
-    """Very many: takes minutes, and is no part of a whole run."""
-    return await _moved(topology, DEEP, bench.count(MANY))
+    """Very many: takes minutes, and is no part of a whole run.
+
+    They are not read back: the emulator takes longer for a query in so many documents than a fetch may.
+    """
+    return await _moved(topology, DEEP, bench.count(MANY), read_back=False)
 
 
-async def _moved(topology: Topology, name: str, count: int) -> list[Figure]:
+async def _moved(topology: Topology, name: str, count: int, *, read_back: bool = True) -> list[Figure]:
     boxes = mailboxes(name, 1)
     topology.pipeline()
     async with contextlib.AsyncExitStack() as online, stock(topology.environment) as stocked:
@@ -40,8 +43,10 @@ async def _moved(topology: Topology, name: str, count: int) -> list[Figure]:
         resident = topology.of(SOCKETS).memory()
         await online.aclose()
         per_second, growth = await watch(stocked, topology.of(SOCKETS))
-    await drain_all(topology, boxes)
-    what, note = f"{count:,} of one person from hot to cold", f"{resident / 1e6:.0f} MB before; all arrived in order"
+    if read_back:
+        await drain_all(topology, boxes)
+    checked = "all arrived in order" if read_back else "none was left in hot"
+    what, note = f"{count:,} of one person from hot to cold", f"{resident / 1e6:.0f} MB before; {checked}"
     return [
         Figure(name, what, [per_second], "/s", at_least(1000)),
         Figure(name, f"{what}: growth of serve-ws", [growth], "MB", at_most(GROWTH_MB), note),
