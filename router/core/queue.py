@@ -62,21 +62,26 @@ class CompositeMessageQueue:
 
     async def _with_cold(self, user: str, hot: HotPage, limit: int) -> tuple[list[Queued], set[str]]:
         after: Place | None = None
+        ties = 0
         acked: set[str] = set()
-        kept: list[Queued] = []
+        read: dict[str, Queued] = {}
         while True:
-            cold = await self._cold.read(user, limit, PAGE_BYTES, after)
-            ids = [queued.message.id for queued in cold.messages]
+            cold = await self._cold.read(user, limit + ties, PAGE_BYTES, after)
+            ids = [queued.message.id for queued in cold.messages if queued.message.id not in read]
             # Asked after the cold read: whoever acknowledged before this fetch began is honoured in it.
             # So is what was on its way to cold: acknowledged and deleted since, it must not hold up what is behind it.
             under_way = [] if after else [write.id for write in hot.pending]
             if ids or under_way:
                 acked |= await self._online.acked(user, [*ids, *under_way])
-            kept += [queued for queued in cold.messages if queued.message.id not in acked]
-            if len(kept) >= limit or not cold.more or acked.isdisjoint(ids):
+            read |= {queued.message.id: queued for queued in cold.messages}
+            kept = [queued for id_, queued in read.items() if id_ not in acked]
+            if len(kept) >= limit or not cold.more or (ids and acked.isdisjoint(ids)):
                 break
-            # Copies of acknowledged messages that are still there must not take the places of others.
-            after = cold.messages[-1].place
+            # Copies of acknowledged messages that are still there must not take the places of others. Two that came to
+            # cold by different ways may have one place: those at the last one are read once more.
+            lane, sequence = cold.messages[-1].place
+            ties = sum(queued.place == (lane, sequence) for queued in read.values()) if ids else 0
+            after = (lane, sequence - 1) if ids else (lane, sequence)
         if not ids and after is None and not hot.pending:
             await self._online.note_cold_empty(user, hot.cold_version)
         return merge(hot, ColdPage(kept, cold.more), acked, limit, PAGE_BYTES), acked

@@ -595,6 +595,14 @@ class QueueContract:
         fetching = doubled.queue.__class__(doubled.online, doubled.cold, doubled.migrator, doubled.factory.metrics)
         assert names(await fetching.fetch(BOB, 3)) == ["old", "m4", "m5"]
 
+    async def test_of_two_with_one_place_the_second_is_not_passed_over(self, stage: Stage) -> None:
+        """RACES 10: one was placed by the store, the other by the clock of a pipeline that could not ask it."""
+        first, second = (Queued(stage.message(id_), 7, stage.clock.now()) for id_ in ("m1", "m2"))
+        assert await stage.cold.put([first, second]) == []
+        assert await stage.online.settle([first, second]) == Settled([], [])
+        assert await stage.online.ack(BOB, ["m1"]) == ["m1"]
+        assert names(await stage.queue.fetch(BOB, 1)) == ["m2"]
+
     async def test_cold_counts_as_empty_only_while_nothing_came(self, stage: Stage) -> None:
         await stage.connect()
         await stage.go("hot")

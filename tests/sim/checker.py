@@ -170,11 +170,16 @@ class Judge:
         for message in batch:
             if message.acked is not None and message.acked < fetch.began and not message.excused:
                 self.broken("acknowledged stays away", f"{message} came back to {fetch.user}")
-            elif message.gone is not None and message.gone < fetch.began and not message.excused:
+            elif message.gone is not None and message.gone < fetch.began and not self._may_return(message):
                 self.broken("acknowledged stays away", f"{message} was gone and came back to {fetch.user}")
             late = message.accepted is not None and fetch.clock >= message.accepted_clock + self.ephemeral_seconds
             if message.ephemeral and late:
                 self.broken("ephemeral", f"{message} was returned after its time")
+
+    def _may_return(self, message: Known) -> bool:
+        """Nobody answered its acknowledgement: it was gone, or out of sight where an outage had put it, and then it was
+        delivered and routed again."""
+        return message.excused or message.id in self.again
 
     def _ordered(self, batch: list[Known]) -> None:
         lanes = [not message.express for message in batch]
