@@ -82,6 +82,8 @@ class ConnectionManager:
         self._held: dict[str, _Held] = {}
         self._by_user: dict[str, dict[str, _Held]] = {}
         self._expiries: list[tuple[int, str]] = []
+        self._forgotten: dict[str, Connection] = {}
+        """Those that the store may not know, or whose poke for what went past them may be owed, by their ids."""
         self._registering = asyncio.Semaphore(REGISTERING)
         self._work: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -235,24 +237,34 @@ class ConnectionManager:
                 self._metrics.dependency_failed("presence")
 
     async def renew(self) -> None:
-        """Extend every lease; connections that the store has forgotten register again."""
+        """Extend every lease; connections that the store has forgotten register again, until it has said so."""
         connections = [held.connection for held in self._held.values()]
         for start in range(0, len(connections), RENEW_CONNECTIONS):
             for forgotten in await self._presence.renew(connections[start : start + RENEW_CONNECTIONS]):
-                await self._register_again(forgotten)
+                self._forgotten[forgotten.id] = forgotten
+        while self._forgotten:
+            id_ = next(iter(self._forgotten))
+            connection = self._forgotten.pop(id_)
+            try:
+                await self._register_again(connection)
+            except RouterError:
+                # It may be registered, but whether mail waits is not known. The next time it comes after all others.
+                self._forgotten[id_] = connection
+                raise
 
     async def _register_again(self, connection: Connection) -> None:
         held = self._held.get(connection.id)
+        if held is None:
+            return
         try:
             waiting = await self._presence.connect(connection, self._limit)
         except TooManyConnections:
             # The user has come back with others meanwhile.
-            if held is not None:
-                self._start(self._close(held, TRY_AGAIN_LATER, "too many connections"), "close")
+            self._start(self._close(held, TRY_AGAIN_LATER, "too many connections"), "close")
             return
         if connection.id not in self._held:
             await self._leave([connection])
-        elif waiting and held is not None:
+        elif waiting:
             self._poke(held)
 
     async def _expire_forever(self) -> None:

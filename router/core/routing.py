@@ -12,11 +12,10 @@ import random
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-import msgspec
-
 from router.clock import Clock, Tasks
 from router.core.outage import Outage, Owed
 from router.core.retrying import backoff
+from router.core.settling import Settler
 from router.errors import Refused, Unavailable
 from router.interfaces import ColdQueue, DeadLetters, IngressConsumer, OnlineStore, PushNotifier
 from router.messages import DeadLetter, Delivery, Message, Outcome, Queued, Routed
@@ -60,6 +59,7 @@ class Pipeline:
         self._consumer = consumer
         self._online = online
         self._cold = cold
+        self._settler = Settler(online, cold, call_seconds=CALL_SECONDS)
         self._push = push
         self._letters = letters
         self._max_attempts = max_attempts
@@ -235,7 +235,7 @@ class Pipeline:
                 done.append(delivery)
         self._count(readable, routed)
         # Acknowledged before the store was told of the copy: whoever did it found none to delete.
-        await self._settle([self._written[one.receipt] for one in done if one.receipt in self._written])
+        await self._settler.settle([self._written[one.receipt] for one in done if one.receipt in self._written])
         await self._finish(done)
         if unknown:
             return await self._store_in_turn(stored)
@@ -270,7 +270,7 @@ class Pipeline:
     async def _store(self, stored: Sequence[tuple[Delivery, Routed]], *, unknown: bool) -> Sequence[Delivery]:
         """Write to cold, then announce; returns the deliveries whose write was refused."""
         owed: list[Owed] = [
-            (delivery, self._queued(delivery, result, untold=unknown))
+            (delivery, _queued(delivery, result, untold=unknown))
             for delivery, result in stored
             if result.outcome is not Outcome.ANNOUNCE
         ]
@@ -278,7 +278,7 @@ class Pipeline:
         refused = await self._put([queued for _, queued in owed])
         written = [pair for pair in owed if pair[1].message.id not in refused]
         if not unknown:
-            await self._settle([queued for _, queued in written])
+            await self._settler.settle([queued for _, queued in written])
         kept = [pair for pair in stored if _message(pair[0]).id not in refused]
         silent = (Outcome.HOT, Outcome.COPY)
         await self._announce([_message(delivery) for delivery, result in kept if result.outcome not in silent])
@@ -287,10 +287,6 @@ class Pipeline:
         else:
             await self._finish([delivery for delivery, _ in kept])
         return [delivery for delivery, _ in stored if _message(delivery).id in refused]
-
-    def _queued(self, delivery: Delivery, result: Routed, *, untold: bool) -> Queued:
-        message, attempts = _message(delivery), delivery.attempt
-        return Queued(message, result.sequence, result.queued_at, attempts=attempts, untold=untold)
 
     async def _put(self, messages: Sequence[Queued]) -> set[str]:
         """The ids that cold did not take this time; raises ``_Unstorable``."""
@@ -301,24 +297,6 @@ class Pipeline:
                 return {queued.message.id for queued in await self._cold.put(messages)}
         except Refused as error:
             raise _Unstorable(str(error)) from error
-
-    async def _settle(self, written: Sequence[Queued]) -> None:
-        if not written:
-            return
-        async with asyncio.timeout(CALL_SECONDS):
-            settled = await self._online.settle(written)
-        ids: dict[str, list[str]] = {}
-        for queued in settled.acked:
-            ids.setdefault(queued.message.recipient, []).append(queued.message.id)
-        # A time for each call: the repetition of a long round would take as long again.
-        for user, own in ids.items():
-            async with asyncio.timeout(CALL_SECONDS):
-                await self._cold.delete(user, own)
-                await self._online.forget_orphans(user, own)
-        if settled.misplaced:
-            async with asyncio.timeout(CALL_SECONDS):
-                await self._cold.amend([msgspec.structs.replace(queued, untold=True) for queued in settled.misplaced])
-            await self._settle(settled.misplaced)
 
     def _owe(self, written: Sequence[Owed]) -> None:
         self._outage.owe(written)
@@ -341,7 +319,7 @@ class Pipeline:
         async with asyncio.timeout(CALL_SECONDS):
             await self._online.probe()
         while owed := self._outage.next(BATCH_MESSAGES):
-            await self._settle([queued for _, queued in owed])
+            await self._settler.settle([queued for _, queued in owed])
             await self._ack([delivery for delivery, _ in owed])
             self._outage.told(len(owed))
 
@@ -426,3 +404,8 @@ def _recipient(delivery: Delivery) -> str:
 def _message(delivery: Delivery) -> Message:
     assert delivery.message is not None, "only readable deliveries are stored"
     return delivery.message
+
+
+def _queued(delivery: Delivery, result: Routed, *, untold: bool) -> Queued:
+    message, attempts = _message(delivery), delivery.attempt
+    return Queued(message, result.sequence, result.queued_at, attempts=attempts, untold=untold)

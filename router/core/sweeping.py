@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from msgspec import structs
+from msgspec.structs import replace
 
 from router.clock import MICROSECONDS, Clock
 from router.core.migrating import Migrator
+from router.core.settling import Settler
 from router.errors import RouterError
 from router.interfaces import ColdQueue, OnlineStore, PushNotifier
-from router.messages import HotUser, Queued
+from router.messages import HotUser
 from router.metrics import Metrics
 
 PAGE_USERS = 200
@@ -50,13 +51,13 @@ def due(user: HotUser, now: int, rules: Rules) -> Due:
     """What ``user`` is due at ``now`` (µs since 1970).
 
     Hot mail of a user without a live connection moves at once: whoever should have moved it has died. A poke that is
-    due goes out though its mail moves: where nobody could sweep for long, it may be the only one that arrives.
+    due goes out though its mail moves, and again until somebody fetches: each before it may have been lost.
     """
     if not user.live:
         return Due(migrate=user.hot > 0, hush=True)
     poke = _older(max(user.poked_at, user.oldest_at), now, rules.repoke_seconds)
     if _older(user.oldest_at, now, rules.sweep_after_seconds):
-        return Due(migrate=True, poke=poke, hush=not poke)
+        return Due(migrate=True, poke=poke)
     return Due(announce=_older(user.unannounced_at, now, rules.push_after_seconds), poke=poke)
 
 
@@ -80,6 +81,7 @@ class Sweeper:
     ) -> None:
         self._online = online
         self._cold = cold
+        self._settler = Settler(online, cold)
         self._push = push
         self._migrator = migrator
         self._rules = rules
@@ -187,18 +189,7 @@ class Sweeper:
             return
         untold = await self._cold.untold(now - UNTOLD_SECONDS * MICROSECONDS, PAGE_MESSAGES)
         if untold:
-            await self._tell(untold)
+            # Told, they lose their mark, in the places that the store has for them.
+            await self._cold.amend([replace(queued, untold=False) for queued in await self._settler.settle(untold)])
         if len(untold) < PAGE_MESSAGES:
             self._looked_at = now
-
-    async def _tell(self, untold: Sequence[Queued]) -> None:
-        settled = await self._online.settle(untold)
-        for queued in settled.acked:
-            await self._cold.delete(queued.message.recipient, [queued.message.id])
-            await self._online.forget_orphans(queued.message.recipient, [queued.message.id])
-        if settled.misplaced:
-            # They stay marked until the store agrees, so that a sweeper that dies in between leaves it to the next.
-            await self._cold.amend([structs.replace(queued, untold=True) for queued in settled.misplaced])
-            await self._tell(settled.misplaced)
-        open_ends = {queued.message.id for queued in (*settled.acked, *settled.misplaced)}
-        await self._cold.amend([queued for queued in untold if queued.message.id not in open_ends])

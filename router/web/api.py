@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from functools import lru_cache
 from urllib.parse import parse_qs
-from weakref import WeakValueDictionary
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -22,6 +21,7 @@ from router.web.edge import Endpoint
 from router.web.fields import Fields, fields_of
 from router.web.problems import BodyTooLarge, BodyTooSlow, UnsupportedMediaType
 from router.web.tokens import from_authorization
+from router.web.turns import Turns
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
@@ -29,8 +29,6 @@ MAX_ACK_IDS = 10_000
 MAX_ACK_BYTES = 1024 * 1024
 SLACK_BYTES = 16 * 1024
 """What a body may hold beside the opaque fields."""
-FETCHES_AT_ONCE = 2
-"""Of one user; more wait for these. A page may have 8 MiB, and nobody has a turn while it is put together."""
 LARGE_BYTES = 256 * 1024
 """After a page as long as this, everybody has a turn before the next one of the same user."""
 JSON = "application/json"
@@ -68,7 +66,7 @@ class Api:
         # Base64 makes four bytes of three (RFC 4648, section 4).
         self._max_send_bytes = envelope_bytes * 4 // 3 + SLACK_BYTES
         self._body_seconds = body_seconds
-        self._fetching: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._turns = Turns(self._page)
 
     def routes(self) -> list[Route]:
         return [
@@ -88,13 +86,15 @@ class Api:
     async def messages(self, request: Request) -> Response:
         """``GET /api/messages``: the oldest messages; nothing is removed."""
         user = await self._user(fields_of(request.scope))
-        limit = _limit(request.scope["query_string"])
-        async with self._turns(user):
-            batch = await self._queue.fetch(user, limit)
-            body = envelope.message_list((queued.message.id, queued.message.envelope) for queued in batch)
-            if len(body) > LARGE_BYTES:
-                await asyncio.sleep(0)
+        body = await self._turns.take(user, _limit(request.scope["query_string"]))
         return Ready(200, body, _JSON, _NO_STORE)
+
+    async def _page(self, user: str, limit: int) -> bytes:
+        batch = await self._queue.fetch(user, limit)
+        body = envelope.message_list((queued.message.id, queued.message.envelope) for queued in batch)
+        if len(body) > LARGE_BYTES:
+            await asyncio.sleep(0)
+        return body
 
     async def acknowledge(self, request: Request) -> Response:
         """``POST /api/messages/ack``: 204 once the messages are deleted."""
@@ -102,13 +102,6 @@ class Api:
         user = await self._user(fields)
         await self._queue.acknowledge(user, _ids(await _body(request, fields, MAX_ACK_BYTES, self._body_seconds)))
         return Ready(204, b"")
-
-    def _turns(self, user: str) -> asyncio.Semaphore:
-        """It lives as long as a fetch of ``user`` does."""
-        turns = self._fetching.get(user)
-        if turns is None:
-            turns = self._fetching[user] = asyncio.Semaphore(FETCHES_AT_ONCE)
-        return turns
 
     async def _user(self, fields: Fields) -> str:
         return (await self._authenticator.authenticate(from_authorization(fields))).user

@@ -31,6 +31,13 @@ async def second(anyio_backend: str, stores: Stores, clock: ManualClock, stage: 
 
 
 @pytest.fixture
+async def ahead(anyio_backend: str, stores: Stores, clock: ManualClock, stage: Stage) -> AsyncIterator[Stage]:
+    """A process whose clock is ahead of the others' by more than a lease."""
+    async with staged(stores, ManualClock(clock.time + 70_000_000)) as opened:
+        yield opened
+
+
+@pytest.fixture
 async def many(anyio_backend: str, stores: Stores, clock: ManualClock) -> AsyncIterator[Stage]:
     async with staged(stores, clock, cap=100_000) as opened:
         yield opened

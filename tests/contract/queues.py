@@ -149,6 +149,31 @@ class QueueContract:
         assert await stage.online.renew([connection]) == [connection]
         assert await stage.online.connect(connection, 20), "mail is waiting: a poke is owed"
 
+    @pytest.mark.parametrize("act", ["route", "settle", "migrate", "poke"])
+    async def test_a_lease_that_ran_out_by_one_clock_has_ended(self, stage: Stage, ahead: Stage, act: str) -> None:
+        """RACES 15, 17: a node whose clock is ahead acts on it; by that of its own node it would last."""
+        message = stage.message("m1")
+        if act == "settle":
+            (routed,) = await stage.route(message)
+        connection = await stage.connect()
+        if act == "route":
+            assert await ahead.go("m1") is Outcome.COLD
+        elif act == "settle":
+            await ahead.store(message, routed)
+        else:
+            assert await stage.go("m1") is Outcome.HOT
+            await (ahead.queue.migrate_hot_to_cold(BOB) if act == "migrate" else ahead.online.poke([BOB]))
+        assert await stage.online.renew([connection]) == [connection]
+        assert await stage.online.connect(connection, 20), "mail is waiting: a poke is owed"
+        assert await stage.ids() == ["m1"]
+
+    async def test_a_look_ends_no_lease(self, stage: Stage, ahead: Stage) -> None:
+        connection = await stage.connect()
+        await stage.go("m1")
+        assert [user.live for user in await ahead.online.hot_users("", 10)] == [0]
+        assert await ahead.online.connections(BOB) == []
+        assert await stage.online.renew([connection]) == []
+
     async def test_a_clock_that_steps_back_leaves_nothing_unannounced(self, stage: Stage) -> None:
         """RACES 9: what was queued first bears the later time."""
         await stage.connect()

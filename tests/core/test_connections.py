@@ -11,7 +11,7 @@ import pytest
 
 from router.config import Limits
 from router.core.connections import FORGOTTEN, GOING_AWAY, REGISTERING, TOKEN_EXPIRED, TRY_AGAIN_LATER
-from router.errors import Draining, TooManyConnections
+from router.errors import Draining, TooManyConnections, Unavailable
 from router.messages import Connection, Outcome, QueueTotals
 from tests.contract.stage import BOB, EVE, Socket, Stage, until
 
@@ -168,6 +168,31 @@ async def test_a_forgotten_connection_registers_again(stage: Stage) -> None:
         assert await stage.go("m1") is Outcome.COLD
         await stage.manager.renew()
         assert await stage.go("m2") is Outcome.HOT
+
+
+async def test_a_registration_whose_answer_was_lost_is_repeated(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 17: registered it is, but nobody knows that mail went past it. Others wait for none."""
+    register, lost = stage.online.connect, [True, True]
+
+    async def unanswered(connection: Connection, limit: int) -> bool:
+        waiting = await register(connection, limit)
+        if lost and lost.pop():
+            raise Unavailable("simulated")
+        return waiting
+
+    bob, eve = Socket(), Socket()
+    async with running(stage):
+        connections = [await stage.manager.connect(BOB, bob, None), await stage.manager.connect(EVE, eve, None)]
+        assert (await stage.ids(), await stage.ids(EVE)) == ([], [])
+        await stage.online.disconnect(connections)
+        assert [await stage.go("m1"), await stage.go("m2", EVE)] == [Outcome.COLD, Outcome.COLD]
+        monkeypatch.setattr(type(stage.online), "connect", lambda _, connection, limit: unanswered(connection, limit))
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await stage.manager.renew()
+        assert (bob.pokes, eve.pokes) == (0, 0)
+        await stage.manager.renew()
+        await until(lambda: (bob.pokes, eve.pokes) == (1, 1))
 
 
 async def test_an_expired_token_closes_its_connection(stage: Stage) -> None:

@@ -36,7 +36,7 @@ def user(*, live: int = 1, hot: int = 1, age: float = 0, poked: float = 0, annou
         (user(age=30, poked=14), Due()),
         (user(age=60, poked=1), Due(announce=True)),
         (user(age=60, poked=1, announced=True), Due()),
-        (user(age=600, poked=1), Due(migrate=True, hush=True)),
+        (user(age=600, poked=1), Due(migrate=True)),
         (user(age=600, poked=15), Due(migrate=True, poke=True)),
         (user(live=0, age=1), Due(migrate=True, hush=True)),
         (user(live=0, hot=0, poked=1), Due(hush=True)),
@@ -77,6 +77,31 @@ async def test_unfetched_mail_is_poked_announced_and_moved(stage: Stage) -> None
     await stage.manager.disconnect(connection)
     running.cancel()
     await asyncio.wait([running])
+
+
+@pytest.mark.anyio
+async def test_a_poke_is_repeated_until_somebody_fetches(stage: Stage) -> None:
+    """RACES 18: the pokes before were lost, and the mail has moved to cold meanwhile."""
+    connection = await stage.connect()
+    await stage.go("m1")
+    stage.clock.advance(599)
+    await stage.online.connect(connection, 20)
+    await stage.sweeper.sweep()
+    for _ in range(3):
+        stage.clock.advance(1)
+        await stage.online.renew([connection])
+        await stage.sweeper.sweep()
+    assert (await stage.hot(), await stage.in_cold()) == ([], ["m1"])
+    pokes = stage.count("router_pokes_total", kind="repeat")
+    for _ in range(30):
+        stage.clock.advance(15)
+        await stage.online.renew([connection])
+        await stage.sweeper.sweep()
+    assert stage.count("router_pokes_total", kind="repeat") == pokes + 30
+    assert await stage.ids() == ["m1"]
+    stage.clock.advance(15)
+    await stage.sweeper.sweep()
+    assert stage.count("router_pokes_total", kind="repeat") == pokes + 30
 
 
 @pytest.mark.anyio

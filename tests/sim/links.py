@@ -37,6 +37,8 @@ class Weather:
         """All faults are over."""
         self.calls = 0
         """How many calls to stores there were."""
+        self.late = 0
+        """How many calls are still to be done of which their callers have given up hope."""
         self._away: dict[tuple[int, str], float] = {}
         self.tell: Callable[[str, str], None] | None = None
         """Where it is set, it is told of each call: who, and what."""
@@ -136,6 +138,8 @@ class Remote:
         delay = weather.span(0.5, 8) if fault == "late" else weather.chance.random() * weather.latency
         answer = self._send(method, args, more, delay)
         if fault == "late":
+            weather.late += 1
+            answer.add_done_callback(self._has_come, context=self._server.context)
             await weather.loop.pause(weather.span(0.5, 5))
         elif fault == "answer lost":
             await weather.loop.pause(weather.span(1, 20))
@@ -146,6 +150,9 @@ class Remote:
             if fault != "failed after":
                 return result
         raise Unavailable(f"simulated: {name} may have worked: {fault}")
+
+    def _has_come(self, _: asyncio.Future[Any]) -> None:
+        self._weather.late -= 1
 
     async def _partly(self, method: Method, messages: Sequence[Queued]) -> list[Queued]:
         chosen = [queued for queued in messages if self._weather.chance.random() < 0.5]

@@ -309,7 +309,7 @@ class World:
 
     def _quiet(self) -> bool:
         """Nothing is under way, and nobody is online but those who have read all there was. The cheap looks first."""
-        if any(node.routing for node in self.nodes) or self._waiting():
+        if self.weather.late or any(node.routing for node in self.nodes) or self._waiting():
             return False
         online = self._readers()
         if any(user in online for user, _ in self._held("cold", "cold")) or self._present() - online:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from router.backends.embedded import reading
+from router.backends.embedded.presence import nodes_of
 from router.backends.embedded.routing import HOT as SQL
 from router.backends.embedded.routing import Pokes, recipients_of, save
 from router.backends.embedded.rows import hot_message, json_list, one, page
@@ -130,7 +131,7 @@ def begin_move(
     holder, until, announced = lease
     if holder not in ("", owner) and until > now:
         return MoveRefused.BUSY
-    if not online_too and one(db, SQL["live"], (user, now))[0]:
+    if not online_too and nodes_of(db, [user], now):
         return MoveRefused.ONLINE
     dropped = _drop_ephemeral(db, user, now, rules)
     rows = db.execute(SQL["read"], (user, now, limit + 1))

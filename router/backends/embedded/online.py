@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from router.backends.embedded import moving, reading, routing
 from router.backends.embedded.database import Database
-from router.backends.embedded.presence import SQL as PRESENCE
-from router.backends.embedded.presence import EmbeddedPresence
+from router.backends.embedded.presence import EmbeddedPresence, nodes_of
 from router.backends.embedded.routing import HOT as SQL
 from router.backends.embedded.rows import one
 from router.backends.rules import ORPHAN_SECONDS, StoreRules
@@ -88,7 +87,7 @@ class EmbeddedOnlineStore(EmbeddedPresence):
 
         def mark(db: sqlite3.Connection) -> routing.Pokes:
             db.executemany(SQL["poked"], [(now, user) for user in users])
-            return [(node, user) for user in users for (node,) in db.execute(PRESENCE["nodes"], (user, now))]
+            return [(node, user) for user, nodes in nodes_of(db, users, now).items() for node in nodes]
 
         await self._publish(await self._database.write_ordered(mark))
 

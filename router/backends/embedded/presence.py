@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from router.backends.embedded.database import Database
 from router.backends.embedded.queries import load
+from router.backends.embedded.rows import json_list
 from router.backends.rules import StoreRules
 from router.clock import Clock
 from router.errors import TooManyConnections
@@ -93,5 +94,24 @@ def _connections(db: sqlite3.Connection, query: str, parameters: tuple[object, .
     return [Connection(*row) for row in db.execute(SQL[query], parameters)]
 
 
+def nodes_of(db: sqlite3.Connection, users: Collection[str], now: int) -> dict[str, list[str]]:
+    """The nodes that hold live connections of ``users``, by user; who has none is missing.
+
+    A lease that ran out by one clock has ended for all: its connection registers again, and is poked for what went
+    past it.
+    """
+    names = json_list(users)
+    nodes: dict[str, list[str]] = {}
+    ended = False
+    for user, node, lasts in db.execute(SQL["nodes"], (now, names)):
+        if lasts:
+            nodes.setdefault(user, []).append(node)
+        ended |= not lasts
+    if ended:
+        db.execute(SQL["end_leases"], (names, now))
+    return nodes
+
+
 def _offline(db: sqlite3.Connection, users: Sequence[str], now: int) -> list[str]:
-    return [user for user in dict.fromkeys(users) if db.execute(SQL["nodes"], (user, now)).fetchone() is None]
+    nodes = nodes_of(db, users, now)
+    return [user for user in dict.fromkeys(users) if user not in nodes]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 
+from router.backends.embedded.presence import nodes_of
 from router.backends.embedded.queries import load
 from router.backends.embedded.rows import json_list
 from router.backends.rules import (
@@ -19,7 +20,6 @@ from router.backends.rules import (
 from router.messages import Delivery, Message, Outcome, Routed
 
 HOT = load("hot")
-PRESENCE = load("presence")
 
 Pokes = list[tuple[str, str]]
 """(node, user) pairs."""
@@ -67,11 +67,8 @@ def recipients_of(
 ) -> dict[str, Recipient]:
     """The states of ``users``, by name: read together, since a statement costs more than what it finds."""
     wanted = dict.fromkeys(users)  # in their order, whatever the hash seed
-    names = json_list(wanted)
-    nodes: dict[str, list[str]] = {}
-    for user, node in connection.execute(PRESENCE["nodes_of"], (names, now)):
-        nodes.setdefault(user, []).append(node)
-    rows = {user: row for user, *row in connection.execute(HOT["recipients"], (names,))}
+    nodes = nodes_of(connection, wanted, now)
+    rows = {user: row for user, *row in connection.execute(HOT["recipients"], (json_list(wanted),))}
     for user in wanted:
         if user not in rows:
             (cold_empty,) = connection.execute(HOT["nothing_in_cold"], (rules.fresh_cold_empty, user)).fetchone()

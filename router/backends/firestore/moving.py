@@ -26,6 +26,7 @@ def settle(work: Work, messages: Sequence[Queued], now: int) -> tuple[Settled, P
     acked: list[Queued] = []
     misplaced: list[Queued] = []
     settled = False
+    work.recipient.end_leases(now)
     for queued in messages:
         record = work.records.get(queued.message.id)
         if record is None:
@@ -84,7 +85,8 @@ def refusal(work: Work, owner: str, now: int, *, online_too: bool) -> MoveRefuse
     recipient = work.recipient
     if recipient.move_owner not in ("", owner) and recipient.move_until > now:
         return MoveRefused.BUSY
-    if recipient.live(now) and not online_too:
+    recipient.end_leases(now)
+    if recipient.connections and not online_too:
         return MoveRefused.ONLINE
     return None
 

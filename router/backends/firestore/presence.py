@@ -105,6 +105,7 @@ class FirestorePresence:
         now = self._clock.now()
 
         def mark(work: Work) -> list[str]:
+            work.recipient.end_leases(now)
             if work.known:
                 work.recipient.poked_at, work.recipient.fetched = now, False
             return work.recipient.nodes(now)

@@ -73,6 +73,11 @@ class Recipient(Struct):
     def live(self, now: int) -> list[Connection]:
         return [connection for connection in self.connections if connection.lease_until > now]
 
+    def end_leases(self, now: int) -> None:
+        """A lease that ran out by one clock has ended for all: its connection registers again, and is poked for what
+        went past it."""
+        self.connections = self.live(now)
+
     def nodes(self, now: int) -> list[str]:
         return list(dict.fromkeys(connection.node for connection in self.live(now)))
 

@@ -21,6 +21,7 @@ def route(
     ``hot``: the path of the recipient's hot queue.
     """
     pokes: Pokes = []
+    work.recipient.end_leases(now)
     results = [_route(work, hot, delivery, now, rules) for delivery in deliveries]
     if any(result.outcome is Outcome.HOT for result in results):
         pokes = work.recipient.poke(now)

@@ -1,11 +1,11 @@
 -- live: The live connections of one user.
 SELECT user, id, node, since, lease_until FROM presence WHERE user = ? AND lease_until > ? ORDER BY since, id;
 
--- nodes: The nodes that hold live connections of one user.
-SELECT DISTINCT node FROM presence WHERE user = ? AND lease_until > ?;
+-- nodes: The nodes that hold connections of some users, and whether their leases last.
+SELECT DISTINCT user, node, lease_until > ? FROM presence WHERE user IN (SELECT value FROM json_each(?));
 
--- nodes_of: The same of some users.
-SELECT DISTINCT user, node FROM presence WHERE user IN (SELECT value FROM json_each(?)) AND lease_until > ?;
+-- end_leases: Remove the connections of some users whose leases ran out.
+DELETE FROM presence WHERE user IN (SELECT value FROM json_each(?)) AND lease_until <= ?;
 
 -- others: How many other live connections one user holds.
 SELECT count(*) FROM presence WHERE user = ? AND id <> ? AND lease_until > ?;

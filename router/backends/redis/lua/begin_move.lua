@@ -7,7 +7,7 @@
 local held = call('HMGET', META, 'o', 'u', 'a')
 if held[1] and held[1] ~= ARGV[2] and tonumber(held[2]) > now then return 'busy' end
 if ARGV[6] == '0' then
-  local _, online = live()
+  local _, online = judge_live()
   if online > 0 then return 'online' end
 end
 local limit, dropped, bytes = tonumber(ARGV[4]), 0, 0

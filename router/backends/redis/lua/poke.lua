@@ -3,5 +3,5 @@
 -- ARGV  2 the channels' prefix   3 user
 -- Result: nothing that is looked at.
 
-if call('EXISTS', META) == 1 then poke_all(live(), ARGV[2], ARGV[3]) end
+if call('EXISTS', META) == 1 then poke_all(judge_live(), ARGV[2], ARGV[3]) end
 return 1

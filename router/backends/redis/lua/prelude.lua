@@ -137,16 +137,26 @@ local function take_out(id, record)
   return math.max(0, size - HEADER)
 end
 
--- The nodes that hold live connections, and how many those are.
+-- The nodes that hold live connections, how many those are, and the ids of those whose leases ran out.
 local function live()
-  local nodes, count = {}, 0
-  local held = call('HVALS', CONNECTIONS)
-  for _, value in ipairs(held) do
-    if struct.unpack('>I7', value) > now then
-      nodes[string.sub(value, 15)] = true
+  local nodes, count, ended = {}, 0, {}
+  local held = call('HGETALL', CONNECTIONS)
+  for i = 1, #held, 2 do
+    if struct.unpack('>I7', held[i + 1]) > now then
+      nodes[string.sub(held[i + 1], 15)] = true
       count = count + 1
+    else
+      ended[#ended + 1] = held[i]
     end
   end
+  return nodes, count, ended
+end
+
+-- The same for whoever acts on it: a lease that ran out by one clock has ended for all. Its connection registers
+-- again, and is poked for what went past it.
+local function judge_live()
+  local nodes, count, ended = live()
+  if #ended > 0 then call('HDEL', CONNECTIONS, unpack(ended)) end
   return nodes, count
 end
 

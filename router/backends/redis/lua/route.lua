@@ -9,7 +9,7 @@
 prune(GONE, 64)
 prune(GONE_KEYED, 64)
 local channel, user, cap, cutoff, write_through = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
-local nodes, online = live()
+local nodes, online = judge_live()
 local hot = hot_count()
 local held = call('HMGET', META, 's', 'n')
 local sequence, cold = tonumber(held[1] or 0), tonumber(held[2] or 0)

@@ -32,6 +32,6 @@ if changed then
   if arrived > 0 then call('HSET', META, 's', sequence) end
   add_to_meta('n', arrived)
   cold_changed()
-  poke_new(live(), channel, user)
+  poke_new(judge_live(), channel, user)
 end
 return { acked, misplaced }

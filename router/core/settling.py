@@ -1,0 +1,51 @@
+"""What is in cold is told to the online store, and what its answer asks for is done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from msgspec import structs
+
+from router.interfaces import ColdQueue, OnlineStore
+from router.messages import Queued
+
+
+class Settler:
+    """Pipelines and sweepers tell the online store of copies in cold; both have to act on what it says of them."""
+
+    def __init__(self, online: OnlineStore, cold: ColdQueue, *, call_seconds: float | None = None) -> None:
+        """``call_seconds``: how long each call may take; without it, as long as the store itself allows."""
+        self._online = online
+        self._cold = cold
+        self._call_seconds = call_seconds
+
+    async def settle(self, written: Sequence[Queued]) -> list[Queued]:
+        """Returns those of ``written``, which are in cold, that stay there in the places that the store has on record.
+
+        Copies of what was acknowledged meanwhile are deleted, so that none outlives the record of it; copies in a later
+        place than the store's are moved to that. Raises ``Unavailable`` and ``TimeoutError``; to be repeated then.
+        """
+        if not written:
+            return []
+        async with asyncio.timeout(self._call_seconds):
+            settled = await self._online.settle(written)
+        open_ends = {queued.message.id for queued in (*settled.acked, *settled.misplaced)}
+        placed = [queued for queued in written if queued.message.id not in open_ends]
+        await self._delete(settled.acked)
+        if settled.misplaced:
+            # They stay marked until the store agrees, so that whoever dies in between leaves it to a sweeper.
+            async with asyncio.timeout(self._call_seconds):
+                await self._cold.amend([structs.replace(queued, untold=True) for queued in settled.misplaced])
+            placed += await self.settle(settled.misplaced)
+        return placed
+
+    async def _delete(self, acked: Sequence[Queued]) -> None:
+        ids: dict[str, list[str]] = {}
+        for queued in acked:
+            ids.setdefault(queued.message.recipient, []).append(queued.message.id)
+        # A time for each call: the repetition of a long round would take as long again.
+        for user, own in ids.items():
+            async with asyncio.timeout(self._call_seconds):
+                await self._cold.delete(user, own)
+                await self._online.forget_orphans(user, own)

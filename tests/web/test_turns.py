@@ -1,0 +1,91 @@
+"""Fetches of one user that come while others are under way."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from router.errors import Unavailable
+from router.web.turns import FETCHES_AT_ONCE, Turns
+
+pytestmark = pytest.mark.anyio
+
+
+class Pages:
+    """Fetches that end when they are told to; the body is the user, the limit, and which fetch of all it is."""
+
+    def __init__(self) -> None:
+        self.turns = Turns(self._fetch)
+        self.begun: list[tuple[str, int]] = []
+        self.ends: list[asyncio.Future[None]] = []
+
+    async def _fetch(self, user: str, limit: int) -> bytes:
+        self.begun.append((user, limit))
+        number = len(self.begun)
+        end = asyncio.get_running_loop().create_future()
+        self.ends.append(end)
+        await end
+        return f"{user} {limit} {number}".encode()
+
+    async def ask(self, *requests: tuple[str, int]) -> list[asyncio.Task[bytes]]:
+        asked = [asyncio.create_task(self.turns.take(user, limit)) for user, limit in requests]
+        await turn()
+        return asked
+
+
+async def turn() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_who_comes_meanwhile_shares_what_begins_afterwards() -> None:
+    pages = Pages()
+    first = await pages.ask(*[("bob", 50)] * FETCHES_AT_ONCE)
+    later = await pages.ask(("bob", 50), ("bob", 3), ("bob", 50), ("eve", 50))
+    assert pages.begun == [("bob", 50)] * FETCHES_AT_ONCE + [("eve", 50)]
+    pages.ends[0].set_result(None)
+    await turn()
+    assert pages.begun[3:] == [("bob", 50)], "one for all who ask for the same"
+    latest = await pages.ask(("bob", 50))
+    for _ in range(3):
+        for end in pages.ends:
+            if not end.done():
+                end.set_result(None)
+        await turn()
+    assert [task.result() for task in first] == [b"bob 50 1", b"bob 50 2"]
+    assert [task.result() for task in later] == [b"bob 50 4", b"bob 3 5", b"bob 50 4", b"eve 50 3"]
+    assert [task.result() for task in latest] == [b"bob 50 6"], "what began before it came may lack its mail"
+
+
+async def test_a_failure_is_everybodys_and_the_next_one_has_its_turn() -> None:
+    pages = Pages()
+    await pages.ask(*[("bob", 50)] * FETCHES_AT_ONCE)
+    shared = await pages.ask(("bob", 50), ("bob", 50), ("bob", 3))
+    pages.ends[0].set_result(None)
+    await turn()
+    pages.ends[2].set_exception(Unavailable("simulated"))
+    await turn()
+    assert [type(task.exception()) for task in shared[:2]] == [Unavailable, Unavailable]
+    pages.ends[3].set_result(None)
+    await turn()
+    assert shared[2].result() == b"bob 3 4"
+
+
+async def test_whoever_gives_up_takes_nothing_from_the_others() -> None:
+    pages = Pages()
+    first = await pages.ask(*[("bob", 50)] * FETCHES_AT_ONCE)
+    gone, stays = await pages.ask(("bob", 50), ("bob", 50))
+    gone.cancel()
+    for task in first:
+        task.cancel()
+    await turn()
+    pages.ends[2].set_result(None)
+    await turn()
+    assert stays.result() == b"bob 50 3"
+    assert nothing_is_kept(pages)
+
+
+def nothing_is_kept(pages: Pages) -> bool:
+    """Nothing is kept of users whose fetches have ended."""
+    return not (pages.turns._going or pages.turns._waiting or pages.turns._serving)
