@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 QUEUE, MERGING, MIGRATING = "router/core/queue.py", "router/core/merging.py", "router/core/migrating.py"
-ROUTING, OUTAGE, SWEEPING = "router/core/routing.py", "router/core/outage.py", "router/core/sweeping.py"
+ROUTING, OUTAGE, SETTLING = "router/core/routing.py", "router/core/outage.py", "router/core/settling.py"
+SWEEPING, CONNECTIONS = "router/core/sweeping.py", "router/core/connections.py"
 ACCEPTING, RULES = "router/core/accepting.py", "router/backends/rules.py"
 EMBEDDED = "router/backends/embedded"
 
@@ -60,7 +61,7 @@ MUTANTS = (
     Mutant(
         "copies of acknowledged mail take the places of others",
         QUEUE,
-        "or acked.isdisjoint(ids):",
+        "or (ids and acked.isdisjoint(ids)):",
         "or True:",
     ),
     Mutant(
@@ -196,21 +197,18 @@ MUTANTS = (
     ),
     Mutant(
         "settling takes all its calls within the time of one",
-        ROUTING,
-        "        async with asyncio.timeout(CALL_SECONDS):\n            settled = await self._online.settle(written)\n        ids: dict[str, list[str]] = {}\n",
-        "        async with asyncio.timeout(CALL_SECONDS):\n"
+        SETTLING,
+        "            settled = await self._online.settle(written)\n",
         "            settled = await self._online.settle(written)\n"
         "            for queued in settled.acked:\n"
         "                await self._cold.delete(queued.message.recipient, [queued.message.id])\n"
-        "                await self._online.forget_orphans(queued.message.recipient, [queued.message.id])\n"
-        "        settled.acked.clear()\n"
-        "        ids: dict[str, list[str]] = {}\n",
+        "                await self._online.forget_orphans(queued.message.recipient, [queued.message.id])\n",
     ),
     Mutant(
         "mail acknowledged before it was settled stays in cold",
-        ROUTING,
-        "        for queued in settled.acked:\n            ids.setdefault",
-        "        for queued in settled.acked[:0]:\n            ids.setdefault",
+        SETTLING,
+        "        await self._delete(settled.acked)\n",
+        "",
     ),
     Mutant(
         "write-through writes nothing",
@@ -314,6 +312,34 @@ MUTANTS = (
         "DELETE FROM presence WHERE user = ? AND id >= '' AND ? IS NOT NULL;",
     ),
     Mutant(
+        "mail that has moved to cold is poked for no more",
+        SWEEPING,
+        "        return Due(migrate=True, poke=poke)\n",
+        "        return Due(migrate=True, poke=poke, hush=not poke)\n",
+    ),
+    Mutant(
+        "a lease that ran out by one clock lasts by another",
+        f"{EMBEDDED}/presence.py",
+        "    if ended:\n",
+        "    if ended and not names:\n",
+    ),
+    Mutant(
+        "a registration whose answer was lost is not repeated",
+        CONNECTIONS,
+        "                self._forgotten[id_] = connection\n                raise\n",
+        "                raise\n",
+    ),
+    Mutant(
+        "who fetches shares what began before",
+        "router/web/turns.py",
+        "            group.set_result(await self._fetch(user, limit))\n",
+        "            self._waiting.setdefault(user, {})[limit] = group\n"
+        "            found = await self._fetch(user, limit)\n"
+        "            self._waiting.get(user, {}).pop(limit, None)\n"
+        "            if not group.done():\n"
+        "                group.set_result(found)\n",
+    ),
+    Mutant(
         "a lease that ran out is renewed",
         f"{EMBEDDED}/sql/presence.sql",
         "WHERE user = ? AND id = ? AND lease_until > ?;",
@@ -321,9 +347,9 @@ MUTANTS = (
     ),
     Mutant(
         "leases never run out",
-        f"{EMBEDDED}/sql/presence.sql",
-        "FROM presence WHERE lease_until <= ? LIMIT ?;",
-        "FROM presence WHERE lease_until <= 0 * ? LIMIT ?;",
+        RULES,
+        "        return now + int(self.lease_seconds * MICROSECONDS)\n",
+        "        return now + 10**15\n",
     ),
     Mutant(
         "who connects is not told of mail that waits",

@@ -23,7 +23,7 @@ MUTANTS = (
     Mutant(
         "Redis: leases never run out",
         f"{LUA}/prelude.lua",
-        "    if struct.unpack('>I7', value) > now then\n      nodes",
+        "    if struct.unpack('>I7', held[i + 1]) > now then\n      nodes",
         "    if true then\n      nodes",
     ),
     Mutant(
@@ -65,8 +65,8 @@ MUTANTS = (
     Mutant(
         "Redis: a server that has forgotten the scripts is not sent them",
         f"{REDIS}/client.py",
-        "                if unknown(results):\n",
-        "                if False:\n",
+        "                if again := unknown(phases, results):\n",
+        "                if again := []:\n",
     ),
     Mutant(
         "Redis: a walk takes a user out who was listed anew",

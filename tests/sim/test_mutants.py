@@ -1,0 +1,32 @@
+"""The deliberate bugs, without hunting them: ``make mutants`` takes an hour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.sim.mutants import mutated
+from tests.sim.mutations import MUTANTS, Mutant
+from tests.sim.vendors.mutations import MUTANTS as VENDOR_MUTANTS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("mutant", [*MUTANTS, *VENDOR_MUTANTS], ids=lambda mutant: mutant.name)
+def test_each_finds_its_place_and_is_a_program(mutant: Mutant) -> None:
+    text = (ROOT / mutant.path).read_text(encoding="utf-8")
+    changed = mutated(text, mutant)
+    assert changed != text
+    if mutant.path.endswith(".py"):
+        compile(changed, mutant.path, "exec")
+
+
+def test_a_place_that_is_gone_is_an_error() -> None:
+    with pytest.raises(ValueError, match="its place is 0 times in"):
+        mutated("nothing", MUTANTS[0])
+
+
+def test_names_are_their_own() -> None:
+    names = [mutant.name for mutant in (*MUTANTS, *VENDOR_MUTANTS)]
+    assert len(set(names)) == len(names)
