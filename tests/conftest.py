@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,17 @@ def pytest_runtest_call() -> Generator[None, None, None]:
 def pytest_configure() -> None:
     """Being told to end is as good as Ctrl-C: what the tests have started is ended first."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What goes to the temporary directory is removed: sockets of data directories, too, that are too deep for them."""
+    tmp_path_factory.getbasetemp()  # stays where it was: it is kept for a look
+    with tempfile.TemporaryDirectory(prefix="rt-") as directory, pytest.MonkeyPatch.context() as patch:
+        Path(directory).chmod(0o1777)  # for tests that run as another user
+        patch.setenv("TMPDIR", directory)
+        patch.setattr(tempfile, "tempdir", directory)
+        yield
 
 
 @pytest.fixture(scope="session")
