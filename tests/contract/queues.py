@@ -742,6 +742,25 @@ class QueueContract:
             await asyncio.wait([listening])
         assert await stage.hot() == ["m1", "m2"], "nothing else did it"
 
+    async def test_a_poke_is_repeated_until_somebody_fetches(self, stage: Stage) -> None:
+        """RACES 18: also where all before were lost and the mail has moved to cold meanwhile."""
+        connection = await stage.connect()
+        await stage.go("m1")
+
+        async def pokes(rounds: int, seconds: float) -> float:
+            before = stage.count("router_pokes_total", kind="repeat")
+            for _ in range(rounds):
+                stage.clock.advance(seconds)
+                await stage.online.renew([connection])
+                await stage.sweeper.sweep()
+            return stage.count("router_pokes_total", kind="repeat") - before
+
+        assert await pokes(60, 10) == 30, "one is due after 15 seconds"
+        assert (await stage.hot(), await stage.in_cold()) == ([], ["m1"])
+        assert await pokes(30, 15) == 30
+        assert await stage.ids() == ["m1"]
+        assert await pokes(30, 15) == 0
+
     async def test_a_poke_stays_unanswered_when_somebody_else_connects(self, stage: Stage) -> None:
         """RACES 18: it may have been lost, and whoever connects and reads nothing answers for nobody."""
         await stage.connect()

@@ -80,31 +80,6 @@ async def test_unfetched_mail_is_poked_announced_and_moved(stage: Stage) -> None
 
 
 @pytest.mark.anyio
-async def test_a_poke_is_repeated_until_somebody_fetches(stage: Stage) -> None:
-    """RACES 18: the pokes before were lost, and the mail has moved to cold meanwhile."""
-    connection = await stage.connect()
-    await stage.go("m1")
-    stage.clock.advance(599)
-    await stage.online.connect(connection, 20)
-    await stage.sweeper.sweep()
-    for _ in range(3):
-        stage.clock.advance(1)
-        await stage.online.renew([connection])
-        await stage.sweeper.sweep()
-    assert (await stage.hot(), await stage.in_cold()) == ([], ["m1"])
-    pokes = stage.count("router_pokes_total", kind="repeat")
-    for _ in range(30):
-        stage.clock.advance(15)
-        await stage.online.renew([connection])
-        await stage.sweeper.sweep()
-    assert stage.count("router_pokes_total", kind="repeat") == pokes + 30
-    assert await stage.ids() == ["m1"]
-    stage.clock.advance(15)
-    await stage.sweeper.sweep()
-    assert stage.count("router_pokes_total", kind="repeat") == pokes + 30
-
-
-@pytest.mark.anyio
 async def test_a_dead_node_holds_mail_no_longer_than_its_leases(stage: Stage) -> None:
     """RACES 15, 16."""
     await stage.connect()
