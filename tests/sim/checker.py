@@ -18,6 +18,7 @@ from typing import Any
 from msgspec import Struct
 
 from tests.sim import history as h
+from tests.sim.promptness import Promptness
 
 CLOCKS_SECONDS = 300.0
 """So long before its time, mail is no longer asked for; longer than a drain at the end takes."""
@@ -377,9 +378,14 @@ def _tags(batch: list[Known]) -> str:
     return ", ".join(message.tag for message in batch)
 
 
-def judge(history: h.History, ephemeral_seconds: float, retention_seconds: float = math.inf) -> list[Violation]:
-    """All violations in ``history``, in the order in which they happened."""
+def judge(
+    history: h.History, ephemeral_seconds: float, retention_seconds: float = math.inf, *, plain: bool = False
+) -> list[Violation]:
+    """All violations in ``history``, in the order in which they happened. ``plain``: see ``promptness``."""
     found = Judge(ephemeral_seconds, retention_seconds)
+    prompt = Promptness(found.broken)
     for index, (at, event) in enumerate(zip(history.times, history.events, strict=True)):
         found.take(at, index, event)
+        if plain:
+            prompt.take(at, index, event)
     return found.violations

@@ -120,6 +120,7 @@ class Device:
         self.looked_at = 0.0
         """When its last fetch began."""
         self._node = ""
+        self._waits = self._is_connected = False
 
     async def run(self) -> None:
         session = self._session
@@ -142,6 +143,9 @@ class Device:
             failures = 0
             self._node = node.factory.node
             self._world.note(self._name, f"is connected to {node.process.name}")
+            self._world.add(h.Connected(self.user, self._name))
+            self._is_connected = True
+            line.dead = self._is_cut_off
             await self._stay(line)
 
     @property
@@ -151,6 +155,23 @@ class Device:
         lost_at = self._world.post.lost_at.get((self._node, self.user), -1.0)
         others = (other.looked_at for other in self._world.devices if other.user == self.user and other is not self)
         return self.looked_at <= lost_at <= max(others, default=-1.0)
+
+    def _wait(self) -> None:
+        """It is told when it is poked, or never."""
+        if self._is_connected and not (self._waits or self._session.deaf or self._session.slow):
+            self._waits = True
+            self._world.add(h.Waiting(self.user, self._name))
+
+    def _rouse(self) -> None:
+        if self._waits:
+            self._waits = False
+            self._world.add(h.Roused(self.user, self._name))
+
+    def _is_cut_off(self) -> None:
+        """The connection is over, though the device may not know."""
+        if self._is_connected:
+            self._is_connected = self._waits = False
+            self._world.add(h.Left(self.user, self._name))
 
     def _over(self) -> bool:
         if self._world.leaving:
@@ -164,6 +185,7 @@ class Device:
         deaf = self._session.deaf
         while not line.closed and not self._over():
             if not deaf and pokes != line.pokes:
+                self._rouse()
                 pokes = line.pokes
                 if not await self._drain(line):
                     break
@@ -171,6 +193,7 @@ class Device:
             line.news.clear()
             if (pokes != line.pokes and not deaf) or line.closed:
                 continue
+            self._wait()
             rest = 1.0 if self._world.weather.calm else self._pace
             if not self._session.stays:
                 rest = min(rest, max(0.001, self._ends - self._loop.time()))
@@ -180,6 +203,7 @@ class Device:
             except TimeoutError:
                 continue
         self.reads = False
+        self._is_cut_off()
         if not line.closed:
             self._world.note(self._name, f"leaves: {self._session.leave}")
             line.leave("close" if self._world.weather.calm else self._session.leave)

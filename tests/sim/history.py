@@ -97,6 +97,46 @@ class RoutedAgain(Struct, frozen=True):
     id: str
 
 
+class Connected(Struct, frozen=True):
+    """A device has an open socket."""
+
+    user: str
+    device: str
+
+
+class Waiting(Struct, frozen=True):
+    """It has read all there was, and looks again when it is poked."""
+
+    user: str
+    device: str
+
+
+class Roused(Struct, frozen=True):
+    """It waits no more."""
+
+    user: str
+    device: str
+
+
+class Left(Struct, frozen=True):
+    """Its connection has ended, whoever knows of it."""
+
+    user: str
+    device: str
+
+
+class Died(Struct, frozen=True):
+    """A process died, with connections of which nobody else knew yet."""
+
+    node: str
+
+
+class Hot(Struct, frozen=True):
+    """What is hot just now, (user, id), of users whose mail nobody moves; told in plain runs only."""
+
+    messages: tuple[tuple[str, str], ...]
+
+
 class PowerLost(Struct, frozen=True):
     """All processes and what was not on disk are gone."""
 
@@ -149,7 +189,8 @@ class Failed(Struct, frozen=True):
 
 Event = (
     Sending | Sent | NotSent | Fetching | Fetched | NotFetched | Acking | Acked | NotAcked | Pushed | Buried
-    | RoutedAgain | PowerLost | Forgotten | Final | Draining | End | Note | Failed
+    | RoutedAgain | Connected | Waiting | Roused | Left | Died | Hot | PowerLost | Forgotten | Final | Draining | End
+    | Note | Failed
 )  # fmt: skip
 
 

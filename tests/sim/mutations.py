@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 QUEUE, MERGING, MIGRATING = "router/core/queue.py", "router/core/merging.py", "router/core/migrating.py"
 ROUTING, OUTAGE, SETTLING = "router/core/routing.py", "router/core/outage.py", "router/core/settling.py"
-SWEEPING, CONNECTIONS = "router/core/sweeping.py", "router/core/connections.py"
+SWEEPING = "router/core/sweeping.py"
 ACCEPTING, RULES = "router/core/accepting.py", "router/backends/rules.py"
 EMBEDDED = "router/backends/embedded"
 
@@ -255,12 +255,6 @@ MUTANTS = (
         "    return False\n",
     ),
     Mutant(
-        "a recipient is forgotten though mail has come",
-        f"{EMBEDDED}/sql/hot.sql",
-        "AND NOT (hot OR cold OR pending OR sequence > ? OR move_until > ?)",
-        "AND (? OR ? OR 1)",
-    ),
-    Mutant(
         "of two copies in cold the first one written stays",
         f"{EMBEDDED}/sql/cold.sql",
         "WHERE excluded.user = cold.user AND excluded.sequence < cold.sequence;",
@@ -296,38 +290,12 @@ MUTANTS = (
         "    poke = _older(",
         "    poke = False and _older(",
     ),
-    Mutant(
-        "announcing passes over what bears a later time",
-        f"{EMBEDDED}/sql/hot.sql",
-        """        SELECT * FROM hot WHERE user = :user AND lane = 1 AND sequence > :announced
-            AND ephemeral = 0 AND sequence <= :last ORDER""",
-        """        SELECT * FROM hot WHERE user = :user AND lane = 1 AND sequence > :announced
-            AND ephemeral = 0 AND queued_at <= :before AND sequence <= :last ORDER""",
-    ),
     # Presence and pokes.
     Mutant(
         "presence is removed by the old socket's close",
         f"{EMBEDDED}/sql/presence.sql",
         "DELETE FROM presence WHERE user = ? AND id = ?;",
         "DELETE FROM presence WHERE user = ? AND id >= '' AND ? IS NOT NULL;",
-    ),
-    Mutant(
-        "mail that has moved to cold is poked for no more",
-        SWEEPING,
-        "        return Due(migrate=True, poke=poke)\n",
-        "        return Due(migrate=True, poke=poke, hush=not poke)\n",
-    ),
-    Mutant(
-        "a lease that ran out by one clock lasts by another",
-        f"{EMBEDDED}/presence.py",
-        "    if ended:\n",
-        "    if ended and not names:\n",
-    ),
-    Mutant(
-        "a registration whose answer was lost is not repeated",
-        CONNECTIONS,
-        "                self._forgotten[id_] = connection\n                raise\n",
-        "                raise\n",
     ),
     Mutant(
         "who fetches shares what began before",
@@ -340,12 +308,6 @@ MUTANTS = (
         "                group.set_result(found)\n",
     ),
     Mutant(
-        "a lease that ran out is renewed",
-        f"{EMBEDDED}/sql/presence.sql",
-        "WHERE user = ? AND id = ? AND lease_until > ?;",
-        "WHERE user = ? AND id = ? AND ? > 0;",
-    ),
-    Mutant(
         "leases never run out",
         RULES,
         "        return now + int(self.lease_seconds * MICROSECONDS)\n",
@@ -356,12 +318,6 @@ MUTANTS = (
         f"{EMBEDDED}/presence.py",
         "            return bool(waiting)\n",
         "            return False\n",
-    ),
-    Mutant(
-        "whoever connects answers every poke",
-        f"{EMBEDDED}/sql/presence.sql",
-        "SET fetched = CASE WHEN hot > 0 OR pending > 0 OR cold_empty = 0 THEN fetched ELSE 1 END",
-        "SET fetched = 1",
     ),
     Mutant(
         "a fetch is not noted: the next message is not poked for",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from tests.sim.loop import Process
@@ -185,6 +185,8 @@ class Line:
         self.pokes = 0
         self.closed = False
         """The client knows that it is."""
+        self.dead: Callable[[], None] = lambda: None
+        """Called when the server's process dies; the client finds out later."""
         self._gone = asyncio.Event()
         """The server's end knows that the peer is gone."""
         self._vanished = False
@@ -251,6 +253,7 @@ class Line:
 
     def torn(self, seconds: float) -> None:
         """The server's process is gone; the client finds out by then."""
+        self.dead()
         self._net.later(seconds, self._close)
 
     def leave(self, how: str) -> None:

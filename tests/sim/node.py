@@ -362,6 +362,7 @@ class Node:
         self.process.alive = False
         self.process.paused = False
         self.listening = False
+        self.world.add(h.Died(self.process.name))
         self.world.net.reset(self)
 
     @property

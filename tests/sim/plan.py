@@ -132,6 +132,8 @@ class Plan(Struct, frozen=True):
     """When the last new thing begins."""
     day: bool = False
     """The spans are those of the default configuration, and mail is kept for ``DAY_RETENTION_SECONDS``."""
+    plain: bool = False
+    """Nothing goes wrong but that processes with sockets die: then nothing may be late either."""
 
     vendors: Vendors = Vendors()
     """Where the topology is ``vendors``."""
@@ -150,6 +152,7 @@ def make(seed: int) -> Plan:
 
     Half of the plans know a few kinds of faults only, and many of each: what needs the same thing to go wrong several
     times would else drown in the rest. In a quarter of them, things begin together, by the same beat as the sweepers.
+    A tenth are ``plain``.
     """
     chance = random.Random(seed)
     topology: Topology = chance.choices(("one", "file", "apart"), (2, 3, 5))[0]
@@ -183,7 +186,22 @@ def make(seed: int) -> Plan:
         poison=chance.choice((0, 0, 0, 0, 15)),
         seconds=seconds,
     )
-    return _on_the_beat(plan, chance.choice((0.5, 1.0))) if chance.random() < 0.25 else plan
+    if chance.random() < 0.25:
+        plan = _on_the_beat(plan, chance.choice((0.5, 1.0)))
+    return _plain(plan) if chance.random() < 0.1 else plan
+
+
+def _plain(plan: Plan) -> Plan:
+    mortal = [n for n, roles in enumerate(plan.nodes) if "ws" in roles.split() and "process" not in roles.split()]
+    faults = tuple(
+        structs.replace(fault, kind="crash", target=mortal[fault.target % len(mortal)])
+        for fault in plan.faults
+        if mortal
+    )
+    return structs.replace(
+        plan, faults=faults, calls=(), net=(), latency=min(plan.latency, 0.02), skew=0.0, cap=100_000,
+        duplicates=0.0, lost_pokes=0.0, poison=0, plain=True,
+    )  # fmt: skip
 
 
 def _on_the_beat(plan: Plan, beat: float) -> Plan:

@@ -46,7 +46,7 @@ def run(plan: Plan | int, *, traced: bool = False) -> Verdict:
     world = _world(plan, traced=traced)
     with _quiet_logs(world):
         history = world.run()
-    found = judge(history, plan.ephemeral_seconds, plan.retention_seconds)
+    found = judge(history, plan.ephemeral_seconds, plan.retention_seconds, plain=plan.plain)
     return Verdict(plan, history, found, world.loop.steps, world.loop.time(), world.weather.calls)
 
 

@@ -164,6 +164,46 @@ BAD: dict[str, tuple[Story, str]] = {
 }
 
 
+CAME = (h.Connected(BOB, "phone"), h.Waiting(BOB, "phone"))
+ROUSED, LEFT, HOT = h.Roused(BOB, "phone"), h.Left(BOB, "phone"), h.Hot(((BOB, "ia"),))
+LATER = [h.Note("", "a second goes by")] * 3
+MUCH_LATER = [h.Note("", "a second goes by")] * 10
+
+PROMPT = {
+    "poked at once": Story().tell(*CAME).send("a").tell(ROUSED, *LATER),
+    "read by another device": Story()
+    .tell(*CAME, h.Fetching(101, BOB, 50))
+    .send("a")
+    .tell(h.Fetched(101, (h.Item("ia", "a"),)), *LATER),
+    "it left before it could be poked": Story().tell(*CAME).send("a").tell(LEFT, *LATER),
+    "it did not wait yet": Story().tell(CAME[0]).send("a").tell(CAME[1], *LATER),
+    "hot, and there": Story().tell(*CAME).send("a").tell(ROUSED, *MUCH_LATER, HOT),
+    "hot, and just gone": Story().tell(*CAME).send("a").tell(ROUSED, *MUCH_LATER, LEFT, HOT),
+    "a process died that may have known": Story().send("a").tell(*MUCH_LATER, h.Died("n1"), HOT),
+}
+LATE = {
+    "not poked": (Story().tell(*CAME).send("a").tell(*LATER), "told at once"),
+    "poked late": (Story().tell(*CAME).send("a").tell(*LATER, ROUSED), "told at once"),
+    "hot, and gone": (Story().tell(*CAME).send("a").tell(ROUSED, LEFT, *MUCH_LATER, HOT), "nothing is stuck"),
+}
+
+
+def late(story: Story) -> list[str]:
+    return [violation.promise for violation in judge(story.history, 10.0, plain=True)]
+
+
+@pytest.mark.parametrize("name", PROMPT)
+def test_what_is_prompt_passes(name: str) -> None:
+    assert late(PROMPT[name]) == []
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_what_is_late_is_found_in_plain_runs(name: str) -> None:
+    story, promise = LATE[name]
+    assert late(story) == [promise]
+    assert story.verdict() == []
+
+
 @pytest.mark.parametrize("name", GOOD)
 def test_a_good_history_passes(name: str) -> None:
     assert GOOD[name].verdict() == []

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from router.backends.rules import State
+from router.clock import MICROSECONDS
 from router.errors import RouterError
 from router.factory import Factory
 from router.messages import Delivery
 from tests.sim import history as h
 from tests.sim.clients import FAR, Device, Sender, acknowledge, fetch, user_name
-from tests.sim.clock import NodeClock
+from tests.sim.clock import START, NodeClock
 from tests.sim.links import Weather
 from tests.sim.loop import MAX_STEPS, Deadlock, Process, SimLoop, Spinning
 from tests.sim.net import Net
@@ -163,8 +164,11 @@ class World:
         for device, session in zip(self.devices, plan.sessions, strict=True):
             (staying if session.stays else work).append(spawn(self.outside, device.run()))
         work += [spawn(self.outside, self._fault(fault)) for fault in plan.faults]
+        watching = spawn(self.outside, self._watch()) if plan.plain else None
         await asyncio.gather(*work)
         await self._settle()
+        if watching is not None:
+            watching.cancel()
         self.add(self._final())
         self.leaving = True
         if staying:
@@ -180,6 +184,16 @@ class World:
             await self.loop.pause(0.05)
         if task.done():
             task.result()
+
+    async def _watch(self) -> None:
+        """Tell what is hot, again and again."""
+        online = self.disk("online")
+        while True:
+            await self.loop.pause(1.0)
+            now = int((START + self.loop.time()) * MICROSECONDS)
+            query = f"SELECT user, hot.id FROM hot JOIN recipient USING (user) WHERE move_until <= {now}"
+            if rows := online.rows(query):
+                self.add(h.Hot(tuple((str(user), str(id_)) for user, id_ in rows)))
 
     # Faults.
 
