@@ -56,8 +56,11 @@ class Client:
         self._redis: Redis | RedisCluster
         if mode == "cluster":
             options.pop("db", None)
-            self._redis = RedisCluster(startup_nodes=[ClusterNode(*host) for host in address.hosts], **options)
-            self._redis.set_response_callback("HGETALL", list)  # replies are as the server sends them, as elsewhere
+            cluster: Any = RedisCluster(startup_nodes=[ClusterNode(*host) for host in address.hosts], **options)
+            cluster.set_response_callback(
+                "HGETALL", list
+            )  # as it comes from the server, which is what an exchange gives
+            self._redis = cluster
         elif mode == "sentinel":
             asking = {**address.sentinel_options, **times, "retry": Retry(NoBackoff(), 0)}
             make: Any = Sentinel  # has no types

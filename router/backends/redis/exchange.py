@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from hiredis import pack_command
+import hiredis
 from msgspec import Struct
 from redis.asyncio import ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -21,6 +21,7 @@ from redis.exceptions import ResponseError
 
 from router.backends.redis.scripts import Command
 
+_pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # it takes any length, not one
 JOINED_BYTES = 1024 * 1024
 """What has more than this goes out alone, so that nobody else waits for it."""
 
@@ -37,7 +38,7 @@ class Exchange:
 
     def __init__(self, pool: ConnectionPool, most: int, timeout_seconds: float) -> None:
         """``pool`` is the caller's to close. Its connections have no time-out of their own for what they read."""
-        self._pool = pool
+        self._pool: Any = pool  # its methods have no types
         self._most = most
         self._timeout_seconds = timeout_seconds
         self._waiting: deque[_Batch] = deque()
@@ -50,7 +51,7 @@ class Exchange:
         Raises what the library raises where a server cannot be reached, and ``TimeoutError`` where it has not answered
         in time. A caller that is cancelled takes nothing back of what has been sent.
         """
-        packed = b"".join([pack_command(command) for command in commands])
+        packed = b"".join([_pack(command) for command in commands])
         batch = _Batch(packed, len(commands), asyncio.get_running_loop().create_future())
         self._waiting.append(batch)
         self._start_soon()
@@ -104,7 +105,7 @@ class Exchange:
             _fail(batches, error)
 
     async def _on_connection(self, batches: Sequence[_Batch]) -> None:
-        connection: Any = await self._pool.get_connection()
+        connection = await self._pool.get_connection()
         try:
             await connection.retry.call_with_retry(
                 lambda: self._ask(connection, batches), lambda _: connection.disconnect()
