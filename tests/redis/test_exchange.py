@@ -92,7 +92,7 @@ async def test_who_gives_up_takes_nothing_from_the_others(own_redis: Server) -> 
             await asyncio.gather(*others)
             await echoes(made, b"next")
         (count,) = await made.send([("GET", "count")])
-        assert 0 <= int(count or 0) < 8, "at the first it was given up before it was asked for"
+        assert int(count or 0) <= 6, "the first two were given up before anything was sent"
 
 
 class Breaking:
