@@ -63,6 +63,9 @@ class Latencies:
     def add(self, seconds: float) -> None:
         self._spans.append(seconds)
 
+    def clear(self) -> None:
+        self._spans.clear()
+
     def percentile_ms(self, percent: float) -> float:
         """The nearest rank, in ms."""
         ordered = sorted(self._spans)

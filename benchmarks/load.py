@@ -193,6 +193,13 @@ class Crowd:
     def acknowledged(self) -> int:
         return sum(client.acknowledged for client in self._clients)
 
+    def forget(self) -> None:
+        """What was until now does not count."""
+        self.waits.poked.clear()
+        self.waits.held.clear()
+        for client in self._clients:
+            client.acknowledged = 0
+
     async def finish(self, count: int) -> None:
         """Return when ``count`` messages are acknowledged; raises ``LoadError`` where they do not come."""
         deadline = time.perf_counter() + ARRIVAL_SECONDS

@@ -12,8 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import uvloop
 from redis import Redis
 
+from benchmarks.emulators import warm_up
 from benchmarks.load_http import HOST, LoadError
 from benchmarks.servers import Process, ServerError, spawn, until_idle, wait_until_ready
 from tests.support.identity import Identity, identity_service
@@ -182,6 +184,7 @@ def topology(directory: Path, profiles: Path | None = None) -> Iterator[Topology
         identity = stack.enter_context(identity_service(directory))
         emulators = {"FIRESTORE_EMULATOR_HOST": firestore.address, "PUBSUB_EMULATOR_HOST": pubsub.address}
         stack.enter_context(_environment(emulators))
+        uvloop.run(warm_up(pubsub.address))
         made = Topology(_settings(redis, identity), directory, redis, identity, profiles)
         made.setup()
         stack.enter_context(made.node(API))

@@ -171,7 +171,19 @@ def redis_server(folder: Path, *options: str) -> Server:
     """A single Redis; append-only, so that it has its data after a restart."""
     port = free_port()
     command = [str(redis_program()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
-    return Server([*command, "--appendonly", "yes", "--save", "", *options], port, folder)
+    command += ["--appendonly", "yes", "--save", "", *options]
+    return Server(command, port, folder, warm_up=_until_loaded)
+
+
+def _until_loaded(address: str) -> None:
+    """A server that has just started takes connections, and refuses commands until it has read its log."""
+    host, _, port = address.partition(":")
+    deadline = time.monotonic() + READY_SECONDS
+    with socket.create_connection((host, int(port)), timeout=READY_SECONDS) as connection:
+        answer = b"-LOADING"
+        while answer.startswith(b"-LOADING") and time.monotonic() < deadline:
+            connection.sendall(b"PING\r\n")
+            answer = connection.recv(256)
 
 
 def firestore_emulator(folder: Path, warm_calls: int = 1) -> Server:

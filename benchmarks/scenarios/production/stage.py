@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -19,7 +19,6 @@ PAGE: Final = 500
 MOST_SECONDS: Final = 120.0
 LOOK_SECONDS: Final = 0.02
 ACCEPTED = "router_messages_accepted_total"
-IDLE_SECONDS = 2.0
 
 
 class Calls(Struct):
@@ -40,13 +39,6 @@ def calls(topology: Topology) -> Calls:
     return Calls(topology.redis_reads(), sum(counts), topology.firestore("documents_written"), counts[-1])
 
 
-async def idle_reads(topology: Topology) -> float:
-    """How often a second Redis is read from when there is no mail: leases, sweeps."""
-    before = topology.redis_reads()
-    await asyncio.sleep(IDLE_SECONDS)
-    return (topology.redis_reads() - before) / IDLE_SECONDS
-
-
 async def routed(topology: Topology, count: int) -> None:
     """Return once pipelines have put ``count`` messages into Firestore since they started."""
     deadline = time.perf_counter() + MOST_SECONDS
@@ -57,11 +49,16 @@ async def routed(topology: Topology, count: int) -> None:
 
 
 async def one_by_one(
-    box: Mailbox, sender: Sender, reader: Reader, pokes: Sequence[asyncio.Event], count: int
+    box: Mailbox,
+    sender: Sender,
+    reader: Reader,
+    pokes: Sequence[asyncio.Event],
+    count: int,
+    done: Callable[[], object] = lambda: None,
 ) -> Latencies:
     """Send ``count`` messages; each is fetched, once each of ``pokes`` was set, before the next is sent.
 
-    Returns the spans from send to the last poke. Raises ``LoadError``.
+    ``done`` is called after each. Returns the spans from send to the last poke. Raises ``LoadError``.
     """
     waits = Latencies()
     for _ in range(count):
@@ -78,6 +75,7 @@ async def one_by_one(
         # More than once only for a poke that came with the connection, before the mail.
         while not await reader.take():
             pass
+        done()
     return waits
 
 

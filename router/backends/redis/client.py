@@ -20,6 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from router import logs
 from router.backends.redis.address import Address
+from router.backends.redis.exchange import Exchange
 from router.backends.redis.failing import FOREIGN, translated
 from router.backends.redis.scripts import Command, Scripts, unknown
 from router.errors import Refused
@@ -40,28 +41,36 @@ class Client:
         self._scripts = scripts
         self._service = service
         self._hosts = address.hosts
-        self._in_order = mode != "cluster"
         self._timeout_seconds = timeout_seconds
         self._room = asyncio.Semaphore(pool_size)
+        """Of a cluster, whose commands the library spreads over its servers."""
         times = {"protocol": 2, "socket_timeout": timeout_seconds, "socket_connect_timeout": timeout_seconds}
         self._options: dict[str, Any] = {**address.options, **times}
         # A connection that the server closed while it was idle is found out by writing to it: hence one retry. What
         # was not answered in time is not sent again: the server may be about to answer.
         retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
         options = {**self._options, "max_connections": pool_size + 1, "retry": retry}
+        untimed = {**options, "socket_timeout": None}  # the exchange has one time for all that it reads
         self._sentinel: Sentinel | None = None
+        self._exchange: Exchange | None = None
         self._redis: Redis | RedisCluster
         if mode == "cluster":
             options.pop("db", None)
-            self._redis = RedisCluster(startup_nodes=[ClusterNode(*host) for host in address.hosts], **options)
+            cluster: Any = RedisCluster(startup_nodes=[ClusterNode(*host) for host in address.hosts], **options)
+            cluster.set_response_callback(
+                "HGETALL", list
+            )  # as it comes from the server, which is what an exchange gives
+            self._redis = cluster
         elif mode == "sentinel":
             asking = {**address.sentinel_options, **times, "retry": Retry(NoBackoff(), 0)}
             make: Any = Sentinel  # has no types
             self._sentinel = make(address.hosts, sentinel_kwargs=asking)
-            self._redis = make.master_for(self._sentinel, service, **options)
+            self._redis = make.master_for(self._sentinel, service, **untimed)
         else:
             ((host, port),) = address.hosts
-            self._redis = Redis(host=host, port=port, **options)
+            self._redis = Redis(host=host, port=port, **untimed)
+        if isinstance(self._redis, Redis):
+            self._exchange = Exchange(self._redis.connection_pool, pool_size, timeout_seconds)
 
     async def __aenter__(self) -> Self:
         return self
@@ -71,6 +80,8 @@ class Client:
     ) -> None:
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
+                if self._exchange is not None:
+                    await self._exchange.aclose()
                 await self._redis.aclose()
                 for sentinel in self._sentinel.sentinels if self._sentinel else ():
                     await sentinel.aclose()
@@ -89,7 +100,7 @@ class Client:
         if not commands:
             return []
         try:
-            async with asyncio.timeout(2 * self._timeout_seconds), self._room:
+            async with asyncio.timeout(2 * self._timeout_seconds):
                 results = await self._run(phases)
                 if again := unknown(phases, results):
                     texts = [[self._scripts.with_text(commands[index]) for index in phase] for phase in again]
@@ -109,7 +120,7 @@ class Client:
         return None
 
     async def _run(self, phases: Sequence[Sequence[Command]]) -> list[Any]:
-        batches = [[command for phase in phases for command in phase]] if self._in_order else phases
+        batches = phases if self._exchange is None else [[command for phase in phases for command in phase]]
         results: list[Any] = []
         for batch in batches:
             if batch:
@@ -117,11 +128,14 @@ class Client:
         return results
 
     async def _send(self, batch: Sequence[Command]) -> list[Any]:
-        pipeline: Any = self._redis.pipeline(transaction=False)
-        for command in batch:
-            pipeline.execute_command(*command)
-        results: list[Any] = await pipeline.execute(raise_on_error=False)
-        return results
+        if self._exchange is not None:
+            return await self._exchange.send(batch)
+        async with self._room:
+            pipeline: Any = self._redis.pipeline(transaction=False)
+            for command in batch:
+                pipeline.execute_command(*command)
+            results: list[Any] = await pipeline.execute(raise_on_error=False)
+            return results
 
     async def on_each(self, *command: str) -> list[tuple[str, Any]]:
         """The answer of each master, by its address. Raises like ``run``."""

@@ -77,7 +77,7 @@ class RedisPresence(RedisStore):
     async def connections(self, user: str) -> list[Connection]:
         now = self._clock.now()
         (found,) = await self._client.run([self._connections_of(user)])
-        held = [unpack_connection(user, id_, value) for id_, value in found.items()]
+        held = [unpack_connection(user, *pair) for pair in zip(found[::2], found[1::2], strict=True)]
         live = [connection for connection in held if connection.lease_until > now]
         return sorted(live, key=lambda connection: (connection.since, connection.id))
 
@@ -91,7 +91,7 @@ class RedisPresence(RedisStore):
             for (user, _), found in zip(
                 page, await self._client.run([self._connections_of(u) for u, _ in page]), strict=True
             ):
-                leases = [unpack_connection(user, b"", value).lease_until for value in found.values()]
+                leases = [unpack_connection(user, b"", value).lease_until for value in found[1::2]]
                 live = sum(lease > now for lease in leases)
                 users, connections = users + (live > 0), connections + live
         return QueueTotals(messages=connections, users=users)

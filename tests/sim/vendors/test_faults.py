@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from router.backends.firestore.wire import new_write
 from router.backends.firestore.writing import Writer
 from router.backends.google.calls import Patience
 from router.backends.pubsub.publishing import Publisher
+from router.backends.pubsub.receiving import TICK_SECONDS, Pulls
 from router.backends.pubsub.wire import PubSubApi, PubsubMessage
 from router.backends.redis.address import parse
 from router.backends.redis.client import Client
@@ -42,6 +43,17 @@ class Scripted(Wire):
     def fate(self, call: str) -> Fate:
         self.calls += 1
         return self.fates.pop(0) if self.fates else FINE
+
+
+class Timed(Wire):
+    """When each call was made."""
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+
+    def fate(self, call: str) -> Fate:
+        self.at.append(asyncio.get_running_loop().time())
+        return FINE
 
 
 def simulated(work: Callable[[], Awaitable[None]]) -> float:
@@ -183,6 +195,32 @@ def test_what_pubsub_did_not_confirm_is_published_again(fate: Fate, copies: int)
             await publisher.publish([PubsubMessage(data=b"x", ordering_key="k")])
         await asyncio.sleep(6)
         assert len(list(server.subscriptions[reader].waiting())) == copies
+
+    simulated(work)
+
+
+def test_calls_that_wait_do_not_begin_together() -> None:
+    """The emulator looks for each a fixed time after it began: all at once, and a message waits longer for the next."""
+    server, wire = PubSub(Place(random.Random(1))), Timed()
+    channel: Any = SimChannel(server, wire)
+    api = PubSubApi(channel, "p", random.Random(1))
+    topic, reader = api.topic("mail"), api.subscription("reader")
+
+    async def took(received: Sequence[Any]) -> None:
+        assert not received, "nobody sends anything"
+
+    async def work() -> None:
+        await api.create("create_topic", topic, name=topic)
+        await api.create("create_subscription", reader, name=reader, topic=topic, enable_message_ordering=True)
+        pulls, began, wire.at = Pulls(api, reader, 5, random.Random(1)), asyncio.get_running_loop().time(), []
+        running = asyncio.create_task(pulls.run(took, lambda error: None))
+        await asyncio.sleep(TICK_SECONDS)
+        assert wire.at == pytest.approx([began + number * TICK_SECONDS / 5 for number in range(5)], abs=0.001)
+        pulls.acknowledged()
+        await asyncio.sleep(TICK_SECONDS)
+        assert wire.at[5:] == pytest.approx([began + TICK_SECONDS], abs=0.001), "one that does not wait"
+        await pulls.stop()
+        await running
 
     simulated(work)
 
