@@ -57,9 +57,8 @@ class Client:
         if mode == "cluster":
             options.pop("db", None)
             cluster: Any = RedisCluster(startup_nodes=[ClusterNode(*host) for host in address.hosts], **options)
-            cluster.set_response_callback(
-                "HGETALL", list
-            )  # as it comes from the server, which is what an exchange gives
+            # As it comes from the server, which is what an exchange gives.
+            cluster.set_response_callback("HGETALL", list)
             self._redis = cluster
         elif mode == "sentinel":
             asking = {**address.sentinel_options, **times, "retry": Retry(NoBackoff(), 0)}
