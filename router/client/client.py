@@ -131,18 +131,23 @@ class RouterClient:
             count += len(batch)
         return count
 
-    async def listen(self, save: Save) -> None:
+    async def listen(
+        self, save: Save, *, connected: Callable[[], None] = lambda: None, poked: Callable[[], None] = lambda: None
+    ) -> None:
         """Drain on connecting and on every poke, until cancelled; connects again whatever happens.
 
-        Raises ``Refused`` where the router refuses the token.
+        ``connected`` and ``poked`` are told before each of these. Raises ``Refused`` where the router refuses the
+        token.
         """
         failures = 0
         while True:
             try:
                 async with self._connect() as socket:
                     failures = 0
+                    connected()
                     await self.drain(save)
                     async for _ in socket:
+                        poked()
                         await self.drain(save)
             except websockets.InvalidStatus as error:
                 status = error.response.status_code
