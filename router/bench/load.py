@@ -195,20 +195,18 @@ class Load:
 
     async def _send_all(self) -> None:
         work = [asyncio.create_task(self._sender(token)) for token in self.cast.senders]
-        over = asyncio.create_task(self._over())
+        over, ended = asyncio.create_task(self._over()), asyncio.create_task(_ended(work))
         try:
-            await asyncio.wait(
-                [over, asyncio.ensure_future(asyncio.gather(*work))], return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait([over, ended], return_when=asyncio.FIRST_COMPLETED)
             self.offered_for = self._elapsed()
             await asyncio.wait(work, timeout=TRY_SECONDS)
         finally:
-            for task in (over, *work):
+            for task in (over, ended, *work):
                 task.cancel()
-            ended = await asyncio.gather(*work, return_exceptions=True)
-        for error in ended:
-            if isinstance(error, Exception):
-                raise error
+            results = await asyncio.gather(*work, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
 
     async def _over(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -285,6 +283,10 @@ async def loading(plan: Plan, cast: Cast, marks: Marks, trouble: Callable[[str],
                 load.leave()
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
+
+
+async def _ended(work: Sequence[asyncio.Task[None]]) -> None:
+    await asyncio.wait(work)
 
 
 def _chunks(people: Sequence[Recipient]) -> Iterator[Sequence[Recipient]]:

@@ -32,7 +32,7 @@ async def run(bench: Bench, topology: Topology) -> list[Figure]:
             waits = await one_by_one(box, sender, reader, [poked], count)
             reads = calls(topology).redis_reads - before.redis_reads - idle * (time.perf_counter() - started)
             firestore = calls(topology).firestore - before.firestore
-    box.ledger.check()
+    box.check()
     note = f"route, fetch, ack; {idle:.1f} a second without mail are left out; send→poke p50 {waits.p50_ms:.1f} ms"
     return [
         Figure(NAME, "online, one at a time: Redis round trips a message", [reads / count], "", at_most(3), note),
