@@ -60,7 +60,7 @@ def _counts(report: Report) -> list[list[str]]:
         "given up, not accepted": messages.given_up,
         "redelivered, no fault": messages.redelivered,
         "left in the router": messages.left,
-        "sockets that were lost": report.reconnections,
+        "sockets connected again": report.reconnections,
         "of others, left alone": report.foreign,
     }
     return rows + [[words, f"{count:,}", ""] for words, count in more.items() if count]

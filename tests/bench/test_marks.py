@@ -10,6 +10,7 @@ from router import envelope
 from router.bench.latencies import Latencies
 from router.bench.marks import LEAST_BYTES, Mark, Marks, Stray
 from router.bench.pace import NANOSECONDS, Pace
+from router.errors import EnvelopeTooLarge
 
 BOB = "urn:sm:user:bob"
 MARK = Mark(3, 70_000)
@@ -21,7 +22,7 @@ def test_a_mark_is_read_from_the_canonical_envelope_of_the_size_that_was_asked_f
     read = envelope.read(marks.envelope(BOB, MARK), size)
     assert read.recipient == BOB
     assert marks.read(read.canonical) == MARK
-    with pytest.raises(envelope.EnvelopeTooLarge):
+    with pytest.raises(EnvelopeTooLarge):
         envelope.read(marks.envelope(BOB, MARK), size - 1)
 
 
