@@ -8,18 +8,22 @@ from contextlib import asynccontextmanager
 import pytest
 from msgspec import structs
 
+from router.auth.embedded import EmbeddedKey
 from router.bench import load as loads
 from router.bench.ledger import Fault
-from router.bench.load import Load, Plan, loading
+from router.bench.load import Cast, Load, Plan, loading
 from router.bench.marks import Marks
 from router.bench.pace import Pace
+from router.bench.people import Person
 from router.bench.report import Report, report
 from router.cli.bench_tables import tables, verdict
 from router.cli.crowd import made_up
 from router.cli.exits import Code, code_of
 from router.cli.output import aligned
 from router.client import Refused, Unreachable
+from router.clock import SystemClock
 from router.config import Config, Embedded
+from router.errors import ConfigError
 from tests.support.edge import server
 from tests.support.faulty_router import FaultyRouter, problem
 
@@ -33,6 +37,7 @@ VERDICTS = {
     Fault.SOMEBODY_ELSES: "somebody_elses",
     Fault.ALTERED: "altered",
 }
+BOB = "urn:sm:user:bob"
 STARTED = "2026-01-01T00:00:00Z"
 
 
@@ -77,7 +82,11 @@ async def test_a_router_that_keeps_its_promises_is_not_accused(config: Config, o
     if found.cold is not None:
         assert found.cold.messages == MESSAGES * found.offline // PEOPLE
     assert (found.latency.saved is None) == (offline == 1)
-    assert "Every promise held" in verdict(found)
+    text = str(found) + verdict(found) + "".join(map(aligned, tables(found)))
+    assert "Every promise held" in text
+    assert len({headers["idempotency-key"] for headers in faulty.sends}) == MESSAGES
+    for headers in faulty.sends:
+        assert headers["authorization"].rpartition(".")[2] not in text
 
 
 @pytest.mark.parametrize("fault", Fault)
@@ -152,15 +161,6 @@ async def test_senders_have_names_that_change(config: Config) -> None:
     assert len(set(tokens[:100])) == 1
 
 
-async def test_every_request_has_a_key_and_tokens_are_not_in_the_report(config: Config) -> None:
-    faulty = FaultyRouter(Fault.LOST)
-    found = await run(faulty, config, patience=0.1)
-    assert len({headers["idempotency-key"] for headers in faulty.sends}) == MESSAGES
-    text = str(found) + verdict(found) + "".join(map(aligned, tables(found)))
-    for headers in faulty.sends:
-        assert headers["authorization"].rpartition(".")[2] not in text
-
-
 async def test_nobody_there(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loads, "START_SECONDS", 0.1)
     marks = Marks(1024)
@@ -180,3 +180,42 @@ async def test_no_sockets_there(config: Config, monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(Unreachable, match="lets nobody connect"):
             async with loading(plan, cast, marks, lambda _: None):
                 pass
+
+
+def users(config: Config) -> Cast:
+    """Two users who are not made up, one to receive and one to send."""
+    key = EmbeddedKey.open(config.embedded.data_dir)
+    tokens = [key.sign(user, SystemClock().now(), 60) for user in (BOB, "urn:sm:user:alice")]
+    return Cast([Person(BOB, lambda: tokens[0])], [], [lambda: tokens[1]], made_up=False)
+
+
+async def test_mail_of_others_is_left_alone(config: Config) -> None:
+    """It is no fault where the names are not made up, and it hides nothing that comes behind it."""
+    faulty, marks = FaultyRouter(), Marks(1024)
+    others = {f"other {number}": {"recipientId": BOB, "encryptedData": "eA=="} for number in range(60)}
+    async with server(faulty.app) as listening:
+        plan = Plan(f"http://127.0.0.1:{listening.port}", None, Pace(5, None, None), 1024, 10)
+        async with loading(plan, users(config), marks, lambda _: None) as load:
+            faulty.mail[BOB] |= others
+            await load.send()
+            await load.receive()
+        found = report(load, "run", STARTED, interrupted=False)
+        assert (found.held, found.messages.saved, found.foreign) == (True, 5, 60)
+        assert faulty.mail[BOB] == others
+        # Who has mail before it begins is left alone altogether.
+        with pytest.raises(ConfigError, match="has mail already"):
+            async with loading(plan, users(config), marks, lambda _: None):
+                pass
+    assert faulty.mail[BOB] == others
+
+
+async def test_strange_mail_of_a_made_up_name_is_somebody_elses(config: Config) -> None:
+    faulty = FaultyRouter()
+    async with opened(faulty, config, Pace(5, None, None)) as load:
+        name = load.recipients[0].mailbox.person.user
+        faulty.mail[name]["strange"] = {"recipientId": name}
+        await load.send()
+        await load.receive()
+    found = report(load, "run", STARTED, interrupted=False)
+    assert (found.held, found.promises.somebody_elses, found.foreign) == (False, 1, 0)
+    assert faulty.mail[name].keys() == {"strange"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import uuid
 from collections import defaultdict
@@ -84,8 +85,8 @@ class FaultyRouter:
 
     async def _messages(self, request: Request) -> Response:
         self._poked.discard(_caller(request))
-        page = [{"id": id_, "envelope": envelope} for id_, envelope in self.mail[_caller(request)].items()]
-        return JSONResponse({"messages": page})
+        mail = itertools.islice(self.mail[_caller(request)].items(), int(request.query_params["limit"]))
+        return JSONResponse({"messages": [{"id": id_, "envelope": envelope} for id_, envelope in mail]})
 
     async def _acknowledge(self, request: Request) -> Response:
         mail = self.mail[_caller(request)]
