@@ -26,6 +26,7 @@ START_SECONDS = 5.0
 TRY_SECONDS = 10.0
 """For so long a request is tried; a message that is not accepted by then is given up."""
 AT_ONCE = 50
+UNAUTHORIZED = 401
 
 
 class Plan(Struct, frozen=True):
@@ -161,8 +162,18 @@ class Load:
         async with RouterClient(
             self.plan.url, person.token, budget_seconds=START_SECONDS, trouble=self._trouble, transport=transport
         ) as client:
-            if await client.fetch(1):
+            if await self._first(client):
                 raise ConfigError(f"{person.user} has mail already; name users in --tokens who get none but from here")
+
+    async def _first(self, client: RouterClient) -> bool:
+        """Has the user mail?"""
+        try:
+            return bool(await client.fetch(1))
+        except Refused as error:
+            if error.status != UNAUTHORIZED or not self.cast.made_up:
+                raise
+            hint = "run it with the configuration of that router, whose embedded.data_dir has its key, or use --tokens"
+            raise Refused(error.status, f"{error.detail}; {hint}") from error
 
     def _recipient(self, person: Person, place: int, marks: Marks, waits: Waits) -> Recipient:
         recipient = Recipient(

@@ -68,14 +68,14 @@ class Percentiles(Struct):
 
 
 class Latency(Struct):
-    """Of people who were online; null where nothing was measured."""
+    """Null where nothing was measured."""
 
     accepted: Percentiles | None
     """Until it was answered 202."""
     poked: Percentiles | None
-    """Until its recipient read the poke for it; until it was fetched, where a fetch under way brought it."""
+    """Of people online, until the poke for it was read; until it was fetched, where a fetch under way brought it."""
     saved: Percentiles | None
-    """Until its recipient had saved it and the acknowledgement was answered."""
+    """Of people online, until it was saved and its acknowledgement was answered."""
 
 
 class Cold(Struct):

@@ -174,6 +174,16 @@ def test_without_the_embedded_key_it_asks_for_tokens(
     assert "--tokens" in said
 
 
+def test_a_router_with_another_key(
+    router: Router, told: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROUTER_EMBEDDED__DATA_DIR", str(tmp_path))
+    code, said = told("--url", router.url)
+    assert code == Code.DENIED
+    assert "embedded.data_dir" in said
+    assert "--tokens" in said
+
+
 @pytest.mark.parametrize(
     ("lines", "word"),
     [
