@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import operator
 import statistics
 from collections.abc import Sequence
 
 from msgspec import Struct
+
+from router.bench.latencies import Latencies
 
 
 class Goal(Struct, frozen=True):
@@ -52,39 +53,6 @@ class Figure(Struct, frozen=True):
     @property
     def met(self) -> bool | None:
         return None if self.goal is None else self.goal.met_by(self.value)
-
-
-class Latencies:
-    """Spans in seconds."""
-
-    def __init__(self) -> None:
-        self._spans: list[float] = []
-
-    def add(self, seconds: float) -> None:
-        self._spans.append(seconds)
-
-    def clear(self) -> None:
-        self._spans.clear()
-
-    def percentile_ms(self, percent: float) -> float:
-        """The nearest rank, in ms."""
-        ordered = sorted(self._spans)
-        return 1000 * ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
-
-    @property
-    def p50_ms(self) -> float:
-        return self.percentile_ms(50)
-
-    @property
-    def p99_ms(self) -> float:
-        return self.percentile_ms(99)
-
-    @property
-    def max_ms(self) -> float:
-        return self.percentile_ms(100)
-
-    def __len__(self) -> int:
-        return len(self._spans)
 
 
 class Turn(Struct):

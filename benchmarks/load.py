@@ -12,11 +12,13 @@ from typing import Any
 from msgspec import Struct
 
 from benchmarks import mail
-from benchmarks.figures import Latencies, Turn
+from benchmarks.figures import Turn
 from benchmarks.load_http import Http, LoadError, ack, connections, fetch, post
 from benchmarks.load_sockets import sockets
-from benchmarks.mail import Ledger, Received, Stamp
+from benchmarks.mail import Received, Stamp
 from benchmarks.servers import Target
+from router.bench.latencies import Latencies
+from router.bench.ledger import Ledger
 
 ACCEPTED, OK, DONE = 202, 200, 204
 PAGE = 50
@@ -50,11 +52,36 @@ class Mailbox:
 
     def __init__(self, user: str) -> None:
         self.user = user
-        self.ledger = Ledger()
+        self.ledger = Ledger(user)
 
-    def envelope(self, sender: int) -> bytes:
-        """The next message of ``sender``; it must be accepted before that sender takes another."""
-        return mail.envelope(self.user, sender, self.ledger.number(sender))
+    def envelope(self) -> tuple[int, bytes]:
+        """Number and envelope of the next message."""
+        at = time.perf_counter_ns()
+        number = self.ledger.begin(at)
+        return number, mail.envelope(self.user, number, at)
+
+    def accepted(self, number: int, id_: str) -> None:
+        """The message was answered 202."""
+        self.ledger.accepted(number, id_, time.perf_counter_ns())
+
+    def hold(self, messages: Sequence[Received], asked: int) -> list[Stamp]:
+        """The recipient fetched these at ``asked``; raises ``LoadError`` where a promise is broken."""
+        stamps = [message.stamp for message in messages]
+        self.ledger.returned(zip((stamp.number for stamp in stamps), (m.id for m in messages), strict=True), asked)
+        self._prove()
+        return stamps
+
+    def acknowledged(self, messages: Iterable[Received]) -> None:
+        self.ledger.acknowledged((message.id for message in messages), time.perf_counter_ns())
+
+    def check(self) -> None:
+        """Raise ``LoadError`` unless all that was accepted is held."""
+        self.ledger.close()
+        self._prove()
+
+    def _prove(self) -> None:
+        if self.ledger.examples:
+            raise LoadError(f"{self.ledger.faults.total()} broken promises: {'; '.join(self.ledger.examples)}")
 
 
 def mailboxes(name: str, count: int) -> list[Mailbox]:
@@ -64,16 +91,15 @@ def mailboxes(name: str, count: int) -> list[Mailbox]:
 class Sender:
     """One person on one connection, who sends one message at a time."""
 
-    def __init__(self, connection: Http, token: str, number: int) -> None:
+    def __init__(self, connection: Http, token: str) -> None:
         self._connection = connection
         self._token = token
-        self._number = number
 
     async def send(self, mailbox: Mailbox) -> None:
         """Return once it is accepted."""
-        envelope = mailbox.envelope(self._number)
-        await self._connection.request(post("/api/send", self._token, envelope), ACCEPTED)
-        mailbox.ledger.accepted(self._number)
+        number, envelope = mailbox.envelope()
+        answer = await self._connection.request(post("/api/send", self._token, envelope), ACCEPTED)
+        mailbox.accepted(number, mail.accepted(answer))
 
 
 @contextlib.asynccontextmanager
@@ -81,8 +107,7 @@ async def senders(server: Target, count: int) -> AsyncIterator[list[Sender]]:
     """``count`` people, each with a connection and a token of their own."""
     async with connections(server.port, count) as opened:
         yield [
-            Sender(connection, server.token(mail.user("sender", number)), number)
-            for number, connection in enumerate(opened)
+            Sender(connection, server.token(mail.user("sender", number))) for number, connection in enumerate(opened)
         ]
 
 
@@ -114,12 +139,15 @@ class Reader:
         self._token = token
         self._request = fetch(token, limit)
         self._mailbox = mailbox
+        self._asked = 0
 
     async def fetch(self) -> list[Received]:
+        self._asked = time.perf_counter_ns()
         return mail.batch(await self._connection.request(self._request, OK)).messages
 
     async def acknowledge(self, messages: Sequence[Received]) -> None:
         await self._connection.request(ack(self._token, (message.id for message in messages)), DONE)
+        self._mailbox.acknowledged(messages)
 
     async def take(self, kept: Callable[[list[Stamp]], None] | None = None) -> int:
         """Fetch a page, keep it, acknowledge it; returns how many messages it held.
@@ -135,8 +163,8 @@ class Reader:
         return len(messages)
 
     def keep(self, messages: Sequence[Received]) -> list[Stamp]:
-        """Enter them into the ledger, in their order."""
-        return [self._mailbox.ledger.hold(message) for message in messages]
+        """Enter what was fetched last into the ledger, in its order."""
+        return self._mailbox.hold(messages, self._asked)
 
 
 class Waits(Struct):

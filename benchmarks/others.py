@@ -8,11 +8,11 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
-from benchmarks.figures import Latencies
 from benchmarks.load import Mailbox, Reader, Sender, mailboxes
 from benchmarks.load_http import connections
 from benchmarks.mail import user
 from benchmarks.servers import Server
+from router.bench.latencies import Latencies
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class Others:
                 pass
             self._reader.keep(messages)
             await self._timed(self._reader.acknowledge(messages))
-        self._box.ledger.check()
+        self._box.check()
 
     async def _timed(self, request: Coroutine[Any, Any, T]) -> T:
         started = time.perf_counter()
@@ -48,7 +48,7 @@ class Others:
 async def somebody_else(server: Server) -> AsyncIterator[Others]:
     (box,) = mailboxes("other", 1)
     async with connections(server.port, 2) as (writing, reading), asyncio.TaskGroup() as group:
-        sender = Sender(writing, server.token(user("sender", 0)), 0)
+        sender = Sender(writing, server.token(user("sender", 0)))
         others = Others(sender, Reader(reading, server.token(box.user), box), box)
         group.create_task(others.run())
         try:

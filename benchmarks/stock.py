@@ -16,7 +16,6 @@ from router.interfaces import ColdQueue, OnlineStore
 from router.messages import Delivery, Message, Outcome, Queued, Routed
 
 BATCH = 250
-SENDER = 0
 _MAX_BYTES = 1 << 20
 
 
@@ -31,8 +30,6 @@ class Stock:
         """``count`` messages for ``box``: hot if its user is online, else cold."""
         for start in range(0, count, BATCH):
             await self._route([_message(box) for _ in range(min(BATCH, count - start))])
-            for _ in range(min(BATCH, count - start)):
-                box.ledger.accepted(SENDER)
 
     async def _route(self, messages: Sequence[Message]) -> None:
         routed = await self._online.route([Delivery(message, 0, 1) for message in messages])
@@ -60,9 +57,12 @@ async def stock(environment: Mapping[str, str]) -> AsyncIterator[Stock]:
 
 
 def _message(box: Mailbox) -> Message:
-    read = envelope.read(box.envelope(SENDER), _MAX_BYTES)
+    number, sealed = box.envelope()
+    read = envelope.read(sealed, _MAX_BYTES)
     now = time.time_ns() // 1000
     id_ = ids.new_id(now, secrets.token_bytes(10))
+    # It is routed in this order, or there is no figure.
+    box.accepted(number, id_)
     return Message(id_, read.recipient, read.canonical, read.lane, read.ephemeral, now)
 
 

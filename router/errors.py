@@ -30,6 +30,10 @@ class InvalidRequest(RouterError):
     """A request other than an envelope is malformed; the message says how to mend it."""
 
 
+class InvalidInput(RouterError):
+    """A file that a command was given is not what it should be; the message says where and how to mend it."""
+
+
 class Unauthorized(RouterError):
     """The token is missing, malformed, expired, or not signed by whom the configuration trusts.
 

@@ -6,7 +6,6 @@ import asyncio
 import fcntl
 import gc
 import os
-import resource
 import signal
 import sys
 import time
@@ -19,7 +18,7 @@ import uvloop
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from router import __version__, logs
+from router import __version__, logs, open_files
 from router.auth.opening import open_authenticator
 from router.auth.verifier import Authenticator
 from router.config import Config, Service, address
@@ -54,7 +53,7 @@ def run(config: Config, service: Service) -> int:
     """Run ``service`` until SIGTERM or SIGINT; returns the exit code. Raises ``RouterError`` at start."""
     _check_address(config, service)
     logs.configure(config.server.log_format, config.server.log_level)
-    _raise_file_limit()
+    open_files.raise_limit()
     sys.setswitchinterval(SWITCH_SECONDS)
     with _alone(config, service):
         uvloop.run(_Service(config, service).run())
@@ -66,16 +65,6 @@ def _spare_what_stays() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_OBJECTS, *gc.get_threshold()[1:])
-
-
-def _raise_file_limit() -> None:
-    """Every socket is a file; the soft limit is often 1024 where far more are allowed."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError) as error:
-        # macOS allows less than it says.
-        LOG.debug("the limit of open files stays", error=str(error))
 
 
 def _check_address(config: Config, service: Service) -> None:

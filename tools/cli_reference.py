@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from msgspec import Struct
 
+from router.bench import report
 from router.cli import config, dead_letters, inspecting, migrate, outbox, setup
 from router.cli.app import COMMANDS, Entry, command, load
 from router.cli.exits import Code
@@ -34,6 +35,16 @@ sealed ones, and `listen`, which saves them.
 """
 
 RECORDS: dict[str, tuple[type[Struct], ...]] = {
+    "bench": (
+        report.Report,
+        report.Messages,
+        report.Rates,
+        report.Latency,
+        report.Percentiles,
+        report.Cold,
+        report.Refusal,
+        report.Promises,
+    ),
     "migrate": (migrate.Report,),
     "inspect-queue": (
         inspecting.Overview,

@@ -15,12 +15,13 @@ from msgspec import Struct
 
 from benchmarks.abusers import Attack, Outcome
 from benchmarks.attacks import READERS, attacks, large
-from benchmarks.figures import Figure, Latencies, at_most
+from benchmarks.figures import Figure, at_most
 from benchmarks.load import settled
 from benchmarks.load_http import LoadError, connections, fetch, get, post
 from benchmarks.mail import user
 from benchmarks.others import somebody_else
 from benchmarks.servers import Bench, Process, Server, spawn
+from router.bench.latencies import Latencies
 
 NAME = "abuse"
 SETTINGS = {"ROUTER_SERVER__CLIENT_SECONDS": "6", "ROUTER_SERVER__PING_SECONDS": "6"}

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 from msgspec import Struct, field
 
-from benchmarks.figures import Figure, Latencies, at_most
+from benchmarks.figures import Figure, at_most
 from benchmarks.load import PAGE, Mailbox, Reader, mailboxes, settled
 from benchmarks.load_http import Http, connections
 from benchmarks.load_sockets import nothing, sockets
 from benchmarks.servers import Bench, Server
 from benchmarks.stock import stock
+from router.bench.latencies import Latencies
 
 NAME = "depth"
 DEEP, SHALLOW = 100_000, 100

@@ -60,5 +60,5 @@ async def _drained(server: Server, box: Mailbox, limit: int, count: int) -> floa
         seconds = time.perf_counter() - started
     if drained != count:
         raise LoadError(f"{drained} of {count} messages were drained")
-    box.ledger.check()
+    box.check()
     return drained / seconds

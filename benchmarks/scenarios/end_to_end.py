@@ -27,7 +27,7 @@ async def run(bench: Bench) -> list[Figure]:
             await warm_up(server, writers)
             measured = await cost(server, conversation(people, writers, boxes, bound))
         for box in boxes:
-            box.ledger.check()
+            box.check()
         checked.append(people.acknowledged)
         return measured
 

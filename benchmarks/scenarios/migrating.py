@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
-from benchmarks.figures import Figure, Latencies, at_least, at_most
+from benchmarks.figures import Figure, at_least, at_most
 from benchmarks.load import Mailbox, drain, mailboxes, settled
 from benchmarks.load_http import LoadError, connections
 from benchmarks.load_sockets import nothing, sockets
 from benchmarks.others import somebody_else
 from benchmarks.servers import Bench, Process, Server, spawn
 from benchmarks.stock import Stock, stock
+from router.bench.latencies import Latencies
 
 NAME = "migrate"
 MESSAGES = 40_000
@@ -117,4 +118,4 @@ async def _check(server: Server, people: Sequence[Mailbox]) -> None:
     async with connections(server.port, 1) as (connection,):
         for box in people:
             await drain(connection, server.token(box.user), box, 500)
-            box.ledger.check()
+            box.check()

@@ -7,10 +7,11 @@ import random
 import time
 from collections.abc import Sequence
 
-from benchmarks.figures import Figure, Latencies, Turn, at_most, median
+from benchmarks.figures import Figure, Turn, at_most, median
 from benchmarks.load import Crowd, Mailbox, Sender, Sent, cost, crowd, mailboxes, senders, warm_up
 from benchmarks.scenarios.pairs import described, in_turn, pairs_of
 from benchmarks.servers import Bench, Server
+from router.bench.latencies import Latencies
 
 NAME = "poke"
 ONLINE, SENDERS = 100, 64
@@ -31,7 +32,7 @@ async def run(bench: Bench) -> list[Figure]:
             offered = Offered(people, writers, boxes, count)
             measured = await cost(server, offered.run())
         for box in boxes:
-            box.ledger.check()
+            box.check()
         late.append(offered.late.p99_ms)
         return measured
 

@@ -40,6 +40,7 @@ COMMANDS = (
     Entry("token", "router.cli.token:token", TRY, "Print a token for a user, signed by the embedded key."),
     Entry("send", "router.cli.send:send", TRY, "Send messages."),
     Entry("listen", "router.cli.listen:listen", TRY, "Receive messages: pull, save, acknowledge."),
+    Entry("bench", "router.cli.bench:bench", TRY, "Load a running router, and prove that it keeps its promises."),
     Entry("inspect-queue", "router.cli.inspect_queue:inspect_queue", MEND, "Show what is queued, and who is online."),
     Entry("migrate", "router.cli.migrate:migrate", MEND, "Move hot queues to cold by hand."),
     Entry("outbox", "router.cli.outbox:outbox", MEND, "Show the push commands that wait to be taken."),

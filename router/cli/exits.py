@@ -24,6 +24,7 @@ class Code(IntEnum):
     USAGE = 2, "The command line is wrong: an unknown command or option, a missing or bad argument."
     WARNINGS = 10, "`doctor`: the worst finding is a warning; it works now, and will hurt in production."
     ERRORS = 11, "`doctor`: the worst finding is an error; something does not work, or loses mail."
+    BROKEN_PROMISE = 12, "`bench`: the router broke a promise; the report says which, and how often."
     DATA = 65, "The input is wrong, and will be the next time too: no SecureEnvelope, no URN, too large."
     UNAVAILABLE = 69, "A service does not answer: the router itself, or what it depends on. Try again later."
     SOFTWARE = 70, "A bug in the router. `ROUTER_DEBUG=1` shows where."
@@ -39,6 +40,7 @@ _BY_ERROR: tuple[tuple[type[Exception], Code], ...] = (
     (errors.InvalidEnvelope, Code.DATA),
     (errors.InvalidRequest, Code.DATA),
     (errors.InvalidIdempotencyKey, Code.DATA),
+    (errors.InvalidInput, Code.DATA),
     (errors.Unavailable, Code.UNAVAILABLE),
     (errors.RateLimited, Code.TEMPORARY),
     (errors.TooManyConnections, Code.TEMPORARY),

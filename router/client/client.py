@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import secrets
@@ -13,7 +14,7 @@ import httpx
 import msgspec
 import websockets
 from msgspec import Struct
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 
 from router.clock import MICROSECONDS, Clock, SystemClock
 from router.errors import RouterError, Unavailable
@@ -131,19 +132,22 @@ class RouterClient:
             count += len(batch)
         return count
 
-    async def listen(self, save: Save) -> None:
+    async def listen(
+        self, save: Save, *, connected: Callable[[], None] = lambda: None, poked: Callable[[], None] = lambda: None
+    ) -> None:
         """Drain on connecting and on every poke, until cancelled; connects again whatever happens.
 
-        Raises ``Refused`` where the router refuses the token.
+        ``connected`` and ``poked`` are told of each of these; pokes that come while it drains are worth one more
+        drain together. Raises ``Refused`` where the router refuses the
+        token.
         """
         failures = 0
         while True:
             try:
                 async with self._connect() as socket:
                     failures = 0
-                    await self.drain(save)
-                    async for _ in socket:
-                        await self.drain(save)
+                    connected()
+                    await self._drain_on_pokes(socket, save, poked)
             except websockets.InvalidStatus as error:
                 status = error.response.status_code
                 if status not in _PASSING:
@@ -156,6 +160,30 @@ class RouterClient:
             with contextlib.suppress(Unreachable):
                 # Mail flows, if slowly, also while only the socket cannot be had.
                 await self.drain(save)
+
+    async def _drain_on_pokes(self, socket: ClientConnection, save: Save, poked: Callable[[], None]) -> None:
+        """Until the socket is closed; raises what closed it."""
+        may_wait = asyncio.Event()
+
+        async def hear() -> None:
+            try:
+                async for _ in socket:
+                    poked()
+                    may_wait.set()
+            finally:
+                may_wait.set()
+
+        # Heard by a task of its own: unread pokes would pile up, cost a fetch each, and hold up the closing.
+        hearing = asyncio.create_task(hear())
+        try:
+            while not hearing.done():
+                may_wait.clear()
+                await self.drain(save)
+                await may_wait.wait()
+        finally:
+            hearing.cancel()
+            await asyncio.gather(hearing, return_exceptions=True)
+        hearing.result()
 
     def _connect(self) -> connect:
         headers = {"Authorization": f"Bearer {self._token()}"}

@@ -69,6 +69,8 @@ def test_version(router: Router) -> None:
         (["send", "--as", "alice", "--to", "bob", "--url", "localhost:8082"], Code.USAGE, "no http:// or https://"),
         (["send", "--as", "alice", "--to", "bob", "--url", "http://[::1"], Code.USAGE, "no http:// or https://"),
         (["listen", "--as", "bob", "--dir", "d", "--ws-url", "http://x/connect"], Code.USAGE, "no ws:// or wss://"),
+        (["bench", "--bytes", "10"], Code.USAGE, "--bytes"),
+        (["bench", "--tokens", "/does/not/exist"], Code.IO, "/does/not/exist"),
         (["config", "show", "--json", "--toml"], Code.USAGE, "choose"),
         (["--config", "/does/not/exist", "inspect-queue"], Code.CONFIG, "there is no such file"),
     ],

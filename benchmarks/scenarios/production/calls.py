@@ -31,7 +31,7 @@ async def run(bench: Bench, topology: Topology) -> list[Figure]:
             before, seen = calls(topology), [topology.redis_reads()]
             waits = await one_by_one(box, sender, reader, [poked], count, lambda: seen.append(topology.redis_reads()))
             firestore = calls(topology).firestore - before.firestore
-    box.ledger.check()
+    box.check()
     # Each look is a read itself. The median: sweeps and heartbeats come with some of the messages, and not for them.
     reads = [after - earlier - 1 for earlier, after in itertools.pairwise(seen)]
     note = f"route, fetch, ack; {sum(reads) / count:.2f} with the sweeps between; send→poke p50 {waits.p50_ms:.1f} ms"

@@ -29,7 +29,7 @@ async def run(bench: Bench, topology: Topology) -> list[Figure]:
             running.enter_context(topology.node(SOCKETS))
         nodes = [node for node in topology.nodes if node.service == SOCKETS]
         heard = await _heard(topology, nodes, box, others, count)
-    box.ledger.check()
+    box.check()
     if any(pokes != count for pokes in heard[:HOLDING]):
         raise LoadError(f"{count} messages were sent, and the nodes that hold their recipient heard {heard[:HOLDING]}")
     wrong = sum(heard[HOLDING:])

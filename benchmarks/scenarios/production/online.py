@@ -71,7 +71,7 @@ async def _talk(bench: Bench, topology: Topology, name: str) -> tuple[Turn, tupl
         turn = await cost(topology, conversation(people, writers, boxes, bound))
         after, count = calls(topology), people.acknowledged - had
     for box in boxes:
-        box.ledger.check()
+        box.check()
     return turn, ((after.redis_reads - before.redis_reads) / count, after.firestore - before.firestore)
 
 
@@ -93,7 +93,7 @@ async def _offer(bench: Bench, topology: Topology, name: str) -> tuple[Turn, flo
         load = Offered(people, writers, boxes, count)
         turn = await cost(topology, load.run())
     for box in boxes:
-        box.ledger.check()
+        box.check()
     return turn, load.late.p99_ms
 
 

@@ -30,8 +30,8 @@ async def run(bench: Bench, topology: Topology) -> list[Figure]:
         async with connections(topology.port, 1) as (connection,):
             await drain(connection, token, box, 500)
         after = await asyncio.to_thread(_memory, redis)
-    box.ledger.check()
-    note = f"envelopes of {len(box.envelope(1)):,} bytes, which hold 1 KiB; {count:,} of one person"
+    box.check()
+    note = f"envelopes of {len(box.envelope()[1]):,} bytes, which hold 1 KiB; {count:,} of one person"
     queued, tombstone = (full - before) / count / KIB, (after - before) / count
     return [
         Figure(NAME, "Redis memory of a queued message", [queued], "KiB", at_most(2.2), note),

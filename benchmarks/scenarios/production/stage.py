@@ -9,10 +9,10 @@ from typing import Final
 
 from msgspec import Struct
 
-from benchmarks.figures import Latencies
 from benchmarks.load import ARRIVAL_SECONDS, Mailbox, Reader, Sender, drain, together
 from benchmarks.load_http import ANSWER_SECONDS, Http, LoadError, connections
 from benchmarks.production import Topology
+from router.bench.latencies import Latencies
 
 READERS: Final = 16
 PAGE: Final = 500
@@ -101,5 +101,5 @@ async def _drain(topology: Topology, connection: Http, box: Mailbox, page: int) 
     while box.ledger.missing > 0 and time.perf_counter() < deadline:
         await asyncio.sleep(LOOK_SECONDS)
         drained += await drain(connection, topology.token(box.user), box, page)
-    box.ledger.check()
+    box.check()
     return drained

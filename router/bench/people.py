@@ -1,0 +1,154 @@
+"""The recipients of a load: smart clients that keep what they save in a ledger, and acknowledge no mail but its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import httpx
+from msgspec import Struct, field
+
+from router.bench.latencies import Latencies
+from router.bench.ledger import Fault, Ledger
+from router.bench.marks import Mark, Marks, Stray
+from router.bench.pace import NANOSECONDS
+from router.client import Received, RouterClient
+from router.client.client import PAGE
+
+LONGEST_PAGE = 500
+now = time.perf_counter_ns
+
+
+class Person(Struct, frozen=True):
+    """A user, and what gives a token that is good now."""
+
+    user: str
+    token: Callable[[], str]
+
+
+class Waits(Struct):
+    """What messages took, each from the moment at which it was due."""
+
+    accepted: Latencies = field(default_factory=Latencies)
+    poked: Latencies = field(default_factory=Latencies)
+    saved: Latencies = field(default_factory=Latencies)
+
+
+class Mailbox:
+    """One recipient's ledger, and the reading of what a fetch brings."""
+
+    def __init__(self, person: Person, place: int, marks: Marks, *, made_up: bool) -> None:
+        """``made_up``: nobody else knows the name, so mail that is not of this run is somebody else's."""
+        self.person = person
+        self.ledger = Ledger(person.user)
+        self.strange: set[str] = set()
+        """Ids of mail that is not of this run. It is left alone."""
+        self._place = place
+        self._marks = marks
+        self._made_up = made_up
+
+    def next(self, at: int) -> tuple[int, bytes]:
+        """Number and envelope of the next message."""
+        number = self.ledger.begin(at)
+        return number, self._marks.envelope(self.person.user, Mark(self._place, number))
+
+    def returned(self, page: Sequence[Received], asked: int) -> tuple[list[Received], list[int]]:
+        """Enter a page into the ledger: what of it is of this run, and the numbers that are here for the first time."""
+        own, entries = [], []
+        for received in page:
+            mark = self._marks.read(received.envelope)
+            if mark is Stray.FOREIGN:
+                self._see_strange(received.id)
+                continue
+            own.append(received)
+            if isinstance(mark, Mark):
+                number = mark.number if mark.recipient == self._place else -1
+                entries.append((number, received.id))
+            else:
+                self.ledger.found(Fault.ALTERED, received.id)
+        return own, self.ledger.returned(entries, asked)
+
+    def _see_strange(self, id_: str) -> None:
+        if self._made_up and id_ not in self.strange:
+            self.ledger.found(Fault.SOMEBODY_ELSES, id_)
+        self.strange.add(id_)
+
+
+class Recipient(RouterClient):
+    """A smart client of one mailbox. It saves into memory: the speed of a disk here says nothing about a router."""
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        waits: Waits,
+        url: str,
+        ws_url: str | None,
+        *,
+        budget_seconds: float,
+        trouble: Callable[[str], None],
+        transport: httpx.AsyncBaseTransport,
+    ) -> None:
+        super().__init__(
+            url,
+            mailbox.person.token,
+            ws_url=ws_url,
+            budget_seconds=budget_seconds,
+            trouble=trouble,
+            transport=transport,
+        )
+        self.mailbox = mailbox
+        self.connections = 0
+        self.online = asyncio.Event()
+        """Set once the socket is open."""
+        self.grown: Callable[[], None] = lambda: None
+        """Told of every page that is acknowledged."""
+        self._waits = waits
+        self._due: dict[int, int] = {}
+        self._poked_at = 0
+
+    def expect(self, number: int, due: int) -> None:
+        """Message ``number``, which was due at this moment, is being sent."""
+        self._due[number] = due
+
+    async def receive(self) -> None:
+        """Until cancelled; raises ``Refused`` where the router refuses the token."""
+        await self.listen(_keep, connected=self._connected, poked=self._poked)
+
+    async def look(self) -> None:
+        """Fetch, save and acknowledge what is there."""
+        await self.drain(_keep)
+
+    async def fetch(self, limit: int = PAGE) -> list[Received]:
+        """What of the next page is of this run; mail that is not stays in front of it."""
+        asked, told = now(), self._poked_at
+        page = await super().fetch(min(LONGEST_PAGE, limit + len(self.mailbox.strange)))
+        own, new = self.mailbox.returned(page, asked)
+        arrived = now()
+        for number in new:
+            # Where a fetch that was under way brought it, there was no poke to wait for.
+            due = self._due[number]
+            self._waits.poked.add(((told if told >= due else arrived) - due) / NANOSECONDS)
+        return own
+
+    async def acknowledge(self, ids: Sequence[str]) -> None:
+        await super().acknowledge(ids)
+        self._settle(self.mailbox.ledger.acknowledged(ids, now()))
+        self.grown()
+
+    def _settle(self, numbers: Iterable[int]) -> None:
+        at = now()
+        for number in numbers:
+            self._waits.saved.add((at - self._due.pop(number)) / NANOSECONDS)
+
+    def _connected(self) -> None:
+        self.connections += 1
+        self._poked_at = now()
+        self.online.set()
+
+    def _poked(self) -> None:
+        self._poked_at = now()
+
+
+async def _keep(_: Sequence[Received]) -> None:
+    """It was kept when it was fetched: the ledger has it."""

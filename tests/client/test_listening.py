@@ -1,0 +1,115 @@
+"""What the smart client makes of pokes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from router.client import Received, RouterClient
+from tests.support.edge import EVENT_SECONDS, eventually, server
+
+pytestmark = pytest.mark.anyio
+POKES = 40
+"""More than a WebSocket library keeps unread."""
+
+
+class Poker:
+    """One message, and as many pokes as a test likes; counts fetches."""
+
+    def __init__(self) -> None:
+        self.mail = ["one"]
+        self.fetches = 0
+        self.app = Starlette(
+            routes=[
+                Route("/api/messages", self._messages),
+                Route("/api/messages/ack", self._acknowledge, methods=["POST"]),
+                WebSocketRoute("/connect", self._connect),
+            ]
+        )
+        self._socket: WebSocket | None = None
+
+    async def poke(self) -> None:
+        assert self._socket is not None
+        await self._socket.send_text("{}")
+
+    async def close(self) -> None:
+        assert self._socket is not None
+        await self._socket.close(1001)
+
+    async def _messages(self, _: Request) -> Response:
+        self.fetches += 1
+        return JSONResponse({"messages": [{"id": id_, "envelope": {}} for id_ in self.mail]})
+
+    async def _acknowledge(self, request: Request) -> Response:
+        for id_ in (await request.json())["messageIds"]:
+            self.mail.remove(id_)
+        return Response(status_code=204)
+
+    async def _connect(self, socket: WebSocket) -> None:
+        await socket.accept()
+        self._socket = socket
+        try:
+            await socket.receive_text()
+        except WebSocketDisconnect:
+            return
+
+
+async def test_pokes_that_come_while_it_drains_are_worth_one_more_fetch() -> None:
+    poker, saving, saved, heard = Poker(), asyncio.Event(), asyncio.Event(), asyncio.Event()
+    pokes = 0
+
+    async def save(_: Sequence[Received]) -> None:
+        saving.set()
+        await saved.wait()
+
+    def poked() -> None:
+        nonlocal pokes
+        pokes += 1
+        if pokes == POKES:
+            heard.set()
+
+    async with (
+        server(poker.app) as listening,
+        RouterClient(f"http://127.0.0.1:{listening.port}", lambda: "token") as client,
+        asyncio.timeout(EVENT_SECONDS),
+    ):
+        task = asyncio.create_task(client.listen(save, poked=poked))
+        await saving.wait()
+        for _ in range(POKES):
+            await poker.poke()
+        await heard.wait()
+        saved.set()
+        # What comes now is fetched: the pokes of before have not used up their drain.
+        poker.mail.append("two")
+        await poker.poke()
+        await eventually(lambda: not poker.mail)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert poker.fetches <= 6
+
+
+async def test_a_socket_that_closes_while_it_is_idle_is_opened_again() -> None:
+    poker, connections = Poker(), asyncio.Semaphore(0)
+
+    async def save(_: Sequence[Received]) -> None:
+        return
+
+    async with (
+        server(poker.app) as listening,
+        RouterClient(f"http://127.0.0.1:{listening.port}", lambda: "token") as client,
+        asyncio.timeout(EVENT_SECONDS),
+    ):
+        task = asyncio.create_task(client.listen(save, connected=connections.release))
+        await connections.acquire()
+        await eventually(lambda: not poker.mail)
+        await poker.close()
+        await connections.acquire()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
