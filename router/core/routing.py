@@ -13,12 +13,13 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from router.clock import Clock, Tasks
+from router.core.copies import Copies, Unstorable
 from router.core.outage import Outage, Owed
 from router.core.retrying import backoff
 from router.core.settling import Settler
-from router.errors import Refused, Unavailable
+from router.errors import Unavailable
 from router.interfaces import ColdQueue, DeadLetters, IngressConsumer, OnlineStore, PushNotifier
-from router.messages import DeadLetter, Delivery, Message, Outcome, Queued, Routed
+from router.messages import DeadLetter, Delivery, Message, Outcome, Routed
 from router.metrics import Metrics
 
 BATCH_MESSAGES = 256
@@ -58,7 +59,7 @@ class Pipeline:
         """``write_through``: what goes hot is written to cold too, before the ingress is told."""
         self._consumer = consumer
         self._online = online
-        self._cold = cold
+        self._copies = Copies(cold, CALL_SECONDS)
         self._settler = Settler(online, cold, call_seconds=CALL_SECONDS)
         self._push = push
         self._letters = letters
@@ -72,8 +73,6 @@ class Pipeline:
         self._held: dict[int | str, Delivery] = {}
         self._finished: set[int | str] = set()
         """Receipts of which only the ingress is to be told; it may know already, if its answer was lost."""
-        self._written: dict[int | str, Queued] = {}
-        """By receipt: what cold may hold because of this pipeline, until the ingress has been told of it."""
         self._waiting: dict[str, list[Delivery]] = {}
         self._work: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
@@ -116,7 +115,7 @@ class Pipeline:
             # It gives them out again all the same, when it notices that their holder is gone.
             self._metrics.dependency_failed("ingress")
         self._held.clear()
-        self._written.clear()
+        self._copies.clear()
 
     def take(self, deliveries: Sequence[Delivery]) -> None:
         """Start on those whose recipient is free; the others wait behind the work that is under way."""
@@ -198,12 +197,16 @@ class Pipeline:
                 await self._refuse(delivery, "undecodable", delivery.problem)
             else:
                 readable.append(delivery)
+        stuck = await self._copies.write_again(readable)
+        left = [delivery for delivery in readable if _recipient(delivery) in stuck]
+        readable = [delivery for delivery in readable if _recipient(delivery) not in stuck]
         if not readable:
-            return []
+            return left
         routed = await self._ask(readable)
         if routed is not None:
-            return await self._follow(readable, routed)
-        return await self._follow(readable, self._outage.place(readable, self._clock.now()), unknown=True)
+            return [*left, *await self._follow(readable, routed)]
+        placed = self._outage.place(readable, self._clock.now())
+        return [*left, *await self._follow(readable, placed, unknown=True)]
 
     async def _ask(self, readable: Sequence[Delivery]) -> list[Routed] | None:
         """Where the online store sends each; ``None`` while it cannot be reached."""
@@ -235,7 +238,7 @@ class Pipeline:
                 done.append(delivery)
         self._count(readable, routed)
         # Acknowledged before the store was told of the copy: whoever did it found none to delete.
-        await self._settler.settle([self._written[one.receipt] for one in done if one.receipt in self._written])
+        await self._settler.settle(self._copies.tried(done))
         await self._finish(done)
         if unknown:
             return await self._store_in_turn(stored)
@@ -270,12 +273,11 @@ class Pipeline:
     async def _store(self, stored: Sequence[tuple[Delivery, Routed]], *, unknown: bool) -> Sequence[Delivery]:
         """Write to cold, then announce; returns the deliveries whose write was refused."""
         owed: list[Owed] = [
-            (delivery, _queued(delivery, result, untold=unknown))
+            (delivery, self._copies.place(delivery, result, untold=unknown))
             for delivery, result in stored
             if result.outcome is not Outcome.ANNOUNCE
         ]
-        self._written |= {delivery.receipt: queued for delivery, queued in owed}
-        refused = await self._put([queued for _, queued in owed])
+        refused = await self._copies.write(owed)
         written = [pair for pair in owed if pair[1].message.id not in refused]
         if not unknown:
             await self._settler.settle([queued for _, queued in written])
@@ -287,16 +289,6 @@ class Pipeline:
         else:
             await self._finish([delivery for delivery, _ in kept])
         return [delivery for delivery, _ in stored if _message(delivery).id in refused]
-
-    async def _put(self, messages: Sequence[Queued]) -> set[str]:
-        """The ids that cold did not take this time; raises ``_Unstorable``."""
-        if not messages:
-            return set()
-        try:
-            async with asyncio.timeout(CALL_SECONDS):
-                return {queued.message.id for queued in await self._cold.put(messages)}
-        except Refused as error:
-            raise _Unstorable(str(error)) from error
 
     def _owe(self, written: Sequence[Owed]) -> None:
         self._outage.owe(written)
@@ -339,16 +331,16 @@ class Pipeline:
             async with asyncio.timeout(CALL_SECONDS):
                 await self._consumer.ack(deliveries)
             self._outage.forget(deliveries)
+            self._copies.forget(deliveries)
             for delivery in deliveries:
                 self._held.pop(delivery.receipt, None)
                 self._finished.discard(delivery.receipt)
-                self._written.pop(delivery.receipt, None)
 
     async def _blame(self, delivery: Delivery, tries: int, error: Exception) -> bool:
         """``delivery`` itself cannot be routed: it has its tries, then it is a dead letter. Whether it is one now."""
         if delivery.attempt + tries <= self._max_attempts:
             return False
-        if isinstance(error, _Unstorable) and self._outage.lasts:
+        if isinstance(error, Unstorable) and self._outage.lasts:
             return False  # the store is to forget it, and cannot be told now
         try:
             await self._give_up(delivery, error)
@@ -359,7 +351,7 @@ class Pipeline:
 
     async def _give_up(self, delivery: Delivery, error: Exception) -> None:
         reason = "attempts-exhausted"
-        if not isinstance(error, _Unstorable):
+        if not isinstance(error, Unstorable):
             await self._refuse(delivery, reason, f"{type(error).__name__} in each of its tries")
             return
         await self._publish_letter(delivery, reason, str(error))
@@ -392,10 +384,6 @@ class Pipeline:
         self._metrics.dead_letter(reason)
 
 
-class _Unstorable(Exception):
-    """The cold queue will never take this message; what it says of it is the message of this error."""
-
-
 def _recipient(delivery: Delivery) -> str:
     """Whose order ``delivery`` belongs to; one that could not be read has an order of its own."""
     return delivery.message.recipient if delivery.message else f"?{delivery.receipt}"
@@ -404,8 +392,3 @@ def _recipient(delivery: Delivery) -> str:
 def _message(delivery: Delivery) -> Message:
     assert delivery.message is not None, "only readable deliveries are stored"
     return delivery.message
-
-
-def _queued(delivery: Delivery, result: Routed, *, untold: bool) -> Queued:
-    message, attempts = _message(delivery), delivery.attempt
-    return Queued(message, result.sequence, result.queued_at, attempts=attempts, untold=untold)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ import pytest
 from router.core.outage import Outage
 from router.errors import Unavailable
 from router.messages import Delivery, Lane, Message, Outcome, Queued, Routed
-from tests.contract.stage import BOB, EVE, Stage
+from tests.contract.stage import BOB, EVE, Stage, staged
 from tests.core.test_routing import Line
+from tests.support.clock import ManualClock
 from tests.support.pipelines import eventually, routed, running
+from tests.support.stores import Durability, EmbeddedStores
 
 pytestmark = pytest.mark.anyio
 Call = Callable[..., Awaitable[Any]]
@@ -227,6 +230,51 @@ async def test_a_user_of_whom_nothing_is_known_may_have_mail_of_an_outage(stage:
     await stage.connect()
     await stage.go("m3", EVE)
     assert (await stage.ids(), await stage.ids(EVE)) == (["m1"], ["m2", "m3"])
+
+
+@pytest.mark.parametrize("durability", ["online-store", "write-through"])
+@pytest.mark.parametrize("back", [False, True], ids=["offline", "online again"])
+async def test_what_cold_refused_has_its_place_though_the_store_forgets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: Durability, back: bool
+) -> None:
+    """RACES 7, 17: cold took what was routed behind it, then the store came back empty, and the user is online."""
+    async with staged(EmbeddedStores(tmp_path), ManualClock(), durability=durability) as stage:
+        if durability == "write-through":
+            await stage.connect()
+        put, route, puts, routes = stage.cold.put, stage.online.route, list[list[str]](), 0
+
+        async def refuse_first(messages: Sequence[Queued]) -> list[Queued]:
+            puts.append([queued.message.id for queued in messages])
+            if len(puts) > 1:
+                return await put(messages)
+            return [*messages[:1], *await put(messages[1:])]
+
+        async def forget(deliveries: Sequence[Delivery]) -> list[Routed]:
+            nonlocal routes
+            routes += 1
+            if routes == 2:
+                await forget_all(stage)
+                if back:
+                    await stage.connect()
+            return await route(deliveries)
+
+        monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: refuse_first(messages))
+        monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: forget(deliveries))
+        for id_ in ("m1", "m2"):
+            await stage.producer.publish(stage.message(id_))
+        async with running(stage):
+            await routed(stage)
+        assert (puts, routes) == ([["m1", "m2"], ["m1"]], 2)
+        assert await stage.ids() == ["m1", "m2"]
+        await stage.queue.acknowledge(BOB, ["m1", "m2"])
+        assert (await stage.ids(), await stage.hot(), await stage.in_cold()) == ([], [], [])
+
+
+async def forget_all(stage: Stage) -> None:
+    """The online store is empty, as a Redis that was started anew."""
+    store: Any = stage.online
+    tables = ("hot", "route", "recipient", "presence")
+    await store._database.write(lambda db: [db.execute(f"DELETE FROM {table}") for table in tables])
 
 
 def test_a_place_that_the_store_has_forgotten_is_kept() -> None:

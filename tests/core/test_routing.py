@@ -388,11 +388,11 @@ async def test_what_is_done_is_not_done_again_when_the_rest_is_repeated(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RACES 2: a message that was refused would be routed after all, once there is room for it."""
-    put, route, seen = stage.cold.put, stage.online.route, list[list[str]]()
+    put, route, seen, down = stage.cold.put, stage.online.route, list[list[str]](), ["once"]
 
     async def fail_once(messages: Sequence[Queued]) -> list[Queued]:
-        if len(seen) == 1:
-            raise Unavailable("down")
+        if messages and down:
+            raise Unavailable(f"down, {down.pop()}")
         return await put(messages)
 
     async def watch(deliveries: Sequence[Delivery]) -> list[Routed]:

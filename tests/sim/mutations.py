@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 QUEUE, MERGING, MIGRATING = "router/core/queue.py", "router/core/merging.py", "router/core/migrating.py"
 ROUTING, OUTAGE, SETTLING = "router/core/routing.py", "router/core/outage.py", "router/core/settling.py"
-SWEEPING = "router/core/sweeping.py"
+SWEEPING, COPIES = "router/core/sweeping.py", "router/core/copies.py"
 ACCEPTING, RULES = "router/core/accepting.py", "router/backends/rules.py"
 EMBEDDED = "router/backends/embedded"
 
@@ -138,20 +138,20 @@ MUTANTS = (
     Mutant(
         "the ingress is told before the cold write",
         ROUTING,
-        "        refused = await self._put([queued for _, queued in owed])\n",
+        "        refused = await self._copies.write(owed)\n",
         "        await self._ack([delivery for delivery, _ in stored])\n"
-        "        refused = await self._put([queued for _, queued in owed])\n",
+        "        refused = await self._copies.write(owed)\n",
     ),
     Mutant(
         "the push command goes out before the cold write",
         ROUTING,
-        "        refused = await self._put([queued for _, queued in owed])\n",
+        "        refused = await self._copies.write(owed)\n",
         "        await self._announce([_message(delivery) for delivery, result in stored])\n"
-        "        refused = await self._put([queued for _, queued in owed])\n",
+        "        refused = await self._copies.write(owed)\n",
     ),
     Mutant(
         "what cold refused is dropped",
-        ROUTING,
+        COPIES,
         "            return {queued.message.id for queued in await self._cold.put(messages)}\n",
         "            return {queued.message.id for queued in (await self._cold.put(messages))[:0]}\n",
     ),
