@@ -55,6 +55,8 @@ class Known:
     """A fetch missed it, after an acknowledgement of which nobody knows whether it worked."""
     excused: bool = False
     """The online store forgot that it was acknowledged."""
+    unrecorded: bool = False
+    """The online store forgot it while it was hot: whoever has read it then acknowledges what nobody knows."""
 
     def __str__(self) -> str:
         return f"{self.tag} ({self.id})"
@@ -169,7 +171,8 @@ class Judge:
 
     def _returned_rightly(self, fetch: _Fetch, batch: list[Known]) -> None:
         for message in batch:
-            if message.acked is not None and message.acked < fetch.began and not message.excused:
+            forgiven = message.excused or message.unrecorded
+            if message.acked is not None and message.acked < fetch.began and not forgiven:
                 self.broken("acknowledged stays away", f"{message} came back to {fetch.user}")
             elif message.gone is not None and message.gone < fetch.began and not self._may_return(message):
                 self.broken("acknowledged stays away", f"{message} was gone and came back to {fetch.user}")
@@ -279,6 +282,7 @@ class Judge:
         for message in self.messages.values():
             message.seen = None
             message.excused = message.excused or message.ack_began is not None
+            message.unrecorded = message.unrecorded or message.id in event.unannounced
         self.unannounceable.update(event.unannounced)
 
     # The end.

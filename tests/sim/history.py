@@ -91,8 +91,8 @@ class Buried(Struct, frozen=True):
 
 
 class RoutedAgain(Struct, frozen=True):
-    """The online store is asked where a message goes that was delivered before: the ingress delivered it again, or its
-    sender sent it again."""
+    """A message is to be routed, with the online store or without it, that was delivered before: the ingress delivers
+    it again, or its sender sent it again."""
 
     id: str
 

@@ -111,10 +111,13 @@ class TopicServer:
 class TopicConsumer:
     """``IngressConsumer`` over a topic."""
 
-    def __init__(self, topic: Topic, server: Any, process: Process) -> None:
+    def __init__(
+        self, topic: Topic, server: Any, process: Process, takes: Callable[[Sequence[Delivery]], None]
+    ) -> None:
         self._topic = topic
         self._server = server
         self._process = process
+        self._takes = takes
         self._stream = Stream(process)
 
     async def receive(self, limit: int) -> list[Delivery]:
@@ -128,6 +131,7 @@ class TopicConsumer:
                 self._stream = Stream(self._process)
                 raise
             if taken:
+                self._takes(taken)
                 return taken
             await arrival
 
@@ -232,7 +236,7 @@ class SimFactory(Factory):
         async def make() -> IngressConsumer:
             if self._world.apart:
                 server = self._linked(TopicServer(self._world.topic), "ingress")
-                return TopicConsumer(self._world.topic, server, self._process)
+                return TopicConsumer(self._world.topic, server, self._process, self._world.takes)
             database, process, locks = await self._database("ingress"), self._process, self._world.locks
             consumer = EmbeddedIngressConsumer(
                 database, self._signals, self.clock, lambda: SimLock(locks, "consumer", process)

@@ -93,6 +93,14 @@ GOOD = {
     .end(),
     "a dead letter is not delivered": Story().send("a").tell(h.Buried("ia", "queue-full")).send("b").end("b"),
     "routed again after a power failure": Story().send("a").get("a").tell(h.PowerLost()).get().get("a").ack("a").end(),
+    "a store that forgot what was read and not acknowledged": Story()
+    .send("a")
+    .get("a")
+    .tell(h.Forgotten(("ia",)))
+    .ack("a")
+    .get("a")
+    .ack("a")
+    .end(),
     "a store that forgot that it was acknowledged": Story()
     .send("a")
     .get("a")
@@ -128,6 +136,10 @@ BAD: dict[str, tuple[Story, str]] = {
     "one id for two": (Story().send("a").send("b", id_="ia").end("a"), "one id for life"),
     "left over": (Story().send("a").get("a").ack("a").end().tell(h.End(("cold: ia",))), "one id for life"),
     "acknowledged and back": (Story().send("a").get("a").ack("a").get("a").end(), "acknowledged stays away"),
+    "acknowledged and back, though a store forgot others": (
+        Story().send("a").get("a").tell(h.Forgotten(("ib",))).ack("a").get("a").end(),
+        "acknowledged stays away",
+    ),
     "gone and back": (
         Story().send("a").get("a").ack("a", answered=False).get().get("a").ack("a").end(),
         "acknowledged stays away",

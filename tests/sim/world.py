@@ -31,6 +31,8 @@ SETTLE_SECONDS = 600
 """Longer than any span after which something is due, as a dead migrator's lease and then an orphan's minute, and than
 the longest row of calls, each of which takes a second or two."""
 DAY_SETTLE_SECONDS = 2000
+MOVED = 3 * MICROSECONDS
+"""When a migration lease has ended, a sweeper has so long to take it."""
 DAY_STEPS = 500
 """So many callbacks a second are plenty."""
 
@@ -97,9 +99,16 @@ class World:
         for delivery in deliveries:
             if delivery.message is None:
                 continue
-            if delivery.delivered_before or delivery.message.id in self._routed:
+            if delivery.message.id in self._routed:
                 self.add(h.RoutedAgain(delivery.message.id))
             self._routed.add(delivery.message.id)
+        self.takes(deliveries)
+
+    def takes(self, deliveries: Sequence[Delivery]) -> None:
+        """A pipeline has these to route, with the online store or without it."""
+        for delivery in deliveries:
+            if delivery.message is not None and delivery.delivered_before:
+                self.add(h.RoutedAgain(delivery.message.id))
 
     def _callback_failed(self, context: dict[str, Any]) -> None:
         self.failed(str(context.get("message")), context.get("exception"))
@@ -191,7 +200,7 @@ class World:
         while True:
             await self.loop.pause(1.0)
             now = int((START + self.loop.time()) * MICROSECONDS)
-            query = f"SELECT user, hot.id FROM hot JOIN recipient USING (user) WHERE move_until <= {now}"
+            query = f"SELECT user, hot.id FROM hot JOIN recipient USING (user) WHERE move_until < {now - MOVED}"
             if rows := online.rows(query):
                 self.add(h.Hot(tuple((str(user), str(id_)) for user, id_ in rows)))
 
