@@ -298,16 +298,6 @@ MUTANTS = (
         "DELETE FROM presence WHERE user = ? AND id >= '' AND ? IS NOT NULL;",
     ),
     Mutant(
-        "who fetches shares what began before",
-        "router/web/turns.py",
-        "            group.set_result(await self._fetch(user, limit))\n",
-        "            self._waiting.setdefault(user, {})[limit] = group\n"
-        "            found = await self._fetch(user, limit)\n"
-        "            self._waiting.get(user, {}).pop(limit, None)\n"
-        "            if not group.done():\n"
-        "                group.set_result(found)\n",
-    ),
-    Mutant(
         "leases never run out",
         RULES,
         "        return now + int(self.lease_seconds * MICROSECONDS)\n",
