@@ -161,9 +161,9 @@ async def test_a_consumer_that_stops_leaves_no_call_behind(
         assert isinstance(consumer, PubSubIngressConsumer)
         pull = consumer._api.pull
 
-        async def noted(subscription: str, limit: int, seconds: float, *, wait: bool) -> Sequence[Any]:
+        async def noted(subscription: str, limit: int, seconds: float) -> Sequence[Any]:
             calls.append("begun")
-            received = await pull(subscription, limit, seconds, wait=wait)
+            received = await pull(subscription, limit, seconds)
             calls.append("ended")
             return received
 
@@ -172,33 +172,6 @@ async def test_a_consumer_that_stops_leaves_no_call_behind(
         await consumer.ack(await take(consumer, 1))
         await soon(lambda: calls.count("begun") >= 8)
     assert calls.count("ended") == calls.count("begun")
-
-
-async def test_after_an_acknowledgement_it_looks_at_once(
-    stores: PubSubStores, stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What was held up behind it may come now, and a call that waits at the emulator looks only now and then."""
-    stores.pulls = 1
-    async with staged(stores, ManualClock()) as pulling:
-        consumer = await pulling.factory.ingress_consumer()
-        assert isinstance(consumer, PubSubIngressConsumer)
-        pull, looks = consumer._api.pull, list[str]()
-
-        async def noted(subscription: str, limit: int, seconds: float, *, wait: bool) -> Sequence[Any]:
-            received = await pull(subscription, limit, seconds, wait=wait)
-            looks.extend([] if wait else ["looked"])
-            return received
-
-        monkeypatch.setattr(consumer._api, "pull", noted)
-        for id_ in ("m1", "m2"):
-            await stage.producer.publish(stage.message(id_))
-        for id_ in ("m1", "m2"):
-            (delivery,) = await take(consumer, 1)
-            assert ids([delivery]) == [id_]
-            assert not looks
-            await consumer.ack([delivery])
-            await soon(lambda: bool(looks))
-            looks.clear()
 
 
 async def test_what_is_pulled_and_handed_back_stays_before_what_waits(stores: PubSubStores, stage: Stage) -> None:

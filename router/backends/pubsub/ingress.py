@@ -61,10 +61,10 @@ class PubSubIngressConsumer:
         self._source: Source
         if config.ingress.pulls:
             self._source = Pulls(api, self._subscription, config.ingress.pulls, chance)
-            self._settling = Settling(api, self._subscription, PULLED_SECONDS, self._source.acknowledged)
+            self._settling = Settling(api, self._subscription, PULLED_SECONDS)
         else:
             self._source = Stream(api, self._subscription, LEASE_SECONDS, chance)
-            self._settling = Settling(api, self._subscription, acknowledged=self._source.acknowledged)
+            self._settling = Settling(api, self._subscription)
         self._reader = IngressReader(config)
         self._clock = clock
         self._buffer: deque[Any] = deque()

@@ -38,10 +38,6 @@ class Source(Protocol):
         """Receive until stopped or cancelled."""
         ...
 
-    def acknowledged(self) -> None:
-        """The service has been told of some: what was behind them may come now."""
-        ...
-
     async def stop(self) -> None:
         """Let ``run`` return; nothing comes after it has."""
         ...
@@ -69,9 +65,6 @@ class Stream:
                 if self._failures > 1:
                     failed(translate(f"Pub/Sub, {self._subscription}", error.code(), error.details() or ""))
             await asyncio.sleep(pause(self._failures, self._chance))
-
-    def acknowledged(self) -> None:
-        """The service sends it by itself."""
 
     async def stop(self) -> None:
         """Close this end of the stream. The service then closes the other one, and knows from there on that what is
@@ -108,12 +101,10 @@ class Stream:
 
 
 class Pulls:
-    """``count`` Pull calls that wait, each made anew when it is answered, and one that does not wait after
-    acknowledgements.
+    """``count`` Pull calls that wait, each made anew when it is answered.
 
     The emulator looks for a waiting call when it is made and then every ``TICK_SECONDS``. So the calls begin at even
-    distances within that time: those that begin together all look together, and a message waits for half of it. What
-    an acknowledgement sets free (the next of its ordering key) would wait for the next look as well: it is fetched.
+    distances within that time: those that begin together all look together, and a message waits for half of it.
 
     None is cancelled: the emulator does not hear of it, and hands the next messages to it all the same.
     """
@@ -123,46 +114,27 @@ class Pulls:
         self._subscription = subscription
         self._count = count
         self._chance = chance
-        self._freed = asyncio.Event()
         self._stopping = False
 
     async def run(self, took: Took, failed: Failed) -> None:
         async with asyncio.TaskGroup() as pulling:
             for number in range(self._count):
-                pulling.create_task(self._wait(took, failed, TICK_SECONDS * number / self._count))
-            pulling.create_task(self._look(took, failed))
-
-    def acknowledged(self) -> None:
-        self._freed.set()
+                pulling.create_task(self._pull(took, failed, TICK_SECONDS * number / self._count))
 
     async def stop(self) -> None:
         """Let each call end by itself; see ``PULL_SECONDS``."""
         self._stopping = True
-        self._freed.set()
 
-    async def _wait(self, took: Took, failed: Failed, delay: float) -> None:
+    async def _pull(self, took: Took, failed: Failed, delay: float) -> None:
         await asyncio.sleep(delay)
         failures = 0
         while not self._stopping:
-            failures = await self._pull(took, failed, failures, wait=True)
-
-    async def _look(self, took: Took, failed: Failed) -> None:
-        failures = 0
-        while True:
-            await self._freed.wait()
-            self._freed.clear()
-            if self._stopping:
-                return
-            failures = await self._pull(took, failed, failures, wait=False)
-
-    async def _pull(self, took: Took, failed: Failed, failures: int, *, wait: bool) -> int:
-        """One call; returns how many have failed in a row now."""
-        try:
-            received = await self._api.pull(self._subscription, PULL_MESSAGES, PULL_SECONDS, wait=wait)
-        except RouterError as error:
-            failed(error)
-            await asyncio.sleep(pause(failures + 1, self._chance))
-            return failures + 1
-        if received:
-            await took(received)
-        return 0
+            try:
+                received = await self._api.pull(self._subscription, PULL_MESSAGES, PULL_SECONDS)
+            except RouterError as error:
+                failures += 1
+                failed(error)
+                await asyncio.sleep(pause(failures, self._chance))
+            else:
+                failures = 0
+                await took(received)

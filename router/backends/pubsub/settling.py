@@ -22,18 +22,10 @@ class Settling:
     and is then known for what it is.
     """
 
-    def __init__(
-        self,
-        api: PubSubApi,
-        subscription: str,
-        hand_back_seconds: int = 0,
-        acknowledged: Callable[[], None] = lambda: None,
-    ) -> None:
-        """``hand_back_seconds``: how long what is handed back still belongs to nobody. ``acknowledged``: called when
-        the service has been told of some."""
+    def __init__(self, api: PubSubApi, subscription: str, hand_back_seconds: int = 0) -> None:
+        """``hand_back_seconds``: how long what is handed back still belongs to nobody."""
         self._api = api
         self._subscription = subscription
-        self._acknowledged = acknowledged
         self._hand_back_seconds = hand_back_seconds
         self._acks: list[str] = []
         self._nacks: list[str] = []
@@ -74,14 +66,10 @@ class Settling:
             while self._acks or self._nacks:
                 acks, self._acks = self._acks[:BATCH_IDS], self._acks[BATCH_IDS:]
                 nacks, self._nacks = self._nacks[:BATCH_IDS], self._nacks[BATCH_IDS:]
-                await self._try(acks, self._acknowledge)
+                await self._try(acks, self._api.acknowledge)
                 await self._try(nacks, self._hand_back)
         finally:
             self._work = None
-
-    async def _acknowledge(self, subscription: str, ids: Sequence[str]) -> None:
-        await self._api.acknowledge(subscription, ids)
-        self._acknowledged()
 
     async def _hand_back(self, subscription: str, ids: Sequence[str]) -> None:
         await self._api.modify_ack_deadline(subscription, ids, self._hand_back_seconds)

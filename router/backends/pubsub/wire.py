@@ -106,14 +106,12 @@ class PubSubApi:
             subscription=subscription, ack_ids=ack_ids, ack_deadline_seconds=seconds,
         )  # fmt: skip
 
-    async def pull(self, subscription: str, limit: int, seconds: float, *, wait: bool = True) -> Sequence[Any]:
-        """Up to ``limit`` deliveries; none where none has come within ``seconds``, or ``wait`` is false and none is
-        there now."""
+    async def pull(self, subscription: str, limit: int, seconds: float) -> Sequence[Any]:
+        """Up to ``limit`` deliveries; none where none has come within ``seconds``."""
         try:
             response = await self.call(
                 "pull", subscription,
-                subscription=subscription, max_messages=limit, return_immediately=not wait,
-                seconds=seconds, repeated=frozenset(),
+                subscription=subscription, max_messages=limit, seconds=seconds, repeated=frozenset(),
             )  # fmt: skip
         except Unavailable as error:
             if status(error) is grpc.StatusCode.DEADLINE_EXCEEDED:
