@@ -188,10 +188,11 @@ def make(seed: int) -> Plan:
     )
     if chance.random() < 0.25:
         plan = _on_the_beat(plan, chance.choice((0.5, 1.0)))
-    return _plain(plan) if chance.random() < 0.1 else plan
+    return plain(plan) if chance.random() < 0.1 else plan
 
 
-def _plain(plan: Plan) -> Plan:
+def plain(plan: Plan) -> Plan:
+    """The same, but nothing goes wrong except that processes with sockets die."""
     mortal = [n for n, roles in enumerate(plan.nodes) if "ws" in roles.split() and "process" not in roles.split()]
     faults = tuple(
         structs.replace(fault, kind="crash", target=mortal[fault.target % len(mortal)])

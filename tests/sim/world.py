@@ -196,13 +196,15 @@ class World:
 
     async def _watch(self) -> None:
         """Tell what is hot, again and again."""
-        online = self.disk("online")
         while True:
             await self.loop.pause(1.0)
-            now = int((START + self.loop.time()) * MICROSECONDS)
-            query = f"SELECT user, hot.id FROM hot JOIN recipient USING (user) WHERE move_until < {now - MOVED}"
-            if rows := online.rows(query):
-                self.add(h.Hot(tuple((str(user), str(id_)) for user, id_ in rows)))
+            if found := self._hot_and_unmoved(int((START + self.loop.time()) * MICROSECONDS)):
+                self.add(h.Hot(found))
+
+    def _hot_and_unmoved(self, now: int) -> tuple[tuple[str, str], ...]:
+        """What no migrator has taken."""
+        query = f"SELECT user, hot.id FROM hot JOIN recipient USING (user) WHERE move_until < {now - MOVED}"
+        return tuple((str(user), str(id_)) for user, id_ in self.disk("online").rows(query))
 
     # Faults.
 

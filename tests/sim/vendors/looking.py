@@ -24,6 +24,10 @@ class Online(Protocol):
 
     def hot(self) -> Pairs: ...
 
+    def moving_until(self, user: str) -> int:
+        """The end of the last migration lease, µs since 1970."""
+        ...
+
     def present(self) -> set[str]:
         """Users who hold connections, as far as it knows."""
         ...
@@ -53,6 +57,9 @@ class RedisLook:
 
     def _hash(self, user: str, part: int) -> dict[bytes, bytes]:
         return self._data.look(self._keys[user][part], dict) or {}
+
+    def moving_until(self, user: str) -> int:
+        return int(self._hash(user, 0).get(b"u", b"0"))
 
     def present(self) -> set[str]:
         return {user for user in self._keys if self._hash(user, 1)}
@@ -94,6 +101,9 @@ class FirestoreLook:
     def _state(self, user: str) -> recipients.Recipient:
         found = self._server.find(self._layout.user(user))
         return recipients.read(user, found, cold_empty=False)
+
+    def moving_until(self, user: str) -> int:
+        return self._state(user).move_until
 
     def present(self) -> set[str]:
         return {user for user in self._users if self._state(user).connections}

@@ -22,7 +22,7 @@ def make(seed: int) -> Plan:
     write_through = chance.random() < 0.3
     # Without the online store, sequences come from the clocks: then these may not differ (docs/proof.md).
     askew = chance.random() < 0.2
-    return Plan(
+    plan = Plan(
         seed=seed,
         topology="vendors",
         nodes=nodes,
@@ -43,6 +43,7 @@ def make(seed: int) -> Plan:
         seconds=seconds,
         vendors=vendors,
     )
+    return plans.plain(plan) if chance.random() < 0.1 else plan
 
 
 def _faults(

@@ -51,7 +51,7 @@ from tests.sim.vendors.wiring import (
     simulated_google,
     simulated_redis,
 )
-from tests.sim.world import World
+from tests.sim.world import MOVED, World
 
 PROJECT = "simulated"
 START_AGAIN_SECONDS = 1.0
@@ -200,6 +200,9 @@ class VendorWorld(World):
     def _waiting(self) -> list[str]:
         name = f"projects/{PROJECT}/subscriptions/{self.config.ingress.subscription}"
         return [message.attributes["id"] for message in self.pubsub.subscriptions[name].waiting()]
+
+    def _hot_and_unmoved(self, now: int) -> tuple[tuple[str, str], ...]:
+        return tuple(pair for pair in self._online.hot() if self._online.moving_until(pair[0]) < now - MOVED)
 
     def _held(self, table: str, store: str) -> tuple[tuple[str, str], ...]:
         return self._online.hot() if table == "hot" else tuple(cold_of(self.firestore, self._layout))
