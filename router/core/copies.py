@@ -35,7 +35,7 @@ class Copies:
         sequence, queued_at = routed.sequence, routed.queued_at
         if tried is not None and tried.sequence < sequence:
             sequence, queued_at = tried.sequence, tried.queued_at
-        return Queued(_message(delivery), sequence, queued_at, attempts=delivery.attempt, untold=untold)
+        return Queued(message_of(delivery), sequence, queued_at, attempts=delivery.attempt, untold=untold)
 
     async def write(self, owed: Sequence[tuple[Delivery, Queued]]) -> set[str]:
         """Write those that cold is not known to have; returns the ids that it did not take this time.
@@ -87,10 +87,11 @@ class Copies:
 
     def _confirm(self, deliveries: Sequence[Delivery], refused: set[str]) -> None:
         for delivery in deliveries:
-            if _message(delivery).id not in refused:
+            if message_of(delivery).id not in refused:
                 self._unconfirmed.pop(delivery.receipt, None)
 
 
-def _message(delivery: Delivery) -> Message:
+def message_of(delivery: Delivery) -> Message:
+    """The message of a delivery that could be read."""
     assert delivery.message is not None, "only readable deliveries are stored"
     return delivery.message

@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from router.clock import Clock, Tasks
-from router.core.copies import Copies, Unstorable
+from router.core.copies import Copies, Unstorable, message_of
 from router.core.outage import Outage, Owed
 from router.core.retrying import backoff
 from router.core.settling import Settler
@@ -251,17 +251,17 @@ class Pipeline:
         """
         left: list[Delivery] = []
         while stored:
-            heads = {_message(pair[0]).recipient: pair for pair in reversed(stored)}
+            heads = {message_of(pair[0]).recipient: pair for pair in reversed(stored)}
             refused = await self._store(list(heads.values()), unknown=True)
-            stuck = {_message(delivery).recipient for delivery in refused}
-            behind = [pair for pair in stored if heads[_message(pair[0]).recipient] is not pair]
-            left += [*refused, *(pair[0] for pair in behind if _message(pair[0]).recipient in stuck)]
-            stored = [pair for pair in behind if _message(pair[0]).recipient not in stuck]
+            stuck = {message_of(delivery).recipient for delivery in refused}
+            behind = [pair for pair in stored if heads[message_of(pair[0]).recipient] is not pair]
+            left += [*refused, *(pair[0] for pair in behind if message_of(pair[0]).recipient in stuck)]
+            stored = [pair for pair in behind if message_of(pair[0]).recipient not in stuck]
         return left
 
     def _belongs_in_cold(self, delivery: Delivery, outcome: Outcome) -> bool:
         if outcome is Outcome.HOT:
-            return self._write_through and not _message(delivery).ephemeral
+            return self._write_through and not message_of(delivery).ephemeral
         return outcome in (Outcome.COLD, Outcome.ANNOUNCE, Outcome.COPY)
 
     def _count(self, deliveries: Sequence[Delivery], routed: Sequence[Routed]) -> None:
@@ -281,14 +281,14 @@ class Pipeline:
         written = [pair for pair in owed if pair[1].message.id not in refused]
         if not unknown:
             await self._settler.settle([queued for _, queued in written])
-        kept = [pair for pair in stored if _message(pair[0]).id not in refused]
+        kept = [pair for pair in stored if message_of(pair[0]).id not in refused]
         silent = (Outcome.HOT, Outcome.COPY)
-        await self._announce([_message(delivery) for delivery, result in kept if result.outcome not in silent])
+        await self._announce([message_of(delivery) for delivery, result in kept if result.outcome not in silent])
         if unknown:
             self._owe(written)
         else:
             await self._finish([delivery for delivery, _ in kept])
-        return [delivery for delivery, _ in stored if _message(delivery).id in refused]
+        return [delivery for delivery, _ in stored if message_of(delivery).id in refused]
 
     def _owe(self, written: Sequence[Owed]) -> None:
         self._outage.owe(written)
@@ -356,7 +356,7 @@ class Pipeline:
             return
         await self._publish_letter(delivery, reason, str(error))
         # It has its place in the order, and readers wait for what is on its way to cold.
-        await self._forget(_message(delivery))
+        await self._forget(message_of(delivery))
         await self._finish([delivery])
 
     async def _forget(self, message: Message) -> None:
@@ -387,8 +387,3 @@ class Pipeline:
 def _recipient(delivery: Delivery) -> str:
     """Whose order ``delivery`` belongs to; one that could not be read has an order of its own."""
     return delivery.message.recipient if delivery.message else f"?{delivery.receipt}"
-
-
-def _message(delivery: Delivery) -> Message:
-    assert delivery.message is not None, "only readable deliveries are stored"
-    return delivery.message

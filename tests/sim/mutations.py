@@ -146,7 +146,7 @@ MUTANTS = (
         "the push command goes out before the cold write",
         ROUTING,
         "        refused = await self._copies.write(owed)\n",
-        "        await self._announce([_message(delivery) for delivery, result in stored])\n"
+        "        await self._announce([message_of(delivery) for delivery, result in stored])\n"
         "        refused = await self._copies.write(owed)\n",
     ),
     Mutant(
@@ -213,7 +213,7 @@ MUTANTS = (
     Mutant(
         "write-through writes nothing",
         ROUTING,
-        "            return self._write_through and not _message(delivery).ephemeral\n",
+        "            return self._write_through and not message_of(delivery).ephemeral\n",
         "            return False\n",
     ),
     # An online store that is away.
