@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.exceptions import ConnectionError as RedisConnectionError
 
-from router.backends.redis.client import CLOSE_SECONDS
+from router.backends.redis.address import parse
+from router.backends.redis.client import CLOSE_SECONDS, Client
 from router.backends.redis.scripts import Scripts
 from router.errors import Refused, StorageFull, Unavailable
 from router.messages import Delivery, Move, Outcome, Queued
@@ -299,3 +302,26 @@ async def test_a_backlog_of_calls_on_a_frozen_server_ends_in_time(fragile: Stage
     assert all(isinstance(error, Unavailable) for error in failed)
     own_redis.thaw()
     assert len(await fragile.online.connections(BOB)) == 1
+
+
+async def test_what_cannot_be_closed_keeps_nothing_else_open(
+    own_redis: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connections to a master break while they are closed: those to the sentinels are closed all the same."""
+    tried = asyncio.Event()
+
+    async def breaks(_: SentinelConnectionPool) -> None:
+        tried.set()
+        raise RedisConnectionError("it broke")
+
+    monkeypatch.setattr(SentinelConnectionPool, "disconnect", breaks)
+    address = parse(f"redis://{own_redis.address}", "sentinel")
+    async with Client(
+        address, "sentinel", Scripts(), service="any", pool_size=1, timeout_seconds=TIMEOUT_SECONDS
+    ) as asking:
+        assert await asking.on_sentinels("PING") == [True]
+    assert tried.is_set()
+    looking = client(own_redis)
+    async with asyncio.timeout(TURN_SECONDS):
+        while looking.info("clients")["connected_clients"] > 1:  # noqa: ASYNC110 - a server sets no event
+            await asyncio.sleep(0.001)

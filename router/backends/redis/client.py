@@ -7,7 +7,8 @@ else. A retry can run a script twice, which changes nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from itertools import chain
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -77,15 +78,10 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                if self._exchange is not None:
-                    await self._exchange.aclose()
-                await self._redis.aclose()
-                for sentinel in self._sentinel.sentinels if self._sentinel else ():
-                    await sentinel.aclose()
-        except FOREIGN:
-            pass  # a server that does not answer has no more to say
+        if self._exchange is not None:
+            await closed(self._exchange.aclose)
+        sentinels: Sequence[Redis] = self._sentinel.sentinels if self._sentinel is not None else ()
+        await asyncio.gather(*(closed(redis.aclose) for redis in (self._redis, *sentinels)))
 
     async def run(self, *phases: Sequence[Command], refusals: Refusals = "raise") -> list[Any]:
         """The results of all commands. Those of one phase may run in any order, a later phase runs after an earlier.
@@ -181,3 +177,10 @@ class Client:
         except FOREIGN as error:
             raise translated(error) from error
         return address
+
+
+async def closed(close: Callable[[], Awaitable[None]]) -> None:
+    """Call ``close``, but wait no longer than ``CLOSE_SECONDS``: a server that does not answer has no more to say."""
+    with suppress(*FOREIGN):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await close()

@@ -6,16 +6,13 @@ pokes that were sent meanwhile are repeated by the sweepers.
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
-from redis.asyncio import Redis
-
 from router import logs
-from router.backends.redis.client import CLOSE_SECONDS, Client
+from router.backends.redis.client import Client, closed
 from router.backends.redis.failing import FOREIGN
 from router.backends.redis.keys import Keys
 from router.clock import Clock
@@ -63,7 +60,7 @@ class RedisPokeBus:
             while True:
                 yield await _bunch(pubsub)
         finally:
-            await _close(redis)
+            await closed(redis.aclose)
 
 
 async def _bunch(pubsub: Any) -> list[str]:
@@ -79,9 +76,3 @@ async def _bunch(pubsub: Any) -> list[str]:
             users[message["data"].decode()] = None
         message = await pubsub.get_message(timeout=0) if len(users) < BUNCH else None
     return list(users)
-
-
-async def _close(redis: Redis) -> None:
-    with suppress(*FOREIGN):
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await redis.aclose()
