@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import tempfile
@@ -62,11 +63,12 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="module")
-async def one_loop(anyio_backend: str) -> AsyncIterator[None]:
-    """One event loop for a module: gRPC has one queue for all loops, and would tell a closed one of late calls."""
+@pytest.fixture(scope="session")
+async def one_loop(anyio_backend: str) -> AsyncIterator[asyncio.AbstractEventLoop]:
+    """One event loop for all tests that call by gRPC, which has one queue for all loops: it would tell a closed one of
+    late calls."""
     del anyio_backend
-    yield  # noqa: PT022 - a fixture that waits for its end is what keeps the loop open
+    yield asyncio.get_running_loop()  # noqa: PT022 - a fixture that waits for its end is what keeps the loop open
 
 
 @pytest.fixture(scope="session")
@@ -91,14 +93,16 @@ def redis_sentinel(tmp_path: Path) -> Iterator[Watched]:
 
 
 @pytest.fixture(scope="session")
-def firestore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def firestore(tmp_path_factory: pytest.TempPathFactory, one_loop: asyncio.AbstractEventLoop) -> Iterator[Server]:
     """One Firestore emulator for all tests; each takes a project of its own."""
+    del one_loop
     with running(firestore_emulator(tmp_path_factory.mktemp("firestore"))) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def pubsub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def pubsub(tmp_path_factory: pytest.TempPathFactory, one_loop: asyncio.AbstractEventLoop) -> Iterator[Server]:
     """One Pub/Sub emulator for all tests; each takes a project of its own."""
+    del one_loop
     with running(pubsub_emulator(tmp_path_factory.mktemp("pubsub"))) as server:
         yield server

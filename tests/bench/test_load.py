@@ -60,7 +60,8 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-async def stage(one_loop: None) -> AsyncIterator[Stage]:
+async def stage(anyio_backend: str) -> AsyncIterator[Stage]:
+    del anyio_backend
     stage = Stage()
     async with server(stage) as listening:
         stage.url = f"http://127.0.0.1:{listening.port}"

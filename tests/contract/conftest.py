@@ -53,8 +53,3 @@ async def doubled(anyio_backend: str, stores: Stores, clock: ManualClock) -> Asy
 @pytest.fixture
 async def buses(stage: Stage, second: Stage) -> Buses:
     return await stage.factory.poke_bus(), await second.factory.poke_bus()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_loop(one_loop: None) -> None:
-    """See there."""

@@ -54,8 +54,3 @@ async def beside(anyio_backend: str, emulator: Server, tmp_path: Path, clock: Ma
     """Cold mail in Firestore, the rest embedded."""
     async with staged(FirestoreColdStores(tmp_path), clock, cap=CAP) as opened:
         yield opened
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_loop(one_loop: None) -> None:
-    """See there."""

@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from router.messages import Connection, Delivery, Lane, Message, Move, Outcome, Queued
 from tests.contract.stage import PAGE_BYTES, Stage, staged
@@ -30,9 +30,12 @@ SHORT, LONG = 5, 45
 class Promises(RuleBasedStateMachine):
     """Two users, several devices, one pipeline that is cut off at any step, migrators that die."""
 
+    one_loop: ClassVar[asyncio.AbstractEventLoop | None] = None
+    """That of all examples, where each may not have its own."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.loop = asyncio.new_event_loop()
+        self.loop = self.one_loop or asyncio.new_event_loop()
         self.stack = AsyncExitStack()
         self.directory = tempfile.TemporaryDirectory()
         self.clock = ManualClock()
@@ -58,7 +61,8 @@ class Promises(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.run(self.stack.aclose())
-        self.loop.close()
+        if self.loop is not self.one_loop:
+            self.loop.close()
         self.directory.cleanup()
 
     @rule(user=user_names, express=st.booleans(), ephemeral=st.booleans())
@@ -201,7 +205,12 @@ class Promises(RuleBasedStateMachine):
         assert got >= routed - self.acked, "at least once"
 
 
-Promises.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)
-TestPromises = Promises.TestCase
+def keeps(machine: type[Promises], *, examples: int, steps: int) -> None:
+    """Whether the promises are kept in so many examples of so many steps."""
+    checks = list(HealthCheck)
+    chosen = settings(max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=checks)
+    run_state_machine_as_test(machine, settings=chosen)
+
+
+def test_promises() -> None:
+    keeps(Promises, examples=60, steps=40)

@@ -26,8 +26,3 @@ async def stores(
 async def stage(anyio_backend: str, stores: PubSubStores) -> AsyncIterator[Stage]:
     async with staged(stores, ManualClock()) as opened:
         yield opened
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_loop(one_loop: None) -> None:
-    """See there."""

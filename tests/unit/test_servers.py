@@ -32,7 +32,8 @@ def test_a_server_ends_with_the_tests(
     assert isinstance(request.getfixturevalue(server), Server), "there is such a server; else this test is skipped"
     told = tmp_path / "port"
     (tmp_path / "test_waiting.py").write_text(WAITING.format(server=server, told=str(told)))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "--basetemp", str(tmp_path / "base")]
+    plugins = ("-p", "anyio", "-p", "tests.conftest")  # the later one's fixtures are taken
+    command = [sys.executable, "-m", "pytest", "-q", *plugins, "--basetemp", str(tmp_path / "base")]
     waiting = subprocess.Popen(
         [*command, str(tmp_path / "test_waiting.py")], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

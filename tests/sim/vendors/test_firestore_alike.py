@@ -25,11 +25,6 @@ NAMES = ("a", "b", "B", "é", "%2F", "a b", "10", "9", "zz~")
 VALUES = (0, 1, -1, 5, 2**60, "x", "", "é", "X", True)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_loop(one_loop: None) -> None:
-    """See there."""
-
-
 class One:
     """One of the two, and what it has told of its documents: the times of one mean nothing to the other."""
 

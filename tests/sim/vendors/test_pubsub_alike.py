@@ -25,11 +25,6 @@ Pair = tuple[PubSubApi, PubSubApi]
 Ask = Callable[[PubSubApi], Awaitable[Any]]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_loop(one_loop: None) -> None:
-    """See there."""
-
-
 @pytest.fixture
 async def both(anyio_backend: str, pubsub: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pair]:
     monkeypatch.setenv(PUBSUB.emulator_variable, pubsub.address)
