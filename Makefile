@@ -12,8 +12,8 @@ help:  ## Show the targets
 serve: $(READY)  ## Run the whole router on this machine
 	@$(BIN)/router serve
 
-test: $(READY)  ## Run every test
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+test: $(READY)  ## Run every test, in three processes: many wait for servers
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile
 
 SEEDS ?= 3000
 START ?= 0
