@@ -86,6 +86,8 @@ class Judge:
     buried: set[str] = field(default_factory=set)
     again: set[str] = field(default_factory=set)
     """Routed more than once."""
+    unsettled: set[str] = field(default_factory=set)
+    """Written to cold in an outage: one fetch may have it, and the next one not."""
     pushed: set[str] = field(default_factory=set)
     unannounceable: set[str] = field(default_factory=set)
     """When the online store forgot them: nobody knows that no push command went out."""
@@ -148,7 +150,7 @@ class Judge:
         self._complete(fetch, batch)
         for message in batch:
             message.returned = self.index
-            if message.seen is None:
+            if message.seen is None and message.id not in self.unsettled:
                 message.seen = self.index
                 self._watch(message)
 
@@ -222,6 +224,7 @@ class Judge:
                     self.broken("in order", f"{message} is missing from a batch with normal mail")
         for message in self.doubtful.get(fetch.user, {}).values():
             missed = message.tag not in given and not full and not message.ephemeral
+            missed = missed and message.id not in self.unsettled
             if missed and message.seen is not None and message.seen < fetch.began and message.gone is None:
                 message.gone = self.index
 
@@ -272,6 +275,12 @@ class Judge:
 
     def routed_again(self, event: h.RoutedAgain) -> None:
         self.again.add(event.id)
+
+    def unsettle(self, event: h.Unsettled) -> None:
+        self.unsettled.update(event.ids)
+
+    def settled(self, event: h.Settled) -> None:
+        self.unsettled.difference_update(event.ids)
 
     def power_lost(self, event: h.PowerLost) -> None:
         """What was routed and not on disk is routed again: until then it is as if it had not been."""
@@ -368,6 +377,8 @@ _HANDLERS: dict[type, Callable[[Judge, Any], None]] = {
     h.Pushed: Judge.push,
     h.Buried: Judge.bury,
     h.RoutedAgain: Judge.routed_again,
+    h.Unsettled: Judge.unsettle,
+    h.Settled: Judge.settled,
     h.PowerLost: Judge.power_lost,
     h.Forgotten: Judge.forgotten,
     h.Final: Judge.final,

@@ -97,6 +97,18 @@ class RoutedAgain(Struct, frozen=True):
     id: str
 
 
+class Unsettled(Struct, frozen=True):
+    """A pipeline writes these to cold in an outage. Until the online store knows, a fetch may look or not."""
+
+    ids: tuple[str, ...]
+
+
+class Settled(Struct, frozen=True):
+    """The online store knows where these are."""
+
+    ids: tuple[str, ...]
+
+
 class Connected(Struct, frozen=True):
     """A device has an open socket."""
 
@@ -189,8 +201,8 @@ class Failed(Struct, frozen=True):
 
 Event = (
     Sending | Sent | NotSent | Fetching | Fetched | NotFetched | Acking | Acked | NotAcked | Pushed | Buried
-    | RoutedAgain | Connected | Waiting | Roused | Left | Died | Hot | PowerLost | Forgotten | Final | Draining | End
-    | Note | Failed
+    | RoutedAgain | Unsettled | Settled | Connected | Waiting | Roused | Left | Died | Hot | PowerLost | Forgotten
+    | Final | Draining | End | Note | Failed
 )  # fmt: skip
 
 

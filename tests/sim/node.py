@@ -36,7 +36,7 @@ from router.interfaces import (
     PokeBus,
     PushNotifier,
 )
-from router.messages import DeadLetter, Delivery, Message, QueueTotals, Routed
+from router.messages import DeadLetter, Delivery, Message, Queued, QueueTotals, Routed, Settled
 from router.metrics import Metrics
 from router.web.api import Api
 from router.web.edge import Border, application
@@ -175,6 +175,7 @@ class Choking(EmbeddedOnlineStore):
 
     poison = 0
     asked: Callable[[Sequence[Delivery]], None]
+    told: Callable[[Sequence[Queued], Settled], None]
 
     async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
         for delivery in deliveries if self.poison else ():
@@ -182,6 +183,21 @@ class Choking(EmbeddedOnlineStore):
                 raise ValueError("simulated: poison")
         self.asked(deliveries)
         return await super().route(deliveries)
+
+    async def settle(self, messages: Sequence[Queued]) -> Settled:
+        settled = await super().settle(messages)
+        self.told(messages, settled)
+        return settled
+
+
+class Told(EmbeddedColdQueue):
+    """A cold queue that says what it is asked to take."""
+
+    asked: Callable[[Sequence[Queued]], None]
+
+    async def put(self, messages: Sequence[Queued]) -> list[Queued]:
+        self.asked(messages)
+        return await super().put(messages)
 
 
 class SimFactory(Factory):
@@ -251,13 +267,15 @@ class SimFactory(Factory):
             store = Choking(await self._database("online"), await self.poke_bus(), rules, self._store_clock)
             store.poison = self._world.plan.poison
             store.asked = self._world.routes
+            store.told = self._world.settles
             return cast(OnlineStore, self._linked(store, "online"))
 
         return await self._once("online_store", make)
 
     async def cold_queue(self) -> ColdQueue:
         async def make() -> ColdQueue:
-            cold = EmbeddedColdQueue(await self._database("cold"), self.config.cold.retention_days, self._store_clock)
+            cold = Told(await self._database("cold"), self.config.cold.retention_days, self._store_clock)
+            cold.asked = self._world.unsettles
             return cast(ColdQueue, self._linked(cold, "cold"))
 
         return await self._once("cold_queue", make)

@@ -92,6 +92,25 @@ GOOD = {
     .ack("a", "b")
     .end(),
     "a dead letter is not delivered": Story().send("a").tell(h.Buried("ia", "queue-full")).send("b").end("b"),
+    "out of sight in an outage, after an acknowledgement that nobody answered": Story()
+    .send("a")
+    .tell(h.Unsettled(("ia",)))
+    .get("a")
+    .ack("a", answered=False)
+    .get()
+    .tell(h.Settled(("ia",)))
+    .get("a")
+    .ack("a")
+    .end(),
+    "out of sight in an outage": Story()
+    .send("a")
+    .tell(h.Unsettled(("ia",)))
+    .get("a")
+    .get()
+    .tell(h.Settled(("ia",)))
+    .get("a")
+    .ack("a")
+    .end(),
     "routed again after a power failure": Story().send("a").get("a").tell(h.PowerLost()).get().get("a").ack("a").end(),
     "a store that forgot what was read and not acknowledged": Story()
     .send("a")
@@ -142,6 +161,18 @@ BAD: dict[str, tuple[Story, str]] = {
     ),
     "gone and back": (
         Story().send("a").get("a").ack("a", answered=False).get().get("a").ack("a").end(),
+        "acknowledged stays away",
+    ),
+    "gone and back, though the store knew": (
+        Story()
+        .send("a")
+        .tell(h.Unsettled(("ia",)), h.Settled(("ia",)))
+        .get("a")
+        .ack("a", answered=False)
+        .get()
+        .get("a")
+        .ack("a")
+        .end(),
         "acknowledged stays away",
     ),
     "not routed": (

@@ -12,7 +12,7 @@ from router.backends.rules import State
 from router.clock import MICROSECONDS
 from router.errors import RouterError
 from router.factory import Factory
-from router.messages import Delivery
+from router.messages import Delivery, Queued, Settled
 from tests.sim import history as h
 from tests.sim.clients import FAR, Device, Sender, acknowledge, fetch, user_name
 from tests.sim.clock import START, NodeClock
@@ -109,6 +109,16 @@ class World:
         for delivery in deliveries:
             if delivery.message is not None and delivery.delivered_before:
                 self.add(h.RoutedAgain(delivery.message.id))
+
+    def unsettles(self, messages: Sequence[Queued]) -> None:
+        """A cold queue is asked to take these."""
+        if ids := tuple(queued.message.id for queued in messages if queued.untold):
+            self.add(h.Unsettled(ids))
+
+    def settles(self, messages: Sequence[Queued], settled: Settled) -> None:
+        """An online store was told of these."""
+        open_ends = {queued.message.id for queued in settled.misplaced}
+        self.add(h.Settled(tuple(queued.message.id for queued in messages if queued.message.id not in open_ends)))
 
     def _callback_failed(self, context: dict[str, Any]) -> None:
         self.failed(str(context.get("message")), context.get("exception"))

@@ -27,7 +27,7 @@ from router.config import Online as OnlineConfig
 from router.errors import RouterError
 from router.factory import Factory
 from router.interfaces import DeadLetters, OnlineStore, PushNotifier
-from router.messages import Delivery, Routed
+from router.messages import Delivery, Queued, Routed, Settled
 from router.metrics import Metrics
 from tests.sim import history as h
 from tests.sim.clients import user_name
@@ -316,3 +316,13 @@ class Watched:
         self._world.routes(deliveries)
         routed: list[Routed] = await self.__getattr__("route")(deliveries)
         return routed
+
+    async def settle(self, messages: Sequence[Queued]) -> Settled:
+        settled: Settled = await self.__getattr__("settle")(messages)
+        self._world.settles(messages, settled)
+        return settled
+
+    async def put(self, messages: Sequence[Queued]) -> list[Queued]:
+        self._world.unsettles(messages)
+        refused: list[Queued] = await self.__getattr__("put")(messages)
+        return refused
