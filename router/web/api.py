@@ -154,9 +154,11 @@ def _limit(query: bytes) -> int:
     if not values:
         return DEFAULT_LIMIT
     text = values[-1]
-    if not (text.isascii() and text.isdecimal()) or len(text) > 18 or int(text) < 1:
+    digits = text.lstrip("0")
+    if not (digits.isascii() and digits.isdecimal()):
         raise InvalidRequest(f"limit must be a number from 1; more than {MAX_LIMIT} is read as {MAX_LIMIT}")
-    return min(int(text), MAX_LIMIT)
+    # Four digits tell that it is more; Python refuses to convert thousands of them.
+    return min(int(digits[:4]), MAX_LIMIT)
 
 
 class _Ack(msgspec.Struct):

@@ -21,6 +21,7 @@ from tests.chaos.topologies import API, SOCKETS, Cluster
 from tests.sim import history as h
 from tests.sim.checker import Violation
 from tests.support.balancer import balancing
+from tests.support.tracebacks import traceback_in
 
 LAST_SENDS_SECONDS = 150.0
 """A sender gives up a message after two minutes."""
@@ -76,9 +77,8 @@ async def run(cluster: Cluster, options: Options, tell: Callable[[str], None]) -
             settled = await _settle(cluster, recorder)
             await _finish(cluster, recorder, people, staying)
     for name, node in cluster.nodes.items():
-        log = node.log().decode(errors="replace")
-        if "Traceback" in log:
-            recorder.add(h.Failed(f"{name} logged a traceback: {_traceback(log)}"))
+        if told := traceback_in(node.log().decode(errors="replace")):
+            recorder.add(h.Failed(f"{name} logged a traceback: {told}"))
     return Outcome(
         cluster.name, options, recorder.history, chaos.done, chaos.restarts, settled, recorder.judge.violations
     )
@@ -234,7 +234,3 @@ async def _lines(cluster: Cluster) -> AsyncIterator[asyncio.StreamReader]:
         if process.returncode is None:
             process.kill()
         await process.wait()
-
-
-def _traceback(log: str) -> str:
-    return log[max(0, log.index("Traceback") - 500) :][:3000]

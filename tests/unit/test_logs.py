@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import traceback
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ import structlog
 
 from router import logs
 from router.errors import Unavailable
+from tests.support.tracebacks import traceback_in
 
 SECRET = "MARKER-PAYLOAD"
 
@@ -54,3 +56,17 @@ def test_an_error_is_shown_without_the_data_that_it_quotes(said: io.StringIO, ou
     assert SECRET not in text
     for word in ("request failed", "in fail", "ValueError", "KeyError", "LookupError", "Unavailable: the disk is slow"):
         assert word in text
+    assert "request failed" in traceback_in(text), "those who look for errors in logs must see it"
+
+
+def test_an_entry_without_an_error_is_none(said: io.StringIO) -> None:
+    logs.logger("router").warning("refused", detail='File "x" is no line of a traceback')
+    assert said.getvalue()
+    assert not traceback_in(said.getvalue())
+
+
+def test_what_python_says_itself_is_seen() -> None:
+    try:
+        fail()
+    except ExceptionGroup:
+        assert traceback_in(traceback.format_exc())
