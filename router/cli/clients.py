@@ -61,7 +61,7 @@ def token_source(ctx: typer.Context, as_user: str | None, token_file: Path | Non
     if as_user is not None:
         return _embedded(configured(ctx), user(as_user))
     if token_file is not None:
-        return lambda: token_file.read_text().strip()
+        return lambda: token_file.read_text(encoding="ascii", errors="replace").strip()
     if token := os.environ.get(TOKEN_VARIABLE):
         return lambda: token
     raise ConfigError(f"say who you are: --as USER with the embedded identity, --token-file, or {TOKEN_VARIABLE}")

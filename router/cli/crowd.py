@@ -88,7 +88,7 @@ def _cast(persons: Sequence[Person], offline: float, tokens: Sequence[Callable[[
 
 
 def _read(path: Path) -> Sequence[Person]:
-    lines = enumerate(path.read_text().splitlines(), 1)
+    lines = enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
     persons = [_person(path, number, line) for number, line in lines if line.strip() and not line.startswith("#")]
     if not persons:
         raise InvalidInput(f"{path} has no user and token; it needs one of each a line")

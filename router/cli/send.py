@@ -53,7 +53,7 @@ def send(
     """
     _check(files, to, data, data_file, built=priority is not None or ephemeral)
     if to is not None:
-        content = _content(data_file) if data_file is not None else (data or "").encode()
+        content = _content(data_file) if data_file is not None else _typed(data or "")
         envelopes = [_build(to, content, priority, ephemeral=ephemeral)]
     else:
         envelopes = [envelope for file in files or () for envelope in _read(file, lines=lines)]
@@ -74,6 +74,11 @@ def _check(
         raise typer.BadParameter("--data, --data-file, --priority and --ephemeral build an envelope; they need --to")
     if data is not None and data_file is not None:
         raise typer.BadParameter("choose --data or --data-file", param_hint="--data-file")
+
+
+def _typed(text: str) -> bytes:
+    """An argument as UTF-8, with the bytes that were none as they came."""
+    return text.encode(errors="surrogateescape")
 
 
 def _build(to: str, data: bytes, priority: int | None, *, ephemeral: bool) -> bytes:

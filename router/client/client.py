@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
@@ -17,13 +18,16 @@ from msgspec import Struct
 from websockets.asyncio.client import ClientConnection, connect
 
 from router.clock import MICROSECONDS, Clock, SystemClock
-from router.errors import RouterError, Unavailable
+from router.errors import RouterError, Unauthorized, Unavailable
+from router.ids import parse_key
 
 PAGE = 50
 TIMEOUT_SECONDS = 30.0
 RETRY_BUDGET_SECONDS = 60.0
 LONGEST_WAIT_SECONDS = 5.0
 MAX_FRAME_BYTES = 4096
+_SENDABLE = re.compile(r"[!-~]+")
+"""A token that a header can hold; the router says whether it is a good one."""
 _PASSING = {408, 429, 500, 502, 503, 504}
 """Statuses of which the same request may be answered better later."""
 
@@ -69,7 +73,8 @@ Trouble = Callable[[str], None]
 class RouterClient:
     """One user's connection to a router, as an async context manager.
 
-    ``token`` is called anew for each connection, so that an expired one is replaced.
+    ``token`` is called anew for each connection, so that an expired one is replaced. Where it gives what no header can
+    hold, what needs it raises ``Unauthorized``.
     """
 
     def __init__(
@@ -106,9 +111,11 @@ class RouterClient:
     async def send(self, envelope: bytes, idempotency_key: str | None = None) -> str:
         """The id under which ``envelope`` was accepted; however often it is retried, it is one message.
 
-        Raises ``Refused`` and ``Unreachable``.
+        Raises ``Refused``, ``Unreachable`` and, where the key can't be one, ``InvalidIdempotencyKey``.
         """
-        headers = {"content-type": "application/json", "idempotency-key": idempotency_key or secrets.token_hex(16)}
+        key = secrets.token_hex(16) if idempotency_key is None else idempotency_key
+        parse_key(key)
+        headers = {"content-type": "application/json", "idempotency-key": key}
         response = await self._request("POST", "/api/send", content=envelope, headers=headers)
         return _accepted(response.content).id
 
@@ -186,7 +193,7 @@ class RouterClient:
         hearing.result()
 
     def _connect(self) -> connect:
-        headers = {"Authorization": f"Bearer {self._token()}"}
+        headers = {"Authorization": self._authorization()}
         return connect(self._ws_url, additional_headers=headers, max_size=MAX_FRAME_BYTES, compression=None)
 
     async def _request(self, method: str, path: str, **request: Any) -> httpx.Response:
@@ -195,7 +202,7 @@ class RouterClient:
         while True:
             failures += 1
             wait = self._wait(failures)
-            headers = {**request.get("headers", {}), "authorization": f"Bearer {self._token()}"}
+            headers = {**request.get("headers", {}), "authorization": self._authorization()}
             try:
                 response = await self._http.request(method, path, **{**request, "headers": headers})
             except httpx.TransportError as error:
@@ -211,6 +218,13 @@ class RouterClient:
                 raise Unreachable(f"{self._http.base_url} does not answer: {problem}")
             self._trouble(f"{self._http.base_url}: {problem}")
             await self._clock.sleep(wait)
+
+    def _authorization(self) -> str:
+        token = self._token()
+        if not _SENDABLE.fullmatch(token):
+            # A library would quote it, and not say that trying again is of no use.
+            raise Unauthorized("the token is empty" if not token else "the token is no JWT: it has foreign characters")
+        return f"Bearer {token}"
 
     def _wait(self, failures: int) -> float:
         """Exponential, with full jitter."""

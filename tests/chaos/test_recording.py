@@ -78,7 +78,7 @@ async def test_what_the_router_refuses_is_an_answer() -> None:
 async def test_who_gives_up_leaves_a_try_of_which_nobody_knows() -> None:
     recorder = Recorder()
     carrying = Recorded(recorder, BOB, random.Random(1))
-    async with RouterClient("http://127.0.0.1:9", lambda: "", budget_seconds=0, transport=carrying) as c:
+    async with RouterClient("http://127.0.0.1:9", lambda: "token", budget_seconds=0, transport=carrying) as c:
         with pytest.raises(Unreachable):
             await c.fetch()
     assert events(recorder) == ["Fetching", "NotFetched"]

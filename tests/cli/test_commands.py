@@ -68,6 +68,9 @@ def test_version(router: Router) -> None:
         (["send", "--as", "alice", "--to", "bob", "--data-file", "/does/not/exist"], Code.IO, "/does/not/exist"),
         (["send", "--as", "alice", "--to", "bob", "--url", "localhost:8082"], Code.USAGE, "no http:// or https://"),
         (["send", "--as", "alice", "--to", "bob", "--url", "http://[::1"], Code.USAGE, "no http:// or https://"),
+        (["send", "--as", "alice", "--to", "bob", "--key", "ä"], Code.DATA, "Idempotency-Key must be 1 to 255"),
+        (["send", "--as", "alice", "--to", "bob", "--key", "a\nb"], Code.DATA, "Idempotency-Key must be 1 to 255"),
+        (["send", "--as", "alice", "--to", "bob", "--key", ""], Code.DATA, "Idempotency-Key must be 1 to 255"),
         (["listen", "--as", "bob", "--dir", "d", "--ws-url", "http://x/connect"], Code.USAGE, "no ws:// or wss://"),
         (["bench", "--bytes", "10"], Code.USAGE, "--bytes"),
         (["bench", "--tokens", "/does/not/exist"], Code.IO, "/does/not/exist"),
@@ -80,6 +83,32 @@ def test_mistakes_have_their_codes(router: Router, arguments: list[str], code: C
     assert ended.returncode == code
     assert word in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("token", [b"", b"sec\nret", b"s\xc3\xa4cret", b"\xff\x00secret", b"sec ret"])
+@pytest.mark.parametrize(
+    "command", [["send", "--to", "bob"], ["listen", "--dir", "d"], ["listen", "--dir", "d", "--once"]]
+)
+def test_what_no_token_can_be_is_told_at_once_and_not_shown(
+    router: Router, tmp_path: Path, token: bytes, command: list[str]
+) -> None:
+    """Nothing listens: what is tried again would be tried for a minute."""
+    file = tmp_path / "token"
+    file.write_bytes(token)
+    dir_ = str(tmp_path / "d")
+    arguments = [dir_ if argument == "d" else argument for argument in command]
+    ended = router(*arguments, "--token-file", str(file), "--url", "http://127.0.0.1:9")
+    assert ended.returncode == Code.DENIED
+    assert ended.stderr.startswith("error: the token is ")
+    assert "ret" not in ended.stderr
+
+
+def test_a_file_of_tokens_that_is_no_text(router: Router, tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_bytes(b"bob \xff\xfe\n")
+    ended = router("bench", "--tokens", str(file))
+    assert ended.returncode == Code.DATA
+    assert "line 1: write a user, a space, and a token" in ended.stderr
 
 
 @pytest.mark.parametrize(
