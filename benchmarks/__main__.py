@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import resource
-import signal
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from benchmarks.report import PRODUCTION_RESULTS, RESULTS, Run, print_run, save,
 from benchmarks.scenarios import abuse, depth, draining, end_to_end, idle, memory, migrating, poking, sending, starting
 from benchmarks.scenarios.production import accepting, calls, moving, nodes, offline, online, redis_memory
 from benchmarks.servers import Bench, ServerError
+from tests.support.servers import end_when_told
 
 Scenario = Callable[[Bench], Coroutine[None, None, list[Figure]]]
 
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     """0 where every goal was met, 1 where one was missed, 2 where a server failed or lost mail."""
     options = _options(arguments)
     _raise_file_limit()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # leaves no server behind
+    end_when_told()
     options.dir.mkdir(parents=True, exist_ok=True)
     if options.profile is not None:
         options.profile.mkdir(parents=True, exist_ok=True)

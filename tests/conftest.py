@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import tempfile
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from tests.support.redis_servers import Cluster, Watched, cluster, watched
-from tests.support.servers import MissingServer, Server, firestore_emulator, pubsub_emulator, redis_server, running
+from tests.support.servers import (
+    MissingServer,
+    Server,
+    end_when_told,
+    firestore_emulator,
+    pubsub_emulator,
+    redis_server,
+    running,
+)
 
 
 @contextmanager
@@ -42,8 +49,7 @@ def pytest_runtest_call() -> Generator[None, None, None]:
 
 
 def pytest_configure() -> None:
-    """Being told to end is as good as Ctrl-C: what the tests have started is ended first."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    end_when_told()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from tests.chaos.run import Options, Outcome, run
 from tests.chaos.topologies import TOPOLOGIES, broken
 from tests.sim.history import words
 from tests.sim.mutations import MUTANTS, Mutant
-from tests.support.servers import MissingServer
+from tests.support.servers import MissingServer, end_when_told
 
 BUILD = Path("build")
 """On the disk of the checkout: the temporary directory of the system may be no disk at all."""
@@ -36,7 +35,7 @@ NOT_RUN = (MissingServer, AssertionError, OSError)
 def main(arguments: Sequence[str]) -> int:
     """See the exit codes above."""
     options = _options(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # leaves no process behind
+    end_when_told()
     machine = report.machine()
     try:
         outcome = _run(options)

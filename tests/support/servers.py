@@ -26,6 +26,12 @@ REDIS_VARIABLE = "ROUTER_TEST_REDIS"
 PLATFORM_VARIABLE = "ROUTER_TEST_CLOUD_SDK"
 
 
+def end_when_told() -> None:
+    """SIGTERM does what Ctrl-C does: what was started is ended first. A shell has its background ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
 class MissingServer(Exception):
     """A program is not on this machine; the text says how to get it."""
 

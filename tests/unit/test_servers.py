@@ -28,12 +28,13 @@ def test_that_waits({server}):
 def test_a_server_ends_with_the_tests(
     tmp_path: Path, server: str, how: signal.Signals, request: pytest.FixtureRequest
 ) -> None:
-    """Whether they are told to end, and end it, or are killed."""
+    """Whether they are told to end, and end it, or are killed; also in the background of a shell."""
     assert isinstance(request.getfixturevalue(server), Server), "there is such a server; else this test is skipped"
     told = tmp_path / "port"
     (tmp_path / "test_waiting.py").write_text(WAITING.format(server=server, told=str(told)))
     plugins = ("-p", "anyio", "-p", "tests.conftest")  # the later one's fixtures are taken
-    command = [sys.executable, "-m", "pytest", "-q", *plugins, "--basetemp", str(tmp_path / "base")]
+    background = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
+    command = [*background, sys.executable, "-m", "pytest", "-q", *plugins, "--basetemp", str(tmp_path / "base")]
     waiting = subprocess.Popen(
         [*command, str(tmp_path / "test_waiting.py")], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
