@@ -28,6 +28,8 @@ MAX_FRAME_BYTES = 4096
 MAX_FRAMES = 100
 FRAME_SECONDS = 10.0
 """A client may send this many frames in this time, pings included."""
+MAX_PIPELINED = 100
+"""A client may have this many requests wait on one connection behind the one that is being answered."""
 KEEP_ALIVE_SECONDS = 75
 GRACEFUL_SECONDS = 1
 """A server that closes waits no longer; what was under way when the process was told to stop has had its time."""
@@ -138,6 +140,10 @@ class _Watched(asyncio.Protocol):
         self._look_later()
 
 
+class _Ended(Exception):
+    """Stops the parser: the connection has ended, whatever else has come by it."""
+
+
 class BoundedHttp(_Watched, HttpToolsProtocol):
     """HTTP: headers have a size and a time, and a refused body ends in time too. Accepted bodies are the API's."""
 
@@ -182,6 +188,10 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head, self._in_body = False, True
         self._met()
+        if len(self.pipeline) >= MAX_PIPELINED:
+            # An answer now would be taken for that to the first.
+            self.cut("pipelining")
+            raise _Ended
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -199,10 +209,15 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
             self._forget_body()
             self._expect()
         super().on_response_complete()
+        if self.pipeline:
+            # uvicorn reads on with each answer, and what is read with one can be thousands of requests.
+            self.flow.pause_reading()
 
     def send_400_response(self, msg: str) -> None:
         """uvicorn's answer to what its parser refuses, which is also what a callback of ours refused."""
         del msg
+        if self.transport.is_closing():
+            return
         over = self._in_head and self._head_bytes > HEADER_BYTES
         self.refuse(_too_large() if over else MalformedRequest("this is no HTTP request"))
 

@@ -74,6 +74,11 @@ class Raw:
         """Read no more, also not into this side's buffers."""
         self._writer.transport.pause_reading()  # type: ignore[attr-defined]  # typed as one that only writes
 
+    async def read(self, size: int) -> bytes:
+        """Exactly so many bytes."""
+        async with asyncio.timeout(EVENT_SECONDS):
+            return await self._reader.readexactly(size)
+
     async def line(self) -> bytes:
         async with asyncio.timeout(EVENT_SECONDS):
             return await self._reader.readline()

@@ -10,17 +10,19 @@ from functools import partial
 
 import httpx
 import pytest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 from websockets.asyncio.client import connect
 
 from router.core.queue import CompositeMessageQueue
 from router.messages import Delivery, Message, Queued
 from router.web import bounds
-from router.web.bounds import HEADER_BYTES, MAX_FRAMES, BoundedConfig
+from router.web.bounds import HEADER_BYTES, MAX_FRAMES, MAX_PIPELINED, BoundedConfig, BoundedHttp
 from router.web.budget import Budget
 from router.web.server import Server
 from router.web.turns import FETCHES_AT_ONCE
 from tests.contract.stage import BOB
-from tests.support.edge import EVENT_SECONDS, HOST, Raw, eventually, frame, narrow, raw
+from tests.support.edge import EVENT_SECONDS, HOST, Raw, eventually, frame, narrow, raw, server
 from tests.web.conftest import Web
 
 pytestmark = pytest.mark.anyio
@@ -61,6 +63,75 @@ def together(edge: Server, limit: int) -> Budget:
 
 def weighs(waiting: Budget, size: int) -> bool:
     return waiting.total >= size
+
+
+# Requests that do not wait for answers.
+
+GET = b"GET /healthz HTTP/1.1\r\n\r\n"
+
+
+async def test_pipelined_requests_are_answered_in_their_order(web: Web, edge: Server) -> None:
+    """Also those that come while others wait: reading goes on when nothing waits any more."""
+    async with raw(edge.port) as client:
+        for _ in range(3):
+            await client.send((GET + b"GET /x HTTP/1.1\r\n\r\n") * (MAX_PIPELINED // 2) + GET)
+            for number in range(MAX_PIPELINED + 1):
+                head = [await client.line()]
+                while head[-1] != b"\r\n":
+                    head.append(await client.line())
+                assert head[0].split()[1] == (b"404" if number % 2 else b"200")
+                length = next(line for line in head if line.startswith(b"content-length:"))
+                await client.read(int(length.split()[1]))
+    assert cut(web, "pipelining") == 0
+
+
+async def test_requests_without_end_are_cut_off(web: Web, edge: Server) -> None:
+    """Each takes a hundred times of its own size here."""
+    async with raw(edge.port) as client:
+        await client.send(GET * 5000)
+        await client.closed()
+    assert cut(web, "pipelining") == 1
+    assert counted(web, "malformed-request") == 0
+
+
+async def test_nothing_is_read_while_requests_wait() -> None:
+    """What has come with one answer is answered before more of it is taken."""
+    gate = asyncio.Semaphore(0)
+    waiting: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/gated":
+            await gate.acquire()
+        await Response()(scope, receive, send)
+
+    class Noted(BoundedHttp):
+        def data_received(self, data: bytes) -> None:
+            waiting.append(len(self.pipeline))
+            super().data_received(data)
+
+    edge = server(app)
+    edge._uvicorn.config.http = Noted
+    gated = GET.replace(b"/healthz", b"/gated")
+    async with edge, raw(edge.port) as client, raw(edge.port) as other:
+        await client.send(gated * 4)
+        for _ in range(3):
+            gate.release()
+            await passed(client)
+            await client.send(gated)
+            # When somebody else has been read and answered, this one would have been read as well.
+            await other.send(GET)
+            await passed(other)
+        for _ in range(4):
+            gate.release()
+            await passed(client)
+    assert set(waiting) == {0}
+
+
+async def passed(client: Raw) -> None:
+    """An answer without a body has come."""
+    assert await client.line() == b"HTTP/1.1 200 OK\r\n"
+    while await client.line() != b"\r\n":
+        pass
 
 
 # Headers.
