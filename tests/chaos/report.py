@@ -32,10 +32,10 @@ PROMISES = {
     "ephemeral": "ephemeral and late",
     "sealed as sent": "not as it was sent",
     "within the limit": "too many in a batch",
-    "push after commit": "push commands too early",
     "sound": "failures of the router's own",
 }
-"""What the judge can find broken, and what that is called in a table."""
+"""What the judge can find broken here, and what that is called in a table. ``push after commit`` is not among them:
+whether a message could be fetched when its push command went out is seen by a simulation only."""
 
 
 class Strike(Struct, frozen=True):
