@@ -190,15 +190,13 @@ class Pipeline:
 
     async def _pass(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         """Do all that is owed for ``batch``; returns what must be tried again."""
-        readable = []
         await self._ack([delivery for delivery in batch if delivery.receipt in self._finished])
-        for delivery in self._undone(batch):
-            if delivery.message is None:
-                await self._refuse(delivery, "undecodable", delivery.problem)
-            else:
-                readable.append(delivery)
+        undone = self._undone(batch)
+        unreadable = [(delivery, "undecodable", delivery.problem) for delivery in undone if delivery.message is None]
+        readable = [delivery for delivery in undone if delivery.message is not None]
+        left = await self._refuse_all(unreadable)
         stuck = await self._copies.write_again(readable)
-        left = [delivery for delivery in readable if _recipient(delivery) in stuck]
+        left += [delivery for delivery in readable if _recipient(delivery) in stuck]
         readable = [delivery for delivery in readable if _recipient(delivery) not in stuck]
         if not readable:
             return left
@@ -228,21 +226,25 @@ class Pipeline:
     ) -> Sequence[Delivery]:
         """Do what ``routed`` owes; returns what must be tried again. ``unknown``: to the online store."""
         done: list[Delivery] = []
+        refused: list[tuple[Delivery, str, str]] = []
         stored: list[tuple[Delivery, Routed]] = []
         for delivery, result in zip(readable, routed, strict=True):
             if self._belongs_in_cold(delivery, result.outcome):
                 stored.append((delivery, result))
             elif result.outcome in _REFUSED:
-                await self._refuse(delivery, result.outcome.value, _REFUSED[result.outcome])
+                refused.append((delivery, result.outcome.value, _REFUSED[result.outcome]))
             else:
                 done.append(delivery)
         self._count(readable, routed)
+        unsaid = await self._refuse_all(refused)
         # Acknowledged before the store was told of the copy: whoever did it found none to delete.
         await self._settler.settle(self._copies.tried(done))
         await self._finish(done)
-        if unknown:
-            return await self._store_in_turn(stored)
-        return await self._store(stored, unknown=False) if stored else []
+        left: Sequence[Delivery] = []
+        if stored:
+            left = await (self._store_in_turn(stored) if unknown else self._store(stored, unknown=False))
+        # What has its place comes before what has none.
+        return [*left, *unsaid]
 
     async def _store_in_turn(self, stored: Sequence[tuple[Delivery, Routed]]) -> list[Delivery]:
         """Write one recipient's messages to cold one after another, so that what is there is always the head of them.
@@ -363,6 +365,16 @@ class Pipeline:
         async with asyncio.timeout(CALL_SECONDS):
             if await self._online.ack(message.recipient, [message.id]):
                 await self._online.forget_orphans(message.recipient, [message.id])
+
+    async def _refuse_all(self, refused: Sequence[tuple[Delivery, str, str]]) -> list[Delivery]:
+        """Returns those that the dead letters do not take now; what came together with them does not wait for it."""
+        for index, (delivery, reason, detail) in enumerate(refused):
+            try:
+                await self._refuse(delivery, reason, detail)
+            except (Unavailable, TimeoutError):
+                self._metrics.dependency_failed("dead-letters")
+                return [left for left, *_ in refused[index:]]
+        return []
 
     async def _refuse(self, delivery: Delivery, reason: str, detail: str) -> None:
         await self._publish_letter(delivery, reason, detail)

@@ -264,6 +264,47 @@ async def test_a_dead_letter_topic_that_is_down_holds_up_nobody_for_good(
     assert await stage.ids() == ["m1"]
 
 
+async def test_dead_letters_that_are_down_hold_up_only_what_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 8, 11: neither the neighbours in its batch nor those behind them wait for somebody's full queue."""
+    async with staged(EmbeddedStores(tmp_path), ManualClock(), cap=1) as stage:
+        letters = await stage.factory.dead_letters()
+
+        async def down(dead: Sequence[DeadLetter]) -> None:
+            raise Unavailable("down")
+
+        monkeypatch.setattr(type(letters), "publish", lambda _, dead: down(dead))
+        await stage.go("first")
+        await damaged_delivery(stage, monkeypatch)
+        await stage.producer.publish(stage.message("too many"))
+        await stage.producer.publish(stage.message("other", EVE))
+        async with running(stage):
+            await eventually(stage, has(stage, EVE, ["other"]))
+            await eventually(stage, lambda: waiting(stage, 2))
+            assert await stage.pushed() == ["other"]
+            monkeypatch.undo()
+            await routed(stage)
+        assert sorted(await stage.letters()) == [("1", "undecodable"), ("too many", "queue-full")]
+
+
+async def damaged_delivery(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next message that is published arrives as one that cannot be read."""
+    await stage.producer.publish(stage.message("damaged"))
+    consumer = type(await stage.factory.ingress_consumer())
+    receive = consumer.receive
+
+    async def garble(self: IngressConsumer, limit: int) -> list[Delivery]:
+        return [
+            Delivery(None, delivery.receipt, delivery.attempt, "damaged")
+            if delivery.message is not None and delivery.message.id == "damaged"
+            else delivery
+            for delivery in await receive(self, limit)
+        ]
+
+    monkeypatch.setattr(consumer, "receive", garble)
+
+
 async def test_an_outage_leaves_a_message_all_its_own_tries(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     route, calls = stage.online.route, 0
 
