@@ -17,7 +17,7 @@ from router.core.copies import Copies, Unstorable, message_of
 from router.core.outage import Outage, Owed
 from router.core.retrying import backoff
 from router.core.settling import Settler
-from router.errors import Unavailable
+from router.errors import RouterError, Unavailable
 from router.interfaces import ColdQueue, DeadLetters, IngressConsumer, OnlineStore, PushNotifier
 from router.messages import DeadLetter, Delivery, Message, Outcome, Routed
 from router.metrics import Metrics
@@ -305,7 +305,8 @@ class Pipeline:
             await self._clock.sleep(backoff(failures, self._chance))
             try:
                 await self._tell_owed()
-            except (Unavailable, TimeoutError):
+            except (RouterError, TimeoutError):
+                # A refusal too may pass; if this ended, all mail would go cold until the next start.
                 self._metrics.dependency_failed("online")
         self._room.set()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from router.core.outage import Outage
-from router.errors import Unavailable
+from router.errors import Refused, Unavailable
 from router.messages import Delivery, Lane, Message, Outcome, Queued, Routed
 from tests.contract.stage import BOB, EVE, Stage, staged
 from tests.core.test_routing import Line
@@ -48,6 +48,36 @@ async def test_a_copy_of_an_outage_is_known_to_the_store(stage: Stage, monkeypat
     assert await stage.ids() == ["m1"]
     await stage.queue.acknowledge(BOB, ["m1"])
     assert (await stage.ids(), await stage.in_cold()) == ([], [])
+
+
+async def test_an_outage_ends_though_the_store_refuses_at_first(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 10: a store that refuses to be told is told again, or all mail would go cold until the next start."""
+    await stage.connect()
+    line = Line(stage, monkeypatch)
+    settle, refusals = stage.online.settle, 2
+
+    async def refuse(messages: Sequence[Queued]) -> object:
+        nonlocal refusals
+        if not line.cut and refusals:
+            refusals -= 1
+            raise Refused("simulated")
+        return await settle(messages)
+
+    monkeypatch.setattr(type(stage.online), "settle", lambda _, messages: refuse(messages))
+
+    async def in_cold() -> bool:
+        return await stage.in_cold() == ["m1"]
+
+    line.cut = True
+    async with running(stage) as pipeline:
+        await stage.producer.publish(stage.message("m1"))
+        await eventually(stage, in_cold)
+        line.cut = False
+        await routed(stage)
+        await pipeline.finish()
+        await stage.producer.publish(stage.message("m2"))
+        await routed(stage)
+    assert (refusals, await stage.in_cold(), await stage.hot()) == (0, ["m1"], ["m2"])
 
 
 async def test_what_is_finished_is_only_acknowledged_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
