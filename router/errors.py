@@ -80,3 +80,8 @@ class ConfigError(RouterError):
 
 class DataDirError(ConfigError):
     """The data directory cannot be used: read-only, held by another process, or of a newer version."""
+
+
+class DataDirLost(DataDirError, Unavailable):
+    """The data directory could be used, and cannot be now: read-only since, or damaged. That is no fault of what was to
+    be written."""

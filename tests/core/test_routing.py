@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -323,6 +324,27 @@ async def test_an_outage_leaves_a_message_all_its_own_tries(stage: Stage, monkey
         await routed(stage)
     assert await stage.letters() == []
     assert await stage.ids() == ["m1"]
+
+
+async def test_a_damaged_file_counts_against_no_message(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 10: what SQLite says of the hot queue's pages is an outage like another, and no fault of the mail."""
+    calls = 0
+
+    def damaged(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    monkeypatch.setattr("router.backends.embedded.routing.route", damaged)
+    await stage.connect()
+    async with running(stage):
+        await stage.producer.publish(stage.message("m1"))
+        await eventually(stage, has(stage, BOB, ["m1"]))
+        monkeypatch.undo()
+        await routed(stage)
+    assert (calls, await stage.letters(), await stage.in_cold()) == (1, [], ["m1"])
 
 
 async def test_write_through_writes_hot_mail_to_cold_before_the_ingress_is_told(

@@ -24,6 +24,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from router.backends.embedded import schema
 from router.backends.embedded.worker import Worker
+from router.errors import DataDirLost
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -106,7 +107,7 @@ class Database:
         try:
             return operation(self._reader)
         except sqlite3.Error as error:
-            raise schema.translated(error, self._path) from error
+            raise schema.translated(error, self._path, DataDirLost) from error
 
     async def write(self, operation: Operation[T]) -> T:
         """Run ``operation`` in a group and return its result when the group is on disk."""
@@ -224,7 +225,7 @@ class Database:
         self._next()
 
     def _translated(self, error: BaseException) -> BaseException:
-        return schema.translated(error, self._path) if isinstance(error, sqlite3.Error) else error
+        return schema.translated(error, self._path, DataDirLost) if isinstance(error, sqlite3.Error) else error
 
     def _next(self) -> None:
         if self._restart:

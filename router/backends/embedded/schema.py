@@ -160,16 +160,17 @@ def is_busy(error: sqlite3.Error) -> bool:
     return (_primary(error)) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def translated(error: sqlite3.Error, path: Path) -> RouterError:
-    """The router's own error for one of SQLite's, with the original as its cause."""
+def translated(error: sqlite3.Error, path: Path, unusable: type[DataDirError] = DataDirError) -> RouterError:
+    """The router's own error for one of SQLite's, with the original as its cause; ``unusable``: for what does not pass
+    by itself."""
     primary = _primary(error)
     result: RouterError
     if primary == sqlite3.SQLITE_FULL:
         result = StorageFull(f"the disk of {path.parent} is full: free some space; what was accepted is safe")
     elif primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        result = DataDirError(f"cannot write {path}: make it writable, or name another embedded.data_dir")
+        result = unusable(f"cannot write {path}: make it writable, or name another embedded.data_dir")
     elif primary in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        result = DataDirError(f"{path} is no intact database ({error}): restore it, or name another data_dir")
+        result = unusable(f"{path} is no intact database ({error}): restore it, or name another data_dir")
     else:
         result = Unavailable(f"the database {path} failed: {error}")
     result.__cause__ = error
