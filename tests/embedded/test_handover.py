@@ -12,7 +12,7 @@ from router.backends.embedded import ingress
 from router.backends.embedded.backend import EmbeddedBackend
 from router.backends.embedded.signals import Signals
 from router.messages import Outcome
-from tests.contract.stage import Stage, staged
+from tests.contract.stage import BOB, PAGE_BYTES, Stage, staged
 from tests.support.clock import ManualClock
 from tests.support.stores import EmbeddedStores
 
@@ -69,3 +69,18 @@ async def test_a_recipient_who_gets_mail_meanwhile_is_not_forgotten(stage: Stage
     assert await stage.ids() == ["m1"]
     reader = (await backend(stage))._database
     assert reader.read(lambda db: db.execute("SELECT cold, pending FROM recipient").fetchall()) == [(1, 0)]
+
+
+@pytest.mark.parametrize("comes_online", [False, True])
+async def test_a_recipient_who_was_forgotten_has_no_version_again(stage: Stage, comes_online: bool) -> None:
+    """A fetch found cold empty; before it says so, its user is forgotten, and gets mail anew."""
+    assert await stage.go("m0") is Outcome.COLD
+    await stage.queue.acknowledge(BOB, ["m0"])
+    seen = await stage.online.read(BOB, 10, PAGE_BYTES)
+    stage.clock.advance(10)
+    await stage.online.purge(100)
+    if comes_online:
+        await stage.online.disconnect([await stage.connect()])
+    assert await stage.go("m1") is Outcome.COLD
+    await stage.online.note_cold_empty(BOB, seen.cold_version)
+    assert await stage.ids() == ["m1"]

@@ -33,7 +33,7 @@ class EmbeddedPresence:
                 raise TooManyConnections(f"{others} connections are open, the limit is {limit}; close one first")
             lease = self._rules.lease_until(now)
             db.execute(SQL["connect"], (connection.user, connection.id, connection.node, connection.since, lease))
-            (waiting,) = db.execute(SQL["welcome"], (connection.user, self._rules.fresh_cold_empty)).fetchone()
+            (waiting,) = db.execute(SQL["welcome"], (connection.user, self._rules.fresh_cold_empty, now)).fetchone()
             if waiting:
                 db.execute(SQL["greeted"], (now, connection.user))
             return bool(waiting)

@@ -72,7 +72,8 @@ def recipients_of(
     for user in wanted:
         if user not in rows:
             (cold_empty,) = connection.execute(HOT["nothing_in_cold"], (rules.fresh_cold_empty, user)).fetchone()
-            rows[user] = [0, 0, 0, 0, 0, cold_empty, 0, 1]
+            # The version from the clock, so that none comes again of a user who was forgotten.
+            rows[user] = [0, 0, 0, 0, now, cold_empty, 0, 1]
     return {user: Recipient(user, rows[user], nodes.get(user, [])) for user in wanted}
 
 

@@ -15,7 +15,8 @@ INSERT INTO presence (user, id, node, since, lease_until) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (user, id) DO UPDATE SET node = excluded.node, lease_until = excluded.lease_until;
 
 -- welcome: A user has a new connection: the next message pokes all of them, unless mail waits that all are poked for.
-INSERT INTO recipient (user, cold_empty) VALUES (?1, ?2 AND NOT EXISTS (SELECT 1 FROM cold WHERE user = ?1))
+INSERT INTO recipient (user, cold_empty, cold_version)
+VALUES (?1, ?2 AND NOT EXISTS (SELECT 1 FROM cold WHERE user = ?1), ?3)
 ON CONFLICT (user) DO UPDATE SET fetched = CASE WHEN hot > 0 OR pending > 0 OR cold_empty = 0 THEN fetched ELSE 1 END
 RETURNING hot > 0 OR pending > 0 OR cold_empty = 0;
 
