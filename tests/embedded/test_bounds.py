@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from router.backends.embedded.push import KEEP_LETTERS_SECONDS
+from router.backends.embedded.push import KEEP_LETTERS_SECONDS, KEEP_SECONDS
 from router.messages import DeadLetter, Outcome
 from tests.contract.stage import BOB, staged
 from tests.support.clock import ManualClock
@@ -44,3 +44,19 @@ async def test_dead_letters_have_their_time(tmp_path: Path) -> None:
         clock.advance(2)
         await bury("new")
         assert await stage.letters() == [("younger", "queue-full"), ("new", "queue-full")]
+
+
+async def test_commands_have_their_time_however_many_come_at_once(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with staged(EmbeddedStores(tmp_path), clock) as stage:
+        outbox = await stage.factory.outbox()
+
+        async def publish(name: str) -> None:
+            await outbox.publish([stage.message(f"{name}{number}") for number in range(256)])
+
+        for name in ("a", "b"):
+            await publish(name)
+        clock.advance(KEEP_SECONDS + 1)
+        for name in ("c", "d"):
+            await publish(name)
+        assert {entry.id[0] for entry in await outbox.list(0, 1000)} == {"c", "d"}

@@ -16,6 +16,8 @@ from router.messages import DeadLetter, Message
 SQL = load("push")
 KEEP_SECONDS = 7 * 86_400
 """A command that no notification service takes is worth nothing after a week."""
+EXPIRED_MORE = 100
+"""With each batch of commands go as many old ones, and so many more."""
 KEEP_LETTERS_SECONDS = 30 * 86_400
 """A dead letter that nobody has looked at for a month goes, so that refused mail cannot fill the disk for good."""
 
@@ -44,7 +46,8 @@ class EmbeddedOutbox:
         rows = [(m.id, m.recipient, envelope.push_command(m.recipient, m.envelope), now) for m in messages]
 
         def insert(db: sqlite3.Connection) -> int:
-            db.execute(SQL["expire_outbox"], (now - KEEP_SECONDS * MICROSECONDS,))
+            # More than come, or the table would grow for good.
+            db.execute(SQL["expire_outbox"], (len(rows) + EXPIRED_MORE, now - KEEP_SECONDS * MICROSECONDS))
             return db.executemany(SQL["publish"], rows).rowcount
 
         await self._database.write_ordered(insert)

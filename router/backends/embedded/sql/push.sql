@@ -2,7 +2,7 @@
 INSERT INTO outbox (id, recipient, command, at) VALUES (?, ?, ?, ?);
 
 -- expire_outbox: Drop the oldest commands that nobody has taken in time.
-DELETE FROM outbox WHERE number IN (SELECT number FROM outbox ORDER BY number LIMIT 100) AND at < ?;
+DELETE FROM outbox WHERE number IN (SELECT number FROM outbox ORDER BY number LIMIT ?) AND at < ?;
 
 -- outbox: The commands behind a number.
 SELECT number, id, recipient, command, at FROM outbox WHERE number > ? ORDER BY number LIMIT ?;
