@@ -122,6 +122,23 @@ async def test_readiness_knows_of_a_full_disk_until_there_is_room(database: Data
     assert levels == [], "a router that works is not made to write by those who ask"
 
 
+async def test_an_operation_of_its_own_mind_says_nothing_of_the_disk(database: Database) -> None:
+    (pages,) = database._writer.execute("PRAGMA page_count").fetchone()
+    database._writer.execute(f"PRAGMA max_page_count={pages}")
+
+    def refuse(_: sqlite3.Connection) -> int:
+        raise ZeroDivisionError
+
+    with pytest.raises(StorageFull):
+        await database.write(insert("too big", 1_000_000))
+    with pytest.raises(ZeroDivisionError):
+        await database.write(refuse)
+    statements = list[str]()
+    database._writer.set_trace_callback(statements.append)
+    await database.probe()
+    assert any("user_version" in statement for statement in statements), "still asked by a write"
+
+
 async def test_a_damaged_file_stops_no_queue(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever SQLite says, whoever writes is told, and so is the next one."""
 

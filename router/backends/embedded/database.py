@@ -217,7 +217,8 @@ class Database:
             for write in group:
                 write.succeed()
         else:
-            self._writes = not isinstance(error, sqlite3.Error)
+            # What an operation raises of its own says nothing of the disk.
+            self._writes &= not isinstance(error, sqlite3.Error)
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             for write in group:
