@@ -11,6 +11,7 @@ import pytest
 from router.backends.embedded import ingress
 from router.backends.embedded.backend import EmbeddedBackend
 from router.backends.embedded.signals import Signals
+from router.errors import Unavailable
 from router.messages import Outcome
 from tests.contract.stage import BOB, PAGE_BYTES, Stage, staged
 from tests.support.clock import ManualClock
@@ -53,6 +54,20 @@ async def test_what_another_consumer_may_have_delivered_counts_as_delivered(stag
         again = await successor.receive(10)
     assert (fresh.delivered_before, [delivery.delivered_before for delivery in again]) == (False, [True, True])
     assert [delivery.attempt for delivery in again] == [1, 1], "that it was lost is no try of the message's own"
+
+
+async def test_what_was_handed_back_survives_a_read_that_fails(stage: Stage) -> None:
+    """It is behind the consumer's cursor: whoever forgot it would leave it until the next start."""
+    await stage.producer.publish(stage.message("m1"))
+    database = (await backend(stage))._database
+    async with (await backend(stage)).consumer() as consumer, asyncio.timeout(10):
+        await consumer.nack(await consumer.receive(10))
+        database._reader.set_progress_handler(lambda: 1, 1)
+        with pytest.raises(Unavailable, match="interrupted"):
+            await consumer.receive(10)
+        database._reader.set_progress_handler(None, 1)
+        (again,) = await consumer.receive(10)
+    assert (again.message is not None, again.attempt) == (True, 2)
 
 
 async def test_a_recipient_who_gets_mail_meanwhile_is_not_forgotten(stage: Stage) -> None:

@@ -129,8 +129,9 @@ class EmbeddedIngressConsumer:
         return [_delivery(row, self._found) for row in rows]
 
     def _returned_messages(self, limit: int) -> list[Delivery]:
-        numbers, self._returned = self._returned[:limit], self._returned[limit:]
+        numbers = self._returned[:limit]
         rows = self._database.read(lambda db: [one(db, SQL["one"], (number,)) for number in numbers])
+        del self._returned[:limit]
         return [_delivery(row, self._found) for row in rows if row is not None]
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
