@@ -25,7 +25,7 @@ TICK_SECONDS = 1.0
 UNTOLD_SECONDS = 60
 """A pipeline that has not told the online store by then, of what it wrote to cold without it, is cut off or dead."""
 OUTAGE_FAILURES = 10
-"""After so many failures in one round the rest of its moves wait for the next."""
+"""After so many failures in one round the rest of its moves and its orphans wait for the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +177,15 @@ class Sweeper:
             self._metrics.dropped("retention", len(expired))
 
     async def _delete_orphans(self) -> None:
+        ids: dict[str, list[str]] = {}
         for user, message_id in await self._online.orphans(PAGE_MESSAGES):
-            await self._cold.delete(user, [message_id])
-            await self._online.forget_orphans(user, [message_id])
+            ids.setdefault(user, []).append(message_id)
+        for user, own in ids.items():
+            # The same ones come first in each round, and must not keep it from the others.
+            if len(self._failures) < OUTAGE_FAILURES:
+                with self._apart():
+                    await self._cold.delete(user, own)
+                    await self._online.forget_orphans(user, own)
 
     async def _tell_untold(self) -> None:
         """Tell the online store of what was written to cold without it: its pipeline may have died since, or be cut off

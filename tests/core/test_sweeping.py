@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from router.core.sweeping import Due, Rules, due
+from router.core.sweeping import OUTAGE_FAILURES, Due, Rules, due
 from router.errors import Unavailable
 from router.messages import HotUser, Queued
 from tests.contract.stage import BOB, EVE, Socket, Stage, until
@@ -130,3 +130,27 @@ async def test_what_fails_holds_nothing_else_up(stage: Stage, monkeypatch: pytes
     monkeypatch.undo()
     await stage.sweeper.sweep()
     assert (await stage.hot(), await stage.in_cold()) == ([], ["m1" + BOB])
+
+
+@pytest.mark.anyio
+async def test_one_users_orphans_hold_up_no_others(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 11, 24: they come first in each round, and their copies cannot be deleted."""
+    delete = stage.cold.delete
+
+    async def refuse_bob(user: str, ids: Sequence[str]) -> None:
+        if user == BOB:
+            raise Unavailable("down for him")
+        await delete(user, ids)
+
+    monkeypatch.setattr(type(stage.cold), "delete", lambda _, user, ids: refuse_bob(user, ids))
+    for user in (BOB, EVE):
+        for number in range(OUTAGE_FAILURES):
+            await stage.go(f"{number}{user}", user)
+            await stage.online.ack(user, [f"{number}{user}"])
+    stage.clock.advance(61)
+    with pytest.raises(Unavailable, match="for him"):
+        await stage.sweeper.sweep()
+    assert (len(await stage.in_cold()), await stage.in_cold(EVE)) == (OUTAGE_FAILURES, [])
+    monkeypatch.undo()
+    await stage.sweeper.sweep()
+    assert (await stage.in_cold(), await stage.online.orphans(1)) == ([], [])
