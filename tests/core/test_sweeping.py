@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from router.core.sweeping import OUTAGE_FAILURES, Due, Rules, due
 from router.errors import Unavailable
-from router.messages import HotUser, Queued
-from tests.contract.stage import BOB, EVE, Socket, Stage, until
+from router.messages import HotUser, Outcome, Queued
+from tests.contract.stage import BOB, EVE, Socket, Stage, staged, until
+from tests.support.clock import ManualClock
+from tests.support.stores import EmbeddedStores
 
 RULES = Rules(repoke_seconds=15, push_after_seconds=60, sweep_after_seconds=600)
 NOW = 10_000_000_000
@@ -154,3 +157,23 @@ async def test_one_users_orphans_hold_up_no_others(stage: Stage, monkeypatch: py
     monkeypatch.undo()
     await stage.sweeper.sweep()
     assert (await stage.in_cold(), await stage.online.orphans(1)) == ([], [])
+
+
+@pytest.mark.anyio
+async def test_the_store_is_told_of_what_retention_removed_until_it_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it would count that mail as queued for good, and remember its ids for ever."""
+    async with staged(EmbeddedStores(tmp_path), ManualClock(), cap=1) as stage:
+        await stage.go("m1")
+        stage.clock.advance(31 * 86_400)
+
+        async def fail(_: Sequence[Queued]) -> None:
+            raise Unavailable("simulated")
+
+        monkeypatch.setattr(type(stage.online), "forget_cold", lambda _, expired: fail(expired))
+        with pytest.raises(Unavailable):
+            await stage.sweeper.sweep()
+        monkeypatch.undo()
+        await stage.sweeper.sweep()
+        assert await stage.go("m2") is Outcome.COLD
