@@ -17,6 +17,10 @@ from router.messages import Connection
 from router.metrics import Metrics
 
 RENEW_CONNECTIONS = 500
+RENEWING = 8
+"""So many calls to renew leases are under way at once: one that is not answered must not outlast the others' leases."""
+OUTAGE_FAILURES = 10
+"""After so many failures in one heartbeat, who is left to register again waits for the next."""
 CLOSE_CONNECTIONS = 200
 """A drain closes this many sockets, then lets the others of the house have a turn."""
 CLOSE_PAUSE_SECONDS = 0.05
@@ -85,6 +89,7 @@ class ConnectionManager:
         self._forgotten: dict[str, Connection] = {}
         """Those that the store may not know, or whose poke for what went past them may be owed, by their ids."""
         self._registering = asyncio.Semaphore(REGISTERING)
+        self._renewing = asyncio.Semaphore(RENEWING)
         self._work: set[asyncio.Task[None]] = set()
         self._draining = False
 
@@ -237,20 +242,34 @@ class ConnectionManager:
                 self._metrics.dependency_failed("presence")
 
     async def renew(self) -> None:
-        """Extend every lease; connections that the store has forgotten register again, until it has said so."""
+        """Extend every lease; connections that the store has forgotten register again, until it has said so.
+
+        What fails holds no other up; the first failure is raised at the end.
+        """
         connections = [held.connection for held in self._held.values()]
-        for start in range(0, len(connections), RENEW_CONNECTIONS):
-            for forgotten in await self._presence.renew(connections[start : start + RENEW_CONNECTIONS]):
-                self._forgotten[forgotten.id] = forgotten
-        while self._forgotten:
-            id_ = next(iter(self._forgotten))
-            connection = self._forgotten.pop(id_)
+        batches = [connections[at : at + RENEW_CONNECTIONS] for at in range(0, len(connections), RENEW_CONNECTIONS)]
+        failures = [error for error in await asyncio.gather(*map(self._extend, batches)) if error is not None]
+        for id_, connection in list(self._forgotten.items()):
+            if len(failures) >= OUTAGE_FAILURES:
+                break
+            self._forgotten.pop(id_, None)
             try:
                 await self._register_again(connection)
-            except RouterError:
+            except RouterError as error:
                 # It may be registered, but whether mail waits is not known. The next time it comes after all others.
                 self._forgotten[id_] = connection
-                raise
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+    async def _extend(self, connections: Sequence[Connection]) -> RouterError | None:
+        async with self._renewing:
+            try:
+                forgotten = await self._presence.renew(connections)
+            except RouterError as error:
+                return error
+        self._forgotten |= {connection.id: connection for connection in forgotten}
+        return None
 
     async def _register_again(self, connection: Connection) -> None:
         held = self._held.get(connection.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -187,12 +187,46 @@ async def test_a_registration_whose_answer_was_lost_is_repeated(stage: Stage, mo
         await stage.online.disconnect(connections)
         assert [await stage.go("m1"), await stage.go("m2", EVE)] == [Outcome.COLD, Outcome.COLD]
         monkeypatch.setattr(type(stage.online), "connect", lambda _, connection, limit: unanswered(connection, limit))
-        for _ in range(2):
-            with pytest.raises(Unavailable):
-                await stage.manager.renew()
+        with pytest.raises(Unavailable):
+            await stage.manager.renew()
         assert (bob.pokes, eve.pokes) == (0, 0)
         await stage.manager.renew()
         await until(lambda: (bob.pokes, eve.pokes) == (1, 1))
+
+
+async def test_whom_the_store_does_not_answer_keeps_no_other_from_renewing(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 17: as where one shard is down; those on the others stay online, and come back."""
+    monkeypatch.setattr("router.core.connections.RENEW_CONNECTIONS", 1)
+    renew, register = stage.online.renew, stage.online.connect
+
+    async def renew_others(connections: Sequence[Connection]) -> list[Connection]:
+        if connections[0].user == BOB:
+            raise Unavailable("simulated")
+        return await renew(connections)
+
+    async def register_others(connection: Connection, limit: int) -> bool:
+        if connection.user == BOB:
+            raise Unavailable("simulated")
+        return await register(connection, limit)
+
+    async with running(stage):
+        connections = [await stage.manager.connect(user, Socket(), None) for user in (BOB, EVE)]
+        with monkeypatch.context() as patch:
+            patch.setattr(type(stage.online), "renew", lambda _, connections: renew_others(connections))
+            for _ in range(4):
+                stage.clock.advance(20)
+                with pytest.raises(Unavailable):
+                    await stage.manager.renew()
+        assert [await stage.go("m1"), await stage.go("m2", EVE)] == [Outcome.COLD, Outcome.HOT]
+        await stage.online.disconnect(connections)
+        monkeypatch.setattr(
+            type(stage.online), "connect", lambda _, connection, limit: register_others(connection, limit)
+        )
+        with pytest.raises(Unavailable):
+            await stage.manager.renew()
+        assert await stage.go("m3", EVE) is Outcome.HOT
 
 
 async def test_an_expired_token_closes_its_connection(stage: Stage) -> None:
