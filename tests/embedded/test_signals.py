@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -80,6 +81,19 @@ async def test_the_dead_are_forgotten(signals: Signals, tmp_path: Path) -> None:
     signals.poke("never there", ["urn:sm:user:bob"])
     await asyncio.sleep(0)
     assert list(run_directory(tmp_path).iterdir()) == []
+
+
+async def test_a_signal_that_cannot_be_sent_is_left_to_the_sweeper(signals: Signals, tmp_path: Path) -> None:
+    """Whatever the system says: what was routed is routed, and its poke is only a hint."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as odd:
+        odd.bind(str(run_directory(tmp_path) / "poke-odd"))
+        signals.poke("odd", ["a", "b"])
+    assert signals.dropped == 2
+    process = await listener(tmp_path, 1)
+    signals.notify("work")
+    signals.poke("other", ["urn:sm:user:bob"])
+    assert [await line(process) for _ in range(2)] == ["woken", "1"]
+    await process.wait()
 
 
 async def test_listeners_in_this_process_are_served_in_memory(signals: Signals) -> None:

@@ -172,7 +172,13 @@ class Signals:
         waiting = self._waiting[path]
         while waiting:
             users = _datagram(waiting)
-            if not self._send(path, msgspec.json.encode(users)):
+            try:
+                sent = self._send(path, msgspec.json.encode(users))
+            except OSError:
+                # As where the system has no memory for it: the mail is routed, and must not be taken for what failed.
+                self.dropped += len(waiting)
+                break
+            if not sent:
                 if self._retry is None:
                     self._retry = self._loop.call_later(RETRY_SECONDS, self._flush_all)
                 return
