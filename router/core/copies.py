@@ -1,4 +1,4 @@
-"""The copies in cold that one pipeline has written, or has still to write, until the ingress has been told of them."""
+"""The copies in cold that one pipeline has written, or has still to write, until only to tell of them is owed."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Copies:
         return {queued.message.recipient for queued in again if queued.message.id in refused}
 
     def forget(self, deliveries: Sequence[Delivery]) -> None:
-        """The ingress has been told of these."""
+        """All that is to be done for these is done, but telling of them."""
         for delivery in deliveries:
             self._tried.pop(delivery.receipt, None)
             self._unconfirmed.pop(delivery.receipt, None)

@@ -294,6 +294,7 @@ class Pipeline:
 
     def _owe(self, written: Sequence[Owed]) -> None:
         self._outage.owe(written)
+        self._copies.forget([delivery for delivery, _ in written])
         for delivery, _ in written:
             self._held.pop(delivery.receipt, None)
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from router.core.outage import Outage
@@ -78,6 +82,31 @@ async def test_an_outage_ends_though_the_store_refuses_at_first(stage: Stage, mo
         await stage.producer.publish(stage.message("m2"))
         await routed(stage)
     assert (refusals, await stage.in_cold(), await stage.hot()) == (0, ["m1"], ["m2"])
+
+
+async def test_what_the_store_is_owed_keeps_no_envelopes(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred thousand messages may wait for a store that is away; what they hold is in cold already."""
+    line = Line(stage, monkeypatch)
+    line.cut = True
+    size = 100_000
+    async with running(stage) as pipeline:
+        gc.collect()
+        tracemalloc.start()
+        try:
+            for number in range(50):
+                await stage.producer.publish(msgspec.structs.replace(stage.message(f"m{number}"), envelope=bytes(size)))
+                await eventually(stage, partial(stored, stage, number + 1))
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 10 * size
+        line.cut = False
+        await routed(stage)
+        await pipeline.finish()
+
+
+async def stored(stage: Stage, count: int) -> bool:
+    return (await stage.cold.totals(BOB)).messages == count
 
 
 async def test_what_is_finished_is_only_acknowledged_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
