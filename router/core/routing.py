@@ -24,7 +24,8 @@ from router.metrics import Metrics
 
 BATCH_MESSAGES = 256
 HELD_MESSAGES = 2048
-"""Deliveries held at once; beyond it nothing more is received."""
+HELD_BYTES = 64 * 1024 * 1024
+"""Deliveries held at once, and their envelopes; beyond either nothing more is received."""
 OUTAGE_MESSAGES = 100_000
 """So many messages, without their envelopes, may wait for the online store; beyond it nothing more is received."""
 CALL_SECONDS = 15.0
@@ -71,6 +72,7 @@ class Pipeline:
         self._tasks = tasks
         self._metrics = metrics
         self._held: dict[int | str, Delivery] = {}
+        self._held_bytes = 0
         self._finished: set[int | str] = set()
         """Receipts of which only the ingress is to be told; it may know already, if its answer was lost."""
         self._waiting: dict[str, list[Delivery]] = {}
@@ -95,7 +97,18 @@ class Pipeline:
                 await self._room.wait()
 
     def _has_room(self) -> bool:
-        return len(self._held) < HELD_MESSAGES and len(self._outage) < OUTAGE_MESSAGES
+        fits = len(self._held) < HELD_MESSAGES and self._held_bytes < HELD_BYTES
+        return fits and len(self._outage) < OUTAGE_MESSAGES
+
+    def _hold(self, delivery: Delivery) -> None:
+        self._let_go(delivery)
+        self._held[delivery.receipt] = delivery
+        self._held_bytes += _size(delivery)
+
+    def _let_go(self, delivery: Delivery) -> None:
+        held = self._held.pop(delivery.receipt, None)
+        if held is not None:
+            self._held_bytes -= _size(held)
 
     async def finish(self) -> None:
         """Return when all that was received is routed."""
@@ -115,13 +128,14 @@ class Pipeline:
             # It gives them out again all the same, when it notices that their holder is gone.
             self._metrics.dependency_failed("ingress")
         self._held.clear()
+        self._held_bytes = 0
         self._copies.clear()
 
     def take(self, deliveries: Sequence[Delivery]) -> None:
         """Start on those whose recipient is free; the others wait behind the work that is under way."""
         ready = []
         for delivery in deliveries:
-            self._held[delivery.receipt] = delivery
+            self._hold(delivery)
             if (waiting := self._waiting.get(_recipient(delivery))) is not None:
                 waiting.append(delivery)
             else:
@@ -296,7 +310,7 @@ class Pipeline:
         self._outage.owe(written)
         self._copies.forget([delivery for delivery, _ in written])
         for delivery, _ in written:
-            self._held.pop(delivery.receipt, None)
+            self._let_go(delivery)
 
     async def _end_outage(self) -> None:
         """Return when the online store can be reached again and knows what was routed without it."""
@@ -337,7 +351,7 @@ class Pipeline:
             self._outage.forget(deliveries)
             self._copies.forget(deliveries)
             for delivery in deliveries:
-                self._held.pop(delivery.receipt, None)
+                self._let_go(delivery)
                 self._finished.discard(delivery.receipt)
 
     async def _blame(self, delivery: Delivery, tries: int, error: Exception) -> bool:
@@ -401,3 +415,7 @@ class Pipeline:
 def _recipient(delivery: Delivery) -> str:
     """Whose order ``delivery`` belongs to; one that could not be read has an order of its own."""
     return delivery.message.recipient if delivery.message else f"?{delivery.receipt}"
+
+
+def _size(delivery: Delivery) -> int:
+    return len(delivery.message.envelope if delivery.message else delivery.body)

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from router.core.routing import Pipeline
@@ -345,6 +346,40 @@ async def test_a_damaged_file_counts_against_no_message(stage: Stage, monkeypatc
         monkeypatch.undo()
         await routed(stage)
     assert (calls, await stage.letters(), await stage.in_cold()) == (1, [], ["m1"])
+
+
+async def test_large_mail_is_held_in_bounded_memory(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 11: while cold does not answer, no more is received than may be held, by its bytes too."""
+    monkeypatch.setattr("router.core.routing.BATCH_MESSAGES", 2)
+    monkeypatch.setattr("router.core.routing.HELD_BYTES", 300_000)
+    put, down, received = stage.cold.put, True, list[str]()
+
+    async def fail(messages: Sequence[Queued]) -> list[Queued]:
+        received[:] = dict.fromkeys([*received, *(queued.message.id for queued in messages)])
+        if down:
+            raise Unavailable("down")
+        return await put(messages)
+
+    monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: fail(messages))
+    users = [f"urn:sm:user:u{number}" for number in range(20)]
+    for user in users:
+        await stage.producer.publish(msgspec.structs.replace(stage.message(user, user), envelope=bytes(100_000)))
+    async with running(stage):
+        for _ in range(5):
+            await eventually(stage, failed_more(stage))
+        assert len(received) == 4
+        down = False
+        await routed(stage)
+    assert received == users
+
+
+def failed_more(stage: Stage) -> Callable[[], Awaitable[bool]]:
+    before = stage.failures("routing")
+
+    async def holds() -> bool:
+        return stage.failures("routing") > before
+
+    return holds
 
 
 async def test_write_through_writes_hot_mail_to_cold_before_the_ingress_is_told(
