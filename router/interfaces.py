@@ -243,7 +243,7 @@ class ColdQueue(Protocol):
 
     async def amend(self, messages: Sequence[Queued]) -> None:
         """Each of these that is here is ``untold`` or not, as given, and moves to the sequence given, where that is
-        lower."""
+        lower. Raises unless that is so of all on return: the caller then tells the online store of these places."""
         ...
 
     async def oldest(self, limit: int) -> list[tuple[str, QueueTotals]]:

@@ -219,6 +219,37 @@ async def test_what_is_not_confirmed_in_time_is_named(beside: Stage, monkeypatch
         await beside.cold.put([messages[1]])
 
 
+async def test_the_store_is_told_of_no_place_that_cold_does_not_have(
+    beside: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 7: two copies of an outage stand behind what was routed after them, and one of them cannot be moved yet."""
+    messages = [beside.message(f"m{number}") for number in range(3)]
+    routed = await beside.route(*messages)
+    late = [
+        Queued(message, one.sequence + 1000, one.queued_at, untold=True)
+        for message, one in zip(messages[:2], routed, strict=False)
+    ]
+    assert await beside.cold.put(late) == []
+    await beside.store(messages[2], routed[2])
+    write = Client.batch_write
+    denied = (grpc.StatusCode.PERMISSION_DENIED.value[0], "no")
+
+    async def deny(client: Client, writes: Sequence[Write], seconds: float) -> list[tuple[int, str]]:
+        done = await write(client, [one for one in writes if not one.update.name.endswith("m0")], seconds)
+        return [denied if one.update.name.endswith("m0") else done.pop(0) for one in writes]
+
+    beside.clock.advance(61)
+    with monkeypatch.context() as patch:
+        patch.setattr(Client, "batch_write", deny)
+        with pytest.raises(Unavailable, match="the credentials lack a role"):
+            await beside.sweeper.sweep()
+    assert await beside.in_cold() == ["m1", "m2", "m0"]
+    assert await beside.ids() == ["m0", "m1", "m2"], "readers know its place"
+    await beside.sweeper.sweep()
+    assert await beside.in_cold() == await beside.ids() == ["m0", "m1", "m2"]
+    assert await beside.cold.untold(beside.clock.now(), 10) == []
+
+
 async def test_a_write_whose_answer_was_lost_counts_as_written(beside: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """RACES 1, 7: it is there when it is written again, and it is there once."""
     write, calls = Client.batch_write, 0

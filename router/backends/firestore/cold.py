@@ -20,7 +20,7 @@ from router.backends.firestore.documents import BARE, Page, message_write, queue
 from router.backends.firestore.names import Layout, document_id, place_number, possible, sharded, time_of
 from router.backends.firestore.walking import Index, Walk, oldest_first, until
 from router.backends.firestore.wire import Document, Query, Write, deletion, only_if
-from router.backends.firestore.writing import Exists, Writer, worst
+from router.backends.firestore.writing import Exists, Writer, check, worst
 from router.backends.rules import DAY_SECONDS
 from router.clock import MICROSECONDS, Clock
 from router.errors import RouterError
@@ -119,10 +119,7 @@ class FirestoreColdQueue:
         await self._delete([f"{collection}/{document_id(id_)}" for id_ in ids if possible(id_)])
 
     async def _delete(self, paths: Sequence[str]) -> None:
-        results = await self._writer.write([deletion(path) for path in paths])
-        errors: list[RouterError] = [result for result in results if result is not None]
-        if errors:
-            raise errors[0]
+        check(await self._writer.write([deletion(path) for path in paths]))
 
     async def expire(self, limit: int) -> list[Queued]:
         if not self._expiry.due():
@@ -149,9 +146,7 @@ class FirestoreColdQueue:
                 sequence = min(change.sequence, there.sequence)
                 amended = structs.replace(there, sequence=sequence, untold=change.untold)
                 writes.append(only_if(self._written(amended), document.update_time))
-        error = worst(await self._writer.write(writes))
-        if error is not None:
-            raise error
+        check(await self._writer.write(writes))
 
     def _bare(self, document: Document) -> Queued:
         return queued_message(self._layout.user_of(document.name), document, None)

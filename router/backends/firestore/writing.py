@@ -176,3 +176,10 @@ def worst(results: Sequence[RouterError | None]) -> RouterError | None:
         if isinstance(result, Refused):
             return result
     return results[0] if results and None not in results else None
+
+
+def check(results: Sequence[RouterError | None]) -> None:
+    """Raise what failed first, for a caller who repeats all where one of ``results`` is missing."""
+    for result in results:
+        if result is not None:
+            raise result
