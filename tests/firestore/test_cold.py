@@ -72,6 +72,18 @@ async def test_a_user_with_nothing_cold_costs_no_call(beside: Stage) -> None:
     assert repr(client.statistics) == before
 
 
+async def test_nothing_costs_no_call(stage: Stage) -> None:
+    """Firestore refuses a request that names no document."""
+    client = await client_of(stage)
+    before = repr(client.statistics)
+    await stage.cold.amend([])
+    assert await stage.cold.put([]) == []
+    await stage.cold.delete(BOB, ["\ud800"])
+    assert await stage.online.acked(BOB, ["\ud800"]) == set()
+    assert await stage.online.ack(BOB, ["\ud800"]) == []
+    assert repr(client.statistics) == before
+
+
 async def test_a_page_costs_the_page_and_not_the_queue(beside: Stage) -> None:
     """RACES 27, 34: by messages, and by bytes."""
     client = await client_of(beside)

@@ -86,8 +86,10 @@ class Client:
 
     async def get(self, paths: Iterable[str], seconds: float) -> dict[str, Document]:
         """The documents that exist, by their paths."""
-        self.statistics.gets += 1
         request = wire.BatchGetDocumentsRequest(database=self._database, documents=paths)
+        if not request.documents:
+            return {}
+        self.statistics.gets += 1
         stream = next(self._get)(request, timeout=seconds, metadata=self._metadata)
         found = {answer.found.name: answer.found async for answer in stream if answer.HasField("found")}
         self.statistics.documents_read += len(found)
