@@ -12,6 +12,7 @@ from grpc.aio import Metadata
 from router.backends.firestore.client import Client
 from router.backends.firestore.cold import FirestoreColdQueue
 from router.backends.firestore.wire import Write
+from router.backends.firestore.writing import CALLS
 from router.errors import Refused, Unavailable
 from router.messages import Lane, Message, Outcome, Queued
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, names
@@ -19,6 +20,8 @@ from tests.support.pipelines import routed, running
 
 pytestmark = pytest.mark.anyio
 TOO_LARGE = 1_100_000
+SOON = 10.0
+"""Seconds, for what would never end."""
 
 
 async def client_of(stage: Stage) -> Client:
@@ -73,7 +76,7 @@ async def test_a_user_with_nothing_cold_costs_no_call(beside: Stage) -> None:
 
 
 async def test_nothing_costs_no_call(stage: Stage) -> None:
-    """Firestore refuses a request that names no document."""
+    """A request that names no document is not sent."""
     client = await client_of(stage)
     before = repr(client.statistics)
     await stage.cold.amend([])
@@ -104,6 +107,32 @@ async def test_writes_that_wait_are_one_call(beside: Stage) -> None:
     await asyncio.gather(*(beside.cold.delete(user, [f"m{number}"]) for number, user in enumerate(users)))
     assert client.statistics.batch_writes < 20
     assert (await beside.cold.totals(None)).messages == 0
+
+
+async def test_a_write_that_comes_as_all_calls_end_is_carried_out(
+    beside: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 11: whoever waited for the first of them writes again at once, and nobody else does."""
+    write, held, end = Client.batch_write, asyncio.Semaphore(0), asyncio.Event()
+
+    async def hold(client: Client, writes: Sequence[Write], seconds: float) -> list[tuple[int, str]]:
+        done = await write(client, writes, seconds)
+        held.release()
+        await end.wait()
+        return done
+
+    async def put(*ids: str) -> None:
+        for id_ in ids:
+            assert await beside.cold.put([queued(beside, id_)]) == []
+
+    monkeypatch.setattr(Client, "batch_write", hold)
+    async with asyncio.timeout(SOON):
+        async with asyncio.TaskGroup() as group:
+            for number in range(CALLS):
+                group.create_task(put(f"m{number}", *([] if number else ["again"])))
+                await held.acquire()
+            end.set()
+    assert len(await beside.in_cold()) == CALLS + 1
 
 
 async def test_a_call_is_bounded_by_its_bytes_and_its_writes(beside: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,8 @@ class Writer:
         self._client = client
         self._waiting: deque[_Item] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._working = 0
+        """Tasks that will look for writes again; one that found none is not counted, though it has still to end."""
 
     async def write(self, writes: Sequence[Write]) -> list[RouterError | None]:
         """Carry out ``writes``, each by itself; ``None`` for each that is done, else why it is not: ``Refused``
@@ -79,7 +81,8 @@ class Writer:
             return []
         request = _Request(len(writes))
         self._waiting.extend(_Item(write, request, index) for index, write in enumerate(writes))
-        if len(self._tasks) < CALLS:
+        if self._working < CALLS:
+            self._working += 1
             task = asyncio.get_running_loop().create_task(self._work(), name="firestore writes")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -96,12 +99,18 @@ class Writer:
             item.resolve(Unavailable("closing"))
 
     async def _work(self) -> None:
-        while batch := self._take():
-            try:
-                await self._send(batch)
-            finally:
-                for item in batch:
-                    item.resolve(Unavailable("the write was broken off"))
+        try:
+            while batch := self._take():
+                await self._carry_out(batch)
+        finally:
+            self._working -= 1
+
+    async def _carry_out(self, batch: Sequence[_Item]) -> None:
+        try:
+            await self._send(batch)
+        finally:
+            for item in batch:
+                item.resolve(Unavailable("the write was broken off"))
 
     def _take(self) -> list[_Item]:
         """The next call's writes: as many as fit, each document once."""
