@@ -288,6 +288,15 @@ class QueueContract:
         assert await stage.go("m1", keyed=True) is Outcome.ANNOUNCE
         assert await stage.ids(EVE) == []
 
+    async def test_two_users_may_have_cold_mail_under_one_id(self, stage: Stage) -> None:
+        """RACES 10, 29: the online store, which knows whose an id is, could not be asked. Nothing is lost."""
+        hers, his = (Queued(stage.message("m1", user, keyed=True), 5, stage.clock.now()) for user in (EVE, BOB))
+        for queued in (hers, his, hers):
+            assert await stage.cold.put([queued]) == []
+        assert await stage.in_cold() == await stage.in_cold(EVE) == ["m1"]
+        await stage.cold.delete(BOB, ["m1"])
+        assert (await stage.in_cold(), await stage.in_cold(EVE)) == ([], ["m1"])
+
     async def test_users_are_strangers_to_one_another(self, stage: Stage) -> None:
         """RACES 29, 39: whatever their names hold."""
         await stage.go("cold", EVE)

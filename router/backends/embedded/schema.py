@@ -14,7 +14,7 @@ from router.errors import DataDirError, RouterError, StorageFull, Unavailable
 from router.messages import Lane
 
 FILE_NAME = "router.db"
-_MIGRATIONS: Sequence[str] = ("0001_schema.sql", "0002_untold.sql")
+_MIGRATIONS: Sequence[str] = ("0001_schema.sql", "0002_untold.sql", "0003_cold_id.sql")
 """The n-th file takes a database from version n to n + 1; one that was released never changes."""
 VERSION = len(_MIGRATIONS)
 

@@ -1,8 +1,8 @@
--- put: Write one message; where its id is there, the lower sequence stays.
+-- put: Write one message; where its id is this user's and is there, the lower sequence stays.
 INSERT INTO cold (user, lane, sequence, id, queued_at, accepted_at, keyed, attempts, envelope, untold)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (id) DO UPDATE SET sequence = excluded.sequence
-WHERE excluded.user = cold.user AND excluded.sequence < cold.sequence;
+ON CONFLICT (id, user) DO UPDATE SET sequence = excluded.sequence
+WHERE excluded.sequence < cold.sequence;
 
 -- read: A page of one cold queue, without what was queued before a point in time.
 SELECT id, lane, sequence, queued_at, accepted_at, keyed, attempts, envelope FROM cold
