@@ -116,7 +116,8 @@ class HotQueue(Protocol):
     async def settle(self, messages: Sequence[Queued]) -> Settled:
         """Their cold write is committed: they are no longer pending, and a user who came online meanwhile
         is poked. Those that this store has never seen are recorded as in cold, with the sequence they have; those
-        that are hot have a copy in cold from here on. Envelopes are not looked at."""
+        that are hot have a copy in cold from here on. One whose id is another user's, written while this store could
+        not be asked, is its recipient's all the same: it is served from cold. Envelopes are not looked at."""
         ...
 
     async def read(self, user: str, limit: int, max_bytes: int) -> HotPage:
@@ -130,8 +131,8 @@ class HotQueue(Protocol):
 
     async def ack(self, user: str, ids: Sequence[str]) -> list[str]:
         """Delete these from hot and remember them as acknowledged; ids that are not this user's are left
-        alone. Returns those that may have a copy in cold, which the caller deletes there and then names to
-        ``forget_orphans``."""
+        alone. Returns those of which this user may have a copy in cold, also under an id that is unknown or another's;
+        the caller deletes it there and then names it to ``forget_orphans``."""
         ...
 
     async def note_cold_empty(self, user: str, version: int) -> None:

@@ -86,7 +86,8 @@ MUTANTS = (
     Mutant(
         "another user's acknowledgement deletes hot mail",
         f"{EMBEDDED}/moving.py",
-        '        if owner != user:\n            continue\n        if state in (State.HOT, State.DOUBLE):\n            db.execute(SQL["remove"], (user,',
+        "        if owner != user:\n            owed.append(id_)  # not on record: what came to this cold queue under it\n"
+        '            continue\n        if state in (State.HOT, State.DOUBLE):\n            db.execute(SQL["remove"], (user,',
         '        if state in (State.HOT, State.DOUBLE):\n            db.execute(SQL["remove"], (owner,',
     ),
     Mutant(

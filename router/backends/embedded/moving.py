@@ -21,6 +21,8 @@ from router.clock import MICROSECONDS
 from router.messages import Lane, Move, MoveRefused, Queued, Settled
 
 _ACKED = {State.ACKED, State.ACKED_OWED}
+_NOBODYS = ("", 0, 0, State.ACKED, 0)
+"""The record of an id of which nothing is known."""
 
 
 def _count(
@@ -39,40 +41,40 @@ def _count(
 def settle(db: sqlite3.Connection, messages: Sequence[Queued], now: int, rules: StoreRules) -> tuple[Settled, Pokes]:
     acked: list[Queued] = []
     misplaced: list[Queued] = []
-    arrived: dict[str, tuple[Queued, State | None]] = {}
+    arrived: dict[tuple[str, str], tuple[Queued, State | None]] = {}
     ids = json_list(queued.message.id for queued in messages)
     records = {id_: record for id_, *record in db.execute(SQL["registered_some"], (ids,))}
     for queued in messages:
-        id_ = queued.message.id
-        if (record := records.get(id_)) is None:
-            arrived.setdefault(id_, (queued, None))
-            continue
-        owner, _, sequence, number, _ = record
-        state = State(number)
+        name = queued.message.recipient, queued.message.id
+        owner, _, sequence, number, _ = records.get(queued.message.id, _NOBODYS)
         if owner != queued.message.recipient:
+            arrived.setdefault(name, (queued, None))
             continue
+        state = State(number)
         if state in _ACKED:
             acked.append(queued)
         elif is_misplaced(state, sequence, queued):
             misplaced.append(msgspec.structs.replace(queued, sequence=sequence))
         elif state in (State.HOT, State.PENDING):
-            arrived.setdefault(id_, (queued, state))
+            arrived.setdefault(name, (queued, state))
     return Settled(acked, misplaced), _arrive(db, arrived.values(), now, rules)
 
 
 def _arrive(
     db: sqlite3.Connection, arrived: Collection[tuple[Queued, State | None]], now: int, rules: StoreRules
 ) -> Pokes:
-    """Cold has these messages now; those without a state were written there while this store could not be asked."""
+    """Cold has these messages now; those without a state were written there while this store could not be asked.
+
+    One of them whose id is another user's is served from there, and is not on record.
+    """
     recipients = recipients_of(db, (queued.message.recipient for queued, _ in arrived), now, rules)
     changed: list[tuple[object, ...]] = []
     for queued, state in arrived:
         message, recipient = queued.message, recipients[queued.message.recipient]
         if state is None:
             record = (message.id, message.recipient, message.lane, queued.sequence, State.COLD, message.keyed)
-            db.execute(SQL["register"], record)
+            recipient.cold += db.execute(SQL["register"], record).rowcount
             recipient.sequence = max(recipient.sequence, queued.sequence)
-            recipient.cold += 1
         else:
             changed.append((State.COLD if state is State.PENDING else State.DOUBLE, None, message.id))
             recipient.pending -= state is State.PENDING
@@ -97,6 +99,7 @@ def ack(db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: 
             continue
         owner, lane, sequence, state, keyed = record
         if owner != user:
+            owed.append(id_)  # not on record: what came to this cold queue under it
             continue
         if state in (State.HOT, State.DOUBLE):
             db.execute(SQL["remove"], (user, lane, sequence))
@@ -175,7 +178,7 @@ def forget_cold(db: sqlite3.Connection, expired: Sequence[Queued], now: int, rul
     gone: Counter[str] = Counter()
     for queued in expired:
         record = one(db, SQL["registered"], (queued.message.id,))
-        if record is not None and record[3] == State.COLD:
+        if record is not None and (record[0], record[3]) == (queued.message.recipient, State.COLD):
             until = rules.remember_until(now, keyed=queued.message.keyed)
             db.execute(SQL["set_state"], (State.ACKED, until, queued.message.id))
             gone[queued.message.recipient] += 1

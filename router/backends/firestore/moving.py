@@ -22,19 +22,19 @@ from router.messages import MoveRefused, Queued, Settled
 
 
 def settle(work: Work, messages: Sequence[Queued], now: int) -> tuple[Settled, Pokes]:
-    """``messages``, all of one user, are in cold."""
+    """``messages``, all of one user, are in cold. One whose id is another user's is served from there, and is not on
+    record."""
     acked: list[Queued] = []
     misplaced: list[Queued] = []
     settled = False
     work.recipient.end_leases(now)
     for queued in messages:
         record = work.records.get(queued.message.id)
-        if record is None:
-            work.keep(record_of(queued, State.COLD))
+        if record is None or record.user != work.recipient.user:
             work.recipient.sequence = max(work.recipient.sequence, queued.sequence)
-            work.recipient.cold += 1
-        elif record.user != queued.message.recipient:
-            continue
+            if record is None:
+                work.keep(record_of(queued, State.COLD))
+                work.recipient.cold += 1
         elif record.state in GONE:
             acked.append(queued)
             continue
@@ -63,6 +63,7 @@ def ack(work: Work, hot: str, ids: Sequence[str], now: int, rules: StoreRules) -
             owed.append(id_)
             continue
         if record.user != recipient.user:
+            owed.append(id_)  # not on record: what came to this cold queue under it
             continue
         state = effective_state(work, record)
         if state in (State.HOT, State.DOUBLE):
