@@ -181,7 +181,7 @@ class HotQueue(Protocol):
         ...
 
     async def forget_cold(self, expired: Sequence[Queued]) -> None:
-        """Retention removed these from cold."""
+        """Retention is about to remove these from cold: they count as acknowledged from here on."""
         ...
 
     async def orphans(self, limit: int) -> list[tuple[str, str]]:
@@ -233,8 +233,13 @@ class ColdQueue(Protocol):
         """Delete these of this user; unknown ones are no error."""
         ...
 
-    async def expire(self, limit: int) -> list[Queued]:
-        """Remove up to ``limit`` messages past their retention and return them, with empty envelopes."""
+    async def expired(self, limit: int) -> list[Queued]:
+        """Up to ``limit`` messages past their retention, with empty envelopes. They are found again until ``expire``
+        has removed them."""
+        ...
+
+    async def expire(self, expired: Sequence[Queued]) -> list[Queued]:
+        """Remove these, of which the online store has been told; returns those that are gone. Raises where none is."""
         ...
 
     async def untold(self, before: int, limit: int) -> list[Queued]:

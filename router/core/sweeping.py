@@ -16,7 +16,7 @@ from router.core.migrating import Migrator
 from router.core.settling import Settler
 from router.errors import RouterError
 from router.interfaces import ColdQueue, OnlineStore, PushNotifier
-from router.messages import HotUser, Queued
+from router.messages import HotUser
 from router.metrics import Metrics
 
 PAGE_USERS = 200
@@ -88,8 +88,6 @@ class Sweeper:
         self._clock = clock
         self._metrics = metrics
         self._failures: list[RouterError] = []
-        self._expired: list[Queued] = []
-        """Retention removed these from cold, and the online store is still to be told."""
         self._looked_at = 0
         """When cold was last looked through for what the online store was not told of; µs since 1970."""
 
@@ -174,11 +172,10 @@ class Sweeper:
         dropped = await self._online.purge(PAGE_MESSAGES)
         if dropped:
             self._metrics.dropped("ephemeral-expired", dropped)
-        while expired := self._expired or await self._cold.expire(PAGE_MESSAGES):
-            self._expired = expired
+        # The store first: whoever dies in between leaves what is found again, and not a record that nobody looks at.
+        while expired := await self._cold.expired(PAGE_MESSAGES):
             await self._online.forget_cold(expired)
-            self._expired = []
-            self._metrics.dropped("retention", len(expired))
+            self._metrics.dropped("retention", len(await self._cold.expire(expired)))
 
     async def _delete_orphans(self) -> None:
         ids: dict[str, list[str]] = {}

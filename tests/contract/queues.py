@@ -865,6 +865,32 @@ class QueueContract:
         assert await stage.in_cold() == ["new"]
         assert (await stage.cold.totals(None)).messages == 1
 
+    @pytest.mark.parametrize("done", [False, True])
+    @pytest.mark.parametrize(("component", "call"), [("online", "forget_cold"), ("cold", "expire")])
+    async def test_retention_that_dies_between_its_steps_is_completed(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch, component: str, call: str, done: bool
+    ) -> None:
+        """The online store must not believe for ever that cold has what is gone."""
+        await stage.go("old")
+        stage.clock.advance(31 * 86_400)
+        store = type(getattr(stage, component))
+        step = getattr(store, call)
+
+        async def die(self: object, messages: Sequence[Queued]) -> None:
+            if done:
+                await step(self, messages)
+            raise Unavailable("died")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store, call, die)
+            with pytest.raises(Unavailable, match="died"):
+                await stage.sweeper.sweep()
+        assert await stage.ids() == []
+        stage.clock.advance(61)
+        await stage.sweeper.sweep()
+        assert (await stage.cold.totals(None)).messages == 0
+        assert await stage.go("old") is Outcome.DUPLICATE
+
     async def test_nothing_is_left_of_users_who_went(self, stage: Stage) -> None:
         phone = await stage.connect()
         await stage.go("m1")

@@ -14,7 +14,7 @@ from router.backends.firestore.cold import FirestoreColdQueue
 from router.backends.firestore.wire import Write
 from router.backends.firestore.writing import CALLS
 from router.errors import Refused, Unavailable
-from router.messages import Lane, Message, Outcome, Queued
+from router.messages import Lane, Message, Outcome, Queued, Settled
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, names
 from tests.support.pipelines import routed, running
 
@@ -36,6 +36,20 @@ def queued(stage: Stage, id_: str, user: str = BOB, *, size: int = 9, lane: Lane
 
 def lost(code: grpc.StatusCode) -> grpc.aio.AioRpcError:
     return grpc.aio.AioRpcError(code, Metadata(), Metadata(), "forced")
+
+
+def deny(patch: pytest.MonkeyPatch, id_: str) -> None:
+    """No write to the message ``id_`` is allowed."""
+    write, denied = Client.batch_write, (grpc.StatusCode.PERMISSION_DENIED.value[0], "no")
+
+    def meant(one: Write) -> bool:
+        return bool((one.update.name or one.delete).endswith(f"/{id_}"))
+
+    async def write_others(client: Client, writes: Sequence[Write], seconds: float) -> list[tuple[int, str]]:
+        done = await write(client, [one for one in writes if not meant(one)], seconds)
+        return [denied if meant(one) else done.pop(0) for one in writes]
+
+    patch.setattr(Client, "batch_write", write_others)
 
 
 # What it costs.
@@ -178,8 +192,9 @@ async def test_a_page_passes_over_what_is_past_retention(beside: Stage) -> None:
     assert (names(page.messages), page.more) == (["new 0", "new 1"], True)
     page = await beside.cold.read(BOB, 2, PAGE_BYTES, page.messages[-1].place)
     assert (names(page.messages), page.more) == (["new 2"], False)
-    expired = await beside.cold.expire(10)
-    while found := await beside.cold.expire(10):
+    expired = list[Queued]()
+    while found := await beside.cold.expired(10):
+        assert await beside.cold.expire(found) == found
         expired += found
     assert sorted(names(expired)) == sorted(names(old))
     assert all(not one.message.envelope and one.message.recipient == BOB for one in expired)
@@ -189,13 +204,13 @@ async def test_a_page_passes_over_what_is_past_retention(beside: Stage) -> None:
 async def test_retention_is_looked_at_once_a_minute(beside: Stage) -> None:
     """Each look costs reads, though nothing is there."""
     client = await client_of(beside)
-    assert await beside.cold.expire(10) == []
+    assert await beside.cold.expired(10) == []
     looked = client.statistics.queries
     assert looked > 0
-    assert await beside.cold.expire(10) == []
+    assert await beside.cold.expired(10) == []
     assert client.statistics.queries == looked
     beside.clock.advance(61)
-    assert await beside.cold.expire(10) == []
+    assert await beside.cold.expired(10) == []
     assert client.statistics.queries == 2 * looked
 
 
@@ -245,14 +260,7 @@ async def test_only_the_unconfirmed_part_is_written_again(beside: Stage, monkeyp
 
 async def test_what_is_not_confirmed_in_time_is_named(beside: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """RACES 7: a permanent failure of one write, in words that say what to mend; the rest is written."""
-    write = Client.batch_write
-    denied = (grpc.StatusCode.PERMISSION_DENIED.value[0], "no")
-
-    async def deny(client: Client, writes: Sequence[Write], seconds: float) -> list[tuple[int, str]]:
-        done = await write(client, [one for one in writes if not one.update.name.endswith("m1")], seconds)
-        return [denied if one.update.name.endswith("m1") else done.pop(0) for one in writes]
-
-    monkeypatch.setattr(Client, "batch_write", deny)
+    deny(monkeypatch, "m1")
     messages = [queued(beside, f"m{number}") for number in range(3)]
     assert await beside.cold.put(messages) == [messages[1]]
     assert await beside.in_cold() == ["m0", "m2"]
@@ -272,16 +280,9 @@ async def test_the_store_is_told_of_no_place_that_cold_does_not_have(
     ]
     assert await beside.cold.put(late) == []
     await beside.store(messages[2], routed[2])
-    write = Client.batch_write
-    denied = (grpc.StatusCode.PERMISSION_DENIED.value[0], "no")
-
-    async def deny(client: Client, writes: Sequence[Write], seconds: float) -> list[tuple[int, str]]:
-        done = await write(client, [one for one in writes if not one.update.name.endswith("m0")], seconds)
-        return [denied if one.update.name.endswith("m0") else done.pop(0) for one in writes]
-
     beside.clock.advance(61)
     with monkeypatch.context() as patch:
-        patch.setattr(Client, "batch_write", deny)
+        deny(patch, "m0")
         with pytest.raises(Unavailable, match="the credentials lack a role"):
             await beside.sweeper.sweep()
     assert await beside.in_cold() == ["m1", "m2", "m0"]
@@ -289,6 +290,25 @@ async def test_the_store_is_told_of_no_place_that_cold_does_not_have(
     await beside.sweeper.sweep()
     assert await beside.in_cold() == await beside.ids() == ["m0", "m1", "m2"]
     assert await beside.cold.untold(beside.clock.now(), 10) == []
+
+
+async def test_retention_removes_what_it_can(beside: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be deleted yet is tried again; what is gone is told of and counted."""
+    messages = [queued(beside, f"m{number}") for number in range(3)]
+    assert await beside.cold.put(messages) == []
+    assert await beside.online.settle(messages) == Settled([], [])
+    beside.clock.advance(31 * 86_400)
+    with monkeypatch.context() as patch:
+        deny(patch, "m1")
+        with pytest.raises(Unavailable, match="the credentials lack a role"):
+            await beside.sweeper.sweep()
+    assert (await beside.cold.totals(None)).messages == 1
+    assert beside.count("router_messages_dropped_total", reason="retention") == 2
+    await beside.sweeper.sweep()
+    assert (await beside.cold.totals(None)).messages == 0
+    assert beside.count("router_messages_dropped_total", reason="retention") == 3
+    for one in messages:
+        assert await beside.go(one.message.id) is Outcome.DUPLICATE
 
 
 async def test_a_write_whose_answer_was_lost_counts_as_written(beside: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ PLANS: dict[str, Callable[[int], Plan]] = {"own": make, "vendors": vendors.make}
 COLLECT_RUNS = 50
 RUN_OPERATIONS = 200
 """Speeds are told in runs of so many operations: requests of clients and calls to stores."""
-_DULL = re.compile(r"\b(expire|hot_users|purge|orphans|renew|take)\(.*-> (\(\)|0)$")
+_DULL = re.compile(r"\b(expired?|hot_users|purge|orphans|renew|take)\(.*-> (\(\)|0)$")
 """Calls that found nothing to do."""
 
 

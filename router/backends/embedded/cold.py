@@ -48,17 +48,19 @@ class EmbeddedColdQueue:
         return self._database.read(select)
 
     async def delete(self, user: str, ids: Sequence[str]) -> None:
-        doomed = [(id_, user) for id_ in ids]
+        await self._delete([(id_, user) for id_ in ids])
+
+    async def _delete(self, doomed: Sequence[tuple[str, str]]) -> None:
         await self._database.write_ordered(lambda db: db.executemany(SQL["delete"], doomed).rowcount)
 
-    async def expire(self, limit: int) -> list[Queued]:
+    async def expired(self, limit: int) -> list[Queued]:
         cutoff = self._clock.now() - self._retention
         rows = self._database.read(lambda db: db.execute(SQL["expired"], (limit, cutoff)).fetchall())
-        expired = [_bare(row) for row in rows]
-        if expired:
-            doomed = [(queued.message.id, queued.message.recipient) for queued in expired]
-            await self._database.write_ordered(lambda db: db.executemany(SQL["delete"], doomed).rowcount)
-        return expired
+        return [_bare(row) for row in rows]
+
+    async def expire(self, expired: Sequence[Queued]) -> list[Queued]:
+        await self._delete([(queued.message.id, queued.message.recipient) for queued in expired])
+        return list(expired)
 
     async def untold(self, before: int, limit: int) -> list[Queued]:
         rows = self._database.read(lambda db: db.execute(SQL["untold"], (before, limit)).fetchall())

@@ -50,6 +50,12 @@ class FirestoreColdQueue:
     def _of(self, user: str) -> str:
         return f"{self._layout.user(user)}/{self._messages}"
 
+    def _path(self, user: str, id_: str) -> str:
+        return f"{self._of(user)}/{document_id(id_)}"
+
+    def _path_of(self, queued: Queued) -> str:
+        return self._path(queued.message.recipient, queued.message.id)
+
     async def put(self, messages: Sequence[Queued]) -> list[Queued]:
         results = await self._writer.write([only_if(self._written(queued), None) for queued in messages])
         there = {index for index, result in enumerate(results) if isinstance(result, Exists)}
@@ -64,7 +70,7 @@ class FirestoreColdQueue:
 
     async def _lower(self, messages: Sequence[Queued]) -> list[RouterError | None]:
         """Each of these is there: where it has a higher sequence, it gets the lower one."""
-        paths = [f"{self._of(queued.message.recipient)}/{document_id(queued.message.id)}" for queued in messages]
+        paths = [self._path_of(queued) for queued in messages]
         found = await self._client.call(lambda seconds: self._client.get(paths, seconds))
         results: list[RouterError | None] = [None] * len(messages)
         higher = [
@@ -115,29 +121,29 @@ class FirestoreColdQueue:
                 return
 
     async def delete(self, user: str, ids: Sequence[str]) -> None:
-        collection = self._of(user)
-        await self._delete([f"{collection}/{document_id(id_)}" for id_ in ids if possible(id_)])
+        check(await self._writer.write([deletion(self._path(user, id_)) for id_ in ids if possible(id_)]))
 
-    async def _delete(self, paths: Sequence[str]) -> None:
-        check(await self._writer.write([deletion(path) for path in paths]))
-
-    async def expire(self, limit: int) -> list[Queued]:
+    async def expired(self, limit: int) -> list[Queued]:
         if not self._expiry.due():
             return []
         cutoff = self._clock.now() - self._retention
         found = await until(self._client, self._by_age, cutoff, limit, select=BARE)
         self._expiry.saw(len(found))
-        await self._delete([document.name for document in found])
         return [self._bare(document) for document in found]
+
+    async def expire(self, expired: Sequence[Queued]) -> list[Queued]:
+        results = await self._writer.write([deletion(self._path_of(queued)) for queued in expired])
+        error = worst(results)
+        if error is not None:
+            raise error
+        return [queued for queued, result in zip(expired, results, strict=True) if result is None]
 
     async def untold(self, before: int, limit: int) -> list[Queued]:
         query = Query(self._messages, "untold_at", limit, most=before, everywhere=True, select=("untold_at", *BARE))
         return [self._bare(document) for document in await self._client.find(self._layout.documents, query)]
 
     async def amend(self, messages: Sequence[Queued]) -> None:
-        changes = {
-            f"{self._of(queued.message.recipient)}/{document_id(queued.message.id)}": queued for queued in messages
-        }
+        changes = {self._path_of(queued): queued for queued in messages}
         found = await self._client.call(lambda seconds: self._client.get(list(changes), seconds))
         writes = []
         for path, document in found.items():
