@@ -54,7 +54,7 @@ class Outage:
         """What becomes of ``deliveries`` without the store.
 
         It stays so when their cold write fails: that may have worked all the same, and the store, if it routed them
-        after all, must hear of a copy in cold. Until ``owe`` or ``forget`` the outage does not end.
+        after all, must hear of a copy in cold. Until ``owe``, ``forget`` or ``withdraw`` the outage does not end.
         """
         for delivery in deliveries:
             if (known := self._known.get(delivery.receipt)) is not None and not _ephemeral(delivery):
@@ -73,6 +73,12 @@ class Outage:
         for delivery in deliveries:
             self._placed.pop(delivery.receipt, None)
             self._known.pop(delivery.receipt, None)
+
+    def withdraw(self, deliveries: Sequence[Delivery]) -> None:
+        """Cold can never take the first of these, and has not been asked to take those behind it: the outage does not
+        wait for them."""
+        for delivery in deliveries:
+            self._placed.pop(delivery.receipt, None)
 
     def owe(self, written: Sequence[Owed]) -> None:
         """These are in cold and announced; the store is to be told before the ingress is."""

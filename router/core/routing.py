@@ -359,7 +359,9 @@ class Pipeline:
         if delivery.attempt + tries <= self._max_attempts:
             return False
         if isinstance(error, Unstorable) and self._outage.lasts:
-            return False  # the store is to forget it, and cannot be told now
+            # The store is to forget it, and cannot be told now. What waits behind it is routed by the store again.
+            self._outage.withdraw([delivery, *self._waiting[_recipient(delivery)]])
+            return False
         try:
             await self._give_up(delivery, error)
         except Exception:  # noqa: BLE001 - it is blamed again later; its recipient must not stay busy for ever

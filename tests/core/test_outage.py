@@ -17,7 +17,7 @@ from router.core.outage import Outage
 from router.errors import Refused, Unavailable
 from router.messages import Delivery, Lane, Message, Outcome, Queued, Routed
 from tests.contract.stage import BOB, EVE, Stage, staged
-from tests.core.test_routing import Line
+from tests.core.test_routing import Line, refuse_poison
 from tests.support.clock import ManualClock
 from tests.support.pipelines import eventually, routed, running
 from tests.support.stores import Durability, EmbeddedStores
@@ -344,3 +344,27 @@ def test_a_place_that_the_store_has_forgotten_is_kept() -> None:
     assert outage.saw([delivery], [Routed(Outcome.COLD, 20, 15)]) == [place]
     outage.forget([delivery])
     assert outage.saw([delivery], [Routed(Outcome.COLD, 20, 15)]) == [Routed(Outcome.COLD, 20, 15)]
+
+
+async def test_what_cold_can_never_hold_does_not_keep_an_outage_going(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 8, 10: it is a dead letter when the store is back, and what comes then is routed by the store again."""
+    line = Line(stage, monkeypatch)
+    refuse_poison(stage, monkeypatch)
+    line.cut = True
+    for id_ in ("poison", "m1"):
+        await stage.producer.publish(stage.message(id_))
+    async with running(stage):
+
+        async def tried() -> bool:
+            return stage.failures("online") > 0
+
+        await eventually(stage, tried)
+        line.cut = False
+        await routed(stage)
+        await stage.connect(EVE)
+        await stage.producer.publish(stage.message("m2", EVE))
+        await routed(stage)
+    assert await stage.letters() == [("poison", "attempts-exhausted")]
+    assert (await stage.ids(), await stage.hot(EVE)) == (["m1"], ["m2"])
