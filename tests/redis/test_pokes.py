@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from router.backends.redis.pokes import RedisPokeBus
+from router.core.retrying import backoff
 from router.messages import Connection, Outcome
 from tests.contract.stage import BOB, EVE, Stage, staged
 from tests.redis.conftest import commands
@@ -143,6 +145,28 @@ async def test_a_subscription_is_taken_up_again(fragile: Stage, own_redis: Serve
             return ear.hears(NODES[3])
 
         await eventually(fragile, heard)
+
+
+async def test_nobody_is_subscribed_for_a_listener_that_waits(
+    fragile: Stage, own_redis: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What broke is not taken up behind the listener's back, on a connection that it is about to close: such a
+    subscription swallows pokes, and looks like one that is heard."""
+    waits = 0
+
+    def counted(failures: int, chance: random.Random) -> float:
+        nonlocal waits
+        waits += 1
+        return backoff(failures, chance)
+
+    monkeypatch.setattr("router.backends.redis.pokes.backoff", counted)
+    async with listening(fragile, subscriptions(fragile, own_redis)):
+        own_redis.stop()
+        own_redis.start()
+        while waits < len(NODES):
+            await asyncio.sleep(0.005)
+        assert "cmdstat_subscribe" not in client(own_redis).info("commandstats")
+        await eventually(fragile, subscriptions(fragile, own_redis))
 
 
 async def test_a_subscription_that_died_silently_is_found_out(

@@ -156,7 +156,9 @@ class Client:
 
         The caller closes it. Raises like ``run``.
         """
-        options: dict[str, Any] = {**self._options, "retry": Retry(NoBackoff(), 0)}
+        # With an error that it may retry, the library connects and subscribes again before it raises it, without
+        # retries too: pokes would go to a subscription that is about to be closed.
+        options: dict[str, Any] = {**self._options, "retry": Retry(NoBackoff(), 0, supported_errors=())}
         if self._sentinel is not None:
             host, port = await self._master()
         elif isinstance(self._redis, RedisCluster):
