@@ -103,6 +103,7 @@ async def test_pokes_go_on_though_the_server_that_brings_them_falls_silent(
 ) -> None:
     """RACES 16, 18: a node may have subscribed at any server, and its connection stays open; another has the user."""
     monkeypatch.setattr("router.backends.redis.pokes.IDLE_SECONDS", 0.2)
+    monkeypatch.setattr("router.backends.redis.pokes.ANSWER_SECONDS", 1.0)
     channel, socket = f"{stage.factory.config.online.key_prefix}:node:{stage.factory.node}", Socket()
 
     async def subscribed(*servers: Server) -> Server:

@@ -135,6 +135,7 @@ async def test_a_failover_loses_no_mail(
     """RACES 10, 16, 17, 18: until the replica is the master, mail goes cold; pokes go on after it. Connections to a
     master that fell silent stay open, that of the subscription too."""
     monkeypatch.setattr("router.backends.redis.pokes.IDLE_SECONDS", 0.2)
+    monkeypatch.setattr("router.backends.redis.pokes.ANSWER_SECONDS", 1.0)
     stores = RedisStores(tmp_path / "data", redis_sentinel.url, mode="sentinel", timeout_seconds=TIMEOUT_SECONDS)
     socket = Socket()
     async with staged(stores, clock) as stage, running(stage):

@@ -21,7 +21,9 @@ from router.errors import Unavailable
 
 LOG = logs.logger(__name__)
 IDLE_SECONDS = 5.0
-"""A subscription that was silent for so long is asked whether it lives, and has as long again to answer."""
+"""A subscription that was silent for so long is asked whether it lives."""
+ANSWER_SECONDS = 5.0
+"""What it has to answer."""
 BUNCH = 500
 
 
@@ -67,7 +69,7 @@ async def _bunch(pubsub: Any) -> list[str]:
     message = await pubsub.get_message(timeout=IDLE_SECONDS)
     if message is None:
         await pubsub.ping()
-        message = await pubsub.get_message(timeout=IDLE_SECONDS)
+        message = await pubsub.get_message(timeout=ANSWER_SECONDS)
         if message is None:
             raise TimeoutError("the subscription does not answer")
     users: dict[str, None] = {}
