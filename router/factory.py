@@ -199,9 +199,9 @@ class Factory:
 
     async def poke_bus(self) -> PokeBus:
         if self.config.online.kind == "redis":
-            return (await self.redis()).poke_bus()
+            return (await self.redis()).poke_bus(self.metrics)
         if self.config.online.kind == "firestore":
-            return (await self.pubsub()).poke_bus()
+            return (await self.pubsub()).poke_bus(self.metrics)
         return (await self.embedded()).poke_bus()
 
     async def push_notifier(self) -> PushNotifier:

@@ -10,6 +10,7 @@ import pytest
 
 from router.backends.pubsub.backend import PubSubBackend
 from router.config import Config, Online
+from router.metrics import Metrics
 from tests.contract.ingress import IngressContract
 from tests.contract.notices import Buses, PokeContract, PushContract
 from tests.contract.pipeline import PipelineContract
@@ -57,4 +58,4 @@ class TestPubSubPokes(PokeContract):
         config = stores.config().model_copy(update={"online": Online(kind="firestore")})
         await stores.set_up(config)
         async with opened(config) as one, opened(config) as two:
-            yield one.poke_bus(), two.poke_bus()
+            yield one.poke_bus(Metrics()), two.poke_bus(Metrics())

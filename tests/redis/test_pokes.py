@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from router.backends.redis.pokes import RedisPokeBus
 from router.core.retrying import backoff
@@ -163,7 +164,7 @@ async def test_nobody_is_subscribed_for_a_listener_that_waits(
     async with listening(fragile, subscriptions(fragile, own_redis)):
         own_redis.stop()
         own_redis.start()
-        while waits < len(NODES):
+        while waits < len(NODES):  # noqa: ASYNC110 - the time of others must not pass
             await asyncio.sleep(0.005)
         assert "cmdstat_subscribe" not in client(own_redis).info("commandstats")
         await eventually(fragile, subscriptions(fragile, own_redis))
@@ -220,6 +221,22 @@ async def test_an_idle_subscription_stays(fragile: Stage, own_redis: Server, mon
 
         await eventually(fragile, heard)
         assert client(own_redis).info("commandstats")["cmdstat_subscribe"]["calls"] == len(NODES), "nobody did so again"
+
+
+async def test_what_is_no_poke_makes_nobody_deaf(stage: Stage, redis: Server) -> None:
+    """Others may write to the server: it is dropped and counted, and the same subscription goes on."""
+    async with listening(stage, subscriptions(stage, redis)) as ear:
+        channel = f"{stage.factory.config.online.key_prefix}:node:{NODES[3]}"
+
+        async def heard() -> bool:
+            return ear.hears(NODES[3])
+
+        with capture_logs() as logged:
+            client(redis).publish(channel, b"payload\xff")
+            client(redis).publish(channel, BOB)
+            await eventually(stage, heard)
+    assert stage.count("router_pokes_total", kind="unreadable") == 1
+    assert logged == [{"event": "what came as a poke is none", "size": 8, "log_level": "warning"}]
 
 
 async def test_a_user_who_came_while_their_mail_went_to_cold_is_poked(fragile: Stage, own_redis: Server) -> None:

@@ -17,6 +17,7 @@ from router.backends.pubsub.resources import check_topics
 from router.backends.pubsub.wire import PubSubApi
 from router.clock import Clock
 from router.config import Config
+from router.metrics import Metrics
 
 FORMS = {"command": push_command, "notification-request": notification_request}
 
@@ -73,6 +74,6 @@ class PubSubBackend:
     def dead_letters(self) -> PubSubDeadLetters:
         return PubSubDeadLetters(self._publishers[self._config.ingress.dead_letter_topic])
 
-    def poke_bus(self) -> PubSubPokeBus:
+    def poke_bus(self, metrics: Metrics) -> PubSubPokeBus:
         topic = self._config.online.poke_topic
-        return PubSubPokeBus(self._api, self._publishers[topic], topic, self._chance)
+        return PubSubPokeBus(self._api, self._publishers[topic], topic, self._chance, metrics)

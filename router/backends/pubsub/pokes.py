@@ -19,6 +19,7 @@ from router.backends.pubsub.receiving import Stream
 from router.backends.pubsub.settling import Settling
 from router.backends.pubsub.wire import PubSubApi, PubsubMessage
 from router.errors import RouterError
+from router.metrics import Metrics
 
 LOG = logs.logger(__name__)
 LEASE_SECONDS = 10
@@ -41,14 +42,15 @@ def node_subscription(topic: str, node: str) -> str:
 class PubSubPokeBus:
     """``PokeBus``: best effort, and no poke is waited for."""
 
-    def __init__(self, api: PubSubApi, publisher: Publisher, topic: str, chance: random.Random) -> None:
+    def __init__(
+        self, api: PubSubApi, publisher: Publisher, topic: str, chance: random.Random, metrics: Metrics
+    ) -> None:
         """``topic`` is its short name."""
         self._api = api
         self._publisher = publisher
         self._topic = topic
         self._chance = chance
-        self.dropped = 0
-        """Pokes that were left to the sweeper."""
+        self._metrics = metrics
 
     async def publish(self, pokes: Sequence[tuple[str, str]]) -> None:
         by_node: dict[str, dict[str, None]] = {}
@@ -59,7 +61,8 @@ class PubSubPokeBus:
             for start in range(0, len(users), USERS):
                 some = users[start : start + USERS]
                 message = PubsubMessage(data=msgspec.json.encode(some), attributes={"node": node})
-                self.dropped += 0 if self._publisher.offer(message) else len(some)
+                if not self._publisher.offer(message):
+                    self._metrics.poked("left", len(some))
 
     async def listen(self, node: str) -> AsyncIterator[list[str]]:
         name = self._api.subscription(node_subscription(self._topic, node))
@@ -91,18 +94,27 @@ class PubSubPokeBus:
 
         stream = Stream(self._api, name, LEASE_SECONDS, self._chance)
         reading = asyncio.create_task(stream.run(took, lambda _: failed.set()))
+        reading.add_done_callback(lambda _: failed.set())
         try:
             await failed.wait()
+            if reading.done():
+                reading.result()  # it ends by a bug only, and nobody is to listen to nothing because of it
         finally:
             reading.cancel()
             await asyncio.wait([reading])
 
     def _offer(self, data: bytes, arrived: asyncio.Queue[list[str]]) -> None:
-        users = msgspec.json.decode(data, type=list[str])
+        try:
+            users = msgspec.json.decode(data, type=list[str])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            # Somebody else publishes here. A listener that ended because of it would be deaf to its users.
+            self._metrics.poked("unreadable", 1)
+            LOG.warning("what came as pokes is none", size=len(data))
+            return
         try:
             arrived.put_nowait(users)
         except asyncio.QueueFull:
-            self.dropped += len(users)
+            self._metrics.poked("left", len(users))
 
     async def _create(self, name: str, node: str) -> None:
         fields = {

@@ -20,6 +20,7 @@ from router.backends.rules import StoreRules
 from router.clock import Clock
 from router.config import Config
 from router.errors import ConfigError, Unavailable
+from router.metrics import Metrics
 
 LOG = logs.logger(__name__)
 OLDEST = 7
@@ -72,8 +73,8 @@ class RedisBackend:
             chance=self._chance,
         )
 
-    def poke_bus(self) -> RedisPokeBus:
-        return RedisPokeBus(self.client, self._keys, self._clock, self._chance)
+    def poke_bus(self, metrics: Metrics) -> RedisPokeBus:
+        return RedisPokeBus(self.client, self._keys, self._clock, self._chance, metrics)
 
     async def _look_at_servers(self) -> None:
         try:

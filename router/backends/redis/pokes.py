@@ -7,7 +7,7 @@ pokes that were sent meanwhile are repeated by the sweepers.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -18,6 +18,7 @@ from router.backends.redis.keys import Keys
 from router.clock import Clock
 from router.core.retrying import backoff
 from router.errors import Unavailable
+from router.metrics import Metrics
 
 LOG = logs.logger(__name__)
 IDLE_SECONDS = 5.0
@@ -30,11 +31,12 @@ BUNCH = 500
 class RedisPokeBus:
     """``PokeBus`` over Pub/Sub of Redis."""
 
-    def __init__(self, client: Client, keys: Keys, clock: Clock, chance: random.Random) -> None:
+    def __init__(self, client: Client, keys: Keys, clock: Clock, chance: random.Random, metrics: Metrics) -> None:
         self._client = client
         self._keys = keys
         self._clock = clock
         self._chance = chance
+        self._metrics = metrics
 
     async def publish(self, pokes: Sequence[tuple[str, str]]) -> None:
         await self._client.run([("PUBLISH", self._keys.channels + node, user) for node, user in pokes])
@@ -60,21 +62,33 @@ class RedisPokeBus:
             pubsub: Any = redis.pubsub()
             await pubsub.subscribe(self._keys.channels + node)
             while True:
-                yield await _bunch(pubsub)
+                yield self._users(await _bunch(pubsub))
         finally:
             await closed(redis.aclose)
 
+    def _users(self, bunch: Iterable[bytes]) -> list[str]:
+        users = []
+        for poke in bunch:
+            try:
+                users.append(poke.decode())
+            except UnicodeDecodeError:
+                # Somebody else publishes here. A listener that ended because of it would be deaf to its users.
+                self._metrics.poked("unreadable", 1)
+                LOG.warning("what came as a poke is none", size=len(poke))
+        return users
 
-async def _bunch(pubsub: Any) -> list[str]:
+
+async def _bunch(pubsub: Any) -> Iterable[bytes]:
+    """What comes next, and what is there behind it: each user once. Nothing where the server has only answered."""
     message = await pubsub.get_message(timeout=IDLE_SECONDS)
     if message is None:
         await pubsub.ping()
         message = await pubsub.get_message(timeout=ANSWER_SECONDS)
         if message is None:
             raise TimeoutError("the subscription does not answer")
-    users: dict[str, None] = {}
+    pokes: dict[bytes, None] = {}
     while message is not None:
         if message["type"] == "message":
-            users[message["data"].decode()] = None
-        message = await pubsub.get_message(timeout=0) if len(users) < BUNCH else None
-    return list(users)
+            pokes[message["data"]] = None
+        message = await pubsub.get_message(timeout=0) if len(pokes) < BUNCH else None
+    return pokes
