@@ -16,12 +16,16 @@ import grpc
 
 from router.backends.google.calls import pause, translate
 from router.backends.pubsub.wire import PubSubApi, StreamingPullRequest
-from router.errors import RouterError
+from router.errors import RouterError, Unavailable
 
 OUTSTANDING_MESSAGES = 110_000
 """More than a pipeline ever holds (in an outage of the online store), so that the service does not stop before it."""
 HEARTBEAT_SECONDS = 30.0
 """The service ends a stream on which it hears nothing."""
+LASTING_SECONDS = 60.0
+"""A stream that has lived so long did work, though nothing came: one to a server that cannot be reached, or is gone,
+ends before that, by the time-outs of its connection. The service ends each stream, after half an hour or so and always
+with an error, and means nothing by it."""
 PULL_MESSAGES = 1000
 PULL_SECONDS = 2.0
 """How long a Pull call may take. The emulator answers it with nothing a second before that: no delivery meets a call
@@ -56,14 +60,16 @@ class Stream:
         self._stopping = False
 
     async def run(self, took: Took, failed: Failed) -> None:
+        loop = asyncio.get_running_loop()
         while not self._stopping:
-            try:
-                await self._read(took)
-            except grpc.aio.AioRpcError as error:
-                self._failures += 1
-                # The service ends each stream now and then; only one that cannot be opened again is a failure.
-                if self._failures > 1:
-                    failed(translate(f"Pub/Sub, {self._subscription}", error.code(), error.details() or ""))
+            opened = loop.time()
+            ended = await self._end(took)
+            if loop.time() - opened >= LASTING_SECONDS:
+                self._failures = 0
+            self._failures += 1
+            # The service ends each stream now and then; only one that cannot be opened again is a failure.
+            if self._failures > 1:
+                failed(ended)
             await asyncio.sleep(pause(self._failures, self._chance))
 
     async def stop(self) -> None:
@@ -73,6 +79,15 @@ class Stream:
         if self._call is not None:
             with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 await self._call.done_writing()
+
+    async def _end(self, took: Took) -> RouterError:
+        """Why the stream has ended, once it has."""
+        service = f"Pub/Sub, {self._subscription}"
+        try:
+            await self._read(took)
+        except grpc.aio.AioRpcError as error:
+            return translate(service, error.code(), error.details() or "")
+        return Unavailable(f"{service}: the stream was closed")
 
     async def _read(self, took: Took) -> None:
         call = self._call = self._api.streaming_pull(self._subscription)
