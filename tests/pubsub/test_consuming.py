@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from router.backends.pubsub import ingress
+from router.backends.pubsub import ingress, settling
 from router.backends.pubsub.ingress import EXTEND_SECONDS, PubSubIngressConsumer
 from router.backends.pubsub.resources import LEASE_SECONDS
 from router.errors import Unavailable
@@ -82,6 +82,51 @@ async def test_many_leases_are_extended_in_bounded_requests(stage: Stage, monkey
     stage.clock.advance(EXTEND_SECONDS)
     await soon(lambda: len(sizes) == 3)
     assert sizes == [1000, 1000, 500]
+
+
+async def test_leases_are_extended_by_eight_requests_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the 110 for 110,000 messages may take half a second then before leases lapse."""
+    consumer = await stage.factory.ingress_consumer()
+    assert isinstance(consumer, PubSubIngressConsumer)
+    consumer._leases.update(dict.fromkeys(f"id-{number}" for number in range(20_000)))
+    under_way, most, extended = 0, 0, list[str]()
+
+    async def note(subscription: str, ack_ids: Sequence[str], seconds: int) -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+        extended.extend(ack_ids)
+
+    monkeypatch.setattr(consumer._api, "modify_ack_deadline", note)
+    await soon(lambda: bool(stage.clock._sleepers))
+    stage.clock.advance(EXTEND_SECONDS)
+    await soon(lambda: len(extended) >= 20_000)
+    assert sorted(extended) == sorted(consumer._leases)
+    assert most == 8
+
+
+async def test_a_request_that_hangs_holds_up_no_other_leases(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 11: its own are extended by the next one."""
+    assert EXTEND_SECONDS + settling.EXTENSION_SECONDS + EXTEND_SECONDS < LEASE_SECONDS
+    monkeypatch.setattr(settling, "EXTENSION_SECONDS", 0.05)
+    consumer = await stage.factory.ingress_consumer()
+    assert isinstance(consumer, PubSubIngressConsumer)
+    consumer._leases.update(dict.fromkeys(f"id-{number}" for number in range(2500)))
+    firsts: list[str] = []
+
+    async def note(subscription: str, ack_ids: Sequence[str], seconds: int) -> None:
+        firsts.append(ack_ids[0])
+        if len(firsts) == 1:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(consumer._api, "modify_ack_deadline", note)
+    for count in (3, 6):
+        await soon(lambda: bool(stage.clock._sleepers))
+        stage.clock.advance(EXTEND_SECONDS)
+        await soon(lambda: len(firsts) == count)  # noqa: B023 - awaited at once
+    assert firsts == ["id-0", "id-1000", "id-2000"] * 2
 
 
 async def test_what_a_dead_consumer_held_comes_again_in_its_order(stores: PubSubStores, stage: Stage) -> None:

@@ -21,7 +21,7 @@ from router.errors import RouterError, Unavailable
 from router.messages import Delivery, Message, QueueTotals
 
 EXTEND_SECONDS = 3.0
-"""How often leases are extended; two may be missed."""
+"""How long after the last time leases are extended; one time may be missed."""
 STOP_SECONDS = 2.0
 """A stream that has not ended by then is cut."""
 PULLED_SECONDS = 1

@@ -4,7 +4,7 @@ made goes with it."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from router import logs
 from router.backends.pubsub.wire import PubSubApi
@@ -13,6 +13,12 @@ from router.errors import RouterError
 LOG = logs.logger(__name__)
 BATCH_IDS = 1000
 """Ids of one request; the service takes 512 KiB, and an id has some 200 bytes."""
+EXTENSIONS = 8
+"""Requests to extend leases under way at once: of 110,000 one after another, at 65 ms each, the last would come too
+late."""
+EXTENSION_SECONDS = 3.0
+"""A request to extend leases is given up after this: the next one comes before they end, and must not come too late
+because this one hangs."""
 
 
 class Settling:
@@ -50,12 +56,18 @@ class Settling:
 
     async def extend(self, ids: Sequence[str], seconds: int) -> None:
         """Keep these for ``seconds`` more."""
-        for start in range(0, len(ids), BATCH_IDS):
-            batch = ids[start : start + BATCH_IDS]
+        batches = iter([ids[start : start + BATCH_IDS] for start in range(0, len(ids), BATCH_IDS)])
+        async with asyncio.TaskGroup() as extending:
+            for _ in range(EXTENSIONS):
+                extending.create_task(self._extend(batches, seconds))
+
+    async def _extend(self, batches: Iterator[Sequence[str]], seconds: int) -> None:
+        for batch in batches:
             try:
-                await self._api.modify_ack_deadline(self._subscription, batch, seconds)
-            except RouterError as error:
-                LOG.warning("leases were not extended", count=len(batch), reason=str(error))
+                async with asyncio.timeout(EXTENSION_SECONDS):
+                    await self._api.modify_ack_deadline(self._subscription, batch, seconds)
+            except (RouterError, TimeoutError) as error:
+                LOG.warning("leases were not extended", count=len(batch), reason=str(error) or "no answer")
 
     def _start(self) -> None:
         if self._work is None:
