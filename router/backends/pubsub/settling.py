@@ -21,11 +21,16 @@ EXTENSION_SECONDS = 3.0
 because this one hangs."""
 
 
+WAITING_ACKS = 100_000
+"""Acknowledgements kept, of some 200 bytes each, while the service does not take them as fast as they come."""
+
+
 class Settling:
     """What this subscription is to be told about deliveries.
 
     A call that fails is not repeated beyond its budget: what it would have told comes back when the lease runs out,
-    and is then known for what it is.
+    and is then known for what it is. So is what waited behind it, which is given up too: its leases end as well, since
+    nobody extends them any more, and a consumer that stops must not wait for one call after another to fail.
     """
 
     def __init__(self, api: PubSubApi, subscription: str, hand_back_seconds: int = 0) -> None:
@@ -40,8 +45,11 @@ class Settling:
         """Acknowledgements and hand-backs that did not reach the service."""
 
     def ack(self, ids: Sequence[str]) -> None:
-        """Tell soon that these are done."""
+        """Tell soon that these are done. Where too many wait, the oldest are given up, whose leases end first."""
         self._acks += ids
+        if (over := len(self._acks) - WAITING_ACKS) > 0:
+            del self._acks[:over]
+            self._lose(over, "too many wait")
         self._start()
 
     def nack(self, ids: Sequence[str]) -> None:
@@ -78,19 +86,31 @@ class Settling:
             while self._acks or self._nacks:
                 acks, self._acks = self._acks[:BATCH_IDS], self._acks[BATCH_IDS:]
                 nacks, self._nacks = self._nacks[:BATCH_IDS], self._nacks[BATCH_IDS:]
-                await self._try(acks, self._api.acknowledge)
-                await self._try(nacks, self._hand_back)
+                if not await self._try(acks, self._api.acknowledge):
+                    self._give_up(self._acks)
+                if not await self._try(nacks, self._hand_back):
+                    self._give_up(self._nacks)
         finally:
             self._work = None
 
     async def _hand_back(self, subscription: str, ids: Sequence[str]) -> None:
         await self._api.modify_ack_deadline(subscription, ids, self._hand_back_seconds)
 
-    async def _try(self, ids: Sequence[str], tell: Callable[[str, Sequence[str]], Awaitable[None]]) -> None:
-        if not ids:
-            return
-        try:
-            await tell(self._subscription, ids)
-        except RouterError as error:
-            self.lost += len(ids)
-            LOG.warning("deliveries come again: the ingress was not told of them", count=len(ids), reason=str(error))
+    async def _try(self, ids: Sequence[str], tell: Callable[[str, Sequence[str]], Awaitable[None]]) -> bool:
+        """Whether the service knows."""
+        if ids:
+            try:
+                await tell(self._subscription, ids)
+            except RouterError as error:
+                self._lose(len(ids), str(error))
+                return False
+        return True
+
+    def _give_up(self, waiting: list[str]) -> None:
+        if waiting:
+            self._lose(len(waiting), "they waited behind a call that failed")
+            waiting.clear()
+
+    def _lose(self, count: int, reason: str) -> None:
+        self.lost += count
+        LOG.warning("deliveries come again: the ingress was not told of them", count=count, reason=reason)
