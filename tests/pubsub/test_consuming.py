@@ -296,6 +296,16 @@ async def test_others_may_name_the_id(stores: PubSubStores, stage: Stage) -> Non
     assert delivery.message.accepted_at > 1_600_000_000_000_000
 
 
+async def test_nothing_was_accepted_in_time_to_come(stores: PubSubStores, stage: Stage) -> None:
+    """By the router's clock, which ephemeral mail and the retention go by."""
+    past, now = stage.clock.now() - 5, stage.clock.now()
+    for id_, at in (("past", past), ("to-come", now + 86_400_000_000), ("far", 10**18 - 1)):
+        await stores.publish_raw(b'{"recipientId":"bob"}', id=id_, accepted_at=str(at))
+    deliveries = await take(await stage.factory.ingress_consumer(), 3)
+    found = {each.message.id: each.message.accepted_at for each in deliveries if each.message is not None}
+    assert found == {"past": past, "to-come": now, "far": now}
+
+
 @pytest.mark.parametrize(
     ("body", "attributes", "detail"),
     [

@@ -14,6 +14,7 @@ import msgspec
 
 from router import envelope
 from router.backends.pubsub.wire import PubsubMessage
+from router.clock import Clock
 from router.config import Config
 from router.errors import InvalidEnvelope
 from router.ids import foreign_id
@@ -45,7 +46,8 @@ class IngressReader:
     """Reads what the ingress subscription hands out, also what others have published there: the bare envelope in any
     spelling, with no attribute. Its id then comes from Pub/Sub's own, which each redelivery repeats."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, clock: Clock) -> None:
+        self._clock = clock
         self._max_bytes = config.limits.envelope_bytes
         self._topic = config.ingress.topic
 
@@ -77,7 +79,8 @@ class IngressReader:
             read.canonical,
             read.lane,
             read.ephemeral,
-            int(accepted_at),
+            # Whoever publishes raw can write any time: one to come would keep ephemeral mail and outlive the retention.
+            min(int(accepted_at), self._clock.now()),
             attributes.get("keyed") == "true",
         )
 

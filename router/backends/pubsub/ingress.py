@@ -65,7 +65,7 @@ class PubSubIngressConsumer:
         else:
             self._source = Stream(api, self._subscription, LEASE_SECONDS, chance)
             self._settling = Settling(api, self._subscription)
-        self._reader = IngressReader(config)
+        self._reader = IngressReader(config, clock)
         self._clock = clock
         self._buffer: deque[Any] = deque()
         self._bytes = 0
