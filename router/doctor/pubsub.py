@@ -22,6 +22,8 @@ SHORT_RETENTION_DAYS = 7
 PULL_SECONDS = 5.0
 DAY_SECONDS = 86_400
 PROBE_RETENTION_SECONDS = 600
+DEFAULT_ATTEMPTS = 5
+"""What Pub/Sub takes where a dead-letter policy names no number."""
 UPDATE = "gcloud pubsub subscriptions update {name} --project={project} {options}"
 
 
@@ -76,10 +78,19 @@ def judge(found: Any, dead_letter_topic: str) -> Iterator[Finding]:
     if found.push_config.push_endpoint:
         why = "Its messages go there, and no pipeline gets them."
         yield error("pubsub.push_endpoint", f"{name} pushes to an endpoint", why, update("--push-endpoint="))
-    if dead_letter_topic and not found.dead_letter_policy.dead_letter_topic:
-        why = "A message that kills each pipeline that reads it comes again for ever."
+    if dead_letter_topic:
         mend = update(f"--dead-letter-topic={dead_letter_topic} --max-delivery-attempts={resources.DELIVERY_ATTEMPTS}")
+        yield from _judge_policy(name, found.dead_letter_policy, mend)
+
+
+def _judge_policy(name: str, policy: Any, mend: str) -> Iterator[Finding]:
+    attempts = policy.max_delivery_attempts or DEFAULT_ATTEMPTS
+    if not policy.dead_letter_topic:
+        why = "A message that kills each pipeline that reads it comes again for ever."
         yield warning("pubsub.dead_letters", f"{name} has no dead-letter policy", why, mend)
+    elif attempts < resources.DELIVERY_ATTEMPTS:
+        why = "Each restart of a pipeline counts for what it held: in an outage, good mail becomes dead letters."
+        yield warning("pubsub.dead_letters", f"{name} makes dead letters after {attempts} deliveries", why, mend)
 
 
 async def _is_read(api: PubSubApi, topic: str) -> Finding:
