@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+from router.config import redis_url
 from router.config.sections import Auth, Config, Online, Push
 from router.config.sources import Problem
 
@@ -84,9 +85,11 @@ def _online(online: Online) -> Iterator[tuple[str, str]]:
         )
     if online.push_after_seconds >= online.sweep_after_seconds:
         yield "online.push_after_seconds", "must be less than online.sweep_after_seconds"
-    url = online.url.get_secret_value() if online.url else ""
-    if online.kind == "redis" and not is_url(url, "redis", "rediss"):
-        yield "online.url", "must be a redis:// or rediss:// URL where online.kind is redis"
+    if online.kind == "redis":
+        try:
+            redis_url.parse(online.url.get_secret_value() if online.url else "", online.mode)
+        except ValueError as error:
+            yield "online.url", str(error)
 
 
 def _push(push: Push) -> Iterator[tuple[str, str]]:

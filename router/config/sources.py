@@ -236,8 +236,15 @@ def kind_of(value: object) -> str:
 
 
 def masked_url(text: str) -> str:
-    """``text`` without what can be a secret in an URL: all before the last ``@``, and the query."""
-    return re.sub(r"\?.*", "?***", re.sub(r"://.*@", "://***@", text, flags=re.DOTALL), flags=re.DOTALL)
+    """``text`` without what can be a secret in an URL: all before the last ``@``, and all after a ``?`` or ``#``."""
+    found = re.match(r"(?P<scheme>.*?://)?(?P<place>[^?#]*)(?P<sign>[?#]?)(?P<query>.*)", text, re.DOTALL)
+    assert found is not None, "each part may be empty"
+    scheme, place, sign, query = found["scheme"] or "", *found.group("place", "sign", "query")
+    if scheme and "@" in query:  # of a user or of an option: one of the two is cut in the middle
+        return f"{scheme}***"
+    if scheme and "@" in place:
+        place = f"***@{place.rpartition('@')[2]}"
+    return f"{scheme}{place}{sign}{'***' if sign else ''}"
 
 
 def shown(value: object, schema: Schema) -> str:

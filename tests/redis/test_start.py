@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import structlog
@@ -12,6 +12,7 @@ import structlog
 from router.backends.redis import facts
 from router.backends.redis.address import parse
 from router.backends.redis.backend import RedisBackend
+from router.config.redis_url import Mode
 from router.errors import ConfigError, Unavailable
 from tests.contract.stage import staged
 from tests.support import certificates
@@ -31,7 +32,7 @@ def locked_redis(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-async def open_(tmp_path: Path, url: str, mode: Literal["single", "sentinel", "cluster"] = "single") -> RedisBackend:
+async def open_(tmp_path: Path, url: str, mode: Mode = "single") -> RedisBackend:
     async with staged(RedisStores(tmp_path / "data", url, mode=mode, timeout_seconds=1), ManualClock()) as stage:
         return await stage.factory.redis()
 
@@ -45,7 +46,7 @@ async def open_(tmp_path: Path, url: str, mode: Literal["single", "sentinel", "c
         ("redis://:secret@one:1,two:2", "cluster", [("one", 1), ("two", 2)]),
     ],
 )
-async def test_addresses(url: str, mode: str, hosts: list[tuple[str, int]]) -> None:
+async def test_addresses(url: str, mode: Mode, hosts: list[tuple[str, int]]) -> None:
     found = parse(url, mode)
     assert found.hosts == hosts
     assert found.options["ssl"] == url.startswith("rediss")
@@ -64,7 +65,7 @@ async def test_addresses(url: str, mode: str, hosts: list[tuple[str, int]]) -> N
         ("redis://one?socket_timeout=long", "single", "option that is wrong"),
     ],
 )
-async def test_addresses_that_cannot_be(url: str, mode: str, words: str) -> None:
+async def test_addresses_that_cannot_be(url: str, mode: Mode, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as refused:
         parse(url, mode)
     assert "secret" not in str(refused.value)
@@ -102,9 +103,7 @@ async def test_a_mode_that_does_not_fit_is_said_at_start(tmp_path: Path, redis: 
 
 
 @pytest.mark.parametrize("mode", ["single", "sentinel", "cluster"])
-async def test_a_server_that_is_down_is_no_reason_not_to_start(
-    tmp_path: Path, mode: Literal["single", "sentinel", "cluster"]
-) -> None:
+async def test_a_server_that_is_down_is_no_reason_not_to_start(tmp_path: Path, mode: Mode) -> None:
     """RACES 10: mail goes cold until it is there."""
     with structlog.testing.capture_logs() as logged:
         await open_(tmp_path, f"redis://127.0.0.1:{free_port()}", mode)

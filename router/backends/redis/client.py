@@ -24,10 +24,10 @@ from router.backends.redis.address import Address
 from router.backends.redis.exchange import Exchange
 from router.backends.redis.failing import FOREIGN, translated
 from router.backends.redis.scripts import Command, Scripts, unknown
+from router.config.redis_url import Mode
 from router.errors import Refused
 
 LOG = logs.logger(__name__)
-Mode = Literal["single", "sentinel", "cluster"]
 Refusals = Literal["raise", "skip"]
 CLOSE_SECONDS = 2.0
 

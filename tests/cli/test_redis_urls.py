@@ -1,0 +1,71 @@
+"""Commands with the documented URLs of Redis: several hosts, by file and by variable, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from router.cli.exits import Code
+from tests.cli.conftest import Router
+from tests.support.redis_servers import Cluster, Watched
+from tests.support.servers import free_port
+
+Given = tuple[list[str], dict[str, str]]
+"""Options and variables."""
+Way = Callable[[Path, str, str], Given]
+
+
+def by_variable(_: Path, mode: str, url: str) -> Given:
+    return [], {"ROUTER_ONLINE__KIND": "redis", "ROUTER_ONLINE__MODE": mode, "ROUTER_ONLINE__URL": url}
+
+
+def by_file(folder: Path, mode: str, url: str) -> Given:
+    path = folder / "router.toml"
+    path.write_text(f'[online]\nkind = "redis"\nmode = "{mode}"\nurl = "{url}"\n')
+    return ["--config", str(path)], {}
+
+
+WAYS = pytest.mark.parametrize("way", [by_variable, by_file])
+
+
+def run_all(router: Router, options: list[str], environ: dict[str, str]) -> dict[str, str]:
+    """Every command that looks at the Redis works; the findings of ``doctor``: check -> severity."""
+    router(*options, "setup", **environ)
+    checked = router(*options, "config", "check", **environ)
+    assert checked.returncode == Code.OK, checked.stderr
+    inspected = router(*options, "inspect-queue", "--json", **environ)
+    assert inspected.returncode == Code.OK, inspected.stderr
+    assert json.loads(inspected.stdout)["online_users"] == 0
+    assert router(*options, "migrate", "--stale", "--json", **environ).returncode == Code.OK
+    done = router(*options, "doctor", "--json", **environ)
+    return {finding["check"]: finding["severity"] for finding in json.loads(done.stdout)["findings"]}
+
+
+@WAYS
+def test_sentinels(router: Router, tmp_path: Path, redis_sentinel: Watched, way: Way) -> None:
+    """One that is down and in IPv6 first: the others are asked."""
+    url = redis_sentinel.url.replace("://", f"://[::1]:{free_port()},") + "/1"
+    options, environ = way(tmp_path, "sentinel", url)
+    found = run_all(router, options, environ)
+    assert (found["redis.sentinel"], found["redis.mode"], found["online.step"]) == ("fine", "fine", "fine")
+
+
+@WAYS
+def test_a_cluster(router: Router, tmp_path: Path, redis_cluster: Cluster, way: Way) -> None:
+    url = redis_cluster.url.replace("://", f"://[::1]:{free_port()},")
+    options, environ = way(tmp_path, "cluster", url)
+    found = run_all(router, options, environ)
+    assert (found["redis.cluster"], found["redis.mode"], found["online.step"]) == ("fine", "fine", "fine")
+
+
+@pytest.mark.parametrize("way", ["--json", "--toml", ""])
+def test_the_secrets_of_several_hosts_are_not_shown(router: Router, tmp_path: Path, way: str) -> None:
+    url = "redis://user:hunter2@s1:1,[::1]:2,s3?sentinel_password=hunter3"
+    options, environ = by_file(tmp_path, "sentinel", url)
+    done = router(*options, "config", "show", *([way] if way else []), **environ)
+    assert done.returncode == Code.OK
+    assert "redis://***@s1:1,[::1]:2,s3?***" in done.stdout
+    assert "hunter" not in done.stdout + done.stderr

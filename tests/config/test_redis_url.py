@@ -1,0 +1,88 @@
+"""What an ``online.url`` says, and what is refused in which words."""
+
+from __future__ import annotations
+
+import pytest
+
+from router.config.redis_url import Mode, parse
+from router.config.sources import masked_url
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("url", "mode", "hosts"),
+    [
+        ("redis://one", "single", [("one", 6379)]),
+        ("redis://[::1]", "single", [("::1", 6379)]),
+        ("rediss://user:hunter2@One:7000/3", "single", [("one", 7000)]),
+        ("redis://one,two:27000,[::1]:5", "sentinel", [("one", 26379), ("two", 27000), ("::1", 5)]),
+        ("redis://[2001:db8::1]:1,[2001:db8::2]:2/", "cluster", [("2001:db8::1", 1), ("2001:db8::2", 2)]),
+        (" redis://:hunter2@one:1,two:2/0\n", "cluster", [("one", 1), ("two", 2)]),
+    ],
+)
+def test_hosts(url: str, mode: Mode, hosts: list[tuple[str, int]]) -> None:
+    found = parse(url, mode)
+    assert found.hosts == hosts
+    assert found.tls is url.startswith("rediss")
+    assert found.password == (SECRET if SECRET in url else None)
+    assert found.user == ("user" if "user" in url else None)
+    assert found.database == (3 if url.endswith("/3") else 0)
+
+
+def test_special_characters_of_a_password_are_written_in_percent() -> None:
+    found = parse("redis://%40dmin:a%2Fb%3Fc%23d%40e,[:+@one:1,two:2", "cluster")
+    assert (found.user, found.password) == ("@dmin", "a/b?c#d@e,[:+")
+
+
+@pytest.mark.parametrize(
+    ("url", "mode", "words"),
+    [
+        ("", "single", "redis:// or rediss:// URL"),
+        ("one:6379", "single", "redis:// or rediss:// URL"),
+        ("unix:///run/redis.sock", "single", "redis:// or rediss:// URL"),
+        ("redis://one,two", "single", "several hosts"),
+        ("redis://one:port", "single", "no number from 1 to 65535"),
+        ("redis://one:0", "single", "no number from 1 to 65535"),
+        ("redis://one:1,two:65536", "cluster", "no number from 1 to 65535"),
+        ("redis://:hunter2@", "single", "names no host"),
+        ("redis://:hunter2@one,", "cluster", "names no host"),
+        ("redis://one, two", "cluster", "host:port"),
+        ("redis://::1", "single", "for an IPv6 address"),
+        ("redis://[::1", "single", "for an IPv6 address"),
+        ("redis://[hunter2]:1", "single", "no IPv6 address"),
+        ("redis://one/2", "cluster", "only one"),
+        ("redis://one/hunter2", "single", "no database"),
+        ("redis://:hun/ter2@one", "single", "%2F"),
+        ("redis://user:7?hunter2@one", "single", "%3F"),
+        ("redis://user:7#hunter2@one", "single", "%23"),
+        ("redis://one?password=hunter2@", "single", "%40"),
+    ],
+)
+def test_what_is_wrong_is_said_without_the_secret(url: str, mode: Mode, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as refused:
+        parse(url, mode)
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hunter2@one:1,[::1]:2,three/0",
+        "redis://:hun,t@er2,hunter2@one:1",
+        "redis://one:1,two:2?password=hunter2",
+        "redis://one:1,two:2?password=a@hunter2",
+        "redis://one:1,two:2?ssl_ca_certs=x#hunter2",
+        "redis://one:1,two:2#hunter2",
+        "redis://:a?hunter2@one:1,two:2",
+        "redis://:hunter2?b@one:1,two:2",
+        "redis://:a#hunter2@one:1,two:2",
+        "redis://:hunter2#b@one:1,two:2?x=y",
+        "redis://:hunter2\n@one:1,two:2",
+    ],
+)
+def test_no_secret_is_shown_however_the_url_is_written(url: str) -> None:
+    masked = masked_url(url)
+    assert SECRET not in masked
+    assert "ter2" not in masked
+    assert masked.startswith("redis://")
