@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Mapping
 from ipaddress import IPv6Address
 from typing import Literal
 from urllib.parse import unquote
@@ -11,6 +13,19 @@ from msgspec import Struct
 
 Mode = Literal["single", "sentinel", "cluster"]
 _PORTS = {"single": 6379, "cluster": 6379, "sentinel": 26379}
+_LOGIN = ("username", "password", "db")
+_SENTINEL = ("sentinel_username", "sentinel_password")
+_CHOICES = {"ssl_cert_reqs": ("required", "optional", "none"), "ssl_check_hostname": ("true", "false")}
+_TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", *_CHOICES)
+OPTIONS = (*_TLS, *_LOGIN, *_SENTINEL)
+"""All that may follow the ``?``; a library's other options are the router's to set, or would change what it reads."""
+_KEYS = {
+    "socket_timeout": "online.timeout_seconds",
+    "socket_connect_timeout": "online.timeout_seconds",
+    "timeout": "online.timeout_seconds",
+    "max_connections": "online.pool_size",
+}
+"""Options of the library that are keys of the router."""
 _FORM = re.compile(r"(?P<scheme>rediss?)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(\?(?P<query>[^#]*))?(#.*)?")
 
 
@@ -23,8 +38,10 @@ class RedisUrl(Struct, frozen=True):
     user: str | None
     password: str | None
     database: int
-    query: str
-    """The options, as they stand there."""
+    tls_options: Mapping[str, str | bool]
+    """By their names in the URL, which are those of redis-py."""
+    sentinel_user: str | None
+    sentinel_password: str | None
 
 
 def parse(text: str, mode: Mode) -> RedisUrl:
@@ -42,12 +59,70 @@ def parse(text: str, mode: Mode) -> RedisUrl:
     found = [_host(host, _PORTS[mode]) for host in hosts.split(",")]
     if mode == "single" and len(found) > 1:
         raise ValueError('names several hosts: set online.mode to "sentinel" or "cluster", or name one')
-    database = _database(parts["path"])
-    if mode == "cluster" and database:
-        raise ValueError("names a database, but a cluster has only one: leave out the path")
+    tls, options = parts["scheme"] == "rediss", _options(parts["query"] or "")
     name, _, password = user.partition(":")
-    tls = parts["scheme"] == "rediss"
-    return RedisUrl(tls, found, unquote(name) or None, unquote(password) or None, database, parts["query"] or "")
+    _add(options, "username", unquote(name))
+    _add(options, "password", unquote(password))
+    _add(options, "db", parts["path"].removeprefix("/"))
+    _fit(options, mode, tls=tls)
+    return RedisUrl(
+        tls=tls,
+        hosts=found,
+        user=options.get("username"),
+        password=options.get("password"),
+        database=_database(options.get("db", "0")),
+        tls_options={key: _typed(key, value) for key, value in options.items() if key in _TLS},
+        sentinel_user=options.get("sentinel_username"),
+        sentinel_password=options.get("sentinel_password"),
+    )
+
+
+def _options(query: str) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for pair in query.split("&") if query else ():
+        name, _, value = pair.partition("=")
+        if name not in OPTIONS:
+            raise ValueError(_no_option(name))
+        if not value:
+            raise ValueError(f"has an option {name} without a value: write {name}=…, or leave it out")
+        _add(options, name, unquote(value))
+    return options
+
+
+def _add(options: dict[str, str], name: str, value: str) -> None:
+    if value and name in options:
+        raise ValueError(f"says {name} twice: leave one out")
+    if value:
+        options[name] = value
+
+
+def _no_option(name: str) -> str:
+    if name in _KEYS:
+        return f"has an option {name}, which is a key here: set {_KEYS[name]} instead"
+    called = f" {name}" if re.fullmatch(r"[a-z_]{1,40}", name) else ""
+    guesses = difflib.get_close_matches(name, [*OPTIONS, *_KEYS], n=1)
+    meant = f"did you mean {_KEYS.get(guesses[0], guesses[0])}? " if guesses else ""
+    return f"has an option{called} that does not exist here; {meant}(there are {', '.join(OPTIONS)})"
+
+
+def _fit(options: Mapping[str, str], mode: Mode, *, tls: bool) -> None:
+    """Refuse what would do nothing, as an option of TLS without TLS."""
+    for name in options:
+        if name in _TLS and not tls:
+            raise ValueError(f"has the option {name}, which is for TLS: write rediss://, or leave it out")
+        if name in _SENTINEL and mode != "sentinel":
+            raise ValueError(f'has the option {name}: set online.mode to "sentinel", or leave it out')
+    if "ssl_keyfile" in options and "ssl_certfile" not in options:
+        raise ValueError("has the option ssl_keyfile without ssl_certfile: a key needs its certificate")
+    if mode == "cluster" and _database(options.get("db", "0")):
+        raise ValueError("names a database, but a cluster has only one: leave it out")
+
+
+def _typed(name: str, value: str) -> str | bool:
+    choices = _CHOICES.get(name, (value,))
+    if value not in choices:
+        raise ValueError(f"has an option {name} that is wrong: write {' or '.join(choices)}")
+    return value == "true" if name == "ssl_check_hostname" else value
 
 
 def _host(text: str, port: int) -> tuple[str, int]:
@@ -69,8 +144,7 @@ def _host(text: str, port: int) -> tuple[str, int]:
     return name.lower(), port
 
 
-def _database(path: str) -> int:
-    parts = re.fullmatch(r"/?([0-9]{0,9})", path)
-    if parts is None:
-        raise ValueError("has a path that is no database: write its number, as in redis://host:port/0")
-    return int(parts[1] or 0)
+def _database(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise ValueError("has a database that is no number: write it so: redis://host:port/0")
+    return int(text)

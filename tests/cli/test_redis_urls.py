@@ -69,3 +69,13 @@ def test_the_secrets_of_several_hosts_are_not_shown(router: Router, tmp_path: Pa
     assert done.returncode == Code.OK
     assert "redis://***@s1:1,[::1]:2,s3?***" in done.stdout
     assert "hunter" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", ["config check", "doctor", "inspect-queue", "serve"])
+@pytest.mark.parametrize("option", ["socket_timeot=3", "decode_responses=true", "protocol=3"])
+def test_an_option_that_does_not_exist_is_refused_by_every_command(router: Router, command: str, option: str) -> None:
+    url = f"redis://:hunter2@127.0.0.1:{free_port()}?{option}"
+    done = router(*command.split(), ROUTER_ONLINE__KIND="redis", ROUTER_ONLINE__URL=url)
+    assert done.returncode == Code.CONFIG
+    assert f"online.url: has an option {option.partition('=')[0]} that does not exist here" in done.stderr
+    assert "hunter2" not in done.stdout + done.stderr

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from router.config.redis_url import Mode, parse
+from router.backends.redis import address
+from router.backends.redis.client import Client
+from router.backends.redis.scripts import Scripts
+from router.config.redis_url import OPTIONS, Mode, parse
 from router.config.sources import masked_url
 
 SECRET = "hunter2"
@@ -35,6 +38,32 @@ def test_special_characters_of_a_password_are_written_in_percent() -> None:
     assert (found.user, found.password) == ("@dmin", "a/b?c#d@e,[:+")
 
 
+def test_options() -> None:
+    found = parse(
+        "rediss://s1,s2?ssl_ca_certs=%2Fca.pem&ssl_check_hostname=false&ssl_cert_reqs=none"
+        "&username=user&password=a%26b+c&db=3&sentinel_username=watcher&sentinel_password=hush",
+        "sentinel",
+    )
+    assert found.tls_options == {"ssl_ca_certs": "/ca.pem", "ssl_check_hostname": False, "ssl_cert_reqs": "none"}
+    assert (found.user, found.password, found.database) == ("user", "a&b+c", 3)
+    assert (found.sentinel_user, found.sentinel_password) == ("watcher", "hush")
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("mode", ["single", "sentinel", "cluster"])
+def test_each_option_is_one_of_the_library(option: str, mode: Mode) -> None:
+    """Connecting tells nothing of it; the library refuses a name that it does not know."""
+    if option.startswith("sentinel_") and mode != "sentinel":
+        return
+    value = {"db": "0", "ssl_cert_reqs": "none", "ssl_check_hostname": "false"}.get(option, "x")
+    more = "&ssl_certfile=x" if option == "ssl_keyfile" else ""
+    given = address.parse(f"rediss://one?{option}={value}{more}", mode)
+    client = Client(given, mode, Scripts(), service="s", pool_size=1, timeout_seconds=1)
+    pool = getattr(client._redis, "connection_pool", None)
+    if pool is not None:
+        pool.make_connection()
+
+
 @pytest.mark.parametrize(
     ("url", "mode", "words"),
     [
@@ -52,11 +81,31 @@ def test_special_characters_of_a_password_are_written_in_percent() -> None:
         ("redis://[::1", "single", "for an IPv6 address"),
         ("redis://[hunter2]:1", "single", "no IPv6 address"),
         ("redis://one/2", "cluster", "only one"),
-        ("redis://one/hunter2", "single", "no database"),
+        ("redis://one/hunter2", "single", "database that is no number"),
         ("redis://:hun/ter2@one", "single", "%2F"),
         ("redis://user:7?hunter2@one", "single", "%3F"),
         ("redis://user:7#hunter2@one", "single", "%23"),
         ("redis://one?password=hunter2@", "single", "%40"),
+        ("redis://one?socket_timeot=3", "single", r"socket_timeot that .* did you mean online.timeout_seconds\?"),
+        ("rediss://one?ssl_ca_cert=x", "single", r"did you mean ssl_ca_certs\?"),
+        ("redis://one?hunter2", "single", r"an option that does not exist here; \(there are ssl_ca_certs,"),
+        ("redis://one?socket_timeout=3", "single", "set online.timeout_seconds"),
+        ("redis://one,two?max_connections=3", "cluster", "set online.pool_size"),
+        ("redis://one?decode_responses=true", "single", "decode_responses that does not exist here"),
+        ("redis://one?protocol=3", "single", "protocol that does not exist here"),
+        ("redis://one,two?client_name=x", "cluster", "client_name that does not exist here"),
+        ("redis://one,two?health_check_interval=1", "sentinel", "does not exist here"),
+        ("redis://one?password=", "single", "without a value"),
+        ("redis://one?db=1&db=2", "single", "db twice"),
+        ("redis://one/1?db=1", "single", "db twice"),
+        ("redis://:hunter2@one?password=x", "single", "password twice"),
+        ("redis://one?db=x", "single", "no number"),
+        ("redis://one?db=1", "cluster", "only one"),
+        ("redis://one?ssl_ca_certs=x", "single", "rediss://"),
+        ("rediss://one?ssl_keyfile=x", "single", "ssl_certfile"),
+        ("rediss://one?ssl_cert_reqs=no", "single", "required or optional or none"),
+        ("rediss://one?ssl_check_hostname=hunter2", "single", "true or false"),
+        ("redis://one?sentinel_password=hunter2", "single", '"sentinel"'),
     ],
 )
 def test_what_is_wrong_is_said_without_the_secret(url: str, mode: Mode, words: str) -> None:

@@ -62,7 +62,7 @@ async def test_addresses(url: str, mode: Mode, hosts: list[tuple[str, int]]) -> 
         ("redis://one:port", "single", "host that is wrong"),
         ("redis://:secret@,", "cluster", "names no host"),
         ("redis://one/2", "cluster", "only one"),
-        ("redis://one?socket_timeout=long", "single", "option that is wrong"),
+        ("redis://one?socket_timeout=3", "single", "set online.timeout_seconds"),
     ],
 )
 async def test_addresses_that_cannot_be(url: str, mode: Mode, words: str) -> None:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
 
 from msgspec import Struct
-from redis.asyncio.connection import parse_url
 
 from router.config import redis_url
 from router.config.redis_url import Mode
 from router.errors import ConfigError
-
-_SENTINEL_USER = ("sentinel_username", "sentinel_password")
 
 
 class Address(Struct, frozen=True):
@@ -29,21 +25,17 @@ class Address(Struct, frozen=True):
 def parse(url: str, mode: Mode) -> Address:
     """The address in ``url``, whose form is that of ``router.config.redis_url``.
 
-    The options are those of redis-py's connections, such as ``ssl_ca_certs``, and ``sentinel_username`` and
-    ``sentinel_password``. Raises ``ConfigError``, whose message does not repeat the URL.
+    Raises ``ConfigError``, whose message does not repeat the URL.
     """
     try:
         found = redis_url.parse(url, mode)
     except ValueError as error:
         raise ConfigError(f"online.url {error}") from error
-    pairs = parse_qsl(found.query, keep_blank_values=True)
-    sentinel = {key.removeprefix("sentinel_"): value for key, value in pairs if key in _SENTINEL_USER}
-    try:
-        options = dict(parse_url(f"redis://?{urlencode([pair for pair in pairs if pair[0] not in _SENTINEL_USER])}"))
-    except ValueError as error:
-        raise ConfigError(f"online.url has an option that is wrong: {error}") from error
-    said = {"username": found.user, "password": found.password, "db": found.database}
-    options.update({key: value for key, value in said.items() if value})
-    options["ssl"] = found.tls
-    tls = {key: value for key, value in options.items() if key.startswith("ssl")}
-    return Address(found.hosts, options, {**tls, **sentinel})
+    tls = {"ssl": found.tls, **found.tls_options}
+    options = {"username": found.user, "password": found.password, "db": found.database}
+    asking = {"username": found.sentinel_user, "password": found.sentinel_password}
+    return Address(found.hosts, {**tls, **_given(options)}, {**tls, **_given(asking)})
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value}
