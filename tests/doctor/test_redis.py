@@ -100,6 +100,15 @@ def test_write_through_makes_up_for_a_redis_that_forgets() -> None:
     assert found["redis.sync"].severity is Severity.FINE
 
 
+@pytest.mark.parametrize("mode", ["cluster", "standalone"])
+def test_valkey_has_another_word_for_its_mode(mode: str) -> None:
+    """As Valkey 8 and 9 say it, unless ``extended-redis-compatibility`` is on."""
+    info = {key: value for key, value in INFO.items() if key != "redis_mode"}
+    said = {"server_name": "valkey", "valkey_version": "8.1.4", "redis_version": "7.2.4", "server_mode": mode}
+    found = judged(facts_of("valkey:6379", {**info, **said}, SETTINGS), mode=mode.replace("standalone", "single"))
+    assert {finding.severity for finding in found.values()} == {Severity.FINE}
+
+
 def test_a_managed_one_tells_less() -> None:
     found = judged(facts_of("", INFO, {}))
     assert {name: f.severity for name, f in found.items() if f.severity is not Severity.FINE} == {

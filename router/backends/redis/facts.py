@@ -89,7 +89,7 @@ def _facts(server: str, info: dict[str, Any], settings: dict[str, str]) -> Redis
         server=server,
         version=str(info.get("redis_version", "0")),
         run_id=str(info.get("run_id", "")),
-        cluster=str(info.get("redis_mode", "")) == "cluster",
+        cluster="cluster" in (info.get("redis_mode"), info.get("server_mode")),  # the latter is Valkey's
         role=str(info.get("role", "")),
         replicas=int(info.get("connected_slaves", 0)),
         maxmemory=int(info.get("maxmemory", 0)),
