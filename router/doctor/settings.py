@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
-from router.config import Config
+from router.config import Config, redis_url
 from router.config.rules import LOOPBACK
 from router.doctor.findings import Finding, error, fine, note, warning
 
@@ -26,7 +25,7 @@ def look(config: Config, environ_emulators: list[str]) -> Iterator[Finding]:
         why = "Who is offline learns of mail only by opening the app."
         yield note("config.push", "push commands go nowhere", why, 'push.kind = "pubsub"')
     if config.online.kind == "redis":
-        yield from redis_url(config)
+        yield from reaching_redis(config)
     if environ_emulators and {"pubsub", "firestore"} & set(kinds):
         why = "An emulator keeps everything in memory and knows no permissions: a 202 promises nothing."
         yield warning("config.emulators", f"{' and '.join(environ_emulators)} set", why, "unset them in production")
@@ -41,16 +40,15 @@ def _kinds(config: Config, described: str) -> Finding:
     return fine("config.backends", described)
 
 
-def redis_url(config: Config) -> Iterator[Finding]:
+def reaching_redis(config: Config) -> Iterator[Finding]:
     """Whether the Redis is reached in private, and with a password. The URL itself is never shown."""
-    url = urlsplit(config.online.url.get_secret_value() if config.online.url else "")
-    hosts = {part.rpartition(":")[0] or part for part in url.netloc.rpartition("@")[2].split(",")}
-    if hosts <= LOOPBACK:
+    url = redis_url.parse(config.online.url.get_secret_value() if config.online.url else "", config.online.mode)
+    if {name for name, _ in url.hosts} <= LOOPBACK:
         return
-    if url.scheme == "redis":
+    if not url.tls:
         why = "The password, presence and sealed mail pass the network in the clear."
         yield warning("config.redis_tls", "the Redis is reached without TLS", why, "rediss:// in online.url")
     if not url.password:
         why = "Whoever reaches its port reads who is online and deletes mail."
         mend = "requirepass or an ACL user at the Redis, and rediss://user:password@… in online.url"
-        yield (error if url.scheme == "redis" else warning)("config.redis_password", "no password is set", why, mend)
+        yield (warning if url.tls else error)("config.redis_password", "no password is set", why, mend)

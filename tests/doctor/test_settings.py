@@ -10,7 +10,8 @@ from router.doctor.findings import Severity
 
 
 def online(url: str) -> Config:
-    return Config(online=Online.model_validate({"kind": "redis", "url": url}))
+    mode = "cluster" if "," in url else "single"
+    return Config(online=Online.model_validate({"kind": "redis", "url": url, "mode": mode}))
 
 
 @pytest.mark.parametrize(
@@ -21,11 +22,16 @@ def online(url: str) -> Config:
         ("rediss://redis.example.com", ["config.redis_password"]),
         ("redis://:secret@redis.example.com:6379", ["config.redis_tls"]),
         ("redis://redis:6379", ["config.redis_tls", "config.redis_password"]),
+        ("redis://[::1]", []),
+        ("redis://[::1]:6379,localhost:6380,127.0.0.1", []),
+        ("redis://[2001:db8::1]:6379,[::1]:6379", ["config.redis_tls", "config.redis_password"]),
+        ("rediss://redis.example.com?password=secret", []),
+        ("rediss://redis.example.com?username=router", ["config.redis_password"]),
         ("redis://127.0.0.1:1,redis-2:1", ["config.redis_tls", "config.redis_password"]),
     ],
 )
 def test_how_the_redis_is_reached(url: str, worst: list[str]) -> None:
-    found = list(settings.redis_url(online(url)))
+    found = list(settings.reaching_redis(online(url)))
     assert [finding.check for finding in found] == worst
     assert "secret" not in repr(found)
 
