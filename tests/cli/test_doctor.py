@@ -14,6 +14,7 @@ from redis import Redis
 from router.cli.exits import Code
 from tests.cli.conftest import Router
 from tests.support.identity import Identity, identity_service
+from tests.support.redis_servers import DOCUMENTATION
 from tests.support.servers import Server, free_port, redis_server, running
 
 PRODUCTION = Path(__file__).parents[2] / "docs" / "production.md"
@@ -161,6 +162,7 @@ def test_a_redis_with_another_password(router: Router, start: Callable[..., Serv
 def test_the_documented_rights_in_redis_are_enough(router: Router, start: Callable[..., Server]) -> None:
     router("setup")
     line = next(line for line in PRODUCTION.read_text().splitlines() if "ACL SETUSER" in line)
+    assert line.strip() in DOCUMENTATION.read_text().splitlines(), "there is one such line, in two places"
     server = start("--maxmemory", "100mb", "--appendfsync", "always", "--requirepass", "admin")
     admin: Any = Redis(port=server.port, password="admin")
     admin.execute_command(*line.replace("PASSWORD", "secret").split())

@@ -10,7 +10,7 @@ import pytest
 
 from router.cli.exits import Code
 from tests.cli.conftest import Router
-from tests.support.redis_servers import Cluster, Watched
+from tests.support.redis_servers import USER_PASSWORD, Cluster, Watched, documented_user
 from tests.support.servers import free_port
 
 Given = tuple[list[str], dict[str, str]]
@@ -59,6 +59,26 @@ def test_a_cluster(router: Router, tmp_path: Path, redis_cluster: Cluster, way: 
     options, environ = way(tmp_path, "cluster", url)
     found = run_all(router, options, environ)
     assert (found["redis.cluster"], found["redis.mode"], found["online.step"]) == ("fine", "fine", "fine")
+
+
+def test_the_documented_rights_are_enough_under_sentinels(
+    router: Router, tmp_path: Path, redis_sentinel: Watched
+) -> None:
+    url = documented_user(redis_sentinel.url, [redis_sentinel.master, redis_sentinel.replica])
+    documented_user(url, redis_sentinel.sentinels, which=1)
+    options, environ = by_variable(
+        tmp_path, "sentinel", f"{url}?sentinel_username=router&sentinel_password={USER_PASSWORD}"
+    )
+    found = run_all(router, options, environ)
+    assert "error" not in found.values()
+    assert (found["redis.sentinel"], found["online.pokes"]) == ("fine", "fine")
+
+
+def test_the_documented_rights_are_enough_in_a_cluster(router: Router, tmp_path: Path, redis_cluster: Cluster) -> None:
+    options, environ = by_variable(tmp_path, "cluster", documented_user(redis_cluster.url, redis_cluster.nodes))
+    found = run_all(router, options, environ)
+    assert "error" not in found.values()
+    assert (found["redis.cluster"], found["online.pokes"]) == ("fine", "fine")
 
 
 @pytest.mark.parametrize("way", ["--json", "--toml", ""])

@@ -1,4 +1,4 @@
-"""Redis as the online store keeps the contract."""
+"""Redis as the online store keeps the contract, with the rights that the documentation gives its user."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import pytest
 from tests.contract.notices import PokeContract
 from tests.contract.pipeline import PipelineContract
 from tests.contract.queues import QueueContract
+from tests.support.redis_servers import documented_user
 from tests.support.servers import Server
-from tests.support.stores_redis import RedisStores
+from tests.support.stores_redis import PREFIX, RedisStores
 
 
 @pytest.fixture
 def stores(tmp_path: Path, redis: Server) -> RedisStores:
-    return RedisStores(tmp_path, f"redis://{redis.address}")
+    return RedisStores(tmp_path, documented_user(f"redis://{redis.address}", [redis], PREFIX))
 
 
 class TestRedisQueues(QueueContract):

@@ -1,4 +1,5 @@
-"""A Redis cluster as the online store keeps the contract: no script ever needs two slots."""
+"""A Redis cluster as the online store keeps the contract: no script ever needs two slots, or a right
+that the documentation does not give."""
 
 from __future__ import annotations
 
@@ -9,13 +10,13 @@ import pytest
 from tests.contract.notices import PokeContract
 from tests.contract.pipeline import PipelineContract
 from tests.contract.queues import QueueContract
-from tests.support.redis_servers import Cluster
-from tests.support.stores_redis import RedisStores
+from tests.support.redis_servers import Cluster, documented_user
+from tests.support.stores_redis import PREFIX, RedisStores
 
 
 @pytest.fixture
 def stores(tmp_path: Path, redis_cluster: Cluster) -> RedisStores:
-    return RedisStores(tmp_path, redis_cluster.url, mode="cluster")
+    return RedisStores(tmp_path, documented_user(redis_cluster.url, redis_cluster.nodes, PREFIX), mode="cluster")
 
 
 class TestRedisClusterQueues(QueueContract):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from tests.support.servers import READY_SECONDS, Server, free_port, redis_progra
 
 SLOTS = 16_384
 SERVICE = "mymaster"
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "redis.md"
+USER_PASSWORD = "as-documented"
 
 
 def client(server: Server) -> Any:
@@ -35,6 +37,18 @@ def until(condition: Callable[[], object]) -> None:
         if time.monotonic() > deadline:
             raise AssertionError("the servers did not come to terms")
         time.sleep(0.05)
+
+
+def documented_user(url: str, servers: Sequence[Server], prefix: str = "router", which: int = 0) -> str:
+    """``url`` with the user of the documentation, whom ``servers`` know then; ``which`` of its lines: 1 is for
+    sentinels."""
+    rights = [line for line in DOCUMENTATION.read_text(encoding="utf-8").splitlines() if line.startswith("ACL SETUSER")]
+    command = rights[which].replace("PASSWORD", USER_PASSWORD).replace("router:*", f"{prefix}*").split()
+    for server in servers:
+        asking = client(server)
+        asking.execute_command(*command)
+        asking.close()
+    return url.replace("://", f"://router:{USER_PASSWORD}@")
 
 
 class Cluster:

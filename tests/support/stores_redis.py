@@ -11,6 +11,9 @@ from pydantic import SecretStr
 from router.config import Config, Embedded, Limits, Online
 from tests.support.stores import CAP, Durability, EmbeddedStores
 
+PREFIX = "test-"
+"""Begins all keys of all tests."""
+
 
 class RedisStores(EmbeddedStores):
     """Keys under a prefix of their own."""
@@ -26,7 +29,7 @@ class RedisStores(EmbeddedStores):
         super().__init__(data_dir)
         self.url = url
         self.mode = mode
-        self.prefix = f"test-{uuid4().hex[:12]}"
+        self.prefix = f"{PREFIX}{uuid4().hex[:12]}"
         self._timeout_seconds = timeout_seconds
 
     def config(self, *, cap: int = CAP, durability: Durability = "online-store") -> Config:
