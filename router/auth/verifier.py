@@ -26,7 +26,7 @@ class Principal(Struct, frozen=True):
     user: str
     """Canonical URN."""
     expires_at: int
-    """µs since 1970, by the token's ``exp``."""
+    """µs since 1970: the token's ``exp`` and the leeway after it. From then on it opens nothing and holds nothing."""
 
 
 class KeySource(Protocol):
@@ -71,7 +71,7 @@ class Authenticator:
             self._remembered[digest] = principal
             if len(self._remembered) > REMEMBERED_TOKENS:
                 self._remembered.popitem(last=False)
-        if principal.expires_at + self._leeway <= self._clock.now():
+        if principal.expires_at <= self._clock.now():
             self._remembered.pop(digest, None)
             raise Unauthorized("the token has expired; get a new one", "expired")
         return principal
@@ -136,7 +136,7 @@ class Authenticator:
             moment = _moment(claims, name)
             if moment is not None and moment > self._clock.now() + self._leeway:
                 raise Unauthorized("the token is not valid yet", "not_yet_valid")
-        return Principal(_user(claims), expires_at)
+        return Principal(_user(claims), expires_at + self._leeway)
 
 
 def _fits(key: jwt.PyJWK, algorithm: str) -> bool:

@@ -7,7 +7,9 @@ import gc
 
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
+from router.config import Auth
 from router.core.connections import TOKEN_EXPIRED
 from router.web.bounds import BoundedSocket
 from tests.contract.stage import BOB
@@ -83,6 +85,24 @@ async def test_who_does_not_take_his_end_is_online_no_longer(web: Web, monkeypat
             await offline(web)
             labels = {"code": str(TOKEN_EXPIRED), "clean": "false"}
             assert web.count("router_connections_closed_total", **labels) == 1
+
+
+async def test_a_socket_lives_as_long_as_its_token_opens_another(web: Web) -> None:
+    """Its client has no reason to come back before, with a token that is still taken."""
+    bearer, leeway = web.bearer("bob", 600), Auth().leeway_seconds
+    async with web.serve() as server, connect(f"ws://{HOST}:{server.port}/connect", additional_headers=bearer) as first:
+        web.clock.advance(600 + leeway - 1)
+        web.manager.close_expired()
+        async with connect(f"ws://{HOST}:{server.port}/connect", additional_headers=bearer) as second:
+            assert web.manager.count == 2
+            web.clock.advance(1)
+            web.manager.close_expired()
+            async with asyncio.timeout(EVENT_SECONDS):
+                await asyncio.gather(first.wait_closed(), second.wait_closed())
+        assert first.close_code == second.close_code == TOKEN_EXPIRED
+        with pytest.raises(InvalidStatus, match="401"):
+            async with connect(f"ws://{HOST}:{server.port}/connect", additional_headers=bearer):
+                pass
 
 
 async def test_a_drain_waits_for_no_poke(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
