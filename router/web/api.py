@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from functools import lru_cache
 from urllib.parse import parse_qs
 
@@ -166,6 +167,7 @@ class _Ack(msgspec.Struct):
     snake: list[str] | None = msgspec.field(default=None, name="message_ids")
 
 
+_ACK_FORM = 'the body must be {"messageIds": ["…", …]}'
 _decode_ack = msgspec.json.Decoder(_Ack).decode
 
 
@@ -174,10 +176,33 @@ def _ids(body: bytes) -> list[str]:
     try:
         ack = _decode_ack(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise InvalidRequest('the body must be {"messageIds": ["…", …]}') from error
+        raise InvalidRequest(_ACK_FORM) from error
     if ack.camel is not None and ack.snake is not None:
         raise InvalidRequest('"messageIds" is given under both of its names: leave one out')
     ids = ack.camel or ack.snake or []
     if len(ids) > MAX_ACK_IDS:
         raise InvalidRequest(f"{len(ids)} ids are too many for one request; send {MAX_ACK_IDS} at most")
+    # The usual body has no quotation marks but those of its one member and of its ids.
+    if body.count(b'"') != 2 * (1 + len(ids)):
+        _refuse_twins(body)
     return ids
+
+
+def _refuse_twins(body: bytes) -> None:
+    """Raise ``InvalidRequest`` where an object in ``body`` has two members of one name, as an envelope may not either.
+
+    msgspec takes the last of them, and the ids in the others would stay unacknowledged without a word.
+    """
+    try:
+        _JSON_OBJECTS.decode(body.decode())
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(_ACK_FORM) from error
+
+
+def _unique(pairs: list[tuple[str, object]]) -> None:
+    if len(dict(pairs)) != len(pairs):
+        raise InvalidRequest("an object in the body has two members of one name: leave one out")
+
+
+_JSON_OBJECTS = json.JSONDecoder(object_pairs_hook=_unique, parse_int=str)
+"""Python refuses to convert a number of thousands of digits, which is nobody's business here."""

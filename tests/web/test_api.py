@@ -108,6 +108,11 @@ async def test_a_limit(web: Web, limit: str, count: int) -> None:
         b'{"messageIds": ["\\ud800"]}',
         b'{"message_ids": false}',
         b'{"messageIds": ["x"], "message_ids": ["y"]}',
+        b'{"messageIds": ["x"], "messageIds": ["y"]}',
+        b'{"messageIds": ["x"], "\\u006dessageIds": []}',
+        b'{"message_ids": [], "message_ids": ["y"]}',
+        b'{"messageIds": ["x"], "messageIds": null}',
+        b'{"messageIds": ["x"], "unknown": {"a": 1, "a": 2}}',
         b"[" * 90_000,
     ],
 )
@@ -115,7 +120,17 @@ async def test_a_bad_acknowledgement(web: Web, body: bytes) -> None:
     refusal(await web.http.post("/api/messages/ack", content=body, headers=web.bearer("bob")), 400, "invalid-request")
 
 
-@pytest.mark.parametrize("body", [b"{}", b'{"messageIds": []}', b'{"messageIds": null}', b'{"message_ids": ["x"]}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b'{"messageIds": []}',
+        b'{"messageIds": null}',
+        b'{"message_ids": ["x"]}',
+        b'{"messageIds": ["\\"", "x", "x"]}',
+        b'{"messageIds": ["x"], "unknown": [{"a": 1}, {"a": %b}]}' % (b"9" * 5000),
+    ],
+)
 async def test_an_acknowledgement_of_nothing(web: Web, body: bytes) -> None:
     response = await web.http.post("/api/messages/ack", content=body, headers=web.bearer("bob"))
     assert response.status_code == 204
