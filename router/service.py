@@ -175,8 +175,7 @@ class _Service:
             app,
             ping_seconds=server.ping_seconds,
             client_seconds=server.client_seconds,
-            refuse=border.refuse,
-            cut=border.cut,
+            border=border,
         )
 
     async def _start_processing(self) -> None:

@@ -6,8 +6,9 @@ Nobody holds a connection or memory by being slow, by talking without end, or by
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Sequence
 
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn._types import ASGISendEvent
@@ -17,6 +18,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from router.errors import RouterError
 from router.web import problems
 from router.web.budget import Budget
+from router.web.edge import Border, request_id
+from router.web.fields import Fields
 from router.web.joined import Joined
 from router.web.problems import HeadersTooLarge, HeadersTooSlow, MalformedRequest
 
@@ -39,18 +42,14 @@ INTERNAL_ERROR = 1011
 ARRIVED = "router.arrived"
 """In the scope of a request whose whole body is there: nobody needs to wait for it, nor to time that."""
 
-Refuse = Callable[[RouterError], None]
-Cut = Callable[[str], None]
-
 
 class BoundedConfig(uvicorn.Config):
     """uvicorn's configuration, and what the protocols of this module need beside it."""
 
-    def __init__(self, app: ASGIApp, *, ping_seconds: float, client_seconds: float, refuse: Refuse, cut: Cut) -> None:
-        """``refuse`` and ``cut`` are told of each request refused and each client cut off, with the reason."""
+    def __init__(self, app: ASGIApp, *, ping_seconds: float, client_seconds: float, border: Border) -> None:
+        """``border`` is told of each request refused and each client cut off, with the reason."""
         self.client_seconds = client_seconds
-        self.refuse = refuse
-        self.cut = cut
+        self.border = border
         self.waiting = Budget(WAITING_BYTES)
         super().__init__(
             app,
@@ -125,15 +124,19 @@ class _Watched(asyncio.Protocol):
 
     def cut(self, reason: str) -> None:
         """End the connection now, whatever is still to be sent."""
-        self.bounds.cut(reason)
+        self.bounds.border.cut(reason)
         self.transport.abort()
 
-    def refuse(self, error: RouterError) -> None:
-        """Answer a request that never reaches the application, and close."""
-        self.bounds.refuse(error)
+    def refuse(self, error: RouterError, known: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """Answer a request that never reaches the application, and close; ``known`` of its header fields have come."""
+        asked = Fields({"headers": known})
+        id_ = request_id(asked)
+        with structlog.contextvars.bound_contextvars(request_id=id_):
+            self.bounds.border.refuse(error)
         response = problems.response(error)
         head = b"HTTP/1.1 %d %b\r\n" % (response.status_code, problems.kind_of(error).title.encode())
-        fields = [(b"connection", b"close"), *response.raw_headers]
+        common = self.bounds.border.common(id_, asked.get("origin"))
+        fields = [(b"connection", b"close"), *response.raw_headers, *common]
         lines = b"".join(b"%b: %b\r\n" % field for field in fields)
         self.transport.write(b"%b%b\r\n%b" % (head, lines, bytes(response.body)))
         self.transport.close()
@@ -172,7 +175,7 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         if self._in_head:
             self._expect()
             if self._head_bytes > HEADER_BYTES and not self.transport.is_closing():
-                self.refuse(_too_large())
+                self.refuse(_too_large(), self.headers)
         elif self._in_body and not self.cycle.response_complete:
             self._body_bytes += len(data)
             self._weigh()
@@ -219,7 +222,7 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         if self.transport.is_closing():
             return
         over = self._in_head and self._head_bytes > HEADER_BYTES
-        self.refuse(_too_large() if over else MalformedRequest("this is no HTTP request"))
+        self.refuse(_too_large() if over else MalformedRequest("this is no HTTP request"), self.headers or ())
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
@@ -247,7 +250,8 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._in_head:
-            self.refuse(HeadersTooSlow(f"the headers did not arrive within {self.bounds.client_seconds:g} s"))
+            error = HeadersTooSlow(f"the headers did not arrive within {self.bounds.client_seconds:g} s")
+            self.refuse(error, self.headers)
         else:
             self.cut("slow-body" if self._in_body else "silent")
 
@@ -311,5 +315,5 @@ class BoundedSocket(_Watched, WebSocketsSansIOProtocol):
         if self.transport.get_write_buffer_size():
             self.cut(reason)
         else:
-            self.bounds.cut(reason)
+            self.bounds.border.cut(reason)
             self.transport.close()

@@ -50,6 +50,14 @@ class Border:
         """Whether ``server.allowed_origins`` names this browser origin."""
         return origin in self._origins or "*" in self._origins
 
+    def common(self, request_id: str, origin: str | None) -> list[tuple[bytes, bytes]]:
+        """Header fields of every answer, errors included; ``origin`` is the page that asks, where a browser says it."""
+        common = [(b"x-request-id", request_id.encode()), (b"vary", b"Origin")]
+        if origin is not None and self.allows(origin):
+            common.append((b"access-control-allow-origin", origin.encode("latin-1")))
+            common.append((b"access-control-expose-headers", b"Retry-After, X-Request-Id"))
+        return common
+
     def refuse(self, error: RouterError) -> None:
         """Count and log a refusal."""
         kind = problems.kind_of(error)
@@ -187,7 +195,8 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if not self.started and message["type"] in _STARTS:
             self.started = True
-            message["headers"] = [*message["headers"], *self._common()]
+            # No handler sets any of them.
+            message["headers"] = [*message["headers"], *self._border.common(self.request_id, self._origin)]
             self.count(message.get("status", 101))
         try:
             await self._send(message)
@@ -196,14 +205,6 @@ class _Answer:
 
     def count(self, status: int) -> None:
         self._border.metrics.answered(self._route, status, self._timer() - self._since)
-
-    def _common(self) -> list[tuple[bytes, bytes]]:
-        """Header fields of every answer; no handler sets any of them."""
-        common = [(b"x-request-id", self.request_id.encode()), (b"vary", b"Origin")]
-        if self._origin is not None and self._border.allows(self._origin):
-            common.append((b"access-control-allow-origin", self._origin.encode("latin-1")))
-            common.append((b"access-control-expose-headers", b"Retry-After, X-Request-Id"))
-        return common
 
 
 def request_id(fields: Fields) -> str:

@@ -26,9 +26,7 @@ def server(
 ) -> Server:
     """``app`` on a free port."""
     border = border or Border([], Metrics())
-    config = BoundedConfig(
-        app, ping_seconds=ping_seconds, client_seconds=client_seconds, refuse=border.refuse, cut=border.cut
-    )
+    config = BoundedConfig(app, ping_seconds=ping_seconds, client_seconds=client_seconds, border=border)
     return Server(config, HOST, 0)
 
 

@@ -10,8 +10,10 @@ from functools import partial
 
 import httpx
 import pytest
+import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 
 from router.core.queue import CompositeMessageQueue
@@ -187,6 +189,49 @@ async def test_what_is_no_http_is_a_problem_too(web: Web, edge: Server) -> None:
         await client.send(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
         await refused(client, 400, "malformed-request")
     assert counted(web, "malformed-request") == 1
+
+
+@pytest.mark.parametrize(
+    ("rest", "status"),
+    [
+        (b"x-large: " + b"x" * HEADER_BYTES, 431),
+        (b"x-large: " + b"x" * HEADER_BYTES + b"\r\n\r\n", 431),
+        (b"x-slow: ", 408),
+        (b"a: b\r\n\0: x\r\n\r\n", 400),
+        (b"transfer-encoding: chunked\r\n\r\nx", 400),
+    ],
+    ids=["large", "large-and-whole", "slow", "malformed", "malformed-body"],
+)
+async def test_a_browser_can_read_what_never_reaches_the_application(
+    web: Web, edge: Server, rest: bytes, status: int
+) -> None:
+    """As far as its Origin has come; and the log has the id of the request."""
+    head = b"POST /x HTTP/1.1\r\norigin: %b\r\nx-request-id: mine-1\r\n"
+    with capture_logs([structlog.contextvars.merge_contextvars]) as logged:
+        async with raw(edge.port) as client:
+            await client.send(head % b"https://chat.example" + rest)
+            answer = await client.answer()
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert b"access-control-allow-origin: https://chat.example\r\n" in answer
+    assert b"\r\nx-request-id: mine-1\r\n" in answer
+    assert b"\r\nvary: Origin\r\n" in answer
+    assert ("refused", "mine-1") in [(entry["event"], entry.get("request_id")) for entry in logged]
+    async with raw(edge.port) as client:
+        await client.send(head % b"https://evil.example" + rest)
+        assert b"access-control" not in await client.answer()
+
+
+async def test_what_follows_a_request_is_not_of_its_page(web: Web, edge: Server) -> None:
+    """A proxy in front may have another client behind it."""
+    async with raw(edge.port) as client:
+        await client.send(b"GET /healthz HTTP/1.1\r\norigin: https://chat.example\r\n\r\n")
+        while await client.line() != b"\r\n":
+            pass
+        await client._reader.readuntil(b"}")
+        await client.send(b"\0")
+        answer = await client.answer()
+    assert b" 400 " in answer
+    assert b"access-control" not in answer
 
 
 @pytest.mark.parametrize("more", [[b"x: " + b"x" * 9000], [b"x: y"] * 130])
