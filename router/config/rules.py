@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -12,6 +13,10 @@ from router.config.sources import Problem
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Algorithms whose public key cannot sign: HS256 with a published key, or none, would let anyone in."""
+
+OWN_PORTS = {"http": 80, "https": 443}
+_HOST = re.compile(r"[a-z0-9._:-]+")
+"""As ``urlsplit`` gives it. Browsers write other alphabets in ASCII (xn--…), and nothing stands for several hosts."""
 
 GOOGLE_KINDS = ("firestore", "pubsub")
 FIRESTORE_ENVELOPE_BYTES = 750_000
@@ -40,10 +45,12 @@ def contradictions(config: Config) -> list[Problem]:
 
 def _server(config: Config) -> Iterator[tuple[str, str]]:
     for origin in config.server.allowed_origins:
-        if origin != "*" and not _is_origin(origin):
+        as_sent = _as_sent(origin)
+        if origin not in ("*", as_sent):
+            hint = "https://example.com" if as_sent is None else as_sent
             yield (
                 "server.allowed_origins",
-                f'{origin!r} is no origin; write https://example.com, without a path or a last /, or "*" for any',
+                f'{origin!r} is no origin as browsers send it, and would never match; write {hint}, or "*" for any',
             )
 
 
@@ -125,5 +132,17 @@ def is_url(text: str, *schemes: str) -> bool:
         return False
 
 
-def _is_origin(text: str) -> bool:
-    return is_url(text, "http", "https") and text == text.lower() and text.count("/") == 2
+def _as_sent(origin: str) -> str | None:
+    """How browsers send ``origin`` (RFC 6454, section 6.2); ``None`` where it is none.
+
+    Scheme and host are in lower case, the port is left out where it is the scheme's own, and nothing follows.
+    """
+    try:
+        parts = urlsplit(origin)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return None
+    if parts.scheme not in OWN_PORTS or not _HOST.fullmatch(host) or port == 0:
+        return None
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}" if port in (None, OWN_PORTS[parts.scheme]) else f"{parts.scheme}://{host}:{port}"

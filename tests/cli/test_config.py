@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -165,6 +166,38 @@ def test_a_secret_is_in_no_error_and_no_repr(tmp_path: Path) -> None:
 )
 def test_what_cannot_work_together_is_refused(environ: dict[str, str], word: str) -> None:
     assert word in problems(None, **environ)
+
+
+@pytest.mark.parametrize(
+    ("origin", "hint"),
+    [
+        ("https://a.example:443", "https://a.example"),
+        ("http://a.example:80", "http://a.example"),
+        ("http://a.example:080", "http://a.example"),
+        ("https://a.example:08443", "https://a.example:8443"),
+        ("HTTPS://A.example", "https://a.example"),
+        ("https://a.example/", "https://a.example"),
+        ("https://a.example/chat", "https://a.example"),
+        ("https://a.example?x", "https://a.example"),
+        ("https://a.example#", "https://a.example"),
+        ("https://a.example:", "https://a.example"),
+        ("https://ann@a.example", "https://a.example"),
+        ("https://[::1]:443", "https://[::1]"),
+        ("https://*.example", "https://example.com"),
+        ("https://bücher.example", "https://example.com"),
+        ("https://a.example:99999", "https://example.com"),
+        ("a.example", "https://example.com"),
+        ("null", "https://example.com"),
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_refused(origin: str, hint: str) -> None:
+    """It would be taken, and never match."""
+    assert f"write {hint}, or" in problems(None, ROUTER_SERVER__ALLOWED_ORIGINS=json.dumps([origin]))
+
+
+def test_origins_as_browsers_send_them() -> None:
+    origins = ["https://a.example", "http://a.example:443", "https://a.example:8443", "http://[::1]:8080", "*"]
+    assert load(environ={"ROUTER_SERVER__ALLOWED_ORIGINS": json.dumps(origins)}).server.allowed_origins == origins
 
 
 def test_an_url_means_jwks() -> None:
