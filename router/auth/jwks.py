@@ -33,6 +33,7 @@ FETCH_SECONDS = 5.0
 """A fetch, discovery included, has failed after this."""
 MAX_BYTES = 256 * 1024
 MAX_KEYS = 64
+"""Of one key set; a token may have to be tried with each of them."""
 WELL_KNOWN = "/.well-known/oauth-authorization-server"  # RFC 8414
 PUBLIC_KEY_TYPES = ("RSA", "EC", "OKP")
 MIN_RSA_BITS = 2048  # RFC 7518, section 3.3
@@ -162,7 +163,10 @@ async def _end(task: asyncio.Task[None]) -> None:
 def _usable(document: dict[str, Any], algorithms: Sequence[str]) -> list[jwt.PyJWK]:
     """The keys that verify one of ``algorithms``, each once per algorithm; ``ValueError`` where there is none."""
     listed = document.get("keys")
-    entries = [entry for entry in listed[:MAX_KEYS] if isinstance(entry, dict)] if isinstance(listed, list) else []
+    listed = listed if isinstance(listed, list) else []
+    if len(listed) > MAX_KEYS:
+        LOG.warning("the identity service has more keys than are read", keys=len(listed), read=MAX_KEYS)
+    entries = [entry for entry in listed[:MAX_KEYS] if isinstance(entry, dict)]
     keys = [key for entry in entries for key in _verifying(entry, algorithms)]
     if not keys:
         raise ValueError(f"the key set holds no key for {', '.join(algorithms)}")

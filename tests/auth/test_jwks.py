@@ -15,7 +15,7 @@ from starlette.routing import Route, Router
 from structlog.testing import capture_logs
 
 from router.auth.embedded import EmbeddedKey
-from router.auth.jwks import REFRESH_SECONDS, UNKNOWN_KID_SECONDS
+from router.auth.jwks import MAX_KEYS, REFRESH_SECONDS, UNKNOWN_KID_SECONDS
 from router.auth.opening import open_authenticator
 from router.config import Auth, Config, Embedded
 from router.errors import ConfigError, Unauthorized, Unavailable
@@ -24,6 +24,10 @@ from tests.support.clock import ManualClock
 from tests.support.edge import server as serving
 
 pytestmark = pytest.mark.anyio
+
+
+STRANGE_KEYS = [{"kty": "strange"}, {"kty": "oct", "k": "AQID", "alg": "HS256"}]
+"""For somebody else."""
 
 
 class IdentityService:
@@ -48,7 +52,7 @@ class IdentityService:
         keys = [
             {**document, "kid": key.kid, "alg": "RS256"} for document, key in zip(documents, self.keys, strict=True)
         ]
-        return JSONResponse({"keys": [{"kty": "strange"}, {"kty": "oct", "k": "AQID", "alg": "HS256"}, *keys]})
+        return JSONResponse({"keys": [*STRANGE_KEYS, *keys]})
 
 
 @pytest.fixture
@@ -122,6 +126,23 @@ async def test_an_identity_service_that_is_down_logs_nobody_out(
         service.down, service.keys = False, []
         clock.advance(UNKNOWN_KID_SECONDS)
         await authenticator.authenticate(token(key, clock, "yet-another"))
+
+
+async def test_keys_that_are_not_read_are_said(
+    service: IdentityService, tasks: OwnedTasks, keys: list[EmbeddedKey]
+) -> None:
+    """Nobody else could tell why a token of theirs is refused."""
+    clock, (read, beyond) = ManualClock(), keys
+    service.keys = [read] * (MAX_KEYS - len(STRANGE_KEYS)) + [beyond]
+    config = Config(auth=Auth(jwks_url=f"{service.url}/jwks"))
+    with capture_logs() as logged:
+        async with open_authenticator(config, clock, tasks, random.Random(1)) as authenticator:
+            await authenticator.authenticate(token(read, clock))
+            with pytest.raises(Unauthorized):
+                await authenticator.authenticate(token(beyond, clock))
+    assert [(entry["log_level"], entry["keys"], entry["read"]) for entry in logged] == [
+        ("warning", MAX_KEYS + 1, MAX_KEYS)
+    ]
 
 
 async def test_without_any_key_it_is_unavailable_not_unauthorized(
