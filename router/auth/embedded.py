@@ -58,6 +58,9 @@ class EmbeddedKey:
     async def candidates(self, kid: str | None) -> Sequence[jwt.PyJWK]:
         return [self._public] if kid in (None, self.kid) else []
 
+    async def look_again(self) -> bool:
+        return False
+
     async def probe(self) -> None:
         return
 

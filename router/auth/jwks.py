@@ -27,8 +27,9 @@ REFRESH_SECONDS = 300.0
 """The keys are fetched anew after this to twice this."""
 RETRY_SECONDS = 5.0
 """The same after a fetch that failed."""
-UNKNOWN_KID_SECONDS = 10.0
-"""An unknown ``kid`` fetches the keys anew only where the last fetch began this long ago (spec, section 4)."""
+LOOK_AGAIN_SECONDS = 10.0
+"""A token that no known key verifies fetches the keys anew only where the last fetch began this long ago (spec,
+section 4)."""
 FETCH_SECONDS = 5.0
 """A fetch, discovery included, has failed after this."""
 MAX_BYTES = 256 * 1024
@@ -72,12 +73,10 @@ class JwksKeys:
         await self._stack.aclose()
 
     async def candidates(self, kid: str | None) -> Sequence[jwt.PyJWK]:
-        found = self._named(kid)
-        if not found:
-            await self._look_again()
-            found = self._named(kid)
+        if not self._keys:
+            await self.look_again()
         await self.probe()
-        return found
+        return [key for key in self._keys if kid is None or key.key_id == kid]
 
     async def probe(self) -> None:
         if not self._keys:
@@ -88,21 +87,20 @@ class JwksKeys:
         """What went wrong with the last fetch, without what can be a secret in an URL."""
         return masked_url(str(self._problem) or type(self._problem).__name__) if self._problem else "it was not asked"
 
-    def _named(self, kid: str | None) -> list[jwt.PyJWK]:
-        return [key for key in self._keys if kid is None or key.key_id == kid]
-
     async def _refresh(self) -> None:
         while True:
             await asyncio.wait([self._begin_fetch()])
             base = RETRY_SECONDS if self._problem else REFRESH_SECONDS
             await self._clock.sleep(base * (1 + self._chance.random()))
 
-    async def _look_again(self) -> None:
+    async def look_again(self) -> bool:
         """Wait for the fetch under way, or for a new one where that is due; a flood makes no more of them."""
+        known = self._keys
         since = self._clock.now() - self._fetch_began
-        if self._fetching or not 0 <= since < UNKNOWN_KID_SECONDS * MICROSECONDS:
+        if self._fetching or not 0 <= since < LOOK_AGAIN_SECONDS * MICROSECONDS:
             # Waiting leaves the fetch alone when this caller is cancelled; the others want it too.
             await asyncio.wait([self._begin_fetch()])
+        return self._keys is not known
 
     @property
     def _fetching(self) -> bool:

@@ -39,6 +39,10 @@ class KeySource(Protocol):
         """
         ...
 
+    async def look_again(self) -> bool:
+        """Whether there may be other keys now: they were renewed because a token was verified by none of them."""
+        ...
+
     async def probe(self) -> None:
         """Raise ``Unavailable`` while no key is held; for readiness."""
         ...
@@ -92,12 +96,23 @@ class Authenticator:
         kid = header.get("kid")
         if kid is not None and not isinstance(kid, str):
             raise Unauthorized("the token's kid is no string")
-        keys = [key for key in await self._keys.candidates(kid) if _fits(key, header["alg"])]
-        if not keys:
-            raise Unauthorized("no trusted key has signed the token", "unknown_key")
-        return self._principal(self._decode(token, keys))
+        keys = await self._fitting(kid, header["alg"])
+        claims = self._decode(token, keys)
+        if claims is None and await self._keys.look_again():
+            # A new key may have no kid, or that of the one before.
+            keys = await self._fitting(kid, header["alg"])
+            claims = self._decode(token, keys)
+        if claims is not None:
+            return self._principal(claims)
+        if keys:
+            raise Unauthorized("the token's signature is wrong", "signature")
+        raise Unauthorized("no trusted key has signed the token", "unknown_key")
 
-    def _decode(self, token: str, keys: Sequence[jwt.PyJWK]) -> Mapping[str, Any]:
+    async def _fitting(self, kid: str | None, algorithm: str) -> list[jwt.PyJWK]:
+        return [key for key in await self._keys.candidates(kid) if _fits(key, algorithm)]
+
+    def _decode(self, token: str, keys: Sequence[jwt.PyJWK]) -> Mapping[str, Any] | None:
+        """The claims, where one of ``keys`` has signed them."""
         for key in keys:
             try:
                 # Times are checked below: by our clock, and with finer reasons.
@@ -127,7 +142,7 @@ class Authenticator:
             except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
                 raise Unauthorized("the token cannot be verified") from error
             return claims
-        raise Unauthorized("the token's signature is wrong", "signature")
+        return None
 
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
         expires_at = _moment(claims, "exp")

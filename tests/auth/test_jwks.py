@@ -15,7 +15,7 @@ from starlette.routing import Route, Router
 from structlog.testing import capture_logs
 
 from router.auth.embedded import EmbeddedKey
-from router.auth.jwks import MAX_KEYS, REFRESH_SECONDS, UNKNOWN_KID_SECONDS
+from router.auth.jwks import LOOK_AGAIN_SECONDS, MAX_KEYS, REFRESH_SECONDS
 from router.auth.opening import open_authenticator
 from router.config import Auth, Config, Embedded
 from router.errors import ConfigError, Unauthorized, Unavailable
@@ -35,6 +35,8 @@ class IdentityService:
 
     def __init__(self) -> None:
         self.keys: list[EmbeddedKey] = []
+        self.kid: str | None = None
+        """Of all keys, where they do not have their own."""
         self.down = False
         self.fetches = 0
         self.url = ""
@@ -50,7 +52,8 @@ class IdentityService:
             return Response(status_code=500)
         documents = [jwt.algorithms.RSAAlgorithm.to_jwk(key._key.public_key(), as_dict=True) for key in self.keys]
         keys = [
-            {**document, "kid": key.kid, "alg": "RS256"} for document, key in zip(documents, self.keys, strict=True)
+            {**document, "kid": self.kid or key.kid, "alg": "RS256"}
+            for document, key in zip(documents, self.keys, strict=True)
         ]
         return JSONResponse({"keys": [*STRANGE_KEYS, *keys]})
 
@@ -103,10 +106,47 @@ async def test_discovery_rotation_and_a_flood(
 
         await asyncio.gather(*(knock(number) for number in range(50)))
         assert service.fetches == before
-        clock.advance(UNKNOWN_KID_SECONDS)
+        clock.advance(LOOK_AGAIN_SECONDS)
         await asyncio.gather(*(knock(number) for number in range(50)))
         assert service.fetches == before + 1
         assert (await authenticator.authenticate(token(new, clock))).user == "urn:sm:user:bob"
+
+
+@pytest.mark.parametrize("named", [False, True])
+async def test_a_key_whose_kid_is_not_new_is_found_too(
+    service: IdentityService, tasks: OwnedTasks, keys: list[EmbeddedKey], tmp_path: Path, named: bool
+) -> None:
+    """Its tokens are verified by no known key; strangers' tokens do not fetch more often for it."""
+    clock, (old, new), strange = ManualClock(), keys, EmbeddedKey.open(tmp_path)
+    service.kid = "the-only" if named else None
+    service.keys = [old]
+
+    async def knock(key: EmbeddedKey, user: str) -> str:
+        claims = {"sub": user, "exp": clock.now() // 1_000_000 + 60}
+        headers = {"kid": service.kid} if service.kid else {}
+        signed = jwt.encode(claims, key._key, algorithm="RS256", headers=headers)
+        try:
+            return (await authenticator.authenticate(signed)).user
+        except Unauthorized as error:
+            return error.reason
+
+    async def flood() -> None:
+        assert await asyncio.gather(*(knock(strange, f"u{number}") for number in range(50))) == ["signature"] * 50
+
+    async with open_authenticator(
+        Config(auth=Auth(jwks_url=f"{service.url}/jwks")), clock, tasks, random.Random(1)
+    ) as authenticator:
+        assert await knock(old, "ann") == "urn:sm:user:ann"
+        service.keys, before = [new], service.fetches
+        await flood()
+        assert await knock(new, "bob") == "signature"
+        assert service.fetches == before
+        clock.advance(LOOK_AGAIN_SECONDS)
+        assert await knock(new, "bob") == "urn:sm:user:bob"
+        assert service.fetches == before + 1
+        clock.advance(LOOK_AGAIN_SECONDS)
+        await flood()
+        assert service.fetches == before + 2
 
 
 async def test_an_identity_service_that_is_down_logs_nobody_out(
@@ -124,7 +164,7 @@ async def test_an_identity_service_that_is_down_logs_nobody_out(
                 await asyncio.sleep(0)
         await authenticator.authenticate(token(key, clock, "somebody-new"))
         service.down, service.keys = False, []
-        clock.advance(UNKNOWN_KID_SECONDS)
+        clock.advance(LOOK_AGAIN_SECONDS)
         await authenticator.authenticate(token(key, clock, "yet-another"))
 
 
