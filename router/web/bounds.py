@@ -153,6 +153,8 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
     _in_head = False
     _in_body = False
     _head_bytes = 0
+    _unanswered = 0
+    """Requests whose headers have come."""
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -189,13 +191,13 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         if self._head_bytes > HEADER_BYTES and self._head_size() > HEADER_BYTES:
             raise _too_large()
         self._head_bytes = 0
-        self._in_head, self._in_body = False, True
         self._met()
         if len(self.pipeline) >= MAX_PIPELINED:
-            # An answer now would be taken for that to the first.
             self.cut("pipelining")
             raise _Ended
         super().on_headers_complete()
+        self._in_head, self._in_body = False, True
+        self._unanswered += 1
 
     def on_message_complete(self) -> None:
         self._head_bytes = 0
@@ -206,6 +208,7 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        self._unanswered -= 1
         self._joined.release()
         if self._in_body and self.cycle.response_complete:
             # Refused before it was whole: the rest is thrown away, and must end all the same.
@@ -223,6 +226,20 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
             return
         over = self._in_head and self._head_bytes > HEADER_BYTES
         self.refuse(_too_large() if over else MalformedRequest("this is no HTTP request"), self.headers or ())
+
+    def refuse(self, error: RouterError, known: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        if self._owes:
+            # An answer now would be taken for that which is owed, or for a part of it.
+            self.cut("pipelining")
+        else:
+            super().refuse(error, known)
+
+    @property
+    def _owes(self) -> bool:
+        """An answer has begun, or is to come before one to what is being read."""
+        if self._in_body:
+            return self._unanswered != 1 or self.cycle.response_started
+        return self._unanswered > 0
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
@@ -270,7 +287,7 @@ class BoundedSocket(_Watched, WebSocketsSansIOProtocol):
         super().data_received(data)
         if not self.handshake_initiated and not self.transport.is_closing():
             # A handshake that websockets cannot read is left without an answer otherwise.
-            self.refuse(HeadersTooLarge("a WebSocket handshake may have 128 headers of 8 KiB"))
+            self.refuse(HeadersTooLarge("a WebSocket handshake may have 128 headers of 8 KiB, and no body"))
 
     async def send(self, message: ASGISendEvent) -> None:
         await super().send(message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -60,6 +61,15 @@ class Raw:
         """All that comes until the server closes."""
         async with asyncio.timeout(EVENT_SECONDS):
             return await self._reader.read()
+
+    async def all_that_came(self) -> bytes:
+        """All that comes until the server ends the connection, in whatever way."""
+        came = bytearray()
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(EVENT_SECONDS):
+                while data := await self._reader.read(65536):
+                    came += data
+        return bytes(came)
 
     async def closed(self) -> None:
         """The server has ended the connection, in whatever way."""

@@ -18,9 +18,11 @@ from websockets.asyncio.client import connect
 
 from router.core.queue import CompositeMessageQueue
 from router.messages import Delivery, Message, Queued
+from router.metrics import Metrics
 from router.web import bounds
 from router.web.bounds import HEADER_BYTES, MAX_FRAMES, MAX_PIPELINED, BoundedConfig, BoundedHttp
 from router.web.budget import Budget
+from router.web.edge import Border
 from router.web.server import Server
 from router.web.turns import FETCHES_AT_ONCE
 from tests.contract.stage import BOB
@@ -94,6 +96,35 @@ async def test_requests_without_end_are_cut_off(web: Web, edge: Server) -> None:
         await client.closed()
     assert cut(web, "pipelining") == 1
     assert counted(web, "malformed-request") == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "rest"),
+    [
+        (b"GET", b"\0"),
+        (b"GET", b"GET /slow HTTP/1.1\r\nx-slow: "),
+        (b"GET", b"GET /large HTTP/1.1\r\nx-large: " + b"x" * HEADER_BYTES),
+        (b"POST", b"POST /second HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nx"),
+    ],
+    ids=["malformed", "slow", "large", "malformed-body"],
+)
+async def test_a_request_gets_no_refusal_of_the_one_behind_it(method: bytes, rest: bytes) -> None:
+    """It would look as if nothing had come of what is still under way, or stand in the middle of a page."""
+    came, gate, metrics = asyncio.Event(), asyncio.Event(), Metrics()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        came.set()
+        await gate.wait()
+        await Response()(scope, receive, send)
+
+    async with server(app, Border([], metrics), client_seconds=SOON) as edge, raw(edge.port) as client:
+        await client.send(method + b" /first HTTP/1.1\r\n\r\n")
+        await came.wait()
+        await client.send(rest)
+        answer = await client.all_that_came()
+        gate.set()
+    assert answer == b""
+    assert metrics.registry.get_sample_value("router_clients_cut_off_total", {"reason": "pipelining"}) == 1
 
 
 async def test_nothing_is_read_while_requests_wait() -> None:
@@ -184,9 +215,12 @@ async def test_the_size_is_that_of_the_headers_not_of_the_body(web: Web, edge: S
             await client._reader.readuntil(b"}")
 
 
-async def test_what_is_no_http_is_a_problem_too(web: Web, edge: Server) -> None:
+@pytest.mark.parametrize(
+    "data", [b"\x16\x03\x01 this is no HTTP", b"GET /\xff HTTP/1.1", b"GET http://router HTTP/1.1"]
+)
+async def test_what_is_no_http_is_a_problem_too(web: Web, edge: Server, data: bytes) -> None:
     async with raw(edge.port) as client:
-        await client.send(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+        await client.send(data + b"\r\n\r\n")
         await refused(client, 400, "malformed-request")
     assert counted(web, "malformed-request") == 1
 
