@@ -150,9 +150,9 @@ class RouterClient:
         """
         failures = 0
         while True:
+            began = self._clock.now()
             try:
                 async with self._connect() as socket:
-                    failures = 0
                     connected()
                     await self._drain_on_pokes(socket, save, poked)
             except websockets.InvalidStatus as error:
@@ -162,7 +162,9 @@ class RouterClient:
                 self._trouble(f"{self._ws_url}: {status}")
             except (OSError, TimeoutError, websockets.WebSocketException, Unreachable) as error:
                 self._trouble(f"{self._ws_url}: {_words(error)}")
-            failures += 1
+            # A socket that is closed as soon as it is open is no better than none.
+            lasted = self._clock.now() - began > LONGEST_WAIT_SECONDS * MICROSECONDS
+            failures = 1 if lasted else failures + 1
             await self._clock.sleep(self._wait(failures))
             with contextlib.suppress(Unreachable):
                 # Mail flows, if slowly, also while only the socket cannot be had.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 
 import pytest
@@ -13,6 +14,8 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from router.client import Received, RouterClient
+from router.client.client import LONGEST_WAIT_SECONDS
+from tests.support.clock import ManualClock
 from tests.support.edge import EVENT_SECONDS, eventually, server
 
 pytestmark = pytest.mark.anyio
@@ -26,6 +29,8 @@ class Poker:
     def __init__(self) -> None:
         self.mail = ["one"]
         self.fetches = 0
+        self.shut = False
+        """Each connection is closed as soon as it is open."""
         self.app = Starlette(
             routes=[
                 Route("/api/messages", self._messages),
@@ -54,6 +59,9 @@ class Poker:
 
     async def _connect(self, socket: WebSocket) -> None:
         await socket.accept()
+        if self.shut:
+            await socket.close(1001)
+            return
         self._socket = socket
         try:
             await socket.receive_text()
@@ -113,3 +121,46 @@ async def test_a_socket_that_closes_while_it_is_idle_is_opened_again() -> None:
         await connections.acquire()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+class Longest(random.Random):
+    """No jitter."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return max(a, b)
+
+
+class Waits(ManualClock):
+    """Notes each wait, and lets nobody wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.noted.append(seconds)
+        await asyncio.sleep(0)
+
+
+async def test_a_socket_that_closes_at_once_is_opened_less_and_less_often() -> None:
+    """One that has lived for a while is opened again at once."""
+    poker, clock = Poker(), Waits()
+    poker.shut, poker.mail = True, []
+
+    async def save(_: Sequence[Received]) -> None:
+        return
+
+    def connected() -> None:
+        if len(clock.noted) == 8:
+            clock.advance(LONGEST_WAIT_SECONDS + 1)
+
+    async with (
+        server(poker.app) as listening,
+        RouterClient(f"http://127.0.0.1:{listening.port}", lambda: "token", clock=clock, chance=Longest()) as client,
+    ):
+        task = asyncio.create_task(client.listen(save, connected=connected))
+        await eventually(lambda: len(clock.noted) >= 10)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    longest = LONGEST_WAIT_SECONDS
+    assert clock.noted[:10] == [0.2, 0.4, 0.8, 1.6, 3.2, longest, longest, longest, 0.2, 0.4]
