@@ -9,7 +9,7 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 import msgspec
@@ -64,6 +64,7 @@ class _Accepted(Struct):
 _batch = msgspec.json.Decoder(_Batch).decode
 _accepted = msgspec.json.Decoder(_Accepted).decode
 
+Answer = TypeVar("Answer")
 Save = Callable[[Sequence[Received]], Awaitable[None]]
 """Returns once the messages are saved for good; may be given a message twice."""
 Trouble = Callable[[str], None]
@@ -116,19 +117,17 @@ class RouterClient:
         key = secrets.token_hex(16) if idempotency_key is None else idempotency_key
         parse_key(key)
         headers = {"content-type": "application/json", "idempotency-key": key}
-        response = await self._request("POST", "/api/send", content=envelope, headers=headers)
-        return _accepted(response.content).id
+        return (await self._request("POST", "/api/send", _accepted, content=envelope, headers=headers)).id
 
     async def fetch(self, limit: int = PAGE) -> list[Received]:
         """The oldest messages, at most ``limit``; they stay until they are acknowledged."""
-        response = await self._request("GET", "/api/messages", params={"limit": limit})
-        return _batch(response.content).messages
+        return (await self._request("GET", "/api/messages", _batch, params={"limit": limit})).messages
 
     async def acknowledge(self, ids: Sequence[str]) -> None:
         """The router may delete these: they are saved."""
         body = msgspec.json.encode({"messageIds": list(ids)})
         headers = {"content-type": "application/json"}
-        await self._request("POST", "/api/messages/ack", content=body, headers=headers)
+        await self._request("POST", "/api/messages/ack", lambda _: None, content=body, headers=headers)
 
     async def drain(self, save: Save, limit: int = PAGE) -> int:
         """Pull, save and acknowledge until nothing is left; returns how many messages there were."""
@@ -198,7 +197,7 @@ class RouterClient:
         headers = {"Authorization": self._authorization()}
         return connect(self._ws_url, additional_headers=headers, max_size=MAX_FRAME_BYTES, compression=None)
 
-    async def _request(self, method: str, path: str, **request: Any) -> httpx.Response:
+    async def _request(self, method: str, path: str, read: Callable[[bytes], Answer], **request: Any) -> Answer:
         deadline = self._clock.now() + self._budget_seconds * MICROSECONDS
         failures = 0
         while True:
@@ -207,11 +206,13 @@ class RouterClient:
             headers = {**request.get("headers", {}), "authorization": self._authorization()}
             try:
                 response = await self._http.request(method, path, **{**request, "headers": headers})
+                if response.is_success:
+                    return read(response.content)
             except httpx.TransportError as error:
                 problem = _words(error)
+            except (httpx.DecodingError, msgspec.MsgspecError, UnicodeDecodeError):
+                problem = "what answers is no router"
             else:
-                if response.is_success:
-                    return response
                 if response.status_code not in _PASSING:
                     raise Refused(response.status_code, _detail(response))
                 problem = f"{response.status_code}: {_detail(response)}"

@@ -29,6 +29,8 @@ class Poker:
     def __init__(self) -> None:
         self.mail = ["one"]
         self.fetches = 0
+        self.strangers = 0
+        """So many fetches are answered by somebody else."""
         self.shut = False
         """Each connection is closed as soon as it is open."""
         self.app = Starlette(
@@ -50,6 +52,9 @@ class Poker:
 
     async def _messages(self, _: Request) -> Response:
         self.fetches += 1
+        if self.strangers:
+            self.strangers -= 1
+            return Response("<html>Welcome!</html>" if self.strangers else b"\xff")
         return JSONResponse({"messages": [{"id": id_, "envelope": {}} for id_ in self.mail]})
 
     async def _acknowledge(self, request: Request) -> Response:
@@ -164,3 +169,23 @@ async def test_a_socket_that_closes_at_once_is_opened_less_and_less_often() -> N
         await asyncio.gather(task, return_exceptions=True)
     longest = LONGEST_WAIT_SECONDS
     assert clock.noted[:10] == [0.2, 0.4, 0.8, 1.6, 3.2, longest, longest, longest, 0.2, 0.4]
+
+
+async def test_an_answer_of_somebody_else_is_no_answer() -> None:
+    """A network that wants its page to be seen first answers everything with 200."""
+    poker, clock = Poker(), Waits()
+    troubles = list[str]()
+    poker.strangers = 4
+
+    async def save(_: Sequence[Received]) -> None:
+        return
+
+    async with (
+        server(poker.app) as listening,
+        RouterClient(
+            f"http://127.0.0.1:{listening.port}", lambda: "token", clock=clock, trouble=troubles.append
+        ) as client,
+    ):
+        assert await client.drain(save) == 1
+    assert len(clock.noted) == len(troubles) == 4
+    assert "no router" in troubles[0]
