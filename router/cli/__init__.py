@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import NoReturn
 
@@ -13,13 +12,16 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command line and exit with a code of ``router.cli.exits.Code``."""
     try:
-        code = _run()
+        code = _flushed(_run())
     except KeyboardInterrupt:
         code = 130
-    sys.exit(_flushed(code))
+    sys.exit(code)
 
 
 def _run() -> int:
+    from router.cli.streams import prepare  # noqa: PLC0415
+
+    prepare()
     from router.cli.app import command  # noqa: PLC0415
     from router.cli.failures import report  # noqa: PLC0415
 
@@ -33,10 +35,11 @@ def _run() -> int:
 
 
 def _flushed(code: int) -> int:
+    from router.cli.failures import report  # noqa: PLC0415
+    from router.cli.streams import OutputFailed  # noqa: PLC0415
+
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        # What is left in the buffer must not be tried again, and fail again, while the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except OutputFailed as error:
+        return report(error)
     return code

@@ -6,6 +6,7 @@ from enum import IntEnum
 from typing import Self
 
 from router import errors
+from router.cli.streams import OutputFailed, ReaderGone
 
 
 class Code(IntEnum):
@@ -28,7 +29,7 @@ class Code(IntEnum):
     DATA = 65, "The input is wrong, and will be the next time too: no SecureEnvelope, no URN, too large."
     UNAVAILABLE = 69, "A service does not answer: the router itself, or what it depends on. Try again later."
     SOFTWARE = 70, "A bug in the router. `ROUTER_DEBUG=1` shows where."
-    IO = 74, "A file cannot be read or written."
+    IO = 74, "A file, standard input or standard output cannot be read or written: it is full, or closed."
     TEMPORARY = 75, "Not now: another migrator is at work, a rate limit, a router that is stopping. Try again soon."
     DENIED = 77, "The token is missing, expired, or not trusted."
     CONFIG = 78, "The configuration or the data directory is wrong."
@@ -47,6 +48,8 @@ _BY_ERROR: tuple[tuple[type[Exception], Code], ...] = (
     (errors.Draining, Code.TEMPORARY),
     (errors.Unauthorized, Code.DENIED),
     (errors.ConfigError, Code.CONFIG),
+    (ReaderGone, Code.BROKEN_PIPE),
+    (OutputFailed, Code.IO),
     (errors.RouterError, Code.FAILURE),
     (OSError, Code.IO),
 )

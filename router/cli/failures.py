@@ -14,11 +14,12 @@ DEBUG_VARIABLE = "ROUTER_DEBUG"
 
 
 def report(error: Exception) -> Code:
-    """Say on stderr what ``error`` means, and return the exit code for it."""
+    """Say on stderr what ``error`` means, and return the exit code for it. That a reader has gone is no news."""
     if os.environ.get(DEBUG_VARIABLE):
         traceback.print_exception(error, file=sys.stderr)
     code = code_of(error)
-    typer.echo(f"error: {_in_words(error, code)}", err=True)
+    if code is not Code.BROKEN_PIPE:
+        typer.echo(f"error: {_in_words(error, code)}", err=True)
     return code
 
 

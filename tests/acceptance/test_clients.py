@@ -127,3 +127,19 @@ def test_a_port_that_is_taken_is_one_line(router: Router, tmp_path: Path) -> Non
     assert done.returncode == Code.CONFIG
     (said,) = done.stderr.decode().splitlines()
     assert said.startswith(f"error: cannot listen on 127.0.0.1:{router.api_port}")
+
+
+def test_listen_ends_when_nobody_reads_its_list(router: Router, tmp_path: Path) -> None:
+    """It is no failure of the router's, which would be tried again for ever."""
+    with router.running(), started(router, "listen", "--as", "bob", "--dir", str(tmp_path / "inbox")) as listening:
+        assert listening.stdout is not None
+        router.cli("send", "--as", "alice", "--to", "bob", "--data", "one")
+        assert listening.stdout.readline()
+        listening.stdout.close()
+        router.cli("send", "--as", "alice", "--to", "bob", "--data", "two")
+        assert listening.wait(WAIT_SECONDS) == Code.BROKEN_PIPE
+        assert listening.stderr is not None
+        assert listening.stderr.read() == b""
+        listening.stdout = None
+        assert len(payloads(tmp_path / "inbox")) == 2
+        assert len(settled(router, 1)) == 1, "what was not listed is not acknowledged"

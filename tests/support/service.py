@@ -48,8 +48,9 @@ class Router:
                 process.kill()
             process.wait()
 
-    def start(self, service: str = "serve") -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "router", service]
+    def start(self, service: str = "serve", redirections: str = "") -> subprocess.Popen[bytes]:
+        """The service, ready; ``redirections`` are a shell's."""
+        command = redirected(redirections, service)
         log = (self.data_dir.parent / f"{service}.log").open("ab")
         process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         log.close()
@@ -101,6 +102,11 @@ class Router:
 
     def token(self, user: str) -> str:
         return self.cli("token", user).strip()
+
+
+def redirected(redirections: str, *arguments: str) -> list[str]:
+    """The command that runs ``router`` with its standard streams redirected as a shell does, as by ``>&-``."""
+    return ["/bin/sh", "-c", f'exec "$0" "$@" {redirections}', sys.executable, "-m", "router", *arguments]
 
 
 def stop(process: subprocess.Popen[bytes]) -> int:
