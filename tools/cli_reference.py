@@ -31,6 +31,11 @@ their names and meaning: later versions may add fields, and remove none. Sizes a
 in UTC, spans are seconds. No command prints a payload, but for `outbox --json` and `dead-letters --body`, which print
 sealed ones, and `listen`, which saves them.
 
+JSON and TOML are printed in ASCII, with escapes, whatever the locale is. What else the locale cannot show is printed
+as Python escapes it: `\\xfc`, `\\u2603`.
+
+A closed standard input or output is an error once it is used (74); without standard error, all goes on in silence.
+
 `--install-completion` installs completion for bash, zsh, fish and PowerShell.
 """
 

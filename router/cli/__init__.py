@@ -12,6 +12,9 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command line and exit with a code of ``router.cli.exits.Code``."""
     try:
+        from router.cli.streams import prepare  # noqa: PLC0415
+
+        prepare()
         code = _flushed(_run())
     except KeyboardInterrupt:
         code = 130
@@ -19,9 +22,6 @@ def main() -> NoReturn:
 
 
 def _run() -> int:
-    from router.cli.streams import prepare  # noqa: PLC0415
-
-    prepare()
     from router.cli.app import command  # noqa: PLC0415
     from router.cli.failures import report  # noqa: PLC0415
 

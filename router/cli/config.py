@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -135,10 +136,10 @@ def _toml(loaded: Loaded, section: str) -> str:
 
 
 def toml_value(value: object) -> str:
-    """``value`` as TOML writes it, whole numbers without a decimal point."""
+    """``value`` as TOML writes it in ASCII, which every standard output can hold, and whole numbers without a point."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return json.dumps(value, ensure_ascii=False)
+    return re.sub(r"[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", json.dumps(value, ensure_ascii=False))
 
 
 def _file(loaded: Loaded) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 _SPANS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -33,12 +36,17 @@ def line(text: str) -> None:
 
 def json_line(value: object) -> None:
     """One JSON value on one line."""
-    line(msgspec.json.encode(value).decode())
+    line(_ascii(msgspec.json.encode(value)))
 
 
 def json_document(value: object) -> None:
     """One JSON value, indented."""
-    line(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    line(_ascii(msgspec.json.format(msgspec.json.encode(value), indent=2)))
+
+
+def _ascii(document: bytes) -> str:
+    """JSON that every encoding of standard output can hold."""
+    return _BEYOND_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], document.decode())
 
 
 def on_terminal() -> bool:

@@ -15,6 +15,9 @@ from router.errors import RouterError
 _ON_DEV_NULL = (os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)
 """How stdin, stdout and stderr are opened where they are closed: to use the first two fails, as it should."""
 
+UNDECODABLE = "\udcff"
+"""What Python makes of the byte 0xff in the name of a file where names are UTF-8."""
+
 
 class OutputFailed(RouterError):
     """Standard output cannot be written; the message says why.
@@ -86,4 +89,14 @@ def _writer(given: TextIO | None, raw: io.FileIO, *, line_buffering: bool = Fals
     given.flush()
     # Where Python was asked not to buffer: all that is printed here are lines.
     at_each_line = line_buffering or given.line_buffering or given.write_through
-    return io.TextIOWrapper(io.BufferedWriter(raw), given.encoding, given.errors, line_buffering=at_each_line)
+    errors = _errors(given.encoding, given.errors)
+    return io.TextIOWrapper(io.BufferedWriter(raw), given.encoding, errors, line_buffering=at_each_line)
+
+
+def _errors(encoding: str, errors: str | None) -> str | None:
+    """``errors``, or ``backslashreplace`` where it would let a letter or a byte of a file's name fail."""
+    try:
+        f"\N{SNOWMAN}{UNDECODABLE}".encode(encoding, errors or "strict")
+    except UnicodeError:
+        return "backslashreplace"
+    return errors

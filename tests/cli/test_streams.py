@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -82,3 +84,34 @@ def test_a_reader_that_never_was_is_no_error(data_dir: Path, arguments: list[str
     finally:
         os.close(writer)
     assert (ended.returncode, ended.stderr) == (Code.BROKEN_PIPE, b"")
+
+
+ASCII = {"PYTHONIOENCODING": "ascii"}
+BARE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+NAMES = "ü☃\N{PILE OF POO}"
+
+
+def test_what_the_locale_cannot_show_is_escaped(data_dir: Path) -> None:
+    shown = run(data_dir, "", "inspect-queue", NAMES, **ASCII)
+    assert (shown.returncode, shown.stderr) == (Code.OK, "")
+    assert shown.stdout.startswith(r"Connections of urn:sm:user:\xfc\u2603\U0001f4a9: offline")
+
+
+def test_a_file_of_names_in_the_barest_locale(data_dir: Path, tmp_path: Path) -> None:
+    """Python lets any byte pass there, and no letter."""
+    file = tmp_path / "r.toml"
+    file.write_text('[cold]\ncollection = "ü"\n', encoding="utf-8")
+    shown = run(data_dir, "", "--config", str(file), "config", "show", **BARE)
+    assert (shown.returncode, shown.stderr) == (Code.OK, "")
+    assert r" \xfc " in shown.stdout
+
+
+@pytest.mark.parametrize("environ", [ASCII, {}], ids=["ascii", "as it is"])
+def test_what_programs_read_is_the_same_in_every_locale(data_dir: Path, environ: dict[str, str]) -> None:
+    name = {"ROUTER_COLD__COLLECTION": NAMES}
+    as_json = run(data_dir, "", "config", "show", "--json", **environ, **name).stdout
+    as_toml = run(data_dir, "", "config", "show", "--toml", **environ, **name).stdout
+    assert as_json.isascii()
+    assert as_toml.isascii()
+    assert json.loads(as_json)["sections"]["cold"]["collection"]["value"] == NAMES
+    assert tomllib.loads(as_toml)["cold"]["collection"] == NAMES
