@@ -32,7 +32,8 @@ in UTC, spans are seconds. No command prints a payload, but for `outbox --json` 
 sealed ones, and `listen`, which saves them.
 
 JSON and TOML are printed in ASCII, with escapes, whatever the locale is. What else the locale cannot show is printed
-as Python escapes it: `\\xfc`, `\\u2603`.
+as Python escapes it: `\\xfc`, `\\u2603`. A byte of a file's name that is no UTF-8 is `\\udcff` in JSON, its two last
+digits the byte: the backslash is text there, so that it can be read wherever JSON can.
 
 A closed standard input or output is an error once it is used (74); without standard error, all goes on in silence.
 

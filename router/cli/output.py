@@ -36,12 +36,28 @@ def line(text: str) -> None:
 
 def json_line(value: object) -> None:
     """One JSON value on one line."""
-    line(_ascii(msgspec.json.encode(value)))
+    line(_ascii(_encoded(value)))
 
 
 def json_document(value: object) -> None:
     """One JSON value, indented."""
-    line(_ascii(msgspec.json.format(msgspec.json.encode(value), indent=2)))
+    line(_ascii(msgspec.json.format(_encoded(value), indent=2)))
+
+
+def _encoded(value: object) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_decodable(msgspec.to_builtins(value)))
+
+
+def _decodable(value: Any) -> Any:
+    """``value`` with the bytes of files' names that are no UTF-8 written as ``\\udcff``: JSON holds text only."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_decodable(key): _decodable(item) for key, item in value.items()}
+    return [_decodable(item) for item in value] if isinstance(value, list) else value
 
 
 def _ascii(document: bytes) -> str:

@@ -143,3 +143,17 @@ def test_listen_ends_when_nobody_reads_its_list(router: Router, tmp_path: Path) 
         listening.stdout = None
         assert len(payloads(tmp_path / "inbox")) == 2
         assert len(settled(router, 1)) == 1, "what was not listed is not acknowledged"
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["plain", "json"])
+def test_listen_saves_to_a_folder_whose_name_is_no_text(router: Router, tmp_path: Path, form: list[str]) -> None:
+    inbox = tmp_path / "e\udcff"
+    with router.running():
+        router.cli("send", "--as", "alice", "--to", "bob", "--data", "one")
+        (id_,) = settled(router, 1)
+        done = router.command("listen", "--as", "bob", "--dir", str(inbox), "--once", *form)
+        assert (done.returncode, done.stderr) == (Code.OK, b"")
+        assert payloads(inbox) == {b"one"}
+        assert waiting(router) == []
+    if form:
+        assert json.loads(done.stdout)["path"] == rf"{tmp_path}/e\udcff/{id_}.json"

@@ -115,3 +115,11 @@ def test_what_programs_read_is_the_same_in_every_locale(data_dir: Path, environ:
     assert as_toml.isascii()
     assert json.loads(as_json)["sections"]["cold"]["collection"]["value"] == NAMES
     assert tomllib.loads(as_toml)["cold"]["collection"] == NAMES
+
+
+@pytest.mark.parametrize("command", ["config show", "setup", "doctor"])
+def test_a_folder_whose_name_is_no_text_is_shown(data_dir: Path, command: str) -> None:
+    odd = str(data_dir / "e\udcff")
+    shown = run(data_dir, "", *command.split(), "--json", ROUTER_EMBEDDED__DATA_DIR=odd)
+    assert (shown.returncode, shown.stderr) == (Code.OK, "")
+    assert rf"{data_dir}/e\udcff" in json.dumps(json.loads(shown.stdout)).replace(r"\\", "\\")
