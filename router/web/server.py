@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import uvicorn
 
@@ -15,6 +16,8 @@ from router.errors import ConfigError
 from router.web.bounds import BoundedConfig
 
 BACKLOG = 2048
+HOSTS = "set it to an address of this machine, or to 0.0.0.0 or :: for all of them"
+PORTS = "set another server.api_port, server.ws_port, process.port or PORT"
 
 
 class _Uvicorn(uvicorn.Server):
@@ -55,16 +58,37 @@ class Server:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    family, kind, _, _, where = _resolved(host, port)
+    listener = socket.socket(family, kind)
     try:
-        info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(info[0], info[1])
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(info[4])
+        listener.bind(where)
         listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host}:{port}: {error.strerror}; is another router running? "
-            "set another server.host, server.api_port, server.ws_port or process.port"
-        ) from error
+        listener.close()
+        raise ConfigError(f"cannot listen on {host}:{port}: {_in_words(error)}") from error
     return listener
+
+
+def _resolved(host: str, port: int) -> Any:
+    """The first that ``getaddrinfo`` finds."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except (OSError, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it cannot be a name"
+        raise ConfigError(f"server.host is {host!r}, which does not resolve ({why}); {HOSTS}") from error
+
+
+def _in_words(error: OSError) -> str:
+    """What is wrong, and how to mend it."""
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"server.host is no address of this machine; {HOSTS}"
+    if error.errno == errno.EADDRINUSE:
+        return f"the port is in use; is another router running? {PORTS}"
+    if error.errno == errno.EACCES:
+        return (
+            "this user may not; set a port above 1023 (server.api_port, server.ws_port, process.port or PORT), "
+            "or give the process CAP_NET_BIND_SERVICE"
+        )
+    return f"{error.strerror}; set another server.host, or {PORTS}"
