@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import grpc
 import pytest
 from grpc.aio import Metadata
+from msgspec.structs import replace
 
 from router.backends.firestore.client import Client
 from router.backends.firestore.cold import FirestoreColdQueue
@@ -163,6 +165,34 @@ async def test_a_call_is_bounded_by_its_bytes_and_its_writes(beside: Stage, monk
     assert max(count for count, _ in sizes) == 500
     assert max(size for _, size in sizes) < 4 * 1024 * 1024
     assert sum(count for count, _ in sizes) == 1130
+
+
+async def test_a_place_is_changed_without_the_envelope(beside: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 10, 27: hundreds are amended at once, and all their envelopes would be too much for a call."""
+    size, now = 100_000, beside.clock.now()
+    messages = [Queued(queued(beside, f"m{n}", size=size).message, now + 9 + n, now, untold=True) for n in range(3)]
+    assert await beside.cold.put(messages) == []
+    get, write, moved = Client.get, Client.batch_write, list[int]()
+
+    async def measure_get(client: Client, paths: Iterable[str], seconds: float, *more: Sequence[str]) -> Any:
+        found = await get(client, paths, seconds, *more)
+        moved.append(sum(one.ByteSize() for one in found.values()))
+        return found
+
+    async def measure_write(client: Client, writes: Sequence[Write], seconds: float) -> list[tuple[int, str]]:
+        moved.append(sum(one.ByteSize() for one in writes))
+        return await write(client, writes, seconds)
+
+    monkeypatch.setattr(Client, "get", measure_get)
+    monkeypatch.setattr(Client, "batch_write", measure_write)
+    placed = [replace(one, sequence=one.sequence - 5, untold=index == 0) for index, one in enumerate(messages)]
+    await beside.cold.amend(placed)
+    assert (len(moved), sum(moved) < size) == (2, True)
+    assert await beside.cold.put(placed) == []
+    assert moved[3] < size, "they are there already"
+    assert names(await beside.cold.untold(now, 10)) == ["m0"]
+    kept = (await beside.cold.read(BOB, 10, PAGE_BYTES)).messages
+    assert kept == [replace(one, untold=False, announced=True) for one in placed]
 
 
 # What it keeps.

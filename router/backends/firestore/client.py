@@ -84,9 +84,11 @@ class Client:
         response = await next(self._commit)(request, timeout=seconds, metadata=self._metadata)
         return [result.update_time for result in response.write_results]
 
-    async def get(self, paths: Iterable[str], seconds: float) -> dict[str, Document]:
-        """The documents that exist, by their paths."""
+    async def get(self, paths: Iterable[str], seconds: float, select: Sequence[str] = ()) -> dict[str, Document]:
+        """The documents that exist, by their paths; with these fields only, or with all where ``select`` is empty."""
         request = wire.BatchGetDocumentsRequest(database=self._database, documents=paths)
+        if select:  # an empty mask asks for no field
+            request.mask.field_paths.extend(select)
         if not request.documents:
             return {}
         self.statistics.gets += 1

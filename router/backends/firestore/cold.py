@@ -13,13 +13,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from msgspec import structs
-
 from router.backends.firestore.client import Client
 from router.backends.firestore.documents import BARE, Page, message_write, queued_message
 from router.backends.firestore.names import Layout, document_id, place_number, possible, sharded, time_of
 from router.backends.firestore.walking import Index, Walk, oldest_first, until
-from router.backends.firestore.wire import Document, Query, Write, deletion, only_if
+from router.backends.firestore.wire import Document, Query, Write, deletion, integers, new_write, only_if
 from router.backends.firestore.writing import Exists, Writer, check, worst
 from router.backends.rules import DAY_SECONDS
 from router.clock import MICROSECONDS, Clock
@@ -29,6 +27,8 @@ from router.messages import ColdPage, Queued, QueueTotals
 
 BACKSTOP_SECONDS = 7 * DAY_SECONDS
 EXPIRY_SECONDS = 60.0
+PLACE = ("place", "queued_at")
+"""Fields of what is to be changed. Hundreds of envelopes would not be read in the time of a call."""
 OLDEST_PAGE = 50
 OLDEST_MESSAGES = 5_000
 """``oldest`` looks at so many messages at most."""
@@ -71,7 +71,7 @@ class FirestoreColdQueue:
     async def _lower(self, messages: Sequence[Queued]) -> list[RouterError | None]:
         """Each of these is there: where it has a higher sequence, it gets the lower one."""
         paths = [self._path_of(queued) for queued in messages]
-        found = await self._client.call(lambda seconds: self._client.get(paths, seconds))
+        found = await self._client.call(lambda seconds: self._client.get(paths, seconds, PLACE))
         results: list[RouterError | None] = [None] * len(messages)
         higher = [
             (index, only_if(self._written(queued), document.update_time))
@@ -144,15 +144,8 @@ class FirestoreColdQueue:
 
     async def amend(self, messages: Sequence[Queued]) -> None:
         changes = {self._path_of(queued): queued for queued in messages}
-        found = await self._client.call(lambda seconds: self._client.get(list(changes), seconds))
-        writes = []
-        for path, document in found.items():
-            if document:
-                change, there = changes[path], queued_message(changes[path].message.recipient, document, None)
-                sequence = min(change.sequence, there.sequence)
-                amended = structs.replace(there, sequence=sequence, untold=change.untold)
-                writes.append(only_if(self._written(amended), document.update_time))
-        check(await self._writer.write(writes))
+        found = await self._client.call(lambda seconds: self._client.get(list(changes), seconds, PLACE))
+        check(await self._writer.write([_amendment(changes[path], there) for path, there in found.items()]))
 
     def _bare(self, document: Document) -> Queued:
         return queued_message(self._layout.user_of(document.name), document, None)
@@ -183,6 +176,18 @@ class FirestoreColdQueue:
 
     async def probe(self) -> None:
         await self._client.probe(f"{self._of('probe')}/probe")
+
+
+def _amendment(change: Queued, there: Document) -> Write:
+    """Write the place and the mark of what is ``there``, with ``PLACE``, and nothing else of it."""
+    place, queued_at = (there.fields[name].integer_value for name in PLACE)
+    write = new_write()
+    write.update.name = there.name
+    write.update_mask.field_paths.extend(("place", "untold_at"))
+    integers(write.update.fields, [("place", min(place, place_number(*change.place)))])
+    if change.untold:
+        integers(write.update.fields, [("untold_at", queued_at)])
+    return only_if(write, there.update_time)
 
 
 def _time(oldest: Document | None) -> int:

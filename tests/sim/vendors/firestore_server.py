@@ -110,7 +110,7 @@ class Firestore:
             return result
         name = one.update.name
         there, made = self.find(name), _Document()
-        made.CopyFrom(one.update)
+        made.CopyFrom(one.update if there is None or not one.HasField("update_mask") else _merged(there, one))
         made.update_time.CopyFrom(time)
         made.create_time.CopyFrom(time if there is None else there.create_time)
         if there is not None and there.fields == made.fields:
@@ -174,6 +174,8 @@ class Firestore:
         self.place.chance.shuffle(names)
         kind: Any = firestore.BatchGetDocumentsResponse.pb()
         answers = [(name, self.find(name)) for name in names]
+        if request.HasField("mask"):
+            answers = [(name, one and _only(one, request.mask.field_paths)) for name, one in answers]
         return [
             (kind(found=one, read_time=time) if one is not None else kind(missing=name, read_time=time))
             .SerializeToString()
@@ -270,6 +272,17 @@ def _sortable(value: Any) -> tuple[int, Any]:
 
 def _name(path: str) -> list[bytes]:
     return [part.encode() for part in path.split("/")]
+
+
+def _merged(there: Any, one: Any) -> Any:
+    """The document that is ``there``, after a write of some of its fields: one that the write lacks is dropped."""
+    made = _Document()
+    made.CopyFrom(there)
+    for name in one.update_mask.field_paths:
+        made.fields.pop(name, None)
+        if name in one.update.fields:
+            made.fields[name].CopyFrom(one.update.fields[name])
+    return made
 
 
 def _only(one: Any, names: Sequence[str]) -> Any:
