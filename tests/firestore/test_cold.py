@@ -17,7 +17,7 @@ from router.backends.firestore.wire import Write
 from router.backends.firestore.writing import CALLS
 from router.errors import Refused, Unavailable
 from router.messages import Lane, Message, Outcome, Queued, Settled
-from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, names
+from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, names, until
 from tests.support.pipelines import routed, running
 
 pytestmark = pytest.mark.anyio
@@ -357,6 +357,29 @@ async def test_a_write_whose_answer_was_lost_counts_as_written(beside: Stage, mo
     assert await beside.cold.put([queued(beside, "m1"), queued(beside, "m2")]) == []
     assert calls == 2
     assert await beside.in_cold() == ["m1", "m2"]
+
+
+async def test_what_nobody_waits_for_is_not_tried_again(beside: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 24: it was handed back, and may be acknowledged and gone by then."""
+    calls, go = list[list[str]](), asyncio.Event()
+
+    async def fail(client: Client, writes: Sequence[Write], seconds: float) -> list[tuple[int, str]]:
+        del client, seconds
+        calls.append([one.update.name.rpartition("/")[2] for one in writes])
+        await go.wait()
+        if len(calls) == 1:
+            raise lost(grpc.StatusCode.UNAVAILABLE)
+        return [(0, "")] * len(writes)
+
+    monkeypatch.setattr(Client, "batch_write", fail)
+    abandoned = asyncio.create_task(beside.cold.put([queued(beside, "abandoned")]))
+    wanted = asyncio.create_task(beside.cold.put([queued(beside, "wanted")]))
+    await until(lambda: bool(calls))
+    abandoned.cancel()
+    await asyncio.wait([abandoned])
+    go.set()
+    assert await wanted == []
+    assert calls == [["abandoned", "wanted"], ["wanted"]]
 
 
 async def test_one_that_is_too_large_is_refused_and_the_others_are_written(beside: Stage) -> None:

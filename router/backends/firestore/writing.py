@@ -53,6 +53,11 @@ class _Item:
         self.index = index
         self.resolved = False
 
+    @property
+    def is_awaited(self) -> bool:
+        """Its caller has not given up."""
+        return not self.request.done.done()
+
     def resolve(self, result: RouterError | None) -> None:
         if self.resolved:
             return
@@ -120,8 +125,8 @@ class Writer:
         size = 0
         while self._waiting and len(batch) < BATCH_WRITES:
             item = self._waiting.popleft()
-            if item.request.done.done():
-                continue  # nobody waits for it any more
+            if not item.is_awaited:
+                continue
             if item.path in paths:
                 later.append(item)
             elif batch and size + item.size > BATCH_BYTES:
@@ -146,7 +151,9 @@ class Writer:
             if loop.time() + wait > until:
                 break
             await asyncio.sleep(wait)
-            batch = [item for item, _ in failed]
+            batch = [item for item, _ in failed if item.is_awaited]
+            if not batch:
+                return
         for item, error in failed:
             item.resolve(error)
 
