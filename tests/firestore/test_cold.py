@@ -231,6 +231,18 @@ async def test_a_page_passes_over_what_is_past_retention(beside: Stage) -> None:
     assert (await beside.cold.totals(BOB)).messages == 3
 
 
+@pytest.mark.parametrize("limit", range(1, 8))
+async def test_a_page_passes_over_nothing_in_one_place_with_another(beside: Stage, limit: int) -> None:
+    """RACES 4, 10: two that came to cold by different ways may have one place, which a query between them must know."""
+    old = [queued(beside, f"old {number}", lane=Lane.EXPRESS) for number in range(2)]
+    beside.clock.advance(31 * 86_400)
+    places = {"a": 10, "b": 20, "c": 20, "d": 20, "e": 20, "f": 30, "g": 40}
+    new = [replace(queued(beside, id_), sequence=place) for id_, place in places.items()]
+    assert await beside.cold.put([*new, *old]) == []
+    page = await beside.cold.read(BOB, limit, PAGE_BYTES)
+    assert (names(page.messages), page.more) == (list(places)[:limit], limit < len(places))
+
+
 async def test_retention_is_looked_at_once_a_minute(beside: Stage) -> None:
     """Each look costs reads, though nothing is there."""
     client = await client_of(beside)

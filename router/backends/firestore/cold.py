@@ -107,17 +107,24 @@ class FirestoreColdQueue:
     async def _kept(self, user: str, limit: int, after: Place | None, seconds: float) -> AsyncGenerator[Queued, None]:
         """All messages after ``after`` that are not past retention, in order; read as far as they are taken."""
         cutoff = self._clock.now() - self._retention
-        above = -1 if after is None else place_number(*after)
+        last = -1 if after is None else place_number(*after)
+        there: set[str] = set()
+        """What was found at the place ``last``, which others may share: the next query begins there once more."""
         while True:
-            query = Query(self._messages, "place", limit + 1, above=above)
+            above = last - 1 if there else last
+            query = Query(self._messages, "place", len(there) + limit + 1, above=above)
             found = 0
             async with aclosing(self._client.query(self._layout.user(user), query, seconds)) as documents:
                 async for document in documents:
                     found += 1
-                    above = document.fields["place"].integer_value
+                    if document.name in there:
+                        continue
+                    if (place := document.fields["place"].integer_value) != last:
+                        last, there = place, set()
+                    there.add(document.name)
                     if document.fields["queued_at"].integer_value > cutoff:
                         yield queued_message(user, document, None)
-            if found <= limit:
+            if found < query.limit:
                 return
 
     async def delete(self, user: str, ids: Sequence[str]) -> None:

@@ -126,8 +126,8 @@ MUTANTS = (
     Mutant(
         "Firestore: cold mail is read in the order in which it was queued",
         f"{FIRESTORE}/cold.py",
-        'query = Query(self._messages, "place", limit + 1, above=above)',
-        'query = Query(self._messages, "queued_at", limit + 1)',
+        'query = Query(self._messages, "place", len(there) + limit + 1, above=above)',
+        'query = Query(self._messages, "queued_at", len(there) + limit + 1)',
     ),
     Mutant(
         "Firestore: what a TTL policy may delete is mail that still counts",
