@@ -24,6 +24,7 @@ class Health:
         self._probes: dict[str, Probe] = {}
         self._metrics = metrics
         self.draining = False
+        self._asking: asyncio.Task[list[str]] | None = None
 
     def depends(self, name: str, probe: Probe) -> None:
         """Readiness asks ``probe``, which raises ``RouterError`` while the dependency does not work."""
@@ -46,13 +47,21 @@ class Health:
         del request
         if self.draining:
             return problems.not_ready("draining", "Going away", "this process is stopping")
-        # All at once: one that does not answer must not use up the time of whoever asks.
-        works = await asyncio.gather(*map(_works, self._probes.values()))
-        failed = [name for name, fine in zip(self._probes, works, strict=True) if not fine]
-        if failed:
+        if failed := await self._failed():
             detail = f"not working: {', '.join(failed)}"
             return problems.not_ready("unavailable", "Temporarily unavailable", detail, failed)
         return JSONResponse({"status": "ready"})
+
+    async def _failed(self) -> list[str]:
+        """The dependencies that do not work; all who ask meanwhile share what is found."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> list[str]:
+        # All at once: one that does not answer must not use up the time of whoever asks.
+        works = await asyncio.gather(*map(_works, self._probes.values()))
+        return [name for name, fine in zip(self._probes, works, strict=True) if not fine]
 
     async def metrics(self, request: Request) -> Response:
         del request

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -296,3 +297,25 @@ async def test_health(web: Web) -> None:
     works, web.health.draining = True, True
     refusal(await web.http.get("/readyz"), 503, "draining")
     assert b"router_http_requests_total" in (await web.http.get("/metrics")).content
+
+
+async def test_readiness_asks_once_however_many_ask_it(web: Web) -> None:
+    """It needs no token: a flood of it would take what the mail needs of a slow dependency."""
+    probes, go = 0, asyncio.Event()
+
+    async def probe() -> None:
+        nonlocal probes
+        probes += 1
+        await go.wait()
+
+    web.health.depends("thing", probe)
+    asking = [asyncio.create_task(web.http.get("/readyz")) for _ in range(50)]
+    for _ in range(100):
+        await asyncio.sleep(0)
+    # Who goes away takes nothing from the others.
+    asking.pop(0).cancel()
+    assert probes == 1
+    go.set()
+    assert {answer.status_code for answer in await asyncio.gather(*asking)} == {200}
+    assert (await web.http.get("/readyz")).status_code == 200
+    assert probes == 2
