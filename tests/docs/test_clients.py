@@ -96,7 +96,13 @@ def test_the_browser_example(router: Router, tmp_path: Path) -> None:
     (tmp_path / "listen.mjs").write_text(example)
     (tmp_path / "page.mjs").write_text(
         'import { listen } from "./listen.mjs";\n'
-        f'listen("{router.url}", async () => process.env.BOB, async (batch) => '
+        "console.warn = () => {};\n"
+        "let asked = 0;\n"
+        "const token = async () => {\n"
+        '  if (asked++ === 0) throw new Error("the identity service is down");\n'
+        "  return process.env.BOB;\n"
+        "};\n"
+        f'listen("{router.url}", token, async (batch) => '
         "batch.forEach((message) => console.log(message.id)));\n"
     )
     with router.running():
