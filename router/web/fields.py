@@ -47,3 +47,4 @@ def forget_fields(scope: Scope) -> None:
     """Let go of them, the token among them, where a connection outlives its handshake by hours."""
     scope.pop(_KEPT, None)
     scope["headers"] = []
+    scope["subprotocols"] = []

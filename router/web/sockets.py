@@ -47,6 +47,7 @@ class Sockets:
         try:
             await socket.accept(subprotocol)
             forget_fields(scope)
+            del subprotocol  # It may be the token.
             # What a client sends is ignored; how much it may send is bounded below, where pings are seen too.
             while (await receive())["type"] != "websocket.disconnect":
                 pass
