@@ -39,6 +39,9 @@ GRACEFUL_SECONDS = 1
 POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 INTERNAL_ERROR = 1011
 
+_BODY = frozenset((b"content-length", b"transfer-encoding"))
+"""What says that a body follows the headers (RFC 9112, section 6)."""
+
 ARRIVED = "router.arrived"
 """In the scope of a request whose whole body is there: nobody needs to wait for it, nor to time that."""
 
@@ -195,6 +198,10 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             self.cut("pipelining")
             raise _Ended
+        if self._loses_body():
+            detail = "a request with a body cannot ask for another protocol: send it without Upgrade"
+            self.refuse(MalformedRequest(detail), self.headers)
+            raise _Ended
         super().on_headers_complete()
         self._in_head, self._in_body = False, True
         self._unanswered += 1
@@ -244,6 +251,14 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
         self._look_later()
+
+    def _loses_body(self) -> bool:
+        """The parser ends a request that asks for an upgrade at its headers, and takes its body for the next one."""
+        return (
+            self.parser.should_upgrade()
+            and not self._should_upgrade()
+            and any(name in _BODY and value != b"0" for name, value in self.headers)
+        )
 
     def _forget_body(self) -> None:
         if self._body_bytes:

@@ -268,6 +268,29 @@ async def test_what_follows_a_request_is_not_of_its_page(web: Web, edge: Server)
     assert b"access-control" not in answer
 
 
+@pytest.mark.parametrize("framing", [b"content-length: 25", b"transfer-encoding: chunked"])
+async def test_a_body_is_no_request(web: Web, edge: Server, framing: bytes) -> None:
+    """Who asks for another protocol has a body all the same; behind a proxy it could be taken for somebody else's."""
+    smuggled = b"GET /healthz HTTP/1.1\r\n\r\n"
+    async with raw(edge.port) as client:
+        await client.send(
+            b"POST /x HTTP/1.1\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\n" + framing + b"\r\n\r\n"
+        )
+        head = await client.line()
+        await client.send(smuggled)
+        rest = await client.all_that_came()
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"Upgrade" in rest
+    assert b"HTTP/1.1" not in rest
+    assert web.count("router_http_requests_total", route="other", status="404") == 0
+
+
+async def test_an_upgrade_to_something_else_is_ignored(web: Web, edge: Server) -> None:
+    async with raw(edge.port) as client:
+        await client.send(b"GET /healthz HTTP/1.1\r\nconnection: Upgrade\r\nupgrade: h2c\r\ncontent-length: 0\r\n\r\n")
+        assert await client.line() == b"HTTP/1.1 200 OK\r\n"
+
+
 @pytest.mark.parametrize("more", [[b"x: " + b"x" * 9000], [b"x: y"] * 130])
 async def test_a_handshake_that_cannot_be_read_is_answered(web: Web, edge: Server, more: list[bytes]) -> None:
     async with raw(edge.port) as client:
