@@ -166,6 +166,10 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         self._expect()
 
     def handle_websocket_upgrade(self) -> None:
+        if self._unanswered > 1:
+            # What is owed would be written between the frames.
+            self.cut("pipelining")
+            return
         self._joined.release()
         self.transport = self._joined.transport
         super().handle_websocket_upgrade()

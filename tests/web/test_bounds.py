@@ -26,7 +26,7 @@ from router.web.edge import Border
 from router.web.server import Server
 from router.web.turns import FETCHES_AT_ONCE
 from tests.contract.stage import BOB
-from tests.support.edge import EVENT_SECONDS, HOST, Raw, eventually, frame, narrow, raw, server
+from tests.support.edge import EVENT_SECONDS, HOST, Raw, eventually, frame, handshake, narrow, raw, server
 from tests.web.conftest import Web
 
 pytestmark = pytest.mark.anyio
@@ -105,8 +105,9 @@ async def test_requests_without_end_are_cut_off(web: Web, edge: Server) -> None:
         (b"GET", b"GET /slow HTTP/1.1\r\nx-slow: "),
         (b"GET", b"GET /large HTTP/1.1\r\nx-large: " + b"x" * HEADER_BYTES),
         (b"POST", b"POST /second HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nx"),
+        (b"GET", handshake("token")),
     ],
-    ids=["malformed", "slow", "large", "malformed-body"],
+    ids=["malformed", "slow", "large", "malformed-body", "handshake"],
 )
 async def test_a_request_gets_no_refusal_of_the_one_behind_it(method: bytes, rest: bytes) -> None:
     """It would look as if nothing had come of what is still under way, or stand in the middle of a page."""
@@ -114,7 +115,8 @@ async def test_a_request_gets_no_refusal_of_the_one_behind_it(method: bytes, res
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         came.set()
-        await gate.wait()
+        if scope["type"] == "http":
+            await gate.wait()
         await Response()(scope, receive, send)
 
     async with server(app, Border([], metrics), client_seconds=SOON) as edge, raw(edge.port) as client:
