@@ -185,6 +185,23 @@ class QueueContract:
         await stage.queue.migrate_hot_to_cold(BOB, online_too=True)
         assert set(await stage.pushed()) == {"m1", "m2"}
 
+    async def test_a_clock_that_was_ahead_for_a_while_leaves_nothing_unannounced(self, stage: Stage) -> None:
+        """RACES 9: what stands between two that are due bears a time at which it is not."""
+        connection = await stage.connect()
+        await stage.go("m0")
+        stage.clock.advance(30)
+        await stage.go("m1")
+        stage.clock.time -= 29_000_000
+        await stage.go("m2", lane=Lane.EXPRESS)
+        stage.clock.advance(50)
+        assert await stage.online.renew([connection]) == []
+        stage.clock.advance(11)
+        await stage.sweeper.sweep()
+        assert "m0" in await stage.pushed()
+        assert len(await stage.hot()) == 3, "nothing moved yet"
+        await stage.queue.migrate_hot_to_cold(BOB, online_too=True)
+        assert set(await stage.pushed()) == {"m0", "m1", "m2"}
+
     async def test_of_two_copies_the_lower_sequence_stays(self, stage: Stage) -> None:
         """RACES 4, 10: the higher one was given in an outage to a message that the store had routed before."""
         messages = [stage.message(f"m{number}") for number in range(3)]

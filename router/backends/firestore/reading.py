@@ -81,7 +81,10 @@ class Reader:
         query = Query(self._layout.hot, "durable", limit, above=recipient.announced)
         found = await self._client.find(self._layout.user(recipient.user), query)
         messages = [queued_message(recipient.user, document, recipient.announced) for document in found]
-        return [queued for queued in messages if queued.queued_at <= before]
+        # The mark that follows covers all up to a sequence, so what stands before one that is due is taken with it.
+        while messages and messages[-1].queued_at > before:
+            messages.pop()
+        return messages
 
     async def busy(self, after: str, limit: int) -> list[Document]:
         """The states of users with hot mail or an unanswered poke, after a name."""
