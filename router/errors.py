@@ -65,6 +65,10 @@ class Unavailable(RouterError):
     """A dependency failed or did not answer in time; the same call may succeed later."""
 
 
+class Forbidden(Unavailable):
+    """A dependency knows the router and does not let it do this; the message says which right to give it."""
+
+
 class Refused(RouterError):
     """A dependency will never take this, however often it is tried; what was asked together with it may have been
     done."""

@@ -22,6 +22,7 @@ from router.messages import Connection, Delivery, Lane, Message, Outcome, Queued
 PAGE_BYTES = 1024 * 1024
 POKE_SECONDS = 3.0
 POKE_AGAIN_SECONDS = 0.5
+CLOSE_SECONDS = 1.0
 BACKLOG_SECONDS = 60.0
 STEP_WHY = (
     "Routing, fetching and acknowledging each are one atomic step in this store; nothing is delivered without it."
@@ -87,7 +88,8 @@ async def online_store(store: OnlineStore, pokes: PokeBus, clock: Clock) -> Asyn
         yield error("online.step", f"{problem}{slow}", STEP_WHY, SLOW_MEND if slow else STEP_MEND)
     finally:
         listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+        # One that is just sending can miss it (asyncio.wait_for of Python 3.11) and would listen on.
+        await asyncio.wait([listening], timeout=CLOSE_SECONDS)
         await store.disconnect([connection])
 
 
@@ -125,7 +127,7 @@ async def _poke_arrives(store: OnlineStore, user: str, heard: asyncio.Event, lis
         "online.pokes",
         f"no poke arrived within {POKE_SECONDS:g} s{reason}",
         "Without pokes, clients that are online learn of new mail by the push command only, a minute late.",
-        "Redis: may this user subscribe (ACL: +@pubsub, allchannels)? Firestore: may it create subscriptions?",
+        "Redis: may this user subscribe, as docs/redis.md says? Firestore: may it create subscriptions?",
     )
 
 

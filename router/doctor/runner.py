@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from msgspec import Struct
 
 from router.doctor.findings import Finding, error
-from router.errors import ConfigError, RouterError
+from router.errors import ConfigError, Forbidden, RouterError
 
 Look = Callable[[], AsyncIterator[Finding]]
 CLOSE_SECONDS = 3.0
@@ -52,6 +52,8 @@ async def _run(check: Check, into: list[Finding], seconds: float) -> None:
         into.append(_slow(check, seconds))
     except ConfigError as problem:
         into.append(error(check.name, str(problem), check.why, "mend the configuration as it says"))
+    except Forbidden as problem:
+        into.append(error(check.name, _in_words(problem), check.why, "give it the rights that the documentation names"))
     except RouterError as problem:
         into.append(error(check.name, _in_words(problem), check.why, check.mend))
     except Exception as problem:  # noqa: BLE001 - a check that fails must not hide what the others found

@@ -16,7 +16,8 @@ from router.doctor.checks import checks
 from router.doctor.findings import Finding, Severity, fine
 from router.doctor.runner import examine
 from router.errors import Unavailable
-from tests.support.redis_servers import Cluster, Watched
+from tests.support.redis_servers import Cluster, Watched, client, documented_user
+from tests.support.servers import Server
 
 INFO = {
     "redis_version": "7.0.15",
@@ -134,6 +135,42 @@ def test_sentinels() -> None:
 
 def test_a_far_one() -> None:
     assert judged(GOOD, 0.08)["redis.latency"].severity is Severity.WARNING
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "-info",
+        "-time",
+        "-zadd",
+        "-publish",
+        "-eval -evalsha",
+        "-subscribe",
+        "resetkeys ~other:*",
+        "resetchannels",
+        "-ping",
+    ],
+)
+async def test_a_missing_right_is_called_so_and_not_a_wrong_password(redis: Server, missing: str) -> None:
+    url = documented_user(f"redis://{redis.address}", [redis])
+    client(redis).execute_command("ACL SETUSER", "router", *missing.split())
+    config = Config(online=Online.model_validate({"kind": "redis", "url": url}))
+    looked = [check for check in checks(config) if check.name in ("redis.answers", "online")]
+    wrong = [finding for finding in await examine(looked, 15) if finding.severity is Severity.ERROR]
+    assert wrong
+    assert all("docs/redis.md" in finding.found + finding.mend for finding in wrong), wrong
+    assert not any("password" in repr(finding) for finding in wrong)
+
+
+@pytest.mark.anyio
+async def test_a_missing_right_in_a_cluster(redis_cluster: Cluster) -> None:
+    url = documented_user(redis_cluster.url, redis_cluster.nodes)
+    for node in redis_cluster.nodes:
+        client(node).execute_command("ACL SETUSER", "router", "-cluster")
+    found = await examined(Config(online=Online.model_validate({"kind": "redis", "mode": "cluster", "url": url})))
+    assert "docs/redis.md" in found["redis.answers"].found
+    assert "password" not in repr(found)
 
 
 async def examined(config: Config) -> dict[str, Finding]:

@@ -13,13 +13,13 @@ from router.backends.redis import facts
 from router.backends.redis.address import parse
 from router.backends.redis.backend import RedisBackend
 from router.config.redis_url import Mode
-from router.errors import ConfigError, Unavailable
+from router.errors import ConfigError, Forbidden, Unavailable
 from tests.contract.stage import staged
 from tests.support import certificates
 from tests.support.clock import ManualClock
-from tests.support.redis_servers import Cluster, client, sentinel
+from tests.support.redis_servers import Cluster, client, documented_user, sentinel
 from tests.support.servers import Server, free_port, redis_server, running
-from tests.support.stores_redis import RedisStores
+from tests.support.stores_redis import PREFIX, RedisStores
 from tests.support.tls import terminator
 
 pytestmark = pytest.mark.anyio
@@ -93,6 +93,25 @@ async def test_sentinels_have_a_password_of_their_own(tmp_path: Path, redis: Ser
 async def test_a_wrong_password_is_said_at_start(tmp_path: Path, locked_redis: Server, user: str) -> None:
     with pytest.raises(ConfigError, match="password"):
         await open_(tmp_path, f"redis://{user}{locked_redis.address}")
+
+
+async def test_a_right_that_is_missing_sends_mail_to_cold_and_not_to_the_dead_letters(
+    tmp_path: Path, own_redis: Server, clock: ManualClock
+) -> None:
+    """Though it is a script that may not, which the server tells in other words."""
+    url = documented_user(f"redis://{own_redis.address}", [own_redis], PREFIX)
+    async with staged(RedisStores(tmp_path, url), clock) as stage:
+        await stage.connect()
+        client(own_redis).execute_command("ACL SETUSER", "router", "-publish")
+        with pytest.raises(Forbidden, match=r"lacks a right .* docs/redis.md"):
+            await stage.go("m1")
+
+
+async def test_a_right_that_is_missing_is_said_at_start(tmp_path: Path, own_redis: Server) -> None:
+    url = documented_user(f"redis://{own_redis.address}", [own_redis])
+    client(own_redis).execute_command("ACL SETUSER", "router", "-info")
+    with pytest.raises(ConfigError, match="lacks a right"):
+        await open_(tmp_path, url)
 
 
 async def test_a_mode_that_does_not_fit_is_said_at_start(tmp_path: Path, redis: Server, redis_cluster: Cluster) -> None:

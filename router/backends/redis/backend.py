@@ -19,7 +19,7 @@ from router.backends.redis.scripts import Scripts
 from router.backends.rules import StoreRules
 from router.clock import Clock
 from router.config import Config
-from router.errors import ConfigError, Unavailable
+from router.errors import ConfigError, Forbidden, Unavailable
 from router.metrics import Metrics
 
 LOG = logs.logger(__name__)
@@ -79,7 +79,7 @@ class RedisBackend:
     async def _look_at_servers(self) -> None:
         try:
             found = await facts.gather(self.client)
-        except (Unauthenticated, NoCluster) as error:
+        except (Forbidden, Unauthenticated, NoCluster) as error:
             raise ConfigError(str(error)) from error
         except Unavailable as error:
             LOG.warning("Redis cannot be asked; until it can, all mail goes cold", error=str(error))

@@ -17,11 +17,13 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from router.errors import Refused, RouterError, StorageFull, Unavailable
+from router.errors import Forbidden, Refused, RouterError, StorageFull, Unavailable
 
 _PASSING = (ReadOnlyError, ClusterDownError, TryAgainError, AskError)
 _PASSING_CODES = ("NOREPLICAS", "MASTERDOWN", "BUSY", "UNKILLABLE")
 """Refusals that pass by themselves, by their class or, where they have none, by their first word."""
+_FORBIDDEN_IN_SCRIPT = "ACL failure in script"
+"""A refusal with no class of its own, and no fault of the mail: it would be a dead letter."""
 FOREIGN = (RedisError, RedisClusterException, OSError, TimeoutError)
 """All that the library raises."""
 
@@ -38,11 +40,17 @@ def translated(error: BaseException) -> RouterError:
     """The router's own error for one of the library's."""
     if isinstance(error, RedisClusterException) and error.__cause__ is not None:
         return translated(error.__cause__)
+    if isinstance(error, RedisClusterException) and isinstance(error.__context__, NoPermissionError):
+        return translated(
+            error.__context__
+        )  # the library takes every refusal of CLUSTER SLOTS for that of a single server
     text = str(error)
     result: RouterError = Unavailable(f"Redis cannot be reached or asked now ({text})")
     if isinstance(error, OutOfMemoryError) or text.startswith(("OOM", "MISCONF")):
         result = StorageFull(f"Redis takes no more writes: give it memory, or its disk space ({text})")
-    elif isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+    elif isinstance(error, NoPermissionError) or text.startswith(_FORBIDDEN_IN_SCRIPT):
+        result = Forbidden(f"Redis lacks a right for the user of online.url; docs/redis.md has all of them ({text})")
+    elif isinstance(error, AuthenticationError | AuthorizationError):
         result = Unauthenticated(f"Redis refuses the user or the password of online.url ({text})")
     elif isinstance(error, RedisTimeoutError | TimeoutError):
         result = Unavailable("Redis did not answer in time")
