@@ -81,8 +81,9 @@ def with_port(config: Config, service: Service, environ: Mapping[str, str] | Non
     text = (os.environ if environ is None else environ).get("PORT")
     if not text:
         return config
-    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
-        message = f"is {text!r}, but must be {expected(known_keys()['server']['api_port'])}"
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535):
+        schema = known_keys()["server"]["api_port"]
+        message = f"is {shown(text, schema)}, but must be {expected(schema)}"
         raise InvalidConfig([Problem("PORT", "PORT", message)])
     port = int(text)
     if service == "process":

@@ -82,7 +82,9 @@ def _read_file(sources: Sources, keys: Keys, path: Path, named: str) -> None:
         sources.refuse("", named, f"cannot be read: {error.strerror or error}")
     except UnicodeDecodeError:
         sources.refuse("", named, "is not UTF-8 text; TOML files are")
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        sources.refuse("", named, "is no TOML that can be read: something in it is nested too deeply")
+    except ValueError as error:  # of TOML, or of a number without end
         sources.refuse("", named, f"is no TOML: {error}")
     else:
         for section, table in tables.items():
@@ -136,7 +138,10 @@ def _put_text(sources: Sources, section: str, key: str, text: str, name: str, sc
 def as_list(text: str) -> list[Any]:
     """A JSON array, or texts with commas between; raises ``ValueError``."""
     if text.lstrip().startswith("["):
-        value: list[Any] = json.loads(text)
+        try:
+            value: list[Any] = json.loads(text)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
         return value
     return [item.strip() for item in text.split(",") if item.strip()]
 

@@ -57,7 +57,14 @@ def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path, *, by_variable
 
 @pytest.mark.parametrize(
     ("content", "word"),
-    [(b"[server", "is no TOML"), (b"\xff\xfe", "is not UTF-8"), (b"server = 1", "write [server]")],
+    [
+        (b"[server", "is no TOML"),
+        (b"\xff\xfe", "is not UTF-8"),
+        (b"server = 1", "write [server]"),
+        (b"[server]\nallowed_origins = " + 100_000 * b"[", "nested too deeply"),
+        (b"[server]\nallowed_origins = " + 900 * b"[" + 900 * b"]", "nested too deeply"),
+        (b"[server]\napi_port = " + 5_000 * b"1", "is no TOML"),
+    ],
 )
 def test_a_file_that_is_no_configuration(tmp_path: Path, content: bytes, word: str) -> None:
     path = tmp_path / "r.toml"
@@ -153,6 +160,8 @@ def test_a_secret_is_in_no_error_and_no_repr(tmp_path: Path) -> None:
     [
         ({"ROUTER_ONLINE__HEARTBEAT_SECONDS": "60"}, "online.heartbeat_seconds"),
         ({"ROUTER_ONLINE__PUSH_AFTER_SECONDS": "600"}, "online.push_after_seconds"),
+        ({"ROUTER_SERVER__ALLOWED_ORIGINS": 100_000 * "["}, "nested too deeply"),
+        ({"ROUTER_SERVER__ALLOWED_ORIGINS": f"[{5_000 * '1'}]"}, "is no list"),
         ({"ROUTER_AUTH__KIND": "jwks"}, "needs auth.identity_service_url or auth.jwks_url"),
         ({"ROUTER_AUTH__ALGORITHMS": "RS256,HS256"}, "'HS256' is not possible here"),
         ({"ROUTER_AUTH__ALGORITHMS": "none"}, "'none' is not possible here"),
@@ -231,7 +240,7 @@ def test_port_is_the_one_port_of_a_single_service() -> None:
     assert with_port(config, "process", environ).process.port == 8080
 
 
-@pytest.mark.parametrize("text", ["http", "-1", "65536", "8080 ", "٣"])
+@pytest.mark.parametrize("text", ["http", "-1", "65536", "8080 ", "٣", 5_000 * "1"], ids=lambda text: text[:9])
 def test_a_port_that_is_none(text: str) -> None:
     with pytest.raises(InvalidConfig, match=r"PORT: is .* a whole number from 0 to 65535"):
         with_port(Config(), "serve", {"PORT": text})
