@@ -107,13 +107,22 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _file(text: str) -> Path:
+    if not text:  # which would be the directory that one is in
+        raise typer.BadParameter("names no file; leave --config out for none")
+    return Path(text)
+
+
 @app.callback()
 def router(
     ctx: typer.Context,
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config", metavar="FILE", help="The TOML file to use; also ROUTER_CONFIG. See config.example.toml."
+            "--config",
+            metavar="FILE",
+            help="The TOML file to use; also ROUTER_CONFIG. See config.example.toml.",
+            parser=_file,
         ),
     ] = None,
     _show_version: Annotated[
