@@ -26,6 +26,7 @@ from router.config.rules import LOOPBACK
 from router.core.accepting import Acceptor
 from router.core.connections import ConnectionManager
 from router.core.routing import Pipeline
+from router.data_dir import make_data_dir, unusable
 from router.errors import ConfigError, DataDirError
 from router.factory import Factory
 from router.web import openapi
@@ -97,14 +98,11 @@ def _alone(config: Config, service: Service) -> Iterator[None]:
 
 
 def _open_lock(path: Path) -> int:
+    make_data_dir(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise DataDirError(
-            f"cannot use the data directory {path.parent}: {error.strerror}; make it writable, or name another "
-            "with embedded.data_dir"
-        ) from error
+        raise unusable(path.parent, error) from error
 
 
 class _Service:

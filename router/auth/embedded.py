@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from router.clock import MICROSECONDS
+from router.data_dir import make_data_dir
 from router.errors import DataDirError
 
 ISSUER = "sealed-router-embedded"
@@ -82,8 +83,8 @@ def kept_secret(path: Path, make: Callable[[], bytes]) -> bytes:
 
     Raises ``DataDirError``.
     """
+    make_data_dir(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
             _publish(path, make())
         return path.read_bytes()

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from router.backends.embedded.schema import FILE_NAME, VERSION
+from router.data_dir import no_directory
 from router.doctor.findings import Finding, error, fine, note, warning
 
 ROOM_WARNING = 1024**3
@@ -51,14 +52,27 @@ def has_database(path: Path) -> bool:
 
 
 def _not_there(path: Path, problem: OSError) -> Finding:
-    if isinstance(problem, FileNotFoundError):
-        return note("embedded.data_dir", f"{path} does not exist", NO_STORE, "router setup")
-    return error(
-        "embedded.data_dir",
-        f"{path} cannot be looked at: {problem.strerror}",
-        "All mail is kept there.",
-        "Run this as the user who runs the router, or name another embedded.data_dir",
-    )
+    check, why, another = "embedded.data_dir", "All mail is kept there.", "name another embedded.data_dir"
+    in_the_way = no_directory(path)
+    if in_the_way is not None:
+        found = f"{path} cannot be a directory: {in_the_way} is none"
+        return error(check, found, why, f"move {in_the_way} away, or {another}")
+    if not isinstance(problem, FileNotFoundError):
+        found = f"{path} cannot be looked at: {problem.strerror}"
+        return error(check, found, why, f"run this as the user who runs the router, or {another}")
+    try:
+        _try_to_make(path)
+    except OSError as refusal:
+        found = f"{path} does not exist, and this user cannot make it: {refusal.strerror}"
+        return error(check, found, why, f"make it as one who may, and chown {os.getuid()} {path}, or {another}")
+    return note(check, f"{path} does not exist", NO_STORE, "router setup")
+
+
+def _try_to_make(path: Path) -> None:
+    """Whether ``path`` could be made; leaves nothing behind."""
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    with tempfile.TemporaryDirectory(dir=nearest, prefix=".doctor-"):
+        pass
 
 
 def _rights(path: Path, found: os.stat_result) -> Finding:

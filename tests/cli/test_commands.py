@@ -75,6 +75,7 @@ def test_version(router: Router) -> None:
         (["bench", "--bytes", "10"], Code.USAGE, "--bytes"),
         (["bench", "--tokens", "/does/not/exist"], Code.IO, "/does/not/exist"),
         (["config", "show", "--json", "--toml"], Code.USAGE, "choose"),
+        (["--config", "", "inspect-queue"], Code.USAGE, "names no file"),
         (["--config", "/does/not/exist", "inspect-queue"], Code.CONFIG, "there is no such file"),
     ],
 )
@@ -124,12 +125,14 @@ def test_google_kinds_need_a_project(router: Router, variable: str, kind: str) -
         assert "GOOGLE_CLOUD_PROJECT" in ended.stderr
 
 
-def test_an_unusable_data_directory(router: Router, data_dir: Path) -> None:
+@pytest.mark.parametrize("command", ["inspect-queue", "setup", "token bob", "serve"])
+@pytest.mark.parametrize("below", [".", "below/it"])
+def test_a_data_directory_that_is_a_file(router: Router, data_dir: Path, command: str, below: str) -> None:
     data_dir.write_text("a file")
-    ended = router("inspect-queue")
+    ended = router(*command.split(), ROUTER_EMBEDDED__DATA_DIR=str(data_dir / below))
     assert ended.returncode == Code.CONFIG
     assert ended.stderr.startswith("error: ")
-    assert "embedded.data_dir" in ended.stderr
+    assert f"{data_dir} is no directory; move that away, or name another with embedded.data_dir" in ended.stderr
 
 
 def test_a_bug_is_one_line_unless_asked_for(data_dir: Path) -> None:

@@ -44,6 +44,28 @@ def test_what_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert list((tmp_path / "empty").iterdir()) == []
 
 
+def test_a_file_in_its_place_or_above_it_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    for path in (file, file / "below", file / "far" / "below"):
+        found = look(path)["embedded.data_dir"]
+        assert found.severity is Severity.ERROR
+        assert f"{file} is n" in found.found
+
+
+@pytest.mark.parametrize("path", [Path("/proc/none"), Path("/proc/none/below")])
+def test_one_that_cannot_be_made_is_an_error(path: Path) -> None:
+    """Not even by root."""
+    found = look(path)["embedded.data_dir"]
+    assert found.severity is Severity.ERROR
+    assert "cannot make it" in found.found
+
+
+def test_one_that_could_be_made_leaves_no_trace(tmp_path: Path) -> None:
+    assert look(tmp_path / "far" / "below")["embedded.data_dir"].severity is Severity.NOTE
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_rights_that_are_too_wide(data_dir: Path) -> None:
     data_dir.chmod(0o750)
     assert "may enter" in look(data_dir)["embedded.data_dir"].found

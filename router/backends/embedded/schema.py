@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from router.backends.rules import State
+from router.data_dir import make_data_dir, unusable
 from router.errors import DataDirError, RouterError, StorageFull, Unavailable
 from router.messages import Lane
 
@@ -63,14 +64,11 @@ def prepare(data_dir: Path) -> Path:
     Raises ``DataDirError`` where that cannot be, or where a newer version of the router wrote the file.
     """
     path = data_dir / FILE_NAME
+    make_data_dir(data_dir)
     try:
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
-        raise DataDirError(
-            f"cannot use the data directory {data_dir}: {error.strerror or error}; "
-            "make it writable, or name another with embedded.data_dir"
-        ) from error
+        raise unusable(data_dir, error) from error
     with_migrations = open_writer(path)
     with_migrations.close()
     return path
