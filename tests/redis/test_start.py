@@ -114,6 +114,23 @@ async def test_a_right_that_is_missing_is_said_at_start(tmp_path: Path, own_redi
         await open_(tmp_path, url)
 
 
+@pytest.mark.parametrize("mode", ["single", "sentinel", "cluster"])
+@pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_certfile"])
+async def test_a_file_of_tls_that_cannot_be_used_is_said_at_start(tmp_path: Path, mode: Mode, option: str) -> None:
+    broken = tmp_path / "broken.pem"
+    broken.write_text("no certificate")
+    for path in (broken, tmp_path / "none.pem"):
+        with pytest.raises(ConfigError, match=f"the file of {option}"):
+            await open_(tmp_path, f"rediss://127.0.0.1:{free_port()}?{option}={path}", mode)
+
+
+async def test_sentinels_that_know_no_master_are_told_in_one_line(tmp_path: Path) -> None:
+    with structlog.testing.capture_logs() as logged:
+        await open_(tmp_path, f"redis://127.0.0.1:{free_port()}", "sentinel")
+    assert logged[0]["error"].startswith("no sentinel names a master that is up")
+    assert "redis.asyncio" not in logged[0]["error"]
+
+
 async def test_a_mode_that_does_not_fit_is_said_at_start(tmp_path: Path, redis: Server, redis_cluster: Cluster) -> None:
     with pytest.raises(ConfigError, match='set it to "cluster"'):
         await open_(tmp_path, f"redis://{redis_cluster.nodes[0].address}")

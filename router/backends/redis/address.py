@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from msgspec import Struct
@@ -35,6 +38,27 @@ def parse(url: str, mode: Mode) -> Address:
     options = {"username": found.user, "password": found.password, "db": found.database}
     asking = {"username": found.sentinel_user, "password": found.sentinel_password}
     return Address(found.hosts, {**tls, **_given(options)}, {**tls, **_given(asking)})
+
+
+def check_files(options: Mapping[str, Any]) -> None:
+    """Raises ``ConfigError`` for a file of TLS that cannot be used: to the library that is a server that is down."""
+    context = ssl.create_default_context()
+    if authorities := options.get("ssl_ca_certs"):
+        with _naming("ssl_ca_certs"):
+            context.load_verify_locations(authorities)
+    if certificate := options.get("ssl_certfile"):
+        with _naming("ssl_certfile, or its ssl_keyfile,"):
+            # A key that needs a password is refused: OpenSSL would ask for it at the terminal, at each connection.
+            context.load_cert_chain(certificate, options.get("ssl_keyfile"), password="")
+
+
+@contextmanager
+def _naming(option: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        raise ConfigError(f"online.url: the file of {option} cannot be used: {reason or error}") from error
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

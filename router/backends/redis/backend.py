@@ -43,8 +43,10 @@ class RedisBackend:
         if online.url is None:
             raise ConfigError('online.kind = "redis" needs online.url')
         self._keys, self._scripts = Keys(online.key_prefix), Scripts()
+        found = address.parse(online.url.get_secret_value(), online.mode)
+        address.check_files(found.options)
         self.client = Client(
-            address.parse(online.url.get_secret_value(), online.mode),
+            found,
             online.mode,
             self._scripts,
             service=online.sentinel_service,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import (
     AskError,
     AuthenticationError,
@@ -52,6 +53,12 @@ def translated(error: BaseException) -> RouterError:
         result = Forbidden(f"Redis lacks a right for the user of online.url; docs/redis.md has all of them ({text})")
     elif isinstance(error, AuthenticationError | AuthorizationError):
         result = Unauthenticated(f"Redis refuses the user or the password of online.url ({text})")
+    elif isinstance(error, MasterNotFoundError):
+        # The library's own text is a page of its settings.
+        result = Unavailable(
+            "no sentinel names a master that is up: is one reachable, may the router ask it, and is "
+            "online.sentinel_service what they call it?"
+        )
     elif isinstance(error, RedisTimeoutError | TimeoutError):
         result = Unavailable("Redis did not answer in time")
     elif "Cluster mode is not enabled" in text:
