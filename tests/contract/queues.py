@@ -366,6 +366,13 @@ class QueueContract:
         await stage.queue.acknowledge(BOB, ["hot", "cold", "nobody's"])
         assert await stage.ids(EVE) == ["cold", "hot"]
 
+    async def test_a_stranger_deletes_nothing_that_only_cold_knows(self, stage: Stage) -> None:
+        """RACES 29: the online store, which knows whose an id is, was not asked when this came to cold."""
+        now = stage.clock.now()
+        assert await stage.cold.put([Queued(stage.message("m1", EVE), now, now, untold=True)]) == []
+        await stage.queue.acknowledge(BOB, ["m1"])
+        assert await stage.in_cold(EVE) == ["m1"]
+
     async def test_acknowledging_deletes_exactly_these(self, stage: Stage) -> None:
         """RACES 30, 31."""
         for number in range(3):
