@@ -206,11 +206,13 @@ async def test_one_recipient_that_is_down_holds_up_no_other(stage: Stage, monkey
     assert await stage.letters() == []
 
 
-@pytest.mark.parametrize("call", ["route", "put", "settle", "push"])
+@pytest.mark.parametrize("call", ["route", "put", "settle", "push", "ack"])
 async def test_a_call_that_never_answers_times_out(stage: Stage, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     """RACES 11: it is given up, done again, and other recipients go on meanwhile; wherever the silence is."""
     monkeypatch.setattr("router.core.routing.CALL_SECONDS", 0.3)
     component = {"route": stage.online, "settle": stage.online, "put": stage.cold}.get(call)
+    if call == "ack":
+        component = await stage.factory.ingress_consumer()
     where = type(component or await stage.factory.push_notifier())
     name, counted = ("publish" if call == "push" else call), ("online" if call == "route" else "routing")
     answers, silent = getattr(where, name), asyncio.Event()
@@ -266,16 +268,20 @@ async def test_a_dead_letter_topic_that_is_down_holds_up_nobody_for_good(
     assert await stage.ids() == ["m1"]
 
 
+@pytest.mark.parametrize("silent", [False, True])
 async def test_dead_letters_that_are_down_hold_up_only_what_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: bool
 ) -> None:
     """RACES 8, 11: neither the neighbours in its batch nor those behind them wait for somebody's full queue."""
     async with staged(EmbeddedStores(tmp_path), ManualClock(), cap=1) as stage:
         letters = await stage.factory.dead_letters()
 
         async def down(dead: Sequence[DeadLetter]) -> None:
+            if silent:
+                await asyncio.get_running_loop().create_future()
             raise Unavailable("down")
 
+        monkeypatch.setattr("router.core.routing.CALL_SECONDS", 0.3)
         monkeypatch.setattr(type(letters), "publish", lambda _, dead: down(dead))
         await stage.go("first")
         await damaged_delivery(stage, monkeypatch)
