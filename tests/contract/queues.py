@@ -271,6 +271,16 @@ class QueueContract:
         assert sequences == sorted(set(sequences))
         assert sequences[-1] >= stage.clock.now()
 
+    async def test_a_cold_write_that_ends_is_poked_for(self, stage: Stage) -> None:
+        """RACES 6, 12: its recipient has connected and fetched meanwhile, and has found nothing."""
+        message = stage.message("m1")
+        (routed,) = await stage.route(message)
+        await stage.connect()
+        assert await stage.ids() == []
+        assert await stage.online.hot_users("", 10) == []
+        await stage.store(message, routed)
+        assert [(user.user, user.fetched) for user in await stage.online.hot_users("", 10)] == [(BOB, False)]
+
     async def test_a_cold_write_under_way_is_not_overtaken(self, stage: Stage) -> None:
         """RACES 6."""
         message = stage.message("m1")
