@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from router.core.migrating import BATCH_BYTES
 from router.messages import Delivery, Move, Outcome, Queued
 from tests.contract.stage import BOB, PAGE_BYTES, Stage, staged
 from tests.support.clock import ManualClock
@@ -119,6 +121,22 @@ async def test_migrating_costs_the_same_memory(stage: Stage) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < FACTOR * peaks[0]
+
+
+async def test_large_mail_moves_in_batches_of_bounded_bytes(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 27."""
+    put, sizes = stage.cold.put, list[int]()
+
+    async def measure(messages: Sequence[Queued]) -> list[Queued]:
+        sizes.append(sum(len(queued.message.envelope) for queued in messages))
+        return await put(messages)
+
+    monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: measure(messages))
+    await stage.connect()
+    for number in range(30):
+        await stage.route(msgspec.structs.replace(stage.message(f"m{number:02}"), envelope=bytes(BATCH_BYTES // 8)))
+    assert (await stage.migrator.migrate(BOB, online_too=True)).moved == 30
+    assert (sum(sizes), max(sizes)) == (30 * BATCH_BYTES // 8, BATCH_BYTES)
 
 
 async def test_sweeping_a_deep_queue_costs_the_same(stage: Stage) -> None:
