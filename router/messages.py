@@ -119,10 +119,6 @@ class Pending(Struct, frozen=True, gc=False):
     lane: Lane
     sequence: int
 
-    @property
-    def place(self) -> tuple[int, int]:
-        return (self.lane, self.sequence)
-
 
 class HotPage(Struct, frozen=True, gc=False):
     """The head of one hot queue, read in one atomic step."""
