@@ -60,3 +60,24 @@ async def test_commands_have_their_time_however_many_come_at_once(tmp_path: Path
         for name in ("c", "d"):
             await publish(name)
         assert {entry.id[0] for entry in await outbox.list(0, 1000)} == {"c", "d"}
+
+
+async def test_a_record_outlasts_the_copy_that_it_hides(tmp_path: Path) -> None:
+    """RACES 24: acknowledged, while its copy in cold cannot be deleted for longer than ids are remembered."""
+    async with staged(EmbeddedStores(tmp_path), ManualClock()) as stage:
+        await stage.go("m1")
+        await stage.online.ack(BOB, ["m1"])
+        stage.clock.advance(2 * 3600)
+        await stage.online.purge(10)
+        assert (await stage.ids(), await stage.in_cold()) == ([], ["m1"])
+
+
+async def test_an_acknowledgement_is_on_disk_when_it_is_answered(tmp_path: Path) -> None:
+    """After power loss too, what was acknowledged does not come back."""
+    async with staged(EmbeddedStores(tmp_path), ManualClock()) as stage:
+        await stage.connect()
+        await stage.go("m1")
+        levels = list[str]()
+        (await stage.factory.embedded())._database._writer.set_trace_callback(levels.append)
+        await stage.queue.acknowledge(BOB, ["m1"])
+        assert levels[0] == "PRAGMA synchronous=FULL"
