@@ -94,10 +94,9 @@ class Outage:
         for _ in range(count):
             self._owed.popleft()
 
-    def over(self) -> bool:
-        """End the outage if nothing is owed and nobody is about to owe anything; whether it has ended."""
+    def end(self) -> None:
+        """The store can be reached: the outage ends if nothing is owed and nobody is about to owe anything."""
         self.lasts = bool(self._owed) or bool(self._placed)
-        return not self.lasts
 
     def abandon(self) -> list[Delivery]:
         """All deliveries whose messages the store does not know, to be handed back."""

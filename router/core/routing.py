@@ -315,11 +315,12 @@ class Pipeline:
     async def _end_outage(self) -> None:
         """Return when the online store can be reached again and knows what was routed without it."""
         failures = 0
-        while not self._outage.over():
+        while self._outage.lasts:
             failures += 1
             await self._clock.sleep(backoff(failures, self._chance))
             try:
                 await self._tell_owed()
+                self._outage.end()
             except (RouterError, TimeoutError):
                 # A refusal too may pass; if this ended, all mail would go cold until the next start.
                 self._metrics.dependency_failed("online")

@@ -84,6 +84,38 @@ async def test_an_outage_ends_though_the_store_refuses_at_first(stage: Stage, mo
     assert (refusals, await stage.in_cold(), await stage.hot()) == (0, ["m1"], ["m2"])
 
 
+async def test_what_cold_can_never_hold_ends_no_later_than_the_outage(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 8, 10: it is given up when the store can be told so, and keeps nobody's mail from being routed then."""
+    await stage.connect()
+    line = Line(stage, monkeypatch, "ack")
+    refuse_poison(stage, monkeypatch)
+    put, tries = stage.cold.put, 0
+
+    async def count(messages: Sequence[Queued]) -> list[Queued]:
+        nonlocal tries
+        tries += 1
+        return await put(messages)
+
+    async def hopeless() -> bool:
+        return tries > 10
+
+    monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: count(messages))
+    line.cut = True
+    async with running(stage) as pipeline:
+        for id_ in ("poison", "behind"):
+            await stage.producer.publish(stage.message(id_, EVE))
+        await eventually(stage, hopeless)
+        line.cut = False
+        await routed(stage)
+        await pipeline.finish()
+        await stage.producer.publish(stage.message("m1"))
+        await routed(stage)
+    assert (await stage.hot(), await stage.ids(EVE)) == (["m1"], ["behind"])
+    assert await stage.letters() == [("poison", "attempts-exhausted")], "said once, when the store could be told"
+
+
 async def test_what_the_store_is_owed_keeps_no_envelopes(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred thousand messages may wait for a store that is away; what they hold is in cold already."""
     line = Line(stage, monkeypatch)

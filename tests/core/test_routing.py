@@ -416,9 +416,9 @@ async def test_write_through_writes_hot_mail_to_cold_before_the_ingress_is_told(
 class Line:
     """The line to the online store, which a test cuts. What hangs on it is the real store."""
 
-    def __init__(self, stage: Stage, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, stage: Stage, patch: pytest.MonkeyPatch, *more: str) -> None:
         self.cut = False
-        for name in ("route", "settle", "probe"):
+        for name in ("route", "settle", "probe", *more):
             patch.setattr(type(stage.online), name, self._guarded(getattr(type(stage.online), name)))
 
     def _guarded(self, call: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
