@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -175,7 +175,7 @@ async def test_a_subscription_that_died_silently_is_found_out(
 ) -> None:
     """RACES 16, between router and Redis: the server keeps the connection and says nothing."""
     monkeypatch.setattr("router.backends.redis.pokes.IDLE_SECONDS", 0.2)
-    monkeypatch.setattr("router.backends.redis.pokes.ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("router.backends.redis.pokes.ANSWER_SECONDS", 1.0)
     bus = await fragile.factory.poke_bus()
     assert isinstance(bus, RedisPokeBus)
     opened = 0
@@ -221,6 +221,31 @@ async def test_an_idle_subscription_stays(fragile: Stage, own_redis: Server, mon
 
         await eventually(fragile, heard)
         assert client(own_redis).info("commandstats")["cmdstat_subscribe"]["calls"] == len(NODES), "nobody did so again"
+
+
+async def test_a_listener_that_is_cancelled_while_it_asks_ends(
+    stage: Stage, redis: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 36: the library's time-out for what it writes, ``wait_for``, forgets such a cancellation (Python 3.11)."""
+    monkeypatch.setattr("router.backends.redis.pokes.IDLE_SECONDS", 0.05)
+    listening = asyncio.create_task(Ear().listen(stage, NODES[0]))
+    write, drain, asked = asyncio.StreamWriter.writelines, asyncio.StreamWriter.drain, list[asyncio.StreamWriter]()
+
+    def noted(writer: asyncio.StreamWriter, data: Iterable[bytes]) -> None:
+        if b"PING" in b"".join(data):
+            asked.append(writer)
+        write(writer, data)
+
+    async def cancelled(writer: asyncio.StreamWriter) -> None:
+        await drain(writer)
+        if writer in asked:
+            listening.cancel()
+
+    monkeypatch.setattr(asyncio.StreamWriter, "writelines", noted)
+    monkeypatch.setattr(asyncio.StreamWriter, "drain", cancelled)
+    _, pending = await asyncio.wait([listening], timeout=TURN_SECONDS)
+    listening.cancel()
+    assert not pending
 
 
 async def test_what_is_no_poke_makes_nobody_deaf(stage: Stage, redis: Server) -> None:

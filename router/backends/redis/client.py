@@ -154,11 +154,13 @@ class Client:
     async def listener(self) -> Redis:
         """A client of its own for a subscription; in a cluster to any node, since each hears of all pokes.
 
-        The caller closes it. Raises like ``run``.
+        The caller closes it, and sets a time for whatever it asks: what the library takes for one forgets that a
+        caller was cancelled (``wait_for`` of Python 3.11), and a listener would not end. Raises like ``run``.
         """
         # With an error that it may retry, the library connects and subscribes again before it raises it, without
         # retries too: pokes would go to a subscription that is about to be closed.
-        options: dict[str, Any] = {**self._options, "retry": Retry(NoBackoff(), 0, supported_errors=())}
+        retry = Retry(NoBackoff(), 0, supported_errors=())
+        options: dict[str, Any] = {**self._options, "socket_timeout": None, "retry": retry}
         if self._sentinel is not None:
             host, port = await self._master()
         elif isinstance(self._redis, RedisCluster):

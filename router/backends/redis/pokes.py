@@ -6,6 +6,7 @@ pokes that were sent meanwhile are repeated by the sweepers.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
@@ -60,7 +61,8 @@ class RedisPokeBus:
         redis = await self._client.listener()
         try:
             pubsub: Any = redis.pubsub()
-            await pubsub.subscribe(self._keys.channels + node)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await pubsub.subscribe(self._keys.channels + node)
             while True:
                 yield self._users(await _bunch(pubsub))
         finally:
@@ -82,7 +84,8 @@ async def _bunch(pubsub: Any) -> Iterable[bytes]:
     """What comes next, and what is there behind it: each user once. Nothing where the server has only answered."""
     message = await pubsub.get_message(timeout=IDLE_SECONDS)
     if message is None:
-        await pubsub.ping()
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await pubsub.ping()
         message = await pubsub.get_message(timeout=ANSWER_SECONDS)
         if message is None:
             raise TimeoutError("the subscription does not answer")
