@@ -71,14 +71,20 @@ def serve() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    match arguments:
-        case ["serve"]:
-            serve()
-        case ["token", user]:
-            print(token(user))
-        case _:
-            print("usage: identity.py serve | token USER", file=sys.stderr)
-            return 2
+    try:
+        match arguments:
+            case ["serve"]:
+                serve()
+            case ["token", user]:
+                print(token(user))
+            case _:
+                print("usage: identity.py serve | token USER", file=sys.stderr)
+                return 2
+    except (OSError, ValueError) as error:
+        print(f"identity.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -21,7 +21,11 @@ def main() -> None:
     card = KEYS / f"{recipient}.card"
     if not card.exists():
         sys.exit(f"{card} is missing: ask {recipient} for it, or run open.py {recipient} to make it")
-    print(json.dumps(seal(text, Identity.open(KEYS, sender), f"urn:sm:user:{recipient}", card.read_bytes())))
+    try:
+        envelope = seal(text, Identity.open(KEYS, sender), f"urn:sm:user:{recipient}", card.read_bytes())
+    except (OSError, ValueError) as error:
+        sys.exit(f"seal.py: {error}")
+    print(json.dumps(envelope))
 
 
 if __name__ == "__main__":

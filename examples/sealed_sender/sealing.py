@@ -39,13 +39,18 @@ class Identity:
 
     @classmethod
     def open(cls, directory: Path, name: str) -> Identity:
-        """The identity of ``name`` in ``directory``: made if missing, with a card for others beside it."""
+        """The identity of ``name`` in ``directory``: made if missing, with a card for others beside it.
+
+        Raises ``OSError``, and ``ValueError`` where its file holds no keys.
+        """
         path = directory / f"{name}.secret"
         if not path.exists():
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(os.urandom(64))
         seed = path.read_bytes()
+        if len(seed) != 64:
+            raise ValueError(f"{path} holds no keys, which are 64 bytes")
         found = cls(
             name, X25519PrivateKey.from_private_bytes(seed[:32]), Ed25519PrivateKey.from_private_bytes(seed[32:])
         )
@@ -59,7 +64,12 @@ class Identity:
 
 
 def seal(text: str, sender: Identity, recipient: str, card: bytes) -> dict[str, str]:
-    """A SecureEnvelope for the router: ``recipient`` is their URN, ``card`` their card."""
+    """A SecureEnvelope for the router: ``recipient`` is their URN, ``card`` their card.
+
+    Raises ``ValueError`` where the card is none.
+    """
+    if len(card) != 64:
+        raise ValueError(f"the card of {recipient} is none, which is 64 bytes")
     ephemeral = X25519PrivateKey.generate()
     public = ephemeral.public_key().public_bytes(*RAW)
     shared = ephemeral.exchange(X25519PublicKey.from_public_bytes(card[:32]))
@@ -86,9 +96,10 @@ def open_sealed(envelope: dict[str, str], reader: Identity) -> tuple[str, bytes,
         inside = json.loads(key.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], _bound(recipient)))
         card = base64.b64decode(inside["card"])
         Ed25519PublicKey.from_public_bytes(card[32:]).verify(signature, _bound(recipient) + public + sealed)
-    except (InvalidTag, InvalidSignature, ValueError, KeyError) as error:
+        return str(inside["from"]), card, str(inside["text"])
+    # Whoever sealed it chose what is inside.
+    except (InvalidTag, InvalidSignature, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise NotGenuine("not sealed for this person, or changed on the way") from error
-    return inside["from"], card, inside["text"]
 
 
 def _key(shared: bytes, public: bytes, card: bytes) -> bytes:
