@@ -133,7 +133,7 @@ def create(connection: sqlite3.Connection) -> None:
 
 def _steps(found: int) -> list[str]:
     """The statements that lead from version ``found`` to the current one."""
-    scripts = [files(__package__).joinpath("sql", name).read_text() for name in _MIGRATIONS[found:]]
+    scripts = [files(__package__).joinpath("sql", name).read_text("utf-8") for name in _MIGRATIONS[found:]]
     steps = [statement for script in scripts for statement in _statements(script)]
     return [*steps, f"PRAGMA user_version = {VERSION}"]
 

@@ -64,4 +64,4 @@ def _digest(text: str) -> str:
 
 
 def _text(name: str) -> str:
-    return files(__package__).joinpath("lua", f"{name}.lua").read_text()
+    return files(__package__).joinpath("lua", f"{name}.lua").read_text("utf-8")
