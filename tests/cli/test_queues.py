@@ -266,10 +266,12 @@ def on_a_terminal(data_dir: Path, *arguments: str) -> str:
     )
     os.close(inner)
     seen = b""
+    interrupted = "--watch" not in arguments
     with os.fdopen(terminal, "rb", buffering=0) as reader, contextlib.suppress(OSError):
         while part := reader.read(65536):
             seen += part
-            if b"Oldest queues" in seen and "--watch" in arguments:
+            if b"Oldest queues" in seen and not interrupted:
+                interrupted = True  # a second one may end an interpreter that is ending already
                 running.send_signal(signal.SIGINT)
     assert running.wait(30) in (Code.OK, Code.INTERRUPTED)
     return seen.decode()
