@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -284,3 +285,21 @@ async def test_the_toy_identity_service_signs_what_the_router_believes(toy: tupl
         open_authenticator(config, SystemClock(), factory.tasks, factory.chance) as authenticator,
     ):
         assert (await authenticator.authenticate(token)).user == "urn:sm:user:bob"
+
+
+def test_the_toy_identity_service_ends_by_the_signal_that_compose_sends(tmp_path: Path) -> None:
+    """As process 1 it hears only what Python has a handler for: SIGINT, and no SIGTERM."""
+    port = free_port()
+    own = {**os.environ, "IDENTITY_PORT": str(port), "IDENTITY_KEY": str(tmp_path / "key.pem")}
+    command = [sys.executable, str(DEPLOY / "identity.py"), "serve"]
+    with subprocess.Popen(command, env=own, stderr=subprocess.PIPE) as serving:
+        try:
+            deadline = time.monotonic() + 20
+            while not answers(port):
+                assert time.monotonic() < deadline, "it did not start"
+                time.sleep(0.02)
+            serving.send_signal(signal.Signals[COMPOSE["identity"]["stop_signal"]])
+            _, errors = serving.communicate(timeout=30)
+        finally:
+            serving.kill()
+    assert (serving.returncode, b"Traceback" in errors) == (130, False)
