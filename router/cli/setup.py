@@ -17,7 +17,7 @@ from router.backends.needs import MISSING, THERE, Need
 from router.cli.common import configured
 from router.cli.output import Table, json_document, line, show
 from router.config import Config
-from router.errors import ConfigError
+from router.errors import ConfigError, DataDirError
 from router.factory import needs_of_servers
 
 MADE = "made"
@@ -95,7 +95,13 @@ def _needs(config: Config) -> list[Need]:
 
 def _file(what: str, path: Path, write: Callable[[], object]) -> Need:
     async def look() -> str:
-        return THERE if await asyncio.to_thread(path.exists) else MISSING
+        try:
+            return THERE if await asyncio.to_thread(path.exists) else MISSING
+        except OSError as error:
+            raise DataDirError(
+                f"cannot look into {path.parent}: {error.strerror}; run this as the user of the services, or name "
+                "another with embedded.data_dir"
+            ) from error
 
     async def make() -> None:
         await asyncio.to_thread(write)

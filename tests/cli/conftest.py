@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -35,6 +36,15 @@ def environment(data_dir: Path, **more: str) -> dict[str, str]:
         name: value for name, value in os.environ.items() if not name.startswith("ROUTER_") and name not in foreign
     }
     return {**clean, "ROUTER_EMBEDDED__DATA_DIR": str(data_dir), **more}
+
+
+def without_rights(*capabilities: str, arguments: list[str]) -> list[str]:
+    """The command that runs ``arguments`` without what root may and nobody else; skips where that cannot be."""
+    if os.geteuid() != 0:
+        return arguments
+    if not shutil.which("setpriv"):
+        pytest.skip("root may do anything here; setpriv (util-linux) would take the right away")
+    return ["setpriv", f"--bounding-set={','.join(f'-{name}' for name in capabilities)}", *arguments]
 
 
 @pytest.fixture

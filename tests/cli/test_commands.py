@@ -12,7 +12,7 @@ import pytest
 
 from router.cli.app import COMMANDS, load
 from router.cli.exits import Code
-from tests.cli.conftest import Router, environment
+from tests.cli.conftest import Router, environment, without_rights
 
 HEAVY = {"pydantic", "starlette", "uvicorn", "sqlite3", "jwt", "httpx", "rich", "cryptography", "asyncio"}
 
@@ -133,6 +133,25 @@ def test_a_data_directory_that_is_a_file(router: Router, data_dir: Path, command
     assert ended.returncode == Code.CONFIG
     assert ended.stderr.startswith("error: ")
     assert f"{data_dir} is no directory; move that away, or name another with embedded.data_dir" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["setup"], ["setup", "--dry-run"], ["inspect-queue"], ["outbox"], ["token", "bob"], ["serve"]]
+)
+def test_a_data_directory_of_somebody_else(data_dir: Path, command: list[str]) -> None:
+    data_dir.mkdir(mode=0)
+    ended = subprocess.run(
+        without_rights("dac_override", "dac_read_search", arguments=[sys.executable, "-m", "router", *command]),
+        env=environment(data_dir),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == Code.CONFIG
+    assert ended.stderr.startswith("error: cannot ")
+    assert f"{data_dir}" in ended.stderr
+    assert "embedded.data_dir" in ended.stderr
 
 
 def test_a_bug_is_one_line_unless_asked_for(data_dir: Path) -> None:

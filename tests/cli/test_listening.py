@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -12,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from router.cli.exits import Code
-from tests.cli.conftest import Router, environment
+from tests.cli.conftest import Router, environment, without_rights
 from tests.support.servers import free_port
 
 ELSEWHERE = "203.0.113.5"
@@ -50,13 +48,8 @@ def test_a_port_that_is_in_use(router: Router) -> None:
 def test_a_port_of_root(data_dir: Path) -> None:
     if int(FIRST_FREE_PORT.read_text()) <= 80:
         pytest.skip("any user may listen on any port here")
-    command = [sys.executable, "-m", "router", "serve-api"]
-    if os.geteuid() == 0:
-        if not shutil.which("setpriv"):
-            pytest.skip("root may listen on any port; setpriv (util-linux) would take the right away")
-        command = ["setpriv", "--bounding-set=-net_bind_service", *command]
     ended = subprocess.run(
-        command,
+        without_rights("net_bind_service", arguments=[sys.executable, "-m", "router", "serve-api"]),
         env=environment(data_dir, ROUTER_SERVER__API_PORT="80"),
         capture_output=True,
         text=True,
