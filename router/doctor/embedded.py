@@ -47,8 +47,8 @@ def data_dir(path: Path) -> Iterator[Finding]:
 
 
 def has_database(path: Path) -> bool:
-    """Whether there is anything to try; looking at a store must not make it."""
-    return (path / FILE_NAME).exists()
+    """Whether there is anything that this user could try; looking at a store must not make it."""
+    return os.access(path / FILE_NAME, os.R_OK)
 
 
 def _not_there(path: Path, problem: OSError) -> Finding:

@@ -139,8 +139,26 @@ def test_a_data_directory_that_is_a_file(router: Router, data_dir: Path, command
     "command", [["setup"], ["setup", "--dry-run"], ["inspect-queue"], ["outbox"], ["token", "bob"], ["serve"]]
 )
 def test_a_data_directory_of_somebody_else(data_dir: Path, command: list[str]) -> None:
+    ended = _without_rights(data_dir, *command)
+    assert ended.returncode == Code.CONFIG
+    assert ended.stderr.startswith("error: cannot ")
+    assert f"{data_dir}" in ended.stderr
+    assert "embedded.data_dir" in ended.stderr
+
+
+def test_doctor_finds_a_data_directory_of_somebody_else(data_dir: Path) -> None:
+    ended = _without_rights(data_dir, "doctor", "--json")
+    assert ended.stderr == ""
+    assert ended.returncode == Code.ERRORS
+    found = {finding["check"]: finding for finding in json.loads(ended.stdout)["findings"]}
+    assert found["embedded.data_dir"]["severity"] == "error"
+    assert found["embedded.data_dir"]["found"] == f"{data_dir} cannot be written by this user"
+
+
+def _without_rights(data_dir: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """What ``command`` says where nobody but a superuser could enter the data directory."""
     data_dir.mkdir(mode=0)
-    ended = subprocess.run(
+    return subprocess.run(
         without_rights("dac_override", "dac_read_search", arguments=[sys.executable, "-m", "router", *command]),
         env=environment(data_dir),
         capture_output=True,
@@ -148,10 +166,6 @@ def test_a_data_directory_of_somebody_else(data_dir: Path, command: list[str]) -
         timeout=60,
         check=False,
     )
-    assert ended.returncode == Code.CONFIG
-    assert ended.stderr.startswith("error: cannot ")
-    assert f"{data_dir}" in ended.stderr
-    assert "embedded.data_dir" in ended.stderr
 
 
 def test_a_bug_is_one_line_unless_asked_for(data_dir: Path) -> None:

@@ -151,16 +151,19 @@ class Server:
             self._guard = None
 
     def freeze(self) -> None:
-        """It keeps its connections and answers nothing."""
-        self._signal(signal.SIGSTOP)
+        """It keeps its connections and answers nothing; on return all of its threads stand still."""
+        pid = self._signal(signal.SIGSTOP)
+        _, status = os.waitpid(pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status), "it has ended"
 
     def thaw(self) -> None:
         """It goes on where it was frozen."""
         self._signal(signal.SIGCONT)
 
-    def _signal(self, number: int) -> None:
+    def _signal(self, number: int) -> int:
         assert self._process is not None, "it was never started"
         os.killpg(self._process.pid, number)
+        return self._process.pid
 
 
 @contextmanager
