@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from tests.support.servers import free_port
 
 Given = tuple[list[str], dict[str, str]]
 """Options and variables."""
-Way = Callable[[Path, str, str], Given]
 
 
 def by_variable(_: Path, mode: str, url: str) -> Given:
@@ -26,9 +24,6 @@ def by_file(folder: Path, mode: str, url: str) -> Given:
     path = folder / "router.toml"
     path.write_text(f'[online]\nkind = "redis"\nmode = "{mode}"\nurl = "{url}"\n')
     return ["--config", str(path)], {}
-
-
-WAYS = pytest.mark.parametrize("way", [by_variable, by_file])
 
 
 def run_all(router: Router, options: list[str], environ: dict[str, str]) -> dict[str, str]:
@@ -44,19 +39,17 @@ def run_all(router: Router, options: list[str], environ: dict[str, str]) -> dict
     return {finding["check"]: finding["severity"] for finding in json.loads(done.stdout)["findings"]}
 
 
-@WAYS
-def test_sentinels(router: Router, tmp_path: Path, redis_sentinel: Watched, way: Way) -> None:
+def test_sentinels(router: Router, tmp_path: Path, redis_sentinel: Watched) -> None:
     """One that is down and in IPv6 first: the others are asked."""
     url = redis_sentinel.url.replace("://", f"://[::1]:{free_port()},") + "/1"
-    options, environ = way(tmp_path, "sentinel", url)
+    options, environ = by_file(tmp_path, "sentinel", url)
     found = run_all(router, options, environ)
     assert (found["redis.sentinel"], found["redis.mode"], found["online.step"]) == ("fine", "fine", "fine")
 
 
-@WAYS
-def test_a_cluster(router: Router, tmp_path: Path, redis_cluster: Cluster, way: Way) -> None:
+def test_a_cluster(router: Router, tmp_path: Path, redis_cluster: Cluster) -> None:
     url = redis_cluster.url.replace("://", f"://[::1]:{free_port()},")
-    options, environ = way(tmp_path, "cluster", url)
+    options, environ = by_variable(tmp_path, "cluster", url)
     found = run_all(router, options, environ)
     assert (found["redis.cluster"], found["redis.mode"], found["online.step"]) == ("fine", "fine", "fine")
 
