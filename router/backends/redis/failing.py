@@ -42,9 +42,8 @@ def translated(error: BaseException) -> RouterError:
     if isinstance(error, RedisClusterException) and error.__cause__ is not None:
         return translated(error.__cause__)
     if isinstance(error, RedisClusterException) and isinstance(error.__context__, NoPermissionError):
-        return translated(
-            error.__context__
-        )  # the library takes every refusal of CLUSTER SLOTS for that of a single server
+        # The library takes every refusal of CLUSTER SLOTS for that of a single server.
+        return translated(error.__context__)
     text = str(error)
     result: RouterError = Unavailable(f"Redis cannot be reached or asked now ({text})")
     if isinstance(error, OutOfMemoryError) or text.startswith(("OOM", "MISCONF")):
