@@ -48,10 +48,26 @@ def fit(batch: Sequence[Queued], max_bytes: int) -> list[Queued]:
 
 def within(batch: Iterable[Queued], seen: Iterable[Queued]) -> list[Queued]:
     """What of ``batch`` stands no later in its lane than the last of ``seen``."""
+    last = _last(seen)
+    return [queued for queued in batch if queued.sequence <= last.get(queued.message.lane, -1)]
+
+
+def passes_over(batch: Sequence[Queued], later: HotPage) -> bool:
+    """Whether ``later``, read after ``batch`` was, has a message that is not in it before the last one of its lane."""
+    last = _last(batch)
+    known = {queued.message.id for queued in batch}
+    return any(
+        queued.message.id not in known and queued.sequence < last.get(queued.message.lane, -1)
+        for queued in later.messages
+    )
+
+
+def _last(seen: Iterable[Queued]) -> dict[int, int]:
+    """By lane, the highest sequence."""
     last: dict[int, int] = {}
     for queued in seen:
         last[queued.message.lane] = max(last.get(queued.message.lane, 0), queued.sequence)
-    return [queued for queued in batch if queued.sequence <= last.get(queued.message.lane, -1)]
+    return last
 
 
 def _placed(messages: Sequence[Queued], pending: Sequence[Pending]) -> Sequence[Queued]:

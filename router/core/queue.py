@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from router.core.merging import merge, within
+from router.core.merging import merge, passes_over, within
 from router.core.migrating import Migrated, Migrator
 from router.interfaces import ColdQueue, OnlineStore, Place
 from router.messages import ColdPage, HotPage, Queued
@@ -45,7 +45,8 @@ class CompositeMessageQueue:
             if not thinned and _ids(batch) <= _ids(hot.messages):
                 break
             again = await self._online.read(user, limit, PAGE_BYTES)
-            if not thinned and again.cold_version == hot.cold_version:
+            # What went to cold while the store could not be asked has changed no version.
+            if not thinned and again.cold_version == hot.cold_version and not passes_over(batch, again):
                 break
             seen, hot = batch, again
             batch, gone = await self._batch(user, again, limit)

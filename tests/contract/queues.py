@@ -664,6 +664,31 @@ class QueueContract:
         fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
         assert names(await fetching.fetch(BOB, 50)) == ["old", "m1", "m2"]
 
+    @pytest.mark.parametrize("under_way", [False, True])
+    async def test_a_fetch_never_shows_what_went_past_the_store_before_what_did_not(
+        self, stage: Stage, under_way: bool
+    ) -> None:
+        """RACES 10, 25: routed after the hot read; then the store is away, and the next one is in cold before it is
+        read."""
+        read, moved = stage.cold.read, False
+
+        async def route_first(user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
+            nonlocal moved
+            if not moved:
+                moved = True
+                if not under_way:
+                    await stage.connect()
+                (first,) = await stage.route(stage.message("m1"))
+                assert first.outcome is (Outcome.COLD if under_way else Outcome.HOT)
+                await stage.cold.put([Queued(stage.message("m2"), first.sequence + 1, stage.clock.now(), untold=True)])
+            return await read(user, limit, max_bytes, after)
+
+        stage.cold.read = route_first  # type: ignore[method-assign]  # the moment that the test forces
+        await stage.go("old")
+        fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
+        expected = ["old"] if under_way else ["old", "m1", "m2"]
+        assert names(await fetching.fetch(BOB, 50)) == expected
+
     async def test_express_mail_that_comes_meanwhile_is_in_the_batch_too(self, stage: Stage) -> None:
         """RACES 25: it comes after the cold read; a batch with room left would say that there is no more."""
         read, came = stage.cold.read, False

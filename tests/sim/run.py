@@ -6,6 +6,7 @@ import gc
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -37,6 +38,12 @@ class Verdict(Struct, frozen=True):
     @property
     def promises(self) -> set[str]:
         return {violation.promise for violation in self.violations}
+
+
+def known_seeds(path: Path) -> list[int]:
+    """The seeds that a file lists, one a line, each with what it found behind it."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [int(line.split()[0]) for line in lines if line and not line.startswith("#")]
 
 
 def run(plan: Plan | int, *, traced: bool = False) -> Verdict:

@@ -12,17 +12,12 @@ from msgspec import structs
 from tests.sim.__main__ import main, trace
 from tests.sim.history import Fetched
 from tests.sim.plan import Chain, Session, Step, day, make
-from tests.sim.run import run
+from tests.sim.run import known_seeds, run
 from tests.sim.shrink import shrink
 
 BUDGET = 250
 GROUP = 25
 SEEDS = Path(__file__).with_name("seeds.txt")
-
-
-def known_seeds() -> list[int]:
-    lines = SEEDS.read_text(encoding="utf-8").splitlines()
-    return [int(line.split()[0]) for line in lines if line and not line.startswith("#")]
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +40,7 @@ def test_every_promise_holds(start: int) -> None:
         holds(seed)
 
 
-@pytest.mark.parametrize("seed", known_seeds())
+@pytest.mark.parametrize("seed", known_seeds(SEEDS))
 def test_what_once_failed_holds(seed: int) -> None:
     holds(seed)
 
