@@ -91,6 +91,8 @@ class Judge:
     pushed: set[str] = field(default_factory=set)
     unannounceable: set[str] = field(default_factory=set)
     """When the online store forgot them: nobody knows that no push command went out."""
+    adrift: set[str] = field(default_factory=set)
+    """The online store forgot that they were on their way to cold; until they are seen there, or a push command says so."""
     ops: dict[int, h.Event | _Fetch] = field(default_factory=dict)
     draining: int | None = None
     index: int = 0
@@ -150,6 +152,8 @@ class Judge:
         self._complete(fetch, batch)
         for message in batch:
             message.returned = self.index
+            if message.id is not None:
+                self.adrift.discard(message.id)
             if message.seen is None and message.id not in self.unsettled:
                 message.seen = self.index
                 self._watch(message)
@@ -213,7 +217,7 @@ class Judge:
         }
         full = len(batch) >= fetch.limit
         for message in list(self.live.get(fetch.user, {}).values()):
-            if message.tag in given or self._may_have_expired(message):
+            if message.tag in given or message.id in self.adrift or self._may_have_expired(message):
                 continue
             if message.accepted is not None and message.accepted < latest[message.express]:
                 self.broken("in order", f"{message} is missing from a batch with later mail: {_tags(batch)}")
@@ -259,6 +263,7 @@ class Judge:
 
     def push(self, event: h.Pushed) -> None:
         self.pushed.add(event.id)
+        self.adrift.discard(event.id)
         if event.id in self.buried:
             self.again.add(event.id)
         message = self.by_id.get(event.id)
@@ -293,6 +298,7 @@ class Judge:
             message.excused = message.excused or message.ack_began is not None
             message.unrecorded = message.unrecorded or message.id in event.unannounced
         self.unannounceable.update(event.unannounced)
+        self.adrift.update(event.under_way)
 
     # The end.
 

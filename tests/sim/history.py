@@ -155,9 +155,11 @@ class PowerLost(Struct, frozen=True):
 
 class Forgotten(Struct, frozen=True):
     """The online store came back empty. ``unannounced``: ids of what was hot, or acknowledged while a copy was in cold:
-    nobody knows any more that this copy was not announced."""
+    nobody knows any more that this copy was not announced. ``under_way``: ids of what was on its way to cold: nobody
+    knows any more that what stands behind it in cold has to wait for it."""
 
     unannounced: tuple[str, ...] = ()
+    under_way: tuple[str, ...] = ()
 
 
 class Final(Struct, frozen=True):

@@ -244,12 +244,6 @@ MUTANTS = (
         "INSERT OR REPLACE INTO route (id, user,",
     ),
     Mutant(
-        "a redelivery is not suspected of a copy in cold",
-        RULES,
-        "    if delivery.delivered_before and delivery.message is not None and not delivery.message.ephemeral:\n",
-        "    if False:\n",
-    ),
-    Mutant(
         "a copy of an outage ends the write that has its place",
         RULES,
         "    return state is State.PENDING and queued.sequence > sequence\n",

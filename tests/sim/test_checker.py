@@ -120,6 +120,15 @@ GOOD = {
     .get("a")
     .ack("a")
     .end(),
+    "a store that forgot what was on its way to cold": Story()
+    .send("a")
+    .send("b")
+    .tell(h.Forgotten(under_way=("ia",)))
+    .get("b")
+    .tell(h.Pushed("ia", BOB))
+    .get("a", "b")
+    .ack("a", "b")
+    .end(),
     "a store that forgot that it was acknowledged": Story()
     .send("a")
     .get("a")
@@ -174,6 +183,10 @@ BAD: dict[str, tuple[Story, str]] = {
         .ack("a")
         .end(),
         "acknowledged stays away",
+    ),
+    "missing though it had come to cold": (
+        Story().send("a").send("b").tell(h.Forgotten(under_way=("ia",)), h.Pushed("ia", BOB)).get("b").end(),
+        "in order",
     ),
     "not routed": (
         Story().send("a").tell(h.Final(ingress=("ia",), cold=((BOB, "ia"),)), h.Pushed("ia", BOB)),

@@ -112,6 +112,10 @@ class World:
 
     def unsettles(self, messages: Sequence[Queued]) -> None:
         """A cold queue is asked to take these."""
+        for queued in messages:
+            if queued.untold and queued.attempts > 1:
+                # Without the online store: ``routes`` knows nothing of it.
+                self.add(h.RoutedAgain(queued.message.id))
         if ids := tuple(queued.message.id for queued in messages if queued.untold):
             self.add(h.Unsettled(ids))
 
@@ -244,7 +248,8 @@ class World:
 
     def _forgotten(self) -> h.Forgotten:
         owed = [id_ for id_, state in self._under_way() if state == State.ACKED_OWED]
-        return h.Forgotten((*(id_ for _, id_ in self._held("hot", "online")), *owed))
+        pending = tuple(id_ for id_, state in self._under_way() if state == State.PENDING)
+        return h.Forgotten((*(id_ for _, id_ in self._held("hot", "online")), *owed), pending)
 
     async def _burn(self, fault: Fault, node: Node) -> None:
         process = node.process
