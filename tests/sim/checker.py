@@ -92,7 +92,7 @@ class Judge:
     unannounceable: set[str] = field(default_factory=set)
     """When the online store forgot them: nobody knows that no push command went out."""
     adrift: set[str] = field(default_factory=set)
-    """The online store forgot that they were on their way to cold; until they are seen there, or a push command says so."""
+    """The online store forgot that they were on their way to cold; until they are seen, or announced."""
     ops: dict[int, h.Event | _Fetch] = field(default_factory=dict)
     draining: int | None = None
     index: int = 0

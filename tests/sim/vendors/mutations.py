@@ -135,10 +135,4 @@ MUTANTS = (
         "queued_at + self._retention + BACKSTOP_SECONDS * MICROSECONDS",
         "queued_at + BACKSTOP_SECONDS",
     ),
-    Mutant(
-        "Firestore: a redelivery is not suspected of a copy in cold",
-        "router/backends/rules.py",
-        "    if delivery.delivered_before and delivery.message is not None and not delivery.message.ephemeral:\n",
-        "    if False:\n",
-    ),
 )
