@@ -62,9 +62,10 @@ class Outage:
         return [self._placed.get(delivery.receipt) or self._place(delivery, now) for delivery in deliveries]
 
     def _place(self, delivery: Delivery, now: int) -> Routed:
+        # An ephemeral one takes a place too: the store has given it one, if it routed all after all and was not heard.
+        self._highest = max(self._highest + 1, now)
         if _ephemeral(delivery):
             return Routed(Outcome.DROPPED_OFFLINE)
-        self._highest = max(self._highest + 1, now)
         placed = self._placed[delivery.receipt] = Routed(Outcome.COLD, self._highest, now)
         return placed
 

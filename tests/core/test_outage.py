@@ -368,6 +368,18 @@ async def forget_all(stage: Stage) -> None:
     await store._database.write(lambda db: [db.execute(f"DELETE FROM {table}") for table in tables])
 
 
+def test_what_comes_behind_ephemeral_mail_has_no_place_before_it() -> None:
+    """RACES 9, 10: the store gave each of a batch a place, one after another, and was not heard."""
+    now = 1_000
+    messages = [
+        Message(id_, BOB, b"{}", Lane.NORMAL, ephemeral=id_ != "m3", accepted_at=now, keyed=False)
+        for id_ in ("m1", "m2", "m3")
+    ]
+    placed = Outage().place([Delivery(message, n, 1) for n, message in enumerate(messages)], now)
+    assert [result.outcome for result in placed] == [Outcome.DROPPED_OFFLINE] * 2 + [Outcome.COLD]
+    assert placed[2].sequence == now + 2, "as the store, which was asked no later, would have placed it"
+
+
 def test_a_place_that_the_store_has_forgotten_is_kept() -> None:
     """RACES 7, 17: cold refused the message, and took what was routed behind it, before the store came back empty."""
     outage, message = Outage(), Message("m1", BOB, b"", Lane.NORMAL, False, 0)
