@@ -17,7 +17,8 @@ from router.backends.needs import MISSING, THERE, Need
 from router.cli.common import configured
 from router.cli.output import Table, json_document, line, show
 from router.config import Config
-from router.errors import ConfigError, DataDirError
+from router.data_dir import unusable
+from router.errors import ConfigError
 from router.factory import needs_of_servers
 
 MADE = "made"
@@ -98,10 +99,7 @@ def _file(what: str, path: Path, write: Callable[[], object]) -> Need:
         try:
             return THERE if await asyncio.to_thread(path.exists) else MISSING
         except OSError as error:
-            raise DataDirError(
-                f"cannot look into {path.parent}: {error.strerror}; run this as the user of the services, or name "
-                "another with embedded.data_dir"
-            ) from error
+            raise unusable(path.parent, error) from error
 
     async def make() -> None:
         await asyncio.to_thread(write)

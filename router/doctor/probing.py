@@ -22,7 +22,6 @@ from router.messages import Connection, Delivery, Lane, Message, Outcome, Queued
 PAGE_BYTES = 1024 * 1024
 POKE_SECONDS = 3.0
 POKE_AGAIN_SECONDS = 0.5
-CLOSE_SECONDS = 1.0
 BACKLOG_SECONDS = 60.0
 STEP_WHY = (
     "Routing, fetching and acknowledging each are one atomic step in this store; nothing is delivered without it."
@@ -88,8 +87,7 @@ async def online_store(store: OnlineStore, pokes: PokeBus, clock: Clock) -> Asyn
         yield error("online.step", f"{problem}{slow}", STEP_WHY, SLOW_MEND if slow else STEP_MEND)
     finally:
         listening.cancel()
-        # One that is just sending can miss it (asyncio.wait_for of Python 3.11) and would listen on.
-        await asyncio.wait([listening], timeout=CLOSE_SECONDS)
+        await asyncio.gather(listening, return_exceptions=True)
         await store.disconnect([connection])
 
 
