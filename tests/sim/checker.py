@@ -5,7 +5,7 @@ not looked at. Where a client cannot know (no answer, a refusal), both outcomes 
 other.
 
 An ephemeral message may be dropped at any time, and one that was refused is a dead letter. Where such a message was
-routed again, it may come after all, and late; only then it has no order.
+routed again, or by a call that was given up, it may come after all, and late; only then it has no order.
 """
 
 from __future__ import annotations

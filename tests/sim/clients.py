@@ -143,8 +143,10 @@ class Device:
             failures = 0
             self._node = node.factory.node
             self._world.note(self._name, f"is connected to {node.process.name}")
-            self._world.add(h.Connected(self.user, self._name))
-            self._is_connected = True
+            # The process may have died since it said so.
+            self._is_connected = line.served
+            if self._is_connected:
+                self._world.add(h.Connected(self.user, self._name))
             line.dead = self._is_cut_off
             await self._stay(line)
 

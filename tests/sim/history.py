@@ -92,7 +92,7 @@ class Buried(Struct, frozen=True):
 
 class RoutedAgain(Struct, frozen=True):
     """A message is to be routed, with the online store or without it, that was delivered before: the ingress delivers
-    it again, or its sender sent it again."""
+    it again, or its sender sent it again. Or it is ephemeral, and routed by a call that was given up."""
 
     id: str
 

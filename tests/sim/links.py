@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextvars
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -23,6 +24,9 @@ from tests.sim.plan import Plan
 
 PARTLY = 5.0
 Method = Callable[..., Awaitable[Any]]
+
+LATE: contextvars.ContextVar[bool] = contextvars.ContextVar("LATE", default=False)
+"""At a server: whoever called has given the call up, or is about to."""
 
 
 class Weather:
@@ -136,7 +140,7 @@ class Remote:
             await weather.loop.pause(weather.span(0, 0.1) if fault == "refused" else weather.span(1, 20))
             raise Unavailable(f"simulated: {name} is {fault}")
         delay = weather.span(0.5, 8) if fault == "late" else weather.chance.random() * weather.latency
-        answer = self._send(method, args, more, delay)
+        answer = self._send(method, args, more, delay, late=fault == "late")
         if fault == "late":
             weather.late += 1
             answer.add_done_callback(self._has_come, context=self._server.context)
@@ -160,11 +164,14 @@ class Remote:
         more = await self._send(method, (chosen,), {}, 0.0) if chosen else []
         return [*more, *refused]
 
-    def _send(self, method: Method, args: tuple[Any, ...], more: dict[str, Any], delay: float) -> asyncio.Future[Any]:
+    def _send(
+        self, method: Method, args: tuple[Any, ...], more: dict[str, Any], delay: float, *, late: bool = False
+    ) -> asyncio.Future[Any]:
         loop = self._weather.loop
         answer: asyncio.Future[Any] = loop.create_future()
         context = self._server.context.copy()
         context.run(CALLED_AT.set, self._clock.now())
+        context.run(LATE.set, late)
 
         async def perform() -> None:
             if delay:

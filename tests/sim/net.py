@@ -191,6 +191,11 @@ class Line:
         """The server's end knows that the peer is gone."""
         self._vanished = False
 
+    @property
+    def served(self) -> bool:
+        """The server's process lives."""
+        return self._process.alive
+
     async def serve(self, app: Any, scope: dict[str, Any]) -> None:
         try:
             await app(scope, self._arrived.get, self._send)

@@ -43,7 +43,7 @@ from router.web.edge import Border, application
 from router.web.sockets import Sockets
 from tests.sim import history as h
 from tests.sim.clock import CallClock, NodeClock
-from tests.sim.links import Local, Remote, tag_of
+from tests.sim.links import LATE, Local, Remote, tag_of
 from tests.sim.loop import Process
 from tests.sim.plan import SPANS, Plan
 from tests.sim.signals import SimLock, SimSignals, Stream, Topic
@@ -175,6 +175,7 @@ class Choking(EmbeddedOnlineStore):
 
     poison = 0
     asked: Callable[[Sequence[Delivery]], None]
+    given_up: Callable[[Sequence[Delivery]], None]
     told: Callable[[Sequence[Queued], Settled], None]
 
     async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
@@ -182,6 +183,8 @@ class Choking(EmbeddedOnlineStore):
             if delivery.message is not None and int(tag_of(delivery.message.envelope)[1:], 36) % self.poison == 1:
                 raise ValueError("simulated: poison")
         self.asked(deliveries)
+        if LATE.get():
+            self.given_up(deliveries)
         return await super().route(deliveries)
 
     async def settle(self, messages: Sequence[Queued]) -> Settled:
@@ -267,6 +270,7 @@ class SimFactory(Factory):
             store = Choking(await self._database("online"), await self.poke_bus(), rules, self._store_clock)
             store.poison = self._world.plan.poison
             store.asked = self._world.routes
+            store.given_up = self._world.gives_up
             store.told = self._world.settles
             return cast(OnlineStore, self._linked(store, "online"))
 

@@ -104,6 +104,13 @@ class World:
             self._routed.add(delivery.message.id)
         self.takes(deliveries)
 
+    def gives_up(self, deliveries: Sequence[Delivery]) -> None:
+        """The call that routes these may take effect when its pipeline has gone on without the store, and so has
+        dropped what is ephemeral."""
+        for delivery in deliveries:
+            if delivery.message is not None and delivery.message.ephemeral:
+                self.add(h.RoutedAgain(delivery.message.id))
+
     def takes(self, deliveries: Sequence[Delivery]) -> None:
         """A pipeline has these to route, with the online store or without it."""
         for delivery in deliveries:

@@ -314,7 +314,11 @@ class Watched:
             if delivery.message is not None and int(tag_of(delivery.message.envelope)[1:], 36) % poison == 1:
                 raise ValueError("simulated: poison")
         self._world.routes(deliveries)
-        routed: list[Routed] = await self.__getattr__("route")(deliveries)
+        try:
+            routed: list[Routed] = await self.__getattr__("route")(deliveries)
+        except BaseException:
+            self._world.gives_up(deliveries)
+            raise
         return routed
 
     async def settle(self, messages: Sequence[Queued]) -> Settled:
