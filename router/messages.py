@@ -209,6 +209,7 @@ class DeadLetter(Struct, frozen=True, gc=False):
     detail: str
     body: bytes
     attempts: int
+    """Which delivery by the ingress it was; 1 is the first."""
     at: int
 
 

@@ -33,6 +33,7 @@ class Letter(Struct, frozen=True):
     """RFC 3339: when it was refused."""
     bytes: int
     attempts: int
+    """Which delivery by the ingress it was; 1 is the first."""
     body: str | UnsetType = UNSET
     """Base64, with ``--body`` only."""
 

@@ -356,8 +356,11 @@ class Pipeline:
                 self._finished.discard(delivery.receipt)
 
     async def _blame(self, delivery: Delivery, tries: int, error: Exception) -> bool:
-        """``delivery`` itself cannot be routed: it has its tries, then it is a dead letter. Whether it is one now."""
-        if delivery.attempt + tries <= self._max_attempts:
+        """``delivery`` itself cannot be routed: it has its tries, then it is a dead letter. Whether it is one now.
+
+        Earlier deliveries count as none: who gave it back was stopped, or lost it.
+        """
+        if tries < self._max_attempts:
             return False
         if isinstance(error, Unstorable) and self._outage.lasts:
             # The store is to forget it, and cannot be told now. What waits behind it is routed by the store again.

@@ -313,24 +313,32 @@ async def damaged_delivery(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(consumer, "receive", garble)
 
 
-async def test_an_outage_leaves_a_message_all_its_own_tries(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    route, calls = stage.online.route, 0
+@pytest.mark.parametrize("attempt", [1, 7])
+async def test_an_outage_leaves_a_message_all_its_own_tries(
+    stage: Stage, attempt: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often pipelines were stopped in it, and gave back what they held."""
+    consumer = type(await stage.factory.ingress_consumer())
+    receive, put, calls = consumer.receive, stage.cold.put, 0
 
-    async def down_then_odd(deliveries: Sequence[Delivery]) -> list[Routed]:
+    async def again(self: IngressConsumer, limit: int) -> list[Delivery]:
+        return [msgspec.structs.replace(delivery, attempt=attempt) for delivery in await receive(self, limit)]
+
+    async def down_then_odd(messages: Sequence[Queued]) -> list[Queued]:
         nonlocal calls
         calls += 1
-        if calls <= 20:
+        if calls <= 6:
             raise Unavailable("down")
-        if calls <= 24:
+        if calls <= 10:
             raise ZeroDivisionError
-        return await route(deliveries)
+        return await put(messages)
 
-    monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: down_then_odd(deliveries))
+    monkeypatch.setattr(consumer, "receive", again)
+    monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: down_then_odd(messages))
     async with running(stage):
         await stage.producer.publish(stage.message("m1"))
         await routed(stage)
-    assert await stage.letters() == []
-    assert await stage.ids() == ["m1"]
+    assert (calls, await stage.letters(), await stage.ids()) == (11, [], ["m1"])
 
 
 async def test_a_damaged_file_counts_against_no_message(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
