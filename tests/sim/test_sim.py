@@ -2,47 +2,30 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from msgspec import structs
 
-from tests.sim.__main__ import main, trace
+from tests.sim.__main__ import main
 from tests.sim.history import Fetched
 from tests.sim.plan import Chain, Session, Step, day, make
 from tests.sim.run import known_seeds, run
-from tests.sim.shrink import shrink
+from tests.support.seeds import every_promise_holds
 
 BUDGET = 250
 GROUP = 25
 SEEDS = Path(__file__).with_name("seeds.txt")
 
 
-@pytest.fixture(autouse=True)
-def swept() -> Iterator[None]:
-    """Runs leave cycles behind, and collect none while they run."""
-    yield
-    gc.collect()
-
-
-def holds(seed: int) -> None:
-    verdict = run(seed)
-    if verdict.violations:
-        short = shrink(verdict, tries=100)
-        pytest.fail(f"seed {seed}; again: python -m tests.sim --seed {seed} --shrink\n" + "\n".join(trace(short)))
-
-
 @pytest.mark.parametrize("start", range(0, BUDGET, GROUP))
 def test_every_promise_holds(start: int) -> None:
-    for seed in range(start, start + GROUP):
-        holds(seed)
+    every_promise_holds("own", range(start, start + GROUP))
 
 
 @pytest.mark.parametrize("seed", known_seeds(SEEDS))
 def test_what_once_failed_holds(seed: int) -> None:
-    holds(seed)
+    every_promise_holds("own", [seed])
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from unittest import mock
@@ -11,41 +9,24 @@ from unittest import mock
 import pytest
 
 from tests.sim import history as h
-from tests.sim.__main__ import trace
 from tests.sim.run import known_seeds, run
-from tests.sim.shrink import shrink
 from tests.sim.vendors.plan import make
 from tests.sim.vendors.world import VendorWorld
+from tests.support.seeds import every_promise_holds
 
 BUDGET = 40
 GROUP = 10
 SEEDS = Path(__file__).with_name("seeds.txt")
 
 
-@pytest.fixture(autouse=True)
-def swept() -> Iterator[None]:
-    """Runs leave cycles behind, and collect none while they run."""
-    yield
-    gc.collect()
-
-
-def holds(seed: int) -> None:
-    verdict = run(make(seed))
-    if verdict.violations:
-        short = shrink(verdict, tries=50)
-        again = f"python -m tests.sim --topology vendors --seed {seed} --shrink"
-        pytest.fail(f"seed {seed}; again: {again}\n" + "\n".join(trace(short)))
-
-
 @pytest.mark.parametrize("start", range(0, BUDGET, GROUP))
 def test_every_promise_holds(start: int) -> None:
-    for seed in range(start, start + GROUP):
-        holds(seed)
+    every_promise_holds("vendors", range(start, start + GROUP))
 
 
 @pytest.mark.parametrize("seed", known_seeds(SEEDS))
 def test_what_once_failed_holds(seed: int) -> None:
-    holds(seed)
+    every_promise_holds("vendors", [seed])
 
 
 def test_equal_plans_run_equally() -> None:
