@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from http import HTTPStatus
 
 import structlog
 import uvicorn
@@ -14,6 +15,8 @@ from starlette.types import ASGIApp
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidHeader
+from websockets.http11 import Request
 
 from router.errors import RouterError
 from router.web import problems
@@ -296,11 +299,25 @@ def _too_large() -> HeadersTooLarge:
     return HeadersTooLarge(f"request line and headers may have {HEADER_BYTES} bytes")
 
 
+def _no_handshake(error: Exception | None) -> MalformedRequest:
+    """Names the header and not its value, which may be the token."""
+    what = f"look at {error.name}" if isinstance(error, InvalidHeader) else "it is a GET"
+    return MalformedRequest(f"this is no WebSocket handshake (RFC 6455, section 4.1): {what}")
+
+
 class BoundedSocket(_Watched, WebSocketsSansIOProtocol):
     """WebSocket: every frame counts, also those that never reach the application, and a dead peer is cut off."""
 
     _frames = 0
     _frames_since = 0.0
+
+    def handle_connect(self, event: Request) -> None:
+        # uvicorn would answer what websockets refuses in plain text, and nobody would hear of it.
+        if self.conn.accept(event).status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            super().handle_connect(event)
+        else:
+            known = [(name.lower().encode(), value.encode("latin-1")) for name, value in event.headers.raw_items()]
+            self.refuse(_no_handshake(self.conn.handshake_exc), known)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

@@ -33,6 +33,9 @@ pytestmark = pytest.mark.anyio
 SOON = 0.2
 TEXT, CONTINUATION, PING, PONG = 1, 0, 9, 10
 
+KEY = b"sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+VALID = KEY + b"sec-websocket-version: 13\r\n"
+
 
 @pytest.fixture
 async def edge(web: Web) -> AsyncIterator[Server]:
@@ -300,6 +303,33 @@ async def test_a_handshake_that_cannot_be_read_is_answered(web: Web, edge: Serve
         await client.closed()
     assert counted(web, "headers-too-large") == 1
     assert web.manager.count == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "culprit"),
+    [
+        (b"GET", b"sec-websocket-version: 13\r\n", "Sec-WebSocket-Key"),
+        (b"GET", KEY + b"sec-websocket-version: 12\r\n", "Sec-WebSocket-Version"),
+        (b"GET", VALID + b"sec-websocket-protocol: secret token\r\n", "Sec-WebSocket-Protocol"),
+        (b"GET", VALID + b"upgrade: h2c\r\nupgrade: websocket\r\n", "Upgrade"),
+        (b"POST", VALID, "GET"),
+    ],
+    ids=["no-key", "version", "protocol", "upgrades", "post"],
+)
+async def test_what_is_no_handshake_is_counted(
+    web: Web, edge: Server, method: bytes, more: bytes, culprit: str
+) -> None:
+    async with raw(edge.port) as client:
+        start = b"connection: Upgrade\r\nupgrade: websocket\r\nx-request-id: mine-1\r\n"
+        await client.send(b"%b /connect HTTP/1.1\r\n%b%b\r\n" % (method, start, more))
+        head, _, body = (await client.answer()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"\r\nx-request-id: mine-1\r\n" in head
+    problem = json.loads(body)
+    assert problem["type"].endswith(":malformed-request")
+    assert culprit in problem["detail"]
+    assert "secret" not in problem["detail"]
+    assert counted(web, "malformed-request") == 1
 
 
 # Bodies.
