@@ -7,9 +7,9 @@ import contextlib
 import random
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 import httpx
 import msgspec
@@ -51,6 +51,30 @@ class Refused(RouterError):
 
 class Unreachable(Unavailable):
     """The router did not answer well within the time budget."""
+
+
+class _CallersOwn(Exception):
+    """Takes an error of the caller's own code past all that is done about those of the router and the network."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+@contextlib.contextmanager
+def _callers_own() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise _CallersOwn(error) from error
+
+
+def _callers(save: Save) -> Save:
+    async def own(batch: Sequence[Received]) -> None:
+        with _callers_own():
+            await save(batch)
+
+    return own
 
 
 class _Batch(Struct):
@@ -144,15 +168,25 @@ class RouterClient:
         """Drain on connecting and on every poke, until cancelled; connects again whatever happens.
 
         ``connected`` and ``poked`` are told of each of these; pokes that come while it drains are worth one more
-        drain together. Raises ``Refused`` where the router refuses the
-        token.
+        drain together. Raises ``Refused`` where the router refuses the token, and what the caller's own functions
+        raise.
         """
+        try:
+            await self._listen(_callers(save), connected, poked)
+        except _CallersOwn as own:
+            error = own.error
+        # Out of the handler, which would show in its context.
+        raise error
+
+    async def _listen(self, save: Save, connected: Callable[[], None], poked: Callable[[], None]) -> NoReturn:
         failures = 0
         while True:
             began = self._clock.now()
+            connecting = self._connect()
             try:
-                async with self._connect() as socket:
-                    connected()
+                async with connecting as socket:
+                    with _callers_own():
+                        connected()
                     await self._drain_on_pokes(socket, save, poked)
             except websockets.InvalidStatus as error:
                 status = error.response.status_code
@@ -176,7 +210,8 @@ class RouterClient:
         async def hear() -> None:
             try:
                 async for _ in socket:
-                    poked()
+                    with _callers_own():
+                        poked()
                     may_wait.set()
             finally:
                 may_wait.set()

@@ -14,7 +14,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from router.client import Received, RouterClient
-from router.client.client import LONGEST_WAIT_SECONDS
+from router.client.client import LONGEST_WAIT_SECONDS, Unreachable
 from tests.support.clock import ManualClock
 from tests.support.edge import EVENT_SECONDS, eventually, server
 
@@ -189,3 +189,38 @@ async def test_an_answer_of_somebody_else_is_no_answer() -> None:
         assert await client.drain(save) == 1
     assert len(clock.noted) == len(troubles) == 4
     assert "no router" in troubles[0]
+
+
+@pytest.mark.parametrize("failing", ["save", "connected", "poked", "token"])
+@pytest.mark.parametrize("error", [OSError("the disk is full"), Unreachable("another router")])
+async def test_an_error_of_the_caller_is_no_trouble_of_the_socket(failing: str, error: Exception) -> None:
+    poker, troubles = Poker(), list[str]()
+
+    def fail(what: str) -> None:
+        if what == failing:
+            raise error
+
+    async def save(_: Sequence[Received]) -> None:
+        fail("save")
+
+    async def poke() -> None:
+        await eventually(lambda: not poker.mail)
+        await poker.poke()
+
+    def token() -> str:
+        fail("token")
+        return "token"
+
+    async with (
+        server(poker.app) as listening,
+        RouterClient(f"http://127.0.0.1:{listening.port}", token, trouble=troubles.append) as client,
+        asyncio.timeout(EVENT_SECONDS),
+    ):
+        poking = asyncio.create_task(poke())
+        with pytest.raises(type(error)) as raised:
+            await client.listen(save, connected=lambda: fail("connected"), poked=lambda: fail("poked"))
+        poking.cancel()
+        await asyncio.gather(poking, return_exceptions=True)
+    assert raised.value is error
+    assert raised.value.__context__ is None
+    assert troubles == []
