@@ -18,11 +18,22 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 KEY = Path(os.environ.get("IDENTITY_KEY", "identity-key.pem"))
-PORT = int(os.environ.get("IDENTITY_PORT", "8090"))
-URL = os.environ.get("IDENTITY_URL", f"http://127.0.0.1:{PORT}")
 AUDIENCE = "router"
 KID = "toy"
 TOKEN_SECONDS = 3600
+
+
+def port() -> int:
+    """The one to answer on. Raises ``ValueError``."""
+    text = os.environ.get("IDENTITY_PORT", "8090")
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise ValueError(f"IDENTITY_PORT is {text!r}: set it to a number from 1 to 65535, or leave it out for 8090")
+    return int(text)
+
+
+def url() -> str:
+    """Where others find this service, and the issuer of its tokens."""
+    return os.environ.get("IDENTITY_URL") or f"http://127.0.0.1:{port()}"
 
 
 def signing_key() -> rsa.RSAPrivateKey:
@@ -43,7 +54,7 @@ def documents() -> dict[str, object]:
     """What is served, by path."""
     public = jwt.algorithms.RSAAlgorithm.to_jwk(signing_key().public_key(), as_dict=True)
     return {
-        "/.well-known/oauth-authorization-server": {"issuer": URL, "jwks_uri": f"{URL}/jwks"},
+        "/.well-known/oauth-authorization-server": {"issuer": url(), "jwks_uri": f"{url()}/jwks"},
         "/jwks": {"keys": [{**public, "kid": KID, "alg": "RS256", "use": "sig"}]},
     }
 
@@ -51,7 +62,7 @@ def documents() -> dict[str, object]:
 def token(user: str) -> str:
     """A token for ``user``."""
     now = int(time.time())
-    claims = {"iss": URL, "aud": AUDIENCE, "sub": user, "iat": now, "exp": now + TOKEN_SECONDS}
+    claims = {"iss": url(), "aud": AUDIENCE, "sub": user, "iat": now, "exp": now + TOKEN_SECONDS}
     return jwt.encode(claims, signing_key(), algorithm="RS256", headers={"kid": KID})
 
 
@@ -67,7 +78,7 @@ def serve() -> None:
             self.end_headers()
             self.wfile.write(body)
 
-    ThreadingHTTPServer(("", PORT), Handler).serve_forever()
+    ThreadingHTTPServer(("", port()), Handler).serve_forever()
 
 
 def main(arguments: list[str]) -> int:

@@ -303,3 +303,15 @@ def test_the_toy_identity_service_ends_by_the_signal_that_compose_sends(tmp_path
         finally:
             serving.kill()
     assert (serving.returncode, b"Traceback" in errors) == (130, False)
+
+
+@pytest.mark.parametrize("port", ["abc", "", "0", "65536", "\N{SUPERSCRIPT TWO}"])
+@pytest.mark.parametrize("arguments", [["serve"], ["token", "bob"]])
+def test_the_toy_identity_service_says_that_its_port_is_none(tmp_path: Path, port: str, arguments: list[str]) -> None:
+    own = {**os.environ, "IDENTITY_PORT": port, "IDENTITY_KEY": str(tmp_path / "key.pem")}
+    command = [sys.executable, str(DEPLOY / "identity.py"), *arguments]
+    done = subprocess.run(command, env=own, capture_output=True, encoding="utf-8", timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("identity.py: IDENTITY_PORT is ")
+    assert "set it to a number from 1 to 65535" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
