@@ -51,7 +51,7 @@ longer than it does; at Python's own 700 the search was a tenth of all that a re
 
 
 def run(config: Config, service: Service) -> int:
-    """Run ``service`` until SIGTERM or SIGINT; returns the exit code. Raises ``RouterError`` at start."""
+    """Run ``service`` until SIGTERM, SIGINT or SIGHUP; returns the exit code. Raises ``RouterError`` at start."""
     _check_address(config, service)
     logs.configure(config.server.log_format, config.server.log_level)
     open_files.raise_limit()
@@ -123,6 +123,9 @@ class _Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
+        # Under nohup it stays ignored.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         async with AsyncExitStack() as stack:
             factory = Factory(self._config, task_failed=self._task_failed)
             self._factory = await stack.enter_async_context(factory)
@@ -139,6 +142,11 @@ class _Service:
             self._end_now()
         LOG.info("draining", seconds=self._config.server.drain_seconds)
         self._stop.set()
+
+    def _on_hangup(self) -> None:
+        """A terminal that is closed does it twice, by its shell and by the kernel: once more says nothing new."""
+        if not self._stop.is_set():
+            self._on_signal()
 
     def _end_now(self) -> None:
         """What was promised is on disk, and a lease ends every presence: nothing needs this process."""

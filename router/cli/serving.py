@@ -13,7 +13,7 @@ def serve(ctx: typer.Context) -> None:
 
     Needs no file and no server: without a configuration it listens on 127.0.0.1, keeps its data in the platform's
     place for it, and trusts the tokens of `router token`. It answers everything on server.api_port, and sockets on
-    server.ws_port too; PORT, where set, is its one port. SIGTERM or Ctrl-C drains it.
+    server.ws_port too; PORT, where set, is its one port. SIGTERM, Ctrl-C or a closed terminal drains it.
 
     Example:
 

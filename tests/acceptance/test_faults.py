@@ -168,6 +168,52 @@ async def test_a_second_signal_ends_at_once(router: Router) -> None:
     await finished_by_sweepers(router)
 
 
+async def test_a_terminal_that_is_closed_drains(router: Router) -> None:
+    """RACES 36: its shell hangs up, and then the kernel; the second one cuts nothing short."""
+    router.environment["ROUTER_SERVER__DRAIN_SECONDS"] = "25"
+    with router.running() as process:
+        key = tokens(router)
+        headers = {"authorization": f"Bearer {token(key, 'bob')}"}
+        async with connect(router.ws_url, additional_headers=headers) as socket:
+            id_ = await send(router, key, "bob")
+            assert await socket.recv() == "{}"
+            with locked(router):
+                process.send_signal(signal.SIGHUP)
+                await asyncio.to_thread(router.wait_for_log, "draining")
+                process.send_signal(signal.SIGHUP)
+            await socket.wait_closed()
+            assert socket.close_code == 1001
+        assert await asyncio.to_thread(process.wait, STOP_SECONDS) == 0
+    assert "stopping at once" not in router.log()
+    assert queue_of(router, "bob") == (["cold"], 0)
+    assert announced(router) == [id_]
+
+
+@contextmanager
+def hangups_ignored() -> Iterator[None]:
+    """As nohup does it: a child inherits it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+async def test_a_hangup_that_is_ignored_stays_ignored(router: Router) -> None:
+    with hangups_ignored():
+        process = router.start()
+    try:
+        process.send_signal(signal.SIGHUP)
+        await send(router, tokens(router), "bob")
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, STOP_SECONDS) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert router.log().count("draining") == 1
+    assert "stopping at once" not in router.log()
+
+
 async def test_a_request_under_way_is_finished(router: Router) -> None:
     """RACES 35: its sender gets the 202, and the message is there afterwards."""
     router.environment["ROUTER_SERVER__DRAIN_SECONDS"] = "25"
