@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from router.core import sweeping
 from router.core.migrating import BATCH_MESSAGES, MigrationResult
 from router.errors import TooManyConnections, Unavailable
 from router.interfaces import Place
@@ -923,6 +924,24 @@ class QueueContract:
         await stage.sweeper.sweep()
         assert await stage.in_cold() == ["new"]
         assert (await stage.cold.totals(None)).messages == 1
+
+    async def test_retention_passes_by_mail_of_a_clock_that_was_wrong(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also where there is more of it than one look of the sweeper takes in."""
+        monkeypatch.setattr(sweeping, "PAGE_MESSAGES", 2)
+        strangers = [f"urn:sm:user:stranger{number}" for number in range(5)]
+        stage.clock.advance(10 * 86_400)
+        for stranger in strangers:
+            await stage.go(f"of {stranger}", stranger)
+        stage.clock.advance(-10 * 86_400)
+        await stage.go("old")
+        stage.clock.advance(31 * 86_400)
+        for _ in range(4):
+            await stage.sweeper.sweep()
+            stage.clock.advance(61)
+        assert (await stage.cold.totals(BOB)).messages == 0
+        assert [await stage.in_cold(stranger) for stranger in strangers] == [[f"of {user}"] for user in strangers]
 
     @pytest.mark.parametrize("done", [False, True])
     @pytest.mark.parametrize(("component", "call"), [("online", "forget_cold"), ("cold", "expire")])

@@ -11,9 +11,12 @@ WHERE user = ? AND (lane, sequence) > (?, ?) AND queued_at > ? ORDER BY lane, se
 -- delete: Delete one message of one user.
 DELETE FROM cold WHERE id = ? AND user = ?;
 
--- expired: The messages written first, where they were queued before a point in time.
+-- rows: How many rows there are after one, up to a limit, and the last of them.
+SELECT count(*), max(row) FROM (SELECT row FROM cold WHERE row > ? ORDER BY row LIMIT ?);
+
+-- expired: The messages after one row and up to another, where they were queued before a point in time.
 SELECT id, user, lane, sequence, queued_at, accepted_at, keyed, attempts FROM cold
-WHERE row IN (SELECT row FROM cold ORDER BY row LIMIT ?) AND queued_at <= ?;
+WHERE row > ? AND row <= ? AND queued_at <= ?;
 
 -- untold: Messages of which the online store is still to be told, where they were queued before a point in time.
 SELECT id, user, lane, sequence, queued_at, accepted_at, keyed, attempts FROM cold
