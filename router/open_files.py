@@ -7,6 +7,8 @@ import resource
 from router import logs
 
 LOG = logs.logger(__name__)
+OWN_FILES = 256
+"""Of the open files that are allowed, so many are the process's own: databases, logs, connections to its stores."""
 
 
 def raise_limit() -> None:
@@ -17,3 +19,10 @@ def raise_limit() -> None:
     except (OSError, ValueError) as error:
         # macOS allows less than it says.
         LOG.debug("the limit of open files stays", error=str(error))
+
+
+def left_for_clients() -> int | None:
+    """How many connections of clients may be open at once, that the process can still open what it needs; ``None``
+    where the system has no limit."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if limit == resource.RLIM_INFINITY else limit - min(OWN_FILES, limit // 2)

@@ -157,7 +157,8 @@ class _Service:
         LOG.error("a task failed", task=name, exc_info=error)
 
     async def _open(self, stack: AsyncExitStack) -> None:
-        factory, border = self._factory, Border(self._config.server.allowed_origins, self._factory.metrics)
+        factory = self._factory
+        border = Border(self._config.server.allowed_origins, factory.metrics, open_files.left_for_clients())
         routes: list[BaseRoute] = []
         if self._service in ("serve", "process"):
             await self._start_processing()

@@ -105,6 +105,7 @@ class _Watched(asyncio.Protocol):
         self._weigh()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.bounds.border.leave()
         self.bounds.waiting.release(self)
         if self._watch is not None:
             self._watch.cancel()
@@ -167,6 +168,8 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         self._joined = Joined(transport, self.loop)
         super().connection_made(self._joined)
         self._expect()
+        if not self.bounds.border.enter():
+            self.cut("no-room")
 
     def handle_websocket_upgrade(self) -> None:
         if self._unanswered > 1:

@@ -42,9 +42,21 @@ ROUTES = frozenset(
 class Border:
     """What this process lets in from outside, and what it says of what it does not."""
 
-    def __init__(self, allowed_origins: Sequence[str], metrics: Metrics) -> None:
+    def __init__(self, allowed_origins: Sequence[str], metrics: Metrics, most_connections: int | None = None) -> None:
+        """``most_connections`` may be open at once, on all ports together; any number, if unset."""
         self._origins = frozenset(allowed_origins)
         self.metrics = metrics
+        self._most_connections = most_connections
+        self._connections = 0
+
+    def enter(self) -> bool:
+        """A connection is open; whether it may stay. ``leave`` is due in any case."""
+        self._connections += 1
+        return self._most_connections is None or self._connections <= self._most_connections
+
+    def leave(self) -> None:
+        """A connection has ended."""
+        self._connections -= 1
 
     def allows(self, origin: str) -> bool:
         """Whether ``server.allowed_origins`` names this browser origin."""

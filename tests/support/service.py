@@ -48,9 +48,9 @@ class Router:
                 process.kill()
             process.wait()
 
-    def start(self, service: str = "serve", redirections: str = "") -> subprocess.Popen[bytes]:
-        """The service, ready; ``redirections`` are a shell's."""
-        command = redirected(redirections, service)
+    def start(self, service: str = "serve", redirections: str = "", first: str = ":") -> subprocess.Popen[bytes]:
+        """The service, ready; ``redirections`` are a shell's, and so is what it does ``first``."""
+        command = redirected(redirections, service, first=first)
         log = (self.data_dir.parent / f"{service}.log").open("ab")
         process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         log.close()
@@ -104,9 +104,11 @@ class Router:
         return self.cli("token", user).strip()
 
 
-def redirected(redirections: str, *arguments: str) -> list[str]:
-    """The command that runs ``router`` with its standard streams redirected as a shell does, as by ``>&-``."""
-    return ["/bin/sh", "-c", f'exec "$0" "$@" {redirections}', sys.executable, "-m", "router", *arguments]
+def redirected(redirections: str, *arguments: str, first: str = ":") -> list[str]:
+    """The command that runs ``router`` with its standard streams redirected as a shell does, as by ``>&-``; ``first``:
+    a command of the shell, as for limits."""
+    shell = f'{first} && exec "$0" "$@" {redirections}'
+    return ["/bin/sh", "-c", shell, sys.executable, "-m", "router", *arguments]
 
 
 def stop(process: subprocess.Popen[bytes]) -> int:

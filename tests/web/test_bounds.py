@@ -537,6 +537,27 @@ async def test_a_quiet_socket_stays(web: Web, edge: Server) -> None:
     assert web.count("router_clients_cut_off_total", reason="silent") == 0
 
 
+async def test_connections_are_bounded_on_all_ports_together(web: Web) -> None:
+    """However one ends, its place is free again; nobody who has one loses it."""
+    web.border._most_connections = 3
+    async with web.serve() as one, web.serve() as other, raw(one.port) as plain, raw(other.port) as wrong:
+        async with raw(other.port) as socket:
+            assert b" 101 " in await socket.upgrade(web.token("bob"))
+            for number, port in enumerate((one.port, other.port, one.port), start=1):
+                async with raw(port) as stranger:
+                    await stranger.closed()
+                assert cut(web, "no-room") == number
+        await eventually(lambda: web.border._connections == 2)
+        await wrong.send(b"\0\r\n\r\n")
+        await refused(wrong, 400, "malformed-request")
+        await eventually(lambda: web.border._connections == 1)
+        async with raw(one.port) as first, raw(other.port) as second:
+            for client in (plain, first, second):
+                await client.send(GET)
+                assert await client.line() == b"HTTP/1.1 200 OK\r\n"
+    await eventually(lambda: web.border._connections == 0)
+
+
 async def test_one_user_cannot_hold_thousands_of_sockets(web: Web) -> None:
     """Many at once, so that only an atomic step keeps the limit; who is over it is told before the upgrade."""
     token, answers = web.token("bob"), list[bytes]()
