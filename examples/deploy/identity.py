@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -37,7 +38,7 @@ def url() -> str:
 
 
 def signing_key() -> rsa.RSAPrivateKey:
-    """The one that is kept, made where it is missing."""
+    """The one that is kept, made where it is missing. Raises ``OSError`` and ``ValueError``."""
     if not KEY.exists():
         made = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         pem = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -45,9 +46,13 @@ def signing_key() -> rsa.RSAPrivateKey:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(made.private_bytes(*pem))
         draft.replace(KEY)
-    key = serialization.load_pem_private_key(KEY.read_bytes(), password=None)
-    assert isinstance(key, rsa.RSAPrivateKey)
-    return key
+    try:
+        key = serialization.load_pem_private_key(KEY.read_bytes(), password=None)
+    except (TypeError, ValueError, UnsupportedAlgorithm):  # the first where it is encrypted
+        key = None
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key
+    raise ValueError(f"{KEY} is no RSA key in PEM without a password: remove it for a new one, or set IDENTITY_KEY")
 
 
 def documents() -> dict[str, object]:
