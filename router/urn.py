@@ -28,7 +28,7 @@ def parse(text: str) -> str:
     # The length comes first, so that a megabyte is refused without looking at it.
     if len(urn) <= MAX_BYTES and _URN.fullmatch(urn) and (urn.isascii() or len(urn.encode()) <= MAX_BYTES):
         return urn
-    raise InvalidUrn(_fault(urn))
+    raise InvalidUrn(_fault(urn) if text else f"the URN is empty: write {_FORM} or a bare id")
 
 
 def _fault(urn: str) -> str:
@@ -37,8 +37,6 @@ def _fault(urn: str) -> str:
         return f"the URN is {size} bytes long in UTF-8, {MAX_BYTES} is the most: shorten its id"
     if found := _REFUSED_CHARACTER.search(urn):
         return f"the URN holds the character U+{ord(found[0]):04X}: leave out white space and control characters"
-    if urn == _BARE_PREFIX:
-        return f"the URN is empty: write {_FORM} or a bare id"
     parts = urn.split(":")
     if parts[0] != "urn":
         return f'the URN does not begin with "urn:": write {_FORM} or a bare id without a colon'

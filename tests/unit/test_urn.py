@@ -96,6 +96,7 @@ def test_the_limit_counts_bytes_of_the_whole_urn(character: str) -> None:
         ("urn::b:c", "part 2 of the URN is empty"),
         ("urn:a::c", "part 3 of the URN is empty"),
         ("urn:a:b:", "part 4 of the URN is empty"),
+        ("urn:sm:user:", "part 4 of the URN is empty"),
         ("urn:a:b:c\n", r"U\+000A"),
         ("a" * 10_000, "10012 bytes"),
         ("urn:a:b:" + ":" * 10_000_000, "256 is the most"),
