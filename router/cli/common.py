@@ -39,7 +39,7 @@ def user(text: str) -> str:
 
 def seconds(text: str) -> int:
     """The seconds that ``90s``, ``30m``, ``1h30m`` or ``2d`` name; a bare number is seconds."""
-    parts = re.fullmatch(r"(\d+)|((\d+)d)?((\d+)h)?((\d+)m)?((\d+)s)?", text)
+    parts = re.fullmatch(r"(\d{1,9})|((\d{1,9})d)?((\d{1,9})h)?((\d{1,9})m)?((\d{1,9})s)?", text)
     if not text or parts is None:
         raise typer.BadParameter(f"{text!r} is no span of time; write 90s, 30m, 1h30m or 2d")
     return sum(int(number) * _UNITS[unit or "s"] for number, unit in re.findall(r"(\d+)([smhd]?)", text))

@@ -11,6 +11,9 @@ from router.cli.common import configured, now, seconds, user
 from router.cli.output import line
 from router.errors import ConfigError
 
+LONGEST_SECONDS = 36_500 * 86_400
+"""A later ``exp`` may be taken for no time."""
+
 
 def token(
     ctx: typer.Context,
@@ -38,7 +41,7 @@ def token(
             "for tokens of the embedded key, unset auth.identity_service_url and auth.jwks_url"
         )
     subject, lifetime = user(name), seconds(ttl)
-    if lifetime < 1:
-        raise typer.BadParameter("a token must be good for a second at least", param_hint="--ttl")
+    if not 1 <= lifetime <= LONGEST_SECONDS:
+        raise typer.BadParameter("a token is good for a second at least, 36500d at the most", param_hint="--ttl")
     key = EmbeddedKey.open(config.embedded.data_dir)
     line(key.sign(subject, now(), lifetime, handle=user(handle) if handle else None))

@@ -60,6 +60,8 @@ def test_version(router: Router) -> None:
         (["migrate", "a b"], Code.USAGE, "names no user"),
         (["token", "bob", "--ttl", "soon"], Code.USAGE, "write 90s, 30m"),
         (["token", "bob", "--ttl", "0"], Code.USAGE, "a second at least"),
+        (["token", "bob", "--ttl", "36501d"], Code.USAGE, "36500d at the most"),
+        (["token", "bob", "--ttl", f"{'9' * 5000}d"], Code.USAGE, "is no span of time"),
         (["dead-letters", "--body"], Code.USAGE, "needs --json"),
         (["send", "--as", "alice"], Code.USAGE, "build one with --to"),
         (["send", "--as", "alice", "envelope.json", "--data", "x"], Code.USAGE, "they need --to"),
