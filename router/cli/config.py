@@ -22,7 +22,10 @@ from router.config.sources import Problem, masked_url
 
 app = typer.Typer(
     name="config",
-    help="Check and show the configuration.",
+    help=(
+        "Check and show the configuration.\n\nExample:\n\n"
+        "  router --config router.toml config check\n  router config show --section server"
+    ),
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

@@ -41,7 +41,7 @@ def test_each_command_is_listed_with_the_first_line_of_its_help(entry: object) -
     listed = next(known for known in COMMANDS if known is entry)
     command = load(listed)
     assert command.help.split("\n\n")[0].replace("\n", " ") == listed.summary
-    for described in getattr(command, "commands", {"": command}).values():
+    for described in (command, *getattr(command, "commands", {}).values()):
         assert "Example" in described.help, "every help text has an example"
 
 
