@@ -12,7 +12,7 @@ import typer
 from router.cli.common import configured, now, user
 from router.config import Config, address
 from router.config.rules import is_url
-from router.errors import ConfigError
+from router.errors import ConfigError, Unauthorized
 
 TOKEN_VARIABLE = "ROUTER_TOKEN"  # noqa: S105 - the name of a variable
 TOKEN_SECONDS = 3600
@@ -57,14 +57,16 @@ def trouble() -> Callable[[str], None]:
 
 
 def token_source(ctx: typer.Context, as_user: str | None, token_file: Path | None) -> Callable[[], str]:
-    """What gives a token whenever one is needed; raises ``ConfigError`` where nobody said whose."""
+    """What gives a token whenever one is needed; raises ``Unauthorized`` where nobody said whose."""
+    if as_user is not None and token_file is not None:
+        raise typer.BadParameter("choose --as or --token-file", param_hint="--as")
     if as_user is not None:
         return _embedded(configured(ctx), user(as_user))
     if token_file is not None:
         return lambda: token_file.read_text(encoding="ascii", errors="replace").strip()
     if token := os.environ.get(TOKEN_VARIABLE):
         return lambda: token
-    raise ConfigError(f"say who you are: --as USER with the embedded identity, --token-file, or {TOKEN_VARIABLE}")
+    raise Unauthorized(f"say who you are: --as USER with the embedded identity, --token-file, or {TOKEN_VARIABLE}")
 
 
 def _embedded(config: Config, name: str) -> Callable[[], str]:
