@@ -18,9 +18,18 @@ if TYPE_CHECKING:
     from router.client import Received
 
 
+def _directory(text: str) -> Path:
+    if not text:  # which would be the directory that one is in
+        raise typer.BadParameter("names no directory; write . for the one you are in")
+    return Path(text)
+
+
 def listen(
     ctx: typer.Context,
-    directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where messages are saved, as <id>.json.")],
+    directory: Annotated[
+        Path,
+        typer.Option("--dir", metavar="DIR", help="Where messages are saved, as <id>.json.", parser=_directory),
+    ],
     once: Annotated[bool, typer.Option("--once", help="Receive what waits, then end.")] = False,
     as_user: AsUser = None,
     token_file: TokenFile = None,

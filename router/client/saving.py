@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import secrets
@@ -26,7 +27,10 @@ class Directory:
         """``saved`` is told of each message the first time it is saved."""
         self._path = path
         self._saved = saved
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except FileExistsError as error:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from error
 
     async def save(self, batch: Sequence[Received]) -> None:
         """Write what is not there yet; on disk when it returns."""

@@ -79,6 +79,8 @@ def test_version(router: Router) -> None:
         (["send", "--to", "bob", "--data", "x"], Code.DENIED, "say who you are"),
         (["listen", "--dir", "d"], Code.DENIED, "say who you are"),
         (["listen", "--as", "bob", "--dir", "d", "--token-file", "f"], Code.USAGE, "choose --as or --token-file"),
+        (["listen", "--as", "bob", "--dir", ""], Code.USAGE, "names no directory"),
+        (["listen", "--as", "bob", "--dir", __file__], Code.IO, "test_commands.py: Not a directory"),
         (["config", "show", "--json", "--toml"], Code.USAGE, "choose"),
         (["--config", "", "inspect-queue"], Code.USAGE, "names no file"),
         (["--config", "/does/not/exist", "inspect-queue"], Code.CONFIG, "there is no such file"),
