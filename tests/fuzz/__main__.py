@@ -6,6 +6,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,11 +35,13 @@ def fuzz(name: str, seconds: int) -> str:
     return done.stderr
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", default=list(TARGETS), metavar="TARGET", help=", ".join(TARGETS))
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
+    if strangers := [name for name in given.targets if name not in TARGETS]:
+        parser.error(f"there is no target {strangers[0]}; there are {', '.join(TARGETS)}")
     if not GUIDED:
         print(MISSING, file=sys.stderr)  # noqa: T201
         return 1

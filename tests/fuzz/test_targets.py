@@ -12,7 +12,7 @@ from router.errors import InvalidUrn
 from router.web import tokens
 from router.web.fields import Fields
 from tests.fuzz import targets
-from tests.fuzz.__main__ import GUIDED, MISSING, fuzz
+from tests.fuzz.__main__ import GUIDED, MISSING, fuzz, main
 from tests.fuzz.targets import REGRESSIONS, TARGETS
 
 EXAMPLES = {"envelopes": 150, "urns": 200, "tokens": 50, "handshakes": 200}
@@ -96,3 +96,9 @@ def test_control_characters_are_no_blanks() -> None:
     """Found by the fuzzer: ``str.strip`` takes more than a header field's blanks."""
     fields = Fields({"headers": [(b"authorization", b"Bearer a.b.c\x1d \t")]})
     assert tokens.from_authorization(fields) == "a.b.c\x1d"
+
+
+def test_a_target_that_is_none_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["urn"])
+    assert "there is no target urn; there are envelopes," in capsys.readouterr().err
