@@ -49,6 +49,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--write", action="store_true", help="write the table in docs/proof")
     options = parser.parse_args(arguments)
     mutants, table_of = (VENDOR_MUTANTS, "vendor mutants") if options.topology == "vendors" else (MUTANTS, "mutants")
+    for name in options.names:
+        if not any(name in one.name for one in mutants):
+            parser.error(f"no mutant has {name!r} in its name")
+    if options.write and options.names:
+        parser.error("--write is for all of them: the table would lose the others")
     chosen = [one for one in mutants if not options.names or any(name in one.name for name in options.names)]
     caught: list[Caught] = []
     for mutant, found in hunt(chosen, options.seeds, options.jobs, options.topology):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.mutants import mutated
+from tests.sim.mutants import PAGES, main, mutated
 from tests.sim.mutations import MUTANTS, Mutant
 from tests.sim.vendors.mutations import MUTANTS as VENDOR_MUTANTS
 
@@ -30,3 +30,19 @@ def test_a_place_that_is_gone_is_an_error() -> None:
 def test_names_are_their_own() -> None:
     names = [mutant.name for mutant in (*MUTANTS, *VENDOR_MUTANTS)]
     assert len(set(names)) == len(names)
+
+
+def test_a_name_that_is_none_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["dead letters go everywhere"])
+    assert "no mutant has 'dead letters go everywhere' in its name" in capsys.readouterr().err
+
+
+def test_a_part_of_the_mutants_is_not_written_over_the_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    page = tmp_path / "mutants.md"
+    monkeypatch.setitem(PAGES, "own", page)
+    with pytest.raises(SystemExit, match="2"):
+        main(["--write", MUTANTS[0].name])
+    assert "--write is for all of them" in capsys.readouterr().err
