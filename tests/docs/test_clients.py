@@ -37,13 +37,24 @@ def examples(language: str, router: Router) -> list[str]:
 def environment(router: Router) -> dict[str, str]:
     """Where ``router`` and ``python3`` are this installation's."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**router.environment, "PATH": path, "BOB": router.token("bob")}
+    return {**router.environment, "PATH": path}
+
+
+def with_settings(command: list[str], router: Router) -> list[str]:
+    """``command`` in the shell in which the page's settings were typed."""
+    setting, *_ = examples("sh", router)
+    return ["bash", "-c", f'set -eu\n{setting}exec "$@"', "bash", *command]
 
 
 @contextmanager
 def started(command: list[str], router: Router, directory: Path) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        command, cwd=directory, env=environment(router), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        with_settings(command, router),
+        cwd=directory,
+        env=environment(router),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     try:
         yield process
