@@ -120,9 +120,12 @@ class HotQueue(Protocol):
         not be asked, is its recipient's all the same: it is served from cold. Envelopes are not looked at."""
         ...
 
-    async def read(self, user: str, limit: int, max_bytes: int) -> HotPage:
+    async def read(self, user: str, limit: int, max_bytes: int, *, again: bool = False) -> HotPage:
         """The first ``limit`` messages, or fewer where their envelopes exceed ``max_bytes``, at least one.
-        From here on a new message is poked again, also one that this read has just missed."""
+        From here on a new message is poked again, also one that this read has just missed.
+
+        ``again``: a further look of a fetch that has looked before. It answers no poke: one that was sent since that
+        look may have been lost, and nobody knows whether the client still waits for this fetch."""
         ...
 
     async def acked(self, user: str, ids: Sequence[str]) -> set[str]:

@@ -44,7 +44,7 @@ class CompositeMessageQueue:
             thinned = hot.more and len(batch) < limit and not gone.isdisjoint(_ids(hot.messages))
             if not thinned and _ids(batch) <= _ids(hot.messages):
                 break
-            again = await self._online.read(user, limit, PAGE_BYTES)
+            again = await self._online.read(user, limit, PAGE_BYTES, again=True)
             # What went to cold while the store could not be asked has changed no version.
             if not thinned and again.cold_version == hot.cold_version and not passes_over(batch, again):
                 break

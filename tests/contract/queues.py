@@ -591,13 +591,13 @@ class QueueContract:
         await stage.go("old")
         read, reads = stage.online.read, 0
 
-        async def change_before_the_second(user: str, limit: int, max_bytes: int) -> HotPage:
+        async def change_before_the_second(user: str, limit: int, max_bytes: int, *, again: bool = False) -> HotPage:
             nonlocal reads
             reads += 1
             if reads == 2:
                 await stage.queue.acknowledge(BOB, ["old"])
                 await stage.go("new")
-            return await read(user, limit, max_bytes)
+            return await read(user, limit, max_bytes, again=again)
 
         stage.online.read = change_before_the_second  # type: ignore[method-assign]  # the moment that the test forces
         fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
@@ -882,6 +882,31 @@ class QueueContract:
         await stage.online.disconnect([laptop])
         (user,) = await stage.online.hot_users("", 10)
         assert (user.user, user.live, user.hot, user.fetched) == (BOB, 1, 0, False)
+
+    async def test_a_fetch_that_began_before_a_poke_does_not_answer_it(self, stage: Stage) -> None:
+        """RACES 18: mail comes between its looks, which return it; but its client may have given up, and another fetch
+        may have told the client that there is nothing."""
+        await stage.connect()
+        read, came = stage.cold.read, False
+
+        async def come_first(user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
+            nonlocal came
+            if not came:
+                came = True
+                now = stage.clock.now()
+                queued = Queued(stage.message("m1"), now + 1, now, untold=True)
+                await stage.cold.put([queued])
+                await stage.online.settle([queued])
+            return await read(user, limit, max_bytes, after)
+
+        stage.cold.read = come_first  # type: ignore[method-assign]  # the moment that the test forces
+        await stage.go("old")
+        await stage.migrator.migrate(BOB, online_too=True)
+        fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
+        assert names(await fetching.fetch(BOB, 50)) == ["old", "m1"]
+        assert [(user.user, user.fetched) for user in await stage.online.hot_users("", 10)] == [(BOB, False)]
+        assert names(await fetching.fetch(BOB, 50)) == ["old", "m1"]
+        assert await stage.online.hot_users("", 10) == []
 
     async def test_a_walk_over_the_busy_meets_everybody_once(self, stage: Stage) -> None:
         """By pages of any size, in an order that stays the same."""

@@ -301,15 +301,15 @@ async def test_what_stands_behind_what_another_device_acknowledged_is_not_missin
         await stage.go(name)
     read, looks = stage.online.read, 0
 
-    async def between(user: str, limit: int, max_bytes: int) -> object:
+    async def between(user: str, limit: int, max_bytes: int, *, again: bool = False) -> object:
         nonlocal looks
         looks += 1
         if looks == 2:
             await stage.queue.acknowledge(BOB, ["m1"])
             await stage.go("m4")
-        return await read(user, limit, max_bytes)
+        return await read(user, limit, max_bytes, again=again)
 
-    monkeypatch.setattr(type(stage.online), "read", lambda _, *arguments: between(*arguments))
+    monkeypatch.setattr(type(stage.online), "read", lambda _, *arguments, **more: between(*arguments, **more))
     assert await stage.ids(limit=1) == ["m2"]
 
 

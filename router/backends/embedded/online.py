@@ -43,9 +43,9 @@ class EmbeddedOnlineStore(EmbeddedPresence):
         if pokes:
             await self._pokes.publish(pokes)
 
-    async def read(self, user: str, limit: int, max_bytes: int) -> HotPage:
+    async def read(self, user: str, limit: int, max_bytes: int, *, again: bool = False) -> HotPage:
         cutoff = self._rules.ephemeral_cutoff(self._clock.now())
-        found = self._database.read(lambda db: reading.page_of(db, user, limit, max_bytes, cutoff))
+        found = self._database.read(lambda db: reading.page_of(db, user, limit, max_bytes, cutoff, marked=again))
         if found is not None:
             return found
         # Marked before the read: what this read misses comes after the mark, and is poked.

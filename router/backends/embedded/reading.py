@@ -19,7 +19,7 @@ HEAD_COLUMNS = 5
 def page_of(
     db: sqlite3.Connection, user: str, limit: int, max_bytes: int, cutoff: int, *, marked: bool = False
 ) -> HotPage | None:
-    """``None`` where the fetch must be marked first; most users are, and need one look."""
+    """``None`` where the fetch must be marked first; most users are, and need one look. ``marked``: it is, or was."""
     rows = db.execute(SQL["page"], (marked, cutoff, user, limit + 1))
     first = rows.fetchone()
     if first is None:

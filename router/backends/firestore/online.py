@@ -110,9 +110,9 @@ class FirestoreOnlineStore(FirestorePresence):
         if pokes:
             await self._pokes.publish(pokes)
 
-    async def read(self, user: str, limit: int, max_bytes: int) -> HotPage:
+    async def read(self, user: str, limit: int, max_bytes: int, *, again: bool = False) -> HotPage:
         # Marked before the read: what this read misses comes after the mark, and is poked.
-        state = await self._transactions.change(user, [], _mark_fetched)
+        state = await self._transactions.change(user, [], _state if again else _mark_fetched)
         since = self._rules.ephemeral_cutoff(self._clock.now())
         page = Page(limit, max_bytes)
         if state.hot:
@@ -317,6 +317,10 @@ class FirestoreOnlineStore(FirestorePresence):
             since |= {recipient.user: recipient.hot_since for recipient in page if recipient.hot}
             after = page[-1].user
         return await self._reader.totals(since)
+
+
+def _state(work: Work) -> Recipient:
+    return work.recipient
 
 
 def _mark_fetched(work: Work) -> Recipient:

@@ -98,9 +98,10 @@ class RedisOnlineStore(RedisSweeping):
             [structs.replace(queued, sequence=places[name]) for name, queued in named if name in places],
         )
 
-    async def read(self, user: str, limit: int, max_bytes: int) -> HotPage:
+    async def read(self, user: str, limit: int, max_bytes: int, *, again: bool = False) -> HotPage:
         now = self._clock.now()
-        result = await self._one("read", user, limit, max_bytes, self._rules.ephemeral_cutoff(now), 1, now=now)
+        cutoff = self._rules.ephemeral_cutoff(now)
+        result = await self._one("read", user, limit, max_bytes, cutoff, int(not again), now=now)
         more, cold_empty, cold_version, announced, found, pending = result
         messages = unpack_page(user, found, announced)
         return HotPage(messages, bool(more), list(unpack_pending(pending)), bool(cold_empty), cold_version)

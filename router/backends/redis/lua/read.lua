@@ -1,7 +1,7 @@
 -- The head of the hot queue, and what a reader must know of cold.
 --
 -- ARGV  2 limit   3 the most bytes   4 ephemeral messages accepted until then have expired
---       5 whether this counts as a fetch: from here on new mail is poked again
+--       5 whether this answers the pokes before it: from here on new mail is poked again
 -- Result: more (0 or 1), cold is empty (0 or 1), version of cold, announced up to which sequence,
 --         {id, place, body, …}, {id, place, …} of the cold writes under way
 
