@@ -34,18 +34,25 @@ def _say(*lines: str) -> None:
     sys.stdout.flush()
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {number}")
+    return number
+
+
 def main(arguments: list[str]) -> int:
     """0 if every promise was kept; 1 if not."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--topology", choices=list(PLANS), default="own", help="over which stores")
     parser.add_argument("--start", type=int, default=0, help="the first seed")
-    parser.add_argument("--seeds", type=int, default=3000, help="how many seeds")
+    parser.add_argument("--seeds", type=_positive, default=3000, help="how many seeds")
     parser.add_argument("--bare", action="store_true", help="at the first failure, do not shorten its run")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failure; count")
     parser.add_argument("--seed", type=int, help="run this seed only and print its trace")
     parser.add_argument("--calls", action="store_true", help="with --seed: the trace tells each call to a store")
     parser.add_argument("--shrink", action="store_true", help="with --seed: shorten the run first")
-    parser.add_argument("--jobs", type=int, default=1, help="how many processes")
+    parser.add_argument("--jobs", type=_positive, default=1, help="how many processes")
     parser.add_argument("--day", action="store_true", help="a whole day of a small cluster")
     parser.add_argument("--hours", type=float, default=24.0, help="with --day: a shorter one")
     options = parser.parse_args(arguments)

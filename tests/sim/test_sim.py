@@ -59,3 +59,10 @@ def test_equal_plans_run_equally() -> None:
         first, other, second = run(seed), run(seed + 1), run(make(seed))
         assert (first.history.events, first.history.times) == (second.history.events, second.history.times)
         assert other.history.events != first.history.events
+
+
+@pytest.mark.parametrize("arguments", [["--seeds", "0"], ["--jobs", "0"]])
+def test_no_seeds_and_no_processes_are_mistakes(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert "must be 1 or more, not 0" in capsys.readouterr().err
