@@ -226,3 +226,10 @@ async def test_more_connections_than_the_soft_limit_of_files(router: Router) -> 
         for writer in writers:
             writer.close()
         stop(process)
+
+
+async def test_a_second_pipeline_says_that_it_stands_by_and_when_it_takes_over(router: Router) -> None:
+    with router.running() as first, router.running("process"):
+        router.wait_for_log("another process routes; this one stands by", "process")
+        first.kill()
+        router.wait_for_log("this process routes now", "process")

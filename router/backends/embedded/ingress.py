@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from router import logs
 from router.backends.embedded.database import Database
 from router.backends.embedded.queries import load
 from router.backends.embedded.rows import one
@@ -19,6 +20,7 @@ from router.backends.embedded.signals import Signalling
 from router.clock import Clock
 from router.messages import Delivery, Lane, Message, QueueTotals
 
+LOG = logs.logger(__name__)
 SQL = load("ingress")
 CHANNEL = "ingress"
 STANDBY_SECONDS = 0.1
@@ -115,12 +117,18 @@ class EmbeddedIngressConsumer:
                     await self._wake.wait()
 
     async def _take_lock(self) -> None:
+        stood_by = False
         while not self._locked:
             self._locked = self._lock.take()
             if self._locked:
                 (self._found,) = self._database.read(lambda db: one(db, SQL["last"], ()))
-            else:
-                await self._clock.sleep(STANDBY_SECONDS)
+                if stood_by:
+                    LOG.info("this process routes now")
+                return
+            if not stood_by:
+                LOG.info("another process routes; this one stands by")
+                stood_by = True
+            await self._clock.sleep(STANDBY_SECONDS)
 
     def _next_messages(self, limit: int) -> list[Delivery]:
         rows = self._database.read(lambda db: db.execute(SQL["after"], (self._cursor, limit)).fetchall())
