@@ -622,21 +622,33 @@ class QueueContract:
         assert names(await fetching.fetch(BOB, 50)) == ["m2"]
 
     async def test_a_fetch_misses_nothing_that_moves_meanwhile(self, stage: Stage) -> None:
-        """RACES 25: the move runs between the hot read and the cold read."""
+        """RACES 25: the move runs between the two reads of a fetch, whichever tier it reads first."""
         phone = await stage.connect()
         await stage.go("m1")
         await stage.online.disconnect([phone])
         await stage.online.begin_move(BOB, "given up", 1, PAGE_BYTES, online_too=False)
         await stage.online.release_move(BOB, "given up")
-        read = stage.cold.read
+        read_hot, read_cold = stage.online.read, stage.cold.read
 
-        async def move_first(user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
-            await stage.migrator.migrate(BOB)
-            return await read(user, limit, max_bytes, after)
+        async def hot(user: str, limit: int, max_bytes: int) -> HotPage:
+            page = await read_hot(user, limit, max_bytes)
+            await move_once()
+            return page
 
-        stage.cold.read = move_first  # type: ignore[method-assign]  # the moment that the test forces
+        async def cold(user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
+            page = await read_cold(user, limit, max_bytes, after)
+            await move_once()
+            return page
+
+        async def move_once() -> None:
+            if not stage.moved():
+                await stage.migrator.migrate(BOB)
+
+        stage.online.read = hot  # type: ignore[method-assign]  # the moment that the test forces
+        stage.cold.read = cold  # type: ignore[method-assign]  # the moment that the test forces
         fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
         assert names(await fetching.fetch(BOB, 50)) == ["m1"]
+        assert stage.moved() == 1
 
     @pytest.mark.parametrize("write_through", [False, True])
     async def test_a_fetch_never_shows_a_part_of_what_comes_to_cold_meanwhile(
