@@ -163,20 +163,27 @@ async def test_a_dependency_that_is_down_counts_against_no_message(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RACES 10: where presence and cold are one store, there is nowhere else to go: the mail waits in the ingress."""
-    route, failures = stage.online.route, 0
+    line, put, failures = Line(stage, monkeypatch), stage.cold.put, 0
 
-    async def down(deliveries: Sequence[Delivery]) -> list[Routed]:
+    async def down(messages: Sequence[Queued]) -> list[Queued]:
         nonlocal failures
-        failures += 1
-        if failures < 20:
+        if line.cut:
+            failures += 1
             raise Unavailable("down")
-        return await route(deliveries)
+        return await put(messages)
 
-    monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: down(deliveries))
+    async def tried_often() -> bool:
+        return failures >= 10
+
+    monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: down(messages))
+    line.cut = True
     async with running(stage):
         for number in range(3):
             await stage.producer.publish(stage.message(f"m{number}"))
             await stage.producer.publish(stage.message(f"other {number}", EVE))
+        await eventually(stage, tried_often)
+        assert await waiting(stage, 6)
+        line.cut = False
         await routed(stage)
     assert await stage.letters() == []
     assert await stage.ids() == ["m0", "m1", "m2"]
