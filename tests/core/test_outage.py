@@ -45,10 +45,11 @@ async def test_a_copy_of_an_outage_is_known_to_the_store(stage: Stage, monkeypat
     """RACES 2, 10: routed hot without an answer, then written to cold without an answer. Both copies go."""
     await stage.connect()
     lose_answers(monkeypatch, stage.online, "route")
-    lose_answers(monkeypatch, stage.cold, "put")
+    puts = lose_answers(monkeypatch, stage.cold, "put")
     async with running(stage):
         await stage.producer.publish(stage.message("m1"))
         await routed(stage)
+    assert (stage.failures("online"), len(puts)) == (1, 2)
     assert await stage.ids() == ["m1"]
     await stage.queue.acknowledge(BOB, ["m1"])
     assert (await stage.ids(), await stage.in_cold()) == ([], [])
@@ -205,7 +206,7 @@ async def test_a_message_keeps_its_sequence_in_an_outage(stage: Stage, monkeypat
     async with running(stage):
 
         async def written() -> bool:
-            return len(await stage.in_cold()) == 3
+            return len(await stage.in_cold()) == 3 and stage.failures("online") > 0
 
         await eventually(stage, written)
         line.cut = False
@@ -386,8 +387,25 @@ def test_a_place_that_the_store_has_forgotten_is_kept() -> None:
     delivery, place = Delivery(message, 1, 1), Routed(Outcome.COLD, 10, 5)
     assert outage.saw([delivery], [place]) == [place]
     assert outage.saw([delivery], [Routed(Outcome.COLD, 20, 15)]) == [place]
+    for other in (Routed(Outcome.HOT, 20, 15), Routed(Outcome.COLD, 9, 15)):
+        assert outage.saw([delivery], [other]) == [other], "it is not for cold, or not behind the place"
     outage.forget([delivery])
     assert outage.saw([delivery], [Routed(Outcome.COLD, 20, 15)]) == [Routed(Outcome.COLD, 20, 15)]
+
+
+def test_a_place_that_is_known_when_an_outage_comes_is_kept() -> None:
+    """What the store gave out is where the outage goes on, whatever the clock says, and however often."""
+    outage, now = Outage(), 1_000
+    typing = Delivery(Message("typing", BOB, b"", Lane.NORMAL, True, 0), 1, 1)
+    first, full, new = (
+        Delivery(Message(f"m{number}", BOB, b"", Lane.NORMAL, False, 0), number, 1) for number in (2, 3, 4)
+    )
+    said = [Routed(Outcome.COLD, 2_000, 5), Routed(Outcome.HOT, 3_000, 5), Routed(Outcome.QUEUE_FULL)]
+    outage.saw([first, typing, full], said)
+    # The ephemeral one takes a place, and has none in cold; what was refused had none.
+    wanted = [said[0], Routed(Outcome.DROPPED_OFFLINE), *(Routed(Outcome.COLD, 3_000 + more, now) for more in (2, 3))]
+    for later in (0, 10_000):
+        assert outage.place([first, typing, full, new], now + later) == wanted
 
 
 async def test_what_cold_can_never_hold_does_not_keep_an_outage_going(
