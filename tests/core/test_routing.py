@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -369,10 +370,13 @@ async def test_a_damaged_file_counts_against_no_message(stage: Stage, monkeypatc
     assert (calls, await stage.letters(), await stage.in_cold()) == (1, [], ["m1"])
 
 
-async def test_large_mail_is_held_in_bounded_memory(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RACES 11: while cold does not answer, no more is received than may be held, by its bytes too."""
+@pytest.mark.parametrize(("bound", "most"), [("HELD_BYTES", 300_000), ("HELD_MESSAGES", 4)])
+async def test_large_mail_is_held_in_bounded_memory(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
+) -> None:
+    """RACES 11: while cold does not answer, no more is received than may be held, by its number or its bytes."""
     monkeypatch.setattr("router.core.routing.BATCH_MESSAGES", 2)
-    monkeypatch.setattr("router.core.routing.HELD_BYTES", 300_000)
+    monkeypatch.setattr(f"router.core.routing.{bound}", most)
     put, down, received = stage.cold.put, True, list[str]()
 
     async def fail(messages: Sequence[Queued]) -> list[Queued]:
@@ -401,6 +405,89 @@ def failed_more(stage: Stage) -> Callable[[], Awaitable[bool]]:
         return stage.failures("routing") > before
 
     return holds
+
+
+async def test_no_more_is_received_than_the_store_may_be_owed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 10: in a long outage the mail waits in the ingress, and not in the memory of a pipeline."""
+    monkeypatch.setattr("router.core.routing.OUTAGE_MESSAGES", 3)
+    line, names = Line(stage, monkeypatch), [f"m{number}" for number in range(6)]
+    line.cut = True
+
+    async def owed(count: int) -> bool:
+        return len(pipeline._outage) == count
+
+    async def tried_again() -> bool:
+        return stage.failures("online") > before
+
+    async with running(stage) as pipeline:
+        # Each is owed before the next one comes; when the third is, the fourth is waited for already.
+        for count, name in enumerate(names[:4], 1):
+            await stage.producer.publish(stage.message(name))
+            await eventually(stage, partial(owed, count))
+        for name in names[4:]:
+            await stage.producer.publish(stage.message(name))
+        before = stage.failures("online")
+        await eventually(stage, tried_again)
+        assert await stage.in_cold() == names[:4]
+        line.cut = False
+        await routed(stage)
+    assert await stage.in_cold() == names
+
+
+async def test_what_comes_again_while_it_is_held_takes_no_more_room(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from an ingress that gave it up meanwhile; or a pipeline would be full one day, and receive nothing more."""
+    pipeline, consumer = await stage.factory.pipeline(), await stage.factory.ingress_consumer()
+    await stage.producer.publish(stage.message("m1"))
+    deliveries = await consumer.receive(1)
+    for _ in range(2):
+        pipeline.take(deliveries)
+    await pipeline.finish()
+    monkeypatch.setattr("router.core.routing.HELD_BYTES", 1)
+    assert pipeline._has_room()
+    assert await stage.ids() == ["m1"]
+
+
+async def test_an_ingress_that_is_down_is_asked_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer = type(await stage.factory.ingress_consumer())
+    receive = consumer.receive
+
+    async def fail_twice(self: IngressConsumer, limit: int) -> list[Delivery]:
+        if stage.failures("ingress") < 2:
+            raise Unavailable("down")
+        return await receive(self, limit)
+
+    monkeypatch.setattr(consumer, "receive", fail_twice)
+    await stage.producer.publish(stage.message("m1"))
+    async with running(stage):
+        await routed(stage)
+    assert (stage.failures("ingress"), await stage.ids()) == (2, ["m1"])
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_a_pipeline_stops_though_it_can_hand_nothing_back(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, silent: bool
+) -> None:
+    """RACES 36: the ingress, which is down or never answers, finds out by itself."""
+    reached, never = asyncio.Event(), asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        reached.set()
+        await never.wait()
+
+    async def fail(*_: object) -> None:
+        if silent:
+            await never.wait()
+        raise Unavailable("down")
+
+    monkeypatch.setattr("router.core.routing.HAND_BACK_SECONDS", 0.01)
+    monkeypatch.setattr(type(stage.cold), "put", hang)
+    monkeypatch.setattr(type(await stage.factory.ingress_consumer()), "nack", fail)
+    async with asyncio.timeout(TURN_SECONDS), running(stage):
+        await stage.producer.publish(stage.message("m1"))
+        await reached.wait()
+    assert stage.failures("ingress") == 1
 
 
 async def test_write_through_writes_hot_mail_to_cold_before_the_ingress_is_told(
