@@ -85,6 +85,32 @@ async def test_an_outage_ends_though_the_store_refuses_at_first(stage: Stage, mo
     assert (refusals, await stage.in_cold(), await stage.hot()) == (0, ["m1"], ["m2"])
 
 
+async def test_an_outage_ends_though_the_store_is_silent_at_first(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 10, 11: a call that never answers must not be the last."""
+    monkeypatch.setattr("router.core.routing.CALL_SECONDS", 0.05)
+    await stage.connect()
+    lose_answers(monkeypatch, stage.online, "route")
+    probe, silent = stage.online.probe, asyncio.Event()
+
+    async def silent_once() -> None:
+        if not silent.is_set():
+            silent.set()
+            await asyncio.get_running_loop().create_future()
+        await probe()
+
+    monkeypatch.setattr(type(stage.online), "probe", lambda _: silent_once())
+    async with running(stage) as pipeline:
+        await stage.producer.publish(stage.message("m1"))
+        await routed(stage)
+        await pipeline.finish()
+        await stage.producer.publish(stage.message("m2"))
+        await routed(stage)
+    assert silent.is_set()
+    assert (await stage.in_cold(), await stage.hot()) == (["m1"], ["m1", "m2"])
+
+
 async def test_what_cold_can_never_hold_ends_no_later_than_the_outage(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

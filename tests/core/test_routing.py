@@ -77,6 +77,21 @@ async def test_only_what_cold_refused_is_written_again(stage: Stage, monkeypatch
     assert sorted(await stage.pushed()) == ["m1", "m2", "m3"]
 
 
+async def test_a_pipeline_keeps_nothing_of_what_is_done(tmp_path: Path) -> None:
+    """It runs for months."""
+    async with staged(EmbeddedStores(tmp_path), ManualClock(), durability="write-through") as stage:
+        await stage.connect()
+        async with running(stage) as pipeline:
+            for id_, user in (("hot", BOB), ("cold", EVE), ("hot", EVE)):
+                await stage.producer.publish(stage.message(id_, user))
+            await routed(stage)
+            await pipeline.finish()
+            outage, copies = pipeline._outage, pipeline._copies
+            kept = [pipeline._held, pipeline._finished, pipeline._waiting, pipeline._work]
+            assert not any([*kept, outage._known, outage._placed, copies._tried, copies._unconfirmed])
+        assert await stage.letters() == [("hot", Outcome.ID_CONFLICT.value)]
+
+
 async def test_poison_goes_to_the_dead_letters_and_the_rest_flows(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,9 +102,17 @@ async def test_poison_goes_to_the_dead_letters_and_the_rest_flows(
         nonlocal tries
         if any(delivery.message and delivery.message.id == "poison" for delivery in deliveries):
             tries += len(deliveries) == 1
-            raise ZeroDivisionError
+            raise ZeroDivisionError("of what is sealed")
         return await route(deliveries)
 
+    letters = await stage.factory.dead_letters()
+    publish, details = letters.publish, list[str]()
+
+    async def note(batch: Sequence[DeadLetter]) -> None:
+        details.extend(letter.detail for letter in batch)
+        await publish(batch)
+
+    monkeypatch.setattr(type(letters), "publish", lambda _, batch: note(batch))
     monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: choke(deliveries))
     for id_, user in (("poison", BOB), ("m1", BOB), ("other", EVE), ("m2", BOB)):
         await stage.producer.publish(stage.message(id_, user))
@@ -99,6 +122,7 @@ async def test_poison_goes_to_the_dead_letters_and_the_rest_flows(
         await routed(stage)
     assert await stage.letters() == [("poison", "attempts-exhausted")]
     assert tries == 5
+    assert details == ["ZeroDivisionError in each of its tries"], "what the error says may be the message"
     assert (await stage.ids(), await stage.ids(EVE)) == (["m1", "m2"], ["other"])
 
 
