@@ -14,6 +14,7 @@ from router.core.connections import FORGOTTEN, GOING_AWAY, REGISTERING, TOKEN_EX
 from router.errors import Draining, TooManyConnections, Unavailable
 from router.messages import Connection, Outcome, QueueTotals
 from tests.contract.stage import BOB, EVE, Socket, Stage, until
+from tests.support.pipelines import eventually
 
 pytestmark = pytest.mark.anyio
 LIMIT = Limits().connections_per_user
@@ -145,6 +146,33 @@ async def test_one_users_flood_costs_the_store_nothing(stage: Stage, monkeypatch
     assert (calls, stage.manager.count) == (2, 21)
 
 
+async def test_whom_the_store_refuses_is_not_held(stage: Stage) -> None:
+    """RACES 37: the other connections are on other nodes."""
+    for number in range(LIMIT):
+        await stage.connect(name=f"elsewhere{number}")
+    with pytest.raises(TooManyConnections):
+        await stage.manager.connect(BOB, Socket(), None)
+    assert (stage.manager.count, len(await stage.online.connections(BOB))) == (0, LIMIT)
+
+
+async def test_a_registration_that_is_not_answered_leaves_no_presence(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mail would go hot, and wait for a socket that was never opened, until the lease ends."""
+    register = stage.online.connect
+
+    async def unanswered(connection: Connection, limit: int) -> bool:
+        await register(connection, limit)
+        assert len(await stage.online.connections(BOB)) == 1
+        raise Unavailable("simulated")
+
+    monkeypatch.setattr(type(stage.online), "connect", lambda _, connection, limit: unanswered(connection, limit))
+    with pytest.raises(Unavailable):
+        await stage.manager.connect(BOB, Socket(), None)
+    await stage.factory.tasks.settled()
+    assert (stage.manager.count, await stage.online.connections(BOB)) == (0, [])
+
+
 async def test_the_last_disconnect_moves_the_mail(stage: Stage) -> None:
     """RACES 13: and the late close of an old socket does not."""
     async with running(stage):
@@ -166,7 +194,12 @@ async def test_a_forgotten_connection_registers_again(stage: Stage) -> None:
         connection = await stage.manager.connect(BOB, Socket(), None)
         await stage.online.disconnect([connection])
         assert await stage.go("m1") is Outcome.COLD
-        await stage.manager.renew()
+        stage.clock.advance(stage.factory.config.online.heartbeat_seconds)
+
+        async def registered() -> bool:
+            return await stage.online.connections(BOB) != []
+
+        await eventually(stage, registered)
         assert await stage.go("m2") is Outcome.HOT
 
 
@@ -236,13 +269,13 @@ async def test_an_expired_token_closes_its_connection(stage: Stage) -> None:
         await stage.manager.connect(BOB, socket, now + 5_000_000)
         await stage.manager.connect(BOB, other, now + 60_000_000)
         stage.clock.advance(6)
-        stage.manager.close_expired()
         await until(lambda: socket.codes == [TOKEN_EXPIRED])
     assert other.codes == []
 
 
-async def test_a_drain_closes_all_and_moves_their_mail(stage: Stage) -> None:
-    """RACES 35."""
+async def test_a_drain_closes_all_and_moves_their_mail(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 35: some at a time."""
+    monkeypatch.setattr("router.core.connections.CLOSE_CONNECTIONS", 2)
     sockets = [Socket() for _ in range(3)]
     async with running(stage):
         for number, socket in enumerate(sockets):
