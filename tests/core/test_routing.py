@@ -106,10 +106,10 @@ async def test_poison_goes_to_the_dead_letters_and_the_rest_flows(
         return await route(deliveries)
 
     letters = await stage.factory.dead_letters()
-    publish, details = letters.publish, list[str]()
+    publish, published = letters.publish, list[DeadLetter]()
 
     async def note(batch: Sequence[DeadLetter]) -> None:
-        details.extend(letter.detail for letter in batch)
+        published.extend(batch)
         await publish(batch)
 
     monkeypatch.setattr(type(letters), "publish", lambda _, batch: note(batch))
@@ -122,7 +122,9 @@ async def test_poison_goes_to_the_dead_letters_and_the_rest_flows(
         await routed(stage)
     assert await stage.letters() == [("poison", "attempts-exhausted")]
     assert tries == 5
-    assert details == ["ZeroDivisionError in each of its tries"], "what the error says may be the message"
+    (letter,) = published
+    assert letter.detail == "ZeroDivisionError in each of its tries", "what the error says may be the message"
+    assert (letter.recipient, letter.body) == (BOB, stage.message("poison").envelope)
     assert (await stage.ids(), await stage.ids(EVE)) == (["m1", "m2"], ["other"])
 
 
