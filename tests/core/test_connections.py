@@ -186,21 +186,75 @@ async def test_the_last_disconnect_moves_the_mail(stage: Stage) -> None:
         await stage.factory.tasks.settled()
     assert await stage.in_cold() == ["m1"]
     assert await stage.pushed() == ["m1"]
+    assert not stage.manager._by_user
 
 
-async def test_a_forgotten_connection_registers_again(stage: Stage) -> None:
-    """RACES 17: the online store lost its presence while the socket lives."""
+async def test_a_forgotten_connection_registers_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 17: the online store lost its presence while the socket lives, and could not be asked at first."""
+    heartbeat, renew = stage.factory.config.online.heartbeat_seconds, stage.online.renew
+
+    async def fail_once(connections: Sequence[Connection]) -> list[Connection]:
+        if not stage.failures("presence"):
+            raise Unavailable("simulated")
+        return await renew(connections)
+
+    monkeypatch.setattr(type(stage.online), "renew", lambda _, connections: fail_once(connections))
     async with running(stage):
         connection = await stage.manager.connect(BOB, Socket(), None)
         await stage.online.disconnect([connection])
         assert await stage.go("m1") is Outcome.COLD
-        stage.clock.advance(stage.factory.config.online.heartbeat_seconds)
+        stage.clock.advance(heartbeat)
+        await until(lambda: stage.failures("presence") == 1)
+        stage.clock.advance(heartbeat)
 
         async def registered() -> bool:
             return await stage.online.connections(BOB) != []
 
         await eventually(stage, registered)
         assert await stage.go("m2") is Outcome.HOT
+        await until(lambda: not stage.manager._forgotten)
+
+
+async def test_a_socket_that_goes_while_it_registers_again_leaves_no_presence(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 17: its mail would go hot, for nobody, until the lease ends."""
+    register = stage.online.connect
+    connection = await stage.manager.connect(BOB, Socket(), None)
+    await stage.online.disconnect([connection])
+
+    async def too_late(connection: Connection, limit: int) -> bool:
+        await stage.manager.disconnect(connection)
+        return await register(connection, limit)
+
+    monkeypatch.setattr(type(stage.online), "connect", lambda _, connection, limit: too_late(connection, limit))
+    await stage.manager.renew()
+    assert (stage.manager.count, await stage.online.connections(BOB)) == (0, [])
+
+
+async def test_what_fails_when_a_socket_goes_is_left_to_lease_and_sweeper(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 15, 16."""
+
+    async def fail(*_: object, **__: object) -> None:
+        raise Unavailable("simulated")
+
+    phone, laptop = [await stage.manager.connect(user, Socket(), None) for user in (BOB, EVE)]
+    for user in (BOB, EVE):
+        await stage.go("m-" + user, user)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(stage.online), "disconnect", fail)
+        await stage.manager.disconnect(phone)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(stage.online), "begin_move", fail)
+        await stage.manager.disconnect(laptop)
+        await stage.factory.tasks.settled()
+    assert (stage.failures("presence"), stage.failures("migrating"), stage.manager.count) == (1, 1, 0)
+    assert await stage.in_cold() == await stage.in_cold(EVE) == []
+    stage.clock.advance(61)
+    await stage.sweeper.sweep()
+    assert (await stage.in_cold(), await stage.in_cold(EVE)) == (["m-" + BOB], ["m-" + EVE])
 
 
 async def test_a_registration_whose_answer_was_lost_is_repeated(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,13 +317,14 @@ async def test_whom_the_store_does_not_answer_keeps_no_other_from_renewing(
 
 
 async def test_an_expired_token_closes_its_connection(stage: Stage) -> None:
-    socket, other = Socket(), Socket()
+    sockets, other = [Socket(), Socket()], Socket()
     now = stage.clock.now()
     async with running(stage):
-        await stage.manager.connect(BOB, socket, now + 5_000_000)
+        for socket in sockets:
+            await stage.manager.connect(BOB, socket, now + 5_000_000)
         await stage.manager.connect(BOB, other, now + 60_000_000)
         stage.clock.advance(6)
-        await until(lambda: socket.codes == [TOKEN_EXPIRED])
+        await until(lambda: [socket.codes for socket in sockets] == [[TOKEN_EXPIRED]] * 2)
     assert other.codes == []
 
 
@@ -282,6 +337,11 @@ async def test_a_drain_closes_all_and_moves_their_mail(stage: Stage, monkeypatch
             await stage.manager.connect(BOB if number else EVE, socket, None)
         await stage.go("m1")
         draining = asyncio.create_task(stage.manager.drain())
+        while (await stage.online.online()).messages != 1:  # noqa: ASYNC110 - a store sets no event
+            await asyncio.sleep(0)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert sum(len(socket.codes) for socket in sockets) == 2
         while not draining.done():
             stage.clock.advance(0.05)
             await asyncio.sleep(0)
