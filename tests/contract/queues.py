@@ -436,7 +436,7 @@ class QueueContract:
         assert await stage.online.purge(100) == 1
         assert await stage.hot() == []
 
-    async def test_migration_moves_all_but_the_ephemeral(self, stage: Stage) -> None:
+    async def test_migration_moves_all_but_the_ephemeral(self, stage: Stage, second: Stage) -> None:
         """RACES 26, 28."""
         phone = await stage.connect()
         await stage.go("m1")
@@ -447,6 +447,10 @@ class QueueContract:
         assert (migrated.moved, migrated.dropped, migrated.result) == (2, 1, MigrationResult.DONE)
         assert (await stage.hot(), await stage.in_cold()) == ([], ["m1", "m2"])
         assert await stage.pushed() == ["m1", "m2"]
+        await stage.connect()
+        assert await stage.go("m3") is Outcome.HOT
+        again = await second.migrator.migrate(BOB, online_too=True)
+        assert (again.moved, again.result) == (1, MigrationResult.DONE), "the first one keeps no lease"
 
     async def test_migration_is_bounded_and_announces_once(self, many: Stage) -> None:
         """RACES 27."""
@@ -750,6 +754,23 @@ class QueueContract:
         assert await stage.online.settle([first, second]) == Settled([], [])
         assert await stage.online.ack(BOB, ["m1"]) == ["m1"]
         assert names(await stage.queue.fetch(BOB, 1)) == ["m2"]
+
+    async def test_who_is_online_needs_no_cold_that_is_known_to_be_empty(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """For a GET and an ack the online store is enough (spec, section 6), whatever is wrong with cold."""
+
+        async def fail(*_: object, **__: object) -> None:
+            raise Unavailable("simulated")
+
+        await stage.connect()
+        assert await stage.ids() == [], "from here on cold is known to be empty"
+        for name in ("read", "delete"):
+            monkeypatch.setattr(type(stage.cold), name, fail)
+        assert await stage.go("m1") is Outcome.HOT
+        assert await stage.ids() == ["m1"]
+        await stage.queue.acknowledge(BOB, ["m1"])
+        assert await stage.ids() == []
 
     async def test_cold_counts_as_empty_only_while_nothing_came(self, stage: Stage) -> None:
         await stage.connect()
