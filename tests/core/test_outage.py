@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from router.core.outage import Outage
+from router.core.settling import Settler
 from router.errors import Refused, Unavailable
 from router.messages import Delivery, Lane, Message, Outcome, Queued, Routed
 from tests.contract.stage import BOB, EVE, Stage, staged
@@ -320,6 +321,29 @@ async def test_what_an_outage_misplaced_comes_to_its_place(stage: Stage, monkeyp
         await routed(stage)
     assert first.sequence < second.sequence
     assert await stage.in_cold() == await stage.ids() == ["m1", "m2"]
+
+
+async def test_what_is_moved_to_its_place_is_left_to_a_sweeper_until_the_store_agrees(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 7, 10: whoever moves the copy dies before the store is told again."""
+    message, settle, calls = stage.message("m1"), stage.online.settle, 0
+    (place,) = await stage.route(message)
+    late = Queued(message, place.sequence + 1000, place.queued_at, untold=True)
+    await stage.cold.put([late])
+
+    async def die_between(messages: Sequence[Queued]) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise Unavailable("died")
+        return await settle(messages)
+
+    monkeypatch.setattr(type(stage.online), "settle", lambda _, messages: die_between(messages))
+    with pytest.raises(Unavailable):
+        await Settler(stage.online, stage.cold).settle([late])
+    (left,) = await stage.cold.untold(stage.clock.now(), 10)
+    assert (left.message.id, left.sequence) == ("m1", place.sequence)
 
 
 async def test_what_stands_behind_what_another_device_acknowledged_is_not_missing(

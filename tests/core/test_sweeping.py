@@ -93,6 +93,7 @@ async def test_a_dead_node_holds_mail_no_longer_than_its_leases(stage: Stage) ->
     stage.clock.advance(1)
     await stage.sweeper.sweep()
     assert (await stage.hot(), await stage.in_cold(), await stage.pushed()) == ([], ["m1"], ["m1"])
+    assert await stage.online.expire(1) == [], "there is nothing left of the lease"
 
 
 @pytest.mark.anyio
@@ -103,6 +104,7 @@ async def test_mail_that_its_migrator_forgot_is_moved(stage: Stage) -> None:
     await stage.online.disconnect([phone])
     await stage.sweeper.sweep()
     assert (await stage.hot(), await stage.in_cold()) == ([], ["m1"])
+    assert await stage.online.hot_users("", 10) == [], "nobody is poked who is not there"
 
 
 @pytest.mark.anyio
@@ -133,6 +135,62 @@ async def test_what_fails_holds_nothing_else_up(stage: Stage, monkeypatch: pytes
     monkeypatch.undo()
     await stage.sweeper.sweep()
     assert (await stage.hot(), await stage.in_cold()) == ([], ["m1" + BOB])
+
+
+async def two_users(stage: Stage) -> None:
+    """Bob has two messages that are to be poked for and announced; Eve has gone, and nobody has moved her mail."""
+    bob, eve = await stage.connect(), await stage.connect(EVE)
+    for id_, user in (("m1", BOB), ("m2", BOB), ("m3", EVE)):
+        await stage.go(id_, user)
+    stage.clock.advance(40)
+    assert await stage.online.renew([bob]) == []
+    assert await stage.online.disconnect([eve]) == [EVE]
+    stage.clock.advance(30)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("call", ["expire", "poke", "unannounced"])
+async def test_a_part_that_fails_holds_no_other_up(stage: Stage, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """RACES 11: in its round or in the next one; the first failure is told."""
+    await two_users(stage)
+    real, calls = getattr(type(stage.online), call), 0
+
+    async def fail_once(self: object, *arguments: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise Unavailable("simulated")
+        return await real(self, *arguments)
+
+    monkeypatch.setattr(type(stage.online), call, fail_once)
+    sweeping = asyncio.create_task(stage.sweeper.run())
+    await asyncio.sleep(0)
+    stage.clock.advance(1)
+    await until(lambda: stage.failures("sweeping") == 1)
+    assert (calls, await stage.in_cold(EVE)) == (1, ["m3"])
+    assert await stage.pushed() == (["m3"] if call == "unannounced" else ["m1", "m2", "m3"])
+    stage.clock.advance(1)
+    await until(lambda: calls > 1)
+    sweeping.cancel()
+    await asyncio.wait([sweeping])
+
+
+@pytest.mark.anyio
+async def test_all_that_is_due_is_done_page_by_page(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 27."""
+    for name in ("USERS", "MESSAGES"):
+        monkeypatch.setattr(f"router.core.sweeping.PAGE_{name}", 1)
+    await two_users(stage)
+    await stage.connect(CAROL)
+    await stage.sweeper.sweep()
+    assert (await stage.pushed(), await stage.in_cold(EVE)) == (["m1", "m2", "m3"], ["m3"])
+    stage.clock.advance(61)
+    await stage.sweeper.sweep()
+    assert await stage.online.expire(10) == []
+    assert await stage.in_cold() == ["m1", "m2"]
+    stage.clock.advance(31 * 86_400)
+    await stage.sweeper.sweep()
+    assert (await stage.cold.totals(None)).messages == 0
 
 
 @pytest.mark.anyio
