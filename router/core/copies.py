@@ -66,11 +66,6 @@ class Copies:
             self._tried.pop(delivery.receipt, None)
             self._unconfirmed.pop(delivery.receipt, None)
 
-    def clear(self) -> None:
-        """All are handed back."""
-        self._tried.clear()
-        self._unconfirmed.clear()
-
     async def _put(self, messages: Sequence[Queued]) -> set[str]:
         if not messages:
             return set()

@@ -99,13 +99,9 @@ class Outage:
         """The store can be reached: the outage ends if nothing is owed and nobody is about to owe anything."""
         self.lasts = bool(self._owed) or bool(self._placed)
 
-    def abandon(self) -> list[Delivery]:
+    def untold(self) -> list[Delivery]:
         """All deliveries whose messages the store does not know, to be handed back."""
-        deliveries = [delivery for delivery, _ in self._owed]
-        self._owed.clear()
-        self._placed.clear()
-        self._known.clear()
-        return deliveries
+        return [delivery for delivery, _ in self._owed]
 
 
 def _ephemeral(delivery: Delivery) -> bool:

@@ -116,20 +116,17 @@ class Pipeline:
             await asyncio.wait(self._work)
 
     async def hand_back(self) -> None:
-        """Stop at once; the ingress gives what is not routed to another pipeline, or to the next."""
+        """Stop at once, and for good; the ingress gives what is not routed to another pipeline, or to the next."""
         for task in self._work:
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
         try:
             async with asyncio.timeout(HAND_BACK_SECONDS):
-                if held := [*self._held.values(), *self._outage.abandon()]:
+                if held := [*self._held.values(), *self._outage.untold()]:
                     await self._consumer.nack(held)
         except (Unavailable, TimeoutError):
             # It gives them out again all the same, when it notices that their holder is gone.
             self._metrics.dependency_failed("ingress")
-        self._held.clear()
-        self._held_bytes = 0
-        self._copies.clear()
 
     def take(self, deliveries: Sequence[Delivery]) -> None:
         """Start on those whose recipient is free; the others wait behind the work that is under way."""
