@@ -12,7 +12,9 @@ import pytest
 from starlette.requests import ClientDisconnect
 from structlog.testing import capture_logs
 
+from router.core.queue import CompositeMessageQueue
 from router.errors import Unavailable
+from router.messages import Queued
 from router.web.api import MAX_ACK_IDS
 from router.web.problems import MEDIA_TYPE, TYPE_PREFIX
 from tests.support.protojson import by_oracle
@@ -47,6 +49,8 @@ async def test_send_fetch_acknowledge(web: Web) -> None:
     for _ in range(2):
         acked = await web.http.post("/api/messages/ack", json=ids, headers=web.bearer("bob"))
         assert (acked.status_code, acked.content) == (204, b"")
+        assert "content-length" not in acked.headers, "RFC 9110, section 8.6"
+    assert fetched.headers["content-length"] == str(len(fetched.content))
     assert (await web.http.get("/api/messages", headers=web.bearer("bob"))).json() == {"messages": []}
 
 
@@ -95,6 +99,20 @@ async def test_a_limit(web: Web, limit: str, count: int) -> None:
     await web.route()
     fetched = await web.http.get("/api/messages", params={"limit": limit}, headers=web.bearer("bob"))
     assert len(fetched.json()["messages"]) == count
+
+
+async def test_a_page_has_50_messages_unless_told_and_500_at_most(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = list[int]()
+
+    async def note(_: CompositeMessageQueue, user: str, limit: int) -> list[Queued]:
+        del user
+        limits.append(limit)
+        return []
+
+    monkeypatch.setattr(CompositeMessageQueue, "fetch", note)
+    for query in ("", "?limit=", "?limit=499", "?limit=500", "?limit=501", "?limit=10000", "?limit=7&limit=8"):
+        await web.http.get("/api/messages" + query, headers=web.bearer("bob"))
+    assert limits == [50, 499, 500, 500, 500, 8]
 
 
 @pytest.mark.parametrize(
