@@ -246,6 +246,12 @@ async def test_the_rate_limit_is_each_senders_own(web: Web) -> None:
     assert (await web.http.post("/api/send", json=ENVELOPE, headers=web.bearer("eve"))).status_code == 202
     web.clock.advance(1)
     assert (await web.http.post("/api/send", json=ENVELOPE, headers=web.bearer("alice"))).status_code == 202
+    web.clock.time -= 3_600_000_000
+    back = await web.http.post("/api/send", json=ENVELOPE, headers=web.bearer("eve"))
+    assert back.status_code == 202, "a clock that steps back takes nothing from anybody"
+    web.clock.advance(7_200)
+    late = [(await web.http.post("/api/send", json=ENVELOPE, headers=web.bearer("eve"))).status_code for _ in range(6)]
+    assert late == [202] * 5 + [429], "and a long silence saves up no more than a burst"
 
 
 async def test_a_failing_dependency_is_never_a_2xx(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,6 +321,18 @@ async def test_health(web: Web) -> None:
     works, web.health.draining = True, True
     refusal(await web.http.get("/readyz"), 503, "draining")
     assert b"router_http_requests_total" in (await web.http.get("/metrics")).content
+
+
+@pytest.mark.parametrize("tier", ["online_store", "cold_queue"])
+async def test_the_queue_is_ready_when_both_tiers_are(web: Web, monkeypatch: pytest.MonkeyPatch, tier: str) -> None:
+    web.health.depends("queue", (await web.factory.message_queue()).probe)
+    assert (await web.http.get("/readyz")).status_code == 200
+
+    async def fail(_: object) -> None:
+        raise Unavailable("down")
+
+    monkeypatch.setattr(type(await getattr(web.factory, tier)()), "probe", fail)
+    refusal(await web.http.get("/readyz"), 503, "unavailable")
 
 
 async def test_readiness_asks_once_however_many_ask_it(web: Web) -> None:
