@@ -155,6 +155,16 @@ async def test_an_acknowledgement_of_nothing(web: Web, body: bytes) -> None:
     assert response.status_code == 204
 
 
+@pytest.mark.parametrize("name", ["messageIds", "message_ids"])
+async def test_an_acknowledgement_by_either_name(web: Web, name: str) -> None:
+    sent = await web.http.post("/api/send", json=ENVELOPE, headers=web.bearer("alice"))
+    await web.route()
+    fetched = await web.http.get("/api/messages", headers=web.bearer("bob"))
+    assert [message["id"] for message in fetched.json()["messages"]] == [sent.json()["id"]]
+    await web.http.post("/api/messages/ack", json={name: [sent.json()["id"]]}, headers=web.bearer("bob"))
+    assert (await web.http.get("/api/messages", headers=web.bearer("bob"))).json() == {"messages": []}
+
+
 async def test_too_many_ids(web: Web) -> None:
     body = {"messageIds": ["x"] * (MAX_ACK_IDS + 1)}
     refusal(await web.http.post("/api/messages/ack", json=body, headers=web.bearer("bob")), 400, "invalid-request")
