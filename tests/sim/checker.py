@@ -283,6 +283,8 @@ class Judge:
 
     def unsettle(self, event: h.Unsettled) -> None:
         self.unsettled.update(event.ids)
+        # A dead letter among them is routed again: a second copy, as of a publish that was repeated.
+        self.again.update(self.buried.intersection(event.ids))
 
     def settled(self, event: h.Settled) -> None:
         self.unsettled.difference_update(event.ids)

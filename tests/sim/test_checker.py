@@ -91,6 +91,13 @@ GOOD = {
     .get("b", "a")
     .ack("a", "b")
     .end(),
+    "a dead letter may be late that is routed again without the store": Story()
+    .send("a")
+    .send("b")
+    .tell(h.Buried("ia", "attempts-exhausted"), h.Unsettled(("ia",)))
+    .get("b", "a")
+    .ack("a", "b")
+    .end(),
     "a dead letter is not delivered": Story().send("a").tell(h.Buried("ia", "queue-full")).send("b").end("b"),
     "out of sight in an outage, after an acknowledgement that nobody answered": Story()
     .send("a")
@@ -155,6 +162,14 @@ BAD: dict[str, tuple[Story, str]] = {
         "in order",
     ),
     "ephemeral mail has its order": (Story().send("a", ephemeral=True).send("b").get("b", "a").end("b"), "in order"),
+    "mail of an outage has its order": (
+        Story().send("a").send("b").tell(h.Unsettled(("ia",))).get("b", "a").end("a", "b"),
+        "in order",
+    ),
+    "a dead letter has its order that was written before": (
+        Story().send("a").send("b").tell(h.Unsettled(("ia",)), h.Buried("ia", "queue-full")).get("b", "a").end("b"),
+        "in order",
+    ),
     "twice in a batch": (Story().send("a").get("a", "a").end("a"), "one id for life"),
     "a second id": (
         Story().send("a").tell(h.Fetching(101, BOB, 50), h.Fetched(101, (h.Item("other", "a"),))).end("a"),
