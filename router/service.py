@@ -22,7 +22,7 @@ from router import __version__, logs, open_files
 from router.auth.opening import open_authenticator
 from router.auth.verifier import Authenticator
 from router.config import Config, Service, address
-from router.config.rules import LOOPBACK
+from router.config.rules import is_loopback
 from router.core.accepting import Acceptor
 from router.core.connections import ConnectionManager
 from router.core.routing import Pipeline
@@ -70,7 +70,7 @@ def _spare_what_stays() -> None:
 
 def _check_address(config: Config, service: Service) -> None:
     """Whoever can reach a router with the embedded identity trusts a key that any local user may use."""
-    if service != "process" and config.auth.kind == "embedded" and config.server.host not in LOOPBACK:
+    if service != "process" and config.auth.kind == "embedded" and not is_loopback(config.server.host):
         raise ConfigError(
             f"server.host is {config.server.host}, but the embedded identity serves loopback only; "
             "set auth.identity_service_url or auth.jwks_url"
@@ -267,7 +267,7 @@ class _Service:
             return
         if config.auth.kind == "embedded":
             LOG.info("embedded identity: tokens come from `router token USER`", data_dir=str(config.embedded.data_dir))
-        if host not in LOOPBACK:
+        if not is_loopback(host):
             LOG.warning("listening beyond loopback; put TLS in front", host=host)
 
     async def _drain(self) -> None:

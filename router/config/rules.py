@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -10,7 +11,6 @@ from router.config import redis_url
 from router.config.sections import Auth, Config, Online, Push
 from router.config.sources import Problem
 
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Algorithms whose public key cannot sign: HS256 with a published key, or none, would let anyone in."""
 
@@ -28,6 +28,15 @@ SECRETLESS = (
 )
 PUBSUB_ENVELOPE_BYTES = 7_000_000
 """A third more in base64, with some room for names, the other fields and attributes: less than 10 MB."""
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether ``host``, a name or an address, is this machine, which nobody else reaches: ``localhost``,
+    ``127.0.0.0/8`` (RFC 1122, section 3.2.1.3), ``::1`` (RFC 4291, section 2.5.3)."""
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def contradictions(config: Config) -> list[Problem]:

@@ -11,7 +11,7 @@ import jwt
 
 from router.auth.jwks import JwksKeys
 from router.config import Auth, Config
-from router.config.rules import LOOPBACK
+from router.config.rules import is_loopback
 from router.doctor.findings import Finding, error, fine, note, warning
 from router.factory import Factory
 
@@ -36,7 +36,7 @@ async def look(config: Config) -> AsyncIterator[Finding]:
 def embedded(config: Config) -> Finding:
     """The embedded identity is for whoever can log in to this machine."""
     check, host = "auth.kind", config.server.host
-    if host not in LOOPBACK:
+    if not is_loopback(host):
         return error(
             check,
             f"the embedded identity, and server.host is {host}",
@@ -71,7 +71,7 @@ def rules(auth: Auth) -> Iterator[Finding]:
     for key in ("identity_service_url", "jwks_url"):
         url = getattr(auth, key)
         parts = urlsplit(url or "")
-        if parts.scheme == "http" and parts.hostname not in LOOPBACK:
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
             why = "Whoever is between can hand out keys of their own, and be anybody."
             yield warning(f"auth.{key}", "the keys come over plain http", why, f"https:// in auth.{key}")
 

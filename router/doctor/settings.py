@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from router.config import Config, redis_url
-from router.config.rules import LOOPBACK
+from router.config.rules import is_loopback
 from router.doctor.findings import Finding, error, fine, note, warning
 
 
@@ -43,7 +43,7 @@ def _kinds(config: Config, described: str) -> Finding:
 def reaching_redis(config: Config) -> Iterator[Finding]:
     """Whether the Redis is reached in private, and with a password. The URL itself is never shown."""
     url = redis_url.parse(config.online.url.get_secret_value() if config.online.url else "", config.online.mode)
-    if {name for name, _ in url.hosts} <= LOOPBACK:
+    if all(is_loopback(name) for name, _ in url.hosts):
         return
     if not url.tls:
         why = "The password, presence and sealed mail pass the network in the clear."

@@ -143,7 +143,7 @@ async def test_a_server_that_is_down_is_no_reason_not_to_start(tmp_path: Path, m
     """RACES 10: mail goes cold until it is there."""
     with structlog.testing.capture_logs() as logged:
         await open_(tmp_path, f"redis://127.0.0.1:{free_port()}", mode)
-    assert "until it can, all mail goes cold" in logged[0]["event"]
+    assert "until it can, no mail is hot" in logged[0]["event"]
 
 
 async def test_a_server_that_may_lose_mail_is_warned_of(tmp_path: Path, own_redis: Server) -> None:

@@ -84,7 +84,10 @@ class RedisBackend:
         except (Forbidden, Unauthenticated, NoCluster) as error:
             raise ConfigError(str(error)) from error
         except Unavailable as error:
-            LOG.warning("Redis cannot be asked; until it can, all mail goes cold", error=str(error))
+            LOG.warning(
+                "Redis cannot be asked; its settings are not checked, and until it can, no mail is hot",
+                error=str(error),
+            )
             return
         for server in found:
             self._check(server)
