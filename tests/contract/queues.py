@@ -634,8 +634,8 @@ class QueueContract:
         await stage.online.release_move(BOB, "given up")
         read_hot, read_cold = stage.online.read, stage.cold.read
 
-        async def hot(user: str, limit: int, max_bytes: int) -> HotPage:
-            page = await read_hot(user, limit, max_bytes)
+        async def hot(user: str, limit: int, max_bytes: int, *, again: bool = False) -> HotPage:
+            page = await read_hot(user, limit, max_bytes, again=again)
             await move_once()
             return page
 
