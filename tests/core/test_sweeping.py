@@ -189,7 +189,9 @@ async def test_all_that_is_due_is_done_page_by_page(stage: Stage, monkeypatch: p
     assert await stage.online.expire(10) == []
     assert await stage.in_cold() == ["m1", "m2"]
     stage.clock.advance(31 * 86_400)
-    await stage.sweeper.sweep()
+    for _ in range(2):
+        # Retention goes round: to the end first, then from the beginning.
+        await stage.sweeper.sweep()
     assert (await stage.cold.totals(None)).messages == 0
 
 
