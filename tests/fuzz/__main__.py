@@ -36,6 +36,7 @@ def fuzz(name: str, seconds: int) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """0 if nothing was found; 1 if something was, or no fuzzer is installed; 130 if interrupted."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", default=list(TARGETS), metavar="TARGET", help=", ".join(TARGETS))
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
@@ -51,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except AssertionError as error:
             print(error, file=sys.stderr)  # noqa: T201
             return 1
+        except KeyboardInterrupt:
+            return 130
         lines = [line for line in report.splitlines() if line.startswith(("#", "Done"))]
         print(f"{name}: {'; '.join(lines[-2:])}", flush=True)  # noqa: T201
     return 0

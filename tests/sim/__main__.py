@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import re
+import signal
 import sys
 import time
 from collections import Counter
@@ -42,7 +43,7 @@ def _positive(text: str) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """0 if every promise was kept; 1 if not."""
+    """0 if every promise was kept; 1 if not; 130 if interrupted."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--topology", choices=list(PLANS), default="own", help="over which stores")
     parser.add_argument("--start", type=int, default=0, help="the first seed")
@@ -55,7 +56,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--jobs", type=_positive, default=1, help="how many processes")
     parser.add_argument("--day", action="store_true", help="a whole day of a small cluster")
     parser.add_argument("--hours", type=float, default=24.0, help="with --day: a shorter one")
-    options = parser.parse_args(arguments)
+    try:
+        return _do(parser.parse_args(arguments))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _do(options: argparse.Namespace) -> int:
     if options.day:
         return _day(options.seed or 0, options.hours)
     if options.seed is not None:
@@ -138,7 +145,8 @@ def _tried(topology: str, seeds: Sequence[int], *, stop: bool, jobs: int) -> Ite
     if jobs == 1:
         yield from (tried(part, stop, topology) for part in parts)
         return
-    with ProcessPoolExecutor(jobs) as pool:
+    # An interrupt is for this process, which then asks for no more.
+    with ProcessPoolExecutor(jobs, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
         try:
             yield from pool.map(tried, parts, [stop] * len(parts), [topology] * len(parts))
         finally:

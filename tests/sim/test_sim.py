@@ -10,7 +10,7 @@ from msgspec import structs
 from tests.sim.__main__ import main
 from tests.sim.history import Fetched
 from tests.sim.plan import Chain, Session, Step, day, make
-from tests.sim.run import known_seeds, run
+from tests.sim.run import Verdict, known_seeds, run
 from tests.support.seeds import every_promise_holds
 
 BUDGET = 250
@@ -52,6 +52,14 @@ def test_a_day_is_longer_than_mail_is_kept() -> None:
 def test_many_seeds_are_shared_among_processes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--seeds", "4", "--jobs", "2"]) == 0
     assert capsys.readouterr().out.startswith("4 seeds: ")
+
+
+def test_an_interrupt_ends_it_in_silence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(plan: object) -> Verdict:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tests.sim.__main__.run", interrupted)
+    assert (main(["--seeds", "1"]), capsys.readouterr()) == (130, ("", ""))
 
 
 def test_equal_plans_run_equally() -> None:
