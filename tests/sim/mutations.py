@@ -78,12 +78,6 @@ MUTANTS = (
         "key=lambda queued: queued.sequence",
     ),
     Mutant(
-        "cold is called empty though mail is on its way there",
-        f"{EMBEDDED}/sql/hot.sql",
-        "WHERE user = ? AND cold_version = ? AND pending = 0;",
-        "WHERE user = ? AND ? >= 0;",
-    ),
-    Mutant(
         "another user's acknowledgement deletes hot mail",
         f"{EMBEDDED}/moving.py",
         "        if owner != user:\n            owed.append(id_)  # not on record: what came to this cold queue under it\n"
