@@ -32,8 +32,7 @@ async def test_strangers_leave_a_process_its_own_files(tmp_path: Path) -> None:
             "ROUTER_SERVER__CLIENT_SECONDS": "600",
         }
         router = Router(tmp_path / "data", settings)
-        process = router.start(first=f"ulimit -n {FILES}")
-        try:
+        with router.running(first=f"ulimit -n {FILES}") as process:
             token = EmbeddedKey.open(router.data_dir).sign("bob", SystemClock().now(), 600)
             headers = {"authorization": f"Bearer {token}"}
             async with httpx.AsyncClient(base_url=router.url, headers=headers) as honest, AsyncExitStack() as stack:
@@ -47,6 +46,5 @@ async def test_strangers_leave_a_process_its_own_files(tmp_path: Path) -> None:
                 turned_away = re.search(rf'{CUT}{{reason="no-room"}} (\S+)', (await honest.get("/metrics")).text)
                 assert turned_away
                 assert 0 < float(turned_away[1]) < FILES
-        finally:
-            stop(process)
+            assert stop(process) == 0
     assert not traceback_in(router.log())

@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from router.auth.opening import open_authenticator
 from router.cli.app import COMMANDS, load
@@ -305,30 +303,3 @@ def test_the_toy_identity_service_ends_by_the_signal_that_compose_sends(tmp_path
         finally:
             serving.kill()
     assert (serving.returncode, b"Traceback" in errors) == (130, False)
-
-
-@pytest.mark.parametrize("port", ["abc", "", "0", "65536", "\N{SUPERSCRIPT TWO}"])
-@pytest.mark.parametrize("arguments", [["serve"], ["token", "bob"]])
-def test_the_toy_identity_service_says_that_its_port_is_none(tmp_path: Path, port: str, arguments: list[str]) -> None:
-    own = {**os.environ, "IDENTITY_PORT": port, "IDENTITY_KEY": str(tmp_path / "key.pem")}
-    command = [sys.executable, str(DEPLOY / "identity.py"), *arguments]
-    done = subprocess.run(command, env=own, capture_output=True, encoding="utf-8", timeout=60, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith("identity.py: IDENTITY_PORT is ")
-    assert "set it to a number from 1 to 65535" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-
-
-@pytest.mark.parametrize("kind", ["no key", "another kind", "encrypted"])
-def test_the_toy_identity_service_says_that_its_key_is_none(tmp_path: Path, kind: str) -> None:
-    password = serialization.BestAvailableEncryption(b"secret") if kind == "encrypted" else serialization.NoEncryption()
-    key = tmp_path / "key.pem"
-    made = ec.generate_private_key(ec.SECP256R1()) if kind == "another kind" else rsa.generate_private_key(65537, 2048)
-    pem = made.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, password)
-    key.write_bytes(b"no key" if kind == "no key" else pem)
-    own = {**os.environ, "IDENTITY_PORT": "8090", "IDENTITY_KEY": str(key)}
-    command = [sys.executable, str(DEPLOY / "identity.py"), "token", "bob"]
-    done = subprocess.run(command, env=own, capture_output=True, encoding="utf-8", timeout=60, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"identity.py: {key} is no RSA key")
-    assert len(done.stderr.splitlines()) == 1

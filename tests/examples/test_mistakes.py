@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SEALED = EXAMPLES / "sealed_sender"
@@ -21,7 +23,7 @@ def ended(place: Path, script: str, *arguments: str, **environ: str) -> subproce
         cwd=place,
         env={**os.environ, **environ},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=60,
         check=False,
     )
@@ -129,3 +131,26 @@ def test_the_toy_identity_service(tmp_path: Path) -> None:
     token = ended(tmp_path, "deploy/identity.py", "token", "bob").stdout
     claims = token.split(".")[1]
     assert json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["sub"] == "bob"
+
+
+@pytest.mark.parametrize("port", ["abc", "", "0", "65536", "\N{SUPERSCRIPT TWO}"])
+@pytest.mark.parametrize("arguments", [["serve"], ["token", "bob"]])
+def test_the_toy_identity_service_says_that_its_port_is_none(tmp_path: Path, port: str, arguments: list[str]) -> None:
+    done = ended(tmp_path, "deploy/identity.py", *arguments, IDENTITY_PORT=port)
+    assert done.returncode == 1
+    assert done.stderr.startswith("identity.py: IDENTITY_PORT is ")
+    assert "set it to a number from 1 to 65535" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["no key", "another kind", "encrypted"])
+def test_the_toy_identity_service_says_that_its_key_is_none(tmp_path: Path, kind: str) -> None:
+    password = serialization.BestAvailableEncryption(b"secret") if kind == "encrypted" else serialization.NoEncryption()
+    key = tmp_path / "key.pem"
+    made = ec.generate_private_key(ec.SECP256R1()) if kind == "another kind" else rsa.generate_private_key(65537, 2048)
+    pem = made.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, password)
+    key.write_bytes(b"no key" if kind == "no key" else pem)
+    done = ended(tmp_path, "deploy/identity.py", "token", "bob", IDENTITY_KEY=str(key))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"identity.py: {key} is no RSA key")
+    assert len(done.stderr.splitlines()) == 1

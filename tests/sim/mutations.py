@@ -345,9 +345,9 @@ MUTANTS = (
     Mutant(
         "a successor starts behind what its predecessor had taken",
         f"{EMBEDDED}/ingress.py",
-        '                (self._found,) = self._database.read(lambda db: one(db, SQL["last"], ()))\n',
-        '                (self._found,) = self._database.read(lambda db: one(db, SQL["last"], ()))\n'
-        "                self._cursor = self._found\n",
+        '        (self._found,) = self._database.read(lambda db: one(db, SQL["last"], ()))\n',
+        '        (self._found,) = self._database.read(lambda db: one(db, SQL["last"], ()))\n'
+        "        self._cursor = self._found\n",
     ),
     Mutant(
         "a consumer that nobody wakes sleeps on",

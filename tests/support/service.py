@@ -38,9 +38,9 @@ class Router:
         }
 
     @contextmanager
-    def running(self, service: str = "serve") -> Iterator[subprocess.Popen[bytes]]:
-        """The service from ready to ended; what it still runs at the end is killed by its own id."""
-        process = self.start(service)
+    def running(self, service: str = "serve", first: str = ":") -> Iterator[subprocess.Popen[bytes]]:
+        """The service from ready to ended (see ``start``); what it still runs at the end is killed by its own id."""
+        process = self.start(service, first=first)
         try:
             yield process
         finally:

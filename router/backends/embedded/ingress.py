@@ -117,18 +117,16 @@ class EmbeddedIngressConsumer:
                     await self._wake.wait()
 
     async def _take_lock(self) -> None:
-        stood_by = False
-        while not self._locked:
-            self._locked = self._lock.take()
-            if self._locked:
-                (self._found,) = self._database.read(lambda db: one(db, SQL["last"], ()))
-                if stood_by:
-                    LOG.info("this process routes now")
-                return
-            if not stood_by:
-                LOG.info("another process routes; this one stands by")
-                stood_by = True
+        if self._locked:
+            return
+        if not self._lock.take():
+            LOG.info("another process routes; this one stands by")
             await self._clock.sleep(STANDBY_SECONDS)
+            while not self._lock.take():
+                await self._clock.sleep(STANDBY_SECONDS)
+            LOG.info("this process routes now")
+        self._locked = True
+        (self._found,) = self._database.read(lambda db: one(db, SQL["last"], ()))
 
     def _next_messages(self, limit: int) -> list[Delivery]:
         rows = self._database.read(lambda db: db.execute(SQL["after"], (self._cursor, limit)).fetchall())
