@@ -24,8 +24,8 @@ from router.web.fields import Fields
 from router.web.tokens import from_authorization, from_handshake
 from tests.support.clock import ManualClock
 from tests.support.oracle import judge, laxer
+from tests.support.protojson import ENVELOPES
 
-VECTORS = Path(__file__).parents[3] / "shared/vectors/envelopes.json"
 BLANK = " \t"
 Target = Callable[[bytes], None]
 
@@ -136,7 +136,7 @@ def _key() -> EmbeddedKey:
 
 
 def envelope_seeds() -> list[bytes]:
-    vectors = json.loads(VECTORS.read_text())
+    vectors = json.loads(ENVELOPES.read_text())
     return [
         base64.b64decode(case["input_base64"]) if "input_base64" in case else case["input"].encode()
         for case in (*vectors["accepted"], *vectors["refused"])

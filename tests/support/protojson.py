@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
@@ -11,6 +12,8 @@ from google.protobuf.message import Message as ProtoMessage
 from hypothesis import settings
 from hypothesis import strategies as st
 
+ENVELOPES = Path(__file__).parents[1] / "vectors" / "envelopes.json"
+"""Cases of the reading rules: what is accepted, with its canonical form, and what is refused."""
 BOB = "urn:sm:user:bob"
 OPAQUE = ["encryptedData", "encryptedSymmetricKey", "signature"]
 PROTO_NAMES = {

@@ -1,10 +1,9 @@
-"""SecureEnvelope against the shared vectors: what is read, what each refusal says, and what is written."""
+"""SecureEnvelope by the cases of the reading rules: what is read, what each refusal says, and what is written."""
 
 from __future__ import annotations
 
 import base64
 import json
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,10 +14,10 @@ from hypothesis import strategies as st
 from router import envelope
 from router.errors import EnvelopeTooLarge, InvalidEnvelope
 from router.messages import Lane
-from tests.support.protojson import BOB, OPAQUE, PROTO_NAMES, by_oracle, compact, few, fields
+from tests.support.protojson import BOB, ENVELOPES, OPAQUE, PROTO_NAMES, by_oracle, compact, few, fields
 
 MAX = 1 << 20
-VECTORS = json.loads((Path(__file__).parents[3] / "shared/vectors/envelopes.json").read_text())
+VECTORS = json.loads(ENVELOPES.read_text())
 
 
 @pytest.mark.parametrize("case", VECTORS["accepted"], ids=lambda case: case["name"])
