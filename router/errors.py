@@ -5,6 +5,24 @@ Errors of libraries are translated where they arise, with the original as ``__ca
 
 from __future__ import annotations
 
+from typing import Literal
+
+TokenProblem = Literal[
+    "missing",
+    "invalid_token",
+    "expired",
+    "not_yet_valid",
+    "algorithm",
+    "critical",
+    "signature",
+    "unknown_key",
+    "issuer",
+    "audience",
+    "claims",
+    "subject",
+]
+"""Why a token is not believed: a stable word for the metric."""
+
 
 class RouterError(Exception):
     """Everything that the router raises on purpose."""
@@ -37,10 +55,10 @@ class InvalidInput(RouterError):
 class Unauthorized(RouterError):
     """The token is missing, malformed, expired, or not signed by whom the configuration trusts.
 
-    ``reason`` is a short stable word for the metric; neither it nor the message repeats the token.
+    Neither ``reason`` nor the message repeats the token.
     """
 
-    def __init__(self, message: str, reason: str = "invalid_token") -> None:
+    def __init__(self, message: str, reason: TokenProblem = "invalid_token") -> None:
         super().__init__(message)
         self.reason = reason
 

@@ -162,6 +162,17 @@ class Move(Struct, frozen=True, gc=False):
     more: bool
 
 
+class MigrationResult(StrEnum):
+    """How one migration ended."""
+
+    DONE = "done"
+    """Nothing that may be moved is left in hot."""
+    BUSY = "busy"
+    """Another migrator is at work on this user."""
+    ONLINE = "online"
+    """The user has a live connection and only offline users' mail was to move."""
+
+
 class Settled(Struct, frozen=True, gc=False):
     """What the online store makes of messages that are in cold."""
 
@@ -198,14 +209,29 @@ class HotUser(Struct, frozen=True, gc=False):
     """The user has fetched since that poke."""
 
 
+class DeadReason(StrEnum):
+    """Why a message is a dead letter: a stable word, for people and for the metric."""
+
+    UNDECODABLE = "undecodable"
+    """The bytes in the ingress are no message."""
+    QUEUE_FULL = "queue-full"
+    """The recipient's queue holds ``limits.queue_messages``."""
+    ID_CONFLICT = "id-conflict"
+    """The id belongs to a message for another recipient."""
+    ATTEMPTS_EXHAUSTED = "attempts-exhausted"
+    """It failed in each of its tries, which is a fault of the router."""
+    UNSTORABLE = "unstorable"
+    """It was to be moved to the cold queue, which can never hold it."""
+    DAMAGED = "damaged"
+    """What was stored is not what was accepted: the checksum does not match."""
+
+
 class DeadLetter(Struct, frozen=True, gc=False):
     """What could not be routed, with its reason (spec, section 5: refused is said)."""
 
     id: str
     recipient: str
-    reason: str
-    """A stable word: ``undecodable``, ``queue-full``, ``id-conflict``, ``attempts-exhausted``; ``unstorable`` where it
-    was to be moved to the cold queue, which cannot hold it."""
+    reason: DeadReason
     detail: str
     body: bytes
     attempts: int

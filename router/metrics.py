@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from router.messages import Outcome
+from router.messages import DeadReason, MigrationResult, Outcome
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+Drop = Literal["ephemeral-expired", "ephemeral-migrated", "retention"]
+Poke = Literal["heard", "repeat", "undeliverable", "unreadable", "left"]
+Cut = Literal[
+    "silent",
+    "slow-body",
+    "slow-reader",
+    "no-room",
+    "crowded-out",
+    "no-pong",
+    "pipelining",
+    "too-many-frames",
+    "bad-frame",
+]
+Component = Literal["ingress", "routing", "online", "dead-letters", "sweeping", "presence", "migrating"]
+DROPS: tuple[str, ...] = get_args(Drop)
+POKES: tuple[str, ...] = get_args(Poke)
+CUTS: tuple[str, ...] = get_args(Cut)
+OUR_FAILURES = (500, 503)
+"""The answers on which people are woken."""
+
+# When a series was made is a series of its own otherwise, for each counter.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
 
 
 class Metrics:
-    """What is counted, each with its reason. Spans are in seconds."""
+    """What is counted, each with its reason. Spans are in seconds.
+
+    Every value that a label can have is there from the start, with 0: ``increase()`` of a series that is born with 1
+    is 0, and an alert on it misses the first event.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -39,6 +66,12 @@ class Metrics:
         self._closes = self._counter("router_connections_closed", "WebSockets closed by the server", "code", "clean")
         self._cuts = self._counter("router_clients_cut_off", "Clients cut off, by reason", "reason")
         self._failures = self._counter("router_dependency_failures", "Failed calls, by component", "component")
+        self._begin(self._dropped, DROPS)
+        self._begin(self._letters, DeadReason)
+        self._begin(self._pokes, POKES)
+        self._begin(self._migrations, MigrationResult)
+        self._begin(self._cuts, CUTS)
+        self._begin(self._failures, get_args(Component))
         self._answers: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
@@ -46,6 +79,27 @@ class Metrics:
 
     def _histogram(self, name: str, help_text: str, *labels: str) -> Histogram:
         return Histogram(name, help_text, labels, registry=self.registry, buckets=_LATENCY)
+
+    def _begin(self, counter: Counter, values: Iterable[str]) -> None:
+        for value in values:
+            counter.labels(value)
+
+    def refusals(self, reasons: Iterable[str]) -> None:
+        """Requests may be refused for these ``reasons``."""
+        self._begin(self._refusals, reasons)
+
+    def routes(self, routes: Iterable[str]) -> None:
+        """These ``routes`` are served here."""
+        for route in routes:
+            self._request_seconds.labels(route)
+            for status in OUR_FAILURES:
+                self._requests.labels(route, str(status))
+
+    def closes(self, codes: Iterable[int]) -> None:
+        """WebSockets may be closed with these ``codes``."""
+        for code in codes:
+            for clean in ("true", "false"):
+                self._closes.labels(str(code), clean)
 
     def firestore(self, counts: Callable[[], Mapping[str, int]]) -> None:
         """``counts``: asked whenever the metrics are, for all that was counted since the start, by what."""
@@ -76,13 +130,13 @@ class Metrics:
     def routing_took(self, seconds: float) -> None:
         self._routing.observe(max(0.0, seconds))
 
-    def dropped(self, reason: str, count: int) -> None:
+    def dropped(self, reason: Drop, count: int) -> None:
         self._dropped.labels(reason).inc(count)
 
-    def dead_letter(self, reason: str) -> None:
+    def dead_letter(self, reason: DeadReason) -> None:
         self._letters.labels(reason).inc()
 
-    def poked(self, kind: str, count: int) -> None:
+    def poked(self, kind: Poke, count: int) -> None:
         self._pokes.labels(kind).inc(count)
 
     def pushed(self, count: int) -> None:
@@ -94,7 +148,7 @@ class Metrics:
     def acknowledged(self, count: int) -> None:
         self._acknowledged.inc(count)
 
-    def migration(self, result: str) -> None:
+    def migration(self, result: MigrationResult) -> None:
         self._migrations.labels(result).inc()
 
     def migrated(self, count: int) -> None:
@@ -106,10 +160,10 @@ class Metrics:
     def closed(self, code: int, *, clean: bool) -> None:
         self._closes.labels(str(code), str(clean).lower()).inc()
 
-    def cut(self, reason: str) -> None:
+    def cut(self, reason: Cut) -> None:
         self._cuts.labels(reason).inc()
 
-    def dependency_failed(self, component: str) -> None:
+    def dependency_failed(self, component: Component) -> None:
         self._failures.labels(component).inc()
 
 

@@ -27,7 +27,8 @@ class Letter(Struct, frozen=True):
     id: str
     recipient: str
     reason: str
-    """A stable word: ``undecodable``, ``queue-full``, ``id-conflict``, ``attempts-exhausted``, ``unstorable``."""
+    """A stable word: ``undecodable``, ``queue-full``, ``id-conflict``, ``attempts-exhausted``, ``unstorable``,
+    ``damaged``."""
     detail: str
     at: str
     """RFC 3339: when it was refused."""
@@ -46,7 +47,7 @@ def dead_letters(
     """Show the messages that were refused.
 
     What cannot be routed comes here with its reason: it cannot be decoded, the recipient's queue is full, its id
-    belongs to another message, or it failed too often.
+    belongs to another message, it failed too often, or it is damaged.
 
     Example:
 

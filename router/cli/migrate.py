@@ -13,10 +13,10 @@ from router.cli.common import configured, user
 from router.cli.exits import Code
 from router.cli.output import json_document, line, progress
 from router.config import Config
-from router.core.migrating import MigrationResult
 from router.errors import Unavailable
 from router.factory import Factory
 from router.interfaces import OnlineStore
+from router.messages import MigrationResult
 
 PAGE = 500
 

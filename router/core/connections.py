@@ -33,6 +33,7 @@ TICK_SECONDS = 1.0
 GOING_AWAY = 1001  # RFC 6455, section 7.4.1
 TRY_AGAIN_LATER = 1013  # the registry of RFC 6455, section 11.7
 TOKEN_EXPIRED = 4401
+CLOSE_CODES = (GOING_AWAY, TRY_AGAIN_LATER, TOKEN_EXPIRED)
 FORGOTTEN = 1024
 """So many connections that are gone may be remembered, until their tokens expire, beyond those that are held."""
 
@@ -83,6 +84,7 @@ class ConnectionManager:
         self._clock = clock
         self._tasks = tasks
         self._metrics = metrics
+        metrics.closes(CLOSE_CODES)
         self._held: dict[str, _Held] = {}
         self._by_user: dict[str, dict[str, _Held]] = {}
         self._expiries: list[tuple[int, str]] = []

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 
 from msgspec import Struct
 
@@ -16,7 +15,7 @@ from router.clock import Clock
 from router.core.retrying import backoff
 from router.errors import Refused, RouterError, Unavailable
 from router.interfaces import ColdQueue, DeadLetters, OnlineStore, PushNotifier
-from router.messages import DeadLetter, MoveRefused, Queued
+from router.messages import DeadLetter, DeadReason, MigrationResult, MoveRefused, Queued
 from router.metrics import Metrics
 
 BATCH_MESSAGES = 250
@@ -24,15 +23,6 @@ BATCH_BYTES = 2 * 1024 * 1024
 PUT_TRIES = 5
 UNFINISHED = 10_000
 """So many migrations that failed are gone on with under their leases; others wait for the leases' end."""
-
-
-class MigrationResult(StrEnum):
-    DONE = "done"
-    """Nothing that may be moved is left in hot."""
-    BUSY = "busy"
-    """Another migrator is at work on this user."""
-    ONLINE = "online"
-    """The user has a live connection and only offline users' mail was to move."""
 
 
 class Migrated(Struct, frozen=True):
@@ -162,7 +152,7 @@ class Migrator:
         letter = DeadLetter(
             id=message.id,
             recipient=message.recipient,
-            reason="unstorable",
+            reason=DeadReason.UNSTORABLE,
             detail=detail,
             body=message.envelope,
             attempts=queued.attempts,

@@ -19,7 +19,7 @@ from router.core.retrying import backoff
 from router.core.settling import Settler
 from router.errors import RouterError, Unavailable
 from router.interfaces import ColdQueue, DeadLetters, IngressConsumer, OnlineStore, PushNotifier
-from router.messages import DeadLetter, Delivery, Message, Outcome, Routed
+from router.messages import DeadLetter, DeadReason, Delivery, Message, Outcome, Routed
 from router.metrics import Metrics
 
 BATCH_MESSAGES = 256
@@ -30,12 +30,17 @@ OUTAGE_MESSAGES = 100_000
 """So many messages, without their envelopes, may wait for the online store; beyond it nothing more is received."""
 CALL_SECONDS = 15.0
 """A dependency that has not answered by then counts as failed."""
+Refusal = tuple[Delivery, DeadReason, str]
+"""What is to be a dead letter, why, and what more there is to say."""
 HAND_BACK_SECONDS = 1.0
 """A process that stops waits for the ingress no longer."""
 
 _REFUSED = {
-    Outcome.QUEUE_FULL: "the recipient's queue holds limits.queue_messages",
-    Outcome.ID_CONFLICT: "the id is that of a message for another recipient; was an Idempotency-Key reused?",
+    Outcome.QUEUE_FULL: (DeadReason.QUEUE_FULL, "the recipient's queue holds limits.queue_messages"),
+    Outcome.ID_CONFLICT: (
+        DeadReason.ID_CONFLICT,
+        "the id is that of a message for another recipient; was an Idempotency-Key reused?",
+    ),
 }
 
 
@@ -203,7 +208,9 @@ class Pipeline:
         """Do all that is owed for ``batch``; returns what must be tried again."""
         await self._ack([delivery for delivery in batch if delivery.receipt in self._finished])
         undone = self._undone(batch)
-        unreadable = [(delivery, "undecodable", delivery.problem) for delivery in undone if delivery.message is None]
+        unreadable = [
+            (delivery, DeadReason.UNDECODABLE, delivery.problem) for delivery in undone if delivery.message is None
+        ]
         readable = [delivery for delivery in undone if delivery.message is not None]
         left = await self._refuse_all(unreadable)
         stuck = await self._copies.write_again(readable)
@@ -237,13 +244,13 @@ class Pipeline:
     ) -> Sequence[Delivery]:
         """Do what ``routed`` owes; returns what must be tried again. ``unknown``: to the online store."""
         done: list[Delivery] = []
-        refused: list[tuple[Delivery, str, str]] = []
+        refused: list[Refusal] = []
         stored: list[tuple[Delivery, Routed]] = []
         for delivery, result in zip(readable, routed, strict=True):
             if self._belongs_in_cold(delivery, result.outcome):
                 stored.append((delivery, result))
             elif result.outcome in _REFUSED:
-                refused.append((delivery, result.outcome.value, _REFUSED[result.outcome]))
+                refused.append((delivery, *_REFUSED[result.outcome]))
             else:
                 done.append(delivery)
         self._count(readable, routed)
@@ -371,7 +378,7 @@ class Pipeline:
         return True
 
     async def _give_up(self, delivery: Delivery, error: Exception) -> None:
-        reason = "attempts-exhausted"
+        reason = DeadReason.ATTEMPTS_EXHAUSTED
         if not isinstance(error, Unstorable):
             await self._refuse(delivery, reason, f"{type(error).__name__} in each of its tries")
             return
@@ -385,7 +392,7 @@ class Pipeline:
             if await self._online.ack(message.recipient, [message.id]):
                 await self._online.forget_orphans(message.recipient, [message.id])
 
-    async def _refuse_all(self, refused: Sequence[tuple[Delivery, str, str]]) -> list[Delivery]:
+    async def _refuse_all(self, refused: Sequence[Refusal]) -> list[Delivery]:
         """Returns those that the dead letters do not take now; what came together with them does not wait for it."""
         for index, (delivery, reason, detail) in enumerate(refused):
             try:
@@ -395,11 +402,11 @@ class Pipeline:
                 return [left for left, *_ in refused[index:]]
         return []
 
-    async def _refuse(self, delivery: Delivery, reason: str, detail: str) -> None:
+    async def _refuse(self, delivery: Delivery, reason: DeadReason, detail: str) -> None:
         await self._publish_letter(delivery, reason, detail)
         await self._finish([delivery])
 
-    async def _publish_letter(self, delivery: Delivery, reason: str, detail: str) -> None:
+    async def _publish_letter(self, delivery: Delivery, reason: DeadReason, detail: str) -> None:
         message = delivery.message
         letter = DeadLetter(
             id=message.id if message else delivery.origin or str(delivery.receipt),

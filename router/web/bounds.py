@@ -19,6 +19,7 @@ from websockets.exceptions import InvalidHeader
 from websockets.http11 import Request
 
 from router.errors import RouterError
+from router.metrics import Cut
 from router.web import problems
 from router.web.budget import Budget
 from router.web.edge import Border, request_id
@@ -129,7 +130,7 @@ class _Watched(asyncio.Protocol):
         else:
             self._look_later()
 
-    def cut(self, reason: str) -> None:
+    def cut(self, reason: Cut) -> None:
         """End the connection now, whatever is still to be sent."""
         self.bounds.border.cut(reason)
         self.transport.abort()
@@ -364,7 +365,7 @@ class BoundedSocket(_Watched, WebSocketsSansIOProtocol):
         super().on_task_complete(task)
         self._look_later()
 
-    def _end(self, reason: str) -> None:
+    def _end(self, reason: Cut) -> None:
         """Send the close frame, as far as the peer still listens, and end the connection; its task ends with it."""
         self.close_sent = True
         self.transport.write(b"".join(self.conn.data_to_send()))

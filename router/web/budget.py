@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from router.metrics import Cut
+
 
 class Holder(Protocol):
     """A connection that makes this process keep something."""
 
-    def cut(self, reason: str, /) -> None: ...
+    def cut(self, reason: Cut, /) -> None: ...
 
 
 class Budget:

@@ -7,17 +7,18 @@ import itertools
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from typing import get_args
 
 import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route, Router
+from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from router.errors import RouterError, Unauthorized
+from router.errors import RouterError, TokenProblem, Unauthorized
 from router.logs import logger
-from router.metrics import Metrics
+from router.metrics import Cut, Metrics
 from router.web import problems
 from router.web.fields import Fields, fields_of
 
@@ -39,6 +40,12 @@ ROUTES = frozenset(
 )
 
 
+REFUSALS = {kind.slug for error, kind in problems.KINDS.items() if error is not Unauthorized} | {
+    *get_args(TokenProblem)
+}
+"""The reasons of all refusals: why a token was not believed, or what kind of problem it is."""
+
+
 class Border:
     """What this process lets in from outside, and what it says of what it does not."""
 
@@ -46,6 +53,7 @@ class Border:
         """``most_connections`` may be open at once, on all ports together; any number, if unset."""
         self._origins = frozenset(allowed_origins)
         self.metrics = metrics
+        metrics.refusals(sorted(REFUSALS))
         self._most_connections = most_connections
         self._connections = 0
 
@@ -80,7 +88,7 @@ class Border:
         else:
             LOG.info("refused", status=kind.status, reason=reason)
 
-    def cut(self, reason: str) -> None:
+    def cut(self, reason: Cut) -> None:
         """Count and log a client that was cut off."""
         self.metrics.cut(reason)
         LOG.info("cut off", reason=reason)
@@ -91,6 +99,7 @@ def application(routes: Sequence[BaseRoute], border: Border, timer: Callable[[],
 
     ``timer`` gives seconds that never go back, for measuring how long an answer took.
     """
+    border.metrics.routes(sorted({route.path for route in routes if isinstance(route, Route | WebSocketRoute)}))
     return Edge(routes, border, timer)
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from router.cli.exits import Code
 from router.factory import Factory
-from router.messages import DeadLetter, Lane, Queued
+from router.messages import DeadLetter, DeadReason, Lane, Queued
 from tests.cli.conftest import ALICE, BOB, NOW, PAYLOAD, Router, connect, environment, message, route
 
 Inside = Callable[[Callable[[Factory], Awaitable[None]]], None]
@@ -88,7 +88,7 @@ def test_inspect_totals_and_oldest(router: Router, inside: Inside) -> None:
         await mail_for_bob(factory)
         await (await factory.cold_queue()).put([Queued(message(9, ALICE), sequence=1, queued_at=NOW - 60_000_000)])
         await (await factory.ingress_producer()).publish(message(10, ALICE))
-        await (await factory.dead_letters()).publish([DeadLetter("x", BOB, "queue-full", "", b"", 1, NOW)])
+        await (await factory.dead_letters()).publish([DeadLetter("x", BOB, DeadReason.QUEUE_FULL, "", b"", 1, NOW)])
 
     inside(prepare)
     shown = json.loads(router("inspect-queue", "--json").stdout)
@@ -208,7 +208,7 @@ def test_outbox_of_another_kind_is_refused(router: Router) -> None:
 @pytest.mark.parametrize("with_body", [True, False])
 def test_dead_letters(router: Router, inside: Inside, *, with_body: bool) -> None:
     async def prepare(factory: Factory) -> None:
-        letter = DeadLetter("the-id", BOB, "attempts-exhausted", "no luck", b"sealed", 5, NOW)
+        letter = DeadLetter("the-id", BOB, DeadReason.ATTEMPTS_EXHAUSTED, "no luck", b"sealed", 5, NOW)
         await (await factory.dead_letters()).publish([letter])
 
     inside(prepare)

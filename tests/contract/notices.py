@@ -9,7 +9,7 @@ from typing import Self
 import pytest
 
 from router.interfaces import PokeBus
-from router.messages import DeadLetter
+from router.messages import DeadLetter, DeadReason
 from tests.contract.stage import BOB, EVE, Stage
 
 pytestmark = pytest.mark.anyio
@@ -36,8 +36,8 @@ class PushContract:
     async def test_dead_letters_have_their_reason(self, stage: Stage) -> None:
         letters = await stage.factory.dead_letters()
         at = stage.clock.now()
-        await letters.publish([DeadLetter("m1", BOB, "queue-full", "the detail", b"{}", 3, at)])
-        await letters.publish([DeadLetter("m2", "", "undecodable", "", b"", 1, at)])
+        await letters.publish([DeadLetter("m1", BOB, DeadReason.QUEUE_FULL, "the detail", b"{}", 3, at)])
+        await letters.publish([DeadLetter("m2", "", DeadReason.UNDECODABLE, "", b"", 1, at)])
         assert sorted(await stage.letters()) == [("m1", "queue-full"), ("m2", "undecodable")]
 
 

@@ -11,10 +11,21 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from router.core import sweeping
-from router.core.migrating import BATCH_MESSAGES, MigrationResult
+from router.core.migrating import BATCH_MESSAGES
 from router.errors import TooManyConnections, Unavailable
 from router.interfaces import Place
-from router.messages import ColdPage, Connection, HotPage, Lane, Move, MoveRefused, Outcome, Queued, Settled
+from router.messages import (
+    ColdPage,
+    Connection,
+    HotPage,
+    Lane,
+    MigrationResult,
+    Move,
+    MoveRefused,
+    Outcome,
+    Queued,
+    Settled,
+)
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, names
 
 pytestmark = pytest.mark.anyio

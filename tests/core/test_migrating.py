@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from router.core.migrating import PUT_TRIES, MigrationResult
+from router.core.migrating import PUT_TRIES
 from router.errors import Unavailable
-from router.messages import Queued
+from router.messages import MigrationResult, Queued
 from tests.contract.stage import BOB, Stage
 from tests.core.test_outage import lose_answers
 from tests.support.pipelines import eventually

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from router.backends.embedded.push import KEEP_LETTERS_SECONDS, KEEP_SECONDS
-from router.messages import DeadLetter, Outcome
+from router.messages import DeadLetter, DeadReason, Outcome
 from tests.contract.stage import BOB, staged
 from tests.support.clock import ManualClock
 from tests.support.stores import EmbeddedStores
@@ -36,7 +36,7 @@ async def test_dead_letters_have_their_time(tmp_path: Path) -> None:
         letters = await stage.factory.dead_letters()
 
         async def bury(id_: str) -> None:
-            await letters.publish([DeadLetter(id_, BOB, "queue-full", "full", b"{}", 1, clock.now())])
+            await letters.publish([DeadLetter(id_, BOB, DeadReason.QUEUE_FULL, "full", b"{}", 1, clock.now())])
 
         await bury("old")
         clock.advance(KEEP_LETTERS_SECONDS - 1)

@@ -15,8 +15,7 @@ from router.backends.firestore.documents import Page
 from router.backends.firestore.online import FirestoreOnlineStore
 from router.backends.firestore.reading import Reader
 from router.backends.firestore.wire import Write
-from router.core.migrating import MigrationResult
-from router.messages import Connection, Delivery, Message, Move, Outcome, Queued
+from router.messages import Connection, Delivery, Message, MigrationResult, Move, Outcome, Queued
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage
 from tests.support.pipelines import routed, running
 

@@ -18,7 +18,7 @@ from router.backends.pubsub.bodies import ATTRIBUTE_BYTES, MESSAGE_BYTES, dead_l
 from router.backends.pubsub.pokes import node_subscription
 from router.backends.pubsub.wire import PubsubMessage
 from router.config import Config, Online, Push
-from router.messages import DeadLetter, Lane
+from router.messages import DeadLetter, DeadReason, Lane
 from router.metrics import Metrics
 from tests.contract.notices import TURN_SECONDS, Ear
 from tests.contract.stage import BOB, EVE, Stage
@@ -72,7 +72,7 @@ async def test_a_notification_request_holds_nothing_of_the_envelope(stores: PubS
 
 async def test_a_dead_letter_says_all_there_is_to_say(stores: PubSubStores, stage: Stage) -> None:
     letters = await stage.factory.dead_letters()
-    await letters.publish([DeadLetter("m1", EVE, "queue-full", "d" * 2000, b"the body", 3, 17)])
+    await letters.publish([DeadLetter("m1", EVE, DeadReason.QUEUE_FULL, "d" * 2000, b"the body", 3, 17)])
     (letter,) = await stores.dead_letters()
     assert letter.data == b"the body"
     assert dict(letter.attributes) == {
@@ -86,7 +86,7 @@ async def test_a_dead_letter_says_all_there_is_to_say(stores: PubSubStores, stag
 
 
 async def test_a_dead_letter_always_fits() -> None:
-    letter = dead_letter(DeadLetter("m1", "", "undecodable", "ä" * 2000, b"x" * 10_000_000, 1, 0))
+    letter = dead_letter(DeadLetter("m1", "", DeadReason.UNDECODABLE, "ä" * 2000, b"x" * 10_000_000, 1, 0))
     assert len(letter.data) == MESSAGE_BYTES
     assert len(letter.attributes["detail"].encode()) <= ATTRIBUTE_BYTES
     assert "recipient" not in letter.attributes
