@@ -24,7 +24,7 @@ from router.web import problems
 from router.web.budget import Budget
 from router.web.edge import Border, request_id
 from router.web.fields import Fields
-from router.web.joined import Joined
+from router.web.joined import Joined, LastStage
 from router.web.problems import HeadersTooLarge, HeadersTooSlow, MalformedRequest
 
 HEADER_BYTES = 64 * 1024
@@ -110,7 +110,18 @@ class _Watched(asyncio.Protocol):
         self.bounds.waiting.release(self)
         if self._watch is not None:
             self._watch.cancel()
+        if self._last_stage is not None:
+            self._last_stage.over()
         super().connection_lost(exc)
+
+    @property
+    def _joined(self) -> Joined:
+        assert isinstance(self.transport, Joined), "it is made with the connection"
+        return self.transport
+
+    @property
+    def _last_stage(self) -> LastStage | None:
+        return self._joined.last_stage
 
     def _weigh(self) -> None:
         if size := self._unsent + self._body_bytes:
@@ -147,8 +158,7 @@ class _Watched(asyncio.Protocol):
         fields = [(b"connection", b"close"), *response.raw_headers, *common]
         lines = b"".join(b"%b: %b\r\n" % field for field in fields)
         self.transport.write(b"%b%b\r\n%b" % (head, lines, bytes(response.body)))
-        self.transport.close()
-        self._look_later()
+        self._joined.close_in_stages()
 
 
 class _Ended(Exception):
@@ -166,8 +176,7 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        self._joined = Joined(transport, self.loop)
-        super().connection_made(self._joined)
+        super().connection_made(Joined(transport, self.loop, self.bounds.client_seconds))
         self._expect()
         if not self.bounds.border.enter():
             self.cut("no-room")
@@ -177,8 +186,7 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
             # What is owed would be written between the frames.
             self.cut("pipelining")
             return
-        self._joined.release()
-        self.transport = self._joined.transport
+        self._joined.upgrade()
         super().handle_websocket_upgrade()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -186,6 +194,9 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._last_stage is not None:
+            self._last_stage.discard(data)
+            return
         self._head_bytes += len(data)
         super().data_received(data)
         if self._in_head:
@@ -203,7 +214,8 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         # What was counted holds a part of the body too: only where it is much, the headers are worth adding up.
         if self._head_bytes > HEADER_BYTES and self._head_size() > HEADER_BYTES:
-            raise _too_large()
+            self.refuse(_too_large(), self.headers)
+            raise _Ended
         self._head_bytes = 0
         self._met()
         if len(self.pipeline) >= MAX_PIPELINED:
@@ -238,19 +250,21 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
             self.flow.pause_reading()
 
     def send_400_response(self, msg: str) -> None:
-        """uvicorn's answer to what its parser refuses, which is also what a callback of ours refused."""
+        """uvicorn's answer to what its parser cannot read, or has stopped reading since a callback of ours refused."""
         del msg
-        if self.transport.is_closing():
-            return
-        over = self._in_head and self._head_bytes > HEADER_BYTES
-        self.refuse(_too_large() if over else MalformedRequest("this is no HTTP request"), self.headers or ())
+        if not self.transport.is_closing():
+            self.refuse(MalformedRequest("this is no HTTP request"), self.headers or ())
 
     def refuse(self, error: RouterError, known: Sequence[tuple[bytes, bytes]] = ()) -> None:
         if self._owes:
             # An answer now would be taken for that which is owed, or for a part of it.
             self.cut("pipelining")
-        else:
-            super().refuse(error, known)
+            return
+        super().refuse(error, known)
+        if self._in_body:
+            # Nothing more is read for the application.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
 
     @property
     def _owes(self) -> bool:
@@ -259,9 +273,10 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
             return self._unanswered != 1 or self.cycle.response_started
         return self._unanswered > 0
 
-    def timeout_keep_alive_handler(self) -> None:
-        super().timeout_keep_alive_handler()
-        self._look_later()
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.transport.is_closing():
+            self._joined.end()
 
     def _loses_body(self) -> bool:
         """The parser ends a request that asks for an upgrade at its headers, and takes its body for the next one."""
@@ -324,6 +339,9 @@ class BoundedSocket(_Watched, WebSocketsSansIOProtocol):
             self.refuse(_no_handshake(self.conn.handshake_exc), known)
 
     def data_received(self, data: bytes) -> None:
+        if self._last_stage is not None:
+            self._last_stage.discard(data)
+            return
         super().data_received(data)
         if not self.handshake_initiated and not self.transport.is_closing():
             # A handshake that websockets cannot read is left without an answer otherwise.
@@ -360,6 +378,7 @@ class BoundedSocket(_Watched, WebSocketsSansIOProtocol):
         if not self.transport.is_closing():
             self.conn.fail(INTERNAL_ERROR, "keepalive ping timeout")
             self._end("no-pong")
+            self._joined.end()
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         super().on_task_complete(task)
@@ -373,4 +392,5 @@ class BoundedSocket(_Watched, WebSocketsSansIOProtocol):
             self.cut(reason)
         else:
             self.bounds.border.cut(reason)
-            self.transport.close()
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
+            self._joined.close_in_stages()

@@ -78,6 +78,10 @@ class Raw:
         except ConnectionError:
             return
 
+    def leave(self) -> None:
+        """End the connection."""
+        self._writer.transport.abort()
+
     def deafen(self) -> None:
         """Read no more, also not into this side's buffers."""
         self._writer.transport.pause_reading()  # type: ignore[attr-defined]  # typed as one that only writes

@@ -550,6 +550,7 @@ async def test_connections_are_bounded_on_all_ports_together(web: Web) -> None:
         await eventually(lambda: web.border._connections == 2)
         await wrong.send(b"\0\r\n\r\n")
         await refused(wrong, 400, "malformed-request")
+        wrong.leave()
         await eventually(lambda: web.border._connections == 1)
         async with raw(one.port) as first, raw(other.port) as second:
             for client in (plain, first, second):

@@ -22,6 +22,13 @@ class Recorder(asyncio.Transport):
         super().__init__()
         self.written: list[bytes] = []
         self.closed = False
+        self.half_closed = False
+
+    def write_eof(self) -> None:
+        self.half_closed = True
+
+    def resume_reading(self) -> None:
+        pass
 
     def write(self, data: object) -> None:
         assert isinstance(data, bytes)
@@ -47,7 +54,7 @@ def recorder() -> Recorder:
 
 @pytest.fixture
 async def joined(anyio_backend: str, recorder: Recorder) -> Joined:
-    return Joined(recorder, asyncio.get_running_loop())
+    return Joined(recorder, asyncio.get_running_loop(), 20)
 
 
 async def test_what_is_written_before_the_release_is_one_write(recorder: Recorder, joined: Joined) -> None:
@@ -73,9 +80,12 @@ async def test_closing_sends_what_is_held_and_aborting_drops_it(recorder: Record
     assert joined.get_write_buffer_size() == 5 + len(b"last words")
     joined.close()
     assert recorder.written == [b"last words"]
-    assert recorder.closed
+    assert recorder.half_closed
+    assert joined.is_closing()
+    assert joined.last_stage is not None
+    joined.last_stage.over()
     aborted = Recorder()
-    other = Joined(aborted, asyncio.get_running_loop())
+    other = Joined(aborted, asyncio.get_running_loop(), 20)
     other.write(b"never")
     other.abort()
     await asyncio.sleep(0)

@@ -1,0 +1,166 @@
+"""A refusal reaches who is still sending: the connection is closed in stages (RFC 9112, section 9.6)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+from router.web import joined
+from router.web.bounds import HEADER_BYTES, MAX_FRAMES
+from router.web.server import Server
+from tests.support.edge import EVENT_SECONDS, HOST, Raw, eventually, frame, handshake, raw
+from tests.web.conftest import Web
+
+pytestmark = pytest.mark.anyio
+
+SOON = 0.2
+BODY = b" " * 4_000_000
+"""More than the buffers of both ends hold: who has sent it was read to the end."""
+LENGTH = b"content-length: %d\r\n" % len(BODY)
+CLOSE = b"connection: close\r\n"
+PING = 9
+
+
+@pytest.fixture
+async def edge(web: Web) -> AsyncIterator[Server]:
+    async with web.serve() as server:
+        yield server
+
+
+def _exchange(port: int, request: bytes) -> bytes:
+    """Send all of ``request`` before anything is read, as many clients do; raises where it is reset."""
+    with socket.create_connection((HOST, port), timeout=EVENT_SECONDS) as client:
+        client.sendall(request)
+        answer = bytearray()
+        while data := client.recv(65536):
+            answer += data
+        return bytes(answer)
+
+
+async def refused(port: int, request: bytes, status: int) -> bytes:
+    """The whole answer arrives, and then the end."""
+    answer = await asyncio.to_thread(_exchange, port, request)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status), head
+    assert json.loads(body)["status"] == status
+    return answer
+
+
+@pytest.mark.parametrize("version", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nhost: x\r\n" + CLOSE], ids=["1.0", "close"])
+@pytest.mark.parametrize(
+    ("start", "more", "status"),
+    [
+        (b"POST /api/send", b"authorization: Bearer expired\r\n", 401),
+        (b"POST /nowhere", b"", 404),
+        (b"PUT /api/send", b"", 405),
+        (b"POST /api/send", b"TOKEN", 413),
+        (b"POST /api/send", b"TOKENcontent-type: text/plain\r\n", 415),
+        (b"POST /api/messages/ack", b"TOKENcontent-encoding: gzip\r\n", 415),
+    ],
+)
+async def test_a_refusal_before_the_body_was_read(
+    web: Web, edge: Server, version: bytes, start: bytes, more: bytes, status: int
+) -> None:
+    more = more.replace(b"TOKEN", b"authorization: Bearer %b\r\n" % web.token("alice").encode())
+    await refused(edge.port, start + b" " + version + more + LENGTH + b"\r\n" + BODY, status)
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"POST /api/send HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", 400),
+        (b"POST /api/send HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", 400),
+        (b"this is no HTTP\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nhost: x\r\nx: " + b"x" * HEADER_BYTES, 431),
+        (b"POST /x HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n" + LENGTH + b"\r\n", 400),
+        (handshake("nobody").replace(b"\r\n\r\n", b"\r\n" + LENGTH + b"\r\n"), 431),
+    ],
+    ids=["chunk", "lengths", "no-http", "headers", "h2c", "handshake"],
+)
+async def test_a_refusal_of_what_cannot_be_read(edge: Server, head: bytes, status: int) -> None:
+    await refused(edge.port, head + BODY, status)
+
+
+async def test_what_comes_after_the_last_request_does_not_take_its_answer_away(web: Web, edge: Server) -> None:
+    request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n" + CLOSE + b"\r\n"
+    answer = await asyncio.to_thread(_exchange, edge.port, request + BODY)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+async def test_a_kept_connection_goes_on_behind_a_refused_body(edge: Server) -> None:
+    async with raw(edge.port) as client:
+        await client.send(b"POST /nowhere HTTP/1.1\r\nhost: x\r\n" + LENGTH + b"\r\n")
+        assert await client.line() == b"HTTP/1.1 404 Not Found\r\n"
+        await client.send(BODY + b"GET /healthz HTTP/1.1\r\nhost: x\r\n" + CLOSE + b"\r\n")
+        assert b"HTTP/1.1 200 OK\r\n" in await client.answer()
+
+
+async def test_who_asks_first_is_refused_before_the_body(edge: Server) -> None:
+    """``Expect: 100-continue``: the refusal is the answer, and the body never comes."""
+    head = b"POST /api/send HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n" + LENGTH
+    async with raw(edge.port) as client:
+        await client.send(head + CLOSE + b"\r\n")
+        answer = await client.answer()
+        assert answer.startswith(b"HTTP/1.1 401 ")
+        assert b"100" not in answer.partition(b"\r\n")[0]
+    await eventually(lambda: _open(edge) == 0)
+
+
+async def test_who_asks_first_may_send_a_body_that_is_wanted(web: Web, edge: Server) -> None:
+    authorization = b"authorization: Bearer %b\r\n" % web.token("alice").encode()
+    head = b"POST /api/messages/ack HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 17\r\n"
+    async with raw(edge.port) as client:
+        await client.send(head + authorization + CLOSE + b"\r\n")
+        assert await client.line() == b"HTTP/1.1 100 Continue\r\n"
+        await client.send(b'{"messageIds":[]}')
+        assert b"HTTP/1.1 204 " in await client.answer()
+
+
+async def test_a_body_that_does_not_end_holds_no_connection(web: Web) -> None:
+    async with web.serve(client_seconds=SOON) as edge, raw(edge.port) as client:
+        await client.send(b"POST /nowhere HTTP/1.0\r\n" + LENGTH + b"\r\n ")
+        assert b" 404 " in await client.answer(), "half of the connection is closed at once"
+        await eventually(lambda: _open(edge) == 0)
+
+
+async def test_a_flood_behind_a_refusal_is_bounded(edge: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joined, "DISCARDED_BYTES", 100_000)
+    async with raw(edge.port) as client:
+        await client.send(b"POST /nowhere HTTP/1.0\r\n" + LENGTH + b"\r\n")
+        assert b" 404 " in await client.answer()
+        flood = asyncio.create_task(_without_end(client))
+        with pytest.raises(ConnectionError):
+            await flood
+
+
+async def test_a_refused_client_that_stays_holds_up_no_stop(web: Web) -> None:
+    async with web.serve() as edge, raw(edge.port) as client:
+        await client.send(b"POST /nowhere HTTP/1.0\r\n" + LENGTH + b"\r\n")
+        assert b" 404 " in await client.answer()
+        assert _open(edge) == 1
+        edge._uvicorn.server_state.connections.copy().pop().shutdown()
+        await eventually(lambda: _open(edge) == 0)
+
+
+async def test_the_code_that_ends_a_flood_of_frames_arrives(web: Web, edge: Server) -> None:
+    """1008, and presence is gone at once: the client may go on sending for as long as it likes."""
+    async with raw(edge.port) as client:
+        assert b" 101 " in await client.upgrade(web.token("bob"))
+        await client.send(frame(PING) * (MAX_FRAMES + 1) + frame(PING) * 500_000)
+        await eventually(lambda: web.manager.count == 0)
+        assert _open(edge) == 1, "the client has not closed"
+        assert (await client.answer()).endswith(b"\x88\x11\x03\xf0too many frames"), "a close frame with 1008"
+
+
+async def _without_end(client: Raw) -> None:
+    while True:
+        await client.send(BODY)
+
+
+def _open(edge: Server) -> int:
+    return len(edge._uvicorn.server_state.connections)
