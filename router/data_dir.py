@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from router.errors import DataDirError
@@ -16,6 +20,12 @@ def make_data_dir(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise unusable(path, error) from error
+
+
+def first_missing(path: Path) -> Path | None:
+    """The outermost of ``path`` and the directories it is in that does not exist; ``None`` where ``path`` does."""
+    missing = [part for part in (path, *path.parents) if not part.exists()]
+    return missing[-1] if missing else None
 
 
 def unusable(path: Path, error: OSError) -> DataDirError:
@@ -35,3 +45,29 @@ def no_directory(path: Path) -> Path | None:
         return next((part for part in (path, *path.parents) if part.exists() and not part.is_dir()), None)
     except OSError:
         return None
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock on the file ``path`` (0600, made where it is missing), which one process at a time has.
+
+    Waits for it. The system releases it with the process. Raises ``OSError``.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def sync_directory(path: Path) -> None:
+    """Make new names in ``path`` outlive a power failure, where its file system can say so for a directory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # CIFS and others do not sync directories
+            raise
+    finally:
+        os.close(descriptor)

@@ -28,7 +28,7 @@ from router.core.connections import ConnectionManager
 from router.core.routing import Pipeline
 from router.data_dir import make_data_dir, unusable
 from router.errors import ConfigError, DataDirError
-from router.factory import Factory
+from router.factory import Factory, check_machine
 from router.web import openapi
 from router.web.api import Api
 from router.web.bounds import BoundedConfig
@@ -56,6 +56,7 @@ def run(config: Config, service: Service) -> int:
     logs.configure(config.server.log_format, config.server.log_level)
     open_files.raise_limit()
     sys.setswitchinterval(SWITCH_SECONDS)
+    check_machine(config, trial=True)
     with _alone(config, service):
         uvloop.run(_Service(config, service).run())
     return 0

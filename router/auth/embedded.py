@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from router.clock import MICROSECONDS
-from router.data_dir import make_data_dir
+from router.data_dir import locked, make_data_dir, sync_directory
 from router.errors import DataDirError
 
 ISSUER = "sealed-router-embedded"
@@ -86,7 +86,9 @@ def kept_secret(path: Path, make: Callable[[], bytes]) -> bytes:
     make_data_dir(path.parent)
     try:
         if not path.exists():
-            _publish(path, make())
+            with locked(path.parent / "keys.lock"):
+                if not path.exists():  # another process may have been faster
+                    _publish(path, make())
         return path.read_bytes()
     except OSError as error:
         raise DataDirError(
@@ -96,7 +98,7 @@ def kept_secret(path: Path, make: Callable[[], bytes]) -> bytes:
 
 
 def _publish(path: Path, content: bytes) -> None:
-    """Make ``path`` appear at once and whole; where another process was faster, its content stays."""
+    """Make ``path`` appear at once and whole. A rename, since not every file system has hard links."""
     draft = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -104,21 +106,11 @@ def _publish(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
-    _sync(path.parent)
-
-
-def _sync(directory: Path) -> None:
-    """Make a new name in ``directory`` outlive a power failure."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        draft.rename(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
 
 
 def _new_pem() -> bytes:

@@ -19,6 +19,8 @@ from router.cli.exits import Code
 from router.cli.output import Table, json_document, line, show
 from router.config import Config, InvalidConfig, Loaded, load_with_origins
 from router.config.sources import Problem, masked_url
+from router.errors import DataDirError
+from router.factory import check_machine
 
 app = typer.Typer(
     name="config",
@@ -66,6 +68,7 @@ def check(
     """
     try:
         loaded = load_with_origins(config_file(ctx))
+        _check_machine(loaded)
     except InvalidConfig as error:
         if not as_json:
             raise
@@ -75,6 +78,14 @@ def check(
         json_document(Check(ok=True, file=_file(loaded), problems=[]))
     else:
         line(f"fine: {_file(loaded) or 'no file'}; keys that are set: {', '.join(loaded.origins) or 'none'}")
+
+
+def _check_machine(loaded: Loaded) -> None:
+    """Whether what the configuration asks for can run on this machine; raises ``InvalidConfig``."""
+    try:
+        check_machine(loaded.config)
+    except DataDirError as error:
+        raise InvalidConfig([Problem("", "this machine", str(error))], loaded.file) from error
 
 
 @app.command("show", context_settings=SETTINGS)

@@ -19,7 +19,7 @@ from router.cli.output import Table, json_document, line, show
 from router.config import Config
 from router.data_dir import unusable
 from router.errors import ConfigError
-from router.factory import needs_of_servers
+from router.factory import check_machine, needs_of_servers
 
 MADE = "made"
 
@@ -67,6 +67,7 @@ def setup(
 
 
 async def _setup(config: Config, *, dry_run: bool) -> list[Step]:
+    check_machine(config)
     async with AsyncExitStack() as stack:
         # The servers first: what cannot be reached is refused before anything is made.
         servers = await needs_of_servers(config, stack)
@@ -84,7 +85,7 @@ def _needs(config: Config) -> list[Need]:
     """The files of this machine."""
     data_dir = config.embedded.data_dir
     needs = []
-    if "embedded" in (config.ingress.kind, config.online.kind, config.cold.kind, config.push.kind):
+    if config.uses_database:
         needs.append(_file("database", data_dir / FILE_NAME, lambda: prepare(data_dir)))
     if config.auth.kind == "embedded":
         needs.append(_file("token key", data_dir / "token-key.pem", lambda: EmbeddedKey.open(data_dir)))

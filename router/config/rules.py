@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from router.config import redis_url
+from router.config.paths import is_homeless
 from router.config.sections import Auth, Config, Online, Push
 from router.config.sources import Problem
 
@@ -47,6 +48,7 @@ def contradictions(config: Config) -> list[Problem]:
         *_ingress(config),
         *_online(config.online),
         *_push(config.push),
+        *_paths(config),
         *_google(config),
     ]
     return [Problem(key, "", message) for key, message in found]
@@ -112,6 +114,17 @@ def _push(push: Push) -> Iterator[tuple[str, str]]:
     if push.kind == "embedded" and push.format != "command":
         # A setting that does nothing would be found out by the notification service.
         yield "push.format", f'{push.format!r} is not for the embedded outbox; use "command"'
+
+
+def _paths(config: Config) -> Iterator[tuple[str, str]]:
+    """A process without ``HOME``, whose user has no passwd entry, has no home directory."""
+    used = {
+        "embedded.data_dir": config.embedded.data_dir if config.uses_data_dir else None,
+        "google.credentials_file": config.google.credentials_file,
+    }
+    for key, path in used.items():
+        if path is not None and is_homeless(path):
+            yield key, f"is {path}, but there is no such home directory here; write the full path, or set HOME"
 
 
 def _google(config: Config) -> Iterator[tuple[str, str]]:

@@ -15,9 +15,15 @@ from pydantic import (
     model_validator,
 )
 
+from router.config.paths import expanded
+
 
 def _default_data_dir() -> Path:
-    return user_data_path("sealed-router", appauthor=False)
+    try:
+        return user_data_path("sealed-router", appauthor=False)
+    except RuntimeError:
+        # No home directory; ``rules`` refuses this one where it is used.
+        return Path("~/.local/share/sealed-router")
 
 
 class Section(BaseModel):
@@ -28,7 +34,7 @@ class Section(BaseModel):
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
-HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
+HomePath = Annotated[Path, AfterValidator(expanded)]
 
 
 class Server(Section):
@@ -211,6 +217,16 @@ class Config(Section):
     embedded: Embedded = Field(default_factory=Embedded)
     google: Google = Google()
     limits: Limits = Limits()
+
+    @property
+    def uses_database(self) -> bool:
+        """Whether some of the backends keep their data in the embedded database."""
+        return "embedded" in (self.ingress.kind, self.online.kind, self.cold.kind, self.push.kind)
+
+    @property
+    def uses_data_dir(self) -> bool:
+        """Whether ``embedded.data_dir`` is needed: for the database, or for the key that signs tokens."""
+        return self.uses_database or self.auth.kind == "embedded"
 
 
 def address(scheme: str, host: str, port: int) -> str:

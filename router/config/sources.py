@@ -12,6 +12,8 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from router.config.paths import expanded
+
 Schema = Mapping[str, Any]
 """The JSON schema of one key."""
 Keys = Mapping[str, Mapping[str, Schema]]
@@ -67,7 +69,7 @@ def read_sources(keys: Keys, path: Path | None, environ: Mapping[str, str]) -> S
     if path is not None:
         _read_file(sources, keys, path, str(path))
     elif named:
-        _read_file(sources, keys, Path(named).expanduser(), f"{FILE_VARIABLE}={named}")
+        _read_file(sources, keys, expanded(Path(named)), f"{FILE_VARIABLE}={named}")
     _read_environment(sources, keys, environ)
     return sources
 

@@ -35,10 +35,12 @@ def checks(config: Config) -> list[Check]:
         Check("machine", _of(lambda: [machine.open_files()]), "", ""),
         _auth(config),
     ]
-    if _uses_data_dir(config):
+    if config.uses_data_dir:
         path = config.embedded.data_dir
         why = "All that is accepted is kept there."
         found.append(Check("embedded", _of(partial(embedded.data_dir, path)), why, "look at its disk"))
+    if config.uses_database:
+        found.append(Check("embedded.sqlite", _of(lambda: [embedded.sqlite_library()]), "", ""))
     if config.online.kind == "redis":
         found.append(Check("redis.answers", partial(_redis, config), ONLINE_WHY, _mend("online", "redis")))
     if "firestore" in (config.online.kind, config.cold.kind):
@@ -140,11 +142,6 @@ async def _cold(config: Config) -> AsyncIterator[Finding]:
 
 def _nothing_yet(config: Config, kind: str) -> bool:
     return kind == "embedded" and not embedded.has_database(config.embedded.data_dir)
-
-
-def _uses_data_dir(config: Config) -> bool:
-    kinds = (config.ingress.kind, config.online.kind, config.cold.kind, config.push.kind, config.auth.kind)
-    return "embedded" in kinds
 
 
 def _auth(config: Config) -> Check:

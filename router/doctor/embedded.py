@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from router.backends.embedded.schema import FILE_NAME, VERSION
+from router.backends.embedded import library
+from router.backends.embedded.schema import FILE_NAME, VERSION, try_database
 from router.data_dir import no_directory
 from router.doctor.findings import Finding, error, fine, note, warning
+from router.errors import RouterError
 
 ROOM_WARNING = 1024**3
 ROOM_ERROR = 100 * 1024**2
@@ -39,11 +41,30 @@ def data_dir(path: Path) -> Iterator[Finding]:
     yield _room(path)
     yield _file_system(path)
     yield _syncs(path)
+    yield _works(path)
     if (path / FILE_NAME).exists():
         yield _database(path / FILE_NAME)
     else:
         yield note("embedded.database", "there is none yet", NO_STORE, "router setup")
     yield _users(path)
+
+
+def sqlite_library() -> Finding:
+    """Whether this Python's SQLite is new enough."""
+    check, lack = "embedded.sqlite", library.missing()
+    if lack is not None:
+        return error(check, lack, "No service of the embedded backend starts without it.", library.ADVICE)
+    return fine(check, f"version {sqlite3.sqlite_version}")
+
+
+def _works(path: Path) -> Finding:
+    """Whether the file system has what a database needs: a trial tells, whatever its kind is called."""
+    check = "embedded.shared_memory"
+    try:
+        try_database(path)
+    except RouterError as problem:
+        return error(check, str(problem), "The database's log has its index there.", "name another embedded.data_dir")
+    return fine(check, "a database works here")
 
 
 def has_database(path: Path) -> bool:
@@ -85,7 +106,11 @@ def _rights(path: Path, found: os.stat_result) -> Finding:
     files = [name for name in (FILE_NAME, "token-key.pem", "idempotency-key") if _is_open(path / name)]
     if found.st_mode & 0o077 and files:
         why = "They hold sealed mail and the keys of this router."
-        return warning(check, f"others can read {', '.join(files)} in {path}", why, f"chmod -R go= {path}")
+        found_open, mend = f"others can read {', '.join(files)} in {path}", f"chmod -R go= {path}"
+        if not any((path / name).stat().st_mode & 0o007 for name in files) and found.st_mode & stat.S_ISGID:
+            # What a group may read on a volume of Kubernetes is opened to it again at each start.
+            return note(check, f"{found_open}: those in group {found.st_gid}", f"{why} fsGroup opens them to it.", mend)
+        return warning(check, found_open, why, mend)
     if found.st_mode & 0o077:
         why = "Who may enter it sees that there is a router, and may use up its disk or remove its files."
         return warning(check, f"others may enter {path} (mode {found.st_mode & 0o777:o})", why, f"chmod go= {path}")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hmac
 import json
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from router.auth.embedded import EmbeddedKey
+from router.auth.embedded import EmbeddedKey, kept_secret
 from router.auth.verifier import Authenticator
 from router.config import Auth
 from router.errors import Unauthorized
@@ -143,4 +147,23 @@ def test_the_key_is_private_and_stays(tmp_path: Path) -> None:
     first, second = EmbeddedKey.open(tmp_path), EmbeddedKey.open(tmp_path)
     assert first.kid == second.kid
     assert (tmp_path / "token-key.pem").stat().st_mode & 0o777 == 0o600
-    assert [path.name for path in tmp_path.iterdir()] == ["token-key.pem"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["keys.lock", "token-key.pem"]
+
+
+def test_one_key_is_made_by_many_at_once_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every file system has them: FAT, CIFS, and what some virtual machines share."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    together = threading.Barrier(8)
+
+    def keep(content: bytes) -> bytes:
+        together.wait()
+        return kept_secret(tmp_path / "secret", lambda: content)
+
+    with ThreadPoolExecutor(8) as threads:
+        kept = set(threads.map(keep, [bytes([number]) for number in range(8)]))
+    assert kept == {(tmp_path / "secret").read_bytes()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["keys.lock", "secret"]

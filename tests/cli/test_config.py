@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pwd
 import re
 import tomllib
 from pathlib import Path
@@ -226,6 +227,52 @@ def test_the_project_is_googles_variable_where_it_is_unset(tmp_path: Path) -> No
 def test_a_path_may_begin_at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert load(environ={"ROUTER_EMBEDDED__DATA_DIR": "~/data"}).embedded.data_dir == tmp_path / "data"
+
+
+PRODUCTION = {
+    "ROUTER_ONLINE__KIND": "redis",
+    "ROUTER_ONLINE__URL": "redis://127.0.0.1:9",
+    "ROUTER_COLD__KIND": "firestore",
+    "ROUTER_INGRESS__KIND": "pubsub",
+    "ROUTER_PUSH__KIND": "pubsub",
+    "ROUTER_INGRESS__IDEMPOTENCY_SECRET": "x" * 32,
+    "ROUTER_AUTH__JWKS_URL": "https://id.example/jwks",
+    "GOOGLE_CLOUD_PROJECT": "p",
+}
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No HOME and no passwd entry, as under ``env -i`` with a uid of its own."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+
+@pytest.mark.usefixtures("homeless")
+@pytest.mark.parametrize(
+    ("environ", "key"),
+    [
+        ({}, "embedded.data_dir"),
+        ({"ROUTER_EMBEDDED__DATA_DIR": "~/x"}, "embedded.data_dir"),
+        ({**PRODUCTION, "ROUTER_GOOGLE__CREDENTIALS_FILE": "~/key.json"}, "google.credentials_file"),
+        ({"ROUTER_CONFIG": "~/router.toml", **PRODUCTION}, "ROUTER_CONFIG=~/router.toml"),
+    ],
+)
+def test_without_a_home_directory_a_path_must_be_whole(environ: dict[str, str], key: str) -> None:
+    with pytest.raises(InvalidConfig) as refused:
+        load(None, environ)
+    assert [problem.key or problem.source for problem in refused.value.problems] == [key]
+
+
+@pytest.mark.usefixtures("homeless")
+@pytest.mark.parametrize("environ", [PRODUCTION, {"ROUTER_EMBEDDED__DATA_DIR": "/var/lib/router"}])
+def test_a_home_directory_that_is_not_needed_may_be_missing(environ: dict[str, str]) -> None:
+    load(None, environ)
 
 
 def test_port_is_the_one_port_of_a_single_service() -> None:

@@ -210,6 +210,32 @@ def test_a_directory_that_cannot_be_is_refused(tmp_path: Path) -> None:
         schema.prepare(tmp_path / "file" / "data")
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_file_system_without_shared_memory_is_refused_and_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, there: bool
+) -> None:
+    """SQLite itself finds none: of this kind of file, it never maps one into memory."""
+    data_dir = tmp_path / "deep" / "data"
+    if there:
+        data_dir.mkdir(parents=True)
+
+    def connect(path: Path) -> sqlite3.Connection:
+        return sqlite3.connect(f"{path.as_uri()}?vfs=unix-dotfile", uri=True, isolation_level=None)
+
+    monkeypatch.setattr(schema, "_connect", connect)
+    with pytest.raises(DataDirError, match="no shared memory"):
+        schema.prepare(data_dir)
+    assert list(tmp_path.rglob("*")) == ([data_dir.parent, data_dir] if there else [])
+
+
+def test_an_old_sqlite_is_refused_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
+    monkeypatch.setattr(sqlite3, "sqlite_version", "3.36.0")
+    with pytest.raises(DataDirError, match=r"3\.37 or newer is needed, but this Python has 3\.36\.0"):
+        schema.prepare(tmp_path / "data")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture
 def another_user() -> Iterator[Path]:
     """A directory that somebody who is not root may enter; as root, the test goes on as nobody."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -116,6 +118,49 @@ def test_a_deep_directory_has_its_sockets_elsewhere(tmp_path: Path) -> None:
     with pytest.raises(DataDirError):
         run_directory(deep)
     directory.rmdir()
+
+
+def test_a_directory_that_was_opened_to_a_group_is_closed_again(tmp_path: Path) -> None:
+    """The kubelet makes all that is on a volume with fsGroup writable for the group, at each start of the pod."""
+    run_directory(tmp_path).chmod(0o2770)
+    directory = run_directory(tmp_path)
+    assert directory == tmp_path / "run"
+    assert directory.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_file_system_without_modes_has_its_sockets_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a host's folder is shared with a virtual machine: all is 0777, and chmod does nothing or fails."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run").chmod(0o777)
+    chmod = Path.chmod
+
+    def refuse(path: Path, mode: int) -> None:
+        if path == tmp_path / "run":
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        chmod(path, mode)
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    directory = run_directory(tmp_path)
+    assert directory.parent == Path(tempfile.gettempdir())
+    assert directory.stat().st_mode & 0o777 == 0o700
+    directory.rmdir()
+
+
+def test_a_file_system_without_sockets_has_them_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(socket.socket):
+        def bind(self, address: object) -> None:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(socket, "socket", Refusing)
+    directory = run_directory(tmp_path)
+    assert directory.parent == Path(tempfile.gettempdir())
+    directory.rmdir()
+
+
+def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").symlink_to(tmp_path)
+    with pytest.raises(DataDirError, match="nobody else"):
+        run_directory(tmp_path)
 
 
 async def test_what_a_killed_process_left_is_cleared_away(signals: Signals, tmp_path: Path) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import tempfile
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from router.backends.embedded import library
 from router.backends.rules import State
-from router.data_dir import make_data_dir, unusable
+from router.data_dir import first_missing, make_data_dir, unusable
 from router.errors import DataDirError, RouterError, StorageFull, Unavailable
 from router.messages import Lane
 
@@ -61,17 +64,60 @@ def connect(path: Path) -> Connections:
 def prepare(data_dir: Path) -> Path:
     """Make ``data_dir`` (0700) and the database in it (0600) where missing; returns the file's path.
 
-    Raises ``DataDirError`` where that cannot be, or where a newer version of the router wrote the file.
+    Raises ``DataDirError`` where that cannot be, or where a newer version of the router wrote the file. A directory
+    that cannot hold a database is left as it was.
     """
+    library.check()
     path = data_dir / FILE_NAME
-    make_data_dir(data_dir)
+    try_out(data_dir)
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         raise unusable(data_dir, error) from error
-    with_migrations = open_writer(path)
-    with_migrations.close()
+    open_writer(path).close()
     return path
+
+
+def try_out(data_dir: Path) -> None:
+    """Make ``data_dir`` where it is missing, and where it has no database, see whether one can work there.
+
+    Raises ``DataDirError``, and has made nothing then.
+    """
+    try:
+        if (data_dir / FILE_NAME).exists():
+            return
+        made = first_missing(data_dir)
+    except OSError as error:
+        raise unusable(data_dir, error) from error
+    make_data_dir(data_dir)
+    try:
+        try_database(data_dir)
+    except BaseException:
+        if made is not None:
+            _remove_empty(data_dir, made)
+        raise
+
+
+def try_database(data_dir: Path) -> None:
+    """Raise ``DataDirError`` unless a database can work in the directory ``data_dir``; leaves nothing behind."""
+    try:
+        with (
+            tempfile.TemporaryDirectory(dir=data_dir, prefix=".try-") as trial,
+            closing(_connect(Path(trial) / FILE_NAME)) as connection,
+        ):
+            _begin_log(connection, data_dir / FILE_NAME)
+    except OSError as error:
+        raise unusable(data_dir, error) from error
+    except sqlite3.Error as error:
+        raise translated(error, data_dir / FILE_NAME) from error
+
+
+def _remove_empty(directory: Path, last: Path) -> None:
+    """Remove ``directory`` and those it is in, up to ``last``, as far as they are empty."""
+    with suppress(OSError):  # not empty: somebody else has put something there
+        directory.rmdir()
+        if directory != last:
+            _remove_empty(directory.parent, last)
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
@@ -82,7 +128,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
         raise translated(error, path) from error
     try:
         connection.execute("PRAGMA busy_timeout = 10000")
-        connection.execute("PRAGMA journal_mode = WAL")
+        _begin_log(connection, path)
         _migrate(connection, path)
         connection.executescript(_CONNECTION_SETTINGS)
     except sqlite3.Error as error:
@@ -92,6 +138,17 @@ def open_writer(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _begin_log(connection: sqlite3.Connection, path: Path) -> None:
+    """Have changes go to a log beside the file. SQLite keeps the log's index in shared memory, which some file systems
+    of networks and of virtual machines do not have (sqlite.org/wal.html)."""
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise DataDirError(
+            f"the file system of {path.parent} has no shared memory, which the database needs; name a directory on a "
+            "local disk with embedded.data_dir"
+        )
 
 
 def open_reader(path: Path) -> sqlite3.Connection:

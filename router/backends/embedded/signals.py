@@ -8,6 +8,7 @@ table before it waits, and a lost poke is repeated by the sweeper.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import secrets
@@ -205,17 +206,51 @@ def _datagram(users: Iterable[str]) -> list[str]:
 
 
 def run_directory(data_dir: Path) -> Path:
-    """The directory (0700) of the sockets; in the temporary one where ``data_dir`` is too deep for a socket."""
-    directory = data_dir / "run"
-    longest = len(os.fsencode(directory)) + len("/wake-ingress-0123456789abcdef")
-    if longest > MAX_PATH_BYTES:
-        digest = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:16]
-        directory = Path(tempfile.gettempdir()) / f"sealed-router-{os.getuid()}-{digest}"
+    """The directory (0700) of the sockets, the same for all processes on ``data_dir``; raises ``DataDirError``.
+
+    It is ``run`` in ``data_dir``. Where that is too deep for a socket, or its file system holds no sockets or knows no
+    modes, it is one in the temporary directory.
+    """
+    inside = data_dir / "run"
+    longest = len(os.fsencode(inside)) + len("/wake-ingress-0123456789abcdef")
+    if longest <= MAX_PATH_BYTES and _is_private(inside, close=True) and _holds_sockets(inside):
+        return inside
+    digest = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:16]
+    outside = Path(tempfile.gettempdir()) / f"sealed-router-{os.getuid()}-{digest}"
+    if not _is_private(outside, close=False):
+        raise _others_may_enter(outside)
+    return outside
+
+
+def _is_private(directory: Path, *, close: bool) -> bool:
+    """Make ``directory`` (0700) where it is missing; returns whether others are kept out.
+
+    ``close``: shut them out where they are not. Kubernetes opens all that is on a volume to the group of ``fsGroup`` at
+    each start of a pod. In a directory that everybody shares, an open one may hold sockets of others already.
+    """
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
         found = directory.lstat()
     except OSError as error:
         raise DataDirError(f"cannot make {directory}: {error.strerror}") from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise DataDirError(f"{directory} must be a directory of this user that nobody else can enter; remove it")
-    return directory
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise _others_may_enter(directory)
+    if close and found.st_mode & 0o077:
+        with contextlib.suppress(OSError):  # a file system without modes; what it says now is looked at below
+            directory.chmod(0o700)
+    return not directory.lstat().st_mode & 0o077
+
+
+def _others_may_enter(directory: Path) -> DataDirError:
+    return DataDirError(f"{directory} must be a directory of this user that nobody else can enter; remove it")
+
+
+def _holds_sockets(directory: Path) -> bool:
+    path = directory / f"try-{secrets.token_hex(4)}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as trial:
+        try:
+            trial.bind(str(path))
+        except OSError:
+            return False
+    path.unlink()
+    return True
