@@ -255,7 +255,7 @@ class _Service:
 
     def _say_hello(self) -> None:
         config, host = self._config, self._config.server.host
-        where = [address("http", host, server.port) for server in self._servers]
+        where = [address("http", at, server.port) for server in self._servers for at in server.addresses]
         LOG.info(
             "ready",
             service=self._service,

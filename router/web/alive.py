@@ -1,6 +1,7 @@
 """``python -m router.web.alive``: does the service of this container answer? For images that hold no curl.
 
-Asks ``/healthz`` on 127.0.0.1, at the port that is named, or ``PORT``; exits with 0 where it is alive, else with 1.
+Asks ``/healthz`` at the port that is named, or ``PORT``: where ``ROUTER_SERVER__HOST`` says, and on loopback by either
+family. Exits with 0 where it is alive at one of them, else with 1.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import os
 import sys
 
 TIMEOUT_SECONDS = 3.0
+LOOPBACK = ("127.0.0.1", "::1")
+ALL = ("", "0.0.0.0", "::")  # noqa: S104 - who listens there is asked on loopback
 
 
 def main(arguments: list[str]) -> int:
@@ -18,18 +21,31 @@ def main(arguments: list[str]) -> int:
     if not (port.isascii() and port.isdigit()):
         print("name the port, or set PORT", file=sys.stderr)  # noqa: T201
         return 1
-    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=TIMEOUT_SECONDS)
+    problems = []
+    for host in _hosts():
+        problem = _problem(host, int(port))
+        if problem is None:
+            return 0
+        problems.append(f"{host}: {problem}")
+    print(f"port {port} is not alive; {'; '.join(problems)}", file=sys.stderr)  # noqa: T201
+    return 1
+
+
+def _hosts() -> list[str]:
+    named = os.environ.get("ROUTER_SERVER__HOST", "")
+    return list(dict.fromkeys(LOOPBACK if named in ALL else (named, *LOOPBACK)))
+
+
+def _problem(host: str, port: int) -> str | None:
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
     try:
         connection.request("GET", "/healthz")
         status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as problem:
-        print(f"port {port} does not answer: {problem}", file=sys.stderr)  # noqa: T201
-        return 1
+    except (OSError, UnicodeError, http.client.HTTPException) as error:
+        return str(error)
     finally:
         connection.close()
-    if status != 200:
-        print(f"port {port} answers {status}", file=sys.stderr)  # noqa: T201
-    return int(status != 200)
+    return None if status == 200 else f"it answers {status}"
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,6 +17,11 @@ from router.web.bounds import BoundedConfig
 
 BACKLOG = 2048
 HOSTS = "set it to an address of this machine, or to 0.0.0.0 or :: for all of them"
+PORT_TRIES = 20
+"""For a port that is free on several addresses."""
+_LACKING = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""This machine has no such address."""
+_Place = tuple[socket.AddressFamily, tuple[Any, ...]]
 PORTS = "set another server.api_port, server.ws_port, process.port or PORT"
 
 
@@ -38,10 +43,15 @@ class Server:
         self._uvicorn.servers = []
 
     async def __aenter__(self) -> Self:
-        self._socket = _listen(self._host, self._wanted)
-        self.port: int = self._socket.getsockname()[1]
-        self._serving = asyncio.create_task(self._uvicorn.serve([self._socket]))
+        self._sockets = _listen(self._host, self._wanted)
+        self.port: int = self._sockets[0].getsockname()[1]
+        self._serving = asyncio.create_task(self._uvicorn.serve(self._sockets))
         return self
+
+    @property
+    def addresses(self) -> list[str]:
+        """What is listened on: several where the name of the host stands for several."""
+        return [listener.getsockname()[0] for listener in self._sockets]
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -57,32 +67,70 @@ class Server:
             server.close()
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family, kind, _, _, where = _resolved(host, port)
-    listener = socket.socket(family, kind)
-    try:
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets on all that ``host`` stands for, with one port: ``localhost`` is two addresses on most machines.
+
+    An address that this machine lacks is passed over where there is another: an ``/etc/hosts`` may name ``::1`` where
+    IPv6 is off. The system chooses port 0 anew where the port that is free on one address is taken on another.
+    """
+    places = _resolved(host, port)
+    for tries_left in reversed(range(PORT_TRIES)):
+        try:
+            return _listen_on_all(places)
+        except OSError as error:
+            if port == 0 and error.errno == errno.EADDRINUSE and tries_left:
+                continue
+            raise ConfigError(f"cannot listen on {host}:{port}: {_in_words(error)}") from error
+    raise AssertionError("the last try returns or raises")
+
+
+def _listen_on_all(places: Sequence[_Place]) -> list[socket.socket]:
+    listeners: list[socket.socket] = []
+    missing: OSError | None = None
+    with ExitStack() as opened:
+        for family, (address, port, *scope) in places:
+            chosen = port or (listeners[0].getsockname()[1] if listeners else 0)
+            try:
+                listener = _listener(family, (address, chosen, *scope), alone=len(places) == 1)
+            except OSError as error:
+                if error.errno not in _LACKING:
+                    raise
+                missing = error
+            else:
+                listeners.append(opened.enter_context(listener))
+        if missing is not None and not listeners:
+            raise missing
+        opened.pop_all()
+    return listeners
+
+
+def _listener(family: socket.AddressFamily, place: tuple[Any, ...], *, alone: bool) -> socket.socket:
+    with ExitStack() as opened:
+        listener = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(where)
+        if family == socket.AF_INET6 and not alone:
+            # Else it would take the port of the IPv4 addresses too.
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(place)
         listener.listen(BACKLOG)
         listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(f"cannot listen on {host}:{port}: {_in_words(error)}") from error
+        opened.pop_all()
     return listener
 
 
-def _resolved(host: str, port: int) -> Any:
-    """The first that ``getaddrinfo`` finds."""
+def _resolved(host: str, port: int) -> list[_Place]:
+    """All that ``getaddrinfo`` finds, each once."""
     try:
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it cannot be a name"
         raise ConfigError(f"server.host is {host!r}, which does not resolve ({why}); {HOSTS}") from error
+    return list(dict.fromkeys((family, place) for family, _, _, _, place in found))
 
 
 def _in_words(error: OSError) -> str:
     """What is wrong, and how to mend it."""
-    if error.errno == errno.EADDRNOTAVAIL:
+    if error.errno in _LACKING:
         return f"server.host is no address of this machine; {HOSTS}"
     if error.errno == errno.EADDRINUSE:
         return f"the port is in use; is another router running? {PORTS}"

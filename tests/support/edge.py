@@ -42,7 +42,7 @@ async def eventually(condition: Callable[[], bool]) -> None:
 
 def narrow(server: Server) -> None:
     """Let the kernel keep next to nothing of what is sent to clients who do not read."""
-    server._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    server._sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
 
 
 class Raw:

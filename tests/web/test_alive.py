@@ -31,3 +31,17 @@ async def test_alive_while_draining_and_dead_where_nobody_answers(monkeypatch: p
         assert await ask(str(server.port)) == 1
     assert await ask(str(free_port())) == 1
     assert await ask("http") == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1"])
+async def test_it_is_asked_where_it_listens(
+    host: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = server_of(Router(Health(Metrics()).routes()))
+    server._host = host
+    monkeypatch.setenv("ROUTER_SERVER__HOST", host)
+    async with server:
+        assert await ask(str(server.port)) == 0
+        monkeypatch.delenv("ROUTER_SERVER__HOST")
+        assert await ask(str(server.port)) == (host == "127.0.0.2"), "loopback is asked without being told"
+    assert ("127.0.0.1: " in capsys.readouterr().err) == (host == "127.0.0.2")
