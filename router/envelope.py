@@ -1,6 +1,6 @@
 """SecureEnvelope: the ProtoJSON form of a proto3 message, read once, then carried as canonical bytes.
 
-Reading follows https://protobuf.dev/programming-guides/json/ and is stricter where the spec (section 3) says so.
+Reading follows https://protobuf.dev/programming-guides/json/, but where docs/specification.md#reading is stricter.
 The usual body takes a fast path through msgspec; whatever that does not take, the full reader judges. No
 error repeats anything of a body, and none has a foreign error as its cause where that one holds the body.
 """
@@ -75,7 +75,7 @@ def message_list(messages: Iterable[tuple[str, bytes]]) -> bytes:
 
 
 def push_command(recipient: str, canonical: bytes) -> bytes:
-    """The notification command for one message (spec, section 2)."""
+    """The notification command for one message (docs/specification.md#push-commands)."""
     return b'{"recipientId":%b,"envelope":%b}' % (_encode(recipient), canonical)
 
 

@@ -7,7 +7,7 @@ from enum import IntEnum, StrEnum
 from msgspec import Struct
 
 EXPRESS_PRIORITY = 5
-"""A ``priority`` of this or above takes the express lane (spec, section 3)."""
+"""A ``priority`` of this or above takes the express lane (docs/specification.md#secureenvelope)."""
 
 
 class Lane(IntEnum):
@@ -39,7 +39,7 @@ class Queued(Struct, frozen=True, gc=False):
 
     message: Message
     sequence: int
-    """The place in the order of its recipient; greater than any given before (spec, section 6)."""
+    """The place in the order of its recipient; greater than any given before (docs/specification.md#order)."""
     queued_at: int
     """µs since 1970 when it was routed."""
     announced: bool = False
@@ -227,7 +227,7 @@ class DeadReason(StrEnum):
 
 
 class DeadLetter(Struct, frozen=True, gc=False):
-    """What could not be routed, with its reason (spec, section 5: refused is said)."""
+    """What could not be routed, with its reason (docs/specification.md#dead-letters)."""
 
     id: str
     recipient: str

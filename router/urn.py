@@ -1,4 +1,4 @@
-"""URNs of users: ``urn:<namespace>:<type>:<id>`` (spec, section 3)."""
+"""URNs of users: ``urn:<namespace>:<type>:<id>`` (docs/specification.md#urns)."""
 
 from __future__ import annotations
 

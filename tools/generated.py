@@ -60,6 +60,11 @@ def configuration_docs(root: Path) -> str:
     return _with_table((root / "docs" / "configuration.md").read_text(encoding="utf-8"), _key_table())
 
 
+def specification(root: Path) -> str:
+    """``docs/specification.md`` with its table of keys."""
+    return _with_table((root / "docs" / "specification.md").read_text(encoding="utf-8"), _default_table())
+
+
 def benchmark_docs(root: Path) -> str:
     """``docs/benchmarks.md`` with the committed runs."""
     text, results = (root / "docs" / "benchmarks.md").read_text(encoding="utf-8"), root / "benchmarks" / "results"
@@ -88,11 +93,28 @@ def _key_table() -> str:
     for section, keys in known_keys().items():
         lines += [f"### `[{section}]`", "", "| key | default | takes | |", "|---|---|---|---|"]
         for key, schema in keys.items():
-            default = "" if schema.get("default") is None else f"`{toml_value(schema['default'])}`"
-            cells = [f"`{key}`<br>`{variable(section, key)}`", default, expected(schema), schema["description"]]
+            cells = [
+                f"`{key}`<br>`{variable(section, key)}`",
+                _default(schema, unset=""),
+                expected(schema),
+                schema["description"],
+            ]
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _default_table() -> str:
+    """Each section's keys with their defaults, in one row."""
+    lines = ["| section | keys (defaults) |", "|---|---|"]
+    for section, keys in known_keys().items():
+        cells = [f"`{key}` ({_default(schema)})" for key, schema in keys.items()]
+        lines.append(f"| `{section}` | {', '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _default(schema: dict[str, Any], unset: str = "unset") -> str:
+    return unset if schema.get("default") is None else f"`{toml_value(schema['default'])}`"
 
 
 def openapi(root: Path) -> str:
@@ -113,6 +135,7 @@ def firestore_indexes(root: Path) -> str:
 GENERATED: dict[str, Callable[[Path], str]] = {
     "config.example.toml": example_config,
     "docs/configuration.md": configuration_docs,
+    "docs/specification.md": specification,
     "docs/benchmarks.md": benchmark_docs,
     "docs/cli.md": cli_reference,
     "docs/proof/chaos.md": proof,

@@ -5,7 +5,7 @@
    happen. Sets are bit masks over ids; a smaller id was accepted before a larger one was sent. There is no time: what
    happens after a while in the code may happen at any moment here. README.md says what that assumes and what is left out.
 
-   The promises bear the names that tests/sim/checker.py and section 5 of the specification give them. */
+   The promises bear the names that tests/sim/checker.py and docs/specification.md#promises give them. */
 
 #ifndef MESSAGES
 #define MESSAGES 2

@@ -1,1 +1,1 @@
-"""Who is calling: tokens, the keys that sign them, and the user they name (spec, section 4)."""
+"""Who is calling: tokens, the keys that sign them, and the user they name (docs/specification.md#tokens)."""

@@ -28,8 +28,8 @@ REFRESH_SECONDS = 300.0
 RETRY_SECONDS = 5.0
 """The same after a fetch that failed."""
 LOOK_AGAIN_SECONDS = 10.0
-"""A token that no known key verifies fetches the keys anew only where the last fetch began this long ago (spec,
-section 4)."""
+"""A token that no known key verifies fetches the keys anew only where the last fetch began this long ago
+(docs/specification.md#tokens)."""
 FETCH_SECONDS = 5.0
 """A fetch, discovery included, has failed after this."""
 MAX_BYTES = 256 * 1024

@@ -1,7 +1,7 @@
 """What every backend is told by the configuration, and the decisions that none of them may make in its own way.
 
-``State`` and ``decide`` are the rules of the atomic routing step (spec, section 6). A store that runs its step in
-another language repeats them there, by these names; the contract tests hold it to them.
+``State`` and ``decide`` are the rules of the atomic routing step (docs/specification.md#the-atomic-step). A store that
+runs its step in another language repeats them there, by these names; the contract tests hold it to them.
 """
 
 from __future__ import annotations

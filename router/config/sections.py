@@ -1,4 +1,4 @@
-"""The sections of the one TOML file; every key also as ``ROUTER_<SECTION>__<KEY>`` (spec, section 9)."""
+"""The sections of the one TOML file; every key also as ``ROUTER_<SECTION>__<KEY>`` (docs/specification.md#keys)."""
 
 from __future__ import annotations
 

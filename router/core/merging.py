@@ -1,6 +1,6 @@
 """One batch out of two tiers. Pure functions; the reads are in ``queue``.
 
-The rules (spec, sections 5 and 6): each id once, in order of (lane, sequence); nothing that was acknowledged;
+The rules (docs/specification.md#order): each id once, in order of (lane, sequence); nothing that was acknowledged;
 nothing that stands behind a message which exists but was not seen.
 """
 

@@ -13,7 +13,7 @@ from router.metrics import Metrics
 PAGE_BYTES = 8 * 1024 * 1024
 """The envelopes of one batch have this many bytes at most, or there is one envelope only."""
 LONGEST_PAGE = 500
-"""No batch has more messages (spec, section 4), so what a client acknowledges is within as many of its oldest."""
+"""No batch has more messages (docs/specification.md#routes); what a client acknowledges is among its oldest so many."""
 
 
 class CompositeMessageQueue:

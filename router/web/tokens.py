@@ -1,4 +1,4 @@
-"""Where a request carries its token (spec, section 4)."""
+"""Where a request carries its token (docs/specification.md#tokens)."""
 
 from __future__ import annotations
 

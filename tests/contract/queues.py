@@ -769,7 +769,7 @@ class QueueContract:
     async def test_who_is_online_needs_no_cold_that_is_known_to_be_empty(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """For a GET and an ack the online store is enough (spec, section 6), whatever is wrong with cold."""
+        """Whatever is wrong with cold: docs/specification.md#online-store-alone."""
 
         async def fail(*_: object, **__: object) -> None:
             raise Unavailable("simulated")

@@ -54,7 +54,7 @@ def test_due(state: HotUser, expected: Due) -> None:
 
 @pytest.mark.anyio
 async def test_unfetched_mail_is_poked_announced_and_moved(stage: Stage) -> None:
-    """RACES 18, and "hot is for speed, never for safety alone" (spec, section 5)."""
+    """RACES 18, and docs/specification.md#hot-is-for-speed."""
     socket = Socket()
     running = asyncio.create_task(stage.manager.run())
     connection = await stage.manager.connect(BOB, socket, None)

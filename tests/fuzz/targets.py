@@ -37,7 +37,7 @@ def envelopes(data: bytes) -> None:
 
 
 def urns(data: bytes) -> None:
-    """A text is a URN by the letter of the specification, or is refused in words that repeat nothing of it."""
+    """A text is a URN by the letter of docs/specification.md#urns, or is refused in words that repeat nothing of it."""
     text = data.decode("utf-8", "surrogateescape")
     wanted = text if ":" in text else f"urn:sm:user:{text}"
     try:

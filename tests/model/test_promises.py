@@ -1,4 +1,4 @@
-"""A model of the queues, judged by the promises of the specification's section 5.
+"""A model of the queues, judged by the promises (docs/specification.md#promises).
 
 Hypothesis chooses what happens, and where a pipeline or a migration is cut off; the components are the real ones.
 """

@@ -41,7 +41,7 @@ def test_every_switch_of_the_model_is_listed() -> None:
 
 
 def test_the_promises_bear_the_names_of_the_history_checker() -> None:
-    """Section 5 of the specification, as ``tests/sim/checker.py`` names it."""
+    """docs/specification.md#promises, as ``tests/sim/checker.py`` names it."""
     judge = (MODEL.parents[2] / "tests/sim/checker.py").read_text()
     named = set(re.findall(r"promise\(([a-z ]+),", MODEL.read_text())) - {"name"}
     assert len(named) == 7

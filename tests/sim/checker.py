@@ -1,4 +1,4 @@
-"""Judges a history by the promises of the specification's section 5, each by its own name.
+"""Judges a history by the promises (docs/specification.md#promises), each by its own name.
 
 Only what clients saw, what went out, and what lies in the stores at the end is judged; how the router came to it is
 not looked at. Where a client cannot know (no answer, a refusal), both outcomes are allowed, but not one after the

@@ -18,7 +18,7 @@ NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?", re.ASCII)
 
 
 def stricter(body: bytes) -> bool:
-    """The exceptions: what protobuf's Python reader accepts and the spec refuses. There are no others."""
+    """All that protobuf's Python reader accepts and docs/specification.md#reading refuses."""
     constants: list[str] = []
     document = json.loads(body, parse_constant=constants.append)
     if not isinstance(document, dict):

@@ -1,4 +1,4 @@
--- The atomic routing step (spec, section 6) for one recipient: presence, sequence, dedupe, enqueue and poke.
+-- The atomic routing step (docs/specification.md#the-atomic-step) for one recipient: presence, sequence, dedupe, enqueue and poke.
 --
 -- ARGV  2 the channels' prefix   3 user   4 cap of the queue   5 ephemeral messages accepted until then have expired
 --       6 write-through, 0 or 1; then for each message, in order:
