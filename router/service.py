@@ -23,6 +23,7 @@ from router.auth.opening import open_authenticator
 from router.auth.verifier import Authenticator
 from router.config import Config, Service, address
 from router.config.rules import is_loopback
+from router.config.sources import Problem
 from router.core.accepting import Acceptor
 from router.core.connections import ConnectionManager
 from router.core.routing import Pipeline
@@ -50,10 +51,15 @@ GARBAGE_OBJECTS = 10_000
 longer than it does; at Python's own 700 the search was a tenth of all that a request costs."""
 
 
-def run(config: Config, service: Service) -> int:
-    """Run ``service`` until SIGTERM, SIGINT or SIGHUP; returns the exit code. Raises ``RouterError`` at start."""
+def run(config: Config, service: Service, warnings: Sequence[Problem] = ()) -> int:
+    """Run ``service`` until SIGTERM, SIGINT or SIGHUP; returns the exit code. Raises ``RouterError`` at start.
+
+    ``warnings`` are those of the configuration, for the log.
+    """
     _check_address(config, service)
     logs.configure(config.server.log_format, config.server.log_level)
+    for warning in warnings:
+        LOG.warning("configuration", key=warning.key, problem=warning.message)
     open_files.raise_limit()
     sys.setswitchinterval(SWITCH_SECONDS)
     check_machine(config, trial=True)

@@ -10,8 +10,7 @@ import typer
 
 from router import urn
 from router.clock import MICROSECONDS, SystemClock
-from router.config import Config
-from router.config import load as load_config
+from router.config import Config, load_with_origins
 from router.errors import InvalidUrn
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -25,8 +24,11 @@ def config_file(ctx: typer.Context) -> Path | None:
 
 
 def configured(ctx: typer.Context) -> Config:
-    """The configuration; raises ``ConfigError``."""
-    return load_config(config_file(ctx))
+    """The configuration, with its warnings told on stderr; raises ``ConfigError``."""
+    loaded = load_with_origins(config_file(ctx))
+    for warning in loaded.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    return loaded.config
 
 
 def user(text: str) -> str:

@@ -42,6 +42,8 @@ class Check(Struct, frozen=True):
     ok: bool
     file: str | None
     problems: list[Problem]
+    warnings: list[Problem] = []
+    """What starts all the same."""
 
 
 class Value(Struct, frozen=True):
@@ -75,8 +77,10 @@ def check(
         json_document(Check(ok=False, file=str(error.file) if error.file else None, problems=error.problems))
         raise typer.Exit(Code.CONFIG) from None
     if as_json:
-        json_document(Check(ok=True, file=_file(loaded), problems=[]))
+        json_document(Check(ok=True, file=_file(loaded), problems=[], warnings=loaded.warnings))
     else:
+        for warning in loaded.warnings:
+            line(f"warning: {warning}")
         line(f"fine: {_file(loaded) or 'no file'}; keys that are set: {', '.join(loaded.origins) or 'none'}")
 
 

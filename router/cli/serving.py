@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from router.cli.common import configured
-from router.config import Service, with_port
+from router.cli.common import config_file
+from router.config import Service, load_with_origins, with_port
 
 
 def serve(ctx: typer.Context) -> None:
@@ -61,7 +61,8 @@ def process(ctx: typer.Context) -> None:
 
 
 def _run(ctx: typer.Context, service: Service) -> None:
-    config = with_port(configured(ctx), service)
+    loaded = load_with_origins(config_file(ctx))
+    config = with_port(loaded.config, service)
     from router.service import run  # noqa: PLC0415 - a wrong configuration is told without loading the servers
 
-    raise typer.Exit(run(config, service))
+    raise typer.Exit(run(config, service, loaded.warnings))

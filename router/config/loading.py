@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 from pydantic import ValidationError
 
-from router.config.rules import contradictions
+from router.config.rules import cautions, contradictions
 from router.config.sections import Config, Service
 from router.config.sources import Problem, Sources, expected, read_sources, shown
 from router.errors import ConfigError
@@ -33,6 +33,8 @@ class Loaded(Struct, frozen=True):
     file: Path | None
     origins: Mapping[str, str]
     """``section.key`` -> file or environment variable; a key that is missing here has its default."""
+    warnings: list[Problem]
+    """What is seldom meant, and starts all the same."""
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
@@ -49,7 +51,7 @@ def load_with_origins(path: Path | None = None, environ: Mapping[str, str] | Non
     config = _validated(sources)
     if config is None or sources.problems:
         raise InvalidConfig(sources.problems, sources.file)
-    return Loaded(config, sources.file, sources.origins)
+    return Loaded(config, sources.file, sources.origins, [*sources.warnings, *cautions(config)])
 
 
 def known_keys() -> dict[str, dict[str, dict[str, Any]]]:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from router.config import redis_url
+from router.config import origins, redis_url
 from router.config.paths import is_homeless
 from router.config.sections import Auth, Config, Online, Push
 from router.config.sources import Problem
 
 SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Algorithms whose public key cannot sign: HS256 with a published key, or none, would let anyone in."""
-
-OWN_PORTS = {"http": 80, "https": 443}
-_HOST = re.compile(r"[a-z0-9._:-]+")
-"""As ``urlsplit`` gives it. Browsers write other alphabets in ASCII (xn--…), and nothing stands for several hosts."""
 
 GOOGLE_KINDS = ("firestore", "pubsub")
 FIRESTORE_ENVELOPE_BYTES = 750_000
@@ -54,14 +49,24 @@ def contradictions(config: Config) -> list[Problem]:
     return [Problem(key, "", message) for key, message in found]
 
 
+def cautions(config: Config) -> list[Problem]:
+    """What works, and is seldom meant."""
+    found = []
+    if origins.NULL in config.server.allowed_origins:
+        message = (
+            "null lets any page call: each can have a sandboxed frame, which has this origin; name the origins of "
+            "your pages and apps where they have one"
+        )
+        found.append(Problem("server.allowed_origins", "", message))
+    return found
+
+
 def _server(config: Config) -> Iterator[tuple[str, str]]:
     for origin in config.server.allowed_origins:
-        as_sent = _as_sent(origin)
-        if origin not in ("*", as_sent):
-            hint = "https://example.com" if as_sent is None else as_sent
+        if origin != origins.ANY and origins.comparable(origin) is None:
             yield (
                 "server.allowed_origins",
-                f'{origin!r} is no origin as browsers send it, and would never match; write {hint}, or "*" for any',
+                f"{origin!r} is no origin as browsers send it, and would never match; {origins.advice(origin)}",
             )
 
 
@@ -152,19 +157,3 @@ def is_url(text: str, *schemes: str) -> bool:
         return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
-
-
-def _as_sent(origin: str) -> str | None:
-    """How browsers send ``origin`` (RFC 6454, section 6.2); ``None`` where it is none.
-
-    Scheme and host are in lower case, the port is left out where it is the scheme's own, and nothing follows.
-    """
-    try:
-        parts = urlsplit(origin)
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        return None
-    if parts.scheme not in OWN_PORTS or not _HOST.fullmatch(host) or port == 0:
-        return None
-    host = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{host}" if port in (None, OWN_PORTS[parts.scheme]) else f"{parts.scheme}://{host}:{port}"

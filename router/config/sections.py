@@ -45,7 +45,8 @@ class Server(Section):
     api_port: Port = Field(8082, description="Port of the API; `serve` answers everything here.")
     ws_port: Port = Field(8083, description="Port of the WebSocket service; `serve` answers sockets here too.")
     allowed_origins: list[str] = Field(
-        [], description='Browser origins that may call (CORS and WebSocket); ["*"] is any.'
+        [],
+        description='Origins of pages and apps that may call from a browser (CORS and WebSocket); ["*"] is any.',
     )
     ping_seconds: Seconds = Field(
         20, description="How often a WebSocket is pinged; one that has not answered by the next time is cut off."

@@ -53,6 +53,8 @@ class Sources(Struct):
     origins: dict[str, str] = field(default_factory=dict)
     """``section.key`` -> file or variable; a key that is missing here has its default."""
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+    """What starts all the same."""
 
     def put(self, section: str, key: str, value: object, origin: str) -> None:
         self.values.setdefault(section, {})[key] = value
@@ -120,7 +122,11 @@ def _read_environment(sources: Sources, keys: Keys, environ: Mapping[str, str]) 
             if value:  # Compose files and the like pass unset values on as empty ones.
                 _put_text(sources, section, key, value, name, keys[section][key])
         elif name.startswith(PREFIX) and not _is_foreign(name, value):
-            sources.refuse(name, name, f"there is no such variable; {_guess_variable(name, keys)}")
+            guess = _guess_variable(name, keys)
+            if "__" in name:
+                sources.refuse(name, name, f"there is no such variable; {guess}")
+            else:
+                sources.warnings.append(Problem(name, name, f"is ignored, since it is no variable of router; {guess}"))
     project = environ.get(PROJECT_VARIABLE)
     if project and "project" in keys.get("google", {}) and "google.project" not in sources.origins:
         sources.put("google", "project", project, PROJECT_VARIABLE)

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from router.config.origins import Origins
 from router.errors import RouterError, TokenProblem, Unauthorized
 from router.logs import logger
 from router.metrics import Cut, Metrics
@@ -29,7 +30,9 @@ _NUMBERS = itertools.count()
 """A request id is these two: unique, and cheaper than asking the system for randomness each time."""
 _PREFLIGHT = {
     "access-control-allow-methods": "GET, POST",
-    "access-control-allow-headers": "Authorization, Content-Type, Idempotency-Key",
+    "access-control-allow-headers": (
+        "Authorization, Content-Type, Idempotency-Key, X-Request-Id, traceparent, tracestate"
+    ),
     "access-control-max-age": "86400",
 }
 _STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
@@ -51,7 +54,7 @@ class Border:
 
     def __init__(self, allowed_origins: Sequence[str], metrics: Metrics, most_connections: int | None = None) -> None:
         """``most_connections`` may be open at once, on all ports together; any number, if unset."""
-        self._origins = frozenset(allowed_origins)
+        self._origins = Origins(allowed_origins)
         self.metrics = metrics
         metrics.refusals(sorted(REFUSALS))
         self._most_connections = most_connections
@@ -68,14 +71,17 @@ class Border:
 
     def allows(self, origin: str) -> bool:
         """Whether ``server.allowed_origins`` names this browser origin."""
-        return origin in self._origins or "*" in self._origins
+        return self._origins.allow(origin)
 
     def common(self, request_id: str, origin: str | None) -> list[tuple[bytes, bytes]]:
         """Header fields of every answer, errors included; ``origin`` is the page that asks, where a browser says it."""
         common = [(b"x-request-id", request_id.encode()), (b"vary", b"Origin")]
-        if origin is not None and self.allows(origin):
-            common.append((b"access-control-allow-origin", origin.encode("latin-1")))
+        if origin is not None and self._origins.allow(origin):
+            shown = origin.encode() if self._origins.name(origin) else b"*"
+            common.append((b"access-control-allow-origin", shown))
             common.append((b"access-control-expose-headers", b"Retry-After, X-Request-Id"))
+            if self._origins.trust(origin):
+                common.append((b"access-control-allow-credentials", b"true"))
         return common
 
     def refuse(self, error: RouterError) -> None:

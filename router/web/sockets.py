@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from router.auth.verifier import Authenticator
+from router.config.origins import same_host
 from router.core.connections import ConnectionManager
 from router.messages import Connection
 from router.web.edge import Border
@@ -57,15 +58,11 @@ class Sockets:
 
     async def _connect(self, fields: Fields, socket: AsgiSocket) -> tuple[Connection, str | None]:
         origin = fields.get("origin")
-        if origin is not None and not self._border.allows(origin) and not _same_host(origin, fields.get("host")):
+        if origin is not None and not self._border.allows(origin) and not same_host(origin, fields.get("host")):
             raise Forbidden("this origin is not in server.allowed_origins")
         token, subprotocol = from_handshake(fields)
         principal = await self._authenticator.authenticate(token)
         return await self._manager.connect(principal.user, socket, principal.expires_at), subprotocol
-
-
-def _same_host(origin: str, host: str | None) -> bool:
-    return host is not None and origin.partition("://")[2] == host
 
 
 class AsgiSocket:

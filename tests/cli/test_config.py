@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pwd
 import re
 import tomllib
@@ -90,10 +89,9 @@ def test_a_typo_in_the_file_says_what_was_meant(tmp_path: Path, content: str, gu
 @pytest.mark.parametrize(
     ("name", "guess"),
     [
-        ("ROUTER_SERVER_API_PORT", "did you mean ROUTER_SERVER__API_PORT?"),
         ("ROUTER_SERVER__API_PROT", "did you mean ROUTER_SERVER__API_PORT?"),
-        ("ROUTER_CONFIGS", "did you mean ROUTER_CONFIG?"),
-        ("ROUTER_XYZ", "write ROUTER_<SECTION>__<KEY>"),
+        ("ROUTER_SERVE__API_PORT", "did you mean ROUTER_SERVER__API_PORT?"),
+        ("ROUTER_X__YZ", "write ROUTER_<SECTION>__<KEY>"),
     ],
 )
 def test_a_typo_in_the_environment_says_what_was_meant(name: str, guess: str) -> None:
@@ -115,16 +113,37 @@ def test_a_typo_in_the_environment_says_what_was_meant(name: str, guess: str) ->
     ids=["tests", "command line", "kubernetes", "kubernetes ports", "kubernetes with a dash", "empty"],
 )
 def test_variables_that_are_left_alone(environ: dict[str, str]) -> None:
-    assert load(environ=environ) == Config()
+    loaded = load_with_origins(None, environ)
+    assert loaded.config == Config()
+    assert loaded.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("name", "guess"),
+    [
+        ("ROUTER_SERVER_API_PORT", "did you mean ROUTER_SERVER__API_PORT?"),
+        ("ROUTER_CONFIGS", "did you mean ROUTER_CONFIG?"),
+        ("ROUTER_HOME", "write ROUTER_<SECTION>__<KEY>"),
+        ("ROUTER_PORT", "write ROUTER_<SECTION>__<KEY>"),
+    ],
+)
+def test_a_variable_that_may_be_somebody_elses_is_warned_of(name: str, guess: str) -> None:
+    """Without two underscores it can be no key; a container may have it for another program."""
+    loaded = load_with_origins(None, {name: "8080"})
+    assert loaded.config == Config()
+    (warning,) = loaded.warnings
+    assert warning.key == name
+    assert "is ignored" in warning.message
+    assert guess in warning.message
 
 
 def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
     path = write(tmp_path / "r.toml", '[server]\nhost = true\nlog_level = "loud"\nnope = 1\n[limits]\nsend_rate = -1\n')
     with pytest.raises(InvalidConfig) as caught:
-        load(path, {"ROUTER_LIMITS__SEND_BURST": "many", "ROUTER_NOPE": "1"})
+        load(path, {"ROUTER_LIMITS__SEND_BURST": "many", "ROUTER_NO__PE": "1"})
     found = {problem.key: problem for problem in caught.value.problems}
     assert set(found) == {
-        "server.host", "server.log_level", "server.nope", "limits.send_rate", "limits.send_burst", "ROUTER_NOPE",
+        "server.host", "server.log_level", "server.nope", "limits.send_rate", "limits.send_burst", "ROUTER_NO__PE",
     }  # fmt: skip
     assert found["limits.send_burst"].source == "ROUTER_LIMITS__SEND_BURST"
     assert found["limits.send_burst"].message == "is a text ('many'), but must be a whole number of 1 or more"
@@ -176,38 +195,6 @@ def test_a_secret_is_in_no_error_and_no_repr(tmp_path: Path) -> None:
 )
 def test_what_cannot_work_together_is_refused(environ: dict[str, str], word: str) -> None:
     assert word in problems(None, **environ)
-
-
-@pytest.mark.parametrize(
-    ("origin", "hint"),
-    [
-        ("https://a.example:443", "https://a.example"),
-        ("http://a.example:80", "http://a.example"),
-        ("http://a.example:080", "http://a.example"),
-        ("https://a.example:08443", "https://a.example:8443"),
-        ("HTTPS://A.example", "https://a.example"),
-        ("https://a.example/", "https://a.example"),
-        ("https://a.example/chat", "https://a.example"),
-        ("https://a.example?x", "https://a.example"),
-        ("https://a.example#", "https://a.example"),
-        ("https://a.example:", "https://a.example"),
-        ("https://ann@a.example", "https://a.example"),
-        ("https://[::1]:443", "https://[::1]"),
-        ("https://*.example", "https://example.com"),
-        ("https://bücher.example", "https://example.com"),
-        ("https://a.example:99999", "https://example.com"),
-        ("a.example", "https://example.com"),
-        ("null", "https://example.com"),
-    ],
-)
-def test_an_origin_that_no_browser_sends_is_refused(origin: str, hint: str) -> None:
-    """It would be taken, and never match."""
-    assert f"write {hint}, or" in problems(None, ROUTER_SERVER__ALLOWED_ORIGINS=json.dumps([origin]))
-
-
-def test_origins_as_browsers_send_them() -> None:
-    origins = ["https://a.example", "http://a.example:443", "https://a.example:8443", "http://[::1]:8080", "*"]
-    assert load(environ={"ROUTER_SERVER__ALLOWED_ORIGINS": json.dumps(origins)}).server.allowed_origins == origins
 
 
 def test_an_url_means_jwks() -> None:

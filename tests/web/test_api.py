@@ -12,6 +12,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 from structlog.testing import capture_logs
 
+from router.config.origins import Origins
 from router.core.queue import CompositeMessageQueue
 from router.errors import Unavailable
 from router.messages import Queued
@@ -297,15 +298,30 @@ async def test_browsers_get_cors_on_every_answer(web: Web) -> None:
     assert [answer.status_code for answer in answers] == [204, 200, 401, 404, 405]
     for answer in answers:
         assert answer.headers["access-control-allow-origin"] == "https://chat.example"
+        assert answer.headers["access-control-allow-credentials"] == "true"
         assert answer.headers["vary"] == "Origin"
     assert set(answers[0].headers["access-control-allow-headers"].split(", ")) == {
         "Authorization",
         "Content-Type",
         "Idempotency-Key",
+        "X-Request-Id",
+        "traceparent",
+        "tracestate",
     }
     assert answers[4].headers["allow"] == "POST"
     stranger = await web.http.get("/api/messages", headers={"origin": "https://evil.example"})
     assert "access-control-allow-origin" not in stranger.headers
+
+
+async def test_credentials_are_for_listed_origins(web: Web) -> None:
+    """Where anybody may call, a browser must not add what it keeps for this host."""
+    web.border._origins = Origins(["*", "https://chat.example"])
+    listed = await web.http.get("/healthz", headers={"origin": "https://chat.example:443"})
+    assert listed.headers["access-control-allow-origin"] == "https://chat.example:443"
+    assert listed.headers["access-control-allow-credentials"] == "true"
+    anybody = await web.http.get("/healthz", headers={"origin": "https://other.example"})
+    assert anybody.headers["access-control-allow-origin"] == "*"
+    assert "access-control-allow-credentials" not in anybody.headers
 
 
 async def test_request_ids(web: Web) -> None:
