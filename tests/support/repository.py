@@ -14,7 +14,7 @@ _IGNORED = [line for line in (ROOT / ".gitignore").read_text().splitlines() if l
 @cache
 def texts() -> dict[Path, str]:
     """Each file of text that is not ignored, by its path from the root."""
-    return {path.relative_to(ROOT): path.read_text(encoding="utf-8") for path in sorted(_files(ROOT))}
+    return {path.relative_to(ROOT): path.read_text(encoding="utf-8", errors="replace") for path in sorted(_files(ROOT))}
 
 
 def _files(folder: Path) -> Iterator[Path]:
