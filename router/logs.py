@@ -1,23 +1,32 @@
-"""Structured logs to stderr: JSON in containers, readable on a terminal. Never a payload, never a token."""
+"""Structured logs to stderr: JSON in containers, readable on a terminal. Never a payload, never a token.
+
+Whoever does not read them makes nobody wait: see ``router.stderr``.
+"""
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO, cast
 
 import structlog
 
 from router.errors import RouterError
+from router.stderr import Stderr, Writer, descriptor_of
 
 MAX_ERRORS = 20
 """A log entry shows this many errors of one chain at most."""
 
 # Until ``configure`` is called: the output of a command is what it was asked for, and nothing beside it.
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
+
+_writers: list[Writer] = []
+"""At most one: what writes the log of this process."""
 
 
 def configure(log_format: str, level: str) -> None:
@@ -33,7 +42,7 @@ def configure(log_format: str, level: str) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler[TextIO]()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -44,8 +53,10 @@ def configure(log_format: str, level: str) -> None:
             ],
         )
     )
+    handler.setStream(_never_waiting(sys.stderr, handler.format))
     root = logging.getLogger()
     root.handlers[:] = [handler]
+    logging.captureWarnings(capture=True)
     root.setLevel(level.upper())
     # Their own start-up lines, and what they say of bad requests and torn connections, say nothing that ours do not.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
@@ -57,6 +68,34 @@ def configure(log_format: str, level: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _never_waiting(stream: TextIO, form: Callable[[logging.LogRecord], str]) -> TextIO:
+    """``sys.stderr`` from here on, for the log and for whatever else this process says."""
+    descriptor = descriptor_of(stream)
+    if descriptor is None:
+        return stream
+
+    def dropped_line(count: int) -> str:
+        words = f"{count} lines were dropped here: whoever reads the log had stopped reading"
+        return form(logging.LogRecord(__name__, logging.WARNING, __file__, 0, words, None, None))
+
+    writer = Writer(descriptor, dropped_line)
+    _writers[:] = [writer]
+    atexit.register(writer.finish)
+    sys.stderr = cast("TextIO", Stderr(stream, writer))
+    return sys.stderr
+
+
+def dropped() -> int:
+    """How many lines were dropped since nobody read them."""
+    return sum(writer.dropped for writer in _writers)
+
+
+def finish() -> None:
+    """Return when all is written, or when nobody has read it for a second; for those who end without ``atexit``."""
+    for writer in _writers:
+        writer.finish()
 
 
 def _traceback(exc_info: Any) -> str:

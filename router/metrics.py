@@ -101,9 +101,17 @@ class Metrics:
             for clean in ("true", "false"):
                 self._closes.labels(str(code), clean)
 
+    def lines_dropped(self, count: Callable[[], int]) -> None:
+        """``count``: asked whenever the metrics are, for all lines of the log that were dropped since the start."""
+        self.registry.register(
+            _Counts("router_log_lines_dropped", "Lines of the log that nobody read", lambda: {"": count()})
+        )
+
     def firestore(self, counts: Callable[[], Mapping[str, int]]) -> None:
         """``counts``: asked whenever the metrics are, for all that was counted since the start, by what."""
-        self.registry.register(_Counts("router_firestore_operations", "Firestore calls and documents", counts))
+        self.registry.register(
+            _Counts("router_firestore_operations", "Firestore calls and documents", counts, "operation")
+        )
 
     def render(self) -> bytes:
         """The text exposition format."""
@@ -170,16 +178,17 @@ class Metrics:
 class _Counts(Collector):
     """Counts that somebody else keeps."""
 
-    def __init__(self, name: str, help_text: str, counts: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(self, name: str, help_text: str, counts: Callable[[], Mapping[str, int]], *labels: str) -> None:
         self._name = name
         self._help = help_text
         self._counts = counts
+        self._labels = labels
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        family = CounterMetricFamily(self._name, self._help, labels=["operation"])
-        for operation, count in self._counts().items():
-            family.add_metric([operation], count)
+        (family,) = self.describe()
+        for value, count in self._counts().items():
+            family.add_metric([value] if self._labels else [], count)
         yield family
 
     def describe(self) -> Iterator[CounterMetricFamily]:
-        yield CounterMetricFamily(self._name, self._help, labels=["operation"])
+        yield CounterMetricFamily(self._name, self._help, labels=self._labels)

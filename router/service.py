@@ -136,6 +136,7 @@ class _Service:
         async with AsyncExitStack() as stack:
             factory = Factory(self._config, task_failed=self._task_failed)
             self._factory = await stack.enter_async_context(factory)
+            factory.metrics.lines_dropped(logs.dropped)
             self._health = Health(factory.metrics)
             await self._open(stack)
             _spare_what_stays()
@@ -158,6 +159,7 @@ class _Service:
     def _end_now(self) -> None:
         """What was promised is on disk, and a lease ends every presence: nothing needs this process."""
         LOG.warning("stopping at once; sweepers finish what is left")
+        logs.finish()
         os._exit(0 if self._failure is None else 1)
 
     def _task_failed(self, name: str, error: BaseException) -> None:
@@ -177,6 +179,7 @@ class _Service:
                 routes += await self._api(authenticator)
             if self._service in ("serve", "serve-ws"):
                 routes += await self._sockets(authenticator, border)
+        stack.callback(border.finish)
         self._edge = app = application([*routes, *self._health.routes()], border, time.monotonic)
         for port in self._ports():
             server = Server(self._bounded(app, border), self._config.server.host, port)

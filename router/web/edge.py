@@ -20,6 +20,7 @@ from router.config.origins import Origins
 from router.errors import RouterError, TokenProblem, Unauthorized
 from router.logs import logger
 from router.metrics import Cut, Metrics
+from router.sampling import Later, Sampler, in_loop
 from router.web import problems
 from router.web.fields import Fields, fields_of
 
@@ -52,12 +53,22 @@ REFUSALS = {kind.slug for error, kind in problems.KINDS.items() if error is not 
 class Border:
     """What this process lets in from outside, and what it says of what it does not."""
 
-    def __init__(self, allowed_origins: Sequence[str], metrics: Metrics, most_connections: int | None = None) -> None:
-        """``most_connections`` may be open at once, on all ports together; any number, if unset."""
+    def __init__(
+        self,
+        allowed_origins: Sequence[str],
+        metrics: Metrics,
+        most_connections: int | None = None,
+        later: Later = in_loop,
+    ) -> None:
+        """``most_connections`` may be open at once, on all ports together; any number, if unset.
+
+        Each refusal and each client cut off is counted; of many alike, the log has some and the number of the others.
+        """
         self._origins = Origins(allowed_origins)
         self.metrics = metrics
         metrics.refusals(sorted(REFUSALS))
         self._most_connections = most_connections
+        self._sampler = Sampler(_left_out, later)
         self._connections = 0
 
     def enter(self) -> bool:
@@ -85,10 +96,12 @@ class Border:
         return common
 
     def refuse(self, error: RouterError) -> None:
-        """Count and log a refusal."""
+        """Count and log a refusal; nothing is said of the request but its id."""
         kind = problems.kind_of(error)
         reason = error.reason if isinstance(error, Unauthorized) else kind.slug
         self.metrics.refused(reason)
+        if not self._sampler.passes(reason):
+            return
         if kind.status >= 500:
             LOG.warning("refused", status=kind.status, reason=reason, detail=str(error))
         else:
@@ -97,7 +110,21 @@ class Border:
     def cut(self, reason: Cut) -> None:
         """Count and log a client that was cut off."""
         self.metrics.cut(reason)
-        LOG.info("cut off", reason=reason)
+        if self._sampler.passes(reason):
+            LOG.info("cut off", reason=reason)
+
+    def failed(self, error: Exception, path: str) -> None:
+        """Log a fault of ours, with its traceback."""
+        if self._sampler.passes(type(error).__name__):
+            LOG.error("request failed", path=path, exc_info=error)
+
+    def finish(self) -> None:
+        """Say now what the log has not had in full."""
+        self._sampler.finish()
+
+
+def _left_out(reason: str, count: int) -> None:
+    LOG.warning("more of the same", reason=reason, left_out=count)
 
 
 def application(routes: Sequence[BaseRoute], border: Border, timer: Callable[[], float]) -> Edge:
@@ -168,8 +195,8 @@ class Edge:
             # There is nobody to answer, and nothing that we did wrong.
             if not answer.started:
                 answer.count(CLIENT_GONE)
-        except Exception:
-            LOG.exception("request failed", path=scope["path"])
+        except Exception as error:
+            self._border.failed(error, scope["path"])
             if answer.started:
                 raise
             await problems.internal_error()(scope, receive, answer)

@@ -56,10 +56,10 @@ class Router:
         log.close()
         port = {"serve": self.api_port, "serve-api": self.api_port, "serve-ws": self.ws_port}.get(service)
         if port is not None:
-            self._wait_until_ready(process, port)
+            self.wait_until_ready(process, port)
         return process
 
-    def _wait_until_ready(self, process: subprocess.Popen[bytes], port: int) -> None:
+    def wait_until_ready(self, process: subprocess.Popen[bytes], port: int) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             assert process.poll() is None, f"the router ended with {process.returncode}; see its log"
