@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import AsyncMock
 
 import hiredis
 import pytest
@@ -28,7 +29,7 @@ SECONDS = 5.0
 async def exchanging(port: int, most: int = 4, seconds: float = SECONDS) -> AsyncIterator[Exchange]:
     retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
     redis = Redis(host="127.0.0.1", port=port, protocol=2, retry=retry, max_connections=most + 1)
-    made = Exchange(redis.connection_pool, most, seconds)
+    made = Exchange(redis.connection_pool, most, seconds, left=AsyncMock())
     try:
         await made.send([("PING",)])  # the connection is there
         yield made

@@ -42,6 +42,10 @@ class Balancer:
                 return await asyncio.open_connection("127.0.0.1", self._ports[(turn + offset) % len(self._ports)])
         return None
 
+    def lead_to(self, ports: Sequence[int]) -> None:
+        """New connections go there from now on; those that are open stay where they are."""
+        self._ports = ports
+
     def cut(self, chosen: Callable[[], bool] = lambda: True) -> None:
         """Break every connection, or each for which ``chosen`` says so."""
         for writer in list(self._open):

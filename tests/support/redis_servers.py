@@ -15,6 +15,8 @@ from tests.support.servers import READY_SECONDS, Server, free_port, redis_progra
 
 SLOTS = 16_384
 SERVICE = "mymaster"
+SYNC_AT_ONCE = ("--repl-diskless-sync-delay", "0")
+"""For a master: it would wait for more replicas first."""
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "redis.md"
 USER_PASSWORD = "as-documented"
 
@@ -123,8 +125,8 @@ class Watched:
 def watched(folder: Path, sentinels: int = 3) -> Iterator[Watched]:
     """A master with one replica under ``sentinels``, which fail over within seconds."""
     with ExitStack() as stack:
-        master = stack.enter_context(running(redis_server(folder / "master")))
-        follow = ("--replicaof", "127.0.0.1", str(master.port), "--repl-diskless-sync-delay", "0")
+        master = stack.enter_context(running(redis_server(folder / "master", *SYNC_AT_ONCE)))
+        follow = ("--replicaof", "127.0.0.1", str(master.port))
         replica = stack.enter_context(running(redis_server(folder / "replica", *follow)))
         watchers = [
             stack.enter_context(running(sentinel(folder / f"sentinel{number}", master, sentinels)))

@@ -12,6 +12,7 @@ from contextlib import suppress
 from itertools import chain
 from types import TracebackType
 from typing import Any, Literal, Self
+from weakref import WeakSet
 
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
@@ -23,7 +24,7 @@ from router import logs
 from router.backends.redis.address import Address
 from router.backends.redis.exchange import Exchange
 from router.backends.redis.failing import FOREIGN, translated
-from router.backends.redis.scripts import Command, Scripts, unknown
+from router.backends.redis.scripts import Command, Scripts, not_run
 from router.config.redis_url import Mode
 from router.errors import Refused
 
@@ -70,7 +71,8 @@ class Client:
             ((host, port),) = address.hosts
             self._redis = Redis(host=host, port=port, **untimed)
         if isinstance(self._redis, Redis):
-            self._exchange = Exchange(self._redis.connection_pool, pool_size, timeout_seconds)
+            self._exchange = Exchange(self._redis.connection_pool, pool_size, timeout_seconds, self._left)
+        self._listeners: WeakSet[Redis] = WeakSet()
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,7 +99,7 @@ class Client:
         try:
             async with asyncio.timeout(2 * self._timeout_seconds):
                 results = await self._run(phases)
-                if again := unknown(phases, results):
+                if again := not_run(phases, results):
                     texts = [[self._scripts.with_text(commands[index]) for index in phase] for phase in again]
                     for index, result in zip(chain(*again), await self._run(texts), strict=True):
                         results[index] = result
@@ -172,7 +174,15 @@ class Client:
             host, port = node.host, int(node.port)
         else:
             ((host, port),) = self._hosts
-        return Redis(host=host, port=port, **options)
+        listener = Redis(host=host, port=port, **options)
+        self._listeners.add(listener)
+        return listener
+
+    async def _left(self, refusal: Exception) -> None:
+        """A subscription at a server that is no master may never hear anything: it breaks, and is taken up anew."""
+        LOG.warning("this Redis is no master; its connections are closed", error=str(refusal))
+        for listener in list(self._listeners):
+            await closed(listener.connection_pool.disconnect)
 
     async def _master(self) -> tuple[str, int]:
         assert self._sentinel is not None, "only sentinels know the master"

@@ -4,21 +4,25 @@ What is asked for in one turn of the event loop goes out as one write and costs 
 wait until a connection was free. A batch that waits alone is sent at the end of the turn: nothing is delayed to collect
 more. The library's own pipeline packs and reads in Python, with a timer for each answer, which is several times what a
 small script costs the server.
+
+A server that is no master any more may keep its connections, while its name, or the sentinels, lead to another one.
+Its refusal is the only sign of that, so all connections that were opened before it are closed.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import hiredis
 from msgspec import Struct
 from redis.asyncio import ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 
+from router.backends.redis.failing import no_master
 from router.backends.redis.scripts import Command
 
 _pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # it takes any length, not one
@@ -36,11 +40,19 @@ class _Batch(Struct, eq=False):
 class Exchange:
     """Uses ``most`` connections at once; what is asked for beyond that waits."""
 
-    def __init__(self, pool: ConnectionPool, most: int, timeout_seconds: float) -> None:
-        """``pool`` is the caller's to close. Its connections have no time-out of their own for what they read."""
+    def __init__(
+        self, pool: ConnectionPool, most: int, timeout_seconds: float, left: Callable[[Exception], Awaitable[None]]
+    ) -> None:
+        """``pool`` is the caller's to close. Its connections have no time-out of their own for what they read.
+
+        ``left`` is called with its refusal when a server that is no master is left.
+        """
         self._pool: Any = pool  # its methods have no types
         self._most = most
         self._timeout_seconds = timeout_seconds
+        self._left = left
+        self._era = 0
+        """How many servers have been left. Connections of an earlier era are not used again."""
         self._waiting: deque[_Batch] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
         self._turn: asyncio.Handle | None = None
@@ -105,23 +117,41 @@ class Exchange:
             _fail(batches, error)
 
     async def _on_connection(self, batches: Sequence[_Batch]) -> None:
+        era = self._era
         connection = await self._pool.get_connection()
+
+        async def broke(error: Exception) -> None:
+            await connection.disconnect()
+            if isinstance(error.__context__, ReadOnlyError):  # so the library tells it of a master under sentinels
+                await self._leave(era, error.__context__)
+
         try:
-            await connection.retry.call_with_retry(
-                lambda: self._ask(connection, batches), lambda _: connection.disconnect()
-            )
+            await connection.retry.call_with_retry(lambda: self._ask(connection, batches, era), broke)
         finally:
+            if era != self._era:
+                await connection.disconnect()
             await self._pool.release(connection)
 
-    async def _ask(self, connection: Any, batches: Sequence[_Batch]) -> None:
+    async def _ask(self, connection: Any, batches: Sequence[_Batch], era: int) -> None:
         """Send what has no replies yet: a connection may break between two of them."""
         left = [batch for batch in batches if not batch.replies.done()]
         async with asyncio.timeout(self._timeout_seconds):
+            if not connection.is_connected:
+                await connection.connect()  # what sends would go to the same address, and ask no sentinel for another
             await connection.send_packed_command(b"".join([batch.packed for batch in left]), check_health=False)
             for batch in left:
                 replies = [await _reply(connection) for _ in range(batch.count)]
+                for refusal in filter(no_master, replies):
+                    await self._leave(era, refusal)  # before the caller, who sends it once more, gets a connection
                 if not batch.replies.done():
                     batch.replies.set_result(replies)
+
+    async def _leave(self, era: int, refusal: Exception) -> None:
+        """Close what was opened before ``refusal``: at once what is idle, the rest when it is idle."""
+        if era == self._era:
+            self._era += 1
+            await self._pool.disconnect(inuse_connections=False)
+            await self._left(refusal)
 
 
 def _fail(batches: Iterable[_Batch], error: Exception) -> None:

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeGuard
+
 from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import (
-    AskError,
     AuthenticationError,
     AuthorizationError,
-    ClusterDownError,
+    MasterDownError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
     RedisError,
     ResponseError,
-    TryAgainError,
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from router.errors import Forbidden, Refused, RouterError, StorageFull, Unavailable
 
-_PASSING = (ReadOnlyError, ClusterDownError, TryAgainError, AskError)
-_PASSING_CODES = ("NOREPLICAS", "MASTERDOWN", "BUSY", "UNKILLABLE")
-"""Refusals that pass by themselves, by their class or, where they have none, by their first word."""
-_FORBIDDEN_IN_SCRIPT = "ACL failure in script"
-"""A refusal with no class of its own, and no fault of the mail: it would be a dead letter."""
+_NO_MASTER = (ReadOnlyError, MasterDownError)
+_NO_MASTER_CODES = ("NOREPLICAS", "UNBLOCKED")
+"""How a server says that it is no master, or no longer one whose writes count: by the class of the refusal or, where it
+has none, by its first word."""
+_FORBIDDEN_IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")
+"""The same refusal in the words of Redis 7.2 and newer, and of 7.0; it has no class of its own."""
+_OF_THE_DATA = ("WRONGTYPE", "@user_script")
+"""What is in a refusal that repeating does not mend: a key is not what the router made it, or a script stumbles over
+what it was given. All others, those that nobody has thought of here too, are of the server and pass: taken for a
+fault of the mail they would be its dead letter."""
 FOREIGN = (RedisError, RedisClusterException, OSError, TimeoutError)
 """All that the library raises."""
 
@@ -35,6 +40,13 @@ class Unauthenticated(Unavailable):
 
 class NoCluster(Unavailable):
     """The server is no node of a cluster, though ``online.mode`` says so."""
+
+
+def no_master(result: Any) -> TypeGuard[Exception]:
+    """Whether ``result`` is a refusal after which another server is to be looked for."""
+    return isinstance(result, ResponseError) and (
+        isinstance(result, _NO_MASTER) or str(result).startswith(_NO_MASTER_CODES)
+    )
 
 
 def translated(error: BaseException) -> RouterError:
@@ -62,6 +74,6 @@ def translated(error: BaseException) -> RouterError:
         result = Unavailable("Redis did not answer in time")
     elif "Cluster mode is not enabled" in text:
         result = NoCluster('online.mode is "cluster", but the server is not: set it to "single"')
-    elif isinstance(error, ResponseError) and not isinstance(error, _PASSING) and not text.startswith(_PASSING_CODES):
+    elif type(error) is ResponseError and not no_master(error) and any(word in text for word in _OF_THE_DATA):
         result = Refused(f"Redis refused a command of the router ({text})")
     return result

@@ -30,6 +30,7 @@ class Keys:
         self.prefix = prefix
         self.channels = f"{prefix}:node:"
         """A node's channel is this and its name."""
+        self.probe = f"{prefix}:probe"
         self.of = lru_cache(maxsize=4096)(self._of)
 
     def _of(self, user: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from router.messages import Delivery, HotPage, Message, Move, MoveRefused, Outco
 
 CALL_BYTES = 8 * 1024 * 1024
 """More envelopes than this go to Redis in several batches, so that each is answered well within the time-out."""
+PROBE_SECONDS = 60
 
 Batch = list[tuple[int, Delivery, Message]]
 """Deliveries to one recipient, with their places among the results."""
@@ -25,7 +26,8 @@ class RedisOnlineStore(RedisSweeping):
     """``OnlineStore`` over Redis."""
 
     async def probe(self) -> None:
-        await self._client.run([("PING",)])
+        # A replica answers PING, and so does a master that refuses all writes.
+        await self._client.run([self._scripts.call("probe", (self._keys.probe,), PROBE_SECONDS)])
 
     async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
         now = self._clock.now()

@@ -9,6 +9,8 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
+from router.backends.redis.failing import no_master
+
 Argument = str | bytes | int | float
 Command = tuple[Argument, ...]
 
@@ -17,7 +19,7 @@ _ON_USERS = (
     "mark_announced", "note_cold_empty", "poke", "read", "release_move", "renew", "route", "settle", "tend",
     "unannounced",
 )  # fmt: skip
-_ON_OTHERS = ("claim", "claim_id", "list", "relist")
+_ON_OTHERS = ("claim", "claim_id", "list", "probe", "relist")
 _REFUSED_WHEN_FULL = ("claim_id", "route")
 """New mail goes to cold then; all else, above all what makes room again, is done."""
 
@@ -43,16 +45,20 @@ class Scripts:
         return ("EVAL", self._texts[str(command[1])], *command[2:])
 
 
-def unknown(phases: Sequence[Sequence[Command]], results: Sequence[Any]) -> list[list[int]]:
+def not_run(phases: Sequence[Sequence[Command]], results: Sequence[Any]) -> list[list[int]]:
     """Which commands must be sent once more, phase by phase: those whose script the server did not know, since it was
-    restarted or is another one, and all of the later phases, which have run too early. Nothing else: what has run would
-    find its own work done, and say so."""
+    restarted or is another one, those that it refused since it is no master, and all of the later phases, which have
+    run too early. Nothing else: what has run would find its own work done, and say so."""
     again: list[list[int]] = []
     end = 0
     for phase in phases:
         begin, end = end, end + len(phase)
-        again.append([index for index in range(begin, end) if any(again) or isinstance(results[index], NoScriptError)])
+        again.append([index for index in range(begin, end) if any(again) or _has_not_run(results[index])])
     return again if any(again) else []
+
+
+def _has_not_run(result: Any) -> bool:
+    return isinstance(result, NoScriptError) or no_master(result)
 
 
 def _flags(name: str) -> str:

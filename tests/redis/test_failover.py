@@ -1,0 +1,203 @@
+"""RACES 43: a failover after which the old master keeps its connections, behind one name or under a sentinel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from structlog.testing import capture_logs
+
+from router.backends.redis.client import Client
+from router.errors import Unavailable
+from router.messages import Outcome
+from tests.contract.stage import BOB, Socket, Stage, staged
+from tests.support.balancer import balancing
+from tests.support.clock import ManualClock
+from tests.support.redis_servers import SERVICE, SYNC_AT_ONCE, client, documented_user, sentinel, until
+from tests.support.servers import Server, redis_server, running
+from tests.support.stores_redis import PREFIX, RedisStores
+
+pytestmark = pytest.mark.anyio
+TURN_SECONDS = 30.0
+Mode = Literal["single", "sentinel"]
+
+
+class Pair:
+    """A master and its replica, and whatever leads to the master; a failover cuts no connection."""
+
+    def __init__(self, old: Server, new: Server, stores: RedisStores, lead: Callable[[], None]) -> None:
+        self.old = old
+        self.new = new
+        self.stores = stores
+        self._lead = lead
+
+    def fail_over(self) -> None:
+        """The replica is the master, and the old master its replica."""
+        self.promote()
+        client(self.old).execute_command("REPLICAOF", "127.0.0.1", self.new.port)
+
+    def promote(self) -> None:
+        client(self.new).execute_command("REPLICAOF", "NO", "ONE")
+        self._lead()
+
+    def connections(self, server: Server) -> int:
+        """How many connections of the router there are."""
+        return sum(found["user"] == "router" for found in client(server).client_list())
+
+    def subscribed(self, server: Server, node: str) -> bool:
+        ((_, count),) = client(server).pubsub_numsub(f"{self.stores.prefix}:node:{node}")
+        return bool(count)
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
+    """A master and its replica."""
+    with ExitStack() as stack:
+        old = stack.enter_context(running(redis_server(tmp_path / "old", *SYNC_AT_ONCE)))
+        follow = ("--replicaof", "127.0.0.1", str(old.port))
+        new = stack.enter_context(running(redis_server(tmp_path / "new", *follow)))
+        until(lambda: client(old).info("replication")["slave0"]["state"] == "online")
+        yield old, new
+
+
+@asynccontextmanager
+async def paired(mode: Mode, servers: tuple[Server, Server], folder: Path) -> AsyncIterator[Pair]:
+    old, new = servers
+    if mode == "single":
+        async with balancing([old.port]) as front:
+            yield pair(servers, front.port, "single", folder, lambda: front.lead_to([new.port]))
+        return
+    patient = f"sentinel down-after-milliseconds {SERVICE} 60000"
+    with running(sentinel(folder / "sentinel", old, 1, patient)) as watcher:
+        yield pair(servers, watcher.port, "sentinel", folder, lambda: name_anew(watcher, new))
+
+
+def pair(servers: tuple[Server, Server], port: int, mode: Mode, folder: Path, lead: Callable[[], None]) -> Pair:
+    url = documented_user(f"redis://127.0.0.1:{port}", servers, PREFIX)
+    return Pair(*servers, RedisStores(folder / "data", url, mode=mode, timeout_seconds=10), lead)
+
+
+def name_anew(watcher: Server, master: Server) -> None:
+    """A sentinel that fails over closes the old master's connections; here it only learns of it."""
+    asking = client(watcher)
+    asking.execute_command("SENTINEL", "REMOVE", SERVICE)
+    asking.execute_command("SENTINEL", "MONITOR", SERVICE, "127.0.0.1", master.port, 1)
+
+
+async def use_all_connections(stage: Stage, server: Server) -> None:
+    """Each call waits for its answer when the next one is made: it takes another connection."""
+    server.freeze()
+    waiting = []
+    for _ in range(stage.factory.config.online.pool_size):
+        waiting.append(asyncio.create_task(stage.online.connections(BOB)))
+        for _ in range(5):
+            await asyncio.sleep(0)
+    server.thaw()
+    await asyncio.gather(*waiting)
+
+
+async def eventually(condition: Callable[[], bool], stage: Stage) -> None:
+    async with asyncio.timeout(TURN_SECONDS):
+        while not await asyncio.to_thread(condition):
+            stage.clock.advance(0.1)
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("mode", ["single", "sentinel"])
+async def test_the_next_call_reaches_the_new_master(
+    mode: Mode, servers: tuple[Server, Server], tmp_path: Path, clock: ManualClock
+) -> None:
+    """No call fails, no mail is lost, and pokes arrive, though the demoted master keeps all connections."""
+    async with paired(mode, servers, tmp_path) as pair, staged(pair.stores, clock) as stage:
+        socket, listening = Socket(), asyncio.create_task(stage.manager.run())
+        try:
+            await stage.manager.connect(BOB, socket, None)
+            await stage.go("m1")
+            await eventually(lambda: pair.subscribed(pair.old, stage.factory.node), stage)
+            await use_all_connections(stage, pair.old)
+            assert pair.connections(pair.old) > 2
+            await asyncio.to_thread(client(pair.old).execute_command, "WAIT", 1, 5000)
+            await asyncio.to_thread(pair.fail_over)
+            with capture_logs() as logged:
+                assert await stage.go("m2") is Outcome.HOT
+                for _ in range(2 * stage.factory.config.online.pool_size):
+                    assert await stage.ids() == ["m1", "m2"]
+            left = "this Redis is no master; its connections are closed"
+            assert [entry["event"] for entry in logged].count(left) == 1
+            await eventually(lambda: pair.subscribed(pair.new, stage.factory.node), stage)
+            await eventually(lambda: not pair.connections(pair.old), stage)
+            before = socket.pokes
+            assert await stage.go("m3") is Outcome.HOT
+            await eventually(lambda: socket.pokes > before, stage)
+        finally:
+            listening.cancel()
+            await asyncio.wait([listening])
+
+
+async def test_a_master_that_lost_its_replicas_is_left(
+    servers: tuple[Server, Server], tmp_path: Path, clock: ManualClock
+) -> None:
+    """NOREPLICAS: it was cut off, and calls itself the master still; its writes would be thrown away."""
+    async with paired("single", servers, tmp_path) as pair, staged(pair.stores, clock) as stage:
+        await stage.connect()
+        assert await stage.go("m1") is Outcome.HOT
+        await asyncio.to_thread(client(pair.old).execute_command, "WAIT", 1, 5000)
+        client(pair.old).config_set("min-replicas-to-write", 2)
+        with pytest.raises(Unavailable, match="NOREPLICAS"):
+            await stage.go("m2")
+        with pytest.raises(Unavailable, match="NOREPLICAS"):
+            await stage.online.probe()
+        await asyncio.to_thread(pair.promote)
+        await stage.online.probe()
+        assert await stage.go("m2") is Outcome.HOT
+        assert await stage.ids() == ["m1", "m2"]
+
+
+async def test_what_a_replica_would_still_answer_is_not_believed(
+    servers: tuple[Server, Server], tmp_path: Path, clock: ManualClock
+) -> None:
+    """MASTERDOWN too is no fault of the mail; readiness writes, since a replica answers PING."""
+    async with paired("single", servers, tmp_path) as pair, staged(pair.stores, clock) as stage:
+        await stage.connect()
+        client(pair.old).execute_command("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(Unavailable, match="read only replica"):
+            await stage.online.probe()
+        client(pair.old).config_set("replica-serve-stale-data", "no")
+        with pytest.raises(Unavailable, match="Link with MASTER is down"):
+            await stage.online.acked(BOB, ["m1"])
+        await asyncio.to_thread(pair.promote)
+        assert await stage.online.acked(BOB, ["m1"]) == set()
+        await stage.online.probe()
+
+
+async def test_a_full_server_is_ready(fragile: Stage, own_redis: Server) -> None:
+    """Mail goes cold then, and what makes room must go on."""
+    client(own_redis).config_set("maxmemory", 1)
+    await fragile.online.probe()
+
+
+async def test_what_has_run_is_not_sent_again(
+    servers: tuple[Server, Server], tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two commands of a batch the master is demoted: what was routed before would be called a duplicate."""
+    async with paired("single", servers, tmp_path) as pair, staged(pair.stores, clock) as stage:
+        await stage.connect()
+        await stage.go("m0")
+        opened: Client = stage.online._client  # type: ignore[attr-defined]  # the one place where commands leave
+        send = opened._send
+
+        async def torn(batch: Any) -> list[Any]:
+            monkeypatch.setattr(opened, "_send", send)
+            first = await send(batch[:1])
+            await asyncio.to_thread(client(pair.old).execute_command, "WAIT", 1, 5000)
+            await asyncio.to_thread(pair.fail_over)
+            return first + await send(batch[1:])
+
+        monkeypatch.setattr(opened, "_send", torn)
+        (routed,) = await stage.route(stage.message("m1"))
+        assert routed.outcome is Outcome.HOT
+        assert await stage.ids() == ["m0", "m1"]
