@@ -15,10 +15,11 @@ import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from router import proxies
 from router.clock import MICROSECONDS, Clock, Tasks
 from router.config import Auth
 from router.config.sources import masked_url
-from router.errors import Unavailable
+from router.errors import ConfigError, Unavailable
 from router.logs import logger
 
 LOG = logger(__name__)
@@ -43,7 +44,8 @@ MIN_RSA_BITS = 2048  # RFC 7518, section 3.3
 class JwksKeys:
     """``KeySource`` over a JWKS (RFC 7517), named directly or discovered; an async context manager.
 
-    It opens at once, whether or not the identity service answers. Keys that were obtained are used until the
+    It opens at once, whether or not the identity service answers; raises ``ConfigError`` where the environment names a
+    proxy for it that cannot be used. Keys that were obtained are used until the
     service hands out others.
     """
 
@@ -59,8 +61,10 @@ class JwksKeys:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        for url in filter(None, (self._rules.jwks_url, self._rules.identity_service_url)):
+            proxies.for_http(url)
         # A redirect is refused: it could lead to a host that nobody has chosen to trust.
-        client = httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False)
+        client = proxies.client(timeout=FETCH_SECONDS, follow_redirects=False)
         self._client = await self._stack.enter_async_context(client)
         self._stack.push_async_callback(self._end_fetch)
         refreshing = self._tasks.spawn(self._refresh(), "jwks refresh")
@@ -124,7 +128,7 @@ class JwksKeys:
                 document = await self._get(await self._jwks_url())
             self._keys = _usable(document, self._rules.algorithms)
             self._problem = None
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, RecursionError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, RecursionError, ConfigError) as error:
             self._problem = error
             LOG.warning("the identity service gave no keys", problem=self._why, known_keys=len(self._keys))
 

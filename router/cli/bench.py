@@ -14,7 +14,7 @@ import typer
 from router.bench.marks import LEAST_BYTES, Marks
 from router.bench.pace import Pace
 from router.cli.bench_tables import tables, verdict
-from router.cli.clients import Url, api_url, socket_url, trouble
+from router.cli.clients import Teller, Url, api_url, socket_url
 from router.cli.common import configured, now, timestamp
 from router.cli.crowd import PEOPLE, made_up, of_file
 from router.cli.exits import Code
@@ -126,7 +126,7 @@ def _run(plan: Plan, cast: Cast, marks: Marks) -> tuple[Report, Load]:
 
     async def run() -> tuple[Report, Load]:
         started_at = timestamp(now())
-        async with loading(plan, cast, marks, trouble()) as load:
+        async with loading(plan, cast, marks, Teller().trouble) as load:
             with _left_is_told(load), _interruptible(load) as interrupted:
                 with _bar("sending", plan.pace) as advance:
                     await _shown(load.send, advance, _sending(load))

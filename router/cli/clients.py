@@ -44,16 +44,27 @@ def _checked(url: str, option: str, scheme: str) -> str:
     return url
 
 
-def trouble() -> Callable[[str], None]:
-    """What tells a person, once for each kind of failure, that something is being retried."""
-    told: set[str] = set()
+class Teller:
+    """Tells a person on stderr how the connection fares: each kind of failure once, until it works again."""
 
-    def tell(problem: str) -> None:
-        if problem not in told:
-            told.add(problem)
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+        self._connected = False
+
+    def trouble(self, problem: str) -> None:
+        """Something is being retried; ``problem`` begins with the URL."""
+        kind = problem.partition(": ")[2]
+        if kind not in self._told:
+            self._told.add(kind)
+            self._connected = False
             typer.echo(f"{problem}; trying again", err=True)
 
-    return tell
+    def connected(self) -> None:
+        """A socket is open."""
+        if not self._connected:
+            self._connected = True
+            self._told.clear()
+            typer.echo("connected; mail is saved as it comes (Ctrl-C ends it)", err=True)
 
 
 def token_source(ctx: typer.Context, as_user: str | None, token_file: Path | None) -> Callable[[], str]:

@@ -121,4 +121,5 @@ def _owner(token: str) -> str:
         claims = jwt.decode(token, options={"verify_signature": False})
     except jwt.PyJWTError:
         return ""
-    return str(claims.get("handle" if "handle" in claims else "sub", ""))
+    handle = claims.get("handle")
+    return str(claims.get("sub", "") if handle is None else handle)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.cli.clients import AsUser, TokenFile, Url, api_url, socket_url, token_source, trouble
+from router.cli.clients import AsUser, Teller, TokenFile, Url, api_url, socket_url, token_source
 from router.cli.common import configured
 from router.cli.output import json_line, line
 
@@ -43,7 +43,8 @@ def listen(
     """Receive messages: pull, save, acknowledge.
 
     Each envelope is on disk before it is acknowledged, and is listed once, however often this is interrupted: run
-    it again and it goes on. Ctrl-C ends it.
+    it again and it goes on. Ctrl-C ends it. While there is no router it goes on trying; stderr says so, and when it is
+    connected.
 
     Example:
 
@@ -76,9 +77,10 @@ async def _listen(
     from router.client import RouterClient  # noqa: PLC0415 - brings httpx and websockets
     from router.client.saving import Directory  # noqa: PLC0415
 
-    async with RouterClient(url, token, ws_url=ws_url, trouble=trouble()) as client:
+    teller = Teller()
+    async with RouterClient(url, token, ws_url=ws_url, trouble=teller.trouble) as client:
         save = Directory(directory, saved).save
         if once:
             await client.drain(save)
         else:
-            await client.listen(save)
+            await client.listen(save, connected=teller.connected)

@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from router.cli.clients import AsUser, TokenFile, Url, api_url, token_source, trouble
+from router.cli.clients import AsUser, Teller, TokenFile, Url, api_url, token_source
 from router.cli.common import configured, user
 from router.cli.output import json_line, line, progress
 
@@ -53,7 +53,7 @@ def send(
     """
     _check(files, to, data, data_file, built=priority is not None or ephemeral)
     if to is not None:
-        content = _content(data_file) if data_file is not None else _typed(data or "")
+        content = _typed(data) if data is not None else _content(data_file or "-")
         envelopes = [_build(to, content, priority, ephemeral=ephemeral)]
     else:
         envelopes = [envelope for file in files or () for envelope in _read(file, lines=lines)]
@@ -74,6 +74,11 @@ def _check(
         raise typer.BadParameter("--data, --data-file, --priority and --ephemeral build an envelope; they need --to")
     if data is not None and data_file is not None:
         raise typer.BadParameter("choose --data or --data-file", param_hint="--data-file")
+    if to is not None and data is None and data_file is None:
+        raise typer.BadParameter(
+            "say what to send: --data TEXT, or --data-file FILE (- for standard input); "
+            "--data '' sends an empty message"
+        )
 
 
 def _typed(text: str) -> bytes:
@@ -102,7 +107,7 @@ async def _send(
 
     many = len(envelopes) > 1
     with progress("sending", "messages", len(envelopes), quiet=not many) as advance:
-        async with RouterClient(url, token, trouble=trouble()) as client:
+        async with RouterClient(url, token, trouble=Teller().trouble) as client:
             for number, envelope in enumerate(envelopes, 1):
                 try:
                     id_ = await client.send(envelope, key)

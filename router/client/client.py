@@ -17,17 +17,21 @@ import websockets
 from msgspec import Struct
 from websockets.asyncio.client import ClientConnection, connect
 
+from router import proxies
 from router.clock import MICROSECONDS, Clock, SystemClock
 from router.errors import RouterError, Unauthorized, Unavailable
 from router.ids import parse_key
 
 PAGE = 50
 TIMEOUT_SECONDS = 30.0
+CONNECT_SECONDS = 5.0
 RETRY_BUDGET_SECONDS = 60.0
 LONGEST_WAIT_SECONDS = 5.0
 MAX_FRAME_BYTES = 4096
 _SENDABLE = re.compile(r"[!-~]+")
 """A token that a header can hold; the router says whether it is a good one."""
+NOBODY = "nothing takes connections there; is it running? `router serve` starts it"
+_ALL_REFUSED = ("All connection attempts failed", "Multiple exceptions: [Errno 111]", "Multiple exceptions: [Errno 61]")
 _PASSING = {408, 429, 500, 502, 503, 504}
 """Statuses of which the same request may be answered better later."""
 
@@ -116,14 +120,21 @@ class RouterClient:
     ) -> None:
         """``url`` is the API's, ``ws_url`` the socket's where it is another; passing failures are retried for
         ``budget_seconds``, and each is told to ``trouble``. ``transport``: what carries each try of a request, where
-        it is not httpx's own."""
+        it is not httpx's own; the socket uses no proxy then either. Raises ``ConfigError`` where the environment names
+        a proxy that cannot be used."""
         self._token = token
         self._ws_url = ws_url or url.replace("http", "ws", 1).rstrip("/") + "/connect"
         self._budget_seconds = budget_seconds
         self._trouble = trouble
         self._clock = clock or SystemClock()
         self._chance = chance or random.Random()  # noqa: S311 - jitter, no secret
-        self._http = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS, transport=transport)
+        if transport is None:
+            self._proxy = proxies.for_socket(self._ws_url)
+            proxies.for_http(url)
+            self._http = proxies.client(base_url=url, timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS))
+        else:
+            self._proxy = None
+            self._http = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS, transport=transport, trust_env=False)
 
     async def __aenter__(self) -> Self:
         return self
@@ -230,7 +241,9 @@ class RouterClient:
 
     def _connect(self) -> connect:
         headers = {"Authorization": self._authorization()}
-        return connect(self._ws_url, additional_headers=headers, max_size=MAX_FRAME_BYTES, compression=None)
+        return connect(
+            self._ws_url, additional_headers=headers, max_size=MAX_FRAME_BYTES, compression=None, proxy=self._proxy
+        )
 
     async def _request(self, method: str, path: str, read: Callable[[bytes], Answer], **request: Any) -> Answer:
         deadline = self._clock.now() + self._budget_seconds * MICROSECONDS
@@ -270,7 +283,9 @@ class RouterClient:
 
 
 def _words(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    # Of several addresses that all refuse, the libraries tell by these words only.
+    refused = any(isinstance(one, ConnectionRefusedError) for one in (error, error.__cause__))
+    return NOBODY if refused or str(error).startswith(_ALL_REFUSED) else str(error) or type(error).__name__
 
 
 def _detail(response: httpx.Response) -> str:

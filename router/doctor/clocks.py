@@ -7,8 +7,10 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
+from router import proxies
 from router.clock import MICROSECONDS, Clock
 from router.doctor.findings import Finding, error, fine, note, warning
+from router.errors import ConfigError
 
 OFF_SECONDS = 2.0
 """An HTTP date has a resolution of one second; what is more than this is no rounding."""
@@ -42,11 +44,11 @@ def apart(before: int, after: int, theirs: int) -> float:
 async def by_http(check: str, url: str, clock: Clock, tolerated: float) -> AsyncIterator[Finding]:
     """Compare with the ``Date`` of whatever answers at ``url``; any status will do."""
     whose = httpx.URL(url).host
-    async with httpx.AsyncClient(follow_redirects=False) as client:
+    async with proxies.client(follow_redirects=False) as client:
         before = clock.now()
         try:
             response = await client.get(url, headers={"cache-control": "no-cache"})
-        except httpx.HTTPError as problem:
+        except (httpx.HTTPError, ConfigError) as problem:
             yield note(check, f"{whose} does not answer, so that its clock is not known: {problem!r}")
             return
         after = clock.now()

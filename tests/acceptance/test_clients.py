@@ -107,16 +107,28 @@ def test_listen_finds_the_socket_of_separate_services(router: Router, tmp_path: 
         assert json.loads(listening.stdout.readline())["id"] == id_
 
 
-@pytest.mark.parametrize("arguments", [("send", "--as", "alice", "--to", "bob"), ("listen", "--as", "bob", "--dir")])
+@pytest.mark.parametrize(
+    "arguments", [("send", "--as", "alice", "--to", "bob", "--data", ""), ("listen", "--as", "bob", "--dir")]
+)
 def test_whoever_waits_for_a_router_is_told_so(router: Router, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     directory = [str(tmp_path / "inbox")] if arguments[-1] == "--dir" else []
     with started(router, *arguments, *directory) as process:
         assert process.stderr is not None
         told = process.stderr.readline().decode()
-        assert "trying again" in told
+        assert "is it running? `router serve` starts it; trying again" in told
         assert str(router.api_port) in told or str(router.ws_port) in told
         process.send_signal(signal.SIGINT)
         assert process.wait(WAIT_SECONDS) == Code.INTERRUPTED
+
+
+def test_listen_says_once_that_it_waits_and_then_that_it_is_connected(router: Router, tmp_path: Path) -> None:
+    with started(router, "listen", "--as", "bob", "--dir", str(tmp_path / "inbox")) as listening:
+        assert listening.stderr is not None
+        assert b"trying again" in listening.stderr.readline()
+        with router.running():
+            assert listening.stderr.readline().startswith(b"connected;")
+        # Each outage is told of once more.
+        assert b"trying again" in listening.stderr.readline()
 
 
 def test_a_port_that_is_taken_is_one_line(router: Router, tmp_path: Path) -> None:
@@ -139,7 +151,7 @@ def test_listen_ends_when_nobody_reads_its_list(router: Router, tmp_path: Path) 
         router.cli("send", "--as", "alice", "--to", "bob", "--data", "two")
         assert listening.wait(WAIT_SECONDS) == Code.BROKEN_PIPE
         assert listening.stderr is not None
-        assert listening.stderr.read() == b""
+        assert listening.stderr.read().startswith(b"connected;")
         listening.stdout = None
         assert len(payloads(tmp_path / "inbox")) == 2
         assert len(settled(router, 1)) == 1, "what was not listed is not acknowledged"

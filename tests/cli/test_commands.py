@@ -49,6 +49,9 @@ def test_version(router: Router) -> None:
     assert router("--version").stdout.startswith("router ")
 
 
+SEND = ["send", "--as", "alice", "--to", "bob", "--data", ""]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "word"),
     [
@@ -68,11 +71,32 @@ def test_version(router: Router) -> None:
         (["send", "--as", "alice", "envelope.json", "--ephemeral"], Code.USAGE, "they need --to"),
         (["send", "--as", "alice", "--to", "bob", "--data", "x", "--data-file", "f"], Code.USAGE, "choose"),
         (["send", "--as", "alice", "--to", "bob", "--data-file", "/does/not/exist"], Code.IO, "/does/not/exist"),
-        (["send", "--as", "alice", "--to", "bob", "--url", "localhost:8082"], Code.USAGE, "no http:// or https://"),
-        (["send", "--as", "alice", "--to", "bob", "--url", "http://[::1"], Code.USAGE, "no http:// or https://"),
-        (["send", "--as", "alice", "--to", "bob", "--key", "ä"], Code.DATA, "Idempotency-Key must be 1 to 255"),
-        (["send", "--as", "alice", "--to", "bob", "--key", "a\nb"], Code.DATA, "Idempotency-Key must be 1 to 255"),
-        (["send", "--as", "alice", "--to", "bob", "--key", ""], Code.DATA, "Idempotency-Key must be 1 to 255"),
+        (["send", "--as", "alice", "--to", "bob"], Code.USAGE, "--data '' sends an empty message"),
+        (
+            [*SEND, "--url", "localhost:8082"],
+            Code.USAGE,
+            "no http:// or https://",
+        ),
+        (
+            [*SEND, "--url", "http://[::1"],
+            Code.USAGE,
+            "no http:// or https://",
+        ),
+        (
+            [*SEND, "--key", "ä"],
+            Code.DATA,
+            "Idempotency-Key must be 1 to 255",
+        ),
+        (
+            [*SEND, "--key", "a\nb"],
+            Code.DATA,
+            "Idempotency-Key must be 1 to 255",
+        ),
+        (
+            [*SEND, "--key", ""],
+            Code.DATA,
+            "Idempotency-Key must be 1 to 255",
+        ),
         (["listen", "--as", "bob", "--dir", "d", "--ws-url", "http://x/connect"], Code.USAGE, "no ws:// or wss://"),
         (["bench", "--bytes", "10"], Code.USAGE, "--bytes"),
         (["bench", "--tokens", "/does/not/exist"], Code.IO, "/does/not/exist"),
@@ -95,7 +119,7 @@ def test_mistakes_have_their_codes(router: Router, arguments: list[str], code: C
 
 @pytest.mark.parametrize("token", [b"", b"sec\nret", b"s\xc3\xa4cret", b"\xff\x00secret", b"sec ret"])
 @pytest.mark.parametrize(
-    "command", [["send", "--to", "bob"], ["listen", "--dir", "d"], ["listen", "--dir", "d", "--once"]]
+    "command", [["send", "--to", "bob", "--data", ""], ["listen", "--dir", "d"], ["listen", "--dir", "d", "--once"]]
 )
 def test_what_no_token_can_be_is_told_at_once_and_not_shown(
     router: Router, tmp_path: Path, token: bytes, command: list[str]

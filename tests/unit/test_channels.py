@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,4 +36,27 @@ async def test_the_service_is_pinged_as_often_as_it_allows_and_an_emulator_never
     await open_channel(PUBSUB, Config())
     assert opened[PUBSUB.host][KEEPALIVE] >= 30_000
     assert KEEPALIVE not in opened["127.0.0.1:1"]
-    assert opened["127.0.0.1:1"].items() <= opened[PUBSUB.host].items()
+    own = {"grpc.enable_http_proxy": 0}
+    assert opened["127.0.0.1:1"].items() - own.items() <= opened[PUBSUB.host].items()
+
+
+async def test_an_emulator_is_reached_by_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    came: dict[str, asyncio.Event] = {"emulator": asyncio.Event(), "proxy": asyncio.Event()}
+
+    async def listening(name: str) -> asyncio.Server:
+        async def note(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            came[name].set()
+            writer.close()
+
+        return await asyncio.start_server(note, "127.0.0.1", 0)
+
+    async with await listening("emulator") as emulator, await listening("proxy") as proxy:
+        for name in ("http_proxy", "grpc_proxy", "https_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}")
+        monkeypatch.setenv(PUBSUB.emulator_variable, f"127.0.0.1:{emulator.sockets[0].getsockname()[1]}")
+        channel = await open_channel(PUBSUB, Config())
+        channel.get_state(try_to_connect=True)
+        async with asyncio.timeout(10):
+            await came["emulator"].wait()
+        await channel.close()
+    assert not came["proxy"].is_set()

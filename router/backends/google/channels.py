@@ -40,6 +40,10 @@ Google's own clients send as many. An emulator allows one in five minutes, and a
 off the connection with all its calls: it gets none, being so near that a connection breaks when its other end does."""
 
 
+DIRECTLY = (("grpc.enable_http_proxy", 0),)
+"""An emulator is near: the proxies of the environment are for what is not."""
+
+
 class Service(Struct, frozen=True):
     """One of Google's services."""
 
@@ -85,7 +89,7 @@ async def open_channel(service: Service, config: Config) -> grpc.aio.Channel:
     """
     emulator = service.emulator()
     if emulator is not None:
-        return grpc.aio.insecure_channel(emulator, options=OPTIONS)
+        return grpc.aio.insecure_channel(emulator, options=(*OPTIONS, *DIRECTLY))
     # Looking for credentials reads files and may ask the machine's metadata server.
     credentials = await asyncio.to_thread(_credentials, config.google.credentials_file)
     channel: grpc.aio.Channel = grpc_helpers_async.create_channel(
