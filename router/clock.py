@@ -18,6 +18,10 @@ class Clock(Protocol):
         """The server's wall clock in µs since 1970 (UTC). It may step in either direction."""
         ...
 
+    def monotonic(self) -> float:
+        """Seconds since some moment in the past. It never steps: spans within a process are measured by it."""
+        ...
+
     async def sleep(self, seconds: float) -> None:
         """Return after ``seconds``, whatever the wall clock does meanwhile."""
         ...
@@ -28,6 +32,9 @@ class SystemClock:
 
     def now(self) -> int:
         return time.time_ns() // 1000
+
+    def monotonic(self) -> float:
+        return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

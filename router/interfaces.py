@@ -68,11 +68,12 @@ class IngressConsumer(Protocol):
 class PresenceCache(Protocol):
     """Who is online, by leases on single connections."""
 
-    async def connect(self, connection: Connection, limit: int) -> bool:
+    async def connect(self, connection: Connection, limit: int, replacing: Sequence[Connection] = ()) -> bool:
         """Register, or register again, with a fresh lease; at once true for routing.
 
-        Returns whether mail may be waiting, so that a poke must follow. Raises ``TooManyConnections``
-        where the user holds ``limit`` other live connections.
+        In the same step those of ``replacing`` are removed whose leases are still what ``connections`` said: nobody has
+        renewed them since. Returns whether mail may be waiting, so that a poke must follow. Raises
+        ``TooManyConnections`` where the user holds ``limit`` other live connections all the same; then none is removed.
         """
         ...
 

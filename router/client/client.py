@@ -16,9 +16,10 @@ import msgspec
 import websockets
 from msgspec import Struct
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from router import proxies
-from router.clock import MICROSECONDS, Clock, SystemClock
+from router.clock import Clock, SystemClock
 from router.errors import RouterError, Unauthorized, Unavailable
 from router.ids import parse_key
 
@@ -27,6 +28,10 @@ TIMEOUT_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
 RETRY_BUDGET_SECONDS = 60.0
 LONGEST_WAIT_SECONDS = 5.0
+REPLACED = 4409
+"""A newer connection of the user took the place of this one, which had not answered a ping (docs/http.md)."""
+REPLACED_WAIT_SECONDS = 30.0
+"""Two slow clients that may not both be connected take each other's place no more often than in half of this."""
 MAX_FRAME_BYTES = 4096
 _SENDABLE = re.compile(r"[!-~]+")
 """A token that a header can hold; the router says whether it is a good one."""
@@ -192,7 +197,8 @@ class RouterClient:
     async def _listen(self, save: Save, connected: Callable[[], None], poked: Callable[[], None]) -> NoReturn:
         failures = 0
         while True:
-            began = self._clock.now()
+            replaced = False
+            began = self._clock.monotonic()
             connecting = self._connect()
             try:
                 async with connecting as socket:
@@ -206,10 +212,13 @@ class RouterClient:
                 self._trouble(f"{self._ws_url}: {status}")
             except (OSError, TimeoutError, websockets.WebSocketException, Unreachable) as error:
                 self._trouble(f"{self._ws_url}: {_words(error)}")
+                replaced = (
+                    isinstance(error, ConnectionClosed) and error.rcvd is not None and error.rcvd.code == REPLACED
+                )
             # A socket that is closed as soon as it is open is no better than none.
-            lasted = self._clock.now() - began > LONGEST_WAIT_SECONDS * MICROSECONDS
+            lasted = self._clock.monotonic() - began > LONGEST_WAIT_SECONDS
             failures = 1 if lasted else failures + 1
-            await self._clock.sleep(self._wait(failures))
+            await self._clock.sleep(self._wait_replaced() if replaced else self._wait(failures))
             with contextlib.suppress(Unreachable):
                 # Mail flows, if slowly, also while only the socket cannot be had.
                 await self.drain(save)
@@ -246,7 +255,7 @@ class RouterClient:
         )
 
     async def _request(self, method: str, path: str, read: Callable[[bytes], Answer], **request: Any) -> Answer:
-        deadline = self._clock.now() + self._budget_seconds * MICROSECONDS
+        deadline = self._clock.monotonic() + self._budget_seconds
         failures = 0
         while True:
             failures += 1
@@ -265,7 +274,7 @@ class RouterClient:
                     raise Refused(response.status_code, _detail(response))
                 problem = f"{response.status_code}: {_detail(response)}"
                 wait = max(wait, _retry_after(response))
-            if self._clock.now() + wait * MICROSECONDS > deadline:
+            if self._clock.monotonic() + wait > deadline:
                 raise Unreachable(f"{self._http.base_url} does not answer: {problem}")
             self._trouble(f"{self._http.base_url}: {problem}")
             await self._clock.sleep(wait)
@@ -276,6 +285,9 @@ class RouterClient:
             # A library would quote it, and not say that trying again is of no use.
             raise Unauthorized("the token is empty" if not token else "the token is no JWT: it has foreign characters")
         return f"Bearer {token}"
+
+    def _wait_replaced(self) -> float:
+        return self._chance.uniform(REPLACED_WAIT_SECONDS / 2, REPLACED_WAIT_SECONDS)
 
     def _wait(self, failures: int) -> float:
         """Exponential, with full jitter."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from router.clock import Clock, Tasks
+from router.core.challenges import ANSWER_SECONDS, MARK, WAIT_SECONDS, Challenges
 from router.core.migrating import Migrator
 from router.errors import Draining, RouterError, TooManyConnections
 from router.interfaces import PokeBus, PresenceCache
@@ -33,7 +34,10 @@ TICK_SECONDS = 1.0
 GOING_AWAY = 1001  # RFC 6455, section 7.4.1
 TRY_AGAIN_LATER = 1013  # the registry of RFC 6455, section 11.7
 TOKEN_EXPIRED = 4401
-CLOSE_CODES = (GOING_AWAY, TRY_AGAIN_LATER, TOKEN_EXPIRED)
+REPLACED = 4409
+CLOSE_CODES = (GOING_AWAY, TRY_AGAIN_LATER, TOKEN_EXPIRED, REPLACED)
+TURNS = 3
+"""So many turns of the loop read what arrived while something held it up."""
 FORGOTTEN = 1024
 """So many connections that are gone may be remembered, until their tokens expire, beyond those that are held."""
 
@@ -43,6 +47,15 @@ class Socket(Protocol):
 
     async def poke(self) -> None:
         """Send the poke; may wait for the peer. Never called twice at once. Errors mean the peer is gone."""
+        ...
+
+    def ping(self) -> None:
+        """Ask the peer for an answer now, unless it owes one."""
+        ...
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long the peer has owed the answer to a ping; 0 where it owes none."""
         ...
 
     async def close(self, code: int, reason: str) -> None:
@@ -90,6 +103,18 @@ class ConnectionManager:
         self._expiries: list[tuple[int, str]] = []
         self._forgotten: dict[str, Connection] = {}
         """Those that the store may not know, or whose poke for what went past them may be owed, by their ids."""
+        self._proving: set[str] = set()
+        """Users whose sockets were pinged and have still to answer."""
+        self._challenges = Challenges(
+            presence,
+            pokes,
+            self._prove,
+            node=node,
+            connections_per_user=connections_per_user,
+            clock=clock,
+            tasks=tasks,
+            metrics=metrics,
+        )
         self._registering = asyncio.Semaphore(REGISTERING)
         self._renewing = asyncio.Semaphore(RENEWING)
         self._work: set[asyncio.Task[None]] = set()
@@ -104,9 +129,21 @@ class ConnectionManager:
         """Register ``socket`` as a live connection of ``user`` until ``disconnect``.
 
         It is closed with 4401 at ``expires_at`` (µs since 1970). Where mail may be waiting it is poked, so
-        that whatever came between the client's first fetch and this moment is not missed. Raises
-        ``TooManyConnections``, ``Draining`` and ``Unavailable``.
+        that whatever came between the client's first fetch and this moment is not missed. Where the user holds as many
+        as they may, it takes the place of those that do not answer. Raises ``TooManyConnections`` where all do,
+        ``Draining`` and ``Unavailable``.
         """
+        try:
+            return await self._enter(user, socket, expires_at)
+        except TooManyConnections:
+            held = await self._challenges.ask(user)
+            if held is None:
+                raise
+        return await self._enter(user, socket, expires_at, held)
+
+    async def _enter(
+        self, user: str, socket: Socket, expires_at: int | None, replacing: Sequence[Connection] = ()
+    ) -> Connection:
         if self._draining:
             raise Draining("this node is stopping; connect again")
         if len(self._by_user.get(user, ())) >= self._limit:
@@ -118,7 +155,7 @@ class ConnectionManager:
         self._hold(held)
         try:
             async with self._registering:
-                waiting = await self._presence.connect(connection, self._limit)
+                waiting = await self._presence.connect(connection, self._limit, replacing)
         except TooManyConnections:
             self._drop(held)
             raise
@@ -229,9 +266,56 @@ class ConnectionManager:
             held.poking = False
 
     async def _deliver_forever(self) -> None:
-        async for users in self._pokes.listen(self._node):
+        async for entries in self._pokes.listen(self._node):
+            users = [entry for entry in entries if not entry.startswith(MARK)]
             self._metrics.poked("heard", len(users))
             self.poke(users)
+            for entry in entries:
+                if entry.startswith(MARK):
+                    self._tasks.spawn(self._prove(entry.removeprefix(MARK)), "prove")
+
+    # Challenges: is there anybody behind the sockets of a user who is at the limit?
+
+    async def _prove(self, user: str) -> None:
+        """Ping the sockets of ``user``, renew the leases of those that answer, and close the others.
+
+        Whoever asks again meanwhile has read the leases as they are now, and waits for the same renewal.
+        """
+        if user in self._proving or user not in self._by_user:
+            return
+        self._proving.add(user)
+        try:
+            own = list(self._by_user[user].values())
+            await self._let_answer(own)
+            own = [held for held in own if held.connection.id in self._held]
+            silent = [held for held in own if held.socket.silent_seconds >= ANSWER_SECONDS / 2]
+        finally:
+            self._proving.discard(user)
+        self._replace(silent)
+        living = [held.connection for held in own if held not in silent]
+        if living and await self._extend(living) is not None:
+            self._metrics.dependency_failed("presence")
+
+    async def _let_answer(self, asked: Sequence[_Held]) -> None:
+        for held in asked:
+            held.socket.ping()
+        if any(held.socket.silent_seconds < ANSWER_SECONDS for held in asked):
+            await self._clock.sleep(ANSWER_SECONDS)
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+
+    def _replace(self, silent: Sequence[_Held]) -> None:
+        """What they leave in the store is the newcomer's to replace, so that the user is online all the while and no
+        mail moves. It is removed from here once the newcomer had its time."""
+        for held in silent:
+            self._drop(held)
+            self._start(self._close(held, REPLACED, "replaced: no answer to a ping"), "close")
+        if silent:
+            self._tasks.spawn(self._leave_later([held.connection for held in silent]), "leave")
+
+    async def _leave_later(self, connections: Sequence[Connection]) -> None:
+        await self._clock.sleep(WAIT_SECONDS)
+        await self._leave(connections)
 
     # Leases.
 
@@ -248,7 +332,9 @@ class ConnectionManager:
 
         What fails holds no other up; the first failure is raised at the end.
         """
-        connections = [held.connection for held in self._held.values()]
+        # Of those who are just being asked, the living are renewed when they have answered.
+        asked = self._proving
+        connections = [held.connection for held in self._held.values() if held.connection.user not in asked]
         batches = [connections[at : at + RENEW_CONNECTIONS] for at in range(0, len(connections), RENEW_CONNECTIONS)]
         failures = [error for error in await asyncio.gather(*map(self._extend, batches)) if error is not None]
         for id_, connection in list(self._forgotten.items()):

@@ -46,6 +46,8 @@ INTERNAL_ERROR = 1011
 _BODY = frozenset((b"content-length", b"transfer-encoding"))
 """What says that a body follows the headers (RFC 9112, section 6)."""
 
+PEER = "router.peer"
+"""In the scope of a WebSocket: its ``BoundedSocket``, which can ping."""
 ARRIVED = "router.arrived"
 """In the scope of a request whose whole body is there: nobody needs to wait for it, nor to time that."""
 
@@ -330,10 +332,22 @@ class BoundedSocket(_Watched, WebSocketsSansIOProtocol):
     _frames = 0
     _frames_since = 0.0
 
+    def ping(self) -> None:
+        """Ask the peer for an answer now, unless it owes one. Before the upgrade, and at the end, nobody is asked."""
+        if self.ping_timer is not None:
+            self.ping_timer.cancel()
+            self.send_keepalive_ping()
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long the peer has owed the answer to a ping; 0 where it owes none."""
+        return 0.0 if self.pending_ping_payload is None else self.loop.time() - self.ping_sent_at
+
     def handle_connect(self, event: Request) -> None:
         # uvicorn would answer what websockets refuses in plain text, and nobody would hear of it.
         if self.conn.accept(event).status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             super().handle_connect(event)
+            self.scope[PEER] = self  # type: ignore[literal-required]  # a server may add its own (ASGI 3, "scope")
         else:
             known = [(name.lower().encode(), value.encode("latin-1")) for name, value in event.headers.raw_items()]
             self.refuse(_no_handshake(self.conn.handshake_exc), known)

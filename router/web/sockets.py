@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -19,6 +19,7 @@ from router.auth.verifier import Authenticator
 from router.config.origins import same_host
 from router.core.connections import ConnectionManager
 from router.messages import Connection
+from router.web.bounds import PEER
 from router.web.edge import Border
 from router.web.fields import Fields, fields_of, forget_fields
 from router.web.problems import Forbidden, UpgradeRequired
@@ -42,7 +43,8 @@ class Sockets:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
-        socket = AsgiSocket(send)
+        # Taken out: the scope lives in the socket, which is not to hold itself.
+        socket = AsgiSocket(send, scope.pop(PEER, None))
         # What this raises is answered by HTTP, instead of the upgrade.
         connection, subprotocol = await self._connect(fields_of(scope), socket)
         try:
@@ -65,16 +67,27 @@ class Sockets:
         return await self._manager.connect(principal.user, socket, principal.expires_at), subprotocol
 
 
+class Peer(Protocol):
+    """What a server tells beyond ASGI of the far end of a WebSocket."""
+
+    def ping(self) -> None: ...
+
+    @property
+    def silent_seconds(self) -> float: ...
+
+
 class AsgiSocket:
     """``Socket`` over ASGI; a poke that comes before the upgrade is sent after it.
 
     A close before the upgrade is left to the handshake, which is then refused.
     """
 
-    __slots__ = ("_accepted", "_early", "_send")
+    __slots__ = ("_accepted", "_early", "_peer", "_send")
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, peer: Peer | None = None) -> None:
+        """``peer``: ``None`` where the server does not tell; then it counts as one that answers."""
         self._send = send
+        self._peer = peer
         self._accepted = False
         self._early = False
 
@@ -91,6 +104,14 @@ class AsgiSocket:
             await self._emit({"type": "websocket.send", "text": "{}"})
         else:
             self._early = True
+
+    def ping(self) -> None:
+        if self._peer is not None:
+            self._peer.ping()
+
+    @property
+    def silent_seconds(self) -> float:
+        return 0.0 if self._peer is None else self._peer.silent_seconds
 
     async def close(self, code: int, reason: str) -> None:
         if self._accepted:

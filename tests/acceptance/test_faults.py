@@ -7,6 +7,7 @@ import json
 import resource
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +22,7 @@ from router.auth.embedded import EmbeddedKey
 from router.backends.embedded import schema
 from router.client import RouterClient
 from router.clock import SystemClock
+from router.core.connections import REPLACED
 from router.web.bounds import GRACEFUL_SECONDS
 from tests.support.edge import eventually, raw
 from tests.support.service import STOP_SECONDS, Router
@@ -87,6 +89,47 @@ async def test_a_half_open_connection_ends_with_its_ping(router: Router) -> None
             assert await eve.recv() == "{}"
         assert queue_of(router, "bob") == (["cold"], 0)
         assert id_ in announced(router)
+
+
+async def test_half_open_sockets_do_not_shut_out_the_living(router: Router) -> None:
+    """RACES 51: the phone comes back on a new network while its old socket is half open, and so it does again. Who
+    answers pings is not replaced, however often others come."""
+    router.environment |= {
+        "ROUTER_LIMITS__CONNECTIONS_PER_USER": "1",
+        "ROUTER_ONLINE__LEASE_SECONDS": "60",
+        "ROUTER_ONLINE__HEARTBEAT_SECONDS": "20",
+    }
+    with router.running():
+        key = tokens(router)
+        async with raw(router.ws_port) as silent:
+            assert b" 101 " in await silent.upgrade(token(key, "bob"))
+            headers = {"authorization": f"Bearer {token(key, 'bob')}"}
+            async with connect(router.ws_url, additional_headers=headers) as phone:
+                ping, close = 2 + 4, 2 + 2
+                assert (await silent.read(ping + close))[-2:] == struct.pack("!H", REPLACED)
+                async with raw(router.ws_port) as other:
+                    assert b" 429 " in await other.upgrade(token(key, "bob"))
+                await send(router, key, "bob")
+                assert await phone.recv() == "{}"
+        assert router.metric("router_connections_closed_total", code=str(REPLACED), clean="true") == 1
+
+
+async def test_sockets_of_a_killed_process_do_not_shut_out_the_living(router: Router) -> None:
+    """RACES 51: ``serve`` was killed and starts again on the same data directory: it holds none of before."""
+    router.environment |= {"ROUTER_LIMITS__CONNECTIONS_PER_USER": "2", "ROUTER_ONLINE__LEASE_SECONDS": "600"}
+    for _ in range(2):
+        with router.running() as process:
+            key = tokens(router)
+            async with raw(router.ws_port) as phone, raw(router.ws_port) as laptop:
+                for device in (phone, laptop):
+                    assert b" 101 " in await device.upgrade(token(key, "bob"))
+                id_ = await send(router, key, "bob")
+                process.kill()
+                process.wait()
+    with router.running():
+        # Nobody comes back: the mail moves as soon as somebody sweeps, and is announced.
+        await eventually(lambda: id_ in announced(router))
+        assert queue_of(router, "bob") == (["cold", "cold"], 0)
 
 
 async def test_a_killed_node_leaves_nobody_online(router: Router) -> None:

@@ -14,7 +14,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from router.client import Received, RouterClient
-from router.client.client import LONGEST_WAIT_SECONDS, Unreachable
+from router.client.client import LONGEST_WAIT_SECONDS, REPLACED, REPLACED_WAIT_SECONDS, Unreachable
 from tests.support.clock import ManualClock
 from tests.support.edge import EVENT_SECONDS, eventually, server
 
@@ -33,6 +33,8 @@ class Poker:
         """So many fetches are answered by somebody else."""
         self.shut = False
         """Each connection is closed as soon as it is open."""
+        self.code = 1001
+        """With what."""
         self.app = Starlette(
             routes=[
                 Route("/api/messages", self._messages),
@@ -65,7 +67,7 @@ class Poker:
     async def _connect(self, socket: WebSocket) -> None:
         await socket.accept()
         if self.shut:
-            await socket.close(1001)
+            await socket.close(self.code)
             return
         self._socket = socket
         try:
@@ -169,6 +171,26 @@ async def test_a_socket_that_closes_at_once_is_opened_less_and_less_often() -> N
         await asyncio.gather(task, return_exceptions=True)
     longest = LONGEST_WAIT_SECONDS
     assert clock.noted[:10] == [0.2, 0.4, 0.8, 1.6, 3.2, longest, longest, longest, 0.2, 0.4]
+
+
+async def test_a_client_whose_place_was_taken_gives_the_other_one_time() -> None:
+    """RACES 51: it lives after all. At once, and however long its socket lasted, it would only push out the other."""
+    poker, clock = Poker(), Waits()
+    poker.shut, poker.mail, poker.code = True, [], REPLACED
+
+    async def save(_: Sequence[Received]) -> None:
+        return
+
+    async with (
+        server(poker.app) as listening,
+        RouterClient(f"http://127.0.0.1:{listening.port}", lambda: "token", clock=clock, chance=Longest()) as client,
+    ):
+        connected = lambda: clock.advance(LONGEST_WAIT_SECONDS + 1)  # noqa: E731 - a word for it
+        task = asyncio.create_task(client.listen(save, connected=connected))
+        await eventually(lambda: len(clock.noted) >= 3)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert clock.noted[:3] == [REPLACED_WAIT_SECONDS] * 3
 
 
 async def test_an_answer_of_somebody_else_is_no_answer() -> None:

@@ -6,11 +6,14 @@ The fixture ``stage`` is one process; ``second`` is another one over the same st
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 
 from router.core import sweeping
+from router.core.challenges import ANSWER_SECONDS, WAIT_SECONDS
+from router.core.connections import REPLACED
 from router.core.migrating import BATCH_MESSAGES
 from router.errors import TooManyConnections, Unavailable
 from router.interfaces import Place
@@ -50,6 +53,43 @@ async def swept(stage: Stage, condition: Callable[[], bool]) -> None:
         for _ in range(POLLS):
             if not condition():
                 await asyncio.sleep(POLL_SECONDS)
+
+
+@asynccontextmanager
+async def listening(stage: Stage) -> AsyncIterator[None]:
+    """The node renews, and hears what comes by the poke bus: on entering it does."""
+    task = asyncio.create_task(stage.manager.run())
+    try:
+        async with asyncio.timeout(TURN_SECONDS):
+            heard = Socket()
+            probe = f"urn:sm:user:probe-of-{stage.factory.node}"
+            connection = await stage.manager.connect(probe, heard, None)
+            bus = await stage.factory.poke_bus()
+            while not heard.pokes:
+                await bus.publish([(stage.factory.node, probe)])
+                await asyncio.sleep(0.01)
+            await stage.manager.disconnect(connection)
+            yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def comes(stage: Stage, living: Sequence[Socket]) -> Connection:
+    """One more connects at the limit; its node asks, and those of the ``living`` are renewed before it looks again."""
+    before = {connection.id: connection.lease_until for connection in await stage.online.connections(BOB)}
+    entering = asyncio.create_task(stage.manager.connect(BOB, socket := Socket(), None))
+    while not all(asked.pings for asked in living):  # noqa: ASYNC110 - a bus sets no event
+        await asyncio.sleep(POLL_SECONDS)
+    stage.clock.advance(ANSWER_SECONDS)
+    while not entering.done():
+        found = await stage.online.connections(BOB)
+        if sum(before.get(one.id, 0) < one.lease_until for one in found) >= len(living):
+            stage.clock.advance(WAIT_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
+    connection = await entering
+    assert not socket.codes
+    return connection
 
 
 class Deaf(Socket):
@@ -975,6 +1015,57 @@ class QueueContract:
         await stage.online.connect(Connection(BOB, "c1", "node", 0), 3)
         with pytest.raises(TooManyConnections):
             await stage.online.connect(Connection(BOB, "one more", "node", 0), 3)
+
+    async def test_a_newcomer_replaces_those_that_were_not_renewed(self, stage: Stage) -> None:
+        """RACES 51: in the step in which it registers, and only if there is room for it then."""
+        for name in ("alive", "silent", "gone"):
+            await stage.online.connect(Connection(BOB, name, "node", stage.clock.now()), 3)
+            stage.clock.advance(1)
+        held = await stage.online.connections(BOB)
+        await stage.online.renew([connection for connection in held if connection.id == "alive"])
+        renewed = await stage.online.connections(BOB)
+        with pytest.raises(TooManyConnections):
+            await stage.online.connect(Connection(BOB, "new", "node", stage.clock.now()), 1, held)
+        assert await stage.online.connections(BOB) == renewed
+        await stage.online.connect(Connection(BOB, "new", "node", stage.clock.now()), 3, held)
+        assert [connection.id for connection in await stage.online.connections(BOB)] == ["alive", "new"]
+        assert await stage.go("m1") is Outcome.HOT
+
+    async def test_sockets_of_the_dead_do_not_shut_out_the_living(
+        self, stage: Stage, second: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """RACES 51: half open at another node, or left by one that was killed, and no mail moves because of it."""
+        for manager in (stage.manager, second.manager):
+            monkeypatch.setattr(manager, "_limit", 3)
+        alive, silent = Socket(), Socket()
+        async with listening(stage), listening(second):
+            await second.manager.connect(BOB, alive, None)
+            await second.manager.connect(BOB, silent, None)
+            dead = Connection(BOB, "of the dead", "killed", stage.clock.now())
+            await stage.online.connect(dead, 3)
+            assert await stage.go("m1") is Outcome.HOT
+            silent.silent_seconds = ANSWER_SECONDS
+            await comes(stage, [alive])
+            connections = await stage.online.connections(BOB)
+            assert sorted(connection.node for connection in connections) == sorted(
+                [stage.factory.node, second.factory.node]
+            )
+            assert (alive.pings, alive.codes, silent.codes) == (1, [], [REPLACED])
+            assert await stage.hot() == ["m1"]
+
+    async def test_the_living_shut_out_one_more(
+        self, stage: Stage, second: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """RACES 37, 51: wherever they are held."""
+        monkeypatch.setattr(stage.manager, "_limit", 2)
+        here, there = Socket(), Socket()
+        async with listening(stage), listening(second):
+            await stage.manager.connect(BOB, here, None)
+            await second.manager.connect(BOB, there, None)
+            with pytest.raises(TooManyConnections):
+                await comes(stage, [here, there])
+        assert (here.codes, there.codes, here.pings, there.pings) == ([], [], 1, 1)
+        assert len(await stage.online.connections(BOB)) == 2
 
     async def test_a_registration_says_whether_mail_waits(self, stage: Stage) -> None:
         """RACES 12."""

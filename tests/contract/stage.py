@@ -34,7 +34,12 @@ class Socket:
 
     def __init__(self) -> None:
         self.pokes = 0
+        self.pings = 0
+        self.silent_seconds = 0.0
         self.codes: list[int] = []
+
+    def ping(self) -> None:
+        self.pings += 1
 
     async def poke(self) -> None:
         self.pokes += 1

@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from router.config import Limits
-from router.core.connections import FORGOTTEN, GOING_AWAY, REGISTERING, TOKEN_EXPIRED, TRY_AGAIN_LATER
+from router.core.challenges import ANSWER_SECONDS, PAUSE_SECONDS, WAIT_SECONDS
+from router.core.connections import FORGOTTEN, GOING_AWAY, REGISTERING, REPLACED, TOKEN_EXPIRED, TRY_AGAIN_LATER
 from router.errors import Draining, TooManyConnections, Unavailable
 from router.messages import Connection, Outcome, QueueTotals
 from tests.contract.stage import BOB, EVE, Socket, Stage, until
@@ -108,7 +109,9 @@ async def test_ten_thousand_come_back_at_once(stage: Stage, monkeypatch: pytest.
         finally:
             under_way -= 1
 
-    monkeypatch.setattr(type(stage.online), "connect", lambda _, connection, limit: watched(connection, limit))
+    monkeypatch.setattr(
+        type(stage.online), "connect", lambda _, connection, limit, replacing: watched(connection, limit)
+    )
     sockets = {user: Socket() for user in users}
     tracemalloc.start()
     connections = await asyncio.gather(*(stage.manager.connect(user, sockets[user], None) for user in users))
@@ -126,8 +129,10 @@ async def test_ten_thousand_come_back_at_once(stage: Stage, monkeypatch: pytest.
 
 
 async def test_one_users_flood_costs_the_store_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RACES 37: beyond the limit, a node refuses without asking; closing one makes room."""
-    first, *_ = [await stage.manager.connect(BOB, Socket(), None) for _ in range(20)]
+    """RACES 37, 51: beyond the limit, a node asks once whether the sockets live, lets as many wait for that as may be
+    connected, and refuses the others without asking; closing one makes room."""
+    sockets = [Socket() for _ in range(LIMIT)]
+    first, *_ = [await stage.manager.connect(BOB, socket, None) for socket in sockets]
     connect, calls = stage.online.connect, 0
 
     async def counted(connection: Connection, limit: int) -> bool:
@@ -135,24 +140,123 @@ async def test_one_users_flood_costs_the_store_nothing(stage: Stage, monkeypatch
         calls += 1
         return await connect(connection, limit)
 
-    monkeypatch.setattr(type(stage.online), "connect", lambda _, connection, limit: counted(connection, limit))
-    for _ in range(1000):
+    monkeypatch.setattr(
+        type(stage.online), "connect", lambda _, connection, limit, replacing: counted(connection, limit)
+    )
+    for turn in (1, 2):
+        flood = [asyncio.create_task(stage.manager.connect(BOB, Socket(), None)) for _ in range(1000)]
+        await until(lambda flood=flood: sum(one.done() for one in flood) == 1000 - LIMIT)  # type: ignore[misc]  # a loop's
+        await until(lambda turn=turn: all(socket.pings == turn for socket in sockets))  # type: ignore[misc]  # a loop's
+        stage.clock.advance(ANSWER_SECONDS)
+        refused = await asyncio.gather(*flood, return_exceptions=True)
+        assert {type(one) for one in refused} == {TooManyConnections}
         with pytest.raises(TooManyConnections):
             await stage.manager.connect(BOB, Socket(), None)
-    assert (calls, stage.manager.count) == (0, 20)
+        stage.clock.advance(PAUSE_SECONDS)
+    assert (calls, stage.manager.count) == (0, LIMIT)
+    assert {(socket.pings, *socket.codes) for socket in sockets} == {(2,)}
     await stage.manager.disconnect(first)
     await stage.manager.connect(BOB, Socket(), None)
     await stage.manager.connect(EVE, Socket(), None)
-    assert (calls, stage.manager.count) == (2, 21)
+    assert (calls, stage.manager.count) == (2, LIMIT + 1)
 
 
 async def test_whom_the_store_refuses_is_not_held(stage: Stage) -> None:
-    """RACES 37: the other connections are on other nodes."""
+    """RACES 37: the other connections are on other nodes, which renew them when they are asked."""
+    others = [Connection(BOB, f"elsewhere{number}", "elsewhere", 0) for number in range(LIMIT)]
+    for other in others:
+        await stage.online.connect(other, LIMIT)
+    bus = await stage.factory.poke_bus()
+    entering = asyncio.create_task(stage.manager.connect(BOB, Socket(), None))
+    async with asyncio.timeout(10):
+        assert await anext(bus.listen("elsewhere")) == ["?" + BOB]
+    stage.clock.advance(1)
+    assert await stage.online.renew(others) == []
+    stage.clock.advance(WAIT_SECONDS)
+    with pytest.raises(TooManyConnections):
+        await entering
+    assert (stage.manager.count, len(await stage.online.connections(BOB))) == (0, LIMIT)
+
+
+async def test_a_half_open_socket_gives_way_at_once_if_it_owes_an_answer(stage: Stage) -> None:
+    """RACES 51: a ping of before has not been answered, so nobody is waited for; the user is online all the while."""
+    sockets = [Socket() for _ in range(LIMIT)]
+    for socket in sockets:
+        await stage.manager.connect(BOB, socket, None)
+        socket.silent_seconds = 15
+    assert await stage.go("m1") is Outcome.HOT
+    await stage.manager.connect(BOB, new := Socket(), None)
+    await until(lambda: all(socket.codes == [REPLACED] for socket in sockets))
+    assert (stage.manager.count, len(await stage.online.connections(BOB))) == (1, 1)
+    stage.clock.advance(WAIT_SECONDS)
+    await stage.factory.tasks.settled()
+    assert (await stage.hot(), await stage.in_cold(), new.pokes, new.codes) == (["m1"], [], 1, [])
+
+
+async def test_a_heartbeat_keeps_no_socket_that_is_being_asked(stage: Stage) -> None:
+    """RACES 51: it renews the others; those who answer are renewed when they have."""
+    sockets = [Socket() for _ in range(LIMIT)]
+    connections = [await stage.manager.connect(BOB, socket, None) for socket in sockets]
+    eve = await stage.manager.connect(EVE, Socket(), None)
+    before = {one.id: one.lease_until for one in await stage.online.connections(BOB)}
+    entering = asyncio.create_task(stage.manager.connect(BOB, Socket(), None))
+    await until(lambda: all(socket.pings for socket in sockets))
+    sockets[0].silent_seconds = ANSWER_SECONDS
+    stage.clock.advance(1)
+    await stage.manager.renew()
+    assert {one.id: one.lease_until for one in await stage.online.connections(BOB)} == before
+    (renewed,) = await stage.online.connections(EVE)
+    assert renewed.lease_until == max(before.values()) + 1_000_000, eve.id
+    stage.clock.advance(1)
+    newcomer = await entering
+    found = {one.id: one.lease_until for one in await stage.online.connections(BOB)}
+    assert found.keys() == before.keys() - {connections[0].id} | {newcomer.id}
+    assert min(found.values()) > max(before.values())
+
+
+async def test_half_open_sockets_are_removed_also_if_no_newcomer_takes_their_place(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 51: the newcomer's node dies after it has asked: the mail moves as if the socket had ended by itself."""
+    async with running(stage):
+        await stage.manager.connect(BOB, silent := Socket(), None)
+        assert await stage.go("m1") is Outcome.HOT
+        silent.silent_seconds = ANSWER_SECONDS
+        await (await stage.factory.poke_bus()).publish([(stage.factory.node, "?" + BOB)])
+        await until(lambda: silent.codes == [REPLACED])
+        assert await stage.hot() == ["m1"], "there was time for a newcomer"
+        stage.clock.advance(WAIT_SECONDS)
+        await stage.factory.tasks.settled()
+    assert (await stage.in_cold(), await stage.pushed(), await stage.online.connections(BOB)) == (["m1"], ["m1"], [])
+
+
+async def test_a_challenge_that_cannot_be_made_is_a_refusal(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 51: the store, or the bus, is down just then."""
+
+    async def fail(*_: object) -> None:
+        raise Unavailable("simulated")
+
     for number in range(LIMIT):
-        await stage.connect(name=f"elsewhere{number}")
+        await stage.online.connect(Connection(BOB, f"elsewhere{number}", "elsewhere", 0), LIMIT)
+    monkeypatch.setattr(type(await stage.factory.poke_bus()), "publish", fail)
     with pytest.raises(TooManyConnections):
         await stage.manager.connect(BOB, Socket(), None)
-    assert (stage.manager.count, len(await stage.online.connections(BOB))) == (0, LIMIT)
+    assert (stage.failures("presence"), stage.manager.count) == (1, 0)
+
+
+async def test_a_socket_that_is_being_opened_is_not_taken_for_silent(stage: Stage) -> None:
+    """RACES 51: one that has just come, and one that left while the others were asked."""
+    sockets = [Socket() for _ in range(LIMIT)]
+    connections = [await stage.manager.connect(BOB, socket, None) for socket in sockets]
+    entering = asyncio.create_task(stage.manager.connect(BOB, Socket(), None))
+    await until(lambda: all(socket.pings for socket in sockets))
+    sockets[0].silent_seconds = ANSWER_SECONDS
+    await stage.manager.disconnect(connections[0])
+    await stage.manager.connect(BOB, late := Socket(), None)
+    stage.clock.advance(ANSWER_SECONDS)
+    with pytest.raises(TooManyConnections):
+        await entering
+    assert [socket.codes for socket in (*sockets, late)] == [[]] * (LIMIT + 1)
 
 
 async def test_a_registration_that_is_not_answered_leaves_no_presence(
@@ -166,7 +270,9 @@ async def test_a_registration_that_is_not_answered_leaves_no_presence(
         assert len(await stage.online.connections(BOB)) == 1
         raise Unavailable("simulated")
 
-    monkeypatch.setattr(type(stage.online), "connect", lambda _, connection, limit: unanswered(connection, limit))
+    monkeypatch.setattr(
+        type(stage.online), "connect", lambda _, connection, limit, replacing: unanswered(connection, limit)
+    )
     with pytest.raises(Unavailable):
         await stage.manager.connect(BOB, Socket(), None)
     await stage.factory.tasks.settled()
@@ -227,7 +333,9 @@ async def test_a_socket_that_goes_while_it_registers_again_leaves_no_presence(
         await stage.manager.disconnect(connection)
         return await register(connection, limit)
 
-    monkeypatch.setattr(type(stage.online), "connect", lambda _, connection, limit: too_late(connection, limit))
+    monkeypatch.setattr(
+        type(stage.online), "connect", lambda _, connection, limit, replacing: too_late(connection, limit)
+    )
     await stage.manager.renew()
     assert (stage.manager.count, await stage.online.connections(BOB)) == (0, [])
 
@@ -273,7 +381,9 @@ async def test_a_registration_whose_answer_was_lost_is_repeated(stage: Stage, mo
         assert (await stage.ids(), await stage.ids(EVE)) == ([], [])
         await stage.online.disconnect(connections)
         assert [await stage.go("m1"), await stage.go("m2", EVE)] == [Outcome.COLD, Outcome.COLD]
-        monkeypatch.setattr(type(stage.online), "connect", lambda _, connection, limit: unanswered(connection, limit))
+        monkeypatch.setattr(
+            type(stage.online), "connect", lambda _, connection, limit, replacing: unanswered(connection, limit)
+        )
         with pytest.raises(Unavailable):
             await stage.manager.renew()
         assert (bob.pokes, eve.pokes) == (0, 0)
@@ -309,7 +419,7 @@ async def test_whom_the_store_does_not_answer_keeps_no_other_from_renewing(
         assert [await stage.go("m1"), await stage.go("m2", EVE)] == [Outcome.COLD, Outcome.HOT]
         await stage.online.disconnect(connections)
         monkeypatch.setattr(
-            type(stage.online), "connect", lambda _, connection, limit: register_others(connection, limit)
+            type(stage.online), "connect", lambda _, connection, limit, replacing: register_others(connection, limit)
         )
         with pytest.raises(Unavailable):
             await stage.manager.renew()
@@ -362,7 +472,7 @@ async def test_a_registration_that_a_drain_overtakes_leaves_no_presence(
         await drained.wait()
         return await register(connection, limit)
 
-    monkeypatch.setattr(type(stage.online), "connect", lambda _, connection, limit: slow(connection, limit))
+    monkeypatch.setattr(type(stage.online), "connect", lambda _, connection, limit, replacing: slow(connection, limit))
     async with running(stage):
         connecting = asyncio.create_task(stage.manager.connect(BOB, Socket(), None))
         await until(lambda: stage.manager.count == 1)

@@ -73,7 +73,7 @@ async def test_another_process_is_woken_and_poked_through_full_buffers(signals: 
     assert list(run_directory(tmp_path).iterdir()) == []
 
 
-async def test_the_dead_are_forgotten(signals: Signals, tmp_path: Path) -> None:
+async def test_dead_listeners_are_forgotten_and_dead_nodes_are_told_of(signals: Signals, tmp_path: Path) -> None:
     process = await listener(tmp_path, 1)
     process.kill()
     await process.wait()
@@ -82,7 +82,19 @@ async def test_the_dead_are_forgotten(signals: Signals, tmp_path: Path) -> None:
     signals.poke("other", ["urn:sm:user:bob"])
     signals.poke("never there", ["urn:sm:user:bob"])
     await asyncio.sleep(0)
+    assert signals.dead_nodes() == ["other"], "until somebody has ended its presence"
+    signals.forget_node("other")
     assert list(run_directory(tmp_path).iterdir()) == []
+    assert signals.dead_nodes() == []
+
+
+async def test_a_node_that_listens_or_has_gone_is_not_dead(signals: Signals, tmp_path: Path) -> None:
+    process = await listener(tmp_path, 1)
+    assert signals.dead_nodes() == []
+    signals.notify("work")
+    signals.poke("other", ["urn:sm:user:bob"])
+    await process.wait()
+    assert signals.dead_nodes() == []
 
 
 async def test_a_signal_that_cannot_be_sent_is_left_to_the_sweeper(signals: Signals, tmp_path: Path) -> None:
@@ -161,18 +173,3 @@ def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").symlink_to(tmp_path)
     with pytest.raises(DataDirError, match="nobody else"):
         run_directory(tmp_path)
-
-
-async def test_what_a_killed_process_left_is_cleared_away(signals: Signals, tmp_path: Path) -> None:
-    listening = asyncio.ensure_future(anext(signals.pokes("alive")))
-    await asyncio.sleep(0)
-    process = await listener(tmp_path, 1)
-    process.kill()
-    await process.wait()
-    directory = run_directory(tmp_path)
-    left = {path.name for path in directory.glob("poke-*")}
-    assert left == {"poke-alive", "poke-other"}
-    async with Signals(tmp_path):
-        assert {path.name for path in directory.glob("poke-*")} == {"poke-alive"}
-    signals.poke("alive", ["bob"])
-    assert await listening == ["bob"]

@@ -21,6 +21,9 @@ class NodeClock:
     def now(self) -> int:
         return int((START + self._loop.time() + self.offset) * MICROSECONDS)
 
+    def monotonic(self) -> float:
+        return self._loop.time()
+
     async def sleep(self, seconds: float) -> None:
         await self._loop.pause(seconds)
 
@@ -33,6 +36,9 @@ class CallClock:
 
     def now(self) -> int:
         return CALLED_AT.get()
+
+    def monotonic(self) -> float:
+        raise AssertionError("a store measures no span")
 
     async def sleep(self, seconds: float) -> None:
         raise AssertionError(f"a store does not sleep for {seconds} s")

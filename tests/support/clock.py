@@ -18,6 +18,9 @@ class ManualClock:
     def now(self) -> int:
         return self.time
 
+    def monotonic(self) -> float:
+        return self._elapsed / MICROSECONDS
+
     async def sleep(self, seconds: float) -> None:
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._sleepers.append((self._elapsed + int(seconds * MICROSECONDS), woken))

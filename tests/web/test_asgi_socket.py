@@ -52,3 +52,10 @@ async def test_a_peer_that_is_gone_is_an_os_error(error: Exception) -> None:
         with pytest.raises(OSError, match="closed"):
             await write
     assert peer.types == ["websocket.accept"]
+
+
+async def test_a_server_that_does_not_ping_has_nobody_taken_for_silent() -> None:
+    """RACES 51."""
+    socket = AsgiSocket(Peer().send)
+    socket.ping()
+    assert socket.silent_seconds == 0

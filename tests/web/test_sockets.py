@@ -65,6 +65,24 @@ async def offline(web: Web) -> None:
             await asyncio.sleep(0)
 
 
+async def test_a_socket_knows_for_how_long_its_peer_has_owed_an_answer(web: Web) -> None:
+    """RACES 51: whoever is pinged and answers owes nothing; a second ping does not begin anew with who is silent."""
+    async with web.serve() as server:
+        url = f"ws://{HOST}:{server.port}/connect"
+        async with raw(server.port) as silent, connect(url, additional_headers=web.bearer("eve")) as living:
+            assert b" 101 " in await silent.upgrade(web.token("bob"))
+            await eventually(lambda: web.manager.count == 2)
+            sockets = {user: held.socket for user, own in web.manager._by_user.items() for held in own.values()}
+            assert {socket.silent_seconds for socket in sockets.values()} == {0}
+            for _ in range(2):
+                for socket in sockets.values():
+                    socket.ping()
+                assert sockets[BOB].silent_seconds > 0
+                await eventually(lambda: sockets[EVE].silent_seconds == 0)
+            assert (await silent.read(2), sockets[BOB].silent_seconds > 0) == (b"\x89\x04", True)
+            assert living.close_code is None
+
+
 async def test_who_takes_no_poke_is_cut_off(web: Web) -> None:
     """RACES 16, 19: where even the ping could not be sent, closing politely would take for ever."""
     async with web.serve(client_seconds=0.2) as server:

@@ -10,6 +10,7 @@ from router.backends.embedded.database import Database
 from router.backends.embedded.presence import EmbeddedPresence, nodes_of
 from router.backends.embedded.routing import HOT as SQL
 from router.backends.embedded.rows import one
+from router.backends.embedded.signals import Nodes
 from router.backends.rules import ORPHAN_SECONDS, StoreRules
 from router.clock import MICROSECONDS, Clock
 from router.interfaces import PokeBus
@@ -19,8 +20,10 @@ from router.messages import Delivery, HotPage, HotUser, Move, MoveRefused, Queue
 class EmbeddedOnlineStore(EmbeddedPresence):
     """``OnlineStore`` over SQLite. Only what a client was promised, its acknowledgement, waits for the disk."""
 
-    def __init__(self, database: Database, pokes: PokeBus, rules: StoreRules, clock: Clock) -> None:
-        super().__init__(database, rules, clock)
+    def __init__(
+        self, database: Database, pokes: PokeBus, rules: StoreRules, clock: Clock, nodes: Nodes | None = None
+    ) -> None:
+        super().__init__(database, rules, clock, nodes)
         self._pokes = pokes
         self._idle_cursor = ""
 

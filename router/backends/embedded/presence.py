@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from router.backends.embedded.database import Database
 from router.backends.embedded.queries import load
 from router.backends.embedded.rows import json_list
+from router.backends.embedded.signals import Nodes
 from router.backends.rules import StoreRules
 from router.clock import Clock
 from router.errors import TooManyConnections
@@ -19,15 +20,27 @@ SQL = load("presence")
 class EmbeddedPresence:
     """``PresenceCache`` over SQLite. Power loss ends every connection, so its writes need no fsync of their own."""
 
-    def __init__(self, database: Database, rules: StoreRules, clock: Clock) -> None:
+    def __init__(self, database: Database, rules: StoreRules, clock: Clock, nodes: Nodes | None = None) -> None:
+        """``nodes``: the leases of those that are dead end at once, where anybody knows of it."""
         self._database = database
+        self._nodes = nodes
         self._rules = rules
         self._clock = clock
 
-    async def connect(self, connection: Connection, limit: int) -> bool:
+    async def connect(self, connection: Connection, limit: int, replacing: Sequence[Connection] = ()) -> bool:
+        try:
+            return await self._register(connection, limit, replacing)
+        except TooManyConnections:
+            if not await self._end_dead():
+                raise
+        return await self._register(connection, limit, replacing)
+
+    async def _register(self, connection: Connection, limit: int, replacing: Sequence[Connection]) -> bool:
         now = self._clock.now()
 
         def register(db: sqlite3.Connection) -> bool:
+            if replacing:
+                db.executemany(SQL["replace"], [(other.user, other.id, other.lease_until) for other in replacing])
             (others,) = db.execute(SQL["others"], (connection.user, connection.id, now)).fetchone()
             if others >= limit:
                 raise TooManyConnections(f"{others} connections are open, the limit is {limit}; close one first")
@@ -66,7 +79,19 @@ class EmbeddedPresence:
 
         return await self._database.write_ordered(remove)
 
+    async def _end_dead(self) -> bool:
+        """End the leases of nodes that were killed, as if they had run out; returns whether there were any."""
+        if self._nodes is None or not (dead := self._nodes.dead_nodes()):
+            return False
+        await self._database.write_ordered(
+            lambda db: db.executemany(SQL["end_node"], [(node,) for node in dead]).rowcount
+        )
+        for node in dead:
+            self._nodes.forget_node(node)
+        return True
+
     async def expire(self, limit: int) -> list[str]:
+        await self._end_dead()
         now = self._clock.now()
         if not self._database.read(lambda db: db.execute(SQL["expired"], (now, 1)).fetchone()):
             return []

@@ -31,6 +31,7 @@ RETRY_SECONDS = 0.005
 MAX_WAITING_USERS = 100_000
 """Pokes kept for a listener that does not read; beyond them pokes are left to the sweeper."""
 _WAKE = b"\x00"
+POKE = "poke-"
 
 
 class Signalling(Protocol):
@@ -43,6 +44,14 @@ class Signalling(Protocol):
     def pokes(self, node: str) -> AsyncIterator[list[str]]: ...
 
     def poke(self, node: str, users: Sequence[str]) -> None: ...
+
+
+class Nodes(Protocol):
+    """Which nodes of a data directory were killed."""
+
+    def dead_nodes(self) -> list[str]: ...
+
+    def forget_node(self, node: str) -> None: ...
 
 
 class Signals:
@@ -63,7 +72,6 @@ class Signals:
         self._loop = asyncio.get_running_loop()
         self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sender.setblocking(False)
-        self._remove_dead()
         return self
 
     async def __aexit__(
@@ -77,16 +85,14 @@ class Signals:
             path.unlink(missing_ok=True)
         self._sender.close()
 
-    def _remove_dead(self) -> None:
-        """Processes that were killed leave their sockets; a node's would never be sent to again."""
-        for path in self._directory.glob("poke-*"):
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
-                try:
-                    probe.connect(str(path))
-                except ConnectionRefusedError:
-                    path.unlink(missing_ok=True)
-                except FileNotFoundError:
-                    pass
+    def dead_nodes(self) -> list[str]:
+        """The nodes whose processes were killed: their sockets are there, and nobody reads them."""
+        paths = self._others(POKE)
+        return [path.name.removeprefix(POKE) for path in paths if _is_dead(path)] if paths else []
+
+    def forget_node(self, node: str) -> None:
+        """Whoever has ended the presence of a dead node removes what says that it is dead."""
+        (self._directory / f"{POKE}{node}").unlink(missing_ok=True)
 
     def wakes(self, channel: str) -> asyncio.Event:
         """An event that is set whenever somebody notifies ``channel``; clear it, look for work, then wait."""
@@ -114,7 +120,7 @@ class Signals:
         """The users to poke on ``node``, from this process and others."""
         arrived: asyncio.Queue[list[str]] = asyncio.Queue()
         self._pokes[node] = arrived
-        self._bind(f"poke-{node}", lambda data: arrived.put_nowait(msgspec.json.decode(data, type=list[str])))
+        self._bind(f"{POKE}{node}", lambda data: arrived.put_nowait(msgspec.json.decode(data, type=list[str])))
         while True:
             yield await arrived.get()
 
@@ -123,7 +129,7 @@ class Signals:
         if (local := self._pokes.get(node)) is not None:
             local.put_nowait(list(users))
             return
-        path = self._directory / f"poke-{node}"
+        path = self._directory / f"{POKE}{node}"
         waiting = self._waiting.setdefault(path, {})
         room = MAX_WAITING_USERS - len(waiting)
         waiting.update(dict.fromkeys(users[:room]))
@@ -152,7 +158,7 @@ class Signals:
                 return
             receive(data)
 
-    def _others(self, prefix: str) -> Iterable[Path]:
+    def _others(self, prefix: str) -> list[Path]:
         # Listed anew each time: some ten microseconds, and no cache that could miss a listener.
         names = [name for name in os.listdir(self._directory) if name.startswith(prefix)]  # noqa: PTH208 - a hot path
         return [path for path in map(self._directory.joinpath, names) if path not in self._own]
@@ -165,8 +171,9 @@ class Signals:
             # A full buffer: for a wake, the listener has enough of them in it.
             return data is _WAKE
         except (ConnectionRefusedError, FileNotFoundError):
-            # Its process is dead; a new one has a socket of its own name.
-            path.unlink(missing_ok=True)
+            # Its process is dead; a new one has a socket of its own name. A node's stays: see ``dead_nodes``.
+            if data is _WAKE:
+                path.unlink(missing_ok=True)
         return True
 
     def _flush(self, path: Path) -> None:
@@ -191,6 +198,17 @@ class Signals:
         self._retry = None
         for path in list(self._waiting):
             self._flush(path)
+
+
+def _is_dead(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            pass  # as where it has just been removed, or the system has no room: it may live
+    return False
 
 
 def _datagram(users: Iterable[str]) -> list[str]:

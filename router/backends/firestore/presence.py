@@ -29,13 +29,18 @@ class FirestorePresence:
         self._leases = Index(self._layout.documents, self._layout.collection, "lease_at")
         self._expiry = Walk(clock, EXPIRY_SECONDS)
 
-    async def connect(self, connection: Connection, limit: int) -> bool:
+    async def connect(self, connection: Connection, limit: int, replacing: Sequence[Connection] = ()) -> bool:
         now = self._clock.now()
+        replaced = {(other.id, other.lease_until) for other in replacing}
         leased = msgspec.structs.replace(connection, lease_until=self._rules.lease_until(now))
 
         def register(work: Work) -> bool:
             recipient = work.recipient
-            others = [other for other in recipient.connections if other.id != connection.id]
+            others = [
+                other
+                for other in recipient.connections
+                if other.id != connection.id and (other.id, other.lease_until) not in replaced
+            ]
             live = sum(other.lease_until > now for other in others)
             if live >= limit:
                 raise TooManyConnections(f"{live} connections are open, the limit is {limit}; close one first")

@@ -18,7 +18,7 @@ GARBAGE_LEASES = 10
 class RedisPresence(RedisStore):
     """``PresenceCache`` over Redis."""
 
-    async def connect(self, connection: Connection, limit: int) -> bool:
+    async def connect(self, connection: Connection, limit: int, replacing: Sequence[Connection] = ()) -> bool:
         now, user = self._clock.now(), connection.user
         lease = self._rules.lease_until(now)
         script = self._call(
@@ -30,6 +30,7 @@ class RedisPresence(RedisStore):
             connection.node,
             limit,
             self._garbage_after,
+            *(part for replaced in replacing for part in (replaced.id, replaced.lease_until)),
             now=now,
         )
         result, _ = await self._client.run([script], self._live.listing({user: lease}))

@@ -14,6 +14,12 @@ SELECT count(*) FROM presence WHERE user = ? AND id <> ? AND lease_until > ?;
 INSERT INTO presence (user, id, node, since, lease_until) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (user, id) DO UPDATE SET node = excluded.node, lease_until = excluded.lease_until;
 
+-- replace: Remove one connection unless its lease was renewed meanwhile.
+DELETE FROM presence WHERE user = ? AND id = ? AND lease_until = ?;
+
+-- end_node: The process of a node is dead: its leases have run out.
+UPDATE presence SET lease_until = 0 WHERE node = ?;
+
 -- welcome: A user has a new connection: the next message pokes all of them, unless mail waits that all are poked for.
 INSERT INTO recipient (user, cold_empty, cold_version)
 VALUES (?1, ?2 AND NOT EXISTS (SELECT 1 FROM cold WHERE user = ?1), ?3)
