@@ -13,11 +13,14 @@ import pytest
 
 from tests.support.redis_servers import Cluster, Watched, cluster, watched
 from tests.support.servers import (
+    REDIS_VARIABLE,
     MissingServer,
     Server,
     end_when_told,
     firestore_emulator,
+    oldest_redis_program,
     pubsub_emulator,
+    redis_program,
     redis_server,
     running,
 )
@@ -77,17 +80,34 @@ async def one_loop(anyio_backend: str) -> AsyncIterator[asyncio.AbstractEventLoo
     yield asyncio.get_running_loop()  # noqa: PT022 - a fixture that waits for its end is what keeps the loop open
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "both_redis_releases" in metafunc.fixturenames:
+        metafunc.parametrize("redis_release", ["newest", "oldest"], indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def redis_release(request: pytest.FixtureRequest) -> Path:
+    """The redis-server of a test: the newest, unless it asks for both."""
+    return oldest_redis_program() if getattr(request, "param", None) == "oldest" else redis_program()
+
+
+@pytest.fixture
+def both_redis_releases(redis_release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For ``usefixtures``: the test runs with the newest redis-server and with the oldest, in whatever it starts."""
+    monkeypatch.setenv(REDIS_VARIABLE, str(redis_release))
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory, redis_release: Path) -> Iterator[Server]:
     """One Redis for all tests; each takes a database or a key prefix of its own."""
-    with running(redis_server(tmp_path_factory.mktemp("redis"))) as server:
+    with running(redis_server(tmp_path_factory.mktemp("redis"), program=redis_release)) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory, redis_release: Path) -> Iterator[Cluster]:
     """One cluster of three for all tests; each takes a key prefix of its own."""
-    with cluster(tmp_path_factory.mktemp("redis-cluster")) as made:
+    with cluster(tmp_path_factory.mktemp("redis-cluster"), program=redis_release) as made:
         yield made
 
 

@@ -13,6 +13,8 @@ from tests.support.redis_servers import documented_user
 from tests.support.servers import Server
 from tests.support.stores_redis import PREFIX, RedisStores
 
+pytestmark = pytest.mark.usefixtures("both_redis_releases")
+
 
 @pytest.fixture
 def stores(tmp_path: Path, redis: Server) -> RedisStores:

@@ -152,6 +152,7 @@ def test_a_far_one() -> None:
         "-ping",
     ],
 )
+@pytest.mark.usefixtures("both_redis_releases")
 async def test_a_missing_right_is_called_so_and_not_a_wrong_password(redis: Server, missing: str) -> None:
     url = documented_user(f"redis://{redis.address}", [redis])
     client(redis).execute_command("ACL SETUSER", "router", *missing.split())

@@ -21,7 +21,7 @@ from tests.support.redis_servers import SERVICE, SYNC_AT_ONCE, client, documente
 from tests.support.servers import Server, redis_server, running
 from tests.support.stores_redis import PREFIX, RedisStores
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("both_redis_releases")]
 TURN_SECONDS = 30.0
 Mode = Literal["single", "sentinel"]
 

@@ -24,7 +24,7 @@ from tests.support.redis_servers import Cluster, Watched, client
 from tests.support.servers import Server
 from tests.support.stores_redis import RedisStores
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("both_redis_releases")]
 TURN_SECONDS = 30.0
 
 

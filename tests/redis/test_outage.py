@@ -16,7 +16,7 @@ from tests.support.redis_servers import Watched
 from tests.support.servers import Server
 from tests.support.stores_redis import RedisStores
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("both_redis_releases")]
 TURN_SECONDS = 30.0
 
 

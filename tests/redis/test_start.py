@@ -22,7 +22,7 @@ from tests.support.servers import Server, free_port, redis_server, running
 from tests.support.stores_redis import PREFIX, RedisStores
 from tests.support.tls import terminator
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("both_redis_releases")]
 PASSWORD = "open:sesame@1,2"
 
 

