@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 from pydantic import ValidationError
 
-from router.config.rules import cautions, contradictions
+from router.config.rules import cautions, contradictions, emulators
 from router.config.sections import Config, Service
 from router.config.sources import Problem, Sources, expected, read_sources, shown
 from router.errors import ConfigError
@@ -47,8 +47,11 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
 
 def load_with_origins(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Loaded:
     """Like ``load``, and says where each value comes from."""
-    sources = read_sources(known_keys(), path, os.environ if environ is None else environ)
+    environ = os.environ if environ is None else environ
+    sources = read_sources(known_keys(), path, environ)
     config = _validated(sources)
+    if config is not None:
+        sources.problems.extend(emulators(config, environ))
     if config is None or sources.problems:
         raise InvalidConfig(sources.problems, sources.file)
     return Loaded(config, sources.file, sources.origins, [*sources.warnings, *cautions(config)])

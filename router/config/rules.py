@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
-from router.config import origins, redis_url
+from router.config import endpoints, origins, redis_url
 from router.config.paths import is_homeless
 from router.config.sections import Auth, Config, Online, Push
 from router.config.sources import Problem
@@ -17,6 +18,9 @@ SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 GOOGLE_KINDS = ("firestore", "pubsub")
 FIRESTORE_ENVELOPE_BYTES = 750_000
 """A third more in base64, with some room for names and the other fields: less than 1 MiB, the most of a document."""
+
+DATABASE = re.compile(r"\(default\)|[a-z][a-z0-9-]{2,61}[a-z0-9]")
+"""What Firestore takes for the name of a database."""
 
 SECRETLESS = (
     'is not set, but ingress.kind = "pubsub" needs it: a message that is sent again must get the same id on each API '
@@ -47,6 +51,18 @@ def contradictions(config: Config) -> list[Problem]:
         *_google(config),
     ]
     return [Problem(key, "", message) for key, message in found]
+
+
+def emulators(config: Config, environ: Mapping[str, str]) -> list[Problem]:
+    """Variables that name an emulator which is used, and cannot be its address."""
+    used = {endpoints.PUBSUB_EMULATOR: config.uses_pubsub, endpoints.FIRESTORE_EMULATOR: config.uses_firestore}
+    found = []
+    for name, value in ((name, environ.get(name)) for name, is_used in used.items() if is_used):
+        try:
+            endpoints.emulator(value or "none:1")
+        except ValueError as error:
+            found.append(Problem(name, name, str(error)))
+    return found
 
 
 def cautions(config: Config) -> list[Problem]:
@@ -142,8 +158,14 @@ def _google(config: Config) -> Iterator[tuple[str, str]]:
     named = [f'{section}.kind = "{kind}"' for section, kind in kinds.items() if kind in GOOGLE_KINDS]
     if named and not config.google.project:
         yield "google.project", f"is not set, but {named[0]} needs it; set it, or GOOGLE_CLOUD_PROJECT"
-    stored = config.online.kind == "firestore" or config.cold.kind == "firestore"
-    if stored and config.limits.envelope_bytes > FIRESTORE_ENVELOPE_BYTES:
+    if not DATABASE.fullmatch(config.google.firestore_database):
+        yield "google.firestore_database", "must be (default), or 4 to 63 of a-z, 0-9 and -, beginning with a letter"
+    for key in ("firestore_endpoint", "pubsub_endpoint"):
+        try:
+            endpoints.service(getattr(config.google, key))
+        except ValueError as error:
+            yield f"google.{key}", str(error)
+    if config.uses_firestore and config.limits.envelope_bytes > FIRESTORE_ENVELOPE_BYTES:
         yield (
             "limits.envelope_bytes",
             f"is more than the {FIRESTORE_ENVELOPE_BYTES} that fit into a Firestore document (1 MiB, in base64)",

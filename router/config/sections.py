@@ -191,6 +191,15 @@ class Google(Section):
         description="Service account key; application default credentials if unset.",
         examples=["/run/secrets/google.json"],
     )
+    firestore_database: str = Field("(default)", description="The Firestore database, which must be there.")
+    firestore_endpoint: str = Field(
+        "firestore.googleapis.com:443",
+        description="Where Firestore is asked; a location has its own, as nam5-firestore.googleapis.com.",
+    )
+    pubsub_endpoint: str = Field(
+        "pubsub.googleapis.com:443",
+        description="Where Pub/Sub is asked; with API nodes in several regions one region's, or mail has no order.",
+    )
     channels: int = Field(
         2, ge=1, le=64, description="Connections to each Google service; each carries 100 calls at a time."
     )
@@ -223,6 +232,15 @@ class Config(Section):
     def uses_database(self) -> bool:
         """Whether some of the backends keep their data in the embedded database."""
         return "embedded" in (self.ingress.kind, self.online.kind, self.cold.kind, self.push.kind)
+
+    @property
+    def uses_pubsub(self) -> bool:
+        """Whether Pub/Sub carries something; pokes, where Firestore is the online store."""
+        return "pubsub" in (self.ingress.kind, self.push.kind) or self.online.kind == "firestore"
+
+    @property
+    def uses_firestore(self) -> bool:
+        return "firestore" in (self.online.kind, self.cold.kind)
 
     @property
     def uses_data_dir(self) -> bool:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from router.clock import MICROSECONDS, SystemClock
-from router.config import Config
+from router.config import Config, endpoints
 from router.doctor import auth, clocks, embedded, machine, probing, settings
 from router.doctor.findings import Finding
 from router.doctor.runner import Check, Look
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from router.backends.redis.client import Client
 
 PINGS = 3
-EMULATORS = ("PUBSUB_EMULATOR_HOST", "FIRESTORE_EMULATOR_HOST")
+EMULATORS = (endpoints.PUBSUB_EMULATOR, endpoints.FIRESTORE_EMULATOR)
 GOOGLE_CLOCK = "https://www.googleapis.com/"
 ONLINE_WHY = "Nobody counts as online without it: mail goes to cold, clients are told by push commands only."
 COLD_WHY = "Mail for users who are offline waits in the ingress, and who comes online gets none of what is cold."
@@ -43,9 +43,9 @@ def checks(config: Config) -> list[Check]:
         found.append(Check("embedded.sqlite", _of(lambda: [embedded.sqlite_library()]), "", ""))
     if config.online.kind == "redis":
         found.append(Check("redis.answers", partial(_redis, config), ONLINE_WHY, _mend("online", "redis")))
-    if "firestore" in (config.online.kind, config.cold.kind):
+    if config.uses_firestore:
         found.append(Check("firestore.database", partial(_firestore, config), COLD_WHY, _mend("cold", "firestore")))
-    if "pubsub" in (config.ingress.kind, config.push.kind) or config.online.kind == "firestore":
+    if config.uses_pubsub:
         found.append(Check("pubsub.answers", partial(_pubsub, config), INGRESS_WHY, _mend("ingress", "pubsub")))
     return [*found, *_stores(config), *_clocks(config, google=not emulators)]
 

@@ -8,12 +8,14 @@ import grpc
 
 from router.backends.firestore import facts
 from router.backends.firestore.facts import FirestoreFacts
+from router.backends.firestore.names import Layout
 from router.backends.google.channels import FIRESTORE, open_channels, project
 from router.config import Config
 from router.doctor.findings import Finding, error, fine, note, warning
 from router.errors import Unavailable
 from router.factory import Factory
 
+DEFAULT = "(default)"
 UNSEEN = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED)
 
 
@@ -23,7 +25,7 @@ async def look(config: Config) -> AsyncIterator[Finding]:
         why = "It has no TTL policies and no admin service."
         yield note("firestore.database", "an emulator, whose settings cannot be checked", why)
         return
-    name = f"projects/{project(config)}/databases/(default)"
+    name = Layout(project(config), config.google.firestore_database, config.cold.collection).database
     async with Factory(config) as factory, open_channels(FIRESTORE, config) as channels:
         try:
             found = await facts.gather(channels[0], name, facts.expiring(config), factory.chance)
@@ -34,7 +36,7 @@ async def look(config: Config) -> AsyncIterator[Finding]:
             mend = "gcloud projects add-iam-policy-binding … --role=roles/datastore.viewer, to check it"
             yield note("firestore.database", f"its settings may not be seen ({problem})", why, mend)
             return
-        for finding in judge(found, project(config)):
+        for finding in judge(found, project(config), config.google.firestore_database):
             yield finding
 
 
@@ -43,23 +45,27 @@ def _is_unseen(problem: Unavailable) -> bool:
     return isinstance(cause, grpc.aio.AioRpcError) and cause.code() in UNSEEN
 
 
-def judge(found: FirestoreFacts, project_id: str) -> Iterator[Finding]:
+def judge(found: FirestoreFacts, project_id: str, database: str) -> Iterator[Finding]:
     """All that is to be said of one database."""
     if found.kind != "FIRESTORE_NATIVE":
         why = "The router uses documents under documents, transactions and collection groups of the native mode."
-        mend = f"gcloud firestore databases update --type=firestore-native --project={project_id}"
+        mend = f"gcloud firestore databases update --type=firestore-native {_named(project_id, database)}"
         yield error("firestore.database", f"it is in {found.kind.lower()}", why, mend)
         return
     yield fine("firestore.database", f"native mode, {found.location}")
     if not found.protected:
         why = "One command deletes it, and all cold mail with it."
-        mend = f"gcloud firestore databases update --delete-protection --project={project_id}"
+        mend = f"gcloud firestore databases update --delete-protection {_named(project_id, database)}"
         yield note("firestore.protection", "the database may be deleted", why, mend)
     for group, state in found.expiry.items():
-        yield _expiry(group, state, project_id)
+        yield _expiry(group, state, _named(project_id, database))
 
 
-def _expiry(group: str, state: str, project_id: str) -> Finding:
+def _named(project_id: str, database: str) -> str:
+    return f"--project={project_id}" if database == DEFAULT else f"--database={database} --project={project_id}"
+
+
+def _expiry(group: str, state: str, named: str) -> Finding:
     check = "firestore.ttl"
     if state == "ACTIVE":
         return fine(check, f"{group}: on {facts.EXPIRY_FIELD}")
@@ -68,8 +74,5 @@ def _expiry(group: str, state: str, project_id: str) -> Finding:
     why = (
         "Sweepers delete what has expired; what they cannot, as when none runs, stays and is paid for until this does."
     )
-    mend = (
-        f"gcloud firestore fields ttls update {facts.EXPIRY_FIELD} --collection-group={group} --enable-ttl "
-        f"--project={project_id}"
-    )
+    mend = f"gcloud firestore fields ttls update {facts.EXPIRY_FIELD} --collection-group={group} --enable-ttl {named}"
     return warning(check, f"{group}: no TTL policy that works ({state.lower()})", why, mend)

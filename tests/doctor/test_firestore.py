@@ -86,7 +86,7 @@ async def test_settings_that_may_not_be_seen_are_no_fault(
 
 def judged(**changes: object) -> dict[str, Finding]:
     found = msgspec.structs.replace(GOOD, **changes)
-    return {finding.check: finding for finding in firestore.judge(found, "p")}
+    return {finding.check: finding for finding in firestore.judge(found, "p", "(default)")}
 
 
 async def test_what_is_wrong_with_one() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,8 +17,11 @@ from router.backends.firestore.online import FirestoreOnlineStore
 from router.backends.firestore.reading import Reader
 from router.backends.firestore.wire import Write
 from router.messages import Connection, Delivery, Message, MigrationResult, Move, Outcome, Queued
-from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage
+from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, staged
+from tests.support.clock import ManualClock
 from tests.support.pipelines import routed, running
+from tests.support.servers import Server
+from tests.support.stores_firestore import FirestoreStores
 
 pytestmark = pytest.mark.anyio
 
@@ -481,3 +485,20 @@ async def test_a_copy_that_came_after_the_acknowledgement_is_an_orphan(stage: St
     assert await stage.online.orphans(10) == [(BOB, "m1")], "nobody else's"
     await stage.online.forget_orphans(BOB, ["m1"])
     assert await stage.online.orphans(10) == []
+
+
+async def test_a_database_with_a_name_is_one_of_its_own(
+    emulator: Server, stores: FirestoreStores, clock: ManualClock, tmp_path: Path
+) -> None:
+    """Two routers in one project, in two databases, know nothing of each other."""
+    named = FirestoreStores(tmp_path / "named")
+    named.project, named.database = stores.project, "mail-eu"
+    async with staged(named, clock) as there, staged(stores, clock) as here:
+        assert await there.go("cold") is Outcome.COLD
+        await there.connect()
+        assert await there.go("hot") is Outcome.HOT
+        assert await there.ids() == ["cold", "hot"]
+        assert (await here.ids(), await here.online.connections(BOB)) == ([], [])
+        assert [user.user for user in await there.online.hot_users("", 10)] == [BOB]
+        await there.queue.acknowledge(BOB, ["cold", "hot"])
+        assert (await there.ids(), await there.in_cold(), await there.hot()) == ([], [], [])

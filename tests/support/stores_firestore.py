@@ -30,13 +30,16 @@ class FirestoreColdStores(EmbeddedStores):
     def __init__(self, data_dir: Path) -> None:
         super().__init__(data_dir)
         self.project = f"test-{uuid.uuid4().hex[:12]}"
+        self.database = "(default)"
 
     def config(self, *, cap: int = CAP, durability: Durability = "online-store") -> Config:
         return self.with_firestore(super().config(cap=cap, durability=durability), cold=Cold(kind="firestore"))
 
     def with_firestore(self, config: Config, **sections: Cold | Online) -> Config:
         """``config`` with these sections, in the project of this test."""
-        return config.model_copy(update={"google": Google(project=self.project), **sections})
+        return config.model_copy(
+            update={"google": Google(project=self.project, firestore_database=self.database), **sections}
+        )
 
 
 class FirestoreStores(FirestoreColdStores):

@@ -11,8 +11,9 @@ import pytest
 from google.api_core import grpc_helpers_async
 
 from router.backends.google import channels
-from router.backends.google.channels import PUBSUB, open_channel
-from router.config import Config
+from router.backends.google.channels import FIRESTORE, PUBSUB, open_channel
+from router.config import Config, Google
+from router.errors import ConfigError
 
 pytestmark = pytest.mark.anyio
 KEEPALIVE = "grpc.keepalive_time_ms"
@@ -34,10 +35,11 @@ async def test_the_service_is_pinged_as_often_as_it_allows_and_an_emulator_never
     await open_channel(PUBSUB, Config())
     monkeypatch.setenv(PUBSUB.emulator_variable, "127.0.0.1:1")
     await open_channel(PUBSUB, Config())
-    assert opened[PUBSUB.host][KEEPALIVE] >= 30_000
+    service = "pubsub.googleapis.com:443"
+    assert opened[service][KEEPALIVE] >= 30_000
     assert KEEPALIVE not in opened["127.0.0.1:1"]
     own = {"grpc.enable_http_proxy": 0}
-    assert opened["127.0.0.1:1"].items() - own.items() <= opened[PUBSUB.host].items()
+    assert opened["127.0.0.1:1"].items() - own.items() <= opened[service].items()
 
 
 async def test_an_emulator_is_reached_by_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,3 +62,25 @@ async def test_an_emulator_is_reached_by_no_proxy(monkeypatch: pytest.MonkeyPatc
             await came["emulator"].wait()
         await channel.close()
     assert not came["proxy"].is_set()
+
+
+async def test_a_region_has_an_endpoint_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pub/Sub keeps the order of a key in one region only."""
+    opened: list[str] = []
+    monkeypatch.setattr(grpc_helpers_async, "create_channel", lambda target, **_: opened.append(target))
+    monkeypatch.setattr(channels, "_credentials", lambda _: None)
+    for service in (PUBSUB, FIRESTORE):
+        monkeypatch.delenv(service.emulator_variable, raising=False)
+    here = Google(
+        pubsub_endpoint="europe-west1-pubsub.googleapis.com",
+        firestore_endpoint="https://eur3-firestore.googleapis.com/",
+    )
+    for service in (PUBSUB, FIRESTORE):
+        await open_channel(service, Config(google=here))
+    assert opened == ["europe-west1-pubsub.googleapis.com:443", "eur3-firestore.googleapis.com:443"]
+
+
+async def test_an_emulator_that_has_no_address_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PUBSUB.emulator_variable, "::1:8085")
+    with pytest.raises(ConfigError, match=r"PUBSUB_EMULATOR_HOST is '::1:8085', but must be a host and a port"):
+        await open_channel(PUBSUB, Config())

@@ -22,7 +22,7 @@ from router.interfaces import PokeBus
 
 
 class FirestoreBackend:
-    """Opens channels to the database ``(default)`` of ``google.project``, or to ``FIRESTORE_EMULATOR_HOST``.
+    """Opens channels to the database of the configuration, or to ``FIRESTORE_EMULATOR_HOST``.
 
     Raises ``ConfigError`` where there is no project or there are no credentials. Nothing is sent before the first call.
     """
@@ -31,12 +31,13 @@ class FirestoreBackend:
 
     def __init__(self, config: Config, clock: Clock, chance: random.Random) -> None:
         self._config = config
+        self._database = config.google.firestore_database
         self._clock = clock
         self._chance = chance
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self._layout = Layout(project(self._config), self._config.cold.collection)
+        self._layout = Layout(project(self._config), self._database, self._config.cold.collection)
         channels = await self._stack.enter_async_context(open_channels(FIRESTORE, self._config))
         self.client = Client(channels, self._layout.database, self._chance, self.patience)
         self._writer = Writer(self.client)
@@ -53,6 +54,6 @@ class FirestoreBackend:
         return FirestoreColdQueue(self.client, self._writer, self._layout, retention_days, self._clock)
 
     def online_store(self, pokes: PokeBus) -> FirestoreOnlineStore:
-        layout = OnlineLayout(project(self._config), self._config.online.collection)
+        layout = OnlineLayout(project(self._config), self._database, self._config.online.collection)
         transactions = Transactions(self.client, layout, StoreRules.of(self._config), self._clock)
         return FirestoreOnlineStore(transactions, self._writer, pokes, self._clock)

@@ -76,9 +76,9 @@ def place_of(number: int) -> tuple[int, int]:
 class Layout:
     """The paths of one database."""
 
-    def __init__(self, project: str, collection: str) -> None:
+    def __init__(self, project: str, database: str, collection: str) -> None:
         """``collection``: the top-level one; each of its documents is a user."""
-        self.database = f"projects/{project}/databases/(default)"
+        self.database = f"projects/{project}/databases/{database}"
         self.documents = f"{self.database}/documents"
         self.collection = collection
 

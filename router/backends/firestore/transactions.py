@@ -46,8 +46,8 @@ CONFLICTS = frozenset({grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ALRE
 class OnlineLayout(Layout):
     """Where the online store keeps its documents."""
 
-    def __init__(self, project: str, collection: str) -> None:
-        super().__init__(project, collection)
+    def __init__(self, project: str, database: str, collection: str) -> None:
+        super().__init__(project, database, collection)
         self.hot = f"{collection}-hot"
         """The name of the collection under each user."""
         self.ids = f"{self.documents}/{collection}-ids"

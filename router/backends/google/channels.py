@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from google.auth.exceptions import GoogleAuthError
 from google.oauth2 import service_account
 from msgspec import Struct
 
-from router.config import Config
+from router.config import Config, Google, endpoints
 from router.errors import ConfigError
 
 CLOUD_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -49,16 +49,22 @@ class Service(Struct, frozen=True):
 
     name: str
     """As people call it, for messages."""
-    host: str
+    endpoint: Callable[[Google], str]
+    """What the configuration has for its address."""
     emulator_variable: str
-    """The environment variable that names an emulator as ``host:port``."""
+    """The environment variable that names an emulator."""
 
     def emulator(self) -> str | None:
-        return os.environ.get(self.emulator_variable) or None
+        """Its ``host:port``, where one is to be used; raises ``ConfigError``."""
+        named = os.environ.get(self.emulator_variable)
+        try:
+            return endpoints.emulator(named) if named else None
+        except ValueError as error:
+            raise ConfigError(f"{self.emulator_variable} {error}") from error
 
 
-FIRESTORE = Service("Firestore", "firestore.googleapis.com:443", "FIRESTORE_EMULATOR_HOST")
-PUBSUB = Service("Pub/Sub", "pubsub.googleapis.com:443", "PUBSUB_EMULATOR_HOST")
+FIRESTORE = Service("Firestore", lambda google: google.firestore_endpoint, endpoints.FIRESTORE_EMULATOR)
+PUBSUB = Service("Pub/Sub", lambda google: google.pubsub_endpoint, endpoints.PUBSUB_EMULATOR)
 
 
 def project(config: Config) -> str:
@@ -92,8 +98,12 @@ async def open_channel(service: Service, config: Config) -> grpc.aio.Channel:
         return grpc.aio.insecure_channel(emulator, options=(*OPTIONS, *DIRECTLY))
     # Looking for credentials reads files and may ask the machine's metadata server.
     credentials = await asyncio.to_thread(_credentials, config.google.credentials_file)
+    address = endpoints.service(service.endpoint(config.google))
     channel: grpc.aio.Channel = grpc_helpers_async.create_channel(
-        service.host, credentials=credentials, scopes=[CLOUD_SCOPE], options=(*OPTIONS, *KEEPALIVE)
+        address,
+        credentials=credentials,
+        scopes=[CLOUD_SCOPE],
+        options=(*OPTIONS, *KEEPALIVE),
     )
     return channel
 

@@ -53,7 +53,7 @@ from tests.sim.vendors.wiring import (
 )
 from tests.sim.world import MOVED, World
 
-PROJECT = "simulated"
+PROJECT, DATABASE = "simulated", "(default)"
 START_AGAIN_SECONDS = 1.0
 TTL_SECONDS = 5.0
 SHARDS = 2
@@ -103,13 +103,13 @@ class VendorWorld(World):
         self.redis.loses = self._copies
         self._lost: dict[str, int] = {}
         self._sky = Sky(self.weather, plan.vendors.online)
-        self._layout = Layout(PROJECT, self.config.cold.collection)
+        self._layout = Layout(PROJECT, DATABASE, self.config.cold.collection)
         users = [user_name(number) for number in range(plan.users)]
         online = self.config.online
         self._online: Online = (
             RedisLook(self.redis, online.key_prefix, users)
             if plan.vendors.online == "redis"
-            else FirestoreLook(self.firestore, OnlineLayout(PROJECT, online.collection), users)
+            else FirestoreLook(self.firestore, OnlineLayout(PROJECT, DATABASE, online.collection), users)
         )
 
     def _copies(self, channel: str) -> int:
