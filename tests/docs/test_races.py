@@ -14,11 +14,11 @@ TESTS = Path(__file__).parents[1]
 PAGE = (TESTS.parent / "docs" / "races.md").read_text()
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 SUITES = {
-    "Redis": ("queues", "notices", "pipeline"),
-    "cluster": ("queues", "notices", "pipeline"),
+    "Redis": ("queues", "answers", "notices", "pipeline", "damage"),
+    "cluster": ("queues", "answers", "notices", "pipeline"),
     "Sentinel": (),
-    "Firestore cold": ("queues", "pipeline"),
-    "Firestore online": ("queues", "pipeline"),
+    "Firestore cold": ("queues", "answers", "pipeline", "damage"),
+    "Firestore online": ("queues", "answers", "pipeline", "damage"),
     "Pub/Sub": ("ingress", "notices", "pipeline"),
 }
 """Which of the contract suites are run on which backend: ``tests/contract/test_*.py``."""
