@@ -82,6 +82,9 @@ class Draining(RouterError):
 class Unavailable(RouterError):
     """A dependency failed or did not answer in time; the same call may succeed later."""
 
+    dependency: str = ""
+    """Which one, by its role, where that is known."""
+
 
 class Forbidden(Unavailable):
     """A dependency knows the router and does not let it do this; the message says which right to give it."""

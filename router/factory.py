@@ -15,7 +15,9 @@ from router import ids
 from router.backends.needs import Need
 from router.clock import Clock, SystemClock
 from router.config import Config
+from router.config.places import Role, places
 from router.core.connections import ConnectionManager
+from router.core.dependencies import Dependencies, Reports, Silent
 from router.core.migrating import Migrator
 from router.core.queue import CompositeMessageQueue
 from router.core.routing import Pipeline
@@ -92,6 +94,7 @@ class Factory:
         entropy: Callable[[int], bytes] | None = None,
         task_failed: Callable[[str, BaseException], None] | None = None,
         metrics: Metrics | None = None,
+        reports: Reports | None = None,
         in_line: bool = False,
     ) -> None:
         """``in_line``: blocking calls run where they are made, and no thread is started."""
@@ -102,6 +105,9 @@ class Factory:
         self.metrics = metrics or Metrics()
         self.node = self.entropy(8).hex()
         self.tasks = OwnedTasks(task_failed or _raise_in_loop)
+        self.reports = reports or Silent()
+        self.dependencies = Dependencies(self.clock, self.metrics, self.reports)
+        self._places = places(config)
         self._in_line = in_line
         self._made: dict[str, Any] = {}
         self._stack = AsyncExitStack()
@@ -122,6 +128,14 @@ class Factory:
             self._made[name] = await make()
         made: T = self._made[name]
         return made
+
+    def watched(self, role: Role, component: T) -> T:
+        """``component``, whose calls say whether the dependency of this ``role`` works."""
+        return self.dependencies.watched(component, self._places[role])
+
+    def kind(self, role: Role) -> str:
+        """What kind of backend the dependency of this ``role`` is."""
+        return self._places[role].kind
 
     async def embedded(self) -> EmbeddedBackend:
         """The embedded backend, which several components share."""
@@ -236,56 +250,60 @@ class Factory:
     async def migrator(self) -> Migrator:
         async def make() -> Migrator:
             return Migrator(
-                await self.online_store(),
-                await self.cold_queue(),
-                await self.push_notifier(),
-                await self.dead_letters(),
+                self.watched(Role.ONLINE, await self.online_store()),
+                self.watched(Role.COLD, await self.cold_queue()),
+                self.watched(Role.PUSH, await self.push_notifier()),
+                self.watched(Role.DEAD_LETTERS, await self.dead_letters()),
                 owner=self.node,
                 clock=self.clock,
                 chance=self.chance,
                 metrics=self.metrics,
+                reports=self.reports,
             )
 
         return await self._once("migrator", make)
 
     async def message_queue(self) -> CompositeMessageQueue:
         async def make() -> CompositeMessageQueue:
-            online, cold, migrator = await self.online_store(), await self.cold_queue(), await self.migrator()
-            return CompositeMessageQueue(online, cold, migrator, self.metrics)
+            online = self.watched(Role.ONLINE, await self.online_store())
+            cold = self.watched(Role.COLD, await self.cold_queue())
+            return CompositeMessageQueue(online, cold, await self.migrator(), self.metrics)
 
         return await self._once("message_queue", make)
 
     async def pipeline(self) -> Pipeline:
         return Pipeline(
-            await self.ingress_consumer(),
-            await self.online_store(),
-            await self.cold_queue(),
-            await self.push_notifier(),
-            await self.dead_letters(),
+            self.watched(Role.INGRESS, await self.ingress_consumer()),
+            self.watched(Role.ONLINE, await self.online_store()),
+            self.watched(Role.COLD, await self.cold_queue()),
+            self.watched(Role.PUSH, await self.push_notifier()),
+            self.watched(Role.DEAD_LETTERS, await self.dead_letters()),
             max_attempts=self.config.ingress.max_attempts,
             write_through=self.config.online.durability == "write-through",
             clock=self.clock,
             chance=self.chance,
             tasks=self.tasks,
             metrics=self.metrics,
+            reports=self.reports,
         )
 
     async def sweeper(self) -> Sweeper:
         online = self.config.online
         return Sweeper(
-            await self.online_store(),
-            await self.cold_queue(),
-            await self.push_notifier(),
+            self.watched(Role.ONLINE, await self.online_store()),
+            self.watched(Role.COLD, await self.cold_queue()),
+            self.watched(Role.PUSH, await self.push_notifier()),
             await self.migrator(),
             rules=Rules(online.repoke_seconds, online.push_after_seconds, online.sweep_after_seconds),
             clock=self.clock,
             metrics=self.metrics,
+            reports=self.reports,
         )
 
     async def connection_manager(self) -> ConnectionManager:
         async def make() -> ConnectionManager:
             return ConnectionManager(
-                await self.online_store(),
+                self.watched(Role.ONLINE, await self.online_store()),
                 await self.poke_bus(),
                 await self.migrator(),
                 node=self.node,

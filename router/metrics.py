@@ -27,7 +27,6 @@ Cut = Literal[
     "too-many-frames",
     "bad-frame",
 ]
-Component = Literal["ingress", "routing", "online", "dead-letters", "sweeping", "presence", "migrating"]
 DROPS: tuple[str, ...] = get_args(Drop)
 POKES: tuple[str, ...] = get_args(Poke)
 CUTS: tuple[str, ...] = get_args(Cut)
@@ -65,13 +64,12 @@ class Metrics:
         self._connections = Gauge("router_connections", "Live WebSockets of this process", registry=self.registry)
         self._closes = self._counter("router_connections_closed", "WebSockets closed by the server", "code", "clean")
         self._cuts = self._counter("router_clients_cut_off", "Clients cut off, by reason", "reason")
-        self._failures = self._counter("router_dependency_failures", "Failed calls, by component", "component")
+        self._failures = self._counter("router_dependency_failures", "Failed calls", "dependency", "kind")
         self._begin(self._dropped, DROPS)
         self._begin(self._letters, DeadReason)
         self._begin(self._pokes, POKES)
         self._begin(self._migrations, MigrationResult)
         self._begin(self._cuts, CUTS)
-        self._begin(self._failures, get_args(Component))
         self._answers: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
@@ -94,6 +92,10 @@ class Metrics:
             self._request_seconds.labels(route)
             for status in OUR_FAILURES:
                 self._requests.labels(route, str(status))
+
+    def depends(self, dependency: str, kind: str) -> None:
+        """This process depends on it."""
+        self._failures.labels(dependency, kind)
 
     def closes(self, codes: Iterable[int]) -> None:
         """WebSockets may be closed with these ``codes``."""
@@ -171,8 +173,8 @@ class Metrics:
     def cut(self, reason: Cut) -> None:
         self._cuts.labels(reason).inc()
 
-    def dependency_failed(self, component: Component) -> None:
-        self._failures.labels(component).inc()
+    def dependency_failed(self, dependency: str, kind: str) -> None:
+        self._failures.labels(dependency, kind).inc()
 
 
 class _Counts(Collector):

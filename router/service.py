@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import uvloop
 from starlette.routing import BaseRoute
@@ -22,6 +22,7 @@ from router import __version__, logs, open_files
 from router.auth.opening import open_authenticator
 from router.auth.verifier import Authenticator
 from router.config import Config, Service, address
+from router.config.places import Role
 from router.config.rules import is_loopback
 from router.config.sources import Problem
 from router.core.accepting import Acceptor
@@ -30,6 +31,7 @@ from router.core.routing import Pipeline
 from router.data_dir import make_data_dir, unusable
 from router.errors import ConfigError, DataDirError
 from router.factory import Factory, check_machine
+from router.reports import LogReports
 from router.web import openapi
 from router.web.api import Api
 from router.web.bounds import BoundedConfig
@@ -112,6 +114,12 @@ def _open_lock(path: Path) -> int:
         raise unusable(path.parent, error) from error
 
 
+class Probed(Protocol):
+    """A component that says whether it works."""
+
+    async def probe(self) -> None: ...
+
+
 class _Service:
     """One process: its parts, from start to drained."""
 
@@ -119,6 +127,7 @@ class _Service:
         self._config = config
         self._service = service
         self._stop = asyncio.Event()
+        self._reports = LogReports()
         self._failure: BaseException | None = None
         self._manager: ConnectionManager | None = None
         self._pipeline: Pipeline | None = None
@@ -134,7 +143,9 @@ class _Service:
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         async with AsyncExitStack() as stack:
-            factory = Factory(self._config, task_failed=self._task_failed)
+            reports = self._reports
+            stack.callback(reports.finish)
+            factory = Factory(self._config, task_failed=reports.bug, reports=reports)
             self._factory = await stack.enter_async_context(factory)
             factory.metrics.lines_dropped(logs.dropped)
             self._health = Health(factory.metrics)
@@ -162,9 +173,6 @@ class _Service:
         logs.finish()
         os._exit(0 if self._failure is None else 1)
 
-    def _task_failed(self, name: str, error: BaseException) -> None:
-        LOG.error("a task failed", task=name, exc_info=error)
-
     async def _open(self, stack: AsyncExitStack) -> None:
         factory = self._factory
         border = Border(self._config.server.allowed_origins, factory.metrics, open_files.left_for_clients())
@@ -174,12 +182,13 @@ class _Service:
         if self._service != "process":
             opening = open_authenticator(self._config, factory.clock, factory.tasks, factory.chance)
             authenticator = await stack.enter_async_context(opening)
-            self._health.depends("auth", authenticator.probe)
+            self._health.depends("auth", str(self._config.auth.kind), authenticator.probe)
             if self._service in ("serve", "serve-api"):
                 routes += await self._api(authenticator)
             if self._service in ("serve", "serve-ws"):
                 routes += await self._sockets(authenticator, border)
         stack.callback(border.finish)
+        self._watch(factory.dependencies.run, "dependencies")
         self._edge = app = application([*routes, *self._health.routes()], border, time.monotonic)
         for port in self._ports():
             server = Server(self._bounded(app, border), self._config.server.host, port)
@@ -196,18 +205,21 @@ class _Service:
         )
 
     async def _start_processing(self) -> None:
-        self._health.depends("cold", (await self._factory.cold_queue()).probe)
+        self._depends(Role.INGRESS, await self._factory.ingress_producer())
+        self._depends(Role.ONLINE, await self._factory.online_store())
+        self._depends(Role.COLD, await self._factory.cold_queue())
         self._pipeline = await self._factory.pipeline()
         self._consuming = self._watch(self._pipeline.run, "pipeline")
         self._watch((await self._factory.sweeper()).run, "sweeper")
 
     async def _api(self, authenticator: Authenticator) -> Sequence[BaseRoute]:
         producer, queue = await self._factory.ingress_producer(), await self._factory.message_queue()
-        self._health.depends("ingress", producer.probe)
-        self._health.depends("queue", queue.probe)
+        self._depends(Role.INGRESS, producer)
+        self._depends(Role.ONLINE, await self._factory.online_store())
+        self._depends(Role.COLD, await self._factory.cold_queue())
         limits = self._config.limits
         acceptor = Acceptor(
-            producer,
+            self._factory.watched(Role.INGRESS, producer),
             clock=self._factory.clock,
             entropy=self._factory.entropy,
             idempotency_secret=self._idempotency_secret(),
@@ -225,6 +237,12 @@ class _Service:
         )
         return [*api.routes(), openapi.route()]
 
+    def _depends(self, role: Role, component: Probed) -> None:
+        """This service is not ready while ``component`` does not work."""
+        probe = self._factory.watched(role, component).probe
+        self._health.depends(role, self._factory.kind(role), probe)
+        self._factory.dependencies.probed(role, probe)
+
     def _idempotency_secret(self) -> bytes:
         secret = self._config.ingress.idempotency_secret
         if secret is not None:
@@ -234,7 +252,7 @@ class _Service:
         return idempotency_secret(self._config.embedded.data_dir)
 
     async def _sockets(self, authenticator: Authenticator, border: Border) -> Sequence[BaseRoute]:
-        self._health.depends("online", (await self._factory.online_store()).probe)
+        self._depends(Role.ONLINE, await self._factory.online_store())
         self._manager = await self._factory.connection_manager()
         self._watch(self._manager.run, "connections")
         return Sockets(authenticator, self._manager, border).routes()

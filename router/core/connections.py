@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -221,16 +222,13 @@ class ConnectionManager:
         try:
             gone = await self._presence.disconnect(connections)
         except RouterError:
-            self._metrics.dependency_failed("presence")
             return
         for user in gone:
             self._start(self._migrate(user), "migrate")
 
     async def _migrate(self, user: str) -> None:
-        try:
+        with suppress(RouterError):
             await self._migrator.migrate(user)
-        except RouterError:
-            self._metrics.dependency_failed("migrating")
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = self._tasks.spawn(work, name)
@@ -322,10 +320,8 @@ class ConnectionManager:
     async def _renew_forever(self) -> None:
         while True:
             await self._clock.sleep(self._heartbeat_seconds)
-            try:
+            with suppress(RouterError):
                 await self.renew()
-            except RouterError:
-                self._metrics.dependency_failed("presence")
 
     async def renew(self) -> None:
         """Extend every lease; connections that the store has forgotten register again, until it has said so.

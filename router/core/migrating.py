@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from msgspec import Struct
 
 from router.clock import Clock
+from router.core.dependencies import Reports
 from router.core.retrying import backoff
 from router.errors import Refused, RouterError, Unavailable
 from router.interfaces import ColdQueue, DeadLetters, OnlineStore, PushNotifier
@@ -48,6 +50,7 @@ class Migrator:
         clock: Clock,
         chance: random.Random,
         metrics: Metrics,
+        reports: Reports,
     ) -> None:
         """``owner`` names this migrator in the migration lease: one for each object that migrates."""
         self._online = online
@@ -61,6 +64,7 @@ class Migrator:
         self._clock = clock
         self._chance = chance
         self._metrics = metrics
+        self._reports = reports
 
     async def migrate(
         self, user: str, *, online_too: bool = False, progress: Callable[[int], None] | None = None
@@ -89,10 +93,8 @@ class Migrator:
 
     async def _release(self, user: str, owner: str) -> None:
         # What was to be moved is moved, and the lease ends by itself.
-        try:
+        with suppress(RouterError):
             await self._online.release_move(user, owner)
-        except RouterError:
-            self._metrics.dependency_failed("migrating")
 
     async def _move_all(
         self, user: str, owner: str, *, online_too: bool, progress: Callable[[int], None] | None
@@ -160,5 +162,6 @@ class Migrator:
         )
         await self._letters.publish([letter])
         self._metrics.dead_letter(letter.reason)
+        self._reports.dead_letter(letter)
         if await self._online.ack(message.recipient, [message.id]):
             await self._online.forget_orphans(message.recipient, [message.id])

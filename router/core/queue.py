@@ -122,11 +122,6 @@ class CompositeMessageQueue:
         """Move all that is hot of ``user`` to cold; see ``Migrator.migrate``."""
         return await self._migrator.migrate(user, online_too=online_too, progress=progress)
 
-    async def probe(self) -> None:
-        """Raise ``Unavailable`` unless both tiers work; for readiness."""
-        await self._online.probe()
-        await self._cold.probe()
-
 
 def _ids(batch: Sequence[Queued]) -> set[str]:
     return {queued.message.id for queued in batch}

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 
 from router.clock import Clock, Tasks
 from router.core.copies import Copies, Unstorable, message_of
+from router.core.dependencies import Reports
 from router.core.outage import Outage, Owed
 from router.core.retrying import backoff
 from router.core.settling import Settler
@@ -61,6 +63,7 @@ class Pipeline:
         chance: random.Random,
         tasks: Tasks,
         metrics: Metrics,
+        reports: Reports,
     ) -> None:
         """``write_through``: what goes hot is written to cold too, before the ingress is told."""
         self._consumer = consumer
@@ -76,6 +79,7 @@ class Pipeline:
         self._chance = chance
         self._tasks = tasks
         self._metrics = metrics
+        self._reports = reports
         self._held: dict[int | str, Delivery] = {}
         self._held_bytes = 0
         self._finished: set[int | str] = set()
@@ -92,7 +96,6 @@ class Pipeline:
                 deliveries = await self._consumer.receive(BATCH_MESSAGES)
             except Unavailable:
                 failures += 1
-                self._metrics.dependency_failed("ingress")
                 await self._clock.sleep(backoff(failures, self._chance))
                 continue
             failures = 0
@@ -125,13 +128,11 @@ class Pipeline:
         for task in self._work:
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
-        try:
+        # Where that fails, it gives them out again all the same, when it notices that their holder is gone.
+        with suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(HAND_BACK_SECONDS):
                 if held := [*self._held.values(), *self._outage.untold()]:
                     await self._consumer.nack(held)
-        except (Unavailable, TimeoutError):
-            # It gives them out again all the same, when it notices that their holder is gone.
-            self._metrics.dependency_failed("ingress")
 
     def take(self, deliveries: Sequence[Delivery]) -> None:
         """Start on those whose recipient is free; the others wait behind the work that is under way."""
@@ -163,9 +164,10 @@ class Pipeline:
                 left = await self._pass(batch)
             except (Unavailable, TimeoutError):
                 # A dependency is down: that is no fault of the messages and no try of theirs.
-                self._metrics.dependency_failed("routing")
                 left = self._undone(batch)
             except Exception as error:  # noqa: BLE001 - one message that cannot be routed must not stop the others
+                if not isinstance(error, Unstorable):
+                    self._reports.bug("routing", error)
                 left = self._undone(batch)
                 if len(left) > 1:
                     self._release(batch, left)
@@ -232,7 +234,6 @@ class Pipeline:
             async with asyncio.timeout(CALL_SECONDS):
                 routed = await self._online.route(readable)
         except (Unavailable, TimeoutError):
-            self._metrics.dependency_failed("online")
             if not self._outage.lasts:
                 self._outage.lasts = True
                 self._start_work(self._end_outage(), "outage")
@@ -322,12 +323,10 @@ class Pipeline:
         while self._outage.lasts:
             failures += 1
             await self._clock.sleep(backoff(failures, self._chance))
-            try:
+            # A refusal too may pass; if this ended, all mail would go cold until the next start.
+            with suppress(RouterError, TimeoutError):
                 await self._tell_owed()
                 self._outage.end()
-            except (RouterError, TimeoutError):
-                # A refusal too may pass; if this ended, all mail would go cold until the next start.
-                self._metrics.dependency_failed("online")
         self._room.set()
 
     async def _tell_owed(self) -> None:
@@ -372,8 +371,10 @@ class Pipeline:
             return False
         try:
             await self._give_up(delivery, error)
-        except Exception:  # noqa: BLE001 - it is blamed again later; its recipient must not stay busy for ever
-            self._metrics.dependency_failed("dead-letters")
+        except (Unavailable, TimeoutError):
+            return False
+        except Exception as failure:  # noqa: BLE001 - it is blamed again later; its recipient must not stay busy for ever
+            self._reports.bug("dead letters", failure)
             return False
         return True
 
@@ -398,7 +399,6 @@ class Pipeline:
             try:
                 await self._refuse(delivery, reason, detail)
             except (Unavailable, TimeoutError):
-                self._metrics.dependency_failed("dead-letters")
                 return [left for left, *_ in refused[index:]]
         return []
 
@@ -420,6 +420,7 @@ class Pipeline:
         async with asyncio.timeout(CALL_SECONDS):
             await self._letters.publish([letter])
         self._metrics.dead_letter(reason)
+        self._reports.dead_letter(letter)
 
 
 def _recipient(delivery: Delivery) -> str:

@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
 from router.clock import MICROSECONDS, Clock
+from router.core.dependencies import Reports
 from router.core.migrating import Migrator
 from router.core.settling import Settler
-from router.errors import RouterError
+from router.errors import RouterError, Unavailable
 from router.interfaces import ColdQueue, OnlineStore, PushNotifier
 from router.messages import HotUser
 from router.metrics import Metrics
@@ -78,6 +79,7 @@ class Sweeper:
         rules: Rules,
         clock: Clock,
         metrics: Metrics,
+        reports: Reports,
     ) -> None:
         self._online = online
         self._cold = cold
@@ -87,18 +89,17 @@ class Sweeper:
         self._rules = rules
         self._clock = clock
         self._metrics = metrics
+        self._reports = reports
         self._failures: list[RouterError] = []
         self._looked_at = 0
         """When cold was last looked through for what the online store was not told of; µs since 1970."""
 
     async def run(self) -> None:
-        """Sweep until cancelled; a sweep that fails is counted and the next one does its work."""
+        """Sweep until cancelled; where a sweep fails the next one does its work."""
         while True:
             await self._clock.sleep(TICK_SECONDS)
-            try:
+            with suppress(RouterError):
                 await self.sweep()
-            except RouterError:
-                self._metrics.dependency_failed("sweeping")
 
     async def sweep(self) -> None:
         """One round over everything. What fails holds nothing else up; the first failure is raised at the end."""
@@ -122,6 +123,9 @@ class Sweeper:
             yield
         except RouterError as error:
             self._failures.append(error)
+            # An outage is told of where the call was made.
+            if not isinstance(error, Unavailable):
+                self._reports.bug("sweeping", error)
 
     async def _expire_leases(self) -> None:
         while users := await self._online.expire(PAGE_USERS):

@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.config.origins import Origins
-from router.errors import RouterError, TokenProblem, Unauthorized
+from router.errors import RouterError, TokenProblem, Unauthorized, Unavailable
 from router.logs import logger
 from router.metrics import Cut, Metrics
 from router.sampling import Later, Sampler, in_loop
@@ -103,7 +103,7 @@ class Border:
         if not self._sampler.passes(reason):
             return
         if kind.status >= 500:
-            LOG.warning("refused", status=kind.status, reason=reason, detail=str(error))
+            LOG.warning("refused", status=kind.status, reason=reason, detail=str(error), **_dependency(error))
         else:
             LOG.info("refused", status=kind.status, reason=reason)
 
@@ -121,6 +121,10 @@ class Border:
     def finish(self) -> None:
         """Say now what the log has not had in full."""
         self._sampler.finish()
+
+
+def _dependency(error: RouterError) -> dict[str, str]:
+    return {"dependency": error.dependency} if isinstance(error, Unavailable) and error.dependency else {}
 
 
 def _left_out(reason: str, count: int) -> None:

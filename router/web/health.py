@@ -15,20 +15,22 @@ from router.web import problems
 
 PROBE_SECONDS = 3.0
 Probe = Callable[[], Awaitable[None]]
+Failed = dict[str, str]
+"""A dependency that does not work, and its kind."""
 
 
 class Health:
     """What this process says of itself. ``draining`` is set when it is about to stop."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self._probes: dict[str, Probe] = {}
+        self._probes: dict[tuple[str, str], Probe] = {}
         self._metrics = metrics
         self.draining = False
-        self._asking: asyncio.Task[list[str]] | None = None
+        self._asking: asyncio.Task[list[Failed]] | None = None
 
-    def depends(self, name: str, probe: Probe) -> None:
+    def depends(self, dependency: str, kind: str, probe: Probe) -> None:
         """Readiness asks ``probe``, which raises ``RouterError`` while the dependency does not work."""
-        self._probes[name] = probe
+        self._probes[dependency, kind] = probe
 
     def routes(self) -> list[Route]:
         return [
@@ -48,20 +50,21 @@ class Health:
         if self.draining:
             return problems.not_ready("draining", "Going away", "this process is stopping")
         if failed := await self._failed():
-            detail = f"not working: {', '.join(failed)}"
+            detail = f"not working: {', '.join('{dependency} ({kind})'.format(**each) for each in failed)}"
             return problems.not_ready("unavailable", "Temporarily unavailable", detail, failed)
         return JSONResponse({"status": "ready"})
 
-    async def _failed(self) -> list[str]:
+    async def _failed(self) -> list[Failed]:
         """The dependencies that do not work; all who ask meanwhile share what is found."""
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask())
         return await asyncio.shield(self._asking)
 
-    async def _ask(self) -> list[str]:
+    async def _ask(self) -> list[Failed]:
         # All at once: one that does not answer must not use up the time of whoever asks.
         works = await asyncio.gather(*map(_works, self._probes.values()))
-        return [name for name, fine in zip(self._probes, works, strict=True) if not fine]
+        names = [{"dependency": dependency, "kind": kind} for dependency, kind in self._probes]
+        return [name for name, fine in zip(names, works, strict=True) if not fine]
 
     async def metrics(self, request: Request) -> Response:
         del request

@@ -166,7 +166,11 @@ def _schemas() -> Document:
             title=text,
             status={"type": "integer"},
             detail=text,
-            failed={"type": "array", "items": text, "description": "Of /readyz: the dependencies that do not work."},
+            failed={
+                "type": "array",
+                "items": _object(["dependency", "kind"], dependency=text, kind=text),
+                "description": "Of /readyz: the dependencies that do not work, and which kind of backend each is.",
+            },
         ),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 import msgspec
@@ -115,7 +115,7 @@ def problem(
     return Response(msgspec.json.encode(document), status, headers, MEDIA_TYPE)
 
 
-def not_ready(slug: str, title: str, detail: str, failed: Sequence[str] = ()) -> Response:
+def not_ready(slug: str, title: str, detail: str, failed: Sequence[Mapping[str, str]] = ()) -> Response:
     """What readiness answers while this process should get no requests; ``failed`` names dependencies."""
     return problem(503, slug, title, detail, {"retry-after": str(RETRY_SECONDS)}, failed=failed)
 

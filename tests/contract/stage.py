@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from router.config.places import Role
 from router.core.connections import ConnectionManager
+from router.core.dependencies import Reports
 from router.core.migrating import Migrator
 from router.core.queue import CompositeMessageQueue
 from router.core.sweeping import Sweeper
@@ -106,9 +108,10 @@ class Stage:
     def count(self, metric: str, **labels: str) -> float:
         return self.factory.metrics.registry.get_sample_value(metric, labels) or 0.0
 
-    def failures(self, component: str) -> float:
-        """How many calls to ``component`` have failed."""
-        return self.count("router_dependency_failures_total", component=component)
+    def failures(self, role: str) -> float:
+        """How many calls to the dependency of this role have failed."""
+        kind = self.factory.kind(Role(role))
+        return self.count("router_dependency_failures_total", dependency=role, kind=kind)
 
     def moved(self) -> float:
         """How many messages this process has migrated."""
@@ -126,10 +129,11 @@ async def staged(
     cap: int = CAP,
     durability: Durability = "online-store",
     in_line: bool = False,
+    reports: Reports | None = None,
 ) -> AsyncIterator[Stage]:
     """One process's components over ``stores``, opened."""
     config = stores.config(cap=cap, durability=durability)
-    async with Factory(config, clock=clock, in_line=in_line) as factory:
+    async with Factory(config, clock=clock, in_line=in_line, reports=reports) as factory:
         yield Stage(
             stores=stores,
             factory=factory,

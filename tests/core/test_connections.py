@@ -300,7 +300,7 @@ async def test_a_forgotten_connection_registers_again(stage: Stage, monkeypatch:
     heartbeat, renew = stage.factory.config.online.heartbeat_seconds, stage.online.renew
 
     async def fail_once(connections: Sequence[Connection]) -> list[Connection]:
-        if not stage.failures("presence"):
+        if not stage.failures("online"):
             raise Unavailable("simulated")
         return await renew(connections)
 
@@ -310,7 +310,7 @@ async def test_a_forgotten_connection_registers_again(stage: Stage, monkeypatch:
         await stage.online.disconnect([connection])
         assert await stage.go("m1") is Outcome.COLD
         stage.clock.advance(heartbeat)
-        await until(lambda: stage.failures("presence") == 1)
+        await until(lambda: stage.failures("online") == 1)
         stage.clock.advance(heartbeat)
 
         async def registered() -> bool:
@@ -358,7 +358,7 @@ async def test_what_fails_when_a_socket_goes_is_left_to_lease_and_sweeper(
         patch.setattr(type(stage.online), "begin_move", fail)
         await stage.manager.disconnect(laptop)
         await stage.factory.tasks.settled()
-    assert (stage.failures("presence"), stage.failures("migrating"), stage.manager.count) == (1, 1, 0)
+    assert (stage.failures("online"), stage.manager.count) == (2, 0)
     assert await stage.in_cold() == await stage.in_cold(EVE) == []
     stage.clock.advance(61)
     await stage.sweeper.sweep()

@@ -52,7 +52,7 @@ async def test_only_what_cold_refused_of_a_move_is_written_again(stage: Stage, m
     assert (migration.result().moved, migration.result().result) == (3, MigrationResult.DONE)
     assert calls == [["m1", "m2", "m3"], ["m2"], ["m2"]]
     assert (await stage.hot(), await stage.in_cold()) == ([], ["m1", "m2", "m3"])
-    assert len(releases) == stage.failures("migrating") == 1
+    assert len(releases) == stage.failures("online") == 1
 
 
 async def test_a_move_that_cold_refuses_for_long_is_given_up(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,9 +30,9 @@ def has(stage: Stage, user: str, ids: Sequence[str]) -> Callable[[], Awaitable[b
     return holds
 
 
-def failed_once(stage: Stage, component: str = "routing") -> Callable[[], Awaitable[bool]]:
+def failed_once(stage: Stage, role: str = "cold") -> Callable[[], Awaitable[bool]]:
     async def holds() -> bool:
-        return stage.failures(component) > 0
+        return stage.failures(role) > 0
 
     return holds
 
@@ -252,11 +252,15 @@ async def test_one_recipient_that_is_down_holds_up_no_other(stage: Stage, monkey
 async def test_a_call_that_never_answers_times_out(stage: Stage, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     """RACES 11: it is given up, done again, and other recipients go on meanwhile; wherever the silence is."""
     monkeypatch.setattr("router.core.routing.CALL_SECONDS", 0.3)
+    monkeypatch.setattr("router.core.dependencies.UNANSWERED_SECONDS", 0.2)
     component = {"route": stage.online, "settle": stage.online, "put": stage.cold}.get(call)
     if call == "ack":
         component = await stage.factory.ingress_consumer()
     where = type(component or await stage.factory.push_notifier())
-    name, counted = ("publish" if call == "push" else call), ("online" if call == "route" else "routing")
+    name, counted = (
+        ("publish" if call == "push" else call),
+        {"put": "cold", "push": "push", "ack": "ingress"}.get(call, "online"),
+    )
     answers, silent = getattr(where, name), asyncio.Event()
 
     async def silent_once(self: object, batch: Sequence[object]) -> object:
@@ -433,10 +437,10 @@ async def test_large_mail_is_held_in_bounded_memory(
 
 
 def failed_more(stage: Stage) -> Callable[[], Awaitable[bool]]:
-    before = stage.failures("routing")
+    before = stage.failures("cold")
 
     async def holds() -> bool:
-        return stage.failures("routing") > before
+        return stage.failures("cold") > before
 
     return holds
 
@@ -516,6 +520,7 @@ async def test_a_pipeline_stops_though_it_can_hand_nothing_back(
         raise Unavailable("down")
 
     monkeypatch.setattr("router.core.routing.HAND_BACK_SECONDS", 0.01)
+    monkeypatch.setattr("router.core.dependencies.UNANSWERED_SECONDS", 0.01)
     monkeypatch.setattr(type(stage.cold), "put", hang)
     monkeypatch.setattr(type(await stage.factory.ingress_consumer()), "nack", fail)
     async with asyncio.timeout(TURN_SECONDS), running(stage):
@@ -714,6 +719,7 @@ async def made(stage: Stage, consumer: IngressConsumer, push: PushNotifier) -> P
         chance=stage.factory.chance,
         tasks=stage.factory.tasks,
         metrics=stage.factory.metrics,
+        reports=stage.factory.reports,
     )
 
 

@@ -116,7 +116,11 @@ async def test_a_freeze_under_way_loses_nothing(beside: Stage, server: Server) -
         failures = beside.factory.metrics.registry
 
         async def failed() -> bool:
-            return bool(failures.get_sample_value("router_dependency_failures_total", {"component": "routing"}))
+            return bool(
+                failures.get_sample_value(
+                    "router_dependency_failures_total", {"dependency": "cold", "kind": "firestore"}
+                )
+            )
 
         await eventually(beside, failed)
         server.thaw()
@@ -139,7 +143,11 @@ async def test_a_frozen_online_store_holds_mail_back_and_loses_nothing(stage: St
         failures = stage.factory.metrics.registry
 
         async def failed() -> bool:
-            return bool(failures.get_sample_value("router_dependency_failures_total", {"component": "routing"}))
+            return bool(
+                failures.get_sample_value(
+                    "router_dependency_failures_total", {"dependency": "cold", "kind": "firestore"}
+                )
+            )
 
         await eventually(stage, failed)
         with pytest.raises(Unavailable):

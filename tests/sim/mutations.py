@@ -185,8 +185,9 @@ MUTANTS = (
     Mutant(
         "a dead letter that cannot be published stops its recipient for good",
         ROUTING,
-        "        except Exception:  # noqa: BLE001 - it is blamed again later; its recipient must not stay busy for ever\n"
-        '            self._metrics.dependency_failed("dead-letters")\n'
+        "        except (Unavailable, TimeoutError):\n            return False\n"
+        "        except Exception as failure:  # noqa: BLE001 - it is blamed again later; its recipient must not stay busy for ever\n"
+        '            self._reports.bug("dead letters", failure)\n'
         "            return False\n",
         "        except ZeroDivisionError:\n            return False\n",
     ),

@@ -24,6 +24,7 @@ def series() -> dict[str, dict[tuple[str, ...], float]]:
     metrics = Metrics()
     border = Border([], metrics)
     application(Health(metrics).routes(), border, lambda: 0.0)
+    metrics.depends("online", "redis")
     metrics.closes(connections.CLOSE_CODES)
     metrics.firestore(lambda: dict.fromkeys(("gets", "queries"), 0))
     found: dict[str, dict[tuple[str, ...], float]] = {}

@@ -337,28 +337,16 @@ async def test_health(web: Web) -> None:
         if not works:
             raise Unavailable("down")
 
-    web.health.depends("thing", probe)
+    web.health.depends("thing", "embedded", probe)
     assert (await web.http.get("/readyz")).json() == {"status": "ready"}
     works = False
     down = await web.http.get("/readyz")
     assert "thing" in refusal(down, 503, "unavailable")
-    assert (down.json()["failed"], down.headers["retry-after"]) == (["thing"], "2")
+    assert (down.json()["failed"], down.headers["retry-after"]) == ([{"dependency": "thing", "kind": "embedded"}], "2")
     assert (await web.http.get("/healthz")).status_code == 200
     works, web.health.draining = True, True
     refusal(await web.http.get("/readyz"), 503, "draining")
     assert b"router_http_requests_total" in (await web.http.get("/metrics")).content
-
-
-@pytest.mark.parametrize("tier", ["online_store", "cold_queue"])
-async def test_the_queue_is_ready_when_both_tiers_are(web: Web, monkeypatch: pytest.MonkeyPatch, tier: str) -> None:
-    web.health.depends("queue", (await web.factory.message_queue()).probe)
-    assert (await web.http.get("/readyz")).status_code == 200
-
-    async def fail(_: object) -> None:
-        raise Unavailable("down")
-
-    monkeypatch.setattr(type(await getattr(web.factory, tier)()), "probe", fail)
-    refusal(await web.http.get("/readyz"), 503, "unavailable")
 
 
 async def test_readiness_asks_once_however_many_ask_it(web: Web) -> None:
@@ -370,7 +358,7 @@ async def test_readiness_asks_once_however_many_ask_it(web: Web) -> None:
         probes += 1
         await go.wait()
 
-    web.health.depends("thing", probe)
+    web.health.depends("thing", "embedded", probe)
     asking = [asyncio.create_task(web.http.get("/readyz")) for _ in range(50)]
     for _ in range(100):
         await asyncio.sleep(0)

@@ -131,7 +131,8 @@ class PubSubPokeBus:
                 await self._api.create("create_subscription", name, **fields)
             except RouterError as error:
                 failures += 1
-                LOG.warning("no pokes reach this node; the sweeper repeats them", reason=str(error))
+                if failures == 1:
+                    LOG.warning("no pokes reach this node; the sweeper repeats them", reason=str(error))
                 await asyncio.sleep(pause(failures, self._chance))
             else:
                 return

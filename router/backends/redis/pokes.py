@@ -48,12 +48,15 @@ class RedisPokeBus:
             try:
                 async with aclosing(self._subscribed(node)) as bunches:
                     async for users in bunches:
+                        if failures:
+                            LOG.info("pokes are heard again", failures=failures)
                         failures = 0
                         if users:
                             yield users
             except (*FOREIGN, Unavailable) as error:
                 failures += 1
-                LOG.warning("the subscription to pokes broke", error=str(error), failures=failures)
+                if failures == 1:
+                    LOG.warning("the subscription to pokes broke; the sweeper repeats them", error=str(error))
                 await self._clock.sleep(backoff(failures, self._chance))
 
     async def _subscribed(self, node: str) -> AsyncGenerator[list[str], None]:

@@ -1,0 +1,71 @@
+"""``Reports`` in the log."""
+
+from __future__ import annotations
+
+import traceback
+
+from router.config.places import Role
+from router.core.dependencies import Place
+from router.logs import logger
+from router.messages import DeadLetter
+from router.sampling import Later, Sampler, in_loop
+
+LOG = logger(__name__)
+EFFECTS: dict[str, str] = {
+    Role.INGRESS: "sends are answered 503 where they cannot be stored, and what was accepted waits to be routed",
+    Role.ONLINE: "mail goes to cold from now on; fetches, acknowledgements and new connections are answered 503",
+    Role.COLD: "mail for users who are offline waits in the ingress; users who may have cold mail are answered 503",
+    Role.PUSH: "mail is stored and can be fetched; it waits in the ingress until its push command is out",
+    Role.DEAD_LETTERS: "what is refused waits in the ingress, and its recipients' later mail behind it",
+}
+"""What an outage means for mail, from its beginning on."""
+
+
+def _left_out(bug: str, count: int) -> None:
+    LOG.error("more of the same bug", bug=bug, left_out=count)
+
+
+class LogReports:
+    """Outages and dead letters have a line each; of bugs alike some in a minute."""
+
+    def __init__(self, later: Later = in_loop) -> None:
+        self._sampler = Sampler(_left_out, later)
+
+    def outage(self, place: Place, error: str) -> None:
+        LOG.error(
+            "outage begins",
+            dependency=place.role,
+            kind=place.kind,
+            server=place.address,
+            error=error,
+            effect=EFFECTS[place.role],
+        )
+
+    def outage_over(self, place: Place, seconds: float, failures: int) -> None:
+        LOG.warning(
+            "outage is over",
+            dependency=place.role,
+            kind=place.kind,
+            server=place.address,
+            seconds=round(seconds, 1),
+            failed_calls=failures,
+        )
+
+    def dead_letter(self, letter: DeadLetter) -> None:
+        LOG.warning(
+            "dead letter",
+            reason=letter.reason,
+            id=letter.id,
+            recipient=letter.recipient,
+            attempts=letter.attempts,
+        )
+
+    def bug(self, where: str, error: BaseException) -> None:
+        frames = traceback.extract_tb(error.__traceback__)
+        at = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+        if self._sampler.passes(f"{type(error).__name__} {at}"):
+            LOG.error("a bug in the router", work=where, exc_info=error)
+
+    def finish(self) -> None:
+        """Say now what the log has not had in full."""
+        self._sampler.finish()

@@ -1,0 +1,326 @@
+"""Nothing is silent: outages, dead letters and bugs are told of, and each once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from router.config import Config, Google, Ingress
+from router.config.places import Role, places
+from router.core.dependencies import (
+    LOOK_SECONDS,
+    PROBED_SECONDS,
+    QUIET_SECONDS,
+    STALE_SECONDS,
+    Dependencies,
+    Outage,
+    Over,
+    Place,
+)
+from router.errors import Refused, Unavailable
+from router.messages import DeadLetter, DeadReason, Delivery, Queued, Routed
+from router.metrics import Metrics
+from tests.contract.stage import BOB, EVE, Stage, staged, until
+from tests.support.clock import ManualClock
+from tests.support.pipelines import eventually, routed, running
+from tests.support.stores import EmbeddedStores
+
+SECOND = 1_000_000
+SECRET = "MARKER-PAYLOAD"
+
+
+@dataclass
+class Heard:
+    """``Reports`` that keep what they are told."""
+
+    said: list[tuple[str, ...]] = field(default_factory=list)
+
+    def outage(self, place: Place, error: str) -> None:
+        self.said.append(("begins", place.role, place.kind, place.address, error))
+
+    def outage_over(self, place: Place, seconds: float, failures: int) -> None:
+        self.said.append(("over", place.role, f"{seconds:g}", str(failures)))
+
+    def dead_letter(self, letter: DeadLetter) -> None:
+        self.said.append(("letter", letter.id, letter.recipient, letter.reason))
+
+    def bug(self, where: str, error: BaseException) -> None:
+        self.said.append(("bug", where, type(error).__name__))
+
+
+class Store:
+    """A component whose calls fail as told."""
+
+    def __init__(self) -> None:
+        self.fails: set[str] = set()
+
+    async def _do(self, call: str) -> None:
+        await asyncio.sleep(0)
+        if call in self.fails:
+            raise Unavailable(f"{call} failed")
+
+    async def read(self) -> str:
+        await self._do("read")
+        return "read"
+
+    async def put(self, messages: Sequence[str]) -> list[str]:
+        await self._do("put")
+        return [message for message in messages if message == "refused"]
+
+    async def refuse(self) -> None:
+        raise Refused("never")
+
+    async def hang(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def receive(self) -> None:
+        await self.hang()
+
+    async def probe(self) -> None:
+        await self._do("probe")
+
+
+@dataclass
+class Watch:
+    heard: Heard
+    clock: ManualClock
+    metrics: Metrics
+    dependencies: Dependencies
+    store: Store
+    watched: Store
+
+    def failures(self) -> float | None:
+        labels = {"dependency": "online", "kind": "embedded"}
+        return self.metrics.registry.get_sample_value("router_dependency_failures_total", labels)
+
+
+@pytest.fixture
+def watch() -> Watch:
+    heard, clock, metrics, store = Heard(), ManualClock(), Metrics(), Store()
+    dependencies = Dependencies(clock, metrics, heard)
+    watched = dependencies.watched(store, places(Config())[Role.ONLINE])
+    return Watch(heard, clock, metrics, dependencies, store, watched)
+
+
+def test_an_outage_is_told_once_and_its_end_once() -> None:
+    outage = Outage()
+    assert not outage
+    assert [outage.failed("put", at * SECOND) for at in (100, 101, 102)] == [True, False, False]
+    assert outage
+    assert outage.worked("read", 105 * SECOND) is None, "what failed has not worked yet"
+    assert outage.worked("put", 107 * SECOND) == Over(5.0, 3)
+    assert outage.worked("put", 108 * SECOND) is None
+    assert not outage
+
+
+def test_one_that_comes_and_goes_is_told_of_now_and_then() -> None:
+    outage = Outage()
+    told = 0
+    for at in range(0, 300, 2):
+        told += outage.failed("put", at * SECOND)
+        outage.worked("put", (at + 1) * SECOND)
+    assert told == 300 / QUIET_SECONDS
+
+
+def test_one_that_lasts_is_told_though_it_began_in_the_quiet_behind_another() -> None:
+    outage = Outage()
+    assert outage.failed("put", 0)
+    assert outage.worked("put", SECOND)
+    assert not outage.failed("put", 2 * SECOND)
+    assert outage.failed("put", int((QUIET_SECONDS + 1) * SECOND))
+    assert outage.worked("put", 60 * SECOND) == Over(58.0, 2)
+
+
+def test_a_call_that_nobody_makes_any_more_keeps_no_outage_alive() -> None:
+    outage = Outage()
+    assert outage.failed("forget_cold", 0)
+    assert outage.worked("read", SECOND) is None
+    assert outage.worked("read", int(STALE_SECONDS * SECOND)) == Over(1.0, 1)
+
+
+def test_a_probe_ends_it_sooner() -> None:
+    outage = Outage()
+    assert outage.failed("route", 0)
+    assert outage.worked("probe", 5 * SECOND) is None
+    assert outage.worked("probe", int(PROBED_SECONDS * SECOND)) == Over(5.0, 1)
+
+
+def test_a_clock_that_steps_back_silences_nothing() -> None:
+    outage = Outage()
+    assert outage.failed("put", 1000 * SECOND)
+    assert outage.worked("put", 1001 * SECOND)
+    assert outage.failed("put", 0)
+    assert outage.worked("put", SECOND)
+
+
+@pytest.mark.anyio
+async def test_calls_say_whether_a_dependency_works(watch: Watch) -> None:
+    assert watch.failures() == 0, "the series is there before the first failure"
+    watch.store.fails = {"read"}
+    for _ in range(3):
+        with pytest.raises(Unavailable) as error:
+            await watch.watched.read()
+        assert error.value.dependency == "online"
+    watch.clock.advance(2)
+    watch.store.fails = set()
+    assert await watch.watched.read() == "read"
+    with pytest.raises(Refused):
+        await watch.watched.refuse()
+    where = str(Config().embedded.data_dir)
+    begins, over = watch.heard.said
+    assert begins == ("begins", "online", "embedded", where, "read failed")
+    assert over == ("over", "online", "2", "3")
+    assert watch.failures() == 3
+
+
+@pytest.mark.anyio
+async def test_what_is_not_written_is_a_failure_too(watch: Watch) -> None:
+    assert await watch.watched.put(["refused", "taken"]) == ["refused"]
+    assert watch.heard.said[0][-1] == "1 messages were not written"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("call", "seconds", "told"), [("hang", 0.02, 1), ("hang", 9, 0), ("receive", 0.02, 0)])
+async def test_a_call_that_is_given_up_was_not_answered(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch, call: str, seconds: float, told: int
+) -> None:
+    """Unless its caller was in haste, or it is one that waits for mail."""
+    monkeypatch.setattr("router.core.dependencies.UNANSWERED_SECONDS", seconds)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.03):
+            await getattr(watch.watched, call)()
+    assert len(watch.heard.said) == told
+
+
+@pytest.mark.anyio
+async def test_one_that_nobody_calls_is_asked_whether_it_works_again(watch: Watch) -> None:
+    watch.dependencies.probed("online", watch.watched.probe)
+    watch.store.fails = {"read", "probe"}
+    with pytest.raises(Unavailable):
+        await watch.watched.read()
+    looking = asyncio.create_task(watch.dependencies.run())
+
+    async def look() -> None:
+        await until(lambda: bool(watch.clock._sleepers))
+        watch.clock.advance(LOOK_SECONDS)
+        await until(lambda: bool(watch.clock._sleepers))
+
+    await look()
+    assert watch.failures() == 2
+    watch.store.fails = set()
+    for _ in range(int(PROBED_SECONDS / LOOK_SECONDS)):
+        await look()
+    assert [said[0] for said in watch.heard.said] == ["begins", "over"]
+    before = watch.failures()
+    watch.store.fails = {"probe"}
+    await look()
+    assert watch.failures() == before, "what works is not asked"
+    looking.cancel()
+    await asyncio.wait([looking])
+
+
+def test_places_name_the_server_and_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
+    config = Config.model_validate(
+        {
+            "online": {"kind": "redis", "url": f"redis://me:{SECRET}@r1:6380,[::1]", "mode": "cluster"},
+            "ingress": Ingress(kind="pubsub"),
+            "google": Google(project="my-project"),
+        }
+    )
+    found = places(config)
+    assert found[Role.ONLINE].address == "r1:6380,[::1]:6379 (cluster)"
+    assert found[Role.INGRESS].address == "project my-project, topic ingress-topic, subscription ingress-sub"
+    assert SECRET not in repr(found)
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "localhost:8085")
+    assert places(config)[Role.DEAD_LETTERS].address.endswith(", emulator localhost:8085")
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+async def stage(anyio_backend: str, tmp_path: Path, heard: Heard) -> AsyncIterator[Stage]:
+    del anyio_backend
+    async with staged(EmbeddedStores(tmp_path), ManualClock(), reports=heard) as opened:
+        yield opened
+
+
+@pytest.mark.anyio
+async def test_every_dead_letter_is_told_of(stage: Stage, heard: Heard) -> None:
+    """By the pipeline and by a migration."""
+    await stage.go("taken")
+    async with running(stage):
+        await stage.producer.publish(stage.message("taken", EVE))
+        await routed(stage)
+    assert heard.said == [("letter", "taken", EVE, DeadReason.ID_CONFLICT)]
+
+
+@pytest.mark.anyio
+async def test_what_a_migration_refuses_is_told_of(stage: Stage, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(_: object, messages: Sequence[Queued]) -> list[Queued]:
+        raise Refused("too large")
+
+    await stage.connect()
+    await stage.go("m1")
+    monkeypatch.setattr(type(stage.cold), "put", refuse)
+    await stage.migrator.migrate(BOB, online_too=True)
+    assert heard.said == [("letter", "m1", BOB, DeadReason.UNSTORABLE)]
+
+
+@pytest.mark.anyio
+async def test_a_bug_in_routing_is_told_of_each_time(
+    stage: Stage, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def break_(_: object, deliveries: Sequence[Delivery]) -> list[Routed]:
+        raise KeyError(SECRET)
+
+    monkeypatch.setattr(type(stage.online), "route", break_)
+    async with running(stage):
+        await stage.producer.publish(stage.message("m1"))
+        await routed(stage)
+    assert set(heard.said) == {("bug", "routing", "KeyError"), ("letter", "m1", BOB, DeadReason.ATTEMPTS_EXHAUSTED)}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("role", "call"), [("online", "route"), ("cold", "put"), ("push", "publish"), ("ingress", "receive")]
+)
+async def test_a_pipeline_tells_of_each_outage_it_meets(
+    stage: Stage, heard: Heard, monkeypatch: pytest.MonkeyPatch, role: str, call: str
+) -> None:
+    components = {
+        "online": stage.online,
+        "cold": stage.cold,
+        "push": await stage.factory.push_notifier(),
+        "ingress": await stage.factory.ingress_consumer(),
+    }
+    where = type(components[role])
+    real: Callable[..., object] = getattr(where, call)
+    down = True
+
+    async def fail(*arguments: object) -> object:
+        if down:
+            raise Unavailable("down")
+        return await real(*arguments)  # type: ignore[misc]  # it is one of the seams' coroutine functions
+
+    monkeypatch.setattr(where, call, fail)
+    async with running(stage):
+        await stage.producer.publish(stage.message("m1"))
+
+        async def failed() -> bool:
+            return stage.failures(role) > 0
+
+        await eventually(stage, failed)
+        down = False
+        await routed(stage)
+        if role == "online":
+            await stage.producer.publish(stage.message("m2"))
+            await routed(stage)
+    assert [(said[0], said[1]) for said in heard.said] == [("begins", role), ("over", role)]
