@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -13,9 +12,9 @@ from urllib.parse import urlsplit
 
 import httpx
 import jwt
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from router import proxies
+from router.auth import documents
 from router.clock import MICROSECONDS, Clock, Tasks
 from router.config import Auth
 from router.config.sources import masked_url
@@ -33,12 +32,7 @@ LOOK_AGAIN_SECONDS = 10.0
 (docs/specification.md#tokens)."""
 FETCH_SECONDS = 5.0
 """A fetch, discovery included, has failed after this."""
-MAX_BYTES = 256 * 1024
-MAX_KEYS = 64
-"""Of one key set; a token may have to be tried with each of them."""
 WELL_KNOWN = "/.well-known/oauth-authorization-server"  # RFC 8414
-PUBLIC_KEY_TYPES = ("RSA", "EC", "OKP")
-MIN_RSA_BITS = 2048  # RFC 7518, section 3.3
 
 
 class JwksKeys:
@@ -125,8 +119,8 @@ class JwksKeys:
         """Replace the keys by what the service has now; keep them where it does not answer sensibly."""
         try:
             async with asyncio.timeout(FETCH_SECONDS):
-                document = await self._get(await self._jwks_url())
-            self._keys = _usable(document, self._rules.algorithms)
+                document = await self._get("the key set", await self._jwks_url())
+            self._keys = documents.usable(document, self._rules.algorithms)
             self._problem = None
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, RecursionError, ConfigError) as error:
             self._problem = error
@@ -136,58 +130,27 @@ class JwksKeys:
         if self._rules.jwks_url:
             return self._rules.jwks_url
         service = (self._rules.identity_service_url or "").rstrip("/")
-        url = (await self._get(service + WELL_KNOWN)).get("jwks_uri")
+        url = (await self._get("the discovery document", service + WELL_KNOWN)).get("jwks_uri")
         # Plain http is for a service that is itself reached so: on this machine.
         if not isinstance(url, str) or urlsplit(url).scheme not in {"https", urlsplit(service).scheme}:
             raise ValueError("the discovery document names no jwks_uri that can be trusted")
         return url
 
-    async def _get(self, url: str) -> dict[str, Any]:
+    async def _get(self, what: str, url: str) -> dict[str, Any]:
         # Not compressed, so that the bound on what is read is one on what it becomes.
         async with self._client.stream("GET", url, headers={"accept-encoding": "identity"}) as response:
-            response.raise_for_status()
+            if response.is_redirect:
+                raise ValueError(f"{what} is at another place, to which no redirect is followed; name that one")
+            if not response.is_success:
+                raise ValueError(f"{what} cannot be had: status {response.status_code}")
             body = bytearray()
             async for chunk in response.aiter_raw():
                 body += chunk
-                if len(body) > MAX_BYTES:
-                    raise ValueError(f"the document is larger than {MAX_BYTES} bytes")
-        document = json.loads(body)
-        if not isinstance(document, dict):
-            raise ValueError("the document is no JSON object")  # noqa: TRY004 - wrong content, not a wrong call
-        return document
+                if len(body) > documents.MAX_BYTES:
+                    raise ValueError(f"the document is larger than {documents.MAX_BYTES} bytes")
+        return documents.read(bytes(body), response.headers.get("content-encoding", ""))
 
 
 async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait([task])
-
-
-def _usable(document: dict[str, Any], algorithms: Sequence[str]) -> list[jwt.PyJWK]:
-    """The keys that verify one of ``algorithms``, each once per algorithm; ``ValueError`` where there is none."""
-    listed = document.get("keys")
-    listed = listed if isinstance(listed, list) else []
-    if len(listed) > MAX_KEYS:
-        LOG.warning("the identity service has more keys than are read", keys=len(listed), read=MAX_KEYS)
-    entries = [entry for entry in listed[:MAX_KEYS] if isinstance(entry, dict)]
-    keys = [key for entry in entries for key in _verifying(entry, algorithms)]
-    if not keys:
-        raise ValueError(f"the key set holds no key for {', '.join(algorithms)}")
-    return keys
-
-
-def _verifying(entry: dict[str, Any], algorithms: Sequence[str]) -> Iterator[jwt.PyJWK]:
-    # A secret in a public document, shared or private, proves nothing (RFC 8725, section 3.1).
-    if entry.get("kty") not in PUBLIC_KEY_TYPES or "d" in entry or entry.get("use", "sig") != "sig":
-        return
-    for algorithm in algorithms:
-        # A key that names no algorithm serves all that fit its type (RFC 7517, section 4.4).
-        if entry.get("alg", algorithm) != algorithm:
-            continue
-        try:
-            key = jwt.PyJWK(entry, algorithm)
-            key.Algorithm.prepare_key(key.key)
-        except (jwt.PyJWTError, NotImplementedError, TypeError, ValueError, AttributeError):
-            # A key of a kind that is not known here is for somebody else.
-            continue
-        if not isinstance(key.key, RSAPublicKey) or key.key.key_size >= MIN_RSA_BITS:
-            yield key

@@ -129,6 +129,7 @@ class Authenticator:
                         "verify_iat": False,
                         "verify_aud": self._rules.audience is not None,
                         "verify_sub": False,
+                        "verify_jti": False,
                     },
                 )
             except jwt.InvalidSignatureError:
@@ -170,7 +171,7 @@ def _moment(claims: Mapping[str, Any], name: str) -> int | None:
 
 
 def _user(claims: Mapping[str, Any]) -> str:
-    name = "handle" if "handle" in claims else "sub"
+    name = "sub" if claims.get("handle") is None else "handle"
     value = claims.get(name)
     if not isinstance(value, str) or not value:
         raise Unauthorized(f"the token's {name} must name the user", "subject")

@@ -79,7 +79,11 @@ class Auth(Section):
     )
     algorithms: list[str] = Field(["RS256"], min_length=1, description="Allowed signature algorithms, pinned.")
     issuer: str | None = Field(None, description="Required `iss`, where set.", examples=["https://id.example.com"])
-    audience: str | None = Field(None, description="Required `aud`, where set.", examples=["router"])
+    audience: str | Annotated[list[str], Field(min_length=1)] | None = Field(
+        None,
+        description="Required `aud`, where set; of several, a token needs one.",
+        examples=["router"],
+    )
     leeway_seconds: float = Field(30, ge=0, description="Clock skew that is forgiven.")
 
     @model_validator(mode="before")

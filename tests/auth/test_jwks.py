@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,12 +11,13 @@ from pathlib import Path
 import jwt
 import pytest
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route, Router
 from structlog.testing import capture_logs
 
+from router.auth.documents import MAX_KEYS
 from router.auth.embedded import EmbeddedKey
-from router.auth.jwks import LOOK_AGAIN_SECONDS, MAX_KEYS, REFRESH_SECONDS
+from router.auth.jwks import LOOK_AGAIN_SECONDS, REFRESH_SECONDS
 from router.auth.opening import open_authenticator
 from router.config import Auth, Config, Embedded
 from router.errors import ConfigError, Unauthorized, Unavailable
@@ -38,6 +40,7 @@ class IdentityService:
         self.kid: str | None = None
         """Of all keys, where they do not have their own."""
         self.down = False
+        self.compressed = False
         self.fetches = 0
         self.url = ""
 
@@ -55,14 +58,25 @@ class IdentityService:
             {**document, "kid": self.kid or key.kid, "alg": "RS256"}
             for document, key in zip(documents, self.keys, strict=True)
         ]
-        return JSONResponse({"keys": [*STRANGE_KEYS, *keys]})
+        document = JSONResponse({"keys": [*STRANGE_KEYS, *keys]})
+        if not self.compressed:
+            return document
+        return Response(gzip.compress(bytes(document.body)), headers={"content-encoding": "gzip"})
+
+    async def moved(self, request: Request) -> Response:
+        del request
+        return RedirectResponse(f"{self.url}/jwks")
 
 
 @pytest.fixture
 async def service(anyio_backend: str) -> AsyncIterator[IdentityService]:
     del anyio_backend
     service = IdentityService()
-    routes = [Route("/.well-known/oauth-authorization-server", service.discovery), Route("/jwks", service.jwks)]
+    routes = [
+        Route("/.well-known/oauth-authorization-server", service.discovery),
+        Route("/jwks", service.jwks),
+        Route("/moved", service.moved),
+    ]
     async with serving(Router(routes)) as identity:
         service.url = f"http://127.0.0.1:{identity.port}"
         yield service
@@ -201,6 +215,29 @@ async def test_without_any_key_it_is_unavailable_not_unauthorized(
     assert logged[0]["log_level"] == "warning"
     assert "500" in logged[0]["problem"]
     assert "secret" not in str(logged)
+
+
+async def test_a_key_set_that_comes_compressed(
+    service: IdentityService, tasks: OwnedTasks, keys: list[EmbeddedKey]
+) -> None:
+    """Nobody asked for it; what serves files does it all the same."""
+    clock = ManualClock()
+    service.keys, service.compressed = [keys[0]], True
+    config = Config(auth=Auth(jwks_url=f"{service.url}/jwks"))
+    async with open_authenticator(config, clock, tasks, random.Random(1)) as authenticator:
+        await authenticator.authenticate(token(keys[0], clock))
+
+
+async def test_a_redirect_is_told_and_not_followed(
+    service: IdentityService, tasks: OwnedTasks, keys: list[EmbeddedKey]
+) -> None:
+    config = Config(auth=Auth(jwks_url=f"{service.url}/moved?key=secret"))
+    with capture_logs() as logged:
+        async with open_authenticator(config, ManualClock(), tasks, random.Random(1)) as authenticator:
+            with pytest.raises(Unavailable, match="no redirect is followed"):
+                await authenticator.authenticate(token(keys[0], ManualClock()))
+    assert "secret" not in str(logged)
+    assert service.fetches == 0
 
 
 async def test_the_embedded_identity_signs_with_one_algorithm(tasks: OwnedTasks, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding
 
 from router.auth.embedded import EmbeddedKey, kept_secret
 from router.auth.verifier import Authenticator
@@ -42,6 +43,14 @@ def signed(key: EmbeddedKey, clock: ManualClock, **claims: Any) -> str:
     return jwt.encode(kept, key._key, algorithm="RS256", headers={"kid": key.kid})
 
 
+def raw_token(key: EmbeddedKey, claims: dict[str, Any], **header: Any) -> str:
+    """What a library that encodes would not."""
+    parts = [{"alg": "RS256", "kid": key.kid, **header}, claims]
+    text = b".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in parts)
+    signature = key._key.sign(text, padding.PKCS1v15(), hashes.SHA256())
+    return b".".join([text, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
+
+
 def authenticator(key: EmbeddedKey, clock: ManualClock, **rules: Any) -> Authenticator:
     return Authenticator(key, Auth(**rules), clock)
 
@@ -57,6 +66,73 @@ async def test_the_user_is_the_handle_or_else_the_subject(key: EmbeddedKey, cloc
     verifier = authenticator(key, clock)
     assert (await verifier.authenticate(signed(key, clock))).user == "urn:sm:user:bob"
     assert (await verifier.authenticate(signed(key, clock, handle="urn:a:b:c"))).user == "urn:a:b:c"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"handle": None},
+        {"jti": 5},
+        {"jti": None},
+        {"jti": ["x"]},
+        {"iss": None, "aud": None},
+        {"iss": 5, "aud": 5},
+        {"nbf": None, "iat": None},
+        {"nbf": 1.5, "iat": 1.5},
+        {"azp": 5, "scope": None, "use": None, "alg": 5},
+    ],
+    ids=str,
+)
+async def test_what_other_claims_hold_is_nobodys_business(
+    key: EmbeddedKey, clock: ManualClock, odd: dict[str, Any]
+) -> None:
+    """Null is absent, and a claim that is not asked for may be anything."""
+    token = raw_token(key, {"sub": "bob", "exp": clock.now() // 1_000_000 + 60, **odd})
+    assert (await authenticator(key, clock).authenticate(token)).user == "urn:sm:user:bob"
+
+
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        ({"handle": 5}, "subject"),
+        ({"handle": ["bob"]}, "subject"),
+        ({"handle": None, "sub": None}, "subject"),
+        ({"exp": None}, "claims"),
+        ({"iss": 5}, "issuer"),
+        ({"iss": None}, "issuer"),
+        ({"aud": None}, "claims"),
+        ({"aud": 5}, "audience"),
+        ({"aud": ["router", 5]}, "audience"),
+        ({"aud": {}}, "claims"),
+    ],
+    ids=str,
+)
+async def test_what_is_asked_for_must_be_there(
+    key: EmbeddedKey, clock: ManualClock, claims: dict[str, Any], reason: str
+) -> None:
+    """In the form that it has to have: a refusal with its reason, and no bug."""
+    good = {"sub": "bob", "exp": clock.now() // 1_000_000 + 60, "iss": "https://id", "aud": "router"}
+    verifier = authenticator(key, clock, issuer="https://id", audience="router")
+    await verifier.authenticate(raw_token(key, good))
+    assert await refused(verifier, raw_token(key, {**good, **claims})) == reason
+
+
+@pytest.mark.parametrize("odd", [{"alg": None}, {"alg": 5}, {"alg": ["RS256"]}, {"kid": 5}, {"crit": None}], ids=str)
+async def test_what_a_header_must_hold(key: EmbeddedKey, clock: ManualClock, odd: dict[str, Any]) -> None:
+    claims = {"sub": "bob", "exp": clock.now() // 1_000_000 + 60}
+    assert await refused(authenticator(key, clock), raw_token(key, claims, **odd))
+
+
+async def test_header_fields_that_are_not_asked_for(key: EmbeddedKey, clock: ManualClock) -> None:
+    token = raw_token(key, {"sub": "bob", "exp": clock.now() // 1_000_000 + 60}, typ=None, use=5, jku=None)
+    assert (await authenticator(key, clock).authenticate(token)).user == "urn:sm:user:bob"
+
+
+async def test_several_audiences(key: EmbeddedKey, clock: ManualClock) -> None:
+    verifier = authenticator(key, clock, audience=["router", "router-beta"])
+    for audience in ("router", "router-beta", ["other", "router-beta"]):
+        assert (await verifier.authenticate(signed(key, clock, aud=audience))).user == "urn:sm:user:bob"
+    assert await refused(verifier, signed(key, clock, aud=["other"])) == "audience"
 
 
 @pytest.mark.parametrize(

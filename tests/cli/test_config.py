@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pwd
 import re
 import tomllib
@@ -157,6 +158,18 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
 def test_lists_are_json_or_have_commas(text: str) -> None:
     config = load(environ={"ROUTER_SERVER__ALLOWED_ORIGINS": text})
     assert config.server.allowed_origins == ["https://a.example", "https://b.example"]
+
+
+@pytest.mark.parametrize(
+    ("text", "audience"), [("router", ["router"]), ("a, b", ["a", "b"]), ('["a", "b"]', ["a", "b"])]
+)
+def test_an_audience_or_several(text: str, audience: list[str], tmp_path: Path) -> None:
+    assert load(environ={"ROUTER_AUTH__AUDIENCE": text}).auth.audience == audience
+    path = write(tmp_path / "r.toml", f"[auth]\naudience = {json.dumps(audience)}\n")
+    assert load(path, {}).auth.audience == audience
+    assert load(write(path, '[auth]\naudience = "router"\n'), {}).auth.audience == "router"
+    assert "a text or a list of texts with at least 1" in problems(write(path, "[auth]\naudience = []\n"))
+    assert "a text or a list of texts with at least 1" in problems(write(path, "[auth]\naudience = [5]\n"))
 
 
 def test_a_broken_list_is_told() -> None:
