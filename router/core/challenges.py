@@ -17,7 +17,6 @@ from router.clock import Clock, Tasks
 from router.errors import RouterError
 from router.interfaces import PokeBus, PresenceCache
 from router.messages import Connection
-from router.metrics import Metrics
 
 MARK = "?"
 """Stands before the user in an entry on the poke bus that asks whether their sockets live. No URN begins with it, so a
@@ -50,7 +49,6 @@ class Challenges:
         connections_per_user: int,
         clock: Clock,
         tasks: Tasks,
-        metrics: Metrics,
     ) -> None:
         """``prove`` does what a node does that is asked about a user, for the sockets of this one."""
         self._presence = presence
@@ -60,7 +58,6 @@ class Challenges:
         self._limit = connections_per_user
         self._clock = clock
         self._tasks = tasks
-        self._metrics = metrics
         self._challenges: dict[str, _Challenge] = {}
 
     async def ask(self, user: str) -> Sequence[Connection] | None:
@@ -96,7 +93,7 @@ class Challenges:
             await asyncio.gather(self._prove(user), self._ask_nodes(user, elsewhere))
             challenge.held = held
         except RouterError:
-            self._metrics.dependency_failed("presence")
+            return  # what failed is told of where it was called; the newcomer is refused
         finally:
             challenge.over.set()
 

@@ -114,7 +114,6 @@ class ConnectionManager:
             connections_per_user=connections_per_user,
             clock=clock,
             tasks=tasks,
-            metrics=metrics,
         )
         self._registering = asyncio.Semaphore(REGISTERING)
         self._renewing = asyncio.Semaphore(RENEWING)
@@ -291,8 +290,8 @@ class ConnectionManager:
             self._proving.discard(user)
         self._replace(silent)
         living = [held.connection for held in own if held not in silent]
-        if living and await self._extend(living) is not None:
-            self._metrics.dependency_failed("presence")
+        if living:
+            await self._extend(living)
 
     async def _let_answer(self, asked: Sequence[_Held]) -> None:
         for held in asked:

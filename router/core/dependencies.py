@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from msgspec import Struct
 
-from router.clock import MICROSECONDS, Clock
+from router.clock import Clock
 from router.errors import RouterError, Unavailable
 from router.messages import DeadLetter
 from router.metrics import Metrics
@@ -85,49 +85,45 @@ class Over(Struct, frozen=True):
 
 
 class Outage:
-    """Whether one dependency fails. Times are µs since 1970, by a clock that may step."""
+    """Whether one dependency fails. Times are seconds, by ``Clock.monotonic``."""
 
     def __init__(self) -> None:
-        self._failing: dict[str, int] = {}
+        self._failing: dict[str, float] = {}
         """By the names of calls that fail, when they did last."""
-        self._since = 0
-        self._back: int | None = None
+        self._since = 0.0
+        self._back: float | None = None
         """When the first call worked after the last that failed."""
         self._failures = 0
         self._told = False
-        self._told_at: int | None = None
+        self._told_at: float | None = None
 
     def __bool__(self) -> bool:
         return bool(self._failing)
 
-    def failed(self, call: str, now: int) -> bool:
+    def failed(self, call: str, now: float) -> bool:
         """``call`` has failed; whether that is to be told."""
         if not self._failing:
             self._since, self._failures = now, 0
         self._failing[call] = now
         self._back = None
         self._failures += 1
-        if self._told or (self._told_at is not None and _apart(now, self._told_at) < QUIET_SECONDS):
+        if self._told or (self._told_at is not None and now - self._told_at < QUIET_SECONDS):
             return False
         self._told, self._told_at = True, now
         return True
 
-    def worked(self, call: str, now: int) -> Over | None:
+    def worked(self, call: str, now: float) -> Over | None:
         """``call`` has worked; returns the outage that it ends and that was told, if so."""
         if not self._failing:
             return None
         back = self._back = now if self._back is None else self._back
         self._failing.pop(call, None)
         stale = PROBED_SECONDS if call == PROBE else STALE_SECONDS
-        self._failing = {name: at for name, at in self._failing.items() if _apart(now, at) < stale}
+        self._failing = {name: at for name, at in self._failing.items() if now - at < stale}
         if self._failing or not self._told:
             return None
         self._told = False
-        return Over(_apart(back, self._since), self._failures)
-
-
-def _apart(one: int, other: int) -> float:
-    return abs(one - other) / MICROSECONDS
+        return Over(back - self._since, self._failures)
 
 
 class Dependencies:
@@ -166,13 +162,13 @@ class Dependencies:
     def failed(self, place: Place, call: str, error: str) -> None:
         """``call`` of the dependency at ``place`` has failed."""
         self._metrics.dependency_failed(place.role, place.kind)
-        if self._outages[place.role].failed(call, self._clock.now()):
+        if self._outages[place.role].failed(call, self._clock.monotonic()):
             self._reports.outage(place, error)
 
     def worked(self, place: Place, call: str) -> None:
         """``call`` of the dependency at ``place`` was answered."""
         outage = self._outages[place.role]
-        if outage and (over := outage.worked(call, self._clock.now())) is not None:
+        if outage and (over := outage.worked(call, self._clock.monotonic())) is not None:
             self._reports.outage_over(place, over.seconds, over.failures)
 
 
