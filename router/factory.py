@@ -17,6 +17,7 @@ from router.clock import Clock, SystemClock
 from router.config import Config
 from router.config.places import Role, places
 from router.core.connections import ConnectionManager
+from router.core.damage import Damage
 from router.core.dependencies import Dependencies, Reports, Silent
 from router.core.migrating import Migrator
 from router.core.queue import CompositeMessageQueue
@@ -249,11 +250,16 @@ class Factory:
 
     async def migrator(self) -> Migrator:
         async def make() -> Migrator:
+            online = self.watched(Role.ONLINE, await self.online_store())
+            cold = self.watched(Role.COLD, await self.cold_queue())
+            letters = self.watched(Role.DEAD_LETTERS, await self.dead_letters())
+            damage = Damage(online, cold, letters, clock=self.clock, metrics=self.metrics, reports=self.reports)
             return Migrator(
-                self.watched(Role.ONLINE, await self.online_store()),
-                self.watched(Role.COLD, await self.cold_queue()),
+                online,
+                cold,
                 self.watched(Role.PUSH, await self.push_notifier()),
-                self.watched(Role.DEAD_LETTERS, await self.dead_letters()),
+                letters,
+                damage,
                 owner=self.node,
                 clock=self.clock,
                 chance=self.chance,

@@ -139,6 +139,11 @@ class HotQueue(Protocol):
         the caller deletes it there and then names it to ``forget_orphans``."""
         ...
 
+    async def discard(self, user: str, damaged: Sequence[Queued]) -> list[str]:
+        """Take these out of this user's queue, as ``read`` of either tier gave them, and remember them like ``ack``,
+        whose result this is too. Their ids may be damaged: what has another place than they is left alone."""
+        ...
+
     async def note_cold_empty(self, user: str, version: int) -> None:
         """The cold queue was read and found empty; believed only while ``version`` still holds."""
         ...
@@ -225,12 +230,17 @@ class ColdQueue(Protocol):
 
     async def put(self, messages: Sequence[Queued]) -> list[Queued]:
         """Write each one unless its id is there already; then the lower sequence stays, as when the two tiers are
-        merged. Durable on return. Returns those that were not written, for the caller to try again. Raises
-        ``Refused`` where one can never be written, as when it is too large; others may have been written then."""
+        merged, and the envelope of this one, which is known to be whole. Durable on return. Returns those that were not
+        written, for the caller to try again. Raises ``Refused`` where one can never be written, as when it is too
+        large; others may have been written then."""
         ...
 
     async def read(self, user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
         """The first messages after ``after``; bounded like ``HotQueue.read``; without those past retention."""
+        ...
+
+    async def mend(self, user: str, messages: Sequence[Queued]) -> None:
+        """Overwrite the copies of these that are here. What is not here stays away: it was acknowledged."""
         ...
 
     async def delete(self, user: str, ids: Sequence[str]) -> None:

@@ -32,6 +32,8 @@ class Message(Struct, frozen=True, gc=False):
     """µs since 1970, by the clock of the server that accepted it."""
     keyed: bool = False
     """The sender gave an Idempotency-Key, so the id is remembered for a day instead of an hour."""
+    checksum: int | None = None
+    """Made at acceptance, for life (``router.checksum``); ``None`` where a version before stored it, which had none."""
 
 
 class Queued(Struct, frozen=True, gc=False):
@@ -48,6 +50,8 @@ class Queued(Struct, frozen=True, gc=False):
     """Which delivery by the ingress routed it; 1 is the first."""
     untold: bool = False
     """For ``ColdQueue.put``: the online store could not be asked, and is still to be told."""
+    damaged: bool = False
+    """It does not match its checksum. Whoever takes it from a store finds out; no store says so."""
 
     @property
     def place(self) -> tuple[int, int]:
@@ -55,11 +59,28 @@ class Queued(Struct, frozen=True, gc=False):
         return (self.message.lane, self.sequence)
 
 
+class DeadReason(StrEnum):
+    """Why a message is a dead letter: a stable word, for people and for the metric."""
+
+    UNDECODABLE = "undecodable"
+    """The bytes in the ingress are no message."""
+    QUEUE_FULL = "queue-full"
+    """The recipient's queue holds ``limits.queue_messages``."""
+    ID_CONFLICT = "id-conflict"
+    """The id belongs to a message for another recipient."""
+    ATTEMPTS_EXHAUSTED = "attempts-exhausted"
+    """It failed in each of its tries, which is a fault of the router."""
+    UNSTORABLE = "unstorable"
+    """It was to be moved to the cold queue, which can never hold it."""
+    DAMAGED = "damaged"
+    """What was stored is not what was accepted: the checksum does not match."""
+
+
 class Delivery(Struct, frozen=True, gc=False):
     """One message as the ingress hands it out."""
 
     message: Message | None
-    """``None`` where the body could not be decoded; then ``problem`` says why."""
+    """``None`` where the body could not be decoded, or is damaged; then ``problem`` says why."""
     receipt: int | str
     """What the ingress needs to acknowledge this delivery."""
     attempt: int
@@ -71,6 +92,10 @@ class Delivery(Struct, frozen=True, gc=False):
     """It was there before this consumer came, so another may have had it."""
     origin: str = ""
     """The id of its dead letter, where ``message`` is ``None``: the same at each delivery. The receipt if empty."""
+    reason: DeadReason = DeadReason.UNDECODABLE
+    """That of its dead letter, where ``message`` is ``None``."""
+    recipient: str = ""
+    """Where ``message`` is ``None``: whose it was, as far as it says so."""
 
     @property
     def delivered_before(self) -> bool:
@@ -207,23 +232,6 @@ class HotUser(Struct, frozen=True, gc=False):
     """When the last poke went out, 0 for never."""
     fetched: bool
     """The user has fetched since that poke."""
-
-
-class DeadReason(StrEnum):
-    """Why a message is a dead letter: a stable word, for people and for the metric."""
-
-    UNDECODABLE = "undecodable"
-    """The bytes in the ingress are no message."""
-    QUEUE_FULL = "queue-full"
-    """The recipient's queue holds ``limits.queue_messages``."""
-    ID_CONFLICT = "id-conflict"
-    """The id belongs to a message for another recipient."""
-    ATTEMPTS_EXHAUSTED = "attempts-exhausted"
-    """It failed in each of its tries, which is a fault of the router."""
-    UNSTORABLE = "unstorable"
-    """It was to be moved to the cold queue, which can never hold it."""
-    DAMAGED = "damaged"
-    """What was stored is not what was accepted: the checksum does not match."""
 
 
 class DeadLetter(Struct, frozen=True, gc=False):

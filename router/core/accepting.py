@@ -8,6 +8,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from router import envelope, ids
+from router.checksum import checksum
 from router.clock import MICROSECONDS, Clock
 from router.errors import RateLimited
 from router.interfaces import IngressProducer
@@ -87,8 +88,9 @@ class Acceptor:
         else:
             id_ = ids.keyed_id(self._secret, sender, ids.parse_key(idempotency_key))
         keyed = idempotency_key is not None
+        summed = checksum(id_, read.recipient, read.canonical)
         await self._producer.publish(
-            Message(id_, read.recipient, read.canonical, read.lane, read.ephemeral, now, keyed)
+            Message(id_, read.recipient, read.canonical, read.lane, read.ephemeral, now, keyed, summed)
         )
         self._metrics.accepted()
         return id_

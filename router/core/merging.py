@@ -6,7 +6,7 @@ nothing that stands behind a message which exists but was not seen.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -17,23 +17,33 @@ from router.messages import ColdPage, HotPage, Pending, Queued
 def merge(hot: HotPage, cold: ColdPage, acked: Collection[str], limit: int, max_bytes: int) -> list[Queued]:
     """The batch that ``hot``, which was read first, and ``cold`` together justify.
 
-    ``acked``: ids in ``cold`` that the user has acknowledged; a copy there can outlive the acknowledgement.
+    ``acked``: ids in ``cold`` that the user has acknowledged; a copy there can outlive the acknowledgement. What is
+    damaged stands in the batch where no whole copy has its place.
     """
     best: dict[str, Queued] = {}
-    for message in (*_placed(cold.messages, hot.pending), *hot.messages):
+    found = [*_placed(cold.messages, hot.pending), *hot.messages]
+    for message in found:
         known = best.get(message.message.id)
-        if known is None or message.sequence < known.sequence:
+        if not message.damaged and (known is None or message.sequence < known.sequence):
             best[message.message.id] = message
     horizon = _horizon(hot, cold)
-    unseen = _first_unseen(hot.pending, {*best, *acked})
+    unseen = _first_unseen(hot.pending, {*(queued.message.id for queued in found), *acked})
     batch = [
         message
-        for message in sorted(best.values(), key=lambda queued: queued.place)
+        for message in sorted((*best.values(), *_hopeless(found, best)), key=lambda queued: queued.place)
         if message.message.id not in acked
         and (horizon is None or message.place <= horizon)
         and message.sequence < unseen.get(message.message.lane, message.sequence + 1)
     ]
     return fit(batch[:limit], max_bytes)
+
+
+def _hopeless(found: Sequence[Queued], best: Mapping[str, Queued]) -> Iterable[Queued]:
+    """The damaged ones whose places no whole one has, one of each place."""
+    damaged = {queued.place: queued for queued in found if queued.damaged}
+    for queued in best.values() if damaged else ():
+        damaged.pop(queued.place, None)
+    return damaged.values()
 
 
 def fit(batch: Sequence[Queued], max_bytes: int) -> list[Queued]:

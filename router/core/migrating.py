@@ -13,6 +13,7 @@ from contextlib import suppress
 from msgspec import Struct
 
 from router.clock import Clock
+from router.core.damage import Damage, checked
 from router.core.dependencies import Reports
 from router.core.retrying import backoff
 from router.errors import Refused, RouterError, Unavailable
@@ -45,6 +46,7 @@ class Migrator:
         cold: ColdQueue,
         push: PushNotifier,
         letters: DeadLetters,
+        damage: Damage,
         *,
         owner: str,
         clock: Clock,
@@ -57,6 +59,7 @@ class Migrator:
         self._cold = cold
         self._push = push
         self._letters = letters
+        self.damage = damage
         self._owner = owner
         self._count = 0
         self._unfinished: dict[str, str] = {}
@@ -108,14 +111,33 @@ class Migrator:
                 # Counted at once: they are gone, also where the move then fails.
                 self._metrics.dropped("ephemeral-migrated", move.dropped)
                 dropped += move.dropped
-            if move.messages:
-                await self._move(user, owner, move.messages)
-                self._metrics.migrated(len(move.messages))
-                moved += len(move.messages)
+            messages = checked(move.messages)
+            whole = [queued for queued in messages if not queued.damaged]
+            if whole:
+                await self._move(user, owner, whole)
+                self._metrics.migrated(len(whole))
+                moved += len(whole)
                 if progress is not None:
-                    progress(len(move.messages))
+                    progress(len(whole))
+            left = await self._remove(user, owner, [queued for queued in messages if queued.damaged])
+            if left is not None and not (whole and move.more):
+                raise left
             if not move.more:
                 return Migrated(moved, dropped, MigrationResult.DONE)
+
+    async def _remove(self, user: str, owner: str, damaged: Sequence[Queued]) -> RouterError | None:
+        """What is whole in cold is only to leave hot; the rest are dead letters. Returns why some cannot be removed
+        now: what stands behind them moves all the same."""
+        try:
+            for queued in damaged:
+                copy = await self.damage.copy_in_cold(user, queued)
+                if copy is None:
+                    await self.damage.bury(user, queued, in_cold=False)
+                else:
+                    await self._online.end_move(user, owner, [copy])
+        except RouterError as error:
+            return error
+        return None
 
     async def _move(self, user: str, owner: str, messages: Sequence[Queued]) -> None:
         try:

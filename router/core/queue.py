@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from router.core.merging import merge, passes_over, within
+from msgspec.structs import replace
+
+from router.core.damage import Found
+from router.core.merging import fit, merge, passes_over, within
 from router.core.migrating import Migrated, Migrator
 from router.interfaces import ColdQueue, OnlineStore, Place
 from router.messages import ColdPage, HotPage, Queued
@@ -14,6 +18,13 @@ PAGE_BYTES = 8 * 1024 * 1024
 """The envelopes of one batch have this many bytes at most, or there is one envelope only."""
 LONGEST_PAGE = 500
 """No batch has more messages (docs/specification.md#routes); what a client acknowledges is among its oldest so many."""
+
+
+class Bounds(NamedTuple):
+    """Of one page."""
+
+    messages: int
+    bytes: int
 
 
 class CompositeMessageQueue:
@@ -27,10 +38,11 @@ class CompositeMessageQueue:
         self._online = online
         self._cold = cold
         self._migrator = migrator
+        self._damage = migrator.damage
         self._metrics = metrics
 
     async def fetch(self, user: str, limit: int) -> list[Queued]:
-        """The oldest messages, at most ``limit``, express lane first; nothing is removed or hidden.
+        """The oldest messages, at most ``limit``, express lane first; nothing is removed or hidden but what is damaged.
 
         Hot, the tier that messages leave, is read before cold, to which they move: so nothing is missed between. What
         was routed after the first read and came to cold before the second may have left a predecessor in hot. A second
@@ -38,54 +50,81 @@ class CompositeMessageQueue:
         device has acknowledged of it meanwhile, what stands behind was there before and may not be missing: one more
         look.
         """
-        hot = await self._online.read(user, limit, PAGE_BYTES)
-        batch, gone = await self._batch(user, hot, limit)
+        seen: set[tuple[bool, str, int, int]] = set()
+        found = Found()
+        while True:
+            # What is damaged and cannot be removed takes no place from others.
+            bounds = Bounds(limit + len(found.names()), PAGE_BYTES + found.size)
+            found = Found()
+            batch = await self._look(user, bounds, found, again=bool(seen))
+            if found.names() <= seen:
+                break
+            await self._damage.tend(user, batch, found)
+            seen |= found.names()
+        if seen:
+            batch = fit([queued for queued in batch if not queued.damaged][:limit], PAGE_BYTES)
+        self._metrics.fetched(len(batch))
+        return batch
+
+    async def _look(self, user: str, bounds: Bounds, found: Found, *, again: bool) -> list[Queued]:
+        """One batch, with what is damaged in it."""
+        limit = bounds.messages
+        hot = await self._read_hot(user, bounds, found, again=again)
+        batch, gone = await self._batch(user, hot, bounds, found)
         while batch is not hot.messages:
             thinned = hot.more and len(batch) < limit and not gone.isdisjoint(_ids(hot.messages))
             if not thinned and _ids(batch) <= _ids(hot.messages):
                 break
-            again = await self._online.read(user, limit, PAGE_BYTES, again=True)
+            later = await self._read_hot(user, bounds, found, again=True)
             # What went to cold while the store could not be asked has changed no version.
-            if not thinned and again.cold_version == hot.cold_version and not passes_over(batch, again):
+            if not thinned and later.cold_version == hot.cold_version and not passes_over(batch, later):
                 break
-            seen, hot = batch, again
-            batch, gone = await self._batch(user, again, limit)
+            seen, hot = batch, later
+            batch, gone = await self._batch(user, later, bounds, found)
             shown = within(batch, seen)
             if not thinned and _ids(seen) <= _ids(shown):
                 batch = shown
                 break
-        self._metrics.fetched(len(batch))
         return batch
 
-    async def _batch(self, user: str, hot: HotPage, limit: int) -> tuple[list[Queued], set[str]]:
-        """What ``hot`` and cold justify, and the ids that were left out since they are acknowledged."""
-        return (hot.messages, set()) if hot.cold_empty else await self._with_cold(user, hot, limit)
+    async def _read_hot(self, user: str, bounds: Bounds, found: Found, *, again: bool) -> HotPage:
+        page = await self._online.read(user, bounds.messages, bounds.bytes, again=again)
+        marked = found.note_hot(page.messages)
+        if marked is page.messages:
+            return page
+        # Cold may have copies of what is hot, also where it has nothing else.
+        return replace(page, messages=marked, cold_empty=False)
 
-    async def _with_cold(self, user: str, hot: HotPage, limit: int) -> tuple[list[Queued], set[str]]:
+    async def _batch(self, user: str, hot: HotPage, bounds: Bounds, found: Found) -> tuple[list[Queued], set[str]]:
+        """What ``hot`` and cold justify, and the ids that were left out since they are acknowledged."""
+        return (hot.messages, set()) if hot.cold_empty else await self._with_cold(user, hot, bounds, found)
+
+    async def _with_cold(self, user: str, hot: HotPage, bounds: Bounds, found: Found) -> tuple[list[Queued], set[str]]:
         after: Place | None = None
         ties = 0
         acked: set[str] = set()
         read: dict[str, Queued] = {}
         while True:
-            cold = await self._cold.read(user, limit + ties, PAGE_BYTES, after)
-            ids = [queued.message.id for queued in cold.messages if queued.message.id not in read]
+            cold = await self._cold.read(user, bounds.messages + ties, bounds.bytes, after)
+            messages = found.note_cold(cold.messages)
+            ids = [queued.message.id for queued in messages if queued.message.id not in read]
             # Asked after the cold read: whoever acknowledged before this fetch began is honoured in it.
             # So is what was on its way to cold: acknowledged and deleted since, it must not hold up what is behind it.
             under_way = [] if after else [write.id for write in hot.pending]
             if ids or under_way:
                 acked |= await self._online.acked(user, [*ids, *under_way])
-            read |= {queued.message.id: queued for queued in cold.messages}
+            read |= {queued.message.id: queued for queued in messages}
             kept = [queued for id_, queued in read.items() if id_ not in acked]
-            if len(kept) >= limit or not cold.more or (ids and acked.isdisjoint(ids)):
+            if len(kept) >= bounds.messages or not cold.more or (ids and acked.isdisjoint(ids)):
                 break
             # Copies of acknowledged messages that are still there must not take the places of others. Two that came to
             # cold by different ways may have one place: those at the last one are read once more.
-            lane, sequence = cold.messages[-1].place
+            lane, sequence = messages[-1].place
             ties = sum(queued.place == (lane, sequence) for queued in read.values()) if ids else 0
             after = (lane, sequence - 1) if ids else (lane, sequence)
         if not ids and after is None and not hot.pending:
             await self._online.note_cold_empty(user, hot.cold_version)
-        return merge(hot, ColdPage(kept, cold.more), acked, limit, PAGE_BYTES), acked
+        return merge(hot, ColdPage(kept, cold.more), acked, *bounds), acked
 
     async def acknowledge(self, user: str, ids: Sequence[str]) -> None:
         """Delete ``ids`` of this user from whichever queue holds them; ids that are not theirs are no-ops.

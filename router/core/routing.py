@@ -13,7 +13,11 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
+from msgspec import structs
+
+from router.checksum import is_whole
 from router.clock import Clock, Tasks
+from router.core import damage
 from router.core.copies import Copies, Unstorable, message_of
 from router.core.dependencies import Reports
 from router.core.outage import Outage, Owed
@@ -136,15 +140,19 @@ class Pipeline:
 
     def take(self, deliveries: Sequence[Delivery]) -> None:
         """Start on those whose recipient is free; the others wait behind the work that is under way."""
-        ready = []
-        for delivery in deliveries:
+        ready: list[Delivery] = []
+        unreadable: list[Delivery] = []
+        for received in deliveries:
+            delivery = _checked(received)
             self._hold(delivery)
             if (waiting := self._waiting.get(_recipient(delivery))) is not None:
                 waiting.append(delivery)
             else:
-                ready.append(delivery)
-        if ready:
-            self._start(ready)
+                (unreadable if delivery.message is None else ready).append(delivery)
+        # Apart, since it takes other ways, which nobody else has to wait for.
+        for batch in (ready, unreadable):
+            if batch:
+                self._start(batch)
 
     def _start(self, batch: Sequence[Delivery]) -> None:
         for delivery in batch:
@@ -210,9 +218,7 @@ class Pipeline:
         """Do all that is owed for ``batch``; returns what must be tried again."""
         await self._ack([delivery for delivery in batch if delivery.receipt in self._finished])
         undone = self._undone(batch)
-        unreadable = [
-            (delivery, DeadReason.UNDECODABLE, delivery.problem) for delivery in undone if delivery.message is None
-        ]
+        unreadable = [(delivery, delivery.reason, delivery.problem) for delivery in undone if delivery.message is None]
         readable = [delivery for delivery in undone if delivery.message is not None]
         left = await self._refuse_all(unreadable)
         stuck = await self._copies.write_again(readable)
@@ -397,10 +403,21 @@ class Pipeline:
         """Returns those that the dead letters do not take now; what came together with them does not wait for it."""
         for index, (delivery, reason, detail) in enumerate(refused):
             try:
+                await self._free_place(delivery)
                 await self._refuse(delivery, reason, detail)
             except (Unavailable, TimeoutError):
                 return [left for left, *_ in refused[index:]]
         return []
+
+    async def _free_place(self, delivery: Delivery) -> None:
+        """Another pipeline may have given what is damaged now a place on its way to cold: readers wait for that."""
+        if delivery.reason != DeadReason.DAMAGED or not (delivery.delivered_before and delivery.recipient):
+            return
+        async with asyncio.timeout(CALL_SECONDS):
+            page = await self._online.read(delivery.recipient, 1, 1, again=True)
+            if any(write.id == delivery.origin for write in page.pending):
+                owed = await self._online.ack(delivery.recipient, [delivery.origin])
+                await self._online.forget_orphans(delivery.recipient, owed)
 
     async def _refuse(self, delivery: Delivery, reason: DeadReason, detail: str) -> None:
         await self._publish_letter(delivery, reason, detail)
@@ -410,7 +427,7 @@ class Pipeline:
         message = delivery.message
         letter = DeadLetter(
             id=message.id if message else delivery.origin or str(delivery.receipt),
-            recipient=message.recipient if message else "",
+            recipient=message.recipient if message else delivery.recipient,
             reason=reason,
             detail=detail,
             body=message.envelope if message else delivery.body,
@@ -421,6 +438,18 @@ class Pipeline:
             await self._letters.publish([letter])
         self._metrics.dead_letter(reason)
         self._reports.dead_letter(letter)
+
+
+def _checked(delivery: Delivery) -> Delivery:
+    """``delivery``; without its message where that does not match its checksum, since nothing it says can be relied on:
+    it holds up nobody, and is routed to nobody."""
+    message = delivery.message
+    if message is None or is_whole(message):
+        return delivery
+    return structs.replace(
+        delivery, message=None, reason=DeadReason.DAMAGED, problem=damage.DETAIL,
+        origin=message.id, recipient=message.recipient, body=message.envelope,
+    )  # fmt: skip
 
 
 def _recipient(delivery: Delivery) -> str:

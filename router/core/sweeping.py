@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from router.checksum import is_whole
 from router.clock import MICROSECONDS, Clock
 from router.core.dependencies import Reports
 from router.core.migrating import Migrator
@@ -168,9 +169,11 @@ class Sweeper:
     async def _announce(self, user: str, now: int) -> None:
         before = now - int(self._rules.push_after_seconds * MICROSECONDS)
         while messages := await self._online.unannounced(user, before, PAGE_MESSAGES):
-            await self._push.publish([queued.message for queued in messages])
+            # A damaged one is nothing to tell of; it goes when it is fetched, or moved.
+            if whole := [queued.message for queued in messages if is_whole(queued.message)]:
+                await self._push.publish(whole)
             await self._online.mark_announced(messages)
-            self._metrics.pushed(len(messages))
+            self._metrics.pushed(len(whole))
 
     async def _expire_messages(self) -> None:
         dropped = await self._online.purge(PAGE_MESSAGES)

@@ -12,6 +12,7 @@ import pytest
 from router.messages import Delivery, Routed
 from tests.contract.stage import BOB, EVE, Socket, Stage
 from tests.support import pipelines
+from tests.support.damage import Change, cut_off, flipped, publish_damaged
 
 pytestmark = pytest.mark.anyio
 TURN_SECONDS = 60.0
@@ -88,6 +89,23 @@ class PipelineContract:
             await arrived(stage, "m1", "m2")
             await arrived(stage, "other", user=EVE)
         assert await stage.letters() == [("poison", "attempts-exhausted")]
+
+    @pytest.mark.parametrize("change", [flipped, cut_off])
+    async def test_what_is_damaged_is_a_dead_letter_and_the_rest_flows(self, stage: Stage, change: Change) -> None:
+        """RACES 42: in the ingress."""
+        for id_, user in (("m1", BOB), ("bad", BOB), ("other", EVE), ("m2", BOB)):
+            message = stage.message(id_, user)
+            await (publish_damaged(stage, message, change) if id_ == "bad" else stage.producer.publish(message))
+        async with running(stage):
+            await arrived(stage, "m1", "m2")
+            await arrived(stage, "other", user=EVE)
+
+            async def buried() -> bool:
+                return await stage.letters() == [("bad", "damaged")]
+
+            await eventually(stage, buried)
+        assert "bad" not in await stage.pushed()
+        assert stage.count("router_dead_letters_total", reason="damaged") == 1
 
     async def test_a_pipeline_that_stops_leaves_the_rest_to_the_next(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from router.checksum import checksum
 from router.config.places import Role
 from router.core.connections import ConnectionManager
 from router.core.dependencies import Reports
@@ -69,7 +70,8 @@ class Stage:
     def message(
         self, id_: str, user: str = BOB, *, lane: Lane = Lane.NORMAL, ephemeral: bool = False, keyed: bool = False
     ) -> Message:
-        return Message(id_, user, envelope(user, lane, ephemeral), lane, ephemeral, self.clock.now(), keyed)
+        body = envelope(user, lane, ephemeral)
+        return Message(id_, user, body, lane, ephemeral, self.clock.now(), keyed, checksum(id_, user, body))
 
     async def route(self, *messages: Message, attempt: int = 1) -> list[Routed]:
         return await self.online.route([Delivery(message, 0, attempt) for message in messages])

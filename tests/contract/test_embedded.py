@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from router.messages import Connection, Outcome
+from tests.contract.damage import DamageContract
 from tests.contract.ingress import IngressContract
 from tests.contract.notices import PokeContract, PushContract
 from tests.contract.pipeline import PipelineContract
@@ -46,3 +47,7 @@ class TestEmbeddedPokes(PokeContract):
 
 class TestEmbeddedPipeline(PipelineContract):
     """All of it in one file."""
+
+
+class TestEmbeddedDamage(DamageContract):
+    """In one file."""

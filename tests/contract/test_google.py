@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from router.backends.google.channels import FIRESTORE, PUBSUB
+from tests.contract.damage import DamageContract
 from tests.contract.notices import PokeContract
 from tests.contract.pipeline import PipelineContract
 from tests.contract.queues import QueueContract
@@ -35,3 +36,7 @@ class TestGooglePipeline(PipelineContract):
 
 class TestGooglePokes(PokeContract):
     """From the factory, as a service gets them."""
+
+
+class TestGoogleDamage(DamageContract):
+    """In Firestore; dead letters go to Pub/Sub."""

@@ -9,6 +9,7 @@ import pytest
 
 from router.backends.google.channels import FIRESTORE, PUBSUB
 from router.messages import Outcome
+from tests.contract.damage import DamageContract
 from tests.contract.ingress import IngressContract
 from tests.contract.notices import PokeContract, PushContract
 from tests.contract.pipeline import PipelineContract
@@ -66,3 +67,7 @@ class TestProductionPokes(PokeContract):
 
 class TestProductionPush(PushContract):
     """Push commands and dead letters, to Pub/Sub."""
+
+
+class TestProductionDamage(DamageContract):
+    """In Redis and Firestore."""

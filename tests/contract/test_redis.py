@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.damage import DamageContract
 from tests.contract.notices import PokeContract
 from tests.contract.pipeline import PipelineContract
 from tests.contract.queues import QueueContract
@@ -31,3 +32,7 @@ class TestRedisPokes(PokeContract):
 
 class TestRedisPipeline(PipelineContract):
     """From an embedded ingress."""
+
+
+class TestRedisDamage(DamageContract):
+    """In Redis, and in a file."""

@@ -322,11 +322,11 @@ MUTANTS = (
         "202 though the publish failed",
         ACCEPTING,
         "        await self._producer.publish(\n"
-        "            Message(id_, read.recipient, read.canonical, read.lane, read.ephemeral, now, keyed)\n"
+        "            Message(id_, read.recipient, read.canonical, read.lane, read.ephemeral, now, keyed, summed)\n"
         "        )\n",
         "        try:\n"
         "            await self._producer.publish(\n"
-        "                Message(id_, read.recipient, read.canonical, read.lane, read.ephemeral, now, keyed)\n"
+        "                Message(id_, read.recipient, read.canonical, read.lane, read.ephemeral, now, keyed, summed)\n"
         "            )\n"
         "        except Exception:\n"
         "            pass\n",

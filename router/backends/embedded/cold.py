@@ -11,7 +11,7 @@ from router.backends.embedded.queries import load
 from router.backends.embedded.rows import cold_message, one, page
 from router.clock import MICROSECONDS, Clock
 from router.interfaces import Place
-from router.messages import ColdPage, Lane, Message, Queued, QueueTotals
+from router.messages import ColdPage, Queued, QueueTotals
 
 SQL = load("cold")
 DAY_SECONDS = 86_400
@@ -33,7 +33,7 @@ class EmbeddedColdQueue:
             (
                 queued.message.recipient, queued.message.lane, queued.sequence, queued.message.id,
                 queued.queued_at, queued.message.accepted_at, queued.message.keyed, queued.attempts,
-                queued.message.envelope, queued.untold,
+                queued.message.envelope, queued.message.checksum, queued.untold,
             )
             for queued in messages
         ]  # fmt: skip
@@ -48,6 +48,10 @@ class EmbeddedColdQueue:
             return ColdPage(*page((cold_message(user, row) for row in rows), limit, max_bytes))
 
         return self._database.read(select)
+
+    async def mend(self, user: str, messages: Sequence[Queued]) -> None:
+        rows = [(one.message.envelope, one.message.checksum, one.message.id, user) for one in messages]
+        await self._database.write_ordered(lambda db: db.executemany(SQL["mend"], rows).rowcount)
 
     async def delete(self, user: str, ids: Sequence[str]) -> None:
         await self._delete([(id_, user) for id_ in ids])
@@ -94,5 +98,4 @@ class EmbeddedColdQueue:
 
 def _bare(row: Any) -> Queued:
     id_, user, lane, sequence, queued_at, accepted_at, keyed, tries = row
-    message = Message(id_, user, b"", Lane(lane), False, accepted_at, bool(keyed))
-    return Queued(message, sequence, queued_at, True, tries)
+    return cold_message(user, (id_, lane, sequence, queued_at, accepted_at, keyed, tries, None, b""))

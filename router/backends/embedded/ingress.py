@@ -15,10 +15,10 @@ from typing import Any, Protocol, Self
 from router import logs
 from router.backends.embedded.database import Database
 from router.backends.embedded.queries import load
-from router.backends.embedded.rows import one
+from router.backends.embedded.rows import integer, message_of, one
 from router.backends.embedded.signals import Signalling
 from router.clock import Clock
-from router.messages import Delivery, Lane, Message, QueueTotals
+from router.messages import Delivery, Message, QueueTotals
 
 LOG = logs.logger(__name__)
 SQL = load("ingress")
@@ -39,7 +39,7 @@ class EmbeddedIngressProducer:
     async def publish(self, message: Message) -> None:
         row = (
             message.id, message.recipient, message.envelope, message.lane, message.ephemeral,
-            message.keyed, message.accepted_at,
+            message.keyed, message.accepted_at, message.checksum,
         )  # fmt: skip
         await self._database.write(lambda db: db.execute(SQL["publish"], row).lastrowid)
         self._signals.notify(CHANNEL)
@@ -153,6 +153,6 @@ class EmbeddedIngressConsumer:
 
 
 def _delivery(row: Any, found: int) -> Delivery:
-    number, id_, recipient, envelope, lane, ephemeral, keyed, accepted_at, attempts = row
-    message = Message(id_, recipient, envelope, Lane(lane), bool(ephemeral), accepted_at, bool(keyed))
-    return Delivery(message, number, attempts + 1, found=number <= found)
+    number, id_, recipient, envelope, lane, ephemeral, keyed, accepted_at, attempts, checksum = row
+    message = message_of(id_, recipient, envelope, lane, ephemeral, accepted_at, keyed, checksum)
+    return Delivery(message, number, integer(attempts) + 1, found=number <= found)

@@ -117,6 +117,24 @@ def ack(db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: 
     return owed
 
 
+def discard(db: sqlite3.Connection, user: str, damaged: Sequence[Queued], now: int, rules: StoreRules) -> list[str]:
+    """Returns the ids that may have a copy in cold. A row's place says which it is; its id may be damaged too."""
+    ids = []
+    for queued in damaged:
+        lane, sequence = queued.place
+        record = one(db, SQL["registered"], (queued.message.id,))
+        if record is not None and record[:3] == (user, lane, sequence):
+            ids.append(queued.message.id)
+            continue
+        # All records are looked through; that is for the one time in years when an id itself is damaged.
+        found = one(db, SQL["record_at"], (user, lane, sequence))
+        if found is not None:
+            ids.append(found[0])
+        else:
+            _count(db, user, hot=-db.execute(SQL["remove"], (user, lane, sequence)).rowcount)
+    return ack(db, user, ids, now, rules)
+
+
 def begin_move(
     db: sqlite3.Connection,
     user: str,

@@ -63,6 +63,10 @@ class EmbeddedOnlineStore(EmbeddedPresence):
         now = self._clock.now()
         return await self._database.write(lambda db: moving.ack(db, user, ids, now, self._rules))
 
+    async def discard(self, user: str, damaged: Sequence[Queued]) -> list[str]:
+        now = self._clock.now()
+        return await self._database.write(lambda db: moving.discard(db, user, damaged, now, self._rules))
+
     async def note_cold_empty(self, user: str, version: int) -> None:
         await self._database.write_ordered(lambda db: db.execute(SQL["cold_is_empty"], (user, version)).rowcount)
 

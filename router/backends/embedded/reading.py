@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from itertools import chain
 
 from router.backends.embedded.routing import HOT as SQL
-from router.backends.embedded.rows import hot_message, json_list, one, page
+from router.backends.embedded.rows import hot_message, integer, json_list, lane_of, one, page
 from router.backends.rules import StoreRules
-from router.messages import HotPage, HotUser, Lane, Pending, Queued, QueueTotals
+from router.messages import HotPage, HotUser, Pending, Queued, QueueTotals
 
 LONG_AGO = 0
 HEAD_COLUMNS = 5
@@ -42,7 +42,9 @@ def mark_and_page_of(db: sqlite3.Connection, user: str, limit: int, max_bytes: i
 
 
 def _pending(db: sqlite3.Connection, user: str) -> list[Pending]:
-    return [Pending(id_, Lane(lane), sequence) for id_, lane, sequence in db.execute(SQL["pending"], (user,))]
+    return [
+        Pending(id_, lane_of(lane), integer(sequence)) for id_, lane, sequence in db.execute(SQL["pending"], (user,))
+    ]
 
 
 def acked(db: sqlite3.Connection, user: str, ids: Sequence[str]) -> set[str]:

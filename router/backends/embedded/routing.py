@@ -161,5 +161,5 @@ def _known(
 def _row(delivery: Delivery, message: Message, result: Routed) -> tuple[object, ...]:
     return (
         message.recipient, message.lane, result.sequence, message.id, result.queued_at, message.accepted_at,
-        message.ephemeral, message.keyed, delivery.attempt, message.envelope,
+        message.ephemeral, message.keyed, delivery.attempt, message.checksum, message.envelope,
     )  # fmt: skip

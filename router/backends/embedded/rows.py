@@ -1,4 +1,4 @@
-"""Rows to records."""
+"""Rows to records. A damaged row may hold anything anywhere; what it makes is no whole message then, and no error."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from router.checksum import NEVER
 from router.messages import Lane, Message, Queued
 
 _LANES = (Lane.EXPRESS, Lane.NORMAL)
@@ -15,16 +16,38 @@ _LANES = (Lane.EXPRESS, Lane.NORMAL)
 
 def hot_message(user: str, row: Any, announced: int) -> Queued:
     """A row of ``hot.read`` or ``hot.unannounced``."""
-    id_, lane, sequence, queued_at, accepted_at, ephemeral, keyed, attempts, envelope = row
-    message = Message(id_, user, envelope, _LANES[lane], bool(ephemeral), accepted_at, bool(keyed))
-    return Queued(message, sequence, queued_at, sequence <= announced, attempts)
+    id_, lane, sequence, queued_at, accepted_at, ephemeral, keyed, attempts, checksum, envelope = row
+    message = message_of(id_, user, envelope, lane, ephemeral, accepted_at, keyed, checksum)
+    place = integer(sequence)
+    return Queued(message, place, integer(queued_at), place <= announced, integer(attempts))
 
 
 def cold_message(user: str, row: Any) -> Queued:
     """A row of ``cold.read``. What is in cold was announced when it came there."""
-    id_, lane, sequence, queued_at, accepted_at, keyed, attempts, envelope = row
-    message = Message(id_, user, envelope, _LANES[lane], False, accepted_at, bool(keyed))
-    return Queued(message, sequence, queued_at, True, attempts)
+    id_, lane, sequence, queued_at, accepted_at, keyed, attempts, checksum, envelope = row
+    message = message_of(id_, user, envelope, lane, False, accepted_at, keyed, checksum)
+    return Queued(message, integer(sequence), integer(queued_at), True, integer(attempts))
+
+
+def message_of(
+    id_: Any, user: Any, envelope: Any, lane: Any, ephemeral: Any, accepted_at: Any, keyed: Any, checksum: Any
+) -> Message:
+    """What these columns hold; no whole message where one of them is not of its type."""
+    usual = envelope.__class__ is bytes and id_.__class__ is str and user.__class__ is str
+    if usual and accepted_at.__class__ is int and lane in (0, 1):
+        return Message(id_, user, envelope, _LANES[lane], bool(ephemeral), accepted_at, bool(keyed), checksum)
+    body = envelope if isinstance(envelope, bytes) else str(envelope).encode()
+    return Message(str(id_), str(user), body, Lane.NORMAL, False, integer(accepted_at), False, NEVER)
+
+
+def lane_of(value: Any) -> Lane:
+    """``value`` as a lane; the normal one where it is none."""
+    return Lane.EXPRESS if value == Lane.EXPRESS else Lane.NORMAL
+
+
+def integer(value: Any) -> int:
+    """``value``; 0 where it is no integer."""
+    return value if value.__class__ is int else 0
 
 
 def page(messages: Iterable[Queued], limit: int, max_bytes: int) -> tuple[list[Queued], bool]:

@@ -18,7 +18,7 @@ from router.errors import DataDirError, RouterError, StorageFull, Unavailable
 from router.messages import Lane
 
 FILE_NAME = "router.db"
-_MIGRATIONS: Sequence[str] = ("0001_schema.sql", "0002_untold.sql", "0003_cold_id.sql")
+_MIGRATIONS: Sequence[str] = ("0001_schema.sql", "0002_untold.sql", "0003_cold_id.sql", "0004_checksum.sql")
 """The n-th file takes a database from version n to n + 1; one that was released never changes."""
 VERSION = len(_MIGRATIONS)
 
@@ -163,7 +163,14 @@ def open_reader(path: Path) -> sqlite3.Connection:
 
 def _connect(path: Path) -> sqlite3.Connection:
     # A connection is used by one thread at a time, but not always by the one that opened it.
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    connection.text_factory = _text
+    return connection
+
+
+def _text(stored: bytes) -> str:
+    """A damaged text is read as well as it can be: it must not stand in the way of the rows behind it."""
+    return stored.decode("utf-8", "replace")
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 
 from router.backends.firestore.client import Client
@@ -29,6 +29,9 @@ BACKSTOP_SECONDS = 7 * DAY_SECONDS
 EXPIRY_SECONDS = 60.0
 PLACE = ("place", "queued_at")
 """Fields of what is to be changed. Hundreds of envelopes would not be read in the time of a call."""
+CONTENT = ("place", "checksum", "envelope")
+CONTENT_BYTES = 2 * 1024 * 1024
+"""So much of envelopes is read in one call."""
 OLDEST_PAGE = 50
 OLDEST_MESSAGES = 5_000
 """``oldest`` looks at so many messages at most."""
@@ -60,27 +63,41 @@ class FirestoreColdQueue:
         results = await self._writer.write([only_if(self._written(queued), None) for queued in messages])
         there = {index for index, result in enumerate(results) if isinstance(result, Exists)}
         if there:
-            lowered = await self._lower([messages[index] for index in sorted(there)])
-            for index, result in zip(sorted(there), lowered, strict=True):
+            corrected = await self._correct([messages[index] for index in sorted(there)])
+            for index, result in zip(sorted(there), corrected, strict=True):
                 results[index] = result
         error = worst(results)
         if error is not None:
             raise error
         return [queued for queued, result in zip(messages, results, strict=True) if result is not None]
 
-    async def _lower(self, messages: Sequence[Queued]) -> list[RouterError | None]:
-        """Each of these is there: where it has a higher sequence, it gets the lower one."""
-        paths = [self._path_of(queued) for queued in messages]
-        found = await self._client.call(lambda seconds: self._client.get(paths, seconds, PLACE))
-        results: list[RouterError | None] = [None] * len(messages)
-        higher = [
-            (index, only_if(self._written(queued), document.update_time))
-            for index, (path, queued) in enumerate(zip(paths, messages, strict=True))
-            if (document := found.get(path)) and document.fields["place"].integer_value > place_number(*queued.place)
-        ]
-        for (index, _), result in zip(higher, await self._writer.write([write for _, write in higher]), strict=True):
-            results[index] = result
+    async def _correct(self, messages: Sequence[Queued]) -> list[RouterError | None]:
+        """Each of these is there: where it has a higher sequence, it gets the lower one; and where it has other bytes
+        than these, it is damaged, and is written anew."""
+        results: list[RouterError | None] = []
+        for part in _parts(messages):
+            paths = [self._path_of(queued) for queued in part]
+
+            async def look(seconds: float, paths: Sequence[str] = paths) -> dict[str, Document]:
+                return await self._client.get(paths, seconds, CONTENT)
+
+            found = await self._client.call(look)
+            writes = [self._correction(queued, found.get(path)) for queued, path in zip(part, paths, strict=True)]
+            written = iter(await self._writer.write([write for write in writes if write is not None]))
+            results += [None if write is None else next(written) for write in writes]
         return results
+
+    def _correction(self, queued: Queued, there: Document | None) -> Write | None:
+        if there is None:
+            return None
+        place, checksum, envelope = (there.fields[name] for name in CONTENT)
+        message, own = queued.message, place_number(*queued.place)
+        same = (checksum.integer_value, envelope.bytes_value) == (message.checksum or 0, message.envelope)
+        if same and place.integer_value <= own:
+            return None
+        lower = self._written(queued)
+        integers(lower.update.fields, [("place", min(place.integer_value, own))])
+        return only_if(lower, there.update_time)
 
     def _written(self, queued: Queued) -> Write:
         user = queued.message.recipient
@@ -126,6 +143,12 @@ class FirestoreColdQueue:
                         yield queued_message(user, document, None)
             if found < query.limit:
                 return
+
+    async def mend(self, user: str, messages: Sequence[Queued]) -> None:
+        paths = {self._path(user, queued.message.id): queued for queued in messages}
+        found = await self._client.call(lambda seconds: self._client.get(list(paths), seconds, PLACE))
+        writes = [only_if(self._written(paths[path]), there.update_time) for path, there in found.items()]
+        check(await self._writer.write(writes))
 
     async def delete(self, user: str, ids: Sequence[str]) -> None:
         check(await self._writer.write([deletion(self._path(user, id_)) for id_ in ids if possible(id_)]))
@@ -183,6 +206,18 @@ class FirestoreColdQueue:
 
     async def probe(self) -> None:
         await self._client.probe(f"{self._of('probe')}/probe")
+
+
+def _parts(messages: Sequence[Queued]) -> Iterator[Sequence[Queued]]:
+    """``messages`` in parts whose envelopes one call reads."""
+    start = size = 0
+    for index, queued in enumerate(messages):
+        length = len(queued.message.envelope)
+        if index > start and size + length > CONTENT_BYTES:
+            yield messages[start:index]
+            start, size = index, 0
+        size += length
+    yield messages[start:]
 
 
 def _amendment(change: Queued, there: Document) -> Write:

@@ -1,13 +1,17 @@
 """Messages as documents, in either tier.
 
 A document holds ``place`` (lane and sequence in one number: the order of a page), ``queued_at``, ``accepted_at``
-(µs since 1970), ``keyed``, ``attempts``, ``size`` (bytes of the envelope) and ``envelope``. Its id is the message id.
+(µs since 1970), ``keyed``, ``attempts``, ``size`` (bytes of the envelope), ``checksum`` (missing where an earlier
+version wrote it) and ``envelope``. Its id is the message id.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from router.backends.firestore.names import document_id, name_of, place_number, place_of
 from router.backends.firestore.wire import Document, Write, integers, new_write
+from router.checksum import NEVER
 from router.messages import Lane, Message, Queued
 
 _LANES = (Lane.EXPRESS, Lane.NORMAL)
@@ -31,6 +35,8 @@ def message_write(collection: str, queued: Queued) -> Write:
             ("size", len(message.envelope)),
         ),
     )
+    if message.checksum is not None:
+        integers(fields, [("checksum", message.checksum)])
     fields["keyed"].boolean_value = message.keyed
     fields["envelope"].bytes_value = message.envelope
     return write
@@ -48,6 +54,7 @@ def queued_message(user: str, document: Document, announced: int | None) -> Queu
         ephemeral="ephemeral_at" in fields,
         accepted_at=fields["accepted_at"].integer_value,
         keyed=fields["keyed"].boolean_value,
+        checksum=_checksum(fields),
     )
     return Queued(
         message,
@@ -56,6 +63,13 @@ def queued_message(user: str, document: Document, announced: int | None) -> Queu
         announced is None or sequence <= announced,
         fields["attempts"].integer_value,
     )
+
+
+def _checksum(fields: Any) -> int | None:
+    """What reads no envelope need not be whole."""
+    if "envelope" not in fields or fields["envelope"].WhichOneof("value_type") != "bytes_value":
+        return NEVER
+    return fields["checksum"].integer_value if "checksum" in fields else None
 
 
 def id_of(document: Document) -> str:

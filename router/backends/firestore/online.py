@@ -138,6 +138,9 @@ class FirestoreOnlineStore(FirestorePresence):
             owed += await self._transactions.change(user, part, step)
         return owed
 
+    async def discard(self, user: str, damaged: Sequence[Queued]) -> list[str]:
+        return await self.ack(user, [queued.message.id for queued in damaged])
+
     async def note_cold_empty(self, user: str, version: int) -> None:
         def note(work: Work) -> None:
             recipient = work.recipient

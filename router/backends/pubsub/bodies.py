@@ -14,14 +14,17 @@ import msgspec
 
 from router import envelope
 from router.backends.pubsub.wire import PubsubMessage
+from router.checksum import NEVER, checksum
 from router.clock import Clock
 from router.config import Config
 from router.errors import InvalidEnvelope
 from router.ids import foreign_id
-from router.messages import DeadLetter, Delivery, Message
+from router.messages import DeadLetter, DeadReason, Delivery, Message
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:-]{0,127}")
 _MICROSECONDS = re.compile(r"[0-9]{1,18}")
+CHECKSUM = "router_checksum"
+"""The attribute that only the router writes: what has it was accepted, and was whole then."""
 ATTRIBUTE_BYTES = 1024
 """The most that the service takes as the value of one attribute."""
 MESSAGE_BYTES = 9_900_000
@@ -36,6 +39,8 @@ def ordering_key(recipient: str, shards: int) -> str:
 def ingress_message(message: Message, shards: int) -> Any:
     """``message`` as it goes to the ingress topic; lane and ephemeral are in its envelope."""
     attributes = {"id": message.id, "accepted_at": str(message.accepted_at)}
+    if message.checksum is not None:
+        attributes[CHECKSUM] = str(message.checksum)
     if message.keyed:
         attributes["keyed"] = "true"
     key = ordering_key(message.recipient, shards)
@@ -56,12 +61,19 @@ class IngressReader:
         message = received.message
         attempt = max(1, received.delivery_attempt)
         origin = foreign_id(self._topic, message.message_id)
+        # Where the subscription does not count, any may be a redelivery.
+        found = received.delivery_attempt == 0
         try:
             read = self._message(message, origin)
         except InvalidEnvelope as error:
-            return Delivery(None, received.ack_id, attempt, problem=str(error), body=message.data, origin=origin)
-        # Where the subscription does not count, any may be a redelivery.
-        return Delivery(read, received.ack_id, attempt, found=received.delivery_attempt == 0)
+            reason, problem = DeadReason.UNDECODABLE, str(error)
+            if CHECKSUM in message.attributes:
+                reason, problem = DeadReason.DAMAGED, f"it was whole when it was accepted, and now {problem}"
+                origin = message.attributes.get("id") or origin
+            return Delivery(
+                None, received.ack_id, attempt, problem, message.data, found=found, origin=origin, reason=reason
+            )
+        return Delivery(read, received.ack_id, attempt, found=found)
 
     def _message(self, message: Any, origin: str) -> Message:
         attributes = message.attributes
@@ -73,6 +85,11 @@ class IngressReader:
         accepted_at = attributes.get("accepted_at") or ""
         if not _MICROSECONDS.fullmatch(accepted_at):
             accepted_at = message.publish_time.ToMicroseconds()
+        summed = checksum(id_ or origin, read.recipient, message.data)
+        if attributes.get(CHECKSUM, str(summed)) != str(summed):
+            summed = NEVER
+        elif read.canonical != message.data:
+            summed = checksum(id_ or origin, read.recipient, read.canonical)
         return Message(
             id_ or origin,
             read.recipient,
@@ -82,6 +99,7 @@ class IngressReader:
             # Whoever publishes raw can write any time: one to come would keep ephemeral mail and outlive the retention.
             min(int(accepted_at), self._clock.now()),
             attributes.get("keyed") == "true",
+            summed,
         )
 
 

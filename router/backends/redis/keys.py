@@ -8,6 +8,7 @@ from functools import lru_cache
 from uuid import UUID
 from zlib import crc32
 
+from router.checksum import NEVER
 from router.messages import Connection, Delivery, Lane, Message, Pending, Queued
 
 PARTS = ("m", "c", "i", "q", "b", "w", "e", "o", "g", "k")
@@ -17,7 +18,12 @@ SHARDS = 64
 EXPRESS = 9_000_000_000_000_000
 """Taken from the sequence in the express lane, so that its places come first."""
 
-_HEADER = struct.Struct(">QQBI")  # queued_at, accepted_at, ephemeral + 2 * keyed, attempts
+_HEADER = struct.Struct(">QQBI")
+"""queued_at, accepted_at, flags, checksum. Flags: 1 ephemeral, 2 keyed, 4 there is a checksum, and from 8 up the
+attempts. A body of an earlier version has no flag 4, and its attempts in place of the checksum. That version reads all
+of a new body rightly but the attempts: so both can run at once."""
+_EPHEMERAL, _KEYED, _SUMMED, _ATTEMPT = 1, 2, 4, 8
+_MOST_ATTEMPTS = 31
 _CONNECTION = struct.Struct(">7s7s")
 _UUID_LENGTH = 36
 _LANES = (Lane.EXPRESS, Lane.NORMAL)
@@ -71,8 +77,12 @@ def unpack_id(packed: bytes) -> str:
 
 
 def pack_body(delivery: Delivery, message: Message, now: int) -> bytes:
-    flags = message.ephemeral + 2 * message.keyed
-    return _HEADER.pack(now, message.accepted_at, flags, min(delivery.attempt, 0xFFFF_FFFF)) + message.envelope
+    flags = _EPHEMERAL * message.ephemeral + _KEYED * message.keyed
+    last = min(delivery.attempt, 0xFFFF_FFFF)
+    if message.checksum is not None:
+        flags += _SUMMED + _ATTEMPT * min(delivery.attempt, _MOST_ATTEMPTS)
+        last = message.checksum
+    return _HEADER.pack(now, message.accepted_at, flags, last) + message.envelope
 
 
 def unpack_page(user: str, found: Sequence[bytes], announced: int) -> list[Queued]:
@@ -84,10 +94,14 @@ def unpack_page(user: str, found: Sequence[bytes], announced: int) -> list[Queue
 
 
 def _message(user: str, packed: bytes, place: int, body: bytes, announced: int) -> Queued:
-    queued_at, accepted_at, flags, attempts = _HEADER.unpack_from(body)
     lane, sequence = place_at(place)
-    envelope = body[_HEADER.size :]
-    message = Message(unpack_id(packed), user, envelope, lane, bool(flags & 1), accepted_at, bool(flags & 2))
+    if len(body) < _HEADER.size:
+        damaged = Message(unpack_id(packed), user, body, lane, False, 0, checksum=NEVER)
+        return Queued(damaged, sequence, 0, sequence <= announced)
+    queued_at, accepted_at, flags, last = _HEADER.unpack_from(body)
+    attempts, checksum = (flags // _ATTEMPT, last) if flags & _SUMMED else (last, None)
+    envelope, ephemeral, keyed = body[_HEADER.size :], bool(flags & _EPHEMERAL), bool(flags & _KEYED)
+    message = Message(unpack_id(packed), user, envelope, lane, ephemeral, accepted_at, keyed, checksum)
     return Queued(message, sequence, queued_at, sequence <= announced, attempts)
 
 

@@ -121,6 +121,9 @@ class RedisOnlineStore(RedisSweeping):
             await self._client.run(self._list_due({user: now + ORPHAN_SECONDS * MICROSECONDS}))
         return [unpack_id(packed) for packed in owed]
 
+    async def discard(self, user: str, damaged: Sequence[Queued]) -> list[str]:
+        return await self.ack(user, [queued.message.id for queued in damaged])
+
     async def note_cold_empty(self, user: str, version: int) -> None:
         await self._one("note_cold_empty", user, version)
 

@@ -1,12 +1,16 @@
--- put: Write one message; where its id is this user's and is there, the lower sequence stays.
-INSERT INTO cold (user, lane, sequence, id, queued_at, accepted_at, keyed, attempts, envelope, untold)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (id, user) DO UPDATE SET sequence = excluded.sequence
-WHERE excluded.sequence < cold.sequence;
+-- put: Write one message; where its id is this user's and is there, the lower sequence stays, and the new envelope.
+INSERT INTO cold (user, lane, sequence, id, queued_at, accepted_at, keyed, attempts, envelope, checksum, untold)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id, user) DO UPDATE SET
+    sequence = min(sequence, excluded.sequence), envelope = excluded.envelope, checksum = excluded.checksum
+WHERE excluded.sequence < sequence OR excluded.envelope <> envelope OR excluded.checksum IS NOT checksum;
 
 -- read: A page of one cold queue, without what was queued before a point in time.
-SELECT id, lane, sequence, queued_at, accepted_at, keyed, attempts, envelope FROM cold
+SELECT id, lane, sequence, queued_at, accepted_at, keyed, attempts, checksum, envelope FROM cold
 WHERE user = ? AND (lane, sequence) > (?, ?) AND queued_at > ? ORDER BY lane, sequence LIMIT ?;
+
+-- mend: Overwrite the envelope of one message that is there.
+UPDATE cold SET envelope = ?, checksum = ? WHERE id = ? AND user = ?;
 
 -- delete: Delete one message of one user.
 DELETE FROM cold WHERE id = ? AND user = ?;

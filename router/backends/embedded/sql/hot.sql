@@ -23,8 +23,8 @@ SELECT id, user, lane, sequence, state, keyed FROM route WHERE id IN (SELECT val
 SELECT user, lane, sequence, state, keyed FROM route WHERE id = ?;
 
 -- enqueue: Put one message into the hot queue.
-INSERT INTO hot (user, lane, sequence, id, queued_at, accepted_at, ephemeral, keyed, attempts, envelope)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO hot (user, lane, sequence, id, queued_at, accepted_at, ephemeral, keyed, attempts, checksum, envelope)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- set_state: A message changes its state.
 UPDATE route SET state = ?, until = ? WHERE id = ?;
@@ -45,13 +45,13 @@ SELECT fetched, pending, cold_empty, cold_version, announced FROM recipient WHER
 UPDATE recipient SET fetched = 1 WHERE user = ? AND fetched = 0;
 
 -- read: The head of one hot queue, without ephemeral messages accepted before a point in time.
-SELECT id, lane, sequence, queued_at, accepted_at, ephemeral, keyed, attempts, envelope
+SELECT id, lane, sequence, queued_at, accepted_at, ephemeral, keyed, attempts, checksum, envelope
 FROM hot WHERE user = ? AND (ephemeral = 0 OR accepted_at > ?)
 ORDER BY lane, sequence LIMIT ?;
 
 -- page: Both at once, in one read of the file; the head alone where the fetch must be marked first.
 SELECT r.fetched, r.pending, r.cold_empty, r.cold_version, r.announced,
-    h.id, h.lane, h.sequence, h.queued_at, h.accepted_at, h.ephemeral, h.keyed, h.attempts, h.envelope
+    h.id, h.lane, h.sequence, h.queued_at, h.accepted_at, h.ephemeral, h.keyed, h.attempts, h.checksum, h.envelope
 FROM recipient AS r LEFT JOIN hot AS h
     ON h.user = CASE WHEN r.fetched OR ? THEN r.user END AND (h.ephemeral = 0 OR h.accepted_at > ?)
 WHERE r.user = ? ORDER BY h.lane, h.sequence LIMIT ?;
@@ -61,6 +61,9 @@ SELECT id, lane, sequence FROM route WHERE user = ? AND state IN (1, 5) AND +sta
 
 -- acked: Which of some ids this user has acknowledged.
 SELECT id FROM route WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state IN (3, 5);
+
+-- record_at: The id on record for one place; whoever asks knows the place, and not the id.
+SELECT id FROM route WHERE user = ? AND lane = ? AND sequence = ?;
 
 -- remove: Delete one message from the hot queue.
 DELETE FROM hot WHERE user = ? AND lane = ? AND sequence = ?;
@@ -120,7 +123,7 @@ SELECT max(sequence) FROM (
             AND ephemeral = 0 AND queued_at <= :before ORDER BY sequence DESC LIMIT 1));
 
 -- unannounced: The oldest messages that no push command has announced, up to a sequence.
-SELECT id, lane, sequence, queued_at, accepted_at, ephemeral, keyed, attempts, envelope FROM (
+SELECT id, lane, sequence, queued_at, accepted_at, ephemeral, keyed, attempts, checksum, envelope FROM (
     SELECT * FROM (
         SELECT * FROM hot WHERE user = :user AND lane = 0 AND sequence > :announced
             AND ephemeral = 0 AND sequence <= :last ORDER BY sequence LIMIT :limit)

@@ -1,15 +1,16 @@
 -- publish: Accept one message.
-INSERT INTO ingress (id, recipient, envelope, lane, ephemeral, keyed, accepted_at) VALUES (?, ?, ?, ?, ?, ?, ?);
+INSERT INTO ingress (id, recipient, envelope, lane, ephemeral, keyed, accepted_at, checksum)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?);
 
 -- after: The next messages behind the consumer's cursor.
-SELECT number, id, recipient, envelope, lane, ephemeral, keyed, accepted_at, attempts
+SELECT number, id, recipient, envelope, lane, ephemeral, keyed, accepted_at, attempts, checksum
 FROM ingress WHERE number > ? ORDER BY number LIMIT ?;
 
 -- last: The number of the newest message.
 SELECT coalesce(max(number), 0) FROM ingress;
 
 -- one: A message that was handed back.
-SELECT number, id, recipient, envelope, lane, ephemeral, keyed, accepted_at, attempts
+SELECT number, id, recipient, envelope, lane, ephemeral, keyed, accepted_at, attempts, checksum
 FROM ingress WHERE number = ?;
 
 -- ack: A message is routed for good.

@@ -186,7 +186,7 @@ local function page(limit, max_bytes, cutoff)
         call('ZREM', QUEUE, ids[i])
         lost = lost + 1
       else
-        local ephemeral = string.byte(body, 17) % 2 == 1
+        local ephemeral = #body >= HEADER and string.byte(body, 17) % 2 == 1 -- one that is shorter is damaged
         if not (ephemeral and struct.unpack('>I8', body, 9) <= cutoff) then
           size = size + #body - HEADER
           if #found == 3 * limit or (#found > 0 and size > max_bytes) then return found, 1 end

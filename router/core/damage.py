@@ -1,0 +1,152 @@
+"""Mail that is not what was accepted: it is never served, and never disappears without a word.
+
+Whoever takes messages from a store checks them (``checked``). What is damaged in one tier and whole in the other, in
+the same place, is served from there, and the damaged copy goes or is mended. What is whole nowhere is the dead letter
+``damaged``. A damaged id or recipient names anything: of two rows only the place says that they are one message.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+
+from msgspec.structs import replace
+
+from router.checksum import is_whole
+from router.clock import Clock
+from router.core.dependencies import Reports
+from router.errors import RouterError
+from router.interfaces import ColdQueue, DeadLetters, OnlineStore
+from router.messages import DeadLetter, DeadReason, Queued
+from router.metrics import Metrics
+
+DETAIL = "it does not match the checksum that it was accepted with"
+LOOK_BYTES = 1
+"""The first message in a place is asked for, however large it is."""
+REMEMBERED = 10_000
+"""So many letters are remembered, in case that what they tell of cannot be removed."""
+
+
+def checked(messages: list[Queued]) -> list[Queued]:
+    """``messages``, with those marked that do not match their checksums; the same list where all do."""
+    if all(is_whole(queued.message) for queued in messages):
+        return messages
+    return [queued if is_whole(queued.message) else replace(queued, damaged=True) for queued in messages]
+
+
+class Found:
+    """What one look at both tiers found damaged."""
+
+    def __init__(self) -> None:
+        self.hot: list[Queued] = []
+        self.cold: list[Queued] = []
+
+    @property
+    def size(self) -> int:
+        """Bytes of their envelopes."""
+        return sum(len(queued.message.envelope) for queued in (*self.hot, *self.cold))
+
+    def names(self) -> set[tuple[bool, str, int, int]]:
+        """Each by its tier, id and place."""
+        tiers = ((True, self.hot), (False, self.cold))
+        return {(hot, queued.message.id, *queued.place) for hot, tier in tiers for queued in tier}
+
+    def note_hot(self, messages: list[Queued]) -> list[Queued]:
+        """``messages`` of the hot queue, checked."""
+        return self._note(self.hot, messages)
+
+    def note_cold(self, messages: list[Queued]) -> list[Queued]:
+        """``messages`` of the cold queue, checked."""
+        return self._note(self.cold, messages)
+
+    def _note(self, tier: list[Queued], messages: list[Queued]) -> list[Queued]:
+        marked = checked(messages)
+        if marked is not messages:
+            tier += [queued for queued in marked if queued.damaged]
+        return marked
+
+
+class Damage:
+    """Removes what is damaged. Its state is what it has sent to the dead letters."""
+
+    def __init__(
+        self,
+        online: OnlineStore,
+        cold: ColdQueue,
+        letters: DeadLetters,
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        reports: Reports,
+    ) -> None:
+        self._online = online
+        self._cold = cold
+        self._letters = letters
+        self._clock = clock
+        self._metrics = metrics
+        self._reports = reports
+        self._told: OrderedDict[tuple[str, str, int, int], None] = OrderedDict()
+
+    async def tend(self, user: str, batch: Sequence[Queued], found: Found) -> None:
+        """Mend or remove what of ``found`` stands in ``batch``, or has a whole copy there.
+
+        There are three cases, and in each a failure leaves all as it was, for the next fetch:
+        (a) hot is damaged, cold is whole: the hot copy goes;
+        (b) cold is damaged, hot is whole: the copy in cold is written anew;
+        (c) neither is whole: a dead letter. One whose id is also that of a whole message elsewhere in the batch waits:
+            it may be a copy of that one, and goes with it.
+        """
+        whole = {queued.place: queued for queued in batch if not queued.damaged}
+        ids = {queued.message.id for queued in whole.values()}
+        hopeless = {queued.place for queued in batch if queued.damaged and queued.message.id not in ids}
+        with suppress(RouterError):  # what is whole is served all the same
+            for queued in found.hot:
+                if queued.place in whole:
+                    await self._online.end_move(user, "", [whole[queued.place]])
+            for queued in found.cold:
+                if queued.place in whole:
+                    await self._cold.mend(user, [whole[queued.place]])
+            for tier in (found.hot, found.cold):
+                for queued in tier:
+                    if queued.place in hopeless:
+                        await self.bury(user, queued, in_cold=tier is found.cold)
+        except RouterError:
+            # What is whole is served all the same.
+            self._metrics.dependency_failed("damaged")
+
+    async def copy_in_cold(self, user: str, queued: Queued) -> Queued | None:
+        """The whole copy of the damaged ``queued``, if there is one."""
+        lane, sequence = queued.place
+        page = await self._cold.read(user, 1, LOOK_BYTES, (lane, sequence - 1))
+        copies = [copy for copy in checked(page.messages) if copy.place == queued.place and not copy.damaged]
+        return copies[0] if copies else None
+
+    async def bury(self, user: str, queued: Queued, *, in_cold: bool) -> None:
+        """Make ``queued`` a dead letter, then take it out of the queue; raises ``RouterError``."""
+        name = (user, queued.message.id, *queued.place)
+        if name not in self._told:
+            await self._publish(queued)
+            self._told[name] = None
+            if len(self._told) > REMEMBERED:
+                self._told.popitem(last=False)
+        owed = await self._online.discard(user, [queued])
+        # In hot, a damaged id may be that of another message: that one stays.
+        in_cold_as = [queued.message.id] if in_cold else []
+        await self._cold.delete(user, list(dict.fromkeys([*owed, *in_cold_as])))
+        await self._online.forget_orphans(user, owed)
+
+    async def _publish(self, queued: Queued) -> None:
+        message = queued.message
+        letter = DeadLetter(
+            id=message.id,
+            recipient=message.recipient,
+            reason=DeadReason.DAMAGED,
+            detail=DETAIL,
+            body=message.envelope,
+            attempts=queued.attempts,
+            at=self._clock.now(),
+        )
+        await self._letters.publish([letter])
+        self._metrics.dead_letter(letter.reason)
+        self._reports.dead_letter(letter)

@@ -1,0 +1,146 @@
+"""What every pair of stores does with mail that is damaged in them (RACES 42): it is never served. A backend's test
+subclasses this unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from router.core.migrating import MigrationResult
+from router.errors import Unavailable
+from router.interfaces import DeadLetters
+from router.messages import DeadLetter, Outcome
+from tests.contract.stage import BOB, Stage
+from tests.support.damage import Change, Tier, cut_off, flipped, spoil
+
+pytestmark = pytest.mark.anyio
+TIERS = pytest.mark.parametrize("tier", ["hot", "cold"])
+
+
+async def fill(stage: Stage, tier: Tier, *ids: str) -> None:
+    if tier == "hot":
+        await stage.connect()
+    for id_ in ids:
+        await stage.go(id_)
+
+
+def damaged(stage: Stage) -> float:
+    return stage.count("router_dead_letters_total", reason="damaged")
+
+
+class Closed:
+    """Dead letters that nobody takes."""
+
+    async def publish(self, letters: Sequence[DeadLetter]) -> None:
+        raise Unavailable("simulated")
+
+
+def closed(stage: Stage, patch: pytest.MonkeyPatch) -> None:
+    letters: DeadLetters = Closed()
+    patch.setattr(stage.migrator.damage, "_letters", letters)
+
+
+class DamageContract:
+    """One message of several is damaged."""
+
+    @TIERS
+    @pytest.mark.parametrize("change", [flipped, cut_off])
+    async def test_it_is_a_dead_letter_and_the_rest_flows(self, stage: Stage, tier: Tier, change: Change) -> None:
+        await fill(stage, tier, "m1", "m2", "m3")
+        await spoil(stage, tier, "m2", change)
+        assert await stage.ids() == ["m1", "m3"]
+        assert await stage.ids() == ["m1", "m3"]
+        assert await stage.letters() == [("m2", "damaged")]
+        assert damaged(stage) == 1
+        assert [*await stage.hot(), *await stage.in_cold()] == ["m1", "m3"], "it has left the queue"
+        assert await stage.go("m2") is Outcome.DUPLICATE, "and does not come back"
+        await stage.queue.acknowledge(BOB, ["m1", "m3"])
+        assert await stage.ids() == []
+
+    @TIERS
+    async def test_it_takes_no_place_in_a_page(self, stage: Stage, tier: Tier) -> None:
+        sent = [f"m{number}" for number in range(6)]
+        await fill(stage, tier, *sent)
+        for id_ in sent[:3]:
+            await spoil(stage, tier, id_)
+        assert await stage.ids(limit=2) == sent[3:5]
+        assert sorted(await stage.letters()) == [(id_, "damaged") for id_ in sent[:3]]
+
+    @TIERS
+    async def test_without_dead_letters_it_stays_and_is_not_served(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch, tier: Tier
+    ) -> None:
+        sent = [f"m{number}" for number in range(6)]
+        await fill(stage, tier, *sent)
+        for id_ in sent[:3]:
+            await spoil(stage, tier, id_)
+        with monkeypatch.context() as patch:
+            closed(stage, patch)
+            assert await stage.ids(limit=2) == sent[3:5]
+            assert [*await stage.hot(), *await stage.in_cold()] == sent
+        assert await stage.ids(limit=2) == sent[3:5]
+        assert sorted(await stage.letters()) == [(id_, "damaged") for id_ in sent[:3]]
+
+    async def test_the_copy_in_cold_is_served_instead(self, doubled: Stage) -> None:
+        await fill(doubled, "hot", "m1", "m2", "m3")
+        await spoil(doubled, "hot", "m2")
+        assert await doubled.ids() == ["m1", "m2", "m3"]
+        assert await doubled.hot() == ["m1", "m3"]
+        assert await doubled.in_cold() == ["m1", "m2", "m3"]
+        await doubled.queue.acknowledge(BOB, ["m1", "m2", "m3"])
+        assert (await doubled.ids(), await doubled.in_cold(), await doubled.letters()) == ([], [], [])
+
+    async def test_the_hot_copy_is_served_instead_and_mends_the_other(self, doubled: Stage) -> None:
+        await fill(doubled, "hot", "m1", "m2", "m3")
+        await spoil(doubled, "cold", "m2")
+        assert await doubled.ids() == ["m1", "m2", "m3"]
+        await doubled.migrator.migrate(BOB, online_too=True)
+        assert await doubled.hot() == []
+        assert await doubled.ids() == ["m1", "m2", "m3"]
+        assert await doubled.letters() == []
+
+    async def test_both_copies_are_damaged(self, doubled: Stage) -> None:
+        await fill(doubled, "hot", "m1", "m2", "m3")
+        for tier in ("hot", "cold"):
+            await spoil(doubled, tier, "m2")
+        assert await doubled.ids() == ["m1", "m3"]
+        assert await doubled.letters() == [("m2", "damaged")]
+        assert (await doubled.hot(), await doubled.in_cold()) == (["m1", "m3"], ["m1", "m3"])
+
+    async def test_it_does_not_move(self, stage: Stage) -> None:
+        await fill(stage, "hot", "m1", "m2", "m3")
+        await spoil(stage, "hot", "m2")
+        migrated = await stage.migrator.migrate(BOB, online_too=True)
+        assert (migrated.moved, migrated.result) == (2, MigrationResult.DONE)
+        assert (await stage.hot(), await stage.in_cold()) == ([], ["m1", "m3"])
+        assert await stage.letters() == [("m2", "damaged")]
+        assert sorted(await stage.pushed()) == ["m1", "m3"], "nobody is told of it"
+
+    async def test_it_does_not_move_over_a_whole_copy(self, doubled: Stage) -> None:
+        await fill(doubled, "hot", "m1", "m2", "m3")
+        await spoil(doubled, "hot", "m2")
+        await doubled.migrator.migrate(BOB, online_too=True)
+        assert await doubled.hot() == []
+        assert await doubled.ids() == ["m1", "m2", "m3"]
+        assert await doubled.letters() == []
+
+    async def test_without_dead_letters_the_rest_moves(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+        await fill(stage, "hot", "m1", "m2", "m3")
+        await spoil(stage, "hot", "m1")
+        with monkeypatch.context() as patch:
+            closed(stage, patch)
+            with pytest.raises(Unavailable):
+                await stage.migrator.migrate(BOB, online_too=True)
+        assert (await stage.hot(), await stage.in_cold()) == (["m1"], ["m2", "m3"])
+        await stage.migrator.migrate(BOB, online_too=True)
+        assert (await stage.hot(), await stage.in_cold()) == ([], ["m2", "m3"])
+        assert await stage.letters() == [("m1", "damaged")]
+
+    async def test_nobody_is_told_of_it(self, stage: Stage) -> None:
+        await fill(stage, "hot", "m1", "m2", "m3")
+        await spoil(stage, "hot", "m2")
+        stage.clock.advance(61)
+        await stage.connect()
+        await stage.sweeper.sweep()
+        assert await stage.pushed() == ["m1", "m3"]
