@@ -23,7 +23,7 @@ from router.core.dependencies import Reports
 from router.core.outage import Outage, Owed
 from router.core.retrying import backoff
 from router.core.settling import Settler
-from router.errors import RouterError, Unavailable
+from router.errors import DataDirLost, RouterError, Unavailable
 from router.interfaces import ColdQueue, DeadLetters, IngressConsumer, OnlineStore, PushNotifier
 from router.messages import DeadLetter, DeadReason, Delivery, Message, Outcome, Routed
 from router.metrics import Metrics
@@ -170,9 +170,14 @@ class Pipeline:
             passes += 1
             try:
                 left = await self._pass(batch)
-            except (Unavailable, TimeoutError):
+            except (Unavailable, TimeoutError) as error:
                 # A dependency is down: that is no fault of the messages and no try of theirs.
                 left = self._undone(batch)
+                if isinstance(error, DataDirLost) and len({_recipient(delivery) for delivery in left}) > 1:
+                    # A damaged page is that of some recipients, and the others do not wait for it.
+                    self._release(batch, left)
+                    self._divide(left)
+                    return
             except Exception as error:  # noqa: BLE001 - one message that cannot be routed must not stop the others
                 if not isinstance(error, Unstorable):
                     self._reports.bug("routing", error)

@@ -12,14 +12,17 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from router.backends.embedded import library
-from router.backends.embedded.schema import FILE_NAME, VERSION, try_database
+from router.backends.embedded import integrity, library
+from router.backends.embedded.schema import FILE_NAME, VERSION, open_to_look, try_database
 from router.data_dir import no_directory
 from router.doctor.findings import Finding, error, fine, note, warning
 from router.errors import RouterError
 
 ROOM_WARNING = 1024**3
 ROOM_ERROR = 100 * 1024**2
+CHECK_SECONDS = 10.0
+"""For each of the two checks of the database."""
+RECOVER = "sqlite3 router.db .dump | sqlite3 mended.db (docs/operations.md#a-damaged-file)"
 INODES_WARNING = 1000
 SLOW_SYNC_SECONDS = 0.1
 SYNCS = 3
@@ -44,6 +47,7 @@ def data_dir(path: Path) -> Iterator[Finding]:
     yield _works(path)
     if (path / FILE_NAME).exists():
         yield _database(path / FILE_NAME)
+        yield from _integrity(path / FILE_NAME)
     else:
         yield note("embedded.database", "there is none yet", NO_STORE, "router setup")
     yield _users(path)
@@ -188,7 +192,7 @@ def _syncs(path: Path) -> Finding:
 def _database(path: Path) -> Finding:
     check = "embedded.database"
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=2)) as db:
+        with closing(open_to_look(path)) as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     except sqlite3.Error as problem:
@@ -200,6 +204,42 @@ def _database(path: Path) -> Finding:
     if version < VERSION:
         return note(check, f"schema {version}", f"The next start brings it to {VERSION}.", "router setup")
     return fine(check, f"schema {version}, {path.stat().st_size / 1024**2:.1f} MiB")
+
+
+def _integrity(path: Path) -> Iterator[Finding]:
+    """SQLite's check of the file, and ours of the messages in it."""
+    try:
+        with closing(open_to_look(path)) as db:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            yield _file(path, integrity.check_file(db, CHECK_SECONDS))
+            if version == VERSION:
+                yield _messages(integrity.check_messages(db, CHECK_SECONDS))
+    except sqlite3.Error as problem:
+        yield _file(path, integrity.Checked([str(problem)], finished=False))
+
+
+def _file(path: Path, checked: integrity.Checked) -> Finding:
+    check = "embedded.integrity"
+    if checked.faults:
+        why = "What is on damaged pages cannot be read, and mail that a damaged index misses is not served."
+        if all("index" in fault for fault in checked.faults):
+            mend = f"stop the services; python3 -c \"import sqlite3; sqlite3.connect('{path}').execute('REINDEX')\""
+        else:
+            mend = f"stop the services; restore {path.parent} from a backup, or save what can be read of it: " + RECOVER
+        return error(check, f"{path.name} is damaged: {'; '.join(checked.faults)}", why, mend)
+    if not checked.finished:
+        return note(check, f"no damage in what can be read of it in {CHECK_SECONDS:.0f} s", "It is large.")
+    return fine(check, "SQLite finds no damage")
+
+
+def _messages(checked: integrity.Checked) -> Finding:
+    check = "embedded.checksums"
+    if checked.faults:
+        why = "They are not served: each is the dead letter `damaged` when it is next read. The disk or memory is bad."
+        return error(check, "; ".join(checked.faults), why, "look at the disk, and at `router dead-letters`")
+    if not checked.finished:
+        return note(check, f"no damage in the messages that can be read in {CHECK_SECONDS:.0f} s", "There are many.")
+    return fine(check, "all messages match their checksums")
 
 
 def _users(path: Path) -> Finding:

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from router.core.migrating import MigrationResult
 from router.errors import Unavailable
 from router.interfaces import DeadLetters
-from router.messages import DeadLetter, Outcome
+from router.messages import DeadLetter, MigrationResult, Outcome
 from tests.contract.stage import BOB, Stage
 from tests.support.damage import Change, Tier, cut_off, flipped, spoil
 

@@ -35,6 +35,8 @@ class EmbeddedBackend:
         alone = {config.ingress.kind, config.online.kind, config.cold.kind} == {"embedded"}
         self._data_dir = config.embedded.data_dir
         path = schema.prepare(self._data_dir)
+        if not self._in_line:
+            schema.refuse_damaged(path)
         database = Database(path, InlineWorker if self._in_line else ThreadWorker, relaxed=alone)
         self._database = await self._stack.enter_async_context(database)
         self._signals = await self._stack.enter_async_context(Signals(self._data_dir))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from router.backends.embedded import library
+from router.backends.embedded import integrity, library
 from router.backends.rules import State
 from router.data_dir import first_missing, make_data_dir, unusable
 from router.errors import DataDirError, RouterError, StorageFull, Unavailable
@@ -21,6 +21,9 @@ FILE_NAME = "router.db"
 _MIGRATIONS: Sequence[str] = ("0001_schema.sql", "0002_untold.sql", "0003_cold_id.sql", "0004_checksum.sql")
 """The n-th file takes a database from version n to n + 1; one that was released never changes."""
 VERSION = len(_MIGRATIONS)
+CHECKED_SECONDS = 1.0
+CHECKED_BYTES = 256 * 1024 * 1024
+"""A service that starts looks at a file of this size for so long; an old SQLite cannot be interrupted in it."""
 
 _CONNECTION_SETTINGS = """
     PRAGMA busy_timeout = 0;
@@ -161,6 +164,13 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def open_to_look(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing of the file, not even its log; raises ``sqlite3.Error``."""
+    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=2)
+    connection.text_factory = _text
+    return connection
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     # A connection is used by one thread at a time, but not always by the one that opened it.
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
@@ -217,6 +227,28 @@ def _statements(script: str) -> list[str]:
     return found
 
 
+def refuse_damaged(path: Path) -> None:
+    """Raise ``DataDirError`` where SQLite finds the file ``path`` damaged, within a second: mail may be missing from a
+    damaged index without a word. Services ask before they serve from it."""
+    if path.stat().st_size > CHECKED_BYTES:
+        return
+    try:
+        with closing(open_to_look(path)) as connection:
+            checked = integrity.check_file(connection, CHECKED_SECONDS)
+    except sqlite3.Error as error:
+        raise translated(error, path) from error
+    if checked.faults:
+        raise DataDirError(
+            f"{path} is damaged ({'; '.join(checked.faults[:3])}): `router doctor` says more; mend it or restore it "
+            "(docs/operations.md#a-damaged-file), or name another embedded.data_dir"
+        )
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """The file, or the disk under it, is not what it should be."""
+    return _primary(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR)
+
+
 def is_busy(error: sqlite3.Error) -> bool:
     """Another process holds the lock."""
     return (_primary(error)) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -232,7 +264,12 @@ def translated(error: sqlite3.Error, path: Path, unusable: type[DataDirError] = 
     elif primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         result = unusable(f"cannot write {path}: make it writable, or name another embedded.data_dir")
     elif primary in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        result = unusable(f"{path} is no intact database ({error}): restore it, or name another data_dir")
+        result = unusable(
+            f"{path} is no intact database ({error}): `router doctor` says more; mend it or restore it "
+            "(docs/operations.md#a-damaged-file), or name another embedded.data_dir"
+        )
+    elif primary == sqlite3.SQLITE_IOERR:
+        result = Unavailable(f"the disk of {path} fails ({error}): look at the system's log")
     else:
         result = Unavailable(f"the database {path} failed: {error}")
     result.__cause__ = error
