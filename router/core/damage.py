@@ -111,9 +111,6 @@ class Damage:
                 for queued in tier:
                     if queued.place in hopeless:
                         await self.bury(user, queued, in_cold=tier is found.cold)
-        except RouterError:
-            # What is whole is served all the same.
-            self._metrics.dependency_failed("dead-letters")
 
     async def copy_in_cold(self, user: str, queued: Queued) -> Queued | None:
         """The whole copy of the damaged ``queued``, if there is one."""

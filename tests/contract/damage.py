@@ -1,4 +1,4 @@
-"""What every pair of stores does with mail that is damaged in them (RACES 42): it is never served. A backend's test
+"""RACES 42: what every pair of stores does with mail that is damaged in them; it is never served. A backend's test
 subclasses this unchanged."""
 
 from __future__ import annotations

@@ -68,9 +68,17 @@ class Stage:
     sweeper: Sweeper
 
     def message(
-        self, id_: str, user: str = BOB, *, lane: Lane = Lane.NORMAL, ephemeral: bool = False, keyed: bool = False
+        self,
+        id_: str,
+        user: str = BOB,
+        *,
+        lane: Lane = Lane.NORMAL,
+        ephemeral: bool = False,
+        keyed: bool = False,
+        size: int = 0,
     ) -> Message:
-        body = envelope(user, lane, ephemeral)
+        """``size``: of an envelope of zeroes instead of a real one."""
+        body = bytes(size) or envelope(user, lane, ephemeral)
         return Message(id_, user, body, lane, ephemeral, self.clock.now(), keyed, checksum(id_, user, body))
 
     async def route(self, *messages: Message, attempt: int = 1) -> list[Routed]:

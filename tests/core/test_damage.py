@@ -1,4 +1,4 @@
-"""Damage in the one file: in rows of every kind, in whatever field, and in bytes of the file itself."""
+"""RACES 42: damage in the one file: in rows of every kind, in whatever field, and in bytes of the file itself."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_any_field_of_the_ingress(stage: Stage, field: str) -> None:
 
 
 async def test_a_place_on_the_way_to_cold_is_free_again(stage: Stage) -> None:
-    """RACES 2, 42: its pipeline died before the cold write, and what the ingress brings again is damaged: readers wait
+    """RACES 42: its pipeline died before the cold write, and what the ingress brings again is damaged: readers wait
     for nothing any more."""
     message = stage.message("m1")
     await publish_damaged(stage, message)

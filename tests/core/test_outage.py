@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from router.core.outage import Outage
@@ -154,7 +153,7 @@ async def test_what_the_store_is_owed_keeps_no_envelopes(stage: Stage, monkeypat
         tracemalloc.start()
         try:
             for number in range(50):
-                await stage.producer.publish(msgspec.structs.replace(stage.message(f"m{number}"), envelope=bytes(size)))
+                await stage.producer.publish(stage.message(f"m{number}", size=size))
                 await eventually(stage, partial(stored, stage, number + 1))
             held, _ = tracemalloc.get_traced_memory()
         finally:

@@ -426,7 +426,7 @@ async def test_large_mail_is_held_in_bounded_memory(
     monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: fail(messages))
     users = [f"urn:sm:user:u{number}" for number in range(20)]
     for user in users:
-        await stage.producer.publish(msgspec.structs.replace(stage.message(user, user), envelope=bytes(100_000)))
+        await stage.producer.publish(stage.message(user, user, size=100_000))
     async with running(stage):
         for _ in range(5):
             await eventually(stage, failed_more(stage))

@@ -84,6 +84,8 @@ class Judge:
     doubtful: dict[str, dict[str, Known]] = field(default_factory=dict)
     """An acknowledgement has begun, and none was answered."""
     buried: set[str] = field(default_factory=set)
+    flipped: set[str] = field(default_factory=set)
+    """A copy of them was damaged: they may be served from another, or be dead letters."""
     again: set[str] = field(default_factory=set)
     """Routed more than once."""
     unsettled: set[str] = field(default_factory=set)
@@ -134,7 +136,8 @@ class Judge:
             self.broken("one id for life", f"{message} has a second id, {id_}")
 
     def _watch(self, message: Known) -> None:
-        kept = not message.ephemeral and message.ack_began is None and message.id not in self.buried
+        gone = message.id in self.buried or message.id in self.flipped
+        kept = not message.ephemeral and message.ack_began is None and not gone
         if kept:
             self.live.setdefault(message.user, {})[message.tag] = message
 
@@ -274,7 +277,17 @@ class Judge:
 
     def bury(self, event: h.Buried) -> None:
         self.buried.add(event.id)
-        message = self.by_id.get(event.id)
+        if event.reason == "damaged" and event.id not in self.flipped:
+            self.broken("sealed as sent", f"{event.id} is called damaged, and nobody has touched it")
+        self._excuse(event.id)
+
+    def flip(self, event: h.Flipped) -> None:
+        self.flipped.add(event.id)
+        self._excuse(event.id)
+
+    def _excuse(self, id_: str) -> None:
+        """It need not be in any batch from here on."""
+        message = self.by_id.get(id_)
         if message is not None:
             self.live.get(message.user, {}).pop(message.tag, None)
 
@@ -358,7 +371,7 @@ class Judge:
     def end(self, event: h.End) -> None:
         assert self.draining is not None, "an end without a drain"
         for message in self.unread:
-            if message.returned < self.draining:
+            if message.returned < self.draining and not (message.id in self.flipped and message.id in self.buried):
                 self.broken("at least once", f"{message} never came to its recipient")
         for what in event.left:
             if what.rpartition(" ")[2] in self.buried:
@@ -384,6 +397,7 @@ _HANDLERS: dict[type, Callable[[Judge, Any], None]] = {
     h.NotAcked: Judge.forget_op,
     h.Pushed: Judge.push,
     h.Buried: Judge.bury,
+    h.Flipped: Judge.flip,
     h.RoutedAgain: Judge.routed_again,
     h.Unsettled: Judge.unsettle,
     h.Settled: Judge.settled,

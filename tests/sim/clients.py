@@ -267,7 +267,11 @@ async def fetch(world: World, chance: random.Random, user: str, bearer: str, lim
     if status != 200:
         world.add(h.NotFetched(op, str(status)))
         return None
-    items = tuple(h.Item(message.id, tag_of(bytes(message.envelope))) for message in _decode(body).messages)
+    try:
+        items = tuple(h.Item(message.id, tag_of(bytes(message.envelope))) for message in _decode(body).messages)
+    except ValueError as error:
+        world.failed(f"{user} was given what cannot be read", error)
+        return None
     world.add(h.Fetched(op, items))
     ids = [item.id for item in items]
     world.seen_ids.update(ids)

@@ -90,6 +90,12 @@ class Buried(Struct, frozen=True):
     reason: str
 
 
+class Flipped(Struct, frozen=True):
+    """A bit of one copy of this message is another: it may be served from another copy, or be a dead letter."""
+
+    id: str
+
+
 class RoutedAgain(Struct, frozen=True):
     """A message is to be routed, with the online store or without it, that was delivered before: the ingress delivers
     it again, or its sender sent it again. Or it is ephemeral, and routed by a call that was given up."""
@@ -202,7 +208,7 @@ class Failed(Struct, frozen=True):
 
 
 Event = (
-    Sending | Sent | NotSent | Fetching | Fetched | NotFetched | Acking | Acked | NotAcked | Pushed | Buried
+    Sending | Sent | NotSent | Fetching | Fetched | NotFetched | Acking | Acked | NotAcked | Pushed | Buried | Flipped
     | RoutedAgain | Unsettled | Settled | Connected | Waiting | Roused | Left | Died | Hot | PowerLost | Forgotten
     | Final | Draining | End | Note | Failed
 )  # fmt: skip

@@ -76,7 +76,7 @@ class Fault(Struct, frozen=True):
     """Something goes wrong at ``at``, for ``seconds`` where it has a length."""
 
     at: float
-    kind: Literal["crash", "stop", "pause", "step", "away", "power", "forget", "migrate", "restart", "full"]
+    kind: Literal["crash", "stop", "pause", "step", "away", "power", "forget", "migrate", "restart", "full", "flip"]
     target: int = 0
     seconds: float = 0.0
     store: str = ""
@@ -188,7 +188,19 @@ def make(seed: int) -> Plan:
     )
     if chance.random() < 0.25:
         plan = _on_the_beat(plan, chance.choice((0.5, 1.0)))
-    return plain(plan) if chance.random() < 0.1 else plan
+    return plain(plan) if chance.random() < 0.1 else _with_flips(plan)
+
+
+def _with_flips(plan: Plan) -> Plan:
+    """In some plans, bits flip in what is stored. They have a chance of their own: the rest of each plan stays."""
+    chance = random.Random(f"{plan.seed} flips")
+    if not plan.faults or chance.random() > 0.2:
+        return plan
+    flips = tuple(
+        Fault(chance.random() * plan.seconds, "flip", store=chance.choice(("ingress", "online", "cold")))
+        for _ in range(chance.choice((1, 5, 30)))
+    )
+    return structs.replace(plan, faults=plan.faults + flips)
 
 
 def plain(plan: Plan) -> Plan:

@@ -6,8 +6,11 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from msgspec import structs
+
 from router.messages import Delivery, Message
 from tests.sim.loop import Process, SimLoop
+from tests.sim.stores import flipped
 
 LOST_IN_A_ROW = 2
 
@@ -185,6 +188,15 @@ class Topic:
     def waiting(self) -> list[Message]:
         """What is not acknowledged."""
         return [entry.message for entries in self._keys.values() for entry in entries if not entry.acked]
+
+    def flip(self, chance: random.Random) -> str | None:
+        """A bit of a message is another; returns which message, if there is one."""
+        entries = [entry for entries in self._keys.values() for entry in entries if not entry.acked]
+        if not entries:
+            return None
+        entry = chance.choice(entries)
+        entry.message = structs.replace(entry.message, envelope=flipped(entry.message.envelope, chance))
+        return entry.message.id
 
     def _wake(self) -> None:
         arrived, self._arrived = self._arrived, []

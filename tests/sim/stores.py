@@ -82,9 +82,29 @@ class Disk:
         for table in _TABLES:
             self.connection.execute(f"DELETE FROM {table}")
 
+    def flip(self, table: str) -> str | None:
+        """A bit of a message in ``table`` is another; returns which message, if there is one."""
+        found = self.connection.execute(f"SELECT rowid, id, envelope, checksum FROM {table}").fetchall()
+        if not found:
+            return None
+        row, id_, envelope, checksum = self._chance.choice(found)
+        if self._chance.random() < 0.1:
+            checksum ^= 1 << self._chance.randrange(32)
+        else:
+            envelope = flipped(envelope, self._chance)
+        change = f"UPDATE {table} SET envelope = ?, checksum = ? WHERE rowid = ?"
+        self.connection.execute(change, (envelope, checksum, row))
+        return str(id_)
+
     def rows(self, statement: str) -> list[tuple[object, ...]]:
         """Look, past all components."""
         return list(self.connection.execute(statement))
+
+
+def flipped(stored: bytes, chance: random.Random) -> bytes:
+    """``stored`` with one bit another."""
+    at = chance.randrange(len(stored))
+    return stored[:at] + bytes([stored[at] ^ 1 << chance.randrange(8)]) + stored[at + 1 :]
 
 
 def _create() -> sqlite3.Connection:

@@ -81,6 +81,8 @@ class World:
         """Why a message may become a dead letter in this run."""
         if plan.cap < ROOMY:
             self.reasons.add("queue-full")
+        if any(fault.kind == "flip" for fault in plan.faults):
+            self.reasons.add("damaged")
 
     def add(self, event: h.Event) -> None:
         if not self._over:
@@ -250,8 +252,21 @@ class World:
             self._forgot = True
             self.add(self._forgotten())
             self.disk("online").clear()
+        elif fault.kind == "flip":
+            self._flip(fault.store)
         elif fault.kind == "migrate" and node.listening:
             await self._migrate_by_hand(node)
+
+    def _flip(self, store: str) -> None:
+        """One bit of one envelope, or of its checksum, is another."""
+        flipped = self.topic.flip(self.chance) if self.apart and store == "ingress" else self._flip_row(store)
+        if flipped is not None:
+            self.note(store, f"a bit flips in {flipped}")
+            self.add(h.Flipped(flipped))
+
+    def _flip_row(self, store: str) -> str | None:
+        table = "hot" if store == "online" else store
+        return self.disk(store).flip(table)
 
     def _forgotten(self) -> h.Forgotten:
         owed = [id_ for id_, state in self._under_way() if state == State.ACKED_OWED]

@@ -22,12 +22,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from router import logs
 from router.backends.embedded import schema
 from router.backends.embedded.worker import Worker
 from router.errors import DataDirLost
 
-LOG = logs.logger(__name__)
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
 """Runs inside a transaction, may be run again, and so changes nothing but the database."""
@@ -36,8 +34,6 @@ GROUP_SECONDS = 0.005
 """A group takes no further operation once it has held the event loop this long."""
 LOCK_SECONDS = 10.0
 """How long to wait for another process's transaction before giving up."""
-QUIET_SECONDS = 60.0
-"""Damage that has not shown for so long is told of again when it does."""
 CHECKPOINT_CHANGES = 8_000
 CHECKPOINT_BYTES = 64 * 1024 * 1024
 """The log is folded into the database file after this many changed rows, or when it is this long."""
@@ -88,7 +84,6 @@ class Database:
         self._folding = False
         self._restart = False
         self._writes = True
-        self._told_until = float("-inf")
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -233,17 +228,7 @@ class Database:
     def _translated(self, error: BaseException) -> BaseException:
         if not isinstance(error, sqlite3.Error):
             return error
-        result = schema.translated(error, self._path, DataDirLost)
-        if schema.is_damage(error):
-            self._tell(result)
-        return result
-
-    def _tell(self, problem: BaseException) -> None:
-        """Once, until nothing has failed for a while: other pages may be whole, and work all the time."""
-        now = self._loop.time()
-        if now > self._told_until:
-            LOG.error("the database is damaged, or its disk is; what needs the damaged part fails", error=str(problem))
-        self._told_until = now + QUIET_SECONDS
+        return schema.translated(error, self._path, DataDirLost)
 
     def _next(self) -> None:
         if self._restart:

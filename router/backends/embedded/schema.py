@@ -244,11 +244,6 @@ def refuse_damaged(path: Path) -> None:
         )
 
 
-def is_damage(error: sqlite3.Error) -> bool:
-    """The file, or the disk under it, is not what it should be."""
-    return _primary(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR)
-
-
 def is_busy(error: sqlite3.Error) -> bool:
     """Another process holds the lock."""
     return (_primary(error)) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
