@@ -35,7 +35,11 @@ def configure(log_format: str, level: str) -> None:
     as_json = log_format == "json" or (log_format == "auto" and not terminal)
     # https://no-color.org
     colors = terminal and not os.environ.get("NO_COLOR")
-    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=colors)
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+    )
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
