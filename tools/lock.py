@@ -32,8 +32,9 @@ def lock_problems(root: Path) -> list[str]:
 def _requirements(root: Path) -> list[Requirement]:
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
     extras = itertools.chain(*project["project"]["optional-dependencies"].values())
-    listed = [*project["project"]["dependencies"], *extras, *project["dependency-groups"]["dev"]]
-    return [Requirement(text) for text in listed]
+    groups = itertools.chain(*project["dependency-groups"].values())
+    tools = [listed for listed in groups if isinstance(listed, str)]  # a table names another group
+    return [Requirement(text) for text in [*project["project"]["dependencies"], *extras, *tools]]
 
 
 def _pins(text: str) -> dict[str, tuple[list[str], bool]]:

@@ -26,8 +26,8 @@ def test_the_lock_is_right(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "old", "new", "word"),
     [
-        ("pyproject.toml", '"anyio>=', '"anyio>=999.', "is not met by anyio"),
-        ("pyproject.toml", '"anyio>=', '"missing-thing>=', "missing-thing>=4.9 is not in it"),
+        ("pyproject.toml", '"rich>=', '"rich>=999.', "is not met by rich"),
+        ("pyproject.toml", '"rich>=', '"missing-thing>=', "missing-thing>=14 is not in it"),
         ("requirements.lock", "anyio==", "--index-url https://example.com\nanyio==", "holds an address"),
     ],
 )
