@@ -72,7 +72,8 @@ class PresenceCache(Protocol):
         """Register, or register again, with a fresh lease; at once true for routing.
 
         In the same step those of ``replacing`` are removed whose leases are still what ``connections`` said: nobody has
-        renewed them since. Returns whether mail may be waiting, so that a poke must follow. Raises
+        renewed them since. Returns whether mail may be waiting, so that a poke must follow, which is to be answered as
+        if a page had been cut short now. Raises
         ``TooManyConnections`` where the user holds ``limit`` other live connections all the same; then none is removed.
         """
         ...
@@ -125,8 +126,22 @@ class HotQueue(Protocol):
         """The first ``limit`` messages, or fewer where their envelopes exceed ``max_bytes``, at least one.
         From here on a new message is poked again, also one that this read has just missed.
 
+        A page answers the pokes before it if it is all there is: it has no more, and cold is known to be empty. Else it
+        counts as cut short, for users who are connected, where it has more, and where a poke, or an earlier page that
+        was cut short, is to be answered. So a fetch that dies answers nothing. Whoever knows better says so, with
+        ``note_end`` and ``note_cut``.
+
         ``again``: a further look of a fetch that has looked before. It answers no poke: one that was sent since that
         look may have been lost, and nobody knows whether the client still waits for this fetch."""
+        ...
+
+    async def note_end(self, user: str, cut_at: int) -> None:
+        """A fetch whose first look counts as cut short, with this mark, has come to the end of both tiers. Believed
+        unless a later fetch counts so, or an acknowledgement has come since: that user is poked once too often."""
+        ...
+
+    async def note_cut(self, user: str) -> None:
+        """A fetch whose first look does not count as cut short has left out what is there."""
         ...
 
     async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
@@ -135,8 +150,9 @@ class HotQueue(Protocol):
 
     async def ack(self, user: str, ids: Sequence[str]) -> list[str]:
         """Delete these from hot and remember them as acknowledged; ids that are not this user's are left
-        alone. Returns those of which this user may have a copy in cold, also under an id that is unknown or another's;
-        the caller deletes it there and then names it to ``forget_orphans``."""
+        alone. Whoever has a page that was cut short has time from here on to fetch the next. Returns those of which
+        this user may have a copy in cold, also under an id that is unknown or another's; the caller deletes it there
+        and then names it to ``forget_orphans``."""
         ...
 
     async def discard(self, user: str, damaged: Sequence[Queued]) -> list[str]:
@@ -167,9 +183,9 @@ class HotQueue(Protocol):
         ...
 
     async def hot_users(self, after: str, limit: int) -> list[HotUser]:
-        """Up to ``limit`` users with hot mail or with an unanswered poke, those that follow ``after``: the last one of
-        the page before, or empty for the first page. Fewer than ``limit`` are the end. The order is the store's own and
-        stays the same, so that a walk meets everybody once who is busy all the while."""
+        """Up to ``limit`` users with hot mail, an unanswered poke, or a page that was cut short, those that follow
+        ``after``: the last one of the page before, or empty for the first page. Fewer than ``limit`` are the end. The
+        order is the store's own and stays the same, so that a walk meets everybody once who is busy all the while."""
         ...
 
     async def poke(self, users: Sequence[str]) -> None:
@@ -177,7 +193,7 @@ class HotQueue(Protocol):
         ...
 
     async def hush(self, users: Sequence[str]) -> None:
-        """Do not poke these users again before new mail comes."""
+        """Do not poke those of these users who have no live connection again before new mail comes."""
         ...
 
     async def unannounced(self, user: str, before: int, limit: int) -> list[Queued]:

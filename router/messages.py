@@ -157,6 +157,10 @@ class HotPage(Struct, frozen=True, gc=False):
     """The cold queue is known to be empty and no cold write is under way: no need to read it."""
     cold_version: int
     """Rises with each thing that may put mail into cold; what ``HotQueue.cold_empty`` is checked with."""
+    online: bool = False
+    """Somebody is connected, who may wait for what this page leaves out. Told where it may leave something out."""
+    cut_at: int = 0
+    """For ``HotQueue.note_end``: the mark under which this page counts as cut short; 0 where it has none."""
 
 
 class ColdPage(Struct, frozen=True, gc=False):
@@ -218,7 +222,7 @@ class MoveRefused(StrEnum):
 
 
 class HotUser(Struct, frozen=True, gc=False):
-    """What the sweeper needs to know of a user who has hot mail or an unanswered poke."""
+    """What the sweeper needs to know of a user who has hot mail, an unanswered poke, or a page that was cut short."""
 
     user: str
     live: int
@@ -232,6 +236,8 @@ class HotUser(Struct, frozen=True, gc=False):
     """When the last poke went out, 0 for never."""
     fetched: bool
     """The user has fetched since that poke."""
+    cut_at: int = 0
+    """When they fetched last, or acknowledged, where no fetch has come to the end of the queue since; else 0."""
 
 
 class DeadLetter(Struct, frozen=True, gc=False):

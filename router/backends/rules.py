@@ -130,3 +130,18 @@ def is_misplaced(state: State, sequence: int, queued: Queued) -> bool:
 def next_sequence(highest: int, now: int) -> int:
     """Greater than any before and than the clock, so that it rises even after the store was lost."""
     return max(highest + 1, now)
+
+
+def cut_after(cut_at: int, now: int, *, more: bool, cold_empty: bool, poked: bool, online: bool) -> int:
+    """``HotUser.cut_at`` after the first look of a fetch, which it was before.
+
+    ``more``, ``cold_empty``: as ``HotPage`` has them. ``poked``: a poke was unanswered. ``online``: somebody is
+    connected, also with a lease that has run out by this clock.
+    """
+    may_be_cut = more or (not cold_empty and (poked or cut_at > 0))
+    return next_cut(cut_at, now) if may_be_cut and online else 0
+
+
+def next_cut(cut_at: int, now: int) -> int:
+    """A mark that no fetch before has, also within a microsecond; but a clock that was far ahead is not followed."""
+    return cut_at + 1 if now <= cut_at < now + MICROSECONDS else now

@@ -46,6 +46,16 @@ def _hopeless(found: Sequence[Queued], best: Mapping[str, Queued]) -> Iterable[Q
     return damaged.values()
 
 
+def shows_all(batch: Sequence[Queued], hot: HotPage, cold: ColdPage, acked: Collection[str]) -> bool:
+    """Whether ``batch``, merged from these, leaves nothing out that is there."""
+    if hot.more or cold.more:
+        return False
+    ids = {queued.message.id for queued in batch}
+    places = {queued.place for queued in batch}
+    there = (queued for queued in (*hot.messages, *cold.messages) if queued.message.id not in acked)
+    return all(queued.message.id in ids or (queued.damaged and queued.place in places) for queued in there)
+
+
 def fit(batch: Sequence[Queued], max_bytes: int) -> list[Queued]:
     """The longest head of ``batch`` whose envelopes have ``max_bytes`` in all; at least one message."""
     size = 0

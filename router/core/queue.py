@@ -8,7 +8,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from router.core.damage import Found
-from router.core.merging import fit, merge, passes_over, within
+from router.core.merging import fit, merge, passes_over, shows_all, within
 from router.core.migrating import Migrated, Migrator
 from router.interfaces import ColdQueue, OnlineStore, Place
 from router.messages import ColdPage, HotPage, Queued
@@ -25,6 +25,16 @@ class Bounds(NamedTuple):
 
     messages: int
     bytes: int
+
+
+class _Batch(NamedTuple):
+    """What hot and cold justify."""
+
+    messages: list[Queued]
+    gone: set[str]
+    """The ids that were left out since they are acknowledged."""
+    ended: bool
+    """Nothing else was left out: it comes to the end of the queue."""
 
 
 class CompositeMessageQueue:
@@ -51,26 +61,37 @@ class CompositeMessageQueue:
         look.
         """
         seen: set[tuple[bool, str, int, int]] = set()
-        found = Found()
+        found, first = Found(), None
         while True:
             # What is damaged and cannot be removed takes no place from others.
             bounds = Bounds(limit + len(found.names()), PAGE_BYTES + found.size)
             found = Found()
-            batch = await self._look(user, bounds, found, again=bool(seen))
+            hot = await self._read_hot(user, bounds, found, again=first is not None)
+            first = first or hot
+            batch, ended = await self._look(user, hot, bounds, found)
             if found.names() <= seen:
                 break
             await self._damage.tend(user, batch, found)
             seen |= found.names()
         if seen:
-            batch = fit([queued for queued in batch if not queued.damaged][:limit], PAGE_BYTES)
+            intact = [queued for queued in batch if not queued.damaged]
+            batch = fit(intact[:limit], PAGE_BYTES)
+            ended = ended and len(batch) == len(intact)
+        await self._note(user, first, ended=ended)
         self._metrics.fetched(len(batch))
         return batch
 
-    async def _look(self, user: str, bounds: Bounds, found: Found, *, again: bool) -> list[Queued]:
-        """One batch, with what is damaged in it."""
+    async def _note(self, user: str, first: HotPage, *, ended: bool) -> None:
+        """What this fetch could not see is poked for; what it has left out nobody would tell of."""
+        if ended and first.cut_at:
+            await self._online.note_end(user, first.cut_at)
+        elif first.online and not (ended or first.cut_at):
+            await self._online.note_cut(user)
+
+    async def _look(self, user: str, hot: HotPage, bounds: Bounds, found: Found) -> tuple[list[Queued], bool]:
+        """One batch, with what is damaged in it, and whether it comes to the end. ``hot`` was read for it."""
         limit = bounds.messages
-        hot = await self._read_hot(user, bounds, found, again=again)
-        batch, gone = await self._batch(user, hot, bounds, found)
+        batch, gone, ended = await self._batch(user, hot, bounds, found)
         while batch is not hot.messages:
             thinned = hot.more and len(batch) < limit and not gone.isdisjoint(_ids(hot.messages))
             if not thinned and _ids(batch) <= _ids(hot.messages):
@@ -80,12 +101,11 @@ class CompositeMessageQueue:
             if not thinned and later.cold_version == hot.cold_version and not passes_over(batch, later):
                 break
             seen, hot = batch, later
-            batch, gone = await self._batch(user, later, bounds, found)
+            batch, gone, ended = await self._batch(user, later, bounds, found)
             shown = within(batch, seen)
             if not thinned and _ids(seen) <= _ids(shown):
-                batch = shown
-                break
-        return batch
+                return shown, ended and len(shown) == len(batch)
+        return batch, ended
 
     async def _read_hot(self, user: str, bounds: Bounds, found: Found, *, again: bool) -> HotPage:
         page = await self._online.read(user, bounds.messages, bounds.bytes, again=again)
@@ -95,11 +115,12 @@ class CompositeMessageQueue:
         # Cold may have copies of what is hot, also where it has nothing else.
         return replace(page, messages=marked, cold_empty=False)
 
-    async def _batch(self, user: str, hot: HotPage, bounds: Bounds, found: Found) -> tuple[list[Queued], set[str]]:
-        """What ``hot`` and cold justify, and the ids that were left out since they are acknowledged."""
-        return (hot.messages, set()) if hot.cold_empty else await self._with_cold(user, hot, bounds, found)
+    async def _batch(self, user: str, hot: HotPage, bounds: Bounds, found: Found) -> _Batch:
+        if hot.cold_empty:
+            return _Batch(hot.messages, set(), not hot.more)
+        return await self._with_cold(user, hot, bounds, found)
 
-    async def _with_cold(self, user: str, hot: HotPage, bounds: Bounds, found: Found) -> tuple[list[Queued], set[str]]:
+    async def _with_cold(self, user: str, hot: HotPage, bounds: Bounds, found: Found) -> _Batch:
         after: Place | None = None
         ties = 0
         acked: set[str] = set()
@@ -124,7 +145,9 @@ class CompositeMessageQueue:
             after = (lane, sequence - 1) if ids else (lane, sequence)
         if not ids and after is None and not hot.pending:
             await self._online.note_cold_empty(user, hot.cold_version)
-        return merge(hot, ColdPage(kept, cold.more), acked, *bounds), acked
+        page = ColdPage(kept, cold.more)
+        batch = merge(hot, page, acked, *bounds)
+        return _Batch(batch, acked, shows_all(batch, hot, page, acked))
 
     async def acknowledge(self, user: str, ids: Sequence[str]) -> None:
         """Delete ``ids`` of this user from whichever queue holds them; ids that are not theirs are no-ops.

@@ -24,6 +24,8 @@ from router.metrics import Metrics
 PAGE_USERS = 200
 PAGE_MESSAGES = 500
 TICK_SECONDS = 1.0
+CUT_SECONDS = 2.0
+"""Whoever goes on after a page that was cut short has fetched or acknowledged again by then."""
 UNTOLD_SECONDS = 60
 """A pipeline that has not told the online store by then, of what it wrote to cold without it, is cut off or dead."""
 OUTAGE_FAILURES = 10
@@ -57,10 +59,20 @@ def due(user: HotUser, now: int, rules: Rules) -> Due:
     """
     if not user.live:
         return Due(migrate=user.hot > 0, hush=True)
-    poke = _older(max(user.poked_at, user.oldest_at), now, rules.repoke_seconds)
+    poke = _waits(user, now, rules)
     if _older(user.oldest_at, now, rules.sweep_after_seconds):
         return Due(migrate=True, poke=poke)
     return Due(announce=_older(user.unannounced_at, now, rules.push_after_seconds), poke=poke)
+
+
+def _waits(user: HotUser, now: int, rules: Rules) -> bool:
+    """There are three cases: a page was cut short, and its client goes on by itself or has not; hot mail, or a poke,
+    waits for a fetch; all was fetched to the end."""
+    if user.fetched and user.cut_at:
+        return abs(now - user.cut_at) >= CUT_SECONDS * MICROSECONDS  # the node that fetched may have been ahead
+    if user.hot or not user.fetched:
+        return _older(max(user.poked_at, user.oldest_at), now, rules.repoke_seconds)
+    return False
 
 
 def _older(since: int, now: int, seconds: float) -> bool:

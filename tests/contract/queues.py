@@ -29,6 +29,7 @@ from router.messages import (
     Queued,
     Settled,
 )
+from tests.contract.answers import AnswerContract
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, names
 
 pytestmark = pytest.mark.anyio
@@ -105,7 +106,7 @@ class Deaf(Socket):
         raise ConnectionError
 
 
-class QueueContract:
+class QueueContract(AnswerContract):
     """Routing, reading, acknowledging, migrating, presence."""
 
     async def test_offline_goes_cold_and_online_goes_hot(self, stage: Stage) -> None:

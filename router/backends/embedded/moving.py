@@ -16,7 +16,7 @@ from router.backends.embedded.presence import nodes_of
 from router.backends.embedded.routing import HOT as SQL
 from router.backends.embedded.routing import Pokes, recipients_of, save
 from router.backends.embedded.rows import hot_message, json_list, one, page
-from router.backends.rules import MOVE_LEASE_SECONDS, State, StoreRules, is_misplaced
+from router.backends.rules import MOVE_LEASE_SECONDS, State, StoreRules, is_misplaced, next_cut
 from router.clock import MICROSECONDS
 from router.messages import Lane, Move, MoveRefused, Queued, Settled
 
@@ -89,6 +89,9 @@ def _arrive(
 
 def ack(db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: StoreRules) -> list[str]:
     """Returns the ids that may have a copy in cold."""
+    _, cut_at = one(db, SQL["answered"], (user,)) or (1, 0)
+    if cut_at:
+        db.execute(SQL["cut"], (next_cut(cut_at, now), user))
     hot = cold = pending = 0
     owed: list[str] = []
     for id_ in ids:

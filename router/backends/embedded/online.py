@@ -47,14 +47,22 @@ class EmbeddedOnlineStore(EmbeddedPresence):
             await self._pokes.publish(pokes)
 
     async def read(self, user: str, limit: int, max_bytes: int, *, again: bool = False) -> HotPage:
-        cutoff = self._rules.ephemeral_cutoff(self._clock.now())
+        now = self._clock.now()
+        cutoff = self._rules.ephemeral_cutoff(now)
         found = self._database.read(lambda db: reading.page_of(db, user, limit, max_bytes, cutoff, marked=again))
         if found is not None:
             return found
         # Marked before the read: what this read misses comes after the mark, and is poked.
         return await self._database.write_ordered(
-            lambda db: reading.mark_and_page_of(db, user, limit, max_bytes, cutoff)
+            lambda db: reading.mark_and_page_of(db, user, limit, max_bytes, cutoff, now)
         )
+
+    async def note_end(self, user: str, cut_at: int) -> None:
+        await self._database.write_ordered(lambda db: db.execute(SQL["ended"], (user, cut_at)).rowcount)
+
+    async def note_cut(self, user: str) -> None:
+        now = self._clock.now()
+        await self._database.write_ordered(lambda db: reading.note_cut(db, user, now))
 
     async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
         return self._database.read(lambda db: reading.acked(db, user, ids))
@@ -99,8 +107,9 @@ class EmbeddedOnlineStore(EmbeddedPresence):
         await self._publish(await self._database.write_ordered(mark))
 
     async def hush(self, users: Sequence[str]) -> None:
+        now = self._clock.now()
         await self._database.write_ordered(
-            lambda db: db.executemany(SQL["fetched"], [(user,) for user in users]).rowcount
+            lambda db: db.executemany(SQL["hush"], [(user, now) for user in users]).rowcount
         )
 
     async def unannounced(self, user: str, before: int, limit: int) -> list[Queued]:

@@ -9,7 +9,7 @@ from router.backends.embedded.database import Database
 from router.backends.embedded.queries import load
 from router.backends.embedded.rows import json_list
 from router.backends.embedded.signals import Nodes
-from router.backends.rules import StoreRules
+from router.backends.rules import StoreRules, next_cut
 from router.clock import Clock
 from router.errors import TooManyConnections
 from router.messages import Connection, QueueTotals
@@ -46,9 +46,10 @@ class EmbeddedPresence:
                 raise TooManyConnections(f"{others} connections are open, the limit is {limit}; close one first")
             lease = self._rules.lease_until(now)
             db.execute(SQL["connect"], (connection.user, connection.id, connection.node, connection.since, lease))
-            (waiting,) = db.execute(SQL["welcome"], (connection.user, self._rules.fresh_cold_empty, now)).fetchone()
+            welcome = (connection.user, self._rules.fresh_cold_empty, now)
+            waiting, cut_at = db.execute(SQL["welcome"], welcome).fetchone()
             if waiting:
-                db.execute(SQL["greeted"], (now, connection.user))
+                db.execute(SQL["greeted"], (now, next_cut(cut_at, now), connection.user))
             return bool(waiting)
 
         return await self._database.write_ordered(register)
@@ -117,6 +118,11 @@ class EmbeddedPresence:
 
 def _connections(db: sqlite3.Connection, query: str, parameters: tuple[object, ...]) -> list[Connection]:
     return [Connection(*row) for row in db.execute(SQL[query], parameters)]
+
+
+def is_connected(db: sqlite3.Connection, user: str) -> bool:
+    """Whether ``user`` has a connection, also one whose lease has run out."""
+    return db.execute(SQL["connected"], (user,)).fetchone() is not None
 
 
 def nodes_of(db: sqlite3.Connection, users: Collection[str], now: int) -> dict[str, list[str]]:

@@ -6,39 +6,57 @@ import sqlite3
 from collections.abc import Sequence
 from itertools import chain
 
+from msgspec import structs
+
+from router.backends.embedded.presence import is_connected
 from router.backends.embedded.routing import HOT as SQL
 from router.backends.embedded.rows import hot_message, integer, json_list, lane_of, one, page
-from router.backends.rules import StoreRules
+from router.backends.rules import StoreRules, cut_after, next_cut
 from router.messages import HotPage, HotUser, Pending, Queued, QueueTotals
 
 LONG_AGO = 0
-HEAD_COLUMNS = 5
+HEAD_COLUMNS = 6
 """So many columns of ``hot.page`` say the same in each of its rows; the others are those of ``hot.read``."""
 
 
 def page_of(
     db: sqlite3.Connection, user: str, limit: int, max_bytes: int, cutoff: int, *, marked: bool = False
 ) -> HotPage | None:
-    """``None`` where the fetch must be marked first; most users are, and need one look. ``marked``: it is, or was."""
+    """``None`` where the fetch must be marked; most need none, and one look. ``marked``: it is, or was."""
     rows = db.execute(SQL["page"], (marked, cutoff, user, limit + 1))
     first = rows.fetchone()
     if first is None:
         return HotPage([], False, [], False, 0)
-    fetched, pending_count, cold_empty, cold_version, announced = first[:HEAD_COLUMNS]
-    if not (fetched or marked):
+    fetched, pending_count, cold_empty, cold_version, announced, cut_at = first[:HEAD_COLUMNS]
+    if not marked and (cut_at or not fetched):
         return None
     found = (hot_message(user, row[HEAD_COLUMNS:], announced) for row in chain((first,), rows) if row[-1] is not None)
     messages, more = page(found, limit, max_bytes)
     pending = _pending(db, user) if pending_count else []
-    return HotPage(messages, more, pending, bool(cold_empty and not pending_count), cold_version)
+    cold_empty = bool(cold_empty and not pending_count)
+    online = (more or not cold_empty) and is_connected(db, user)
+    if more and online and not marked:
+        return None
+    return HotPage(messages, more, pending, cold_empty, cold_version, online, cut_at)
 
 
-def mark_and_page_of(db: sqlite3.Connection, user: str, limit: int, max_bytes: int, cutoff: int) -> HotPage:
+def mark_and_page_of(db: sqlite3.Connection, user: str, limit: int, max_bytes: int, cutoff: int, now: int) -> HotPage:
     """Mark the fetch, and answer it in the same transaction."""
-    db.execute(SQL["fetched"], (user,))
     found = page_of(db, user, limit, max_bytes, cutoff, marked=True)
     assert found is not None, "it is marked"
-    return found
+    fetched, before = one(db, SQL["answered"], (user,)) or (1, 0)
+    cut_at = cut_after(
+        before, now, more=found.more, cold_empty=found.cold_empty, poked=not fetched, online=found.online
+    )
+    if cut_at != before or not fetched:
+        db.execute(SQL["fetched"], (cut_at, user))
+    return structs.replace(found, cut_at=cut_at)
+
+
+def note_cut(db: sqlite3.Connection, user: str, now: int) -> None:
+    _, before = one(db, SQL["answered"], (user,)) or (1, 0)
+    if is_connected(db, user):
+        db.execute(SQL["cut"], (next_cut(before, now), user))
 
 
 def _pending(db: sqlite3.Connection, user: str) -> list[Pending]:
@@ -61,8 +79,8 @@ def hot_users(db: sqlite3.Connection, after: str, limit: int, now: int) -> list[
     return [_hot_user(db, row, now) for row in db.execute(SQL["hot_users"], (after, limit)).fetchall()]
 
 
-def _hot_user(db: sqlite3.Connection, row: tuple[str, int, int, int, int], now: int) -> HotUser:
-    user, hot, poked_at, fetched, announced = row
+def _hot_user(db: sqlite3.Connection, row: tuple[str, int, int, int, int, int], now: int) -> HotUser:
+    user, hot, poked_at, fetched, cut_at, announced = row
 
     def oldest(sequence: int, *, ephemeral: bool) -> int:
         values: dict[str, object] = {"user": user, "sequence": sequence, "ephemeral": ephemeral}
@@ -76,6 +94,7 @@ def _hot_user(db: sqlite3.Connection, row: tuple[str, int, int, int, int], now: 
         unannounced_at=oldest(announced, ephemeral=False) if hot else 0,
         poked_at=poked_at,
         fetched=bool(fetched),
+        cut_at=cut_at,
     )
 
 

@@ -18,7 +18,13 @@ from router.errors import DataDirError, RouterError, StorageFull, Unavailable
 from router.messages import Lane
 
 FILE_NAME = "router.db"
-_MIGRATIONS: Sequence[str] = ("0001_schema.sql", "0002_untold.sql", "0003_cold_id.sql", "0004_checksum.sql")
+_MIGRATIONS: Sequence[str] = (
+    "0001_schema.sql",
+    "0002_untold.sql",
+    "0003_cold_id.sql",
+    "0004_checksum.sql",
+    "0005_cut.sql",
+)
 """The n-th file takes a database from version n to n + 1; one that was released never changes."""
 VERSION = len(_MIGRATIONS)
 CHECKED_SECONDS = 1.0

@@ -55,6 +55,8 @@ def settle(work: Work, messages: Sequence[Queued], now: int) -> tuple[Settled, P
 def ack(work: Work, hot: str, ids: Sequence[str], now: int, rules: StoreRules) -> list[str]:
     """Returns the ids that may have a copy in cold."""
     recipient = work.recipient
+    if recipient.cut_at:
+        recipient.move_cut(now)
     owed: list[str] = []
     left = 0
     for id_ in ids:

@@ -112,14 +112,37 @@ class FirestoreOnlineStore(FirestorePresence):
 
     async def read(self, user: str, limit: int, max_bytes: int, *, again: bool = False) -> HotPage:
         # Marked before the read: what this read misses comes after the mark, and is poked.
-        state = await self._transactions.change(user, [], _state if again else _mark_fetched)
-        since = self._rules.ephemeral_cutoff(self._clock.now())
+        now = self._clock.now()
+
+        def look(work: Work) -> Recipient:
+            if work.known and not again:
+                work.recipient.look(now, limit, max_bytes)
+            return work.recipient
+
+        state = await self._transactions.change(user, [], look)
+        cut_at, since = state.cut_at, self._rules.ephemeral_cutoff(now)
         page = Page(limit, max_bytes)
         if state.hot:
             page = await self._reader.page(user, limit, max_bytes, state.announced, since=since)
             # What left the queue before it was read is found in cold, of which only a later state knows.
             state = await self._transactions.state(user) or state
-        return reading.hot_page(page, state)
+        return reading.hot_page(page, state, cut_at)
+
+    async def note_end(self, user: str, cut_at: int) -> None:
+        def note(work: Work) -> None:
+            if work.recipient.cut_at == cut_at:
+                work.recipient.cut_at = 0
+
+        await self._transactions.change(user, [], note)
+
+    async def note_cut(self, user: str) -> None:
+        now = self._clock.now()
+
+        def note(work: Work) -> None:
+            if work.recipient.connections:
+                work.recipient.move_cut(now)
+
+        await self._transactions.change(user, [], note)
 
     async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
         paths = [records.path(self._layout.ids, id_) for id_ in ids if possible(id_)]
@@ -210,7 +233,13 @@ class FirestoreOnlineStore(FirestorePresence):
         await self._publish(await self._poke(users))
 
     async def hush(self, users: Sequence[str]) -> None:
-        await self._transactions.change_all(users, _mark_fetched)
+        now = self._clock.now()
+
+        def hush(work: Work) -> None:
+            if work.known and not work.recipient.live(now):
+                work.recipient.hush()
+
+        await self._transactions.change_all(users, hush)
 
     async def unannounced(self, user: str, before: int, limit: int) -> list[Queued]:
         state = await self._transactions.state(user)
@@ -320,16 +349,6 @@ class FirestoreOnlineStore(FirestorePresence):
             since |= {recipient.user: recipient.hot_since for recipient in page if recipient.hot}
             after = page[-1].user
         return await self._reader.totals(since)
-
-
-def _state(work: Work) -> Recipient:
-    return work.recipient
-
-
-def _mark_fetched(work: Work) -> Recipient:
-    if work.known:
-        work.recipient.fetched = True
-    return work.recipient
 
 
 def _by_user(messages: Iterable[Queued]) -> dict[str, list[Queued]]:

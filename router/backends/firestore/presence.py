@@ -48,8 +48,9 @@ class FirestorePresence:
             waiting = bool(recipient.hot or recipient.pending or not recipient.cold_empty)
             if waiting:  # and poked for: what was poked for before stays so until somebody fetches
                 recipient.poked_at = now
+                recipient.move_cut(now)
             else:
-                recipient.fetched = True  # the next message pokes all connections
+                recipient.hush()  # the next message pokes all connections
             return waiting
 
         return await self._transactions.change(connection.user, [], register)

@@ -87,7 +87,7 @@ class Reader:
         return messages
 
     async def busy(self, after: str, limit: int) -> list[Document]:
-        """The states of users with hot mail or an unanswered poke, after a name."""
+        """The states of users with hot mail, an unanswered poke or a page that was cut short, after a name."""
         query = Query(self._layout.collection, "busy", limit, above=after)
         return await self._client.find(self._layout.documents, query)
 
@@ -104,6 +104,7 @@ class Reader:
             unannounced_at=unannounced,
             poked_at=recipient.poked_at,
             fetched=recipient.fetched,
+            cut_at=recipient.cut_at,
         )
 
     async def totals_of(self, user: str) -> QueueTotals:
@@ -122,12 +123,14 @@ class Reader:
         return QueueTotals(count, size, len(since), oldest)
 
 
-def hot_page(page: Page, recipient: Recipient) -> HotPage:
-    """What ``page`` and a state that was read after it, or together with it, say."""
+def hot_page(page: Page, recipient: Recipient, cut_at: int) -> HotPage:
+    """What ``page`` and a state that was read after it, or together with it, say. ``cut_at``: see ``HotPage``."""
     return HotPage(
         messages=page.messages,
         more=page.more,
         pending=list(recipient.pending.values()),
         cold_empty=recipient.cold_empty and not recipient.pending,
         cold_version=recipient.cold_version,
+        online=bool(recipient.connections),
+        cut_at=cut_at,
     )

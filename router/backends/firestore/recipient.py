@@ -9,6 +9,8 @@ Fields, times in µs since 1970:
     cold_empty      cold is known to be empty
     announced       hot mail up to this sequence was announced by a push command
     poked_at, fetched                the last poke, and whether the user has fetched since
+    cut_at          when a page was cut short, or its user acknowledged after that; 0 where a fetch has come to the end
+                    since, and where it is missing
     move_owner, move_until           the migration lease
     doubled_express, doubled_normal  hot mail of a lane up to this sequence has, or may get, a copy in cold
     hot_since       no hot message was queued before
@@ -17,7 +19,7 @@ Fields, times in µs since 1970:
 
 and, only where they apply, what walks over all users go along:
 
-    busy            the user, while there is hot mail or an unanswered poke
+    busy            the user, while there is hot mail, an unanswered poke or a page that was cut short
     live            how many connections
     lease_at, ephemeral_due, idle_at  shard and time (``names.sharded``) of the first lease that runs out, of
                     ``ephemeral_at``, and since when nothing is queued and nobody connected
@@ -32,7 +34,7 @@ from msgspec import Struct
 
 from router.backends.firestore.names import sharded
 from router.backends.firestore.wire import Document, Write, integers, new_write
-from router.backends.rules import next_sequence
+from router.backends.rules import cut_after, next_cut, next_sequence
 from router.messages import Connection, Lane, Message, Pending
 
 Pokes = list[tuple[str, str]]
@@ -40,7 +42,7 @@ Pokes = list[tuple[str, str]]
 
 _INTEGERS = (
     "sequence", "hot", "cold", "cold_version", "announced", "poked_at", "move_until", "doubled_express",
-    "doubled_normal", "hot_since", "ephemeral_at",
+    "doubled_normal", "hot_since", "ephemeral_at", "cut_at",
 )  # fmt: skip
 _BOOLEANS = ("cold_empty", "fetched")
 
@@ -64,6 +66,7 @@ class Recipient(Struct):
     doubled_normal: int = 0
     hot_since: int = 0
     ephemeral_at: int = 0
+    cut_at: int = 0
     connections: list[Connection] = msgspec.field(default_factory=list)
 
     @property
@@ -92,6 +95,29 @@ class Recipient(Struct):
         if nodes:
             self.fetched, self.poked_at = False, now
         return [(node, self.user) for node in nodes]
+
+    def look(self, now: int, limit: int, max_bytes: int) -> None:
+        """A fetch looks: from here on new mail is poked again; its page may count as cut short."""
+        cold_empty = self.cold_empty and not self.pending
+        # The page is read after this. No document is larger than a MiB.
+        fits = self.hot <= min(limit, max_bytes >> 20)
+        self.cut_at = cut_after(
+            self.cut_at,
+            now,
+            more=self.hot > limit,
+            cold_empty=cold_empty and fits,
+            poked=not self.fetched,
+            online=bool(self.connections),
+        )
+        self.fetched = True
+
+    def move_cut(self, now: int) -> None:
+        """A page was cut short, or its user has acknowledged after that."""
+        self.cut_at = next_cut(self.cut_at, now)
+
+    def hush(self) -> None:
+        """No poke and no page waits for an answer."""
+        self.fetched, self.cut_at = True, 0
 
     def enter_hot(self, message: Message, now: int) -> None:
         """``message`` is in the hot queue."""
@@ -170,7 +196,7 @@ def write(path: str, recipient: Recipient, now: int) -> Write:
 
 def _index(fields: Any, recipient: Recipient, now: int) -> None:
     user = recipient.user
-    if recipient.hot or not recipient.fetched:
+    if recipient.hot or recipient.cut_at or not recipient.fetched:
         fields["busy"].string_value = user
     if recipient.connections:
         first = min(connection.lease_until for connection in recipient.connections)

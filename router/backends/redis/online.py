@@ -104,9 +104,15 @@ class RedisOnlineStore(RedisSweeping):
         now = self._clock.now()
         cutoff = self._rules.ephemeral_cutoff(now)
         result = await self._one("read", user, limit, max_bytes, cutoff, int(not again), now=now)
-        more, cold_empty, cold_version, announced, found, pending = result
-        messages = unpack_page(user, found, announced)
-        return HotPage(messages, bool(more), list(unpack_pending(pending)), bool(cold_empty), cold_version)
+        more, cold_empty, cold_version, announced, online, cut_at, found, pending = result
+        messages, under_way = unpack_page(user, found, announced), list(unpack_pending(pending))
+        return HotPage(messages, bool(more), under_way, bool(cold_empty), cold_version, bool(online), cut_at)
+
+    async def note_end(self, user: str, cut_at: int) -> None:
+        await self._one("note_end", user, cut_at)
+
+    async def note_cut(self, user: str) -> None:
+        await self._client.run([self._call("note_cut", user)], self._list_busy([user]))
 
     async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
         if not ids:

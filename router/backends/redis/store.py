@@ -39,7 +39,7 @@ class RedisStore:
         self._live = Index("live", client, keys, scripts)
         """Users who may hold a live connection, by the end of its lease."""
         self._busy = Index("busy", client, keys, scripts)
-        """Users who may have hot mail or an unanswered poke, by a number without a meaning."""
+        """Users who may have hot mail, a poke to be answered or a cut page, by a number without a meaning."""
         self._due = Index("due", client, keys, scripts)
         """Users whose records must be looked at, by the time of that."""
 

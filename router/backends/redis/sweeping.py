@@ -28,14 +28,22 @@ class Look(Struct, frozen=True):
     fetched: int
     bytes: int
     due_at: int
+    cut_at: int
 
     @property
     def busy(self) -> bool:
-        return self.hot > 0 or not self.fetched
+        return self.hot > 0 or not self.fetched or self.cut_at > 0
 
     def of(self, user: str) -> HotUser:
         return HotUser(
-            user, self.live, self.hot, self.oldest_at, self.unannounced_at, self.poked_at, bool(self.fetched)
+            user=user,
+            live=self.live,
+            hot=self.hot,
+            oldest_at=self.oldest_at,
+            unannounced_at=self.unannounced_at,
+            poked_at=self.poked_at,
+            fetched=bool(self.fetched),
+            cut_at=self.cut_at,
         )
 
 
@@ -130,7 +138,7 @@ class RedisSweeping(RedisPresence):
         return tended
 
     async def inspect(self, user: str, limit: int) -> list[Queued]:
-        _, _, _, announced, found, _ = await self._one("read", user, limit, PAGE_BYTES, 0, 0)
+        _, _, _, announced, _, _, found, _ = await self._one("read", user, limit, PAGE_BYTES, 0, 0)
         return unpack_page(user, found, announced)
 
     async def totals(self, user: str | None) -> QueueTotals:

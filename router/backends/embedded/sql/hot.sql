@@ -41,8 +41,21 @@ WHERE user = ?;
 -- head: What a reader needs to know before it reads.
 SELECT fetched, pending, cold_empty, cold_version, announced FROM recipient WHERE user = ?;
 
--- fetched: The user has fetched: the next message is poked again.
-UPDATE recipient SET fetched = 1 WHERE user = ? AND fetched = 0;
+-- answered: Whether the user has fetched since the last poke, and when a page was cut short.
+SELECT fetched, cut_at FROM recipient WHERE user = ?;
+
+-- fetched: The user has fetched: the next message is poked again. The page may have been cut short, or is whole.
+UPDATE recipient SET fetched = 1, cut_at = ? WHERE user = ?;
+
+-- ended: A fetch has come to the end, and no later one has begun.
+UPDATE recipient SET cut_at = 0 WHERE user = ? AND cut_at = ?;
+
+-- cut: A page was cut short, or its user has acknowledged since.
+UPDATE recipient SET cut_at = ? WHERE user = ?;
+
+-- hush: A user who is not connected is poked for nothing but new mail.
+UPDATE recipient SET fetched = 1, cut_at = 0 WHERE user = ?
+    AND NOT EXISTS (SELECT 1 FROM presence WHERE presence.user = recipient.user AND lease_until > ?);
 
 -- read: The head of one hot queue, without ephemeral messages accepted before a point in time.
 SELECT id, lane, sequence, queued_at, accepted_at, ephemeral, keyed, attempts, checksum, envelope
@@ -50,10 +63,10 @@ FROM hot WHERE user = ? AND (ephemeral = 0 OR accepted_at > ?)
 ORDER BY lane, sequence LIMIT ?;
 
 -- page: Both at once, in one read of the file; the head alone where the fetch must be marked first.
-SELECT r.fetched, r.pending, r.cold_empty, r.cold_version, r.announced,
+SELECT r.fetched, r.pending, r.cold_empty, r.cold_version, r.announced, r.cut_at,
     h.id, h.lane, h.sequence, h.queued_at, h.accepted_at, h.ephemeral, h.keyed, h.attempts, h.checksum, h.envelope
 FROM recipient AS r LEFT JOIN hot AS h
-    ON h.user = CASE WHEN r.fetched OR ? THEN r.user END AND (h.ephemeral = 0 OR h.accepted_at > ?)
+    ON h.user = CASE WHEN r.fetched AND NOT r.cut_at OR ? THEN r.user END AND (h.ephemeral = 0 OR h.accepted_at > ?)
 WHERE r.user = ? ORDER BY h.lane, h.sequence LIMIT ?;
 
 -- pending: Cold writes of one user that are under way.
@@ -92,9 +105,9 @@ UPDATE route SET state = 2, until = NULL WHERE id IN (SELECT value FROM json_eac
 -- remove_some: Delete messages of one lane from the hot queue.
 DELETE FROM hot WHERE user = ? AND lane = ? AND sequence IN (SELECT value FROM json_each(?));
 
--- hot_users: Users with hot mail or an unanswered poke, after a name.
-SELECT user, hot, poked_at, fetched, announced FROM recipient
-WHERE (hot > 0 OR fetched = 0) AND user > ? ORDER BY user LIMIT ?;
+-- hot_users: Users with hot mail, an unanswered poke or a page that was cut short, after a name.
+SELECT user, hot, poked_at, fetched, cut_at, announced FROM recipient
+WHERE (hot > 0 OR fetched = 0 OR cut_at > 0) AND user > ? ORDER BY user LIMIT ?;
 
 -- oldest: When the oldest hot message of one user behind a sequence was queued.
 SELECT min(queued_at) FROM (

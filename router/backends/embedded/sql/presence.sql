@@ -23,11 +23,16 @@ UPDATE presence SET lease_until = 0 WHERE node = ?;
 -- welcome: A user has a new connection: the next message pokes all of them, unless mail waits that all are poked for.
 INSERT INTO recipient (user, cold_empty, cold_version)
 VALUES (?1, ?2 AND NOT EXISTS (SELECT 1 FROM cold WHERE user = ?1), ?3)
-ON CONFLICT (user) DO UPDATE SET fetched = CASE WHEN hot > 0 OR pending > 0 OR cold_empty = 0 THEN fetched ELSE 1 END
-RETURNING hot > 0 OR pending > 0 OR cold_empty = 0;
+ON CONFLICT (user) DO UPDATE SET
+    fetched = CASE WHEN hot > 0 OR pending > 0 OR cold_empty = 0 THEN fetched ELSE 1 END,
+    cut_at = CASE WHEN hot > 0 OR pending > 0 OR cold_empty = 0 THEN cut_at ELSE 0 END
+RETURNING hot > 0 OR pending > 0 OR cold_empty = 0, cut_at;
 
--- greeted: The new connection is poked, since mail may be waiting.
-UPDATE recipient SET poked_at = ? WHERE user = ?;
+-- greeted: The new connection is poked, since mail may be waiting; a fetch to the end answers that.
+UPDATE recipient SET poked_at = ?, cut_at = ? WHERE user = ?;
+
+-- connected: Whether a user has a connection, also one whose lease has run out.
+SELECT 1 FROM presence WHERE user = ? LIMIT 1;
 
 -- renew: Extend one lease that has not run out.
 UPDATE presence SET lease_until = ? WHERE user = ? AND id = ? AND lease_until > ?;

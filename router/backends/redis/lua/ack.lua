@@ -5,6 +5,9 @@
 
 local owed, bytes, hot, cold = {}, 0, 0, 0
 
+-- Whoever has a page that was cut short has time from here on to fetch the next.
+local cut = cut_at()
+if cut > 0 then keep_cut(next_cut(cut)) end
 for i = 4, #ARGV do
   local id, record = ARGV[i], record_of(ARGV[i])
   if not record then

@@ -24,8 +24,9 @@ call('PEXPIRE', CONNECTIONS, ARGV[7])
 if call('HEXISTS', META, 'v') == 0 then cold_changed() end
 -- A new connection: the next message pokes all of them, unless mail waits that all are poked for.
 if hot_count() == 0 and cold_is_empty() then
-  call('HDEL', META, 'f')
+  call('HDEL', META, 'f', 't')
   return 0
 end
 call('HSET', META, 'p', now)
+keep_cut(next_cut(cut_at()))
 return 1

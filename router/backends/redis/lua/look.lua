@@ -2,9 +2,10 @@
 --
 -- ARGV  2 how long an ephemeral message lives, µs
 -- Result: live connections, hot messages, queued_at of the oldest, queued_at of the oldest that is not announced,
---         time of the last poke, fetched since (0 or 1), bytes of hot envelopes, when the records are due
+--         time of the last poke, fetched since (0 or 1), bytes of hot envelopes, when the records are due,
+--         when a page was cut short, or 0
 
-local held = call('HMGET', META, 'p', 'f', 'b', 'a')
+local held = call('HMGET', META, 'p', 'f', 'b', 'a', 't')
 local announced = tonumber(held[4] or 0)
 local oldest, unannounced = 0, 0
 
@@ -39,5 +40,5 @@ end
 local _, online = live()
 return {
   online, hot, oldest, unannounced, tonumber(held[1] or 0), held[2] == '0' and 0 or 1, tonumber(held[3] or 0),
-  due(tonumber(ARGV[2])),
+  due(tonumber(ARGV[2])), tonumber(held[5] or 0),
 }

@@ -25,6 +25,7 @@ local call = redis.call
 local HOT, ON_ITS_WAY, COLD, ACKED, DOUBLE, ACKED_OWED = 0, 1, 2, 3, 4, 5
 local EXPRESS = 9e15 -- less than 2^53, so that every place is a whole number in a double
 local DAY = 86400e6
+local SECOND = 1e6
 local ORPHAN = 60e6 -- rules.ORPHAN_SECONDS
 local HEADER = 21
 local CHUNK = 16
@@ -169,6 +170,30 @@ end
 -- The poke that new mail owes: none while nobody has fetched since the last one.
 local function poke_new(nodes, channel, user)
   if next(nodes) and call('HGET', META, 'f') ~= '0' then poke_all(nodes, channel, user) end
+end
+
+-- When a page was cut short, or its user has acknowledged after that; 0 where a fetch has come to the end since.
+local function cut_at()
+  return tonumber(call('HGET', META, 't') or 0)
+end
+
+local function keep_cut(at)
+  if at > 0 then call('HSET', META, 't', string.format('%.0f', at)) else call('HDEL', META, 't') end
+end
+
+-- rules.next_cut: a mark that no fetch before has.
+local function next_cut(before)
+  return now <= before and before < now + SECOND and before + 1 or now
+end
+
+-- A fetch has looked: from here on new mail is poked again. Returns the mark under which its page counts as cut short,
+-- or 0 (rules.cut_after).
+local function answer_pokes(more, empty, online)
+  local before, poked = cut_at(), call('HDEL', META, 'f') == 1
+  local after = 0
+  if online and (more or (not empty and (poked or before > 0))) then after = next_cut(before) end
+  if after ~= before then keep_cut(after) end
+  return after
 end
 
 -- The head of the queue as id, place, body, …: up to `limit` messages, or fewer where their envelopes exceed

@@ -3,13 +3,19 @@
 -- ARGV  2 limit   3 the most bytes   4 ephemeral messages accepted until then have expired
 --       5 whether this answers the pokes before it: from here on new mail is poked again
 -- Result: more (0 or 1), cold is empty (0 or 1), version of cold, announced up to which sequence,
+--         whether somebody is connected, where that is asked (0 or 1), when a page counts as cut short, or 0,
 --         {id, place, body, …}, {id, place, …} of the cold writes under way
 
-if ARGV[5] == '1' then call('HDEL', META, 'f') end
 local count = hot_count()
 local found, more = page(tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]))
 if call('ZCARD', QUEUE) ~= count then hot_count() end
+local empty = cold_is_empty()
 local held = call('HMGET', META, 'v', 'a')
+local online, cut = 0, 0
+if ARGV[5] == '1' then
+  if more == 1 or not empty then online = call('EXISTS', CONNECTIONS) end
+  cut = answer_pokes(more == 1, empty, online == 1)
+end
 return {
-  more, cold_is_empty() and 1 or 0, tonumber(held[1] or 0), tonumber(held[2] or 0), found, call('HGETALL', PENDING),
+  more, empty and 1 or 0, tonumber(held[1] or 0), tonumber(held[2] or 0), online, cut, found, call('HGETALL', PENDING),
 }

@@ -1,9 +1,10 @@
 -- Extend leases.
 --
 -- ARGV  2 lease_until   3 the key may be dropped after, ms; then the connections' ids
--- Result: hot mail or an unanswered poke (0 or 1), then for each connection 1, or 0 where it is unknown or has ended
+-- Result: hot mail, an unanswered poke or a page that was cut short (0 or 1), then for each connection 1, or 0 where it is unknown or has ended
 
-local results = {(call('EXISTS', QUEUE) == 1 or call('HGET', META, 'f') == '0') and 1 or 0}
+local held = call('HMGET', META, 'f', 't')
+local results = {(call('EXISTS', QUEUE) == 1 or held[1] == '0' or held[2]) and 1 or 0}
 for i = 4, #ARGV do
   local value = call('HGET', CONNECTIONS, ARGV[i])
   local alive = value and struct.unpack('>I7', value) > now
