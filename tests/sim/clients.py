@@ -211,7 +211,8 @@ class Device:
             line.leave("close" if self._world.weather.calm else self._session.leave)
 
     async def _drain(self, line: Line | None) -> bool:
-        """Pull, save and acknowledge until nothing is left; False where the device dies or the line is cut."""
+        """Pull, save and acknowledge until nothing is left, or one page; False where the device dies or the line is
+        cut."""
         failures = 0
         while not self._over() or self._session.offline:
             batch = await self._fetch()
@@ -223,7 +224,7 @@ class Device:
                     return False
                 await self._world.loop.pause(self._chance.random() * min(1.0, 0.05 * 2**failures))
                 continue
-            if not batch:
+            if not batch or self._session.one_page:
                 return True
             failures = 0
         return False
@@ -233,7 +234,7 @@ class Device:
         return await fetch(self._world, self._chance, self.user, self._token, self._limit)
 
     async def _acknowledge(self, ids: list[str]) -> bool:
-        sloppy = 0.0 if self._world.weather.calm else self._session.sloppy
+        sloppy = 0.0 if self._world.weather.calm or self._session.one_page else self._session.sloppy
         if self._chance.random() < sloppy:
             ids = self._sloppily(ids)
         if not ids:

@@ -26,13 +26,14 @@ MUTANTS = (
     Mutant(
         "cold is read before hot",
         QUEUE,
-        "        hot = await self._online.read(user, limit, PAGE_BYTES)\n",
-        "        early = await self._cold.read(user, limit, PAGE_BYTES)\n"
-        "        hot = await self._online.read(user, limit, PAGE_BYTES)\n"
-        "        if not hot.cold_empty:\n"
-        "            ids = [queued.message.id for queued in early.messages]\n"
-        "            acked = await self._online.acked(user, ids)\n"
-        "            return merge(hot, early, acked, limit, PAGE_BYTES)\n",
+        "            hot = await self._read_hot(user, bounds, found, again=first is not None)\n",
+        "            early = await self._cold.read(user, *bounds)\n"
+        "            early = replace(early, messages=found.note_cold(early.messages))\n"
+        "            hot = await self._read_hot(user, bounds, found, again=first is not None)\n"
+        "            if not hot.cold_empty:\n"
+        "                ids = [queued.message.id for queued in early.messages]\n"
+        "                acked = await self._online.acked(user, ids)\n"
+        "                return [one for one in merge(hot, early, acked, *bounds) if not one.damaged]\n",
     ),
     Mutant(
         "copies in cold of acknowledged mail are served",
@@ -253,7 +254,7 @@ MUTANTS = (
     Mutant(
         "expired ephemeral mail is served",
         f"{EMBEDDED}/online.py",
-        "        cutoff = self._rules.ephemeral_cutoff(self._clock.now())\n",
+        "        cutoff = self._rules.ephemeral_cutoff(now)\n",
         "        cutoff = 0\n",
     ),
     Mutant(
@@ -277,8 +278,20 @@ MUTANTS = (
     Mutant(
         "lost pokes are not repeated",
         SWEEPING,
-        "    poke = _older(",
-        "    poke = False and _older(",
+        "    poke = _waits(",
+        "    poke = False and _waits(",
+    ),
+    Mutant(
+        "a page of cold that has more behind it counts as the end",
+        MERGING,
+        "    if hot.more or cold.more:\n        return False\n",
+        "    if hot.more:\n        return False\n",
+    ),
+    Mutant(
+        "a page that was cut short answers the poke",
+        SWEEPING,
+        "    if user.fetched and user.cut_at:\n        return abs(",
+        "    if user.fetched and user.cut_at:\n        return False and abs(",
     ),
     # Presence and pokes.
     Mutant(
@@ -302,8 +315,8 @@ MUTANTS = (
     Mutant(
         "a fetch is not noted: the next message is not poked for",
         f"{EMBEDDED}/sql/hot.sql",
-        "UPDATE recipient SET fetched = 1 WHERE user = ? AND fetched = 0;",
-        "UPDATE recipient SET fetched = 0 WHERE user = ? AND fetched = 0;",
+        "UPDATE recipient SET fetched = 1, cut_at = ? WHERE user = ?;",
+        "UPDATE recipient SET cut_at = ? WHERE user = ?;",
     ),
     Mutant(
         "mail that was settled for a user who came online is not poked for",

@@ -70,6 +70,8 @@ class Session(Struct, frozen=True):
     """It connects again and again until the end of the run."""
     deaf: bool = False
     """It is connected and looks at nothing."""
+    one_page: bool = False
+    """It reads one page for each poke, and acknowledges all of it."""
 
 
 class Fault(Struct, frozen=True):
@@ -188,7 +190,8 @@ def make(seed: int) -> Plan:
     )
     if chance.random() < 0.25:
         plan = _on_the_beat(plan, chance.choice((0.5, 1.0)))
-    return plain(plan) if chance.random() < 0.1 else _with_flips(plan)
+    plan = plain(plan) if chance.random() < 0.1 else _with_flips(plan)
+    return structs.replace(plan, sessions=_one_page(plan))
 
 
 def _with_flips(plan: Plan) -> Plan:
@@ -201,6 +204,15 @@ def _with_flips(plan: Plan) -> Plan:
         for _ in range(chance.choice((1, 5, 30)))
     )
     return structs.replace(plan, faults=plan.faults + flips)
+
+
+def _one_page(plan: Plan) -> tuple[Session, ...]:
+    """The sessions of ``plan``; in every third, half of the devices read one page a poke. From a chance of their own,
+    so that all else is what it would be without them."""
+    chance = random.Random(f"one page {plan.seed}")
+    if chance.random() >= 1 / 3:
+        return plan.sessions
+    return tuple(structs.replace(one, one_page=chance.random() < 0.5) for one in plan.sessions)
 
 
 def plain(plan: Plan) -> Plan:

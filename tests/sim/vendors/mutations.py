@@ -34,9 +34,9 @@ MUTANTS = (
     ),
     Mutant(
         "Redis: a fetch is not noted: the next message is not poked for",
-        f"{LUA}/read.lua",
-        "if ARGV[5] == '1' then call('HDEL', META, 'f') end\n",
-        "",
+        f"{LUA}/prelude.lua",
+        "call('HDEL', META, 'f') == 1\n",
+        "call('HGET', META, 'f') == '0'\n",
     ),
     Mutant(
         "Redis: cold is called empty whatever has come since",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+from msgspec import structs
+
 from tests.sim import plan as plans
 from tests.sim.plan import CALL_FAULTS, NET_FAULTS, SKEW_SECONDS, Fault, Plan, Vendors
 
@@ -43,7 +45,8 @@ def make(seed: int) -> Plan:
         seconds=seconds,
         vendors=vendors,
     )
-    return plans.plain(plan) if chance.random() < 0.1 else plan
+    plan = plans.plain(plan) if chance.random() < 0.1 else plan
+    return structs.replace(plan, sessions=plans._one_page(plan))
 
 
 def _faults(
