@@ -176,13 +176,15 @@ def _string(name: str, value: Any) -> str:
 
 
 _STANDARD = bytes.maketrans(b"-_", b"+/")
+_LINE_BREAKS = b"\r\n"
+"""What MIME and PEM encoders put between lines, and ProtoJSON readers of Go, Python and JavaScript pass over."""
 
 
 def _bytes(name: str, value: Any) -> bytes:
     if not isinstance(value, str):
         raise InvalidEnvelope(f'"{name}" must be a string of base64')
     try:
-        given = value.encode("ascii").translate(_STANDARD)
+        given = value.encode("ascii").translate(_STANDARD, _LINE_BREAKS)
         bare = given.rstrip(b"=")
         padded = bare + b"=" * (-len(bare) % 4)
         if given not in (bare, padded):

@@ -28,7 +28,7 @@ def stricter(body: bytes) -> bool:
     return (
         not _is_urn(values.get("recipientId"))
         or len(known) > len(set(known))  # a field under both of its names
-        or any(isinstance(values.get(name), str) and not BASE64.fullmatch(values[name]) for name in OPAQUE)
+        or any(isinstance(values.get(name), str) and not BASE64.fullmatch(_joined(values[name])) for name in OPAQUE)
         or (isinstance(number := values.get("priority"), str) and not NUMBER.fullmatch(number))  # "+7", "007", "1_0"
         or bool(constants)  # NaN or Infinity, in an unknown field
     )
@@ -41,13 +41,25 @@ def _is_urn(value: Any) -> bool:
         return False
 
 
+def _joined(text: str) -> str:
+    return re.sub(r"[\r\n]", "", text)
+
+
 def laxer(body: bytes) -> bool:
-    """Unknown fields are ignored whatever their names; protobuf refuses extensions and lone surrogates there."""
+    """Unknown fields are ignored whatever their names; protobuf refuses extensions and lone surrogates there.
+
+    Base64 without padding may have line breaks too, which protobuf's Python reader counts when it adds the padding.
+    """
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
         return False
-    return isinstance(document, dict) and any(re.match(r"\[|.*[\ud800-\udfff]", name, re.DOTALL) for name in document)
+    return isinstance(document, dict) and (
+        any(re.match(r"\[|.*[\ud800-\udfff]", name, re.DOTALL) for name in document)
+        or any(
+            isinstance(text, str) and text != (bare := _joined(text)) and len(bare) % 4 for text in document.values()
+        )
+    )
 
 
 def judge(body: bytes) -> None:

@@ -105,6 +105,23 @@ def test_a_refusal_repeats_nothing_of_the_body(name: str, hidden: str) -> None:
             shown = shown.__cause__ or (None if shown.__suppress_context__ else shown.__context__)
 
 
+@pytest.mark.parametrize("line_break", ["\\n", "\\r\\n", "\\r"])
+@pytest.mark.parametrize(
+    "lines",
+    [["QUFB", "QkJC"], ["", "QUFBQkJC", ""], ["Q", "UFBQkJC"], ["QUFBQkJ", "D"], ["QUFBQg=", "="], ["QUFBQg", ""]],
+)
+def test_base64_may_have_line_breaks(lines: list[str], line_break: str) -> None:
+    """As encoders of MIME and PEM write it; it goes out in one line."""
+    joined, broken = (with_fields(f'"signature":"{between.join(lines)}"') for between in ("", line_break))
+    assert envelope.read(broken, MAX) == envelope.read(joined, MAX)
+
+
+@pytest.mark.parametrize("gap", [" ", "\\t", "\\u000b", "\\u2028"])
+def test_other_space_in_base64_is_refused(gap: str) -> None:
+    with pytest.raises(InvalidEnvelope, match="is not base64"):
+        envelope.read(with_fields(f'"signature":"QUFB{gap}QkJC"'), MAX)
+
+
 @pytest.mark.parametrize("spelling", [base64.b64encode, base64.urlsafe_b64encode])
 def test_the_limit_counts_the_decoded_bytes_of_all_three_fields(spelling: Any) -> None:
     body = compact({"recipientId": BOB} | {name: spelling(b"\xff" * 100).decode() for name in OPAQUE})

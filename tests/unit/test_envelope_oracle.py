@@ -75,7 +75,7 @@ odd_words = [
     "\ud800",
 ]
 odd_strings = st.sampled_from(odd_numbers + odd_words)
-odd_base64 = st.text("AQIDw19+/-_= !\n\u00e9", max_size=9)
+odd_base64 = st.text("AQIDw19+/-_= !\t\r\n\u00e9", max_size=9)
 odd_values = st.one_of(
     st.none(),
     st.booleans(),
