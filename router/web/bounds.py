@@ -20,11 +20,12 @@ from websockets.http11 import Request
 
 from router.errors import RouterError
 from router.metrics import Cut
-from router.web import problems
+from router.web import addressing, problems
 from router.web.budget import Budget
 from router.web.edge import Border, request_id
 from router.web.fields import Fields
 from router.web.joined import Joined, LastStage
+from router.web.parsing import Parser
 from router.web.problems import HeadersTooLarge, HeadersTooSlow, MalformedRequest
 
 HEADER_BYTES = 64 * 1024
@@ -43,9 +44,8 @@ GRACEFUL_SECONDS = 1
 POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 INTERNAL_ERROR = 1011
 
-_BODY = frozenset((b"content-length", b"transfer-encoding"))
-"""What says that a body follows the headers (RFC 9112, section 6)."""
-
+SOCKET_PATH = b"/connect"
+"""The one route that is an upgrade."""
 PEER = "router.peer"
 """In the scope of a WebSocket: its ``BoundedSocket``, which can ping."""
 ARRIVED = "router.arrived"
@@ -170,6 +170,8 @@ class _Ended(Exception):
 class BoundedHttp(_Watched, HttpToolsProtocol):
     """HTTP: headers have a size and a time, and a refused body ends in time too. Accepted bodies are the API's."""
 
+    _ignores = False
+    """What is being read asks for a protocol that it does not get."""
     _in_head = False
     _in_body = False
     _head_bytes = 0
@@ -179,6 +181,7 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(Joined(transport, self.loop, self.bounds.client_seconds))
+        self.parser = Parser(self.without_upgrade, self)  # type: ignore[assignment]  # all of one that uvicorn calls
         self._expect()
         if not self.bounds.border.enter():
             self.cut("no-room")
@@ -223,15 +226,22 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         if len(self.pipeline) >= MAX_PIPELINED:
             self.cut("pipelining")
             raise _Ended
-        if self._loses_body():
-            detail = "a request with a body cannot ask for another protocol: send it without Upgrade"
-            self.refuse(MalformedRequest(detail), self.headers)
+        if problem := addressing.problem(self.parser.get_http_version(), self.headers):
+            self.refuse(MalformedRequest(problem), self.headers)
             raise _Ended
+        # CONNECT asks too, without a word.
+        named = any(name == b"upgrade" for name, _ in self.headers)
+        self._ignores = named and self.parser.should_upgrade() and not self._should_upgrade()
+        if self._ignores:
+            return
+        self.url = addressing.in_origin_form(self.url)
         super().on_headers_complete()
         self._in_head, self._in_body = False, True
         self._unanswered += 1
 
     def on_message_complete(self) -> None:
+        if self._ignores:
+            return
         self._head_bytes = 0
         self._in_body = False
         self._met()
@@ -280,13 +290,22 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         if self.transport.is_closing():
             self._joined.end()
 
-    def _loses_body(self) -> bool:
-        """The parser ends a request that asks for an upgrade at its headers, and takes its body for the next one."""
-        return (
-            self.parser.should_upgrade()
-            and not self._should_upgrade()
-            and any(name in _BODY and value != b"0" for name, value in self.headers)
-        )
+    def without_upgrade(self) -> bytes | None:
+        """The head of the request that has just been read, as if it had asked for nothing; ``None`` where it may."""
+        if not self._ignores:
+            return None
+        self._ignores = False
+        fields = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        start = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        return b"\r\n".join([start, *fields, b"", b""])
+
+    def _should_upgrade(self) -> bool:
+        # RFC 9110, section 7.8: not in HTTP/1.0, where nobody in between would know that it is a socket.
+        wanted = super()._should_upgrade() and self.parser.get_http_version() == "1.1"
+        return wanted and addressing.in_origin_form(self.url).partition(b"?")[0] == SOCKET_PATH
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """CONNECT, which is answered like any other method; strangers shall not fill the log."""
 
     def _forget_body(self) -> None:
         if self._body_bytes:

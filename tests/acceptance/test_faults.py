@@ -263,7 +263,7 @@ async def test_a_request_under_way_is_finished(router: Router) -> None:
     body = b'{"recipientId":"bob","encryptedData":"AQID"}'
     with router.running() as process:
         key = tokens(router)
-        head = "POST /api/send HTTP/1.1\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n"
+        head = "POST /api/send HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n"
         async with raw(router.api_port) as client:
             await client.send(head.format(token(key, "alice"), len(body)).encode() + body[:9])
             async with RouterClient(router.url, lambda: token(key, "bob")) as other:

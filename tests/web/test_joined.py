@@ -106,7 +106,7 @@ async def test_an_answer_of_the_api_is_one_write(web: Web, recorder: Recorder) -
     protocol.connection_made(recorder)
     token = web.token("bob").encode()
     for answers in (1, 2):
-        protocol.data_received(b"GET /api/messages HTTP/1.1\r\nauthorization: Bearer %b\r\n\r\n" % token)
+        protocol.data_received(b"GET /api/messages HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %b\r\n\r\n" % token)
         await eventually(lambda: bool(protocol.cycle.response_complete))
         assert len(recorder.written) == answers
         assert recorder.written[-1].startswith(b"HTTP/1.1 200 OK\r\n")

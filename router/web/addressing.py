@@ -1,0 +1,31 @@
+"""Whom a request is for: the Host field and the target (RFC 9112, sections 3.2 and 3.3)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+"""RFC 3986, section 3.2, without a user; no request for a router has an empty one."""
+_ABSOLUTE = re.compile(rb"https?://[^/?#]+(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+
+
+def problem(version: str, headers: Sequence[tuple[bytes, bytes]]) -> str | None:
+    """What is wrong with the Host field, if anything: who is in front may have gone by another."""
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) == 1:
+        return None if _HOST.fullmatch(hosts[0]) else "Host names no host: send a name or an address, and a port if any"
+    if hosts:
+        return "there is more than one Host: a request is for one"
+    return "an HTTP/1.1 request needs a Host" if version == "1.1" else None
+
+
+def in_origin_form(target: bytes) -> bytes:
+    """``target`` as a path: an absolute form without its host; the asterisk of OPTIONS becomes a path of nobody."""
+    if target == b"*":
+        return b"/*"
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        return target
+    rest = absolute["rest"]
+    return rest if rest.startswith(b"/") else b"/" + rest
