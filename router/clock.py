@@ -46,3 +46,13 @@ class Tasks(Protocol):
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Start ``work`` now and return its task; its failure is reported, never swallowed."""
         ...
+
+
+def apart(before: int, after: int, theirs: int) -> float:
+    """How many seconds this clock is ahead, where theirs (µs) was read between ``before`` and ``after``.
+
+    Whatever can be explained by the time that the answer took is none.
+    """
+    if before <= theirs <= after:
+        return 0.0
+    return ((before if theirs < before else after) - theirs) / MICROSECONDS

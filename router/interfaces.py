@@ -240,6 +240,11 @@ class OnlineStore(PresenceCache, HotQueue, Protocol):
         """Raise ``Unavailable`` unless the store works now; for readiness."""
         ...
 
+    async def compare_clocks(self) -> float:
+        """By how many seconds this process's clock is ahead of the store's, as far as the time of the answer does not
+        explain it; 0 where they are one clock. From here on ephemeral mail is judged by the store's."""
+        ...
+
 
 class ColdQueue(Protocol):
     """The durable queue of users who are offline."""

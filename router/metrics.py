@@ -62,6 +62,9 @@ class Metrics:
         self._migrations = self._counter("router_migrations", "Migrations, by result", "result")
         self._moved = self._counter("router_messages_migrated", "Messages moved from hot to cold")
         self._connections = Gauge("router_connections", "Live WebSockets of this process", registry=self.registry)
+        self._clock = Gauge(
+            "router_clock_ahead_seconds", "This clock ahead of the online store's", registry=self.registry
+        )
         self._closes = self._counter("router_connections_closed", "WebSockets closed by the server", "code", "clean")
         self._cuts = self._counter("router_clients_cut_off", "Clients cut off, by reason", "reason")
         self._failures = self._counter("router_dependency_failures", "Failed calls", "dependency", "kind")
@@ -136,6 +139,10 @@ class Metrics:
 
     def routed(self, outcome: Outcome) -> None:
         self._by_outcome[outcome].inc()
+
+    def clock_ahead(self, seconds: float) -> None:
+        """This process's clock is so far ahead of the online store's, or behind it where negative."""
+        self._clock.set(seconds)
 
     def routing_took(self, seconds: float) -> None:
         self._routing.observe(max(0.0, seconds))

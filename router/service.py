@@ -26,6 +26,7 @@ from router.config.places import Role
 from router.config.rules import is_loopback
 from router.config.sources import Problem
 from router.core.accepting import Acceptor
+from router.core.clocks import ClockWatch
 from router.core.connections import ConnectionManager
 from router.core.routing import Pipeline
 from router.data_dir import make_data_dir, unusable
@@ -189,6 +190,9 @@ class _Service:
                 routes += await self._sockets(authenticator, border)
         stack.callback(border.finish)
         self._watch(factory.dependencies.run, "dependencies")
+        if self._config.online.kind != "embedded":  # which is on this machine
+            watch = ClockWatch(await factory.online_store(), factory.clock, factory.metrics)
+            self._watch(watch.run, "clocks")
         self._edge = app = application([*routes, *self._health.routes()], border, time.monotonic)
         for port in self._ports():
             server = Server(self._bounded(app, border), self._config.server.host, port)

@@ -15,6 +15,10 @@ from router.messages import Delivery, Message, Outcome, Queued
 
 DAY_SECONDS = 86_400
 MOVE_LEASE_SECONDS = 60
+PLAUSIBLE_LEASES = 3
+"""A lease is one long; by the clock of another node it may seem a little longer."""
+APART_SECONDS = 2.0
+"""Clocks that are no further apart count as alike."""
 ORPHAN_SECONDS = 60
 """A worker that has not reported a copy as deleted by then is taken for dead."""
 
@@ -58,6 +62,31 @@ class StoreRules:
     def lease_until(self, now: int) -> int:
         return now + int(self.lease_seconds * MICROSECONDS)
 
+    def implausible_lease(self, now: int) -> int:
+        """A lease that ends after this was given by a clock that was wrong and has been set back since; it counts as
+        one that begins now."""
+        return now + int(PLAUSIBLE_LEASES * self.lease_seconds * MICROSECONDS)
+
+
+def holds_move(move_until: int, now: int) -> bool:
+    """Whether a migration lease that ends then is held; one of a clock that was wrong and was set back is not."""
+    return now < move_until <= now + PLAUSIBLE_LEASES * MOVE_LEASE_SECONDS * MICROSECONDS
+
+
+class Skew:
+    """How far the clock of this process is ahead of its store's (µs), where that is more than a little.
+
+    Its state: what was measured last.
+    """
+
+    def __init__(self) -> None:
+        self.ahead = 0
+
+    def measured(self, seconds: float) -> float:
+        """Take note of ``seconds``, and return them."""
+        self.ahead = int(seconds * MICROSECONDS) if abs(seconds) >= APART_SECONDS else 0
+        return seconds
+
 
 class State(IntEnum):
     """Where a routed message is; the numbers are stored."""
@@ -97,7 +126,8 @@ def redelivered_state(state: State, delivery: Delivery) -> State:
 
 
 def decide(message: Message, *, online: bool, queued: int, now: int, rules: StoreRules) -> Outcome:
-    """Where a message with a new id goes; ``queued``: how many wait for its recipient, hot and cold."""
+    """Where a message with a new id goes; ``queued``: how many wait for its recipient, hot and cold; ``now``: by the
+    store's clock."""
     if message.ephemeral:
         if message.accepted_at <= rules.ephemeral_cutoff(now):
             return Outcome.DROPPED_EXPIRED

@@ -26,6 +26,8 @@ PAGE_MESSAGES = 500
 TICK_SECONDS = 1.0
 CUT_SECONDS = 2.0
 """Whoever goes on after a page that was cut short has fetched or acknowledged again by then."""
+IMPLAUSIBLE_SECONDS = 3600
+"""No two nodes' clocks are so far apart: what seems to be further ahead is of a clock that was wrong."""
 UNTOLD_SECONDS = 60
 """A pipeline that has not told the online store by then, of what it wrote to cold without it, is cut off or dead."""
 OUTAGE_FAILURES = 10
@@ -76,6 +78,9 @@ def _waits(user: HotUser, now: int, rules: Rules) -> bool:
 
 
 def _older(since: int, now: int, seconds: float) -> bool:
+    """Whether ``since`` is so long ago, or so far ahead that a clock must have written it which was set back since."""
+    if since > now + IMPLAUSIBLE_SECONDS * MICROSECONDS:
+        return True
     return since > 0 and now - since >= seconds * MICROSECONDS
 
 
@@ -104,8 +109,8 @@ class Sweeper:
         self._metrics = metrics
         self._reports = reports
         self._failures: list[RouterError] = []
-        self._looked_at = 0
-        """When cold was last looked through for what the online store was not told of; µs since 1970."""
+        self._looked_at: float | None = None
+        """When cold was last looked through for what the online store was not told of; by the monotonic clock."""
 
     async def run(self) -> None:
         """Sweep until cancelled; where a sweep fails the next one does its work."""
@@ -211,11 +216,11 @@ class Sweeper:
         """Tell the online store of what was written to cold without it: its pipeline may have died since, or be cut off
         for long. What was acknowledged meanwhile is deleted, so that no copy outlives the record of it."""
         now = self._clock.now()
-        if abs(now - self._looked_at) < UNTOLD_SECONDS * MICROSECONDS:
+        if self._looked_at is not None and self._clock.monotonic() - self._looked_at < UNTOLD_SECONDS:
             return
         untold = await self._cold.untold(now - UNTOLD_SECONDS * MICROSECONDS, PAGE_MESSAGES)
         if untold:
             # Told, they lose their mark, in the places that the store has for them.
             await self._cold.amend([replace(queued, untold=False) for queued in await self._settler.settle(untold)])
         if len(untold) < PAGE_MESSAGES:
-            self._looked_at = now
+            self._looked_at = self._clock.monotonic()

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from router.clock import MICROSECONDS, SystemClock
+from router.clock import MICROSECONDS, SystemClock, apart
 from router.config import Config, endpoints
 from router.doctor import auth, clocks, embedded, machine, probing, settings
 from router.doctor.findings import Finding
@@ -94,7 +94,7 @@ async def _redis(config: Config) -> AsyncIterator[Finding]:
         times = await client.on_each("TIME")
         after = factory.clock.now()
         for name, (seconds, microseconds) in times:
-            ahead = clocks.apart(before, after, int(seconds) * MICROSECONDS + int(microseconds))
+            ahead = apart(before, after, int(seconds) * MICROSECONDS + int(microseconds))
             yield clocks.judge("clock.redis", name or "the Redis", ahead, tolerated(config))
         if config.online.mode == "cluster":
             (_, state), *_ = await client.on_each("CLUSTER INFO")

@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 from router import proxies
-from router.clock import MICROSECONDS, Clock
+from router.clock import MICROSECONDS, Clock, apart
 from router.doctor.findings import Finding, error, fine, note, warning
 from router.errors import ConfigError
 
@@ -29,16 +29,6 @@ def judge(check: str, whose: str, apart_seconds: float, tolerated: float) -> Fin
         return fine(check, f"this clock and that of {whose} agree")
     found = f"this clock is {apart:.1f} s {way} that of {whose}"
     return (error if apart > tolerated else warning)(check, found, WHY, MEND)
-
-
-def apart(before: int, after: int, theirs: int) -> float:
-    """How many seconds this clock is ahead, where theirs (µs) was read between ``before`` and ``after``.
-
-    Whatever can be explained by the time that the answer took is none.
-    """
-    if before <= theirs <= after:
-        return 0.0
-    return ((before if theirs < before else after) - theirs) / MICROSECONDS
 
 
 async def by_http(check: str, url: str, clock: Clock, tolerated: float) -> AsyncIterator[Finding]:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from router.clock import MICROSECONDS
 from router.core import sweeping
 from router.core.challenges import ANSWER_SECONDS, WAIT_SECONDS
 from router.core.connections import REPLACED
@@ -34,6 +35,7 @@ from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, names
 
 pytestmark = pytest.mark.anyio
 REPOKE_SECONDS = 15
+YEAR_SECONDS = 365 * 86_400
 TURN_SECONDS = 30.0
 """What has not come by then does not come."""
 POLLS, POLL_SECONDS = 200, 0.005
@@ -487,6 +489,49 @@ class QueueContract(AnswerContract):
         assert (await stage.route(late))[0].outcome is Outcome.DROPPED_EXPIRED
         assert await stage.online.purge(100) == 1
         assert await stage.hot() == []
+
+    async def test_ephemeral_is_not_judged_by_one_clock_that_is_wrong(self, stage: Stage, ahead: Stage) -> None:
+        """Neither routed, nor read, nor swept: the store's clock counts, where it has one of its own."""
+        found = await stage.online.compare_clocks()
+        if not found:
+            return  # one machine, one clock
+        stage.clock.time -= int(found * MICROSECONDS)
+        ahead.clock.time = stage.clock.time + 30 * MICROSECONDS
+        assert abs(await stage.online.compare_clocks()) < 2
+        assert 28 < await ahead.online.compare_clocks() <= 30
+        await stage.connect()
+        assert await stage.go("typing", ephemeral=True) is Outcome.HOT
+        (routed,) = await ahead.route(stage.message("more", ephemeral=True))
+        assert routed.outcome is Outcome.HOT
+        assert await ahead.ids() == ["typing", "more"]
+        await ahead.sweeper.sweep()
+        assert await stage.ids() == ["typing", "more"]
+        ahead.clock.advance(11)
+        (routed,) = await ahead.route(stage.message("late", ephemeral=True))
+        assert routed.outcome is Outcome.DROPPED_EXPIRED
+        assert await ahead.ids() == []
+        await ahead.sweeper.sweep()
+        assert await stage.hot() == []
+
+    async def test_what_a_clock_gave_that_was_a_year_ahead_is_not_held_for_a_year(
+        self, stage: Stage, second: Stage
+    ) -> None:
+        """It has been put right, and the processes of before are dead: their leases end as others do."""
+        stage.clock.advance(YEAR_SECONDS)
+        await stage.connect()
+        assert await stage.go("m1") is Outcome.HOT
+        assert await stage.go("m2", EVE) is Outcome.COLD
+        assert isinstance(await stage.online.begin_move(BOB, "dead", 1, PAGE_BYTES, online_too=True), Move)
+        stage.clock.advance(-YEAR_SECONDS)
+        lease = stage.factory.config.online.lease_seconds
+        for _ in range(3):
+            await second.sweeper.sweep()
+            stage.clock.advance(lease + 1)
+        await second.sweeper.sweep()
+        assert (await second.hot(), await second.in_cold()) == ([], ["m1"])
+        assert await second.ids() == ["m1"]
+        assert await second.go("m3") is Outcome.COLD
+        assert await second.ids() == ["m1", "m3"]
 
     async def test_migration_moves_all_but_the_ephemeral(self, stage: Stage, second: Stage) -> None:
         """RACES 26, 28."""

@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 
 from router.backends.pubsub import ingress, settling
+from router.backends.pubsub.bodies import IngressReader
 from router.backends.pubsub.ingress import EXTEND_SECONDS, PubSubIngressConsumer
 from router.backends.pubsub.resources import LEASE_SECONDS
+from router.backends.pubsub.wire import PubsubMessage, ReceivedMessage
+from router.clock import MICROSECONDS
+from router.config import Config
 from router.errors import Unavailable
 from router.interfaces import IngressConsumer
 from router.messages import Delivery, Lane, Queued
@@ -304,6 +308,24 @@ async def test_nothing_was_accepted_in_time_to_come(stores: PubSubStores, stage:
     deliveries = await take(await stage.factory.ingress_consumer(), 3)
     found = {each.message.id: each.message.accepted_at for each in deliveries if each.message is not None}
     assert found == {"past": past, "to-come": now, "far": now}
+
+
+@pytest.mark.parametrize(
+    ("told", "published", "here"), [(-30, 0, 1), (3600, 0, 1), (0, -30, 1), (0, 3600, 1), (0, 1, -30), (0, 1, 3600)]
+)
+def test_one_clock_that_is_wrong_does_not_decide_when_ephemeral_mail_was_accepted(
+    told: int, published: int, here: int
+) -> None:
+    """That of the API, of Pub/Sub, or of the pipeline: what they say is seconds apart, and one is far off."""
+    clock = ManualClock()
+    start = clock.now()
+    clock.advance(here)
+    attributes = {"id": "typing", "accepted_at": str(start + told * MICROSECONDS)}
+    message = PubsubMessage(data=b'{"recipientId":"bob","isEphemeral":true}', attributes=attributes)
+    message.publish_time.FromMicroseconds(start + published * MICROSECONDS)
+    delivery = IngressReader(Config(), clock).read(ReceivedMessage(ack_id="1", message=message))
+    assert delivery.message is not None
+    assert 0 <= delivery.message.accepted_at - start <= MICROSECONDS
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from router.backends.embedded.presence import nodes_of
 from router.backends.embedded.routing import HOT as SQL
 from router.backends.embedded.routing import Pokes, recipients_of, save
 from router.backends.embedded.rows import hot_message, json_list, one, page
-from router.backends.rules import MOVE_LEASE_SECONDS, State, StoreRules, is_misplaced, next_cut
+from router.backends.rules import MOVE_LEASE_SECONDS, State, StoreRules, holds_move, is_misplaced, next_cut
 from router.clock import MICROSECONDS
 from router.messages import Lane, Move, MoveRefused, Queued, Settled
 
@@ -153,7 +153,7 @@ def begin_move(
     if lease is None:
         return Move([], 0, False)
     holder, until, announced = lease
-    if holder not in ("", owner) and until > now:
+    if holder not in ("", owner) and holds_move(until, now):
         return MoveRefused.BUSY
     if not online_too and nodes_of(db, [user], now):
         return MoveRefused.ONLINE

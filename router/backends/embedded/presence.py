@@ -94,6 +94,10 @@ class EmbeddedPresence:
     async def expire(self, limit: int) -> list[str]:
         await self._end_dead()
         now = self._clock.now()
+        implausible = self._rules.implausible_lease(now)
+        if self._database.read(lambda db: db.execute(SQL["implausible"], (implausible,)).fetchone()):
+            lease = self._rules.lease_until(now)
+            await self._database.write_ordered(lambda db: db.execute(SQL["begin_now"], (lease, implausible)).rowcount)
         if not self._database.read(lambda db: db.execute(SQL["expired"], (now, 1)).fetchone()):
             return []
 

@@ -142,6 +142,18 @@ class Client:
 
         return await self.call(attempt)
 
+    async def time(self, path: str) -> int:
+        """The clock of the service (µs since 1970), for the price of one read. Raises ``Unavailable``."""
+        request = wire.BatchGetDocumentsRequest(database=self._database, documents=[path])
+
+        async def attempt(seconds: float) -> int:
+            self.statistics.gets += 1
+            stream = next(self._get)(request, timeout=seconds, metadata=self._metadata)
+            (time,) = [answer.read_time.ToMicroseconds() async for answer in stream]
+            return int(time)
+
+        return await self.call(attempt)
+
     async def probe(self, path: str) -> None:
         """Raise ``Unavailable`` unless a read works now."""
         await self.call(lambda seconds: self.get([path], seconds))

@@ -16,7 +16,7 @@ from router.backends.firestore.records import ANYHOW, GONE, record_of
 from router.backends.firestore.routing import effective_state
 from router.backends.firestore.transactions import Work
 from router.backends.firestore.wire import Document, deletion
-from router.backends.rules import MOVE_LEASE_SECONDS, State, StoreRules, is_misplaced
+from router.backends.rules import MOVE_LEASE_SECONDS, State, StoreRules, holds_move, is_misplaced
 from router.clock import MICROSECONDS
 from router.messages import MoveRefused, Queued, Settled
 
@@ -86,7 +86,7 @@ def ack(work: Work, hot: str, ids: Sequence[str], now: int, rules: StoreRules) -
 def refusal(work: Work, owner: str, now: int, *, online_too: bool) -> MoveRefused | None:
     """Why ``owner`` may not move this user's mail now."""
     recipient = work.recipient
-    if recipient.move_owner not in ("", owner) and recipient.move_until > now:
+    if recipient.move_owner not in ("", owner) and holds_move(recipient.move_until, now):
         return MoveRefused.BUSY
     recipient.end_leases(now)
     if recipient.connections and not online_too:

@@ -18,8 +18,8 @@ from router.backends.firestore.transactions import STEP_MESSAGES, Transactions, 
 from router.backends.firestore.walking import Index, Walk, until
 from router.backends.firestore.wire import Document, deletion, only_if
 from router.backends.firestore.writing import Writer
-from router.backends.rules import ORPHAN_SECONDS
-from router.clock import MICROSECONDS, Clock
+from router.backends.rules import ORPHAN_SECONDS, Skew
+from router.clock import MICROSECONDS, Clock, apart
 from router.interfaces import PokeBus
 from router.messages import Delivery, HotPage, HotUser, Move, MoveRefused, Queued, QueueTotals, Routed, Settled
 
@@ -39,6 +39,7 @@ class FirestoreOnlineStore(FirestorePresence):
         super().__init__(transactions, clock)
         self._writer = writer
         self._pokes = pokes
+        self._skew = Skew()
         self._reader = Reader(self._client, self._layout)
         ids = f"{self._layout.collection}-ids"
         documents, users = self._layout.documents, self._layout.collection
@@ -49,6 +50,15 @@ class FirestoreOnlineStore(FirestorePresence):
 
     async def probe(self) -> None:
         await self._client.probe(self._layout.user("probe"))
+
+    async def compare_clocks(self) -> float:
+        before = self._clock.now()
+        theirs = await self._client.time(self._layout.user("probe"))
+        return self._skew.measured(apart(before, self._clock.now(), theirs))
+
+    def _ephemeral_cutoff(self, now: int) -> int:
+        """What was accepted at or before this has expired, by the clock of Firestore."""
+        return self._rules.ephemeral_cutoff(now - self._skew.ahead)
 
     async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
         now = self._clock.now()
@@ -69,7 +79,7 @@ class FirestoreOnlineStore(FirestorePresence):
         for part in routing.steps(deliveries):
 
             def step(work: Work, part: Sequence[Delivery] = part) -> tuple[list[Routed], Pokes]:
-                return routing.route(work, hot, part, now, self._rules)
+                return routing.route(work, hot, part, now, self._rules, self._skew)
 
             ids = [routing.message_of(delivery).id for delivery in part]
             results += await self._change_and_poke(user, ids, step)
@@ -120,7 +130,7 @@ class FirestoreOnlineStore(FirestorePresence):
             return work.recipient
 
         state = await self._transactions.change(user, [], look)
-        cut_at, since = state.cut_at, self._rules.ephemeral_cutoff(now)
+        cut_at, since = state.cut_at, self._ephemeral_cutoff(now)
         page = Page(limit, max_bytes)
         if state.hot:
             page = await self._reader.page(user, limit, max_bytes, state.announced, since=since)
@@ -292,7 +302,7 @@ class FirestoreOnlineStore(FirestorePresence):
             self._idling.saw(await self._forget_recipients(now, limit))
         if not self._dropping.due():
             return 0
-        cutoff = self._rules.ephemeral_cutoff(now)
+        cutoff = self._ephemeral_cutoff(now)
         found = await until(self._client, self._stale, cutoff, limit, select=("ephemeral_due",))
         self._dropping.saw(len(found))
 

@@ -9,12 +9,13 @@ import msgspec
 
 from router.backends.firestore.recipient import Pokes
 from router.backends.firestore.transactions import OnlineLayout, Transactions, Work
-from router.backends.firestore.walking import Index, Walk, until
+from router.backends.firestore.walking import Index, Walk, beyond, until
 from router.clock import Clock
 from router.errors import TooManyConnections
 from router.messages import Connection, QueueTotals
 
 EXPIRY_SECONDS = 5.0
+IMPLAUSIBLE_SECONDS = 60.0
 
 
 class FirestorePresence:
@@ -28,6 +29,7 @@ class FirestorePresence:
         self._clock = clock
         self._leases = Index(self._layout.documents, self._layout.collection, "lease_at")
         self._expiry = Walk(clock, EXPIRY_SECONDS)
+        self._bounding = Walk(clock, IMPLAUSIBLE_SECONDS)
 
     async def connect(self, connection: Connection, limit: int, replacing: Sequence[Connection] = ()) -> bool:
         now = self._clock.now()
@@ -82,7 +84,25 @@ class FirestorePresence:
         left = await self._transactions.change_all(own, remove)
         return [user for user, gone in left.items() if gone]
 
+    async def _bound_leases(self, limit: int) -> None:
+        """A lease of a clock that was wrong and has been set back counts as one that begins now."""
+        if not self._bounding.due():
+            return
+        now = self._clock.now()
+        implausible, lease = self._rules.implausible_lease(now), self._rules.lease_until(now)
+        found = await beyond(self._client, self._leases, implausible, limit)
+
+        def bound(work: Work) -> None:
+            work.recipient.connections = [
+                msgspec.structs.replace(one, lease_until=lease) if one.lease_until > implausible else one
+                for one in work.recipient.connections
+            ]
+
+        await self._transactions.change_all([self._layout.user_of(one.name) for one in found], bound)
+        self._bounding.saw(len(found))
+
     async def expire(self, limit: int) -> list[str]:
+        await self._bound_leases(limit)
         if not self._expiry.due():
             return []
         now = self._clock.now()

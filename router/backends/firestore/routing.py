@@ -9,12 +9,12 @@ from router.backends.firestore.recipient import Pokes
 from router.backends.firestore.records import Record, record_of
 from router.backends.firestore.transactions import STEP_BYTES, STEP_MESSAGES, Work
 from router.backends.firestore.wire import Write, integers
-from router.backends.rules import State, StoreRules, decide, entered_state, known_outcome, redelivered_state
+from router.backends.rules import Skew, State, StoreRules, decide, entered_state, known_outcome, redelivered_state
 from router.messages import Delivery, Message, Outcome, Pending, Queued, Routed
 
 
 def route(
-    work: Work, hot: str, deliveries: Sequence[Delivery], now: int, rules: StoreRules
+    work: Work, hot: str, deliveries: Sequence[Delivery], now: int, rules: StoreRules, skew: Skew
 ) -> tuple[list[Routed], Pokes]:
     """Route ``deliveries``, all of one recipient, in their order; the pokes are sent once this is committed.
 
@@ -22,20 +22,20 @@ def route(
     """
     pokes: Pokes = []
     work.recipient.end_leases(now)
-    results = [_route(work, hot, delivery, now, rules) for delivery in deliveries]
+    results = [_route(work, hot, delivery, now, rules, skew) for delivery in deliveries]
     if any(result.outcome is Outcome.HOT for result in results):
         pokes = work.recipient.poke(now)
     return results, pokes
 
 
-def _route(work: Work, hot: str, delivery: Delivery, now: int, rules: StoreRules) -> Routed:
+def _route(work: Work, hot: str, delivery: Delivery, now: int, rules: StoreRules, skew: Skew) -> Routed:
     message = message_of(delivery)
     recipient = work.recipient
     record = work.records.get(message.id)
     if record is not None and not record.forgettable(now):
         return _known(work, record, delivery, now, rules)
     online = bool(recipient.live(now))
-    outcome = decide(message, online=online, queued=recipient.queued, now=now, rules=rules)
+    outcome = decide(message, online=online, queued=recipient.queued, now=now - skew.ahead, rules=rules)
     if outcome not in (Outcome.HOT, Outcome.COLD):
         return Routed(outcome)
     queued = Queued(message, recipient.next_sequence(now), now, attempts=delivery.attempt)

@@ -11,7 +11,7 @@ from msgspec import Struct
 from router.backends.firestore.client import Client
 from router.backends.firestore.names import SHARDS, in_shard, time_of
 from router.backends.firestore.wire import Document, Query
-from router.clock import MICROSECONDS, Clock
+from router.clock import Clock
 
 
 class Walk:
@@ -19,16 +19,16 @@ class Walk:
 
     def __init__(self, clock: Clock, seconds: float) -> None:
         self._clock = clock
-        self._span = int(seconds * MICROSECONDS)
-        self._looked_at: int | None = None
+        self._seconds = seconds
+        self._looked_at: float | None = None
 
     def due(self) -> bool:
         """Whether the last look found something, or is ``seconds`` ago."""
-        return self._looked_at is None or abs(self._clock.now() - self._looked_at) >= self._span
+        return self._looked_at is None or self._clock.monotonic() - self._looked_at >= self._seconds
 
     def saw(self, count: int) -> None:
         """A look found ``count``."""
-        self._looked_at = None if count else self._clock.now()
+        self._looked_at = None if count else self._clock.monotonic()
 
 
 class Index(Struct, frozen=True):
@@ -57,6 +57,13 @@ async def until(client: Client, index: Index, time: int, limit: int, *, select: 
     """Up to ``limit`` documents whose time is ``time`` or before, from all shards; where there is one, at least one."""
     share = -(-limit // SHARDS)
     queries = [index.query(shard, share, above=None, until=time, select=select) for shard in range(SHARDS)]
+    found = await asyncio.gather(*(client.find(index.parent, query) for query in queries))
+    return [document for documents in found for document in documents][:limit]
+
+
+async def beyond(client: Client, index: Index, time: int, limit: int) -> list[Document]:
+    """Up to ``limit`` documents whose time is after ``time``, from all shards."""
+    queries = [index.query(s, limit, above=in_shard(s, time), until=None, select=(index.field,)) for s in range(SHARDS)]
     found = await asyncio.gather(*(client.find(index.parent, query) for query in queries))
     return [document for documents in found for document in documents][:limit]
 

@@ -82,9 +82,6 @@ class IngressReader:
             raise InvalidEnvelope('the attribute "id" is no id: leave it out, or write letters, digits and ._~:-')
         # What the API has accepted is not refused here, whatever became of the limit since.
         read = envelope.read(message.data, self._max_bytes if id_ is None else sys.maxsize)
-        accepted_at = attributes.get("accepted_at") or ""
-        if not _MICROSECONDS.fullmatch(accepted_at):
-            accepted_at = message.publish_time.ToMicroseconds()
         summed = checksum(id_ or origin, read.recipient, message.data)
         if attributes.get(CHECKSUM, str(summed)) != str(summed):
             summed = NEVER
@@ -96,11 +93,21 @@ class IngressReader:
             read.canonical,
             read.lane,
             read.ephemeral,
-            # Whoever publishes raw can write any time: one to come would keep ephemeral mail and outlive the retention.
-            min(int(accepted_at), self._clock.now()),
+            self._accepted_at(message, ephemeral=read.ephemeral),
             attributes.get("keyed") == "true",
             summed,
         )
+
+    def _accepted_at(self, message: Any, *, ephemeral: bool) -> int:
+        """When ``message`` was accepted: by the attribute, or else by Pub/Sub.
+
+        Ephemeral mail is dropped by it. Three clocks have seen such a message, its server's, Pub/Sub's and this one:
+        the middle one counts, so that none of them decides alone. Whoever publishes raw can write any time: one to
+        come would outlive the retention.
+        """
+        told, published, now = message.attributes.get("accepted_at") or "", message.publish_time, self._clock.now()
+        at = int(told) if _MICROSECONDS.fullmatch(told) else published.ToMicroseconds()
+        return sorted((at, published.ToMicroseconds(), now))[1] if ephemeral else min(at, now)
 
 
 class _Content(msgspec.Struct):

@@ -11,7 +11,7 @@ from router.backends.redis.scripts import Command
 from router.backends.redis.store import by_user
 from router.backends.redis.sweeping import RedisSweeping
 from router.backends.rules import DAY_SECONDS, MOVE_LEASE_SECONDS, ORPHAN_SECONDS
-from router.clock import MICROSECONDS
+from router.clock import MICROSECONDS, apart
 from router.messages import Delivery, HotPage, Message, Move, MoveRefused, Outcome, Queued, Routed, Settled
 
 CALL_BYTES = 8 * 1024 * 1024
@@ -28,6 +28,13 @@ class RedisOnlineStore(RedisSweeping):
     async def probe(self) -> None:
         # A replica answers PING, and so does a master that refuses all writes.
         await self._client.run([self._scripts.call("probe", (self._keys.probe,), PROBE_SECONDS)])
+
+    async def compare_clocks(self) -> float:
+        before = self._clock.now()
+        times = await self._client.on_each("TIME")
+        after = self._clock.now()
+        ahead = sorted(apart(before, after, int(time[0]) * MICROSECONDS + int(time[1])) for _, time in times)
+        return self._skew.measured(ahead[len(ahead) // 2])
 
     async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
         now = self._clock.now()
@@ -63,7 +70,7 @@ class RedisOnlineStore(RedisSweeping):
             body = pack_body(delivery, message, now)
             fields = (int(message.lane), int(message.ephemeral), int(message.keyed), message.accepted_at, before, body)
             messages += (pack_id(message.id), *fields)
-        about = (rules.queue_messages, rules.ephemeral_cutoff(now), int(rules.write_through))
+        about = (rules.queue_messages, now - self._ephemeral_span, int(rules.write_through))
         return self._call("route", user, self._keys.channels, user, *about, *messages, now=now)
 
     def _list_routed(self, recipients: dict[str, Batch], now: int) -> list[Command]:
@@ -102,7 +109,7 @@ class RedisOnlineStore(RedisSweeping):
 
     async def read(self, user: str, limit: int, max_bytes: int, *, again: bool = False) -> HotPage:
         now = self._clock.now()
-        cutoff = self._rules.ephemeral_cutoff(now)
+        cutoff = now - self._ephemeral_span
         result = await self._one("read", user, limit, max_bytes, cutoff, int(not again), now=now)
         more, cold_empty, cold_version, announced, online, cut_at, found, pending = result
         messages, under_way = unpack_page(user, found, announced), list(unpack_pending(pending))

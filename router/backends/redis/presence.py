@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from router.backends.redis.index import Seen
 from router.backends.redis.keys import unpack_connection
 from router.backends.redis.scripts import Command
 from router.backends.redis.store import RedisStore, by_user
@@ -11,12 +12,16 @@ from router.errors import TooManyConnections
 from router.messages import Connection, QueueTotals
 
 PAGE = 500
+BEYOND_SECONDS = 60.0
 GARBAGE_LEASES = 10
 """The server drops a user's connections itself after so many leases: a backstop, no rule."""
 
 
 class RedisPresence(RedisStore):
     """``PresenceCache`` over Redis."""
+
+    _looked_at: float | None = None
+    """When leases were last looked for that end too late; by the monotonic clock."""
 
     async def connect(self, connection: Connection, limit: int, replacing: Sequence[Connection] = ()) -> bool:
         now, user = self._clock.now(), connection.user
@@ -69,14 +74,24 @@ class RedisPresence(RedisStore):
 
     async def expire(self, limit: int) -> list[str]:
         now = self._clock.now()
-        claimed = await self._live.claim(now, limit)
-        scripts = [self._call("expire", user, now=now) for user, _ in claimed]
+        implausible = self._rules.implausible_lease(now)
+        claimed = [*await self._live.claim(now, limit), *await self._beyond(implausible)]
+        bounds = (implausible, self._rules.lease_until(now))
+        scripts = [self._call("expire", user, *bounds, now=now) for user, _ in claimed]
         results = await self._client.run(scripts, refusals="skip")
         found = [(seen, *result) for seen, result in zip(claimed, results, strict=True) if result is not None]
         offline = {user: now for (user, _), _, last in found if not last}
         changes = [(seen, last or None) for seen, _, last in found]
         await self._client.run(self._list_due(offline), self._live.relisting(changes))
         return [user for (user, _), gone, _ in found if gone]
+
+    async def _beyond(self, implausible: int) -> list[Seen]:
+        """Once in a while: users with a lease of a clock that was wrong and has been set back."""
+        if self._looked_at is not None and self._clock.monotonic() - self._looked_at < BEYOND_SECONDS:
+            return []
+        found = [seen async for page in self._live.pages("", PAGE, above=implausible) for seen in page]
+        self._looked_at = self._clock.monotonic()
+        return found
 
     async def connections(self, user: str) -> list[Connection]:
         now = self._clock.now()

@@ -10,7 +10,7 @@ from router.backends.redis.client import Client
 from router.backends.redis.index import Index
 from router.backends.redis.keys import Keys
 from router.backends.redis.scripts import Argument, Command, Scripts
-from router.backends.rules import DAY_SECONDS, StoreRules
+from router.backends.rules import DAY_SECONDS, Skew, StoreRules
 from router.clock import MICROSECONDS, Clock
 
 
@@ -35,6 +35,7 @@ class RedisStore:
         self._retention = int((retention_days + 1) * DAY_SECONDS * MICROSECONDS)
         """No mail is in cold for longer (µs), whoever removes it there."""
         self._clock = clock
+        self._skew = Skew()
         self._chance = chance
         self._live = Index("live", client, keys, scripts)
         """Users who may hold a live connection, by the end of its lease."""
@@ -65,7 +66,8 @@ class RedisStore:
 
     @property
     def _ephemeral_span(self) -> int:
-        return int(self._rules.ephemeral_seconds * MICROSECONDS)
+        """How long after it was accepted ephemeral mail expires by the clock of this process (µs)."""
+        return int(self._rules.ephemeral_seconds * MICROSECONDS) + self._skew.ahead
 
 
 def by_user(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

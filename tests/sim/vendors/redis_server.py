@@ -13,6 +13,8 @@ from tests.sim.vendors.redis_data import OK, Data, Error, Reply, Simple, perform
 from tests.sim.vendors.wires import Place, Wire
 
 VERSION = "7.4.0"
+START = 1_790_000_000
+"""Seconds since 1970 at which each run begins."""
 _WRITES = (b"SET", b"HSET", b"ZADD", b"RPUSH")
 """Of what the router sends, these are refused when the memory is full."""
 
@@ -98,6 +100,11 @@ class Redis:
             return [b"pong", arguments[0] if arguments else b""]
         return arguments[0] if arguments else Simple(b"PONG")
 
+    def _time(self, line: RedisLine, arguments: Sequence[bytes]) -> Reply:
+        del line, arguments
+        seconds, microseconds = divmod(int((START + self.place.now()) * 1e6), 10**6)
+        return [b"%d" % seconds, b"%d" % microseconds]
+
     def _evalsha(self, line: RedisLine, arguments: Sequence[bytes]) -> Reply:
         script = self._scripts.get(arguments[0])
         if script is None:
@@ -140,8 +147,8 @@ class Redis:
         return len(listeners)
 
     _OWN = {  # noqa: RUF012 - never changed
-        b"PING": _ping, b"EVALSHA": _evalsha, b"EVAL": _eval, b"CONFIG": _config, b"CLIENT": _said, b"SELECT": _said,
-        b"SUBSCRIBE": _subscribe,
+        b"PING": _ping, b"TIME": _time, b"EVALSHA": _evalsha, b"EVAL": _eval, b"CONFIG": _config, b"CLIENT": _said,
+        b"SELECT": _said, b"SUBSCRIBE": _subscribe,
     }  # fmt: skip
 
 

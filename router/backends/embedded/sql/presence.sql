@@ -43,5 +43,11 @@ DELETE FROM presence WHERE user = ? AND id = ?;
 -- expired: Connections whose lease ran out.
 SELECT user, id, node, since, lease_until FROM presence WHERE lease_until <= ? LIMIT ?;
 
+-- implausible: Whether a lease ends after this.
+SELECT 1 FROM presence WHERE lease_until > ? LIMIT 1;
+
+-- begin_now: Give such leases an end.
+UPDATE presence SET lease_until = ? WHERE lease_until > ?;
+
 -- online: How many users hold how many live connections.
 SELECT count(*), count(DISTINCT user) FROM presence WHERE lease_until > ?;

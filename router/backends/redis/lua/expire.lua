@@ -1,5 +1,6 @@
--- Remove connections whose lease ran out.
+-- Remove connections whose lease ran out; one that ends too late (rules.implausible_lease) begins now.
 --
+-- ARGV  2 a lease that ends after this ends too late   3 when one ends that begins now
 -- Result: 1 if none is live any more because of it, or 0; when the last lease that is left runs out, 0 if none is left
 
 local removed, last = 0, 0
@@ -9,6 +10,10 @@ for i = 1, #held, 2 do
   if lease_until <= now then
     removed = removed + call('HDEL', CONNECTIONS, held[i])
   else
+    if lease_until > tonumber(ARGV[2]) then
+      lease_until = tonumber(ARGV[3])
+      call('HSET', CONNECTIONS, held[i], struct.pack('>I7', lease_until) .. string.sub(held[i + 1], 8))
+    end
     last = math.max(last, lease_until)
   end
 end

@@ -1,0 +1,48 @@
+"""Watching this machine's clock against that of the online store, which all nodes share."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from router import logs
+from router.clock import Clock
+from router.errors import RouterError
+from router.interfaces import OnlineStore
+from router.metrics import Metrics
+
+LOG = logs.logger(__name__)
+LOOK_SECONDS = 60.0
+WARN_SECONDS = 5.0
+"""Clocks that are further apart are a fault, and no matter of a time service that is still at work."""
+
+
+class ClockWatch:
+    """Compares the clocks once a minute. Its state: whether they were apart when it looked last."""
+
+    def __init__(self, online: OnlineStore, clock: Clock, metrics: Metrics) -> None:
+        self._online = online
+        self._clock = clock
+        self._metrics = metrics
+        self._apart = False
+
+    async def run(self) -> None:
+        """Look until cancelled; a store that cannot be asked just now is asked again."""
+        while True:
+            with suppress(RouterError):  # what fails is told of where it is called
+                await self.look()
+            await self._clock.sleep(LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """Compare; there is a line in the log when the clocks come apart, and one when they agree again."""
+        ahead = await self._online.compare_clocks()
+        self._metrics.clock_ahead(ahead)
+        apart = abs(ahead) >= WARN_SECONDS
+        if apart and not self._apart:
+            LOG.warning(
+                "this machine's clock and that of the online store are apart; run a time service on every node: leases "
+                "and tokens are judged by it",
+                seconds_ahead=round(ahead, 1),
+            )
+        elif self._apart and not apart:
+            LOG.warning("this machine's clock and that of the online store agree again")
+        self._apart = apart

@@ -1,0 +1,48 @@
+"""Clocks of nodes apart: seen while it runs, and said once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import pytest
+from structlog.testing import capture_logs
+
+from router.core.clocks import LOOK_SECONDS, ClockWatch
+from router.errors import Unavailable
+from router.interfaces import OnlineStore
+from router.metrics import Metrics
+from tests.contract.stage import until
+from tests.support.clock import ManualClock
+
+pytestmark = pytest.mark.anyio
+
+
+class Store:
+    """An online store whose clock is a test's."""
+
+    def __init__(self) -> None:
+        self.ahead: list[float | None] = []
+        """What it finds, look by look; ``None``: it cannot be asked."""
+
+    async def compare_clocks(self) -> float:
+        ahead = self.ahead.pop(0)
+        if ahead is None:
+            raise Unavailable("simulated")
+        return ahead
+
+
+async def test_clocks_that_come_apart_are_told_of_once_and_again_when_they_agree() -> None:
+    store, clock, metrics = Store(), ManualClock(), Metrics()
+    store.ahead = [0.5, -30.0, -31.0, None, 0.0, 40.0]
+    with capture_logs() as lines:
+        watch = asyncio.create_task(ClockWatch(cast(OnlineStore, store), clock, metrics).run())
+        while store.ahead:
+            await until(lambda: bool(clock._sleepers))
+            clock.advance(LOOK_SECONDS)
+            await until(lambda: bool(clock._sleepers))
+        watch.cancel()
+        await asyncio.wait([watch])
+    assert [line.get("seconds_ahead") for line in lines] == [-30.0, None, 40.0]
+    assert "agree again" in lines[1]["event"]
+    assert metrics.registry.get_sample_value("router_clock_ahead_seconds") == 40
