@@ -20,7 +20,7 @@ from router.errors import RouterError
 
 ROOM_WARNING = 1024**3
 ROOM_ERROR = 100 * 1024**2
-CHECK_SECONDS = 10.0
+CHECK_SECONDS = 5.0
 """For each of the two checks of the database."""
 RECOVER = "sqlite3 router.db .dump | sqlite3 mended.db (docs/operations.md#a-damaged-file)"
 INODES_WARNING = 1000

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from router.backends.embedded import schema
 from router.backends.embedded.database import Database, Operation
@@ -84,3 +86,53 @@ async def test_a_damaged_page_of_one_recipient_holds_up_no_other(
 
 async def _has(stage: Stage, user: str, ids: Sequence[str]) -> bool:
     return await stage.ids(user) == ids
+
+
+def crashed(source: Path, copy: Path) -> Path:
+    """What a kill leaves: the file and its log, with a commit for each message."""
+    path = schema.prepare(source)
+    with closing(schema.open_writer(path)) as db:
+        for number in range(20):
+            db.execute("INSERT INTO outbox (id, recipient, command, at) VALUES (?, '', zeroblob(9), 0)", (number,))
+        copy.mkdir()
+        for file in source.iterdir():
+            if file.name.startswith(schema.FILE_NAME) and not file.name.endswith("-shm"):
+                (copy / file.name).write_bytes(file.read_bytes())
+    return copy / f"{schema.FILE_NAME}-wal"
+
+
+@pytest.mark.parametrize(("at", "kept"), [(-1, 18), (40, 0), (20, 0)], ids=["late frame", "first frame", "header"])
+def test_commits_that_a_damaged_log_has_lost_are_told(tmp_path: Path, at: int, kept: int) -> None:
+    """RACES 42: SQLite ends its log at the first frame that is damaged, and says nothing of those behind it."""
+    log = crashed(tmp_path / "one", tmp_path / "two")
+    content = bytearray(log.read_bytes())
+    content[at if at > 0 else len(content) - 3 * (PAGE + 24) + 30] ^= 1
+    log.write_bytes(content)
+    with capture_logs() as logged:
+        path = schema.prepare(tmp_path / "two")
+    with closing(schema.open_reader(path)) as db:
+        (found,) = db.execute("SELECT count(*) FROM outbox").fetchone() if kept else (0,)
+    assert found < 20
+    assert [(line["log_level"], line["file"]) for line in logged] == [("error", f"{path}-wal")]
+    assert logged[0]["commits"] >= 20 - max(found, kept)
+
+
+def test_the_last_commit_may_have_been_cut_short_or_be_damaged(tmp_path: Path) -> None:
+    log = crashed(tmp_path / "one", tmp_path / "two")
+    content = bytearray(log.read_bytes())
+    content[-5] ^= 1
+    log.write_bytes(content)
+    with capture_logs() as logged:
+        schema.prepare(tmp_path / "two")
+    assert [line["log_level"] for line in logged] == ["warning"]
+
+
+@pytest.mark.parametrize("cut", [0, 10, PAGE + 24])
+def test_a_log_that_a_crash_cut_short_is_no_damage(tmp_path: Path, cut: int) -> None:
+    """The commit that was being written has not been promised."""
+    log = crashed(tmp_path / "one", tmp_path / "two")
+    content = log.read_bytes()
+    log.write_bytes(content[: len(content) - cut])
+    with capture_logs() as logged:
+        schema.prepare(tmp_path / "two")
+    assert logged == []

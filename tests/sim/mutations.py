@@ -97,6 +97,32 @@ MUTANTS = (
         "return await self._database.write(lambda db: moving.ack(",
         "return await self._database.write_ordered(lambda db: moving.ack(",
     ),
+    Mutant(
+        "hot mail is served whatever became of it",
+        QUEUE,
+        "        marked = found.note_hot(page.messages)\n",
+        "        marked = page.messages\n",
+    ),
+    Mutant(
+        "cold mail is served whatever became of it",
+        QUEUE,
+        "            messages = found.note_cold(cold.messages)\n",
+        "            messages = cold.messages\n",
+    ),
+    Mutant(
+        "what is damaged in the ingress is routed, with a new checksum",
+        ROUTING,
+        "    if message is None or is_whole(message):\n        return delivery\n",
+        "    if message is not None:\n"
+        "        return structs.replace(delivery, message=structs.replace(message, checksum=None))\n"
+        "    if message is None or is_whole(message):\n        return delivery\n",
+    ),
+    Mutant(
+        "damaged mail leaves the queue without a dead letter",
+        "router/core/damage.py",
+        "            await self._publish(queued)\n",
+        "",
+    ),
     # Migrating.
     Mutant(
         "migration deletes before the write is confirmed",

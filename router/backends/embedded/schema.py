@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from router.backends.embedded import integrity, library
+from router import logs
+from router.backends.embedded import integrity, library, wal
 from router.backends.rules import State
 from router.data_dir import first_missing, make_data_dir, unusable
 from router.errors import DataDirError, RouterError, StorageFull, Unavailable
 from router.messages import Lane
 
+LOG = logs.logger(__name__)
 FILE_NAME = "router.db"
 _MIGRATIONS: Sequence[str] = (
     "0001_schema.sql",
@@ -83,8 +85,25 @@ def prepare(data_dir: Path) -> Path:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         raise unusable(data_dir, error) from error
-    open_writer(path).close()
+    with closing(open_writer(path)) as connection:
+        _tell_lost_commits(connection, path)
     return path
+
+
+def _tell_lost_commits(connection: sqlite3.Connection, path: Path) -> None:
+    """Whoever opens the file first after a crash is the only one who can see this: closing it folds the log."""
+    try:
+        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+        lost = wal.lost_commits(connection, path, page_size)
+    except sqlite3.Error as error:
+        raise translated(error, path) from error
+    if lost > 1:
+        told = "the log of the database is damaged: its last commits are lost, and mail with them"
+        LOG.error(told, file=f"{path}-wal", commits=lost)
+    elif lost:
+        # Only this one a crash may have cut short.
+        told = "the last commit in the log of the database is not whole: never promised, or damaged and lost"
+        LOG.warning(told, file=f"{path}-wal")
 
 
 def try_out(data_dir: Path) -> None:

@@ -1,0 +1,71 @@
+"""Commits that SQLite passes over in a damaged log.
+
+Its log ends, for SQLite, at the first frame whose checksum does not match. That is as it should be for the last commit,
+if a crash cut it short; where more stands behind it, a bit has flipped or a page was lost, and what was committed is
+gone without a word. The format: https://www.sqlite.org/fileformat2.html#walformat
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+_HEADER = 32
+_FRAME = struct.Struct(">II8s")
+"""Page, size of the file where a commit ends here, salt; 8 bytes of checksum follow, and the page."""
+_FRAME_HEADER = 24
+_WORDS = {0x377F0682: "<", 0x377F0683: ">"}
+"""By the first word of the header: how its checksum is made."""
+_VALID_FRAMES = struct.Struct("=16xI")
+"""In the head of the log's index (https://www.sqlite.org/walformat.html), in the machine's byte order."""
+
+
+def lost_commits(connection: sqlite3.Connection, path: Path, page_size: int) -> int:
+    """How many commits in the log of the database ``path`` SQLite does not see; ``connection`` can write to it.
+
+    Raises ``sqlite3.Error``.
+    """
+    connection.execute("BEGIN IMMEDIATE")  # nobody else writes meanwhile
+    try:
+        with path.with_name(f"{path.name}-shm").open("rb") as index:
+            (valid,) = _VALID_FRAMES.unpack(index.read(_VALID_FRAMES.size))
+        with path.with_name(f"{path.name}-wal").open("rb") as log:
+            return sum(number > valid for number in _commits(log, page_size))
+    except FileNotFoundError:
+        return 0
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _commits(log: BinaryIO, page_size: int) -> Iterator[int]:
+    """The numbers of the frames of this generation of the log that end a commit."""
+    header = log.read(_HEADER)
+    frames = list(_frames(log, page_size))
+    if frames:
+        # A header that is damaged says nothing; the first frame was written with it.
+        salt = header[16:24] if _is_whole(header) else frames[0][1]
+        yield from (number for number, (size, own) in enumerate(frames, 1) if size and own == salt)
+
+
+def _frames(log: BinaryIO, page_size: int) -> Iterator[tuple[int, bytes]]:
+    for _ in range((os.fstat(log.fileno()).st_size - _HEADER) // (_FRAME_HEADER + page_size)):
+        _, size, salt = _FRAME.unpack_from(log.read(_FRAME_HEADER))
+        yield size, salt
+        log.seek(page_size, os.SEEK_CUR)
+
+
+def _is_whole(header: bytes) -> bool:
+    """Whether the checksum of the log's header matches."""
+    words = _WORDS.get(int.from_bytes(header[:4], "big"))
+    if words is None:
+        return False
+    one = two = 0
+    numbers = struct.unpack(f"{words}6I", header[:24])
+    for first, second in zip(numbers[::2], numbers[1::2], strict=True):
+        one = (one + first + two) & 0xFFFF_FFFF
+        two = (two + second + one) & 0xFFFF_FFFF
+    return (one, two) == struct.unpack(">2I", header[24:])
