@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help serve test sim sim-day mutants chaos model fuzz bench bench-production lint check lock docs clean
+.PHONY: help serve test sim sim-day mutants chaos chaos-disk model fuzz bench bench-production lint check lock docs clean
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -28,6 +28,10 @@ sim-day: $(READY)  ## Simulate a whole day of a small cluster, by SEED=0
 MINUTES ?= 1
 chaos: $(READY)  ## Kill, pause and cut the real thing for MINUTES=1 from SEED=0; ARGS="--topology production --html FILE"
 	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED) $(ARGS)
+
+ROUNDS ?= 20
+chaos-disk: $(READY)  ## Damage the file under a router and see that nothing wrong is served: ROUNDS=20 from SEED=0
+	@$(BIN)/python -m tests.chaos.disk --seed $(SEED) --rounds $(ROUNDS)
 
 bench: $(READY)  ## Measure it (six minutes); ARGS="send drain --quick" for a part
 	@$(BIN)/python -m benchmarks $(ARGS)
