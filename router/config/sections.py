@@ -150,7 +150,9 @@ class Online(Section):
     tombstone_seconds: Seconds = Field(
         3600, description="How long an id is remembered; a day where the sender gave an Idempotency-Key."
     )
-    poke_topic: str = Field("router-pokes", description="The Pub/Sub topic of pokes, where Firestore is online store.")
+    poke_topic: str = Field(
+        "router-pokes", description="Begins the names of the nodes' Pub/Sub topics, where Firestore is online store."
+    )
     durability: Literal["online-store", "write-through"] = Field(
         "online-store", description="write-through keeps a cold copy of each hot message from the start."
     )

@@ -8,7 +8,7 @@ import base64
 import json
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
-from tests.support.contents import OWNER, Topics, Value, firestore_values, redis_values
+from tests.support.contents import OWNER, POKES, Topics, Value, firestore_values, redis_values
 from tests.support.identity import Identity, identity_service
 from tests.support.production import Production, environment, production
 from tests.support.servers import Server, redis_server, running
@@ -39,7 +39,7 @@ from tests.support.soak import (
 pytestmark = pytest.mark.anyio
 EVENT_SECONDS = 60.0
 """What has not come by then does not come."""
-INGRESS, PUSH, LETTERS, POKES = "ingress-topic", "push-notifications", "ingress-topic-dlq", "router-pokes"
+INGRESS, PUSH, LETTERS = "ingress-topic", "push-notifications", "ingress-topic-dlq"
 IN_REDIS = {"b hash"}
 IN_FIRESTORE = {"cold-queue-messages envelope", "online-queue-hot envelope"}
 ON_TOPICS = {"command": {f"{INGRESS} data", f"{LETTERS} data", f"{PUSH} data"}}
@@ -214,10 +214,11 @@ async def test_secrets_stay_secret(
     folder = tmp_path / "nodes"
     folder.mkdir()
     env = settings(folder, own_redis, firestore, pubsub, identity, online, form)
-    with (
-        production(folder, env) as topology,
-        closing(Topics(pubsub, topology.environment["GOOGLE_CLOUD_PROJECT"])) as topics,
-    ):
+    with ExitStack() as stack:
+        topology = stack.enter_context(production(folder, env))
+        nodes = len(topology.ports("serve-ws")) if online == "firestore" else 0
+        project = topology.environment["GOOGLE_CLOUD_PROJECT"]
+        topics = stack.enter_context(closing(Topics(pubsub, project, nodes)))
         api, sockets = (topology.ports(service)[0] for service in ("serve-api", "serve-ws"))
         soak = Soak(f"http://127.0.0.1:{api}", f"ws://127.0.0.1:{sockets}/connect", identity.sign)
         scene = Scene(topology, own_redis, firestore, pubsub, topics, soak)

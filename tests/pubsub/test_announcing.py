@@ -1,26 +1,19 @@
-"""What the other ends of the topics get: push commands in both forms, dead letters, pokes."""
+"""What the other ends of the topics get: push commands in both forms, dead letters."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import random
-from collections.abc import AsyncIterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from router.backends.pubsub.backend import PubSubBackend
 from router.backends.pubsub.bodies import ATTRIBUTE_BYTES, MESSAGE_BYTES, dead_letter, ordering_key
-from router.backends.pubsub.pokes import node_subscription
-from router.backends.pubsub.wire import PubsubMessage
-from router.config import Config, Online, Push
+from router.config import Config, Push
 from router.messages import DeadLetter, DeadReason, Lane
-from router.metrics import Metrics
-from tests.contract.notices import TURN_SECONDS, Ear
 from tests.contract.stage import BOB, EVE, Stage
 from tests.support.clock import ManualClock
 from tests.support.stores_pubsub import PubSubStores
@@ -98,66 +91,3 @@ async def test_a_recipient_has_one_ordering_key() -> None:
     assert len(keys) == 32
     assert ordering_key(BOB, 32) == ordering_key(BOB, 32) == "shard-14"
     assert ordering_key(BOB, 0) == BOB
-
-
-@pytest.fixture
-async def backend(anyio_backend: str, stores: PubSubStores) -> AsyncIterator[PubSubBackend]:
-    config = stores.config().model_copy(update={"online": Online(kind="firestore")})
-    await stores.set_up(config)
-    async with PubSubBackend(config, ManualClock(), random.Random(1)) as opened:
-        yield opened
-
-
-async def test_a_node_has_a_subscription_as_long_as_it_listens(stores: PubSubStores, backend: PubSubBackend) -> None:
-    bus = backend.poke_bus(Metrics())
-    name = stores.api.subscription(node_subscription("router-pokes", "n1"))
-    async with Ear(bus, "n1") as ear:
-        await ear.hears(bus, BOB)
-        made = await stores.api.get("subscription", name)
-        assert made.filter == 'attributes.node = "n1"'
-        assert made.expiration_policy.ttl.seconds == 86_400, "what a node that dies leaves expires"
-    assert await stores.api.get("subscription", name) is None
-
-
-async def test_what_is_no_poke_makes_nobody_deaf(stores: PubSubStores, backend: PubSubBackend) -> None:
-    """Others may publish to the topic: it is dropped and counted, and the same subscription goes on."""
-    metrics = Metrics()
-    bus = backend.poke_bus(metrics)
-    with capture_logs() as logged:
-        async with Ear(bus, "n1") as ear:
-            await ear.hears(bus, BOB)
-            for data in (b"payload", b'["payload\xff"]', b'["payload", 1]', b"{}"):
-                await stores.api.publish(
-                    stores.api.topic("router-pokes"), [PubsubMessage(data=data, attributes={"node": "n1"})]
-                )
-            await ear.hears(bus, EVE)
-            assert ear.heard == {BOB, EVE}
-            unreadable = partial(metrics.registry.get_sample_value, "router_pokes_total", {"kind": "unreadable"})
-            async with asyncio.timeout(TURN_SECONDS):
-                while unreadable() != 4:  # noqa: ASYNC110 - nothing is set by what is dropped
-                    await asyncio.sleep(0.01)
-    assert [entry["event"] for entry in logged] == ["what came as pokes is none"] * 4
-    assert "payload" not in str(logged)
-
-
-async def test_a_bug_in_reading_ends_the_listening(backend: PubSubBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And with it the service; it does not leave a node that is deaf."""
-    bus = backend.poke_bus(Metrics())
-    monkeypatch.setattr(bus, "_offer", lambda *_: 1 / 0)
-    listening = asyncio.ensure_future(anext(bus.listen("n1")))
-    async with asyncio.timeout(TURN_SECONDS):
-        while not listening.done():
-            await bus.publish([("n1", BOB)])
-            await asyncio.sleep(0.01)
-    with pytest.raises(ZeroDivisionError):
-        await listening
-
-
-async def test_a_subscription_that_vanishes_is_made_again(stores: PubSubStores, backend: PubSubBackend) -> None:
-    """RACES 18."""
-    bus = backend.poke_bus(Metrics())
-    name = stores.api.subscription(node_subscription("router-pokes", "n1"))
-    async with Ear(bus, "n1") as ear:
-        await ear.hears(bus, BOB)
-        await stores.api.call("delete_subscription", name, subscription=name)
-        await ear.hears(bus, EVE)

@@ -12,7 +12,7 @@ from tests.contract.stage import BOB, Stage, staged
 from tests.support.clock import ManualClock
 from tests.support.stores_redis import RedisStores
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("both_redis_releases")]
+pytestmark = pytest.mark.anyio
 
 
 async def evict(stage: Stage, part: str) -> None:

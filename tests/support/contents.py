@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -68,24 +69,37 @@ def _leaves(place: str, value: dict[str, Any]) -> Iterator[Value]:
         yield Value(place, base64.b64decode(content) if kind == "bytesValue" else str(content).encode())
 
 
+POKES = "router-pokes"
+"""Stands for the topics of all nodes."""
+
+
 class Topics:
     """Listens to every topic of a project, from when this is made."""
 
-    def __init__(self, server: Server, project: str) -> None:
+    def __init__(self, server: Server, project: str, nodes: int = 0) -> None:
+        """``nodes``: so many make topics of their own when they begin, which is waited for."""
         self._client = httpx.Client(base_url=f"http://{server.address}/v1/projects/{project}/", timeout=SECONDS)
-        found = self._client.get("topics").raise_for_status().json()["topics"]
-        self.names = [topic["name"].rpartition("/")[2] for topic in found]
+        until, self.names = time.monotonic() + SECONDS, self._found()
+        while sum(name.startswith(f"{POKES}-") for name in self.names) < nodes:
+            assert time.monotonic() < until, "the nodes have no topics"
+            time.sleep(0.05)
+            self.names = self._found()
         self._read: dict[str, list[Value]] = {name: [] for name in self.names}
         for name in self.names:
             body = {"topic": f"projects/{project}/topics/{name}"}
             self._client.put(f"subscriptions/scan-{name}", json=body).raise_for_status()
+
+    def _found(self) -> list[str]:
+        found = self._client.get("topics", params={"pageSize": 1000}).raise_for_status().json()["topics"]
+        return [topic["name"].rpartition("/")[2] for topic in found]
 
     def values(self) -> Iterator[Value]:
         """All that was published so far. A value's place is the topic, and ``data`` or what else it is."""
         for name in self.names:
             while received := self._pull(f"subscriptions/scan-{name}"):
                 for one in received:
-                    self._read[name] += _message(name, one["message"])
+                    place = POKES if name.startswith(f"{POKES}-") else name
+                    self._read[name] += _message(place, one["message"])
             yield from self._read[name]
 
     def _pull(self, subscription: str) -> list[dict[str, Any]]:

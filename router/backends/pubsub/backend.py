@@ -10,6 +10,8 @@ from typing import Self
 from router.backends.google.channels import PUBSUB, open_channel, project
 from router.backends.pubsub.bodies import notification_request, push_command
 from router.backends.pubsub.ingress import PubSubIngressConsumer, PubSubIngressProducer
+from router.backends.pubsub.poke_outbox import PokeOutbox
+from router.backends.pubsub.poke_topics import PokeTopics
 from router.backends.pubsub.pokes import PubSubPokeBus
 from router.backends.pubsub.publishing import CALLS, SHARED_KEY_CALLS, Publisher
 from router.backends.pubsub.push import PubSubDeadLetters, PubSubPushNotifier
@@ -31,6 +33,7 @@ class PubSubBackend:
         self._chance = chance
         self._stack = AsyncExitStack()
         self._publishers: dict[str, Publisher] = {}
+        self._outbox: PokeOutbox | None = None
 
     async def __aenter__(self) -> Self:
         channel = await open_channel(PUBSUB, self._config)
@@ -58,7 +61,7 @@ class PubSubBackend:
 
     def _topics(self) -> list[str]:
         ingress = self._config.ingress
-        return [ingress.topic, ingress.dead_letter_topic, self._config.push.topic, self._config.online.poke_topic]
+        return [ingress.topic, ingress.dead_letter_topic, self._config.push.topic]
 
     def producer(self) -> PubSubIngressProducer:
         ingress = self._config.ingress
@@ -75,5 +78,8 @@ class PubSubBackend:
         return PubSubDeadLetters(self._publishers[self._config.ingress.dead_letter_topic])
 
     def poke_bus(self, metrics: Metrics) -> PubSubPokeBus:
-        topic = self._config.online.poke_topic
-        return PubSubPokeBus(self._api, self._publishers[topic], topic, self._chance, metrics)
+        topics = PokeTopics(self._api, self._config.online.poke_topic, self._clock, self._chance)
+        if self._outbox is None:
+            self._outbox = PokeOutbox(self._api, topics, metrics)
+            self._stack.push_async_callback(self._outbox.aclose)
+        return PubSubPokeBus(self._api, topics, self._outbox, self._chance, metrics)

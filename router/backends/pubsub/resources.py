@@ -45,8 +45,6 @@ def wanted_topics(config: Config) -> list[str]:
         topics += [config.ingress.topic, config.ingress.dead_letter_topic]
     if config.push.kind == "pubsub":
         topics.append(config.push.topic)
-    if config.online.kind == "firestore":
-        topics.append(config.online.poke_topic)
     return topics
 
 

@@ -26,6 +26,7 @@ _METHODS: dict[str, tuple[str, Any, Any]] = {
     "get_topic": ("Publisher/GetTopic", types.GetTopicRequest.pb(), Topic),
     "create_topic": ("Publisher/CreateTopic", Topic, Topic),
     "delete_topic": ("Publisher/DeleteTopic", types.DeleteTopicRequest.pb(), Empty),
+    "list_topics": ("Publisher/ListTopics", types.ListTopicsRequest.pb(), types.ListTopicsResponse.pb()),
     "list_topic_subscriptions": (
         "Publisher/ListTopicSubscriptions",
         types.ListTopicSubscriptionsRequest.pb(),
@@ -44,7 +45,7 @@ class PubSubApi:
     """One project's Pub/Sub. Topics and subscriptions go by their full names, see ``topic`` and ``subscription``."""
 
     def __init__(self, channel: grpc.aio.Channel, project: str, chance: random.Random) -> None:
-        self._project = project
+        self.project = f"projects/{project}"
         self._chance = chance
         self._metadata = tuple(metadata(PUBSUB))
         self._extras: dict[str, tuple[tuple[str, str], ...]] = {}
@@ -64,10 +65,10 @@ class PubSubApi:
         )
 
     def topic(self, name: str) -> str:
-        return f"projects/{self._project}/topics/{name}"
+        return f"{self.project}/topics/{name}"
 
     def subscription(self, name: str) -> str:
-        return f"projects/{self._project}/subscriptions/{name}"
+        return f"{self.project}/subscriptions/{name}"
 
     async def call(
         self,
@@ -146,7 +147,8 @@ class PubSubApi:
         """The metadata of a call; the service finds the region of ``resource`` by it."""
         extra = self._extras.get(resource)
         if extra is None:
-            field = "topic" if "/topics/" in resource else "subscription"
+            kinds = {"/topics/": "topic", "/subscriptions/": "subscription"}
+            field = next((field for part, field in kinds.items() if part in resource), "project")
             routing = ("x-goog-request-params", f"{field}={quote(resource, safe='')}")
             extra = self._extras[resource] = (*self._metadata, routing)
         return extra

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from re import Match
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -38,12 +37,10 @@ class Entry:
 class Subscription:
     """What waits, what is out, and who reads."""
 
-    def __init__(self, service: PubSub, settings: Any, wanted: Match[str] | None) -> None:
-        """``wanted``: the attribute and the value that a message must have."""
+    def __init__(self, service: PubSub, settings: Any) -> None:
         self.settings = settings
         self._service = service
         self._place = service.place
-        self._wanted = wanted
         self._lanes: dict[str, list[Entry]] = {}
         """By ordering key; each message without one, or where there is no order, has a lane of its own."""
         self._by_id: dict[str, tuple[str, Entry]] = {}
@@ -56,8 +53,6 @@ class Subscription:
 
     def add(self, message: Any) -> None:
         """``message`` was published."""
-        if self._wanted is not None and message.attributes.get(self._wanted[1]) != self._wanted[2]:
-            return
         self._count += 1
         key = message.ordering_key if self.settings.enable_message_ordering else ""
         kept = types.PubsubMessage.pb()()

@@ -97,6 +97,7 @@ async def test_what_is_missing_or_there(both: Pair) -> None:
         ("create_subscription", {"name": subscription, "topic": topic}),
         ("create_subscription", {"name": api.subscription("another"), "topic": api.topic("none")}),
         ("delete_subscription", {"subscription": api.subscription("none")}),
+        ("delete_topic", {"topic": api.topic("none")}),
         ("acknowledge", {"subscription": api.subscription("none"), "ack_ids": ["1"]}),
         ("publish", {"topic": api.topic("none"), "messages": [PubsubMessage(data=b"x")]}),
         ("publish", {"topic": topic, "messages": [PubsubMessage()]}),
@@ -109,6 +110,40 @@ async def test_what_is_missing_or_there(both: Pair) -> None:
             await one.call(method, "r", repeated=frozenset(), **fields)
 
         assert await alike(both, ask) is not None or method == "publish", (method, fields)
+
+
+async def test_topics_come_in_pages_with_what_they_are_read_by(both: Pair) -> None:
+    await made(both)
+
+    async def listed(one: PubSubApi) -> list[tuple[str, list[str], str]]:
+        await one.create("create_topic", one.topic("news"), name=one.topic("news"), labels={"begun": "17"})
+        found, token = [], ""
+        while True:
+            page = await one.call("list_topics", one.project, project=one.project, page_size=2, page_token=token)
+            for topic in page.topics:
+                read = await one.call("list_topic_subscriptions", topic.name, topic=topic.name)
+                found.append((topic.name, list(read.subscriptions), topic.labels.get("begun", "")))
+            token = page.next_page_token
+            if not token:
+                return sorted(found)
+
+    names = [name.rpartition("/")[2] for name, _, _ in await alike(both, listed)]
+    assert names == ["dead", "mail", "news"]
+
+
+async def test_a_topic_that_is_deleted_leaves_its_subscription_deaf(both: Pair) -> None:
+    await made(both)
+
+    async def deleted(one: PubSubApi) -> list[Any]:
+        await one.call("delete_topic", one.topic("mail"), topic=one.topic("mail"))
+        left = await one.get("subscription", one.subscription("reader"))
+        await one.create("create_topic", one.topic("mail"), name=one.topic("mail"))
+        await publish(one, "lost")
+        heard = bodies(await pull(one, seconds=0.5))
+        await one.call("delete_subscription", one.subscription("reader"), subscription=one.subscription("reader"))
+        return [left.topic, heard]
+
+    assert await alike(both, deleted) == ["_deleted-topic_", []]
 
 
 async def test_settings_are_kept(both: Pair) -> None:
