@@ -17,6 +17,7 @@ from router.clock import MICROSECONDS
 from router.data_dir import locked, make_data_dir, sync_directory
 from router.errors import DataDirError
 
+KEY_FILE = "token-key.pem"
 ISSUER = "sealed-router-embedded"
 ALGORITHM = "RS256"
 KEY_BITS = 2048
@@ -24,7 +25,7 @@ SECRET_BYTES = 32
 
 
 class EmbeddedKey:
-    """``KeySource`` over the RSA key in ``token-key.pem``, which signs and verifies."""
+    """``KeySource`` over the RSA key in ``KEY_FILE``, which signs and verifies."""
 
     def __init__(self, key: rsa.RSAPrivateKey) -> None:
         self._key = key
@@ -37,7 +38,7 @@ class EmbeddedKey:
     @classmethod
     def open(cls, data_dir: Path) -> EmbeddedKey:
         """The key of ``data_dir``, made there (0600) if it is missing; raises ``DataDirError``."""
-        path = data_dir / "token-key.pem"
+        path = data_dir / KEY_FILE
         pem = kept_secret(path, _new_pem)
         try:
             # The check that is skipped takes longer than the rest of the start; it is for keys of strangers.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -80,10 +81,28 @@ def token_source(ctx: typer.Context, as_user: str | None, token_file: Path | Non
     raise Unauthorized(f"say who you are: --as USER with the embedded identity, --token-file, or {TOKEN_VARIABLE}")
 
 
+@contextmanager
+def signed_by(ctx: typer.Context, as_user: str | None) -> Iterator[None]:
+    """Where a token of ``--as`` is refused in here, say which key has signed it: another user's router has another."""
+    from router.client import Refused  # noqa: PLC0415 - brings httpx and websockets
+
+    try:
+        yield
+    except Refused as error:
+        if as_user is None or error.status != 401:
+            raise
+        where = configured(ctx).embedded.data_dir
+        hint = f"--as signs with the key in {where}; is that the embedded.data_dir of the router that was asked?"
+        raise Refused(error.status, f"{error.detail}; {hint}") from error
+
+
 def _embedded(config: Config, name: str) -> Callable[[], str]:
     if config.auth.kind != "embedded":
         raise ConfigError("--as works with the embedded identity only; get a token and name it with --token-file")
-    from router.auth.embedded import EmbeddedKey  # noqa: PLC0415 - brings cryptography
+    from router.auth.embedded import KEY_FILE, EmbeddedKey  # noqa: PLC0415 - brings cryptography
 
-    key = EmbeddedKey.open(config.embedded.data_dir)
+    directory = config.embedded.data_dir
+    if not (directory / KEY_FILE).exists():
+        typer.echo(f"a new key was made in {directory}; only a router with this embedded.data_dir knows it", err=True)
+    key = EmbeddedKey.open(directory)
     return lambda: key.sign(name, now(), TOKEN_SECONDS)

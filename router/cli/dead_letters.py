@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 from msgspec import UNSET, Struct, UnsetType
 
-from router.cli.common import age_seconds, configured, now, timestamp
+from router.cli.common import age_seconds, configured, look_at, now, timestamp
 from router.cli.output import Table, json_line, show, size, span
 from router.config import Config
+from router.config.places import Role
 from router.factory import Factory
 from router.messages import DeadLetter
 
@@ -56,7 +57,10 @@ def dead_letters(
     """
     if body and not as_json:
         raise typer.BadParameter("needs --json", param_hint="--body")
-    asyncio.run(_dead_letters(configured(ctx), as_json=as_json, body=body))
+    config = configured(ctx)
+    if config.ingress.kind == "embedded":
+        look_at(config, Role.DEAD_LETTERS)
+    asyncio.run(_dead_letters(config, as_json=as_json, body=body))
 
 
 async def _dead_letters(config: Config, *, as_json: bool, body: bool) -> None:

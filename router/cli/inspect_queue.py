@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
-from router.cli.common import configured, user
+from router.cli.common import configured, look_at, user
 from router.cli.inspecting import Overview, Share, UserView, overview, user_view
 from router.cli.output import Table, json_document, json_line, on_terminal, rendered, show, size, span
 from router.config import Config
+from router.config.places import Role
 from router.factory import Factory
 
 WATCH_SECONDS = 1.0
@@ -44,6 +45,7 @@ def inspect_queue(
     """
     config = configured(ctx)
     whose = user(name) if name is not None else None
+    look_at(config, Role.INGRESS, Role.ONLINE, Role.COLD)
 
     async def look(factory: Factory) -> View:
         return await (overview(factory, limit) if whose is None else user_view(factory, whose, limit))

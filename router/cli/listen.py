@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.cli.clients import AsUser, Teller, TokenFile, Url, api_url, socket_url, token_source
+from router.cli.clients import AsUser, Teller, TokenFile, Url, api_url, signed_by, socket_url, token_source
 from router.cli.common import configured
 from router.cli.output import json_line, line
 
@@ -62,7 +62,8 @@ def listen(
     config = configured(ctx)
     target = api_url(config, url)
     ws_target = socket_url(config, url, ws_url)
-    asyncio.run(_listen(target, ws_target, token_source(ctx, as_user, token_file), directory, saved, once=once))
+    with signed_by(ctx, as_user):
+        asyncio.run(_listen(target, ws_target, token_source(ctx, as_user, token_file), directory, saved, once=once))
 
 
 async def _listen(

@@ -9,14 +9,16 @@ from typing import Annotated
 import typer
 from msgspec import Struct, field
 
-from router.cli.common import configured, user
+from router.cli.common import configured, look_at, user
 from router.cli.exits import Code
 from router.cli.output import json_document, line, progress
 from router.config import Config
+from router.config.places import Role
 from router.errors import Unavailable
 from router.factory import Factory
 from router.interfaces import OnlineStore
 from router.messages import MigrationResult
+from router.reports import LogReports
 
 PAGE = 500
 
@@ -73,7 +75,9 @@ def migrate(
     if [bool(named), stale, everyone].count(True) != 1:
         raise typer.BadParameter("say whose mail to move: name users, or give --stale, or --all", param_hint="USER")
     choice = Choice(named, stale)
-    report = asyncio.run(_migrate(configured(ctx), choice, dry_run=dry_run, quiet=as_json))
+    config = configured(ctx)
+    look_at(config, Role.ONLINE, Role.COLD)
+    report = asyncio.run(_migrate(config, choice, dry_run=dry_run, quiet=as_json))
     if as_json:
         json_document(report)
     else:
@@ -84,7 +88,7 @@ def migrate(
 
 async def _migrate(config: Config, choice: Choice, *, dry_run: bool, quiet: bool) -> Report:
     report = Report(dry_run)
-    async with Factory(config) as factory:
+    async with Factory(config, reports=LogReports()) as factory:
         online = await factory.online_store()
         if dry_run:
             async for _, hot in _chosen(online, choice):

@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 from msgspec import Raw, Struct
 
-from router.cli.common import age_seconds, configured, now, timestamp
+from router.cli.common import age_seconds, configured, look_at, now, timestamp
 from router.cli.output import json_line, line, size, span
 from router.config import Config
+from router.config.places import Role
 from router.factory import Factory
 
 PAGE = 100
@@ -50,7 +51,10 @@ def outbox(
       router outbox
       router outbox --json --follow --take | ./notify
     """
-    asyncio.run(_outbox(configured(ctx), as_json=as_json, follow=follow, take=take))
+    config = configured(ctx)
+    if config.push.kind == "embedded" and not take:
+        look_at(config, Role.PUSH)
+    asyncio.run(_outbox(config, as_json=as_json, follow=follow, take=take))
 
 
 async def _outbox(config: Config, *, as_json: bool, follow: bool, take: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from router.cli.clients import AsUser, Teller, TokenFile, Url, api_url, token_source
+from router.cli.clients import AsUser, Teller, TokenFile, Url, api_url, signed_by, token_source
 from router.cli.common import configured, user
 from router.cli.output import json_line, line, progress
 
@@ -61,7 +61,8 @@ def send(
         raise typer.BadParameter("one key is for one message", param_hint="--key")
     show: Callable[[str], None] = (lambda id_: json_line({"id": id_})) if as_json else line
     target = api_url(configured(ctx), url)
-    asyncio.run(_send(target, token_source(ctx, as_user, token_file), envelopes, key, show))
+    with signed_by(ctx, as_user):
+        asyncio.run(_send(target, token_source(ctx, as_user, token_file), envelopes, key, show))
 
 
 def _check(

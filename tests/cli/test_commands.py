@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from router.backends.embedded.schema import prepare
 from router.cli.app import COMMANDS, load
 from router.cli.exits import Code
 from tests.cli.conftest import Router, environment, without_rights
@@ -219,6 +220,7 @@ def test_a_bug_is_one_line_unless_asked_for(data_dir: Path) -> None:
 
 
 def test_a_reader_that_goes_is_no_error(data_dir: Path) -> None:
+    prepare(data_dir)
     command = [sys.executable, "-m", "router", "inspect-queue", "--watch"]
     watching = subprocess.Popen(
         command, env=environment(data_dir), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -228,11 +230,12 @@ def test_a_reader_that_goes_is_no_error(data_dir: Path) -> None:
     assert json.loads(watching.stdout.readline())["connections"] == 0
     watching.stdout.close()
     assert watching.wait(30) == Code.BROKEN_PIPE
-    assert watching.stderr.read() == ""
+    assert watching.stderr.read() == f"looking at embedded, {data_dir}\n"
     watching.stderr.close()
 
 
 def test_an_interrupt_ends_quietly(data_dir: Path) -> None:
+    prepare(data_dir)
     following = subprocess.Popen(
         [sys.executable, "-m", "router", "inspect-queue", "--watch"],
         env=environment(data_dir),

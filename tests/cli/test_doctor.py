@@ -168,6 +168,7 @@ def test_the_documented_rights_in_redis_are_enough(router: Router, start: Callab
     admin.execute_command(*line.replace("PASSWORD", "secret").split())
     admin.close()
     url = f"redis://router:secret@{server.address}/0"
+    router("setup")
     code, found = findings(router, ROUTER_ONLINE__KIND="redis", ROUTER_ONLINE__URL=url)
     assert code == Code.OK, found
     assert found["online.pokes"]["severity"] == found["redis.sync"]["severity"] == "fine"
@@ -177,6 +178,7 @@ def test_the_documented_rights_in_redis_are_enough(router: Router, start: Callab
 def test_a_warning_of_a_backend_does_not_spoil_the_output(router: Router, start: Callable[..., Server]) -> None:
     """What a backend says to the log when it is opened goes to stderr, whichever command opens it."""
     server = start("--appendonly", "no")
+    router("setup")
     done = router("inspect-queue", "--json", **with_redis(server))
     assert done.returncode == Code.OK
     assert json.loads(done.stdout)["online_users"] == 0

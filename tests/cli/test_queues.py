@@ -16,6 +16,7 @@ from pathlib import Path
 import jwt
 import pytest
 
+from router.backends.embedded.schema import prepare
 from router.cli.exits import Code
 from router.factory import Factory
 from router.messages import DeadLetter, DeadReason, Lane, Queued
@@ -76,7 +77,8 @@ def test_inspect_prints_no_payload_and_changes_nothing(router: Router, inside: I
     assert len(json.loads(again.stdout)["messages"]) == 3
 
 
-def test_inspect_of_an_unknown_user(router: Router) -> None:
+def test_inspect_of_an_unknown_user(router: Router, data_dir: Path) -> None:
+    prepare(data_dir)
     shown = router("inspect-queue", "nobody")
     assert shown.returncode == 0
     assert "nothing queued" in shown.stdout

@@ -72,6 +72,19 @@ def connect(path: Path) -> Connections:
     return Connections(open_writer(path), open_reader(path), open_reader(path))
 
 
+def check_made(data_dir: Path) -> None:
+    """Raise ``DataDirError`` unless a router has made its database in ``data_dir``: whoever only looks makes none."""
+    try:
+        (data_dir / FILE_NAME).stat()
+    except FileNotFoundError as error:
+        raise DataDirError(
+            f"there is no {FILE_NAME} in {data_dir}, so no router has run there: "
+            "name the data directory of yours with embedded.data_dir, or be the user whom it runs as"
+        ) from error
+    except OSError as error:
+        raise unusable(data_dir, error) from error
+
+
 def prepare(data_dir: Path) -> Path:
     """Make ``data_dir`` (0700) and the database in it (0600) where missing; returns the file's path.
 
