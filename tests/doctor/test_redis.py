@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from router.doctor.findings import Finding, Severity, fine
 from router.doctor.runner import examine
 from router.errors import Unavailable
 from tests.support.redis_servers import Cluster, Watched, client, documented_user
-from tests.support.servers import Server
+from tests.support.servers import Server, redis_server, running
 
 INFO = {
     "redis_version": "7.0.15",
@@ -228,3 +229,14 @@ async def test_a_refusal_is_told_from_silence(cause: Exception, known: bool) -> 
     else:
         with pytest.raises(Unavailable):
             await gather(client)
+
+
+@pytest.mark.anyio
+async def test_a_master_that_takes_no_writes_is_found_out(tmp_path: Path) -> None:
+    """It answers all that only looks: a step that writes is tried."""
+    with running(redis_server(tmp_path, "--min-replicas-to-write", "1")) as cut_off:
+        config = Config(online=Online.model_validate({"kind": "redis", "url": f"redis://{cut_off.address}"}))
+        looked = [check for check in checks(config) if check.name == "online"]
+        (finding,) = await examine(looked, 15)
+    assert finding.severity is Severity.ERROR
+    assert "NOREPLICAS" in finding.found

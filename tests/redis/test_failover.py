@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from redis.cluster import key_slot  # type: ignore[attr-defined]  # the same function as the servers'
 from structlog.testing import capture_logs
 
 from router.backends.redis.client import Client
@@ -17,8 +18,18 @@ from router.messages import Outcome
 from tests.contract.stage import BOB, Socket, Stage, staged
 from tests.support.balancer import balancing
 from tests.support.clock import ManualClock
-from tests.support.redis_servers import SERVICE, SYNC_AT_ONCE, client, documented_user, sentinel, until
-from tests.support.servers import Server, redis_server, running
+from tests.support.redis_servers import (
+    SERVICE,
+    SLOTS,
+    SYNC_AT_ONCE,
+    client,
+    cluster,
+    cluster_node,
+    documented_user,
+    sentinel,
+    until,
+)
+from tests.support.servers import Server, free_port, redis_server, running
 from tests.support.stores_redis import PREFIX, RedisStores
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("both_redis_releases")]
@@ -136,6 +147,27 @@ async def test_the_next_call_reaches_the_new_master(
         finally:
             listening.cancel()
             await asyncio.wait([listening])
+
+
+async def test_in_a_cluster_the_servers_say_where_to_go(tmp_path: Path, clock: ManualClock) -> None:
+    """The demoted master keeps its connections here too, and answers ``MOVED``."""
+    user = next(user for user in map("urn:sm:user:u{}".format, range(99)) if key_slot(user.encode()) < SLOTS // 4)
+    with cluster(tmp_path / "cluster") as made, running(cluster_node(tmp_path / "replica", free_port())) as replica:
+        old = made.nodes[0]
+        made.follow(replica, old)
+        stores = RedisStores(tmp_path / "data", made.url, mode="cluster", timeout_seconds=10)
+        async with staged(stores, clock) as stage:
+            await stage.connect(user)
+            assert await stage.go("m1", user) is Outcome.HOT
+            until(lambda: client(replica).execute_command("CLUSTER", "FAILOVER"))
+            await asyncio.to_thread(until, lambda: client(old).info("replication")["role"] == "slave")
+            assert await stage.go("m2", user) is Outcome.HOT
+            assert await stage.ids(user) == ["m1", "m2"]
+            client(replica).config_set("min-replicas-to-write", 2)
+            with pytest.raises(Unavailable, match="NOREPLICAS"):
+                await stage.go("m3", user)
+            client(replica).config_set("min-replicas-to-write", 0)
+            assert await stage.go("m3", user) is Outcome.HOT
 
 
 async def test_a_master_that_lost_its_replicas_is_left(

@@ -74,9 +74,24 @@ class Cluster:
             client(node).execute_command("CLUSTER", "MEET", "127.0.0.1", first.port, self._buses[0])
         until(lambda: all(self._is_whole(node) for node in self.nodes))
 
+    def follow(self, replica: Server, master: Server) -> None:
+        """``replica``, a server that knows nobody yet, joins as the replica of ``master``."""
+        name = client(master).execute_command("CLUSTER", "MYID").decode()
+        joining = client(replica)
+        joining.execute_command("CLUSTER", "MEET", "127.0.0.1", master.port, self._buses[self.nodes.index(master)])
+        until(lambda: joining.execute_command("CLUSTER", "REPLICATE", name))
+        until(lambda: client(master).info("replication").get("slave0", {}).get("state") == "online")
+
     def _is_whole(self, node: Server) -> bool:
         info = client(node).execute_command("CLUSTER INFO")
         return bool(info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == len(self.nodes))
+
+
+def cluster_node(folder: Path, bus: int, program: Path | None = None) -> Server:
+    """A server that is to join a cluster; the nodes talk to one another by their port ``bus``."""
+    options = ["--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-node-timeout", "2000"]
+    options += ["--cluster-require-full-coverage", "no", "--appendfsync", "always", *SYNC_AT_ONCE]
+    return redis_server(folder, *options, program=program)
 
 
 @contextmanager
@@ -85,11 +100,7 @@ def cluster(folder: Path, size: int = 3, program: Path | None = None) -> Iterato
     with ExitStack() as stack:
         nodes, buses = [], [free_port() for _ in range(size)]
         for number, bus in enumerate(buses):
-            options = ["--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-node-timeout", "2000"]
-            options += ["--cluster-require-full-coverage", "no", "--appendfsync", "always"]
-            nodes.append(
-                stack.enter_context(running(redis_server(folder / f"node{number}", *options, program=program)))
-            )
+            nodes.append(stack.enter_context(running(cluster_node(folder / f"node{number}", bus, program))))
         made = Cluster(nodes, buses)
         made.join()
         yield made
