@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from router.web.bounds import PEER
 from tests.sim.loop import Process
 from tests.sim.plan import Plan
 
@@ -142,6 +143,7 @@ class Net:
         self._lines.setdefault(node.process, {})[line] = None
         headers = [(b"authorization", b"Bearer " + token.encode())]
         scope = _scope("websocket", "/connect", headers, subprotocols=[])
+        scope[PEER] = line
         self._loop.spawn(node.process, line.serve(node.app, scope), "socket")
         try:
             async with asyncio.timeout(6.0):
@@ -190,6 +192,17 @@ class Line:
         self._gone = asyncio.Event()
         """The server's end knows that the peer is gone."""
         self._vanished = False
+        self._pinged_at: float | None = None
+        """Since when the peer has owed an answer."""
+
+    def ping(self) -> None:
+        """A peer that is there answers at once."""
+        if self._vanished and self._pinged_at is None:
+            self._pinged_at = asyncio.get_running_loop().time()
+
+    @property
+    def silent_seconds(self) -> float:
+        return 0.0 if self._pinged_at is None else asyncio.get_running_loop().time() - self._pinged_at
 
     @property
     def served(self) -> bool:

@@ -302,17 +302,22 @@ class SimFactory(Factory):
         return await self._once("letters", make)
 
 
-_CONFIGS: dict[tuple[bool, int, bool], Config] = {}
+_CONFIGS: dict[tuple[bool, int, int, bool], Config] = {}
 
 
 def config(plan: Plan) -> Config:
     """The configuration of every node of a run."""
-    key = (plan.write_through, plan.cap, plan.day)
+    key = (plan.write_through, plan.cap, plan.connections, plan.day)
     if key not in _CONFIGS:
         durability: Any = "write-through" if plan.write_through else "online-store"
         _CONFIGS[key] = Config(
             embedded=Embedded(data_dir=Path("/simulated")),
-            limits=Limits(queue_messages=plan.cap, ephemeral_seconds=plan.ephemeral_seconds, send_rate=0),
+            limits=Limits(
+                queue_messages=plan.cap,
+                connections_per_user=plan.connections,
+                ephemeral_seconds=plan.ephemeral_seconds,
+                send_rate=0,
+            ),
             online=Online(**({} if plan.day else SPANS), durability=durability),
             cold=Cold(retention_days=plan.retention_seconds / 86_400),
         )

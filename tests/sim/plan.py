@@ -125,6 +125,8 @@ class Plan(Struct, frozen=True):
     skew: float = 0.0
     write_through: bool = False
     cap: int = 100_000
+    connections: int = 20
+    """How many a user may have."""
     duplicates: float = 0.0
     """How often the ingress delivers again what it has delivered, where it is a server of its own."""
     lost_pokes: float = 0.0

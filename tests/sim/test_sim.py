@@ -8,8 +8,8 @@ import pytest
 from msgspec import structs
 
 from tests.sim.__main__ import main
-from tests.sim.history import Fetched
-from tests.sim.plan import Chain, Session, Step, day, make
+from tests.sim.history import Connected, Fetched
+from tests.sim.plan import Chain, Fault, Session, Step, Topology, day, make
 from tests.sim.run import Verdict, known_seeds, run
 from tests.support.seeds import every_promise_holds
 
@@ -47,6 +47,27 @@ def test_a_day_is_longer_than_mail_is_kept() -> None:
     assert verdict.violations == []
     batches = [event.batch for event in verdict.history.events if isinstance(event, Fetched) and event.batch]
     assert [[item.tag for item in batch] for batch in batches] == [["young"]]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("topology", ["one", "file", "apart"])
+def test_who_comes_back_on_a_new_network_is_not_shut_out(topology: Topology, seed: int) -> None:
+    """RACES 51: one connection a user; each time the old socket is half open, or its process has died. Leases, and the
+    ends of half-open sockets, take longer than the device waits."""
+    nodes = ("api ws process",) if topology == "one" else ("api process", "ws", "ws")
+    sessions = tuple(Session(1.0 + 6.0 * n, 0, n, 5.6, "vanish", 50) for n in range(4))
+    chain = Chain(0.5, 0, tuple(Step(f"{n}", 0, wait=0.9) for n in range(24)))
+    crashes = tuple(Fault(at, "crash", target=seed % len(nodes)) for at in (12.8, 18.8))
+    plan = structs.replace(
+        make(seed), topology=topology, nodes=nodes, connections=1, users=1, chains=(chain,), sessions=sessions,
+        faults=crashes if seed % 2 else (), calls=(), net=(), latency=0.002, skew=0.0, lost_pokes=0.0, poison=0,
+    )  # fmt: skip
+    verdict = run(plan)
+    assert verdict.violations == []
+    events = zip(verdict.history.events, verdict.history.times, strict=True)
+    entered = {event.device: at for event, at in events if isinstance(event, Connected)}
+    waited = [entered.get(f"u0/d{session.device}", 99.0) - session.at for session in sessions]
+    assert max(waited) < 3
 
 
 def test_many_seeds_are_shared_among_processes(capsys: pytest.CaptureFixture[str]) -> None:
