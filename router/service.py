@@ -205,6 +205,7 @@ class _Service:
             app,
             ping_seconds=server.ping_seconds,
             client_seconds=server.client_seconds,
+            keep_alive_seconds=server.keep_alive_seconds,
             border=border,
         )
 

@@ -55,6 +55,11 @@ class Server(Section):
         20,
         description="How long a client may take to send its headers, then its body, and to take any of an answer.",
     )
+    keep_alive_seconds: int = Field(
+        620,
+        ge=1,
+        description="How long a connection may be idle; longer than any proxy in front keeps one (Google's: 600 s).",
+    )
     drain_seconds: Seconds = Field(25, description="How long a stopping process may take to finish.")
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="auto is text on a terminal, JSON elsewhere."

@@ -38,7 +38,6 @@ FRAME_SECONDS = 10.0
 """A client may send this many frames in this time, pings included."""
 MAX_PIPELINED = 100
 """A client may have this many requests wait on one connection behind the one that is being answered."""
-KEEP_ALIVE_SECONDS = 75
 GRACEFUL_SECONDS = 1
 """A server that closes waits no longer; what was under way when the process was told to stop has had its time."""
 POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
@@ -55,7 +54,9 @@ ARRIVED = "router.arrived"
 class BoundedConfig(uvicorn.Config):
     """uvicorn's configuration, and what the protocols of this module need beside it."""
 
-    def __init__(self, app: ASGIApp, *, ping_seconds: float, client_seconds: float, border: Border) -> None:
+    def __init__(
+        self, app: ASGIApp, *, ping_seconds: float, client_seconds: float, keep_alive_seconds: int, border: Border
+    ) -> None:
         """``border`` is told of each request refused and each client cut off, with the reason."""
         self.client_seconds = client_seconds
         self.border = border
@@ -74,7 +75,7 @@ class BoundedConfig(uvicorn.Config):
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_keep_alive=keep_alive_seconds,
             timeout_graceful_shutdown=GRACEFUL_SECONDS,
         )
 

@@ -23,11 +23,22 @@ EVENT_SECONDS = 10.0
 
 
 def server(
-    app: ASGIApp, border: Border | None = None, *, ping_seconds: float = 20, client_seconds: float = 20
+    app: ASGIApp,
+    border: Border | None = None,
+    *,
+    ping_seconds: float = 20,
+    client_seconds: float = 20,
+    keep_alive_seconds: int = 620,
 ) -> Server:
     """``app`` on a free port."""
     border = border or Border([], Metrics())
-    config = BoundedConfig(app, ping_seconds=ping_seconds, client_seconds=client_seconds, border=border)
+    config = BoundedConfig(
+        app,
+        ping_seconds=ping_seconds,
+        client_seconds=client_seconds,
+        keep_alive_seconds=keep_alive_seconds,
+        border=border,
+    )
     return Server(config, HOST, 0)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -28,6 +29,7 @@ REDIS_VARIABLE = "ROUTER_TEST_REDIS"
 OLDEST_REDIS = "7.0"
 """The oldest release that the router promises to run with."""
 OLDEST_REDIS_VARIABLE = "ROUTER_TEST_OLDEST_REDIS"
+NGINX_VARIABLE = "ROUTER_TEST_NGINX"
 PLATFORM_VARIABLE = "ROUTER_TEST_CLOUD_SDK"
 
 
@@ -81,6 +83,28 @@ def _release(program: Path) -> list[int]:
     said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
     number = re.search(r"v=([\d.]+)", said)
     return [int(part) for part in number[1].split(".")] if number else []
+
+
+def nginx_program() -> Path:
+    """The nginx to test with; raises ``MissingServer``."""
+    named = os.environ.get(NGINX_VARIABLE) or shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if named is None:
+        raise MissingServer("nginx", f"install it, or name the program with {NGINX_VARIABLE}")
+    return Path(named)
+
+
+def nginx(folder: Path, http: str, port: int) -> Server:
+    """nginx with ``http`` as what its ``http`` block says, which listens on ``port``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in ("proxy", "fastcgi", "uwsgi", "scgi"))
+    (folder / "nginx.conf").write_text(
+        f"daemon off; pid {folder}/pid; error_log {folder}/error.log info; worker_processes 1; events {{}}\n"
+        f"http {{ access_log {folder}/access.log; client_body_temp_path {folder}/body; {kept}\n{http}\n}}\n"
+    )
+    folder.chmod(0o755)
+    # As root its worker is another user, who may not look into a folder of this one.
+    own = ["-g", f"user {pwd.getpwuid(os.getuid()).pw_name};"] if os.getuid() == 0 else []
+    return Server([str(nginx_program()), "-p", str(folder), "-c", str(folder / "nginx.conf"), *own], port, folder)
 
 
 def emulator_program(folder: str, program: str) -> Path:

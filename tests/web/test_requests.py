@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from router.web.server import Server
-from tests.support.edge import handshake, raw
+from tests.support.edge import handshake, raw, server
 from tests.web.conftest import Web
 
 pytestmark = pytest.mark.anyio
@@ -150,3 +150,18 @@ async def test_an_upgrade_of_the_socket_by_its_absolute_form(web: Web, edge: Ser
     async with raw(edge.port) as client:
         await client.send(handshake(web.token("bob")).replace(b"/connect", b"http://router/connect"))
         assert (await client.line()).startswith(b"HTTP/1.1 101 ")
+
+
+@pytest.mark.parametrize("seconds", [0, 620])
+async def test_an_idle_connection_is_kept_as_long_as_configured(web: Web, seconds: int) -> None:
+    """A proxy in front that keeps it longer would send a request into one that is being closed."""
+    request = LAST.replace(CLOSE, b"\r\n")
+    async with server(web.app, web.border, keep_alive_seconds=seconds) as edge, raw(edge.port) as client:
+        await client.send(request)
+        if seconds:
+            await client.line()
+            assert edge._uvicorn.config.timeout_keep_alive == seconds
+            await client.send(request)
+            assert b"HTTP/1.1 200 OK" in await client.read(300)
+        else:
+            assert (await client.answer()).startswith(b"HTTP/1.1 200 OK")
