@@ -26,7 +26,8 @@ HEAD = """\
 `router --help` lists the commands, `router COMMAND --help` explains each. This page says the same, and what else a
 script needs to know. It is written from the code by `make docs`.
 
-On a terminal, tables are drawn; in a pipe they are plain aligned text. `--json` prints records whose fields keep
+On a terminal, tables are drawn (those of `outbox` are plain there too, since they may have no end); in a pipe they are
+plain aligned text. `--json` prints records whose fields keep
 their names and meaning: later versions may add fields, and remove none. Sizes are bytes, points in time are RFC 3339
 in UTC, spans are seconds. No command prints a payload, but for `outbox --json` and `dead-letters --body`, which print
 sealed ones, and `listen`, which saves them.

@@ -176,7 +176,11 @@ class Push(Section):
         "embedded", description="Where push commands go; embedded is an outbox, see `router outbox`."
     )
     topic: str = Field("push-notifications", description="The Pub/Sub topic of push commands.")
-    format: Literal["command", "notification-request"] = Field("command", description="The form of a push command.")
+    format: Literal["command", "notification-request"] = Field(
+        "command",
+        description="The form of a push command. command has the recipient and the sealed envelope; "
+        "notification-request is for a service that is told what to show, and has no envelope.",
+    )
 
 
 class Process(Section):

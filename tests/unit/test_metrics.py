@@ -67,12 +67,14 @@ def test_every_code_that_a_socket_is_closed_with_has_its_series(
     codes = {str(getattr(connections, name)) for name in used}
     assert codes
     assert set(series["router_connections_closed"]) == {(clean, code) for code in codes for clean in ("true", "false")}
+    assert [code for code in codes if f"`{code}`" not in PAGE] == []
 
 
 def test_refusals_and_our_own_failures_have_their_series(series: dict[str, dict[tuple[str, ...], float]]) -> None:
     assert set(series["router_http_requests"]) >= {("/readyz", "500"), ("/readyz", "503")}
     refused = series["router_requests_refused"]
     assert refused.keys() >= {("missing",), ("expired",), ("rate-limited",), ("unavailable",), ("malformed-request",)}
+    assert [reason for (reason,) in refused if f"`{reason}`" not in PAGE] == []
 
 
 def test_a_route_has_its_time_from_the_start() -> None:

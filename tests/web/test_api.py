@@ -16,6 +16,7 @@ from router.config.origins import Origins
 from router.core.queue import CompositeMessageQueue
 from router.errors import Unavailable
 from router.messages import Queued
+from router.sampling import LINES
 from router.web.api import MAX_ACK_IDS
 from router.web.problems import MEDIA_TYPE, TYPE_PREFIX
 from tests.support.protojson import by_oracle
@@ -369,3 +370,19 @@ async def test_readiness_asks_once_however_many_ask_it(web: Web) -> None:
     assert {answer.status_code for answer in await asyncio.gather(*asking)} == {200}
     assert (await web.http.get("/readyz")).status_code == 200
     assert probes == 2
+
+
+async def test_strangers_cannot_fill_the_log(web: Web) -> None:
+    """Each refusal is counted; of those alike some have a line, which says nothing but the reason."""
+    with capture_logs() as logged:
+        for _ in range(LINES + 20):
+            await web.http.get("/api/messages?secret-route", headers={"authorization": "Bearer no-token"})
+        web.border.finish()
+    *lines, last = logged
+    assert [line["event"] for line in lines] == ["refused"] * LINES
+    assert (last["event"], last["reason"], last["left_out"]) == ("more of the same", "invalid_token", 20)
+    assert "secret-route" not in repr(logged)
+    counted = web.factory.metrics.registry.get_sample_value(
+        "router_requests_refused_total", {"reason": "invalid_token"}
+    )
+    assert counted == LINES + 20
