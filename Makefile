@@ -1,10 +1,12 @@
 # Every target does the set-up it needs: a virtual environment, the locked dependencies, the package itself.
 PYTHON ?= python3
 VENV   := .venv
+LOWEST := .venv-lowest
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help serve test sim sim-day mutants chaos chaos-disk model fuzz bench bench-production lint check lock docs clean
+.PHONY: help serve test test-lowest sim sim-day mutants chaos chaos-disk model fuzz bench bench-production lint check lock docs dist \
+    try-dist clean
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -14,6 +16,15 @@ serve: $(READY)  ## Run the whole router on this machine
 
 test: $(READY)  ## Run every test, in three processes: many wait for servers
 	@$(BIN)/python -m pytest -q -n 3 --dist loadfile
+
+LOWEST_TESTS := tests/auth tests/client tests/config tests/redis/test_exchange.py tests/redis/test_start.py \
+    tests/cli/test_commands.py tests/cli/test_send.py tests/web/test_bounds.py tests/web/test_sockets.py \
+    tests/unit/test_channels.py tests/unit/test_logs.py tests/contract/test_embedded.py tests/contract/test_simulated.py
+test-lowest: $(READY)  ## Run a part of the tests with the lowest versions that pyproject.toml allows
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python $(LOWEST)
+	@$(BIN)/uv pip install -q --python $(LOWEST) --require-hashes -r requirements-lowest.lock
+	@$(BIN)/uv pip install -q --python $(LOWEST) --no-deps --no-build-isolation -e .
+	@$(LOWEST)/bin/python -m pytest -q -n 3 --dist loadfile $(LOWEST_TESTS)
 
 SEEDS ?= 3000
 START ?= 0
@@ -60,12 +71,23 @@ check: $(READY)  ## Are lock, example configuration, OpenAPI and command-line do
 docs: $(READY)  ## Write anew what is generated from the code
 	@$(BIN)/python -m tools.check --write
 
-lock: $(READY)  ## Resolve the dependencies anew
-	@$(BIN)/uv pip compile -q pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \
-	    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -o requirements.lock
+RESOLVE = $(BIN)/uv pip compile -q pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+    --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+lock: $(READY)  ## Resolve the dependencies anew: the newest, and the lowest that pyproject.toml allows
+	@$(RESOLVE) --group dev -o requirements.lock
+	@# Only what pyproject.toml names is taken at its lowest, and a new grpcio-status would have a new grpcio.
+	@echo "grpcio-status<1.76" | $(RESOLVE) --group test --resolution lowest-direct -c - -o requirements-lowest.lock
+
+dist: $(READY)  ## Build the wheel and the sdist, into dist/
+	@rm -rf dist
+	@$(BIN)/python -m hatchling build -d dist
+
+PYTHONS ?=
+try-dist: dist  ## Install what `make dist` built with pip, pipx and uv, and try it; PYTHONS="python3.11 python3.13"
+	@$(BIN)/python -m tools.trial $(PYTHONS)
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "router needs Python 3.11 or newer; try: make PYTHON=python3.12")'

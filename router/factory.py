@@ -357,7 +357,10 @@ def _extra(name: str, setting: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{setting} needs libraries: pip install 'sealed-router[{name}]'") from error
+        raise ConfigError(
+            f"{setting} needs {error.name}, which is missing: install the router with its extra {name!r}: "
+            f"pip install '.[{name}]' in the folder of its source, or '….whl[{name}]' with its wheel"
+        ) from error
 
 
 class NoPush:

@@ -1,4 +1,4 @@
-"""``python -m tools.check``: are the generated files and the lock what the code says? ``--write`` writes the files."""
+"""``python -m tools.check``: are the generated files and the locks what the code says? ``--write`` writes the files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,10 @@ def main(arguments: list[str]) -> int:
         return 2
     if arguments:
         write(ROOT)
-    problems = list(differences(ROOT)) + [
-        f"requirements.lock: {problem}; run: make lock" for problem in lock_problems(ROOT)
-    ]
+    problems = [*differences(ROOT), *(f"{problem}; run: make lock" for problem in lock_problems(ROOT))]
     for problem in problems:
         print(problem)
-    print(f"{len(problems)} problems" if problems else "generated files and lock are what the code says")
+    print(f"{len(problems)} problems" if problems else "generated files and locks are what the code says")
     return 1 if problems else 0
 
 

@@ -1,39 +1,56 @@
-"""Does ``requirements.lock`` pin, with hashes, all that ``pyproject.toml`` asks for?"""
+"""Do the locks pin, with hashes, what ``pyproject.toml`` asks for: the newest, and the lowest that it allows?"""
 
 from __future__ import annotations
 
 import itertools
 import re
 import tomllib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 PIN = re.compile(r"^(?P<requirement>[A-Za-z0-9][^#\\]*?==[^#\\]*?)\s*\\?$", re.MULTILINE)
 
 
 def lock_problems(root: Path) -> list[str]:
-    """What is wrong with the lock, in words."""
-    text = (root / "requirements.lock").read_text(encoding="utf-8")
+    """What is wrong with the locks, in words."""
+    newest, lowest = root / "requirements.lock", root / "requirements-lowest.lock"
+    problems = [*_wrong(newest, _requirements(root, "dev", "test")), *_wrong(lowest, _requirements(root, "test"))]
+    return [*problems, *_untried(lowest, _requirements(root, "test"))]
+
+
+def _untried(lock: Path, requirements: Iterable[Requirement]) -> Iterator[str]:
+    pins = _pins(lock.read_text(encoding="utf-8"))
+    for requirement in requirements:
+        bounds = [Version(bound.version) for bound in requirement.specifier if bound.operator == ">="]
+        versions, _ = pins.get(canonicalize_name(requirement.name), ([], True))
+        if versions and [Version(version) for version in versions] != bounds:
+            yield f"{lock.name}: {requirement} is tried with {' or '.join(versions)}"
+
+
+def _wrong(lock: Path, requirements: Iterable[Requirement]) -> Iterator[str]:
+    text = lock.read_text(encoding="utf-8")
     pins = _pins(text)
-    problems = [f"{name} is not pinned with a hash" for name, (_, hashed) in pins.items() if not hashed]
+    yield from (f"{lock.name}: {name} is not pinned with a hash" for name, (_, hashed) in pins.items() if not hashed)
     if re.search(r"://|^-[-if]", text, re.MULTILINE):
-        problems.append("it holds an address or an option; it must hold pins only")
-    for requirement in _requirements(root):
+        yield f"{lock.name}: it holds an address or an option; it must hold pins only"
+    for requirement in requirements:
         name = canonicalize_name(requirement.name)
         if name not in pins:
-            problems.append(f"{requirement} is not in it")
+            yield f"{lock.name}: {requirement} is not in it"
         elif not any(requirement.specifier.contains(version, prereleases=True) for version in pins[name][0]):
-            problems.append(f"{requirement} is not met by {name} {' or '.join(pins[name][0])}")
-    return problems
+            yield f"{lock.name}: {requirement} is not met by {name} {' or '.join(pins[name][0])}"
 
 
-def _requirements(root: Path) -> list[Requirement]:
+def _requirements(root: Path, *groups: str) -> list[Requirement]:
+    """Of the router with its extras, and of ``groups``."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
     extras = itertools.chain(*project["project"]["optional-dependencies"].values())
-    groups = itertools.chain(*project["dependency-groups"].values())
-    tools = [listed for listed in groups if isinstance(listed, str)]  # a table names another group
+    listed = itertools.chain(*(project["dependency-groups"][group] for group in groups))
+    tools = [text for text in listed if isinstance(text, str)]  # a table names another group
     return [Requirement(text) for text in [*project["project"]["dependencies"], *extras, *tools]]
 
 

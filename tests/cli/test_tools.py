@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    for name in ("pyproject.toml", "requirements.lock"):
+    for name in ("pyproject.toml", "requirements.lock", "requirements-lowest.lock"):
         shutil.copy(ROOT / name, tmp_path)
     return tmp_path
 
@@ -28,6 +28,7 @@ def test_the_lock_is_right(copy: Path) -> None:
     [
         ("pyproject.toml", '"rich>=', '"rich>=999.', "is not met by rich"),
         ("pyproject.toml", '"rich>=', '"missing-thing>=', "missing-thing>=14 is not in it"),
+        ("pyproject.toml", '"rich>=14"', '"rich>=13"', "rich>=13 is tried with 14.0.0"),
         ("requirements.lock", "anyio==", "--index-url https://example.com\nanyio==", "holds an address"),
     ],
 )
@@ -43,4 +44,4 @@ def test_a_pin_without_a_hash_is_told(copy: Path) -> None:
     start = next(index for index, line in enumerate(lines) if line.startswith("anyio=="))
     hashes = [index for index, line in enumerate(lines[start + 1 :], start + 1) if "--hash" in line][:2]
     path.write_text("\n".join(line for index, line in enumerate(lines) if index not in hashes))
-    assert "anyio is not pinned with a hash" in lock_problems(copy)
+    assert "requirements.lock: anyio is not pinned with a hash" in lock_problems(copy)
