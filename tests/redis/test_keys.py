@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from importlib.resources import files
 from itertools import takewhile
 from pathlib import Path
@@ -80,16 +81,27 @@ def test_a_uuid_takes_16_bytes(value: UUID) -> None:
     st.booleans(),
     st.integers(0, 2**52),
     st.integers(1, 2**33),
+    st.none() | st.integers(0, 2**32 - 1),
 )
 def test_a_message_comes_out_as_it_went_in(
-    envelope: bytes, lane: Lane, ephemeral: bool, keyed: bool, time: int, attempt: int
+    envelope: bytes, lane: Lane, ephemeral: bool, keyed: bool, time: int, attempt: int, checksum: int | None
 ) -> None:
-    message = Message("m1", BOB, envelope, lane, ephemeral, time, keyed)
+    """Without a checksum, as an earlier version has written it."""
+    message = Message("m1", BOB, envelope, lane, ephemeral, time, keyed, checksum)
     body = keys.pack_body(Delivery(message, 0, attempt), message, time + 1)
     sequence = time + 2
     place = sequence - keys.EXPRESS if lane is Lane.EXPRESS else sequence
     (found,) = keys.unpack_page(BOB, [keys.pack_id("m1"), str(place).encode(), body], announced=0)
-    assert found == Queued(message, sequence, time + 1, attempts=min(attempt, 2**32 - 1))
+    most = 2**32 - 1 if checksum is None else 31
+    assert found == Queued(message, sequence, time + 1, attempts=min(attempt, most))
+
+
+def test_an_earlier_version_reads_what_this_one_writes() -> None:
+    """All but the attempts: nodes are replaced one by one."""
+    message = Message("m1", BOB, b"{}", Lane.NORMAL, True, 5, True, 0xFFFF_FFFF)
+    body = keys.pack_body(Delivery(message, 0, 3), message, 6)
+    queued_at, accepted_at, flags, _ = struct.unpack_from(">QQBI", body)
+    assert (queued_at, accepted_at, bool(flags & 1), bool(flags & 2), body[21:]) == (6, 5, True, True, b"{}")
 
 
 @pytest.mark.anyio
