@@ -50,6 +50,7 @@ class JwksKeys:
         self._chance = chance
         self._keys: list[jwt.PyJWK] = []
         self._problem: Exception | None = None
+        self._failures = 0
         self._fetch_task: asyncio.Task[None] | None = None
         self._fetch_began = 0
         self._stack = AsyncExitStack()
@@ -121,10 +122,17 @@ class JwksKeys:
             async with asyncio.timeout(FETCH_SECONDS):
                 document = await self._get("the key set", await self._jwks_url())
             self._keys = documents.usable(document, self._rules.algorithms)
-            self._problem = None
+            self._work_again()
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, RecursionError, ConfigError) as error:
-            self._problem = error
-            LOG.warning("the identity service gave no keys", problem=self._why, known_keys=len(self._keys))
+            before, self._problem = self._problem, error
+            self._failures += 1
+            if before is None:
+                LOG.warning("the identity service gave no keys", problem=self._why, known_keys=len(self._keys))
+
+    def _work_again(self) -> None:
+        if self._problem is not None:
+            LOG.warning("the identity service gives keys again", failed_fetches=self._failures)
+        self._problem, self._failures = None, 0
 
     async def _jwks_url(self) -> str:
         if self._rules.jwks_url:

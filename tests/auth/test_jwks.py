@@ -199,6 +199,25 @@ async def test_keys_that_are_not_read_are_said(
     ]
 
 
+async def test_an_outage_of_the_identity_service_has_a_line_at_its_begin_and_one_at_its_end(
+    service: IdentityService, tasks: OwnedTasks, keys: list[EmbeddedKey]
+) -> None:
+    clock, (known, unknown) = ManualClock(), keys
+    service.keys = [known]
+    config = Config(auth=Auth(jwks_url=f"{service.url}/jwks"))
+    with capture_logs() as logged:
+        async with open_authenticator(config, clock, tasks, random.Random(1)) as authenticator:
+            for service.down in (False, True, True, True, False, False):
+                clock.advance(LOOK_AGAIN_SECONDS)
+                with pytest.raises(Unauthorized):
+                    await authenticator.authenticate(token(unknown, clock))
+    assert [entry["event"] for entry in logged] == [
+        "the identity service gave no keys",
+        "the identity service gives keys again",
+    ]
+    assert logged[1]["failed_fetches"] == 3
+
+
 async def test_without_any_key_it_is_unavailable_not_unauthorized(
     service: IdentityService, tasks: OwnedTasks, keys: list[EmbeddedKey]
 ) -> None:
