@@ -72,7 +72,6 @@ def test_a_refused_handshake_is_a_problem_document(router: Router) -> None:
         ((bearer, bearer), "/connect", 401, "unauthorized"),
         ((bearer, "Origin: https://evil.example"), "/connect", 403, "origin-not-allowed"),
         ((bearer,), "/connect/", 404, "not-found"),
-        ((bearer,), "/api/messages", 404, "not-found"),
     ]
     for lines, path, expected, slug in refusals:
         status, headers, body = handshake(router, *lines, path=path)
@@ -80,6 +79,8 @@ def test_a_refused_handshake_is_a_problem_document(router: Router) -> None:
         assert json.loads(body)["type"].endswith(f":{slug}")
         assert headers["x-request-id"]
         assert ("www-authenticate" in headers) == (expected == 401)
+    status, headers, _ = handshake(router, bearer, path="/api/messages")
+    assert (status, headers["content-type"]) == (200, "application/json"), "elsewhere nobody is asked"
     assert [entry for entry in log(router) if entry["level"] == "error"] == []
     assert any(entry.get("reason") == "missing" and entry.get("request_id") for entry in log(router))
 
