@@ -178,9 +178,8 @@ class Client:
         self._listeners.add(listener)
         return listener
 
-    async def _left(self, refusal: Exception) -> None:
+    async def _left(self) -> None:
         """A subscription at a server that is no master may never hear anything: it breaks, and is taken up anew."""
-        LOG.warning("this Redis is no master; its connections are closed", error=str(refusal))
         for listener in list(self._listeners):
             await closed(listener.connection_pool.disconnect)
 

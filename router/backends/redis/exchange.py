@@ -22,9 +22,11 @@ from redis.asyncio import ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
 
+from router import logs
 from router.backends.redis.failing import no_master
 from router.backends.redis.scripts import Command
 
+LOG = logs.logger(__name__)
 _pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # it takes any length, not one
 JOINED_BYTES = 1024 * 1024
 """What has more than this goes out alone, so that nobody else waits for it."""
@@ -41,11 +43,11 @@ class Exchange:
     """Uses ``most`` connections at once; what is asked for beyond that waits."""
 
     def __init__(
-        self, pool: ConnectionPool, most: int, timeout_seconds: float, left: Callable[[Exception], Awaitable[None]]
+        self, pool: ConnectionPool, most: int, timeout_seconds: float, left: Callable[[], Awaitable[None]]
     ) -> None:
         """``pool`` is the caller's to close. Its connections have no time-out of their own for what they read.
 
-        ``left`` is called with its refusal when a server that is no master is left.
+        ``left`` is called when a server that is no master is left.
         """
         self._pool: Any = pool  # its methods have no types
         self._most = most
@@ -53,6 +55,8 @@ class Exchange:
         self._left = left
         self._era = 0
         """How many servers have been left. Connections of an earlier era are not used again."""
+        self._refused = False
+        """Whether the last answer was that of no master: it is said once, however many there are."""
         self._waiting: deque[_Batch] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
         self._turn: asyncio.Handle | None = None
@@ -141,8 +145,11 @@ class Exchange:
             await connection.send_packed_command(b"".join([batch.packed for batch in left]), check_health=False)
             for batch in left:
                 replies = [await _reply(connection) for _ in range(batch.count)]
-                for refusal in filter(no_master, replies):
-                    await self._leave(era, refusal)  # before the caller, who sends it once more, gets a connection
+                refusals = list(filter(no_master, replies))
+                if refusals:
+                    await self._leave(era, refusals[0])  # before the caller, who sends it again, gets a connection
+                elif not all(isinstance(reply, Exception) for reply in replies):
+                    self._refused = False
                 if not batch.replies.done():
                     batch.replies.set_result(replies)
 
@@ -150,8 +157,11 @@ class Exchange:
         """Close what was opened before ``refusal``: at once what is idle, the rest when it is idle."""
         if era == self._era:
             self._era += 1
+            if not self._refused:
+                self._refused = True
+                LOG.warning("this Redis is no master; its connections are closed", error=str(refusal))
             await self._pool.disconnect(inuse_connections=False)
-            await self._left(refusal)
+            await self._left()
 
 
 def _fail(batches: Iterable[_Batch], error: Exception) -> None:
