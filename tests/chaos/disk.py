@@ -130,7 +130,7 @@ class Round:
 
     def _fold(self) -> None:
         with closing(sqlite3.connect(self._data_dir / FILE_NAME, timeout=10)) as db:
-            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _request(self, method: str, path: str, user: str, content: bytes | None = None) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self._cluster.token(user)}", "Content-Type": "application/json"}
@@ -277,9 +277,11 @@ def main(arguments: Sequence[str]) -> int:
         folder = Path(tempfile.mkdtemp(prefix="disk-"))
         damage, what, faults = run(seed, folder)
         shutil.rmtree(folder)
-        became[f"{damage.kind} {damage.file}: {what}"] += 1
+        text = f"{damage.kind} {damage.file}: {what}"
+        became[text] += 1
         wrong += bool(faults)
-        sys.stdout.writelines(f"seed {seed}, {damage.kind} {damage.file}: {fault}\n" for fault in faults)
+        sys.stdout.write(f"seed {seed}: {'; '.join([text, *faults])}\n")
+        sys.stdout.flush()
     for what, count in sorted(became.items()):
         sys.stdout.write(f"{count:4}  {what}\n")
     sys.stdout.write(f"{options.rounds} rounds, {wrong} with something wrong.\n")
