@@ -22,6 +22,9 @@
 #ifndef MIGRATORS
 #define MIGRATORS 1
 #endif
+#ifndef ONE_PAGE
+#define ONE_PAGE 0  /* 1: a device whose fetch is not one step takes one message for each poke, and gives up what dies */
+#endif
 
 #define ALL ((1 << MESSAGES) - 1)
 #define HAS(set, i) ((set) >> (i) & 1)
@@ -45,6 +48,7 @@ byte HOT, PENDING, COLD, ACKED, DOUBLE, ACKED_OWED;
 byte sequence[IDS], last;
 bool leased[2];             /* presence */
 bool fetched = true;        /* nobody has been poked since the last fetch */
+byte cut;                   /* a page was cut short, or may have been: that of device cut - 1, or 3: of nobody; 0: none */
 bool cold_empty;            /* known to be so */
 byte watch[2];              /* cold_version: 0: this device does not fetch; 1: unchanged since it read hot; 2: changed */
 byte mover;                 /* who holds the migration lease; 0: nobody */
@@ -192,7 +196,7 @@ died:     atomic { redeliver(); batch = 0; done = 0; owed = 0; late = 0 }
 
 /* core/merging.py: each id once, nothing acknowledged, nothing behind a message that is on its way to cold. */
 inline merge() {
-    found = (hot_ids | cold_ids) & ~acked_ids;
+    found = (hot_ids | cold_ids) & ~acked_ids; before = found;
 #ifndef BUG_OVERTAKING
     least = 255;
     for (i : 0 .. IDS - 1) {
@@ -200,7 +204,7 @@ inline merge() {
     };
     for (i : 0 .. IDS - 1) { found = (sequence[i] >= least -> found & ~(1 << i) : found) };
 #endif
-    least = 0; i = 0
+    left = before != found; before = 0; least = 0; i = 0
 }
 
 /* core/merging.py: nothing behind the last of what the first look saw. first: all that this look saw */
@@ -208,12 +212,50 @@ inline within() {
     least = 0; hot_ids = found;
     for (i : 0 .. IDS - 1) { least = (HAS(first, i) && sequence[i] > least -> sequence[i] : least) };
     for (i : 0 .. IDS - 1) { found = (sequence[i] > least -> found & ~(1 << i) : found) };
-    first = hot_ids; least = 0; i = 0
+    left = left || hot_ids != found; first = hot_ids; least = 0; i = 0
 }
 
 inline read_hot() {
     hot_ids = IN_HOT; pending = PENDING; only_hot = cold_empty && !PENDING;
-    changed = watch[me] == 2; watch[me] = 1; fetched = true; cold_ids = 0; acked_ids = 0
+    changed = watch[me] == 2; watch[me] = 1; cold_ids = 0; acked_ids = 0; left = false
+}
+
+#define QUICK (me == 0 && DEVICES > 1)    /* its fetch is one step: fewer states */
+#define FIRST(set) (set & -(set))
+#define ONE (ONE_PAGE && !QUICK)
+#define MORE (ONE && IN_HOT != FIRST(IN_HOT))
+
+/* The first look answers the pokes before it; a page that may leave something out counts as cut short. */
+inline answer() {
+    if
+    :: looked
+    :: else ->
+       looked = true;
+#ifdef BUG_DEAD_FETCH_ANSWERS
+       cut = (ONLINE && MORE -> 1 + me : 0);
+#else
+       cut = (ONLINE && (MORE || !only_hot && (!fetched || cut)) -> 1 + me : 0);
+#endif
+       fetched = true; marked = cut != 0
+    fi
+}
+
+/* HotQueue.note_end and note_cut, and what the device gets; a fetch may die before. */
+inline note() {
+    if
+    :: true -> left = left || ONE && found != FIRST(found);
+#ifdef BUG_CUT_ANSWERS
+       left = false;
+#endif
+       if
+       :: !left -> cut = (cut == 1 + me -> 0 : cut)
+       :: left && !marked && ONLINE -> cut = 1 + me
+       :: else
+       fi;
+       found = (ONE -> FIRST(found) : found)
+    :: ONE && FAULT; found = 0
+    fi;
+    left = false; marked = false
 }
 
 inline read_acked() {    /* and note_cold_empty */
@@ -226,17 +268,17 @@ inline read_acked() {    /* and note_cold_empty */
 }
 
 inline fetch() {    /* core/queue.py */
-    d_step { seen_before = seen; away_before = away };
+    d_step { seen_before = seen; away_before = away; looked = false };
     do
     ::
 #ifndef BUG_COLD_FIRST
-       d_step { read_hot() };
+       d_step { read_hot(); answer() };
        if
        :: only_hot -> found = hot_ids
        :: else -> cold_ids = cold; d_step { read_acked(); merge() }
        fi;
 #else
-       first = cold; d_step { read_hot(); cold_ids = first; acked_ids = cold_ids & GONE; merge() };
+       first = cold; d_step { read_hot(); answer(); cold_ids = first; acked_ids = cold_ids & GONE; merge() };
 #endif
 #ifdef BUG_ONE_LOOK
        break
@@ -256,7 +298,7 @@ inline fetch() {    /* core/queue.py */
        fi
 #endif
     od;
-    atomic { judge_batch(); hot_ids = 0; cold_ids = 0; acked_ids = 0; pending = 0; first = 0; least = 0; i = 0;
+    atomic { judge_batch(); note(); hot_ids = 0; cold_ids = 0; acked_ids = 0; pending = 0; first = 0; least = 0; i = 0;
              watch[me] = 0; changed = false; only_hot = false; seen_before = 0; away_before = 0 }
 }
 
@@ -277,7 +319,7 @@ inline judge_batch() {
 
 inline acknowledge() {    /* core/queue.py; after each step the API may die */
     atomic {
-        ack_begun = ack_begun | found; pushed = pushed & ~found; first = found & ~(HOT | ACKED);
+        cut = (cut -> 3 : 0); ack_begun = ack_begun | found; pushed = pushed & ~found; first = found & ~(HOT | ACKED);
 #ifdef BUG_TOMBSTONE_FORGOTTEN
         ACKED_OWED = 0;
 #else
@@ -300,11 +342,10 @@ inline acknowledge() {    /* core/queue.py; after each step the API may die */
     found = 0
 }
 
-#define QUICK (me == 0 && DEVICES > 1)    /* its fetch is one step: fewer states */
-
 active [DEVICES] proctype Device() {    /* two smart clients, their sockets, and the nodes that hold them */
     byte me = _pid - 1 - PIPELINES, found, first, hot_ids, cold_ids, acked_ids, pending, least, i, seen_before, away_before;
-    bool changed, only_hot, leaves = true;
+    byte before;
+    bool changed, only_hot, looked, left, marked, leaves = true;
     if :: !QUICK -> fetch(); found = 0 :: true fi;    /* it may look before it connects */
     atomic {    /* core/connections.py; the second one may stay for ever */
         if :: true :: !QUICK -> leaves = false fi;
@@ -312,9 +353,9 @@ active [DEVICES] proctype Device() {    /* two smart clients, their sockets, and
 #ifdef BUG_NO_WELCOME
         fetched = true
 #else
-        poked[me] = IN_HOT || PENDING || !cold_empty;
+        poked[me] = IN_HOT || PENDING || !cold_empty; cut = (poked[me] -> 3 : 0);
 #ifdef BUG_WELCOME_HUSHES
-        fetched = true
+        fetched = true; cut = 0
 #else
         fetched = fetched || !poked[me]    /* others may not have heard their pokes */
 #endif
@@ -328,7 +369,8 @@ end:
           if
           :: !found -> break
           :: else -> if :: QUICK && found == ALL -> found = found & ~1 :: true fi; acknowledge()    /* or the last one only */
-          fi
+          fi;
+          if :: ONE -> break :: else fi
        od
     :: atomic { leaves -> socket[me] = false; poked[me] = false };    /* it closes, and its node tells the store */
 #ifdef BUG_OLD_SOCKET
@@ -387,7 +429,7 @@ active proctype Judge() {
 #ifdef BUG_POKED_FOR_EVER
            :: READS -> fetched = true; poke()
 #else
-           :: (IN_HOT || !fetched) && READS -> fetched = true; poke()    /* the sweeper pokes again */
+           :: (IN_HOT || !fetched || cut) && READS -> fetched = true; poke()    /* the sweeper pokes again */
 #endif
            :: mover -> mover = 0             /* the lease of a migrator that has failed runs out */
 #ifndef BUG_NO_ORPHANS

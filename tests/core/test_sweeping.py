@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from router.core.sweeping import OUTAGE_FAILURES, Due, Rules, due
 from router.errors import Unavailable
@@ -50,6 +51,25 @@ def user(*, live: int = 1, hot: int = 1, age: float = 0, poked: float = 0, annou
 )
 def test_due(state: HotUser, expected: Due) -> None:
     assert due(state, NOW, RULES) == expected
+
+
+@pytest.mark.parametrize(
+    ("age", "cut", "fetched", "hot", "poke"),
+    [
+        (5, 1.9, True, 1, False),
+        (5, 2.0, True, 0, True),
+        (5, 2.0, True, 1, True),
+        (5, -2.0, True, 0, True),  # the clock of whoever fetched was ahead
+        (30, 1.9, True, 1, False),  # it drains, and needs no poke for what is hot for long
+        (5, 2.0, False, 0, False),  # poked since, and that poke waits for its own time
+        (30, 0, True, 0, False),
+    ],
+)
+def test_a_page_that_was_cut_short_is_due(age: float, cut: float, fetched: bool, hot: int, poke: bool) -> None:
+    """RACES 41."""
+    cut_at = NOW - int(cut * 1e6) if cut else 0
+    state = structs.replace(user(age=age, poked=age, hot=hot), fetched=fetched, cut_at=cut_at)
+    assert due(state, NOW, RULES) == Due(poke=poke)
 
 
 @pytest.mark.anyio

@@ -25,6 +25,7 @@ QUICK = {
     "two pipelines, one fault": {"DEVICES": 1, "FAULTS": 1, "PIPELINES": 2},
     "two migrators, one fault": {"DEVICES": 1, "FAULTS": 1, "MIGRATORS": 2},
     "three messages, one fault": {"DEVICES": 1, "FAULTS": 1, "MESSAGES": 3},
+    "one page a poke, one fault": {"DEVICES": 1, "FAULTS": 1, "MESSAGES": 3, "ONE_PAGE": 1},
 }
 """The bounds that the tests check, a few seconds each."""
 LARGE = {
@@ -35,6 +36,7 @@ LARGE = {
 
 ENDLESS = "nothing is stuck: a run has no end"
 ONE, TWO = {"DEVICES": 1, "FAULTS": 1}, {"DEVICES": 2, "FAULTS": 1}
+PAGES = ONE | {"ONE_PAGE": 1}
 BUGS: dict[str, tuple[str, str, dict[str, int]]] = {
     "COLD_FIRST": ("cold is read before hot", "in order", ONE),
     "ONE_LOOK": ("a fetch does not look again", "in order", ONE),
@@ -54,6 +56,8 @@ BUGS: dict[str, tuple[str, str, dict[str, int]]] = {
     "OLD_SOCKET": ("presence is removed by the old socket's close", "nothing is stuck", {"DEVICES": 2, "FAULTS": 0}),
     "NO_WELCOME": ("who connects is not told of mail that waits", "nothing is stuck", ONE),
     "WELCOME_HUSHES": ("who connects takes the unanswered poke of the others", "nothing is stuck", TWO),
+    "CUT_ANSWERS": ("a page that was cut short answers the poke", "nothing is stuck", PAGES),
+    "DEAD_FETCH_ANSWERS": ("a fetch that dies answers the poke", "nothing is stuck", PAGES),
     "POKED_FOR_EVER": ("the sweeper pokes though nothing is there", ENDLESS, {"DEVICES": 1, "FAULTS": 0}),
 }
 """For each switch ``BUG_…`` of the model: what is wrong, the promise that it breaks, and the bounds that show it."""

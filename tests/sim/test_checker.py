@@ -248,6 +248,14 @@ PROMPT = {
     .tell(h.Fetched(101, (h.Item("ia", "a"),)), *LATER),
     "it left before it could be poked": Story().tell(*CAME).send("a").tell(LEFT, *LATER),
     "it did not wait yet": Story().tell(CAME[0]).send("a").tell(CAME[1], *LATER),
+    "another device goes on reading": Story()
+    .tell(CAME[0])
+    .send("a")
+    .tell(CAME[1], *LATER)
+    .get()
+    .tell(*LATER)
+    .get("a")
+    .tell(*MUCH_LATER),
     "hot, and there": Story().tell(*CAME).send("a").tell(ROUSED, *MUCH_LATER, HOT),
     "hot, and just gone": Story().tell(*CAME).send("a").tell(ROUSED, *MUCH_LATER, LEFT, HOT),
     "a process died that may have known": Story().send("a").tell(*MUCH_LATER, h.Died("n1"), HOT),
@@ -255,6 +263,7 @@ PROMPT = {
 LATE = {
     "not poked": (Story().tell(*CAME).send("a").tell(*LATER), "told at once"),
     "poked late": (Story().tell(*CAME).send("a").tell(*LATER, ROUSED), "told at once"),
+    "left waiting for the rest": (Story().tell(CAME[0]).send("a").get().tell(CAME[1], *MUCH_LATER), "told at once"),
     "hot, and gone": (Story().tell(*CAME).send("a").tell(ROUSED, LEFT, *MUCH_LATER, HOT), "nothing is stuck"),
 }
 
