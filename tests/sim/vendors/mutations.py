@@ -65,7 +65,7 @@ MUTANTS = (
     Mutant(
         "Redis: a server that has forgotten the scripts is not sent them",
         f"{REDIS}/client.py",
-        "                if again := unknown(phases, results):\n",
+        "                if again := not_run(phases, results):\n",
         "                if again := []:\n",
     ),
     Mutant(
