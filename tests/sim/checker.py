@@ -270,7 +270,8 @@ class Judge:
         if event.id in self.buried:
             self.again.add(event.id)
         message = self.by_id.get(event.id)
-        if not event.found and (message is None or message.ack_began is None):
+        damaged = event.id in self.buried and event.id in self.flipped
+        if not event.found and not damaged and (message is None or message.ack_began is None):
             self.broken("push after commit", f"a push command went out for {event.id}, which cannot be fetched")
         if message is not None and message.user != event.user:
             self.broken("nobody else's mail", f"{event.user} was told of {message} of {message.user}")

@@ -76,6 +76,10 @@ GOOD = {
     .ack("a")
     .tell(h.Fetched(101, (h.Item("ia", "a"),)))
     .end(),
+    "a push command may go out for what is damaged and a dead letter since": Story()
+    .send("a")
+    .tell(h.Flipped("ia"), h.Buried("ia", "damaged"), h.Pushed("ia", BOB, found=False))
+    .end(),
     "ephemeral mail may be dropped": Story().send("a", ephemeral=True).get().end(),
     "ephemeral mail that was routed again may be late": Story()
     .send("a", ephemeral=True)
