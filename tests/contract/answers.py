@@ -143,6 +143,15 @@ class AnswerContract:
         assert await again_after(stage, phone, 1.1) == 1
         assert await again_after(stage, phone, 2, 2) == 0, "from here on as any poke"
 
+    async def test_a_repeated_poke_stands_for_a_cut_page(self, stage: Stage) -> None:
+        """RACES 41: no mark stays behind, which a fetch at a node of an older version does not take away."""
+        for id_ in ("m1", "m2"):
+            await stage.go(id_)
+        phone = await stage.connect()
+        assert await stage.ids(limit=1) == ["m1"]
+        assert await again_after(stage, phone, CUT) == 1
+        assert [(user.fetched, user.cut_at) for user in await stage.online.hot_users("", 10)] == [(False, 0)]
+
     async def test_an_earlier_fetch_does_not_answer_for_a_later_one(self, stage: Stage) -> None:
         """RACES 41: of two devices one comes to the end of what there was, while the other leaves some of what came."""
         phone = await stage.connect()

@@ -133,7 +133,7 @@ class FirestorePresence:
         def mark(work: Work) -> list[str]:
             work.recipient.end_leases(now)
             if work.known:
-                work.recipient.poked_at, work.recipient.fetched = now, False
+                work.recipient.poke_again(now)
             return work.recipient.nodes(now)
 
         nodes = await self._transactions.change_all(users, mark)

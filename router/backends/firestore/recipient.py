@@ -96,6 +96,10 @@ class Recipient(Struct):
             self.fetched, self.poked_at = False, now
         return [(node, self.user) for node in nodes]
 
+    def poke_again(self, now: int) -> None:
+        """All are poked, fetched or not; this poke stands for a page that was cut short too."""
+        self.fetched, self.poked_at, self.cut_at = False, now, 0
+
     def look(self, now: int, limit: int, max_bytes: int) -> None:
         """A fetch looks: from here on new mail is poked again; its page may count as cut short."""
         cold_empty = self.cold_empty and not self.pending

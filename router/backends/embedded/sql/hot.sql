@@ -122,8 +122,8 @@ SELECT min(queued_at) FROM (
 -- live: How many live connections a user holds.
 SELECT count(*) FROM presence WHERE user = ? AND lease_until > ?;
 
--- poked: All connections of a user are poked.
-UPDATE recipient SET poked_at = ?, fetched = 0 WHERE user = ?;
+-- poked: All connections of a user are poked again, which stands for a page that was cut short too.
+UPDATE recipient SET poked_at = ?, fetched = 0, cut_at = 0 WHERE user = ?;
 
 -- last_due: The last message of one user that was queued before a point in time.
 SELECT max(sequence) FROM (
