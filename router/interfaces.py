@@ -251,9 +251,9 @@ class ColdQueue(Protocol):
 
     async def put(self, messages: Sequence[Queued]) -> list[Queued]:
         """Write each one unless its id is there already; then the lower sequence stays, as when the two tiers are
-        merged, and the envelope of this one, which is known to be whole. Durable on return. Returns those that were not
-        written, for the caller to try again. Raises ``Refused`` where one can never be written, as when it is too
-        large; others may have been written then."""
+        merged, and the envelope that is there, unless it is damaged: then it is written anew. Durable on return.
+        Returns those that were not written, for the caller to try again. Raises ``Refused`` where one can never be
+        written, as when it is too large; others may have been written then."""
         ...
 
     async def read(self, user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
@@ -261,7 +261,8 @@ class ColdQueue(Protocol):
         ...
 
     async def mend(self, user: str, messages: Sequence[Queued]) -> None:
-        """Overwrite the copies of these that are here. What is not here stays away: it was acknowledged."""
+        """Overwrite the envelopes of these where they are here, and nothing else. What is not here stays away: it was
+        acknowledged."""
         ...
 
     async def delete(self, user: str, ids: Sequence[str]) -> None:

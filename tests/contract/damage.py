@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
+from router.checksum import checksum
 from router.errors import Unavailable
 from router.interfaces import DeadLetters
-from router.messages import DeadLetter, MigrationResult, Outcome
-from tests.contract.stage import BOB, Stage
+from router.messages import DeadLetter, Message, MigrationResult, Outcome, Queued
+from tests.contract.stage import BOB, PAGE_BYTES, Stage, names
 from tests.support.damage import Change, Tier, cut_off, flipped, spoil
 
 pytestmark = pytest.mark.anyio
@@ -26,6 +28,18 @@ async def fill(stage: Stage, tier: Tier, *ids: str) -> None:
 
 def damaged(stage: Stage) -> float:
     return stage.count("router_dead_letters_total", reason="damaged")
+
+
+def of(stage: Stage, id_: str, envelope: bytes, *, summed: bool = True) -> Queued:
+    """A message for BOB, in the place of now."""
+    now = stage.clock.now()
+    sum_ = checksum(id_, BOB, envelope) if summed else None
+    message = replace(stage.message(id_), envelope=envelope, checksum=sum_)
+    return Queued(message, now, now)
+
+
+async def cold_messages(stage: Stage) -> list[tuple[Message, int]]:
+    return [(queued.message, queued.sequence) for queued in (await stage.cold.read(BOB, 10, PAGE_BYTES)).messages]
 
 
 class Closed:
@@ -106,6 +120,35 @@ class DamageContract:
         assert await doubled.ids() == ["m1", "m3"]
         assert await doubled.letters() == [("m2", "damaged")]
         assert (await doubled.hot(), await doubled.in_cold()) == (["m1", "m3"], ["m1", "m3"])
+
+    @pytest.mark.parametrize("summed", [True, False])
+    async def test_the_first_under_an_id_stays_in_cold(self, stage: Stage, summed: bool) -> None:
+        """A retry may have been encrypted again, while the first one is served already; it may only come before it."""
+        first, retry = of(stage, "m1", b"first", summed=summed), of(stage, "m1", b"encrypted again")
+        assert await stage.cold.put([first]) == []
+        for sequence in (first.sequence, first.sequence + 1):
+            assert await stage.cold.put([replace(retry, sequence=sequence)]) == []
+            assert await cold_messages(stage) == [(first.message, first.sequence)]
+        assert await stage.cold.put([replace(retry, sequence=first.sequence - 1)]) == []
+        assert await cold_messages(stage) == [(first.message, first.sequence - 1)]
+
+    @pytest.mark.parametrize("change", [flipped, cut_off])
+    async def test_a_damaged_copy_is_written_anew(self, stage: Stage, change: Change) -> None:
+        message = of(stage, "m1", b"as it was accepted")
+        assert await stage.cold.put([message]) == []
+        await spoil(stage, "cold", "m1", change)
+        assert await stage.cold.put([replace(message, sequence=message.sequence + 1)]) == []
+        assert await cold_messages(stage) == [(message.message, message.sequence)]
+        assert (await stage.cold.totals(BOB)).bytes == len(message.message.envelope)
+
+    @pytest.mark.parametrize("again", ["put", "mend"])
+    async def test_what_is_written_anew_is_still_to_be_told(self, stage: Stage, again: str) -> None:
+        message = of(stage, "m1", b"as it was accepted")
+        assert await stage.cold.put([replace(message, untold=True)]) == []
+        await spoil(stage, "cold", "m1")
+        await (stage.cold.put([message]) if again == "put" else stage.cold.mend(BOB, [message]))
+        assert await cold_messages(stage) == [(message.message, message.sequence)]
+        assert names(await stage.cold.untold(stage.clock.now(), 10)) == ["m1"]
 
     async def test_it_does_not_move(self, stage: Stage) -> None:
         await fill(stage, "hot", "m1", "m2", "m3")

@@ -14,12 +14,13 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 
 from router.backends.firestore.client import Client
-from router.backends.firestore.documents import BARE, Page, message_write, queued_message
+from router.backends.firestore.documents import BARE, Page, content_fields, message_write, queued_message
 from router.backends.firestore.names import Layout, document_id, place_number, possible, sharded, time_of
 from router.backends.firestore.walking import Index, Walk, oldest_first, until
 from router.backends.firestore.wire import Document, Query, Write, deletion, integers, new_write, only_if
 from router.backends.firestore.writing import Exists, Writer, check, worst
 from router.backends.rules import DAY_SECONDS
+from router.checksum import is_whole
 from router.clock import MICROSECONDS, Clock
 from router.errors import RouterError
 from router.interfaces import Place
@@ -29,7 +30,7 @@ BACKSTOP_SECONDS = 7 * DAY_SECONDS
 EXPIRY_SECONDS = 60.0
 PLACE = ("place", "queued_at")
 """Fields of what is to be changed. Hundreds of envelopes would not be read in the time of a call."""
-CONTENT = ("place", "checksum", "envelope")
+CONTENT = ("checksum", "envelope", "size")
 CONTENT_BYTES = 2 * 1024 * 1024
 """So much of envelopes is read in one call."""
 OLDEST_PAGE = 50
@@ -72,32 +73,20 @@ class FirestoreColdQueue:
         return [queued for queued, result in zip(messages, results, strict=True) if result is not None]
 
     async def _correct(self, messages: Sequence[Queued]) -> list[RouterError | None]:
-        """Each of these is there: where it has a higher sequence, it gets the lower one; and where it has other bytes
-        than these, it is damaged, and is written anew."""
+        """Each of these is there: where it has a higher sequence, it gets the lower one; where it is damaged, it is
+        written anew."""
         results: list[RouterError | None] = []
         for part in _parts(messages):
             paths = [self._path_of(queued) for queued in part]
 
             async def look(seconds: float, paths: Sequence[str] = paths) -> dict[str, Document]:
-                return await self._client.get(paths, seconds, CONTENT)
+                return await self._client.get(paths, seconds, ("place", *CONTENT))
 
             found = await self._client.call(look)
-            writes = [self._correction(queued, found.get(path)) for queued, path in zip(part, paths, strict=True)]
+            writes = [_correction(queued, found.get(path)) for queued, path in zip(part, paths, strict=True)]
             written = iter(await self._writer.write([write for write in writes if write is not None]))
             results += [None if write is None else next(written) for write in writes]
         return results
-
-    def _correction(self, queued: Queued, there: Document | None) -> Write | None:
-        if there is None:
-            return None
-        place, checksum, envelope = (there.fields[name] for name in CONTENT)
-        message, own = queued.message, place_number(*queued.place)
-        same = (checksum.integer_value, envelope.bytes_value) == (message.checksum or 0, message.envelope)
-        if same and place.integer_value <= own:
-            return None
-        lower = self._written(queued)
-        integers(lower.update.fields, [("place", min(place.integer_value, own))])
-        return only_if(lower, there.update_time)
 
     def _written(self, queued: Queued) -> Write:
         user = queued.message.recipient
@@ -147,8 +136,7 @@ class FirestoreColdQueue:
     async def mend(self, user: str, messages: Sequence[Queued]) -> None:
         paths = {self._path(user, queued.message.id): queued for queued in messages}
         found = await self._client.call(lambda seconds: self._client.get(list(paths), seconds, PLACE))
-        writes = [only_if(self._written(paths[path]), there.update_time) for path, there in found.items()]
-        check(await self._writer.write(writes))
+        check(await self._writer.write([_renewal(paths[path], there) for path, there in found.items()]))
 
     async def delete(self, user: str, ids: Sequence[str]) -> None:
         check(await self._writer.write([deletion(self._path(user, id_)) for id_ in ids if possible(id_)]))
@@ -220,16 +208,47 @@ def _parts(messages: Sequence[Queued]) -> Iterator[Sequence[Queued]]:
     yield messages[start:]
 
 
+def _correction(queued: Queued, there: Document | None) -> Write | None:
+    """What is to be written where ``queued`` meets what is ``there``, with its content: that stays, unless it is
+    damaged."""
+    if there is None:
+        return None
+    place, own = there.fields["place"].integer_value, place_number(*queued.place)
+    if not is_whole(queued_message(queued.message.recipient, there, None).message):
+        write = _renewal(queued, there)
+    elif own < place:
+        write = _change_of(there)
+    else:
+        return None
+    write.update_mask.field_paths.append("place")
+    integers(write.update.fields, [("place", min(place, own))])
+    return write
+
+
+def _renewal(queued: Queued, there: Document) -> Write:
+    """Write the content of what is ``there`` anew, and nothing else of it."""
+    write = _change_of(there)
+    write.update_mask.field_paths.extend(CONTENT)
+    content_fields(write.update.fields, queued.message)
+    return write
+
+
+def _change_of(there: Document) -> Write:
+    """A change of what is ``there``, without its fields yet."""
+    write = new_write()
+    write.update.name = there.name
+    return only_if(write, there.update_time)
+
+
 def _amendment(change: Queued, there: Document) -> Write:
     """Write the place and the mark of what is ``there``, with ``PLACE``, and nothing else of it."""
     place, queued_at = (there.fields[name].integer_value for name in PLACE)
-    write = new_write()
-    write.update.name = there.name
+    write = _change_of(there)
     write.update_mask.field_paths.extend(("place", "untold_at"))
     integers(write.update.fields, [("place", min(place, place_number(*change.place)))])
     if change.untold:
         integers(write.update.fields, [("untold_at", queued_at)])
-    return only_if(write, there.update_time)
+    return write
 
 
 def _time(oldest: Document | None) -> int:

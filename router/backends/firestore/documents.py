@@ -32,14 +32,19 @@ def message_write(collection: str, queued: Queued) -> Write:
             ("queued_at", queued.queued_at),
             ("accepted_at", message.accepted_at),
             ("attempts", queued.attempts),
-            ("size", len(message.envelope)),
         ),
     )
+    fields["keyed"].boolean_value = message.keyed
+    content_fields(fields, message)
+    return write
+
+
+def content_fields(fields: Any, message: Message) -> None:
+    """Set the fields that hold the envelope."""
+    integers(fields, [("size", len(message.envelope))])
     if message.checksum is not None:
         integers(fields, [("checksum", message.checksum)])
-    fields["keyed"].boolean_value = message.keyed
     fields["envelope"].bytes_value = message.envelope
-    return write
 
 
 def queued_message(user: str, document: Document, announced: int | None) -> Queued:

@@ -1,9 +1,11 @@
--- put: Write one message; where its id is this user's and is there, the lower sequence stays, and the new envelope.
+-- put: Write one message; where its id is this user's and is there, the lower sequence stays, and the first envelope, unless that is damaged.
 INSERT INTO cold (user, lane, sequence, id, queued_at, accepted_at, keyed, attempts, envelope, checksum, untold)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id, user) DO UPDATE SET
-    sequence = min(sequence, excluded.sequence), envelope = excluded.envelope, checksum = excluded.checksum
-WHERE excluded.sequence < sequence OR excluded.envelope <> envelope OR excluded.checksum IS NOT checksum;
+    sequence = min(sequence, excluded.sequence),
+    envelope = iif(is_whole(id, user, envelope, checksum), envelope, excluded.envelope),
+    checksum = iif(is_whole(id, user, envelope, checksum), checksum, excluded.checksum)
+WHERE excluded.sequence < sequence OR NOT is_whole(id, user, envelope, checksum);
 
 -- read: A page of one cold queue, without what was queued before a point in time.
 SELECT id, lane, sequence, queued_at, accepted_at, keyed, attempts, checksum, envelope FROM cold
