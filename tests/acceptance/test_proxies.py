@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.support.servers import Server, free_port, nginx, running
+from tests.support.servers import Server, free_port, nginx, proxy_program, running
 from tests.support.service import Router
 
 pytestmark = pytest.mark.anyio
@@ -41,19 +40,12 @@ def with_nginx(router: Router, folder: Path, text: str) -> Server:
     return nginx(folder, re.sub(r"ssl_certificate.*;", "", text), port)
 
 
-def program(name: str) -> str:
-    found = shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/bin")
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
-
-
 def with_haproxy(router: Router, folder: Path) -> Server:
     port, file = free_port(), folder / "haproxy.cfg"
     folder.mkdir()
     text = placed(written("haproxy"), router)
     file.write_text(re.sub(r"bind :443 ssl crt \S+", f"bind 127.0.0.1:{port}", text))
-    return Server([program("haproxy"), "-db", "-f", str(file)], port, folder)
+    return Server([str(proxy_program("haproxy")), "-db", "-f", str(file)], port, folder)
 
 
 def with_caddy(router: Router, folder: Path) -> Server:
@@ -62,7 +54,7 @@ def with_caddy(router: Router, folder: Path) -> Server:
     text = placed(written("caddy"), router).replace("router.example {", f"http://127.0.0.1:{port} {{", 1)
     file.write_text(f"{{\n admin off\n auto_https off\n}}\n{text}")
     return Server(
-        [program("caddy"), "run", "--config", str(file)],
+        [str(proxy_program("caddy")), "run", "--config", str(file)],
         port,
         folder,
         {"HOME": str(folder), "XDG_DATA_HOME": str(folder)},

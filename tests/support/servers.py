@@ -29,7 +29,6 @@ REDIS_VARIABLE = "ROUTER_TEST_REDIS"
 OLDEST_REDIS = "7.0"
 """The oldest release that the router promises to run with."""
 OLDEST_REDIS_VARIABLE = "ROUTER_TEST_OLDEST_REDIS"
-NGINX_VARIABLE = "ROUTER_TEST_NGINX"
 PLATFORM_VARIABLE = "ROUTER_TEST_CLOUD_SDK"
 
 
@@ -85,11 +84,12 @@ def _release(program: Path) -> list[int]:
     return [int(part) for part in number[1].split(".")] if number else []
 
 
-def nginx_program() -> Path:
-    """The nginx to test with; raises ``MissingServer``."""
-    named = os.environ.get(NGINX_VARIABLE) or shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+def proxy_program(name: str) -> Path:
+    """The nginx, haproxy or caddy to test with; raises ``MissingServer``."""
+    variable = f"ROUTER_TEST_{name.upper()}"
+    named = os.environ.get(variable) or shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if named is None:
-        raise MissingServer("nginx", f"install it, or name the program with {NGINX_VARIABLE}")
+        raise MissingServer(name, f"install Debian's package {name}, or name the program with {variable}")
     return Path(named)
 
 
@@ -104,7 +104,8 @@ def nginx(folder: Path, http: str, port: int) -> Server:
     folder.chmod(0o755)
     # As root its worker is another user, who may not look into a folder of this one.
     own = ["-g", f"user {pwd.getpwuid(os.getuid()).pw_name};"] if os.getuid() == 0 else []
-    return Server([str(nginx_program()), "-p", str(folder), "-c", str(folder / "nginx.conf"), *own], port, folder)
+    program, file = proxy_program("nginx"), folder / "nginx.conf"
+    return Server([str(program), "-p", str(folder), "-c", str(file), *own], port, folder)
 
 
 def emulator_program(folder: str, program: str) -> Path:
