@@ -25,6 +25,9 @@ OTHER_VARIABLES = (FILE_VARIABLE, "ROUTER_DEBUG", "ROUTER_TOKEN", "ROUTER_URL")
 """Variables of the command line that are no configuration keys."""
 TEST_PREFIX = "ROUTER_TEST_"
 PROJECT_VARIABLE = "GOOGLE_CLOUD_PROJECT"
+CLOSE, VERY_CLOSE = 0.6, 0.85
+"""How alike a variable must be to one of ours that we ask whether it was meant: one of a section that we have, and any
+other, which may well be another program's."""
 _SERVICE_LINK = re.compile(r"ROUTER(_[A-Z0-9]+)*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_[A-Z0-9_]+)")
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 
@@ -187,7 +190,9 @@ def _guess_variable(name: str, keys: Keys) -> str:
     known = [variable(section, key) for section in keys for key in keys[section]]
     near = [variable(section, key) for key in keys.get(section, ())]
     form = f"write {PREFIX}<SECTION>__<KEY>, where the sections are {', '.join(keys)}"
-    guesses = difflib.get_close_matches(name, [*known, *OTHER_VARIABLES], n=1)
+    in_section = any(name.startswith(f"{PREFIX}{known_section.upper()}_") for known_section in keys)
+    cutoff = CLOSE if in_section else VERY_CLOSE
+    guesses = difflib.get_close_matches(name, [*known, *OTHER_VARIABLES], n=1, cutoff=cutoff)
     return _did_you_mean(guesses, f"there are {', '.join(near)}" if near else form)
 
 

@@ -136,6 +136,7 @@ def test_a_variable_that_may_be_somebody_elses_is_warned_of(name: str, guess: st
     assert warning.key == name
     assert "is ignored" in warning.message
     assert guess in warning.message
+    assert ("did you mean" in warning.message) == ("did you mean" in guess)
 
 
 def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
