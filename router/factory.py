@@ -301,6 +301,7 @@ class Factory:
             self.watched(Role.PUSH, await self.push_notifier()),
             await self.migrator(),
             rules=Rules(online.repoke_seconds, online.push_after_seconds, online.sweep_after_seconds),
+            cold_works=lambda: self.dependencies.works(Role.COLD),
             clock=self.clock,
             metrics=self.metrics,
             reports=self.reports,

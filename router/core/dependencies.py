@@ -146,6 +146,10 @@ class Dependencies:
         """``probe``, of a watched component, is asked while ``role`` fails and nobody may call it."""
         self._probes[role] = probe
 
+    def works(self, role: str) -> bool:
+        """Whether none of the calls of this process to ``role`` fails."""
+        return not self._outages.get(role)
+
     async def run(self) -> None:
         """Ask those that fail whether they work again, until cancelled."""
         while True:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -53,25 +53,26 @@ class Due:
     hush: bool = False
 
 
-def due(user: HotUser, now: int, rules: Rules) -> Due:
+def due(user: HotUser, now: int, rules: Rules, *, cold_works: bool = True) -> Due:
     """What ``user`` is due at ``now`` (µs since 1970).
 
     Hot mail of a user without a live connection moves at once: whoever should have moved it has died. A poke that is
     due goes out though its mail moves, and again until somebody fetches: each before it may have been lost.
+    Fetches fail while cold does not work (``cold_works``): they are asked for as rarely as any that nobody answers.
     """
     if not user.live:
         return Due(migrate=user.hot > 0, hush=True)
-    poke = _waits(user, now, rules)
+    poke = _waits(user, now, rules, CUT_SECONDS if cold_works else rules.repoke_seconds)
     if _older(user.oldest_at, now, rules.sweep_after_seconds):
         return Due(migrate=True, poke=poke)
     return Due(announce=_older(user.unannounced_at, now, rules.push_after_seconds), poke=poke)
 
 
-def _waits(user: HotUser, now: int, rules: Rules) -> bool:
+def _waits(user: HotUser, now: int, rules: Rules, cut_seconds: float) -> bool:
     """There are three cases: a page was cut short, and its client goes on by itself or has not; hot mail, or a poke,
     waits for a fetch; all was fetched to the end."""
     if user.fetched and user.cut_at:
-        return abs(now - user.cut_at) >= CUT_SECONDS * MICROSECONDS  # the node that fetched may have been ahead
+        return abs(now - user.cut_at) >= cut_seconds * MICROSECONDS  # the node that fetched may have been ahead
     if user.hot or not user.fetched:
         return _older(max(user.poked_at, user.oldest_at), now, rules.repoke_seconds)
     return False
@@ -95,16 +96,19 @@ class Sweeper:
         migrator: Migrator,
         *,
         rules: Rules,
+        cold_works: Callable[[], bool],
         clock: Clock,
         metrics: Metrics,
         reports: Reports,
     ) -> None:
+        """``cold_works``: whether the last calls of this process to ``cold`` were answered."""
         self._online = online
         self._cold = cold
         self._settler = Settler(online, cold)
         self._push = push
         self._migrator = migrator
         self._rules = rules
+        self._cold_works = cold_works
         self._clock = clock
         self._metrics = metrics
         self._reports = reports
@@ -160,7 +164,8 @@ class Sweeper:
         after = ""
         while page := await self._online.hot_users(after, PAGE_USERS):
             now = self._clock.now()
-            await self._tend([(user, due(user, now, self._rules)) for user in page], now)
+            cold_works = self._cold_works()
+            await self._tend([(user, due(user, now, self._rules, cold_works=cold_works)) for user in page], now)
             if len(page) < PAGE_USERS:
                 return
             after = page[-1].user

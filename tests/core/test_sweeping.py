@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from msgspec import structs
 from router.core.sweeping import OUTAGE_FAILURES, Due, Rules, due
 from router.errors import Unavailable
 from router.messages import HotUser, Outcome, Queued
-from tests.contract.stage import BOB, EVE, Socket, Stage, staged, until
+from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, staged, until
 from tests.support.clock import ManualClock
 from tests.support.stores import EmbeddedStores
 
@@ -70,6 +71,40 @@ def test_a_page_that_was_cut_short_is_due(age: float, cut: float, fetched: bool,
     cut_at = NOW - int(cut * 1e6) if cut else 0
     state = structs.replace(user(age=age, poked=age, hot=hot), fetched=fetched, cut_at=cut_at)
     assert due(state, NOW, RULES) == Due(poke=poke)
+
+
+@pytest.mark.parametrize(("cut", "poke"), [(2, False), (14.9, False), (15, True), (-15, True)])
+def test_a_page_that_was_cut_short_while_cold_is_down_is_due_as_any_poke(cut: float, poke: bool) -> None:
+    """RACES 41: each of them is answered by a fetch that fails, and there may be one for everybody."""
+    state = structs.replace(user(hot=0), fetched=True, cut_at=NOW - int(cut * 1e6))
+    assert due(state, NOW, RULES, cold_works=False) == Due(poke=poke)
+
+
+@pytest.mark.anyio
+async def test_an_outage_of_cold_brings_no_storm_of_fetches(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 41: the pokes for fetches that fail in it are as rare as others, until cold works again."""
+
+    async def fail() -> None:
+        raise Unavailable("simulated")
+
+    async def poked(seconds: float) -> bool:
+        stage.clock.advance(seconds)
+        before = stage.count("router_pokes_total", kind="repeat")
+        await stage.online.renew([phone])
+        with suppress(Unavailable):
+            await stage.sweeper.sweep()
+        return stage.count("router_pokes_total", kind="repeat") > before
+
+    await stage.go("m1")
+    phone = await stage.connect()
+    monkeypatch.setattr(type(stage.cold), "expired", lambda _, limit: fail())
+    assert not await poked(1)
+    assert [await poked(seconds) for seconds in (2, 10, 1, 1)] == [False, False, False, True]
+    await stage.online.read(BOB, 1, PAGE_BYTES)
+    assert not await poked(3)
+    monkeypatch.undo()
+    assert not await poked(0), "the same round sees that cold works"
+    assert await poked(0)
 
 
 @pytest.mark.anyio
