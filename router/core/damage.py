@@ -7,8 +7,9 @@ the same place, is served from there, and the damaged copy goes or is mended. Wh
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
 from msgspec.structs import replace
@@ -17,13 +18,17 @@ from router.checksum import is_whole
 from router.clock import Clock
 from router.core.dependencies import Reports
 from router.errors import RouterError
-from router.interfaces import ColdQueue, DeadLetters, OnlineStore
+from router.interfaces import ColdQueue, DeadLetters, OnlineStore, Place
 from router.messages import DeadLetter, DeadReason, Queued
 from router.metrics import Metrics
 
 DETAIL = "it does not match the checksum that it was accepted with"
 LOOK_BYTES = 1
 """The first message in a place is asked for, however large it is."""
+TEND_SECONDS = 1.0
+"""So long a fetch waits for what is damaged to be mended, and as long for it to leave the queue."""
+PAUSE_SECONDS = 30.0
+"""So long no fetch waits for the dead letters, after they took nothing."""
 REMEMBERED = 10_000
 """So many letters are remembered, in case that what they tell of cannot be removed."""
 
@@ -68,7 +73,7 @@ class Found:
 
 
 class Damage:
-    """Removes what is damaged. Its state is what it has sent to the dead letters."""
+    """Removes what is damaged. Its state is what it has sent to the dead letters, and when they did not take it."""
 
     def __init__(
         self,
@@ -86,6 +91,8 @@ class Damage:
         self._clock = clock
         self._metrics = metrics
         self._reports = reports
+        self._bury_from = 0.0
+        """By the monotonic clock: until then fetches leave what is hopeless where it is."""
         self._told: OrderedDict[tuple[str, str, int, int], None] = OrderedDict()
 
     async def tend(self, user: str, batch: Sequence[Queued], found: Found) -> None:
@@ -100,17 +107,34 @@ class Damage:
         whole = {queued.place: queued for queued in batch if not queued.damaged}
         ids = {queued.message.id for queued in whole.values()}
         hopeless = {queued.place for queued in batch if queued.damaged and queued.message.id not in ids}
-        with suppress(RouterError):  # what is whole is served all the same
-            for queued in found.hot:
-                if queued.place in whole:
-                    await self._online.end_move(user, "", [whole[queued.place]])
-            for queued in found.cold:
-                if queued.place in whole:
-                    await self._cold.mend(user, [whole[queued.place]])
-            for tier in (found.hot, found.cold):
-                for queued in tier:
-                    if queued.place in hopeless:
-                        await self.bury(user, queued, in_cold=tier is found.cold)
+        # What is whole is served all the same, and soon.
+        with suppress(RouterError, TimeoutError):
+            async with asyncio.timeout(TEND_SECONDS):
+                await self._mend(user, whole, found)
+        if hopeless and self._clock.monotonic() >= self._bury_from:
+            await self._bury_some(user, hopeless, found)
+
+    async def _mend(self, user: str, whole: Mapping[Place, Queued], found: Found) -> None:
+        for queued in found.hot:
+            if queued.place in whole:
+                await self._online.end_move(user, "", [whole[queued.place]])
+        for queued in found.cold:
+            if queued.place in whole:
+                await self._cold.mend(user, [whole[queued.place]])
+
+    async def _bury_some(self, user: str, hopeless: Collection[Place], found: Found) -> None:
+        """As many of ``hopeless`` as there is time for; where that is none, no fetch tries again for a while."""
+        buried = 0
+        try:
+            async with asyncio.timeout(TEND_SECONDS):
+                for tier in (found.hot, found.cold):
+                    for queued in tier:
+                        if queued.place in hopeless:
+                            await self.bury(user, queued, in_cold=tier is found.cold)
+                            buried += 1
+        except (RouterError, TimeoutError):
+            if not buried:
+                self._bury_from = self._clock.monotonic() + PAUSE_SECONDS
 
     async def copy_in_cold(self, user: str, queued: Queued) -> Queued | None:
         """The whole copy of the damaged ``queued``, if there is one."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,11 +11,12 @@ import pytest
 from router.backends.embedded import schema
 from router.backends.embedded.rows import cold_message, hot_message
 from router.checksum import is_whole
-from router.messages import Outcome
+from router.core import damage
+from router.messages import DeadLetter, Outcome
 from tests.contract.stage import BOB, EVE, Stage, staged
 from tests.support.clock import ManualClock
-from tests.support.damage import execute, publish_damaged
-from tests.support.pipelines import eventually, routed, running
+from tests.support.damage import execute, publish_damaged, spoil
+from tests.support.pipelines import TURN_SECONDS, eventually, routed, running
 from tests.support.stores import EmbeddedStores
 
 pytestmark = pytest.mark.anyio
@@ -134,3 +137,36 @@ async def test_a_flipped_bit_in_the_file(tmp_path: Path) -> None:
         (left,) = await after.ids()
         ((lost, reason),) = await after.letters()
         assert ({left, lost}, reason) == ({"m1", "m2"}, "damaged")
+
+
+class Silent:
+    """Dead letters that never answer. Counts how often they were asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def publish(self, letters: Sequence[DeadLetter]) -> None:
+        self.asked += 1
+        await asyncio.Event().wait()
+
+
+async def test_no_fetch_waits_long_for_dead_letters(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is whole is served, for a while without asking again; what is damaged leaves once they answer."""
+    for id_ in ("m1", "m2"):
+        await stage.go(id_)
+    await spoil(stage, "cold", "m1")
+    with monkeypatch.context() as patch:
+        silent = Silent()
+        patch.setattr(stage.migrator.damage, "_letters", silent)
+        patch.setattr(damage, "TEND_SECONDS", 0.01, raising=False)
+        async with asyncio.timeout(TURN_SECONDS):
+            for _ in range(3):
+                assert await stage.ids() == ["m2"]
+            assert silent.asked == 1
+            stage.clock.advance(30)
+            assert await stage.ids() == ["m2"]
+            assert silent.asked == 2
+    assert await stage.in_cold() == ["m1", "m2"]
+    stage.clock.advance(30)
+    assert await stage.ids() == ["m2"]
+    assert (await stage.in_cold(), await stage.letters()) == (["m2"], [("m1", "damaged")])
