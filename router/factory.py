@@ -328,14 +328,13 @@ class Factory:
 def check_machine(config: Config, *, trial: bool = False) -> None:
     """Raise ``DataDirError`` where this machine cannot hold the embedded database that ``config`` asks for.
 
-    ``trial``: also try one in the data directory, where there is none yet. What cannot work leaves nothing behind.
+    ``trial``: make the data directory for that, where it is missing. What cannot work leaves nothing behind.
     """
     if config.uses_database:
         from router.backends.embedded import library, schema  # noqa: PLC0415 - only where configured
 
         library.check()
-        if trial:
-            schema.try_out(config.embedded.data_dir)
+        (schema.try_out if trial else schema.try_nearest)(config.embedded.data_dir)
 
 
 async def needs_of_servers(config: Config, stack: AsyncExitStack) -> list[Need]:

@@ -72,9 +72,9 @@ class PresenceCache(Protocol):
         """Register, or register again, with a fresh lease; at once true for routing.
 
         In the same step those of ``replacing`` are removed whose leases are still what ``connections`` said: nobody has
-        renewed them since. Returns whether mail may be waiting, so that a poke must follow, which is to be answered as
-        if a page had been cut short now. Raises
-        ``TooManyConnections`` where the user holds ``limit`` other live connections all the same; then none is removed.
+        renewed them since. Returns whether mail may be waiting: then the caller pokes the connection, and the user
+        counts as one whose page was cut short now, who is poked again without a fetch. Raises ``TooManyConnections``
+        where the user holds ``limit`` other live connections all the same; then none is removed.
         """
         ...
 

@@ -43,8 +43,8 @@ def setup(
     """Create what the backends need.
 
     The embedded backend needs a data directory, a database and keys; `router serve` makes them too, so this is for
-    those who want to see them first. Topics and subscriptions of Pub/Sub are made by this command only, or by the
-    `gcloud` commands that it prints. What is there is left as it is: run it as often as you like.
+    those who want to see them first. Topics and subscriptions of Pub/Sub, but those of pokes, are made by this command
+    only, or by the `gcloud` commands that it prints. What is there is left as it is: run it as often as you like.
 
     Example:
 

@@ -8,14 +8,14 @@ import sqlite3
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 from router.backends.embedded import integrity, library
-from router.backends.embedded.schema import FILE_NAME, VERSION, open_to_look, try_database
+from router.backends.embedded.schema import FILE_NAME, VERSION, open_to_look, try_database, try_nearest
 from router.data_dir import no_directory
-from router.doctor.findings import Finding, error, fine, note, warning
+from router.doctor.findings import Finding, Severity, error, fine, note, warning
 from router.errors import RouterError
 
 ROOM_WARNING = 1024**3
@@ -61,11 +61,11 @@ def sqlite_library() -> Finding:
     return fine(check, f"version {sqlite3.sqlite_version}")
 
 
-def _works(path: Path) -> Finding:
+def _works(path: Path, trial: Callable[[Path], None] = try_database) -> Finding:
     """Whether the file system has what a database needs: a trial tells, whatever its kind is called."""
     check = "embedded.shared_memory"
     try:
-        try_database(path)
+        trial(path)
     except RouterError as problem:
         return error(check, str(problem), "The database's log has its index there.", "name another embedded.data_dir")
     return fine(check, "a database works here")
@@ -90,6 +90,9 @@ def _not_there(path: Path, problem: OSError) -> Finding:
     except OSError as refusal:
         found = f"{path} does not exist, and this user cannot make it: {refusal.strerror}"
         return error(check, found, why, f"make it as one who may, and chown {os.getuid()} {path}, or {another}")
+    works = _works(path, try_nearest)
+    if works.severity is Severity.ERROR:
+        return works
     return note(check, f"{path} does not exist", NO_STORE, "router setup")
 
 

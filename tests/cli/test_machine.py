@@ -50,9 +50,38 @@ def test_an_old_sqlite_is_enough_where_nothing_is_embedded(tmp_path: Path) -> No
     assert run("config check", tmp_path / "data", **production).returncode == 0
 
 
-def run(command: str, data_dir: Path, **settings: str) -> subprocess.CompletedProcess[str]:
-    """``router`` with an old SQLite."""
+WITHOUT_SHARED_MEMORY = """
+import sqlite3
+from router.backends.embedded import schema
+schema._connect = lambda path: sqlite3.connect(f"{path.as_uri()}?vfs=unix-dotfile", uri=True, isolation_level=None)
+from router.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("command", ["serve", "serve-ws", "setup", "setup --dry-run", "config check"])
+def test_missing_shared_memory_is_told_before_anything_is_made(command: str, tmp_path: Path) -> None:
+    ended = run(command, tmp_path / "deep" / "data", WITHOUT_SHARED_MEMORY)
+    assert ended.returncode == Code.CONFIG
+    assert "no shared memory" in ended.stdout + ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_doctor_finds_missing_shared_memory(tmp_path: Path, *, there: bool) -> None:
+    if there:
+        (tmp_path / "data").mkdir()
+    ended = run("doctor", tmp_path / "data", WITHOUT_SHARED_MEMORY)
+    assert ended.returncode == Code.ERRORS
+    assert "embedded.shared_memory" in ended.stdout
+    assert list(tmp_path.rglob("*")) == ([tmp_path / "data"] if there else [])
+
+
+def run(
+    command: str, data_dir: Path, program: str = WITH_OLD_SQLITE, **settings: str
+) -> subprocess.CompletedProcess[str]:
+    """``router`` on a machine as ``program`` makes it look."""
     return subprocess.run(
-        [sys.executable, "-c", WITH_OLD_SQLITE, *command.split()],
+        [sys.executable, "-c", program, *command.split()],
         env=environment(data_dir, **settings), capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip

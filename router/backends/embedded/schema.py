@@ -140,6 +140,13 @@ def try_out(data_dir: Path) -> None:
         raise
 
 
+def try_nearest(data_dir: Path) -> None:
+    """Like ``try_database``, in the nearest directory that exists, and only where this user may write to it."""
+    nearest = next(part for part in (data_dir.absolute(), *data_dir.absolute().parents) if part.exists())
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        try_database(nearest)
+
+
 def try_database(data_dir: Path) -> None:
     """Raise ``DataDirError`` unless a database can work in the directory ``data_dir``; leaves nothing behind."""
     try:
