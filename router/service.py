@@ -37,7 +37,7 @@ from router.web import openapi
 from router.web.api import Api
 from router.web.bounds import BoundedConfig
 from router.web.edge import Border, Edge, application
-from router.web.health import Health
+from router.web.health import Health, Probe
 from router.web.server import Server
 from router.web.sockets import Sockets
 
@@ -244,9 +244,13 @@ class _Service:
 
     def _depends(self, role: Role, component: Probed) -> None:
         """This service is not ready while ``component`` does not work."""
+        self._health.depends(role, self._factory.kind(role), self._uses(role, component))
+
+    def _uses(self, role: Role, component: Probed) -> Probe:
+        """This service tells of an outage of ``component``, also while it has nothing to do with it."""
         probe = self._factory.watched(role, component).probe
-        self._health.depends(role, self._factory.kind(role), probe)
         self._factory.dependencies.probed(role, probe)
+        return probe
 
     def _idempotency_secret(self) -> bytes:
         secret = self._config.ingress.idempotency_secret
@@ -258,6 +262,7 @@ class _Service:
 
     async def _sockets(self, authenticator: Authenticator, border: Border) -> Sequence[BaseRoute]:
         self._depends(Role.ONLINE, await self._factory.online_store())
+        self._uses(Role.COLD, await self._factory.cold_queue())
         self._manager = await self._factory.connection_manager()
         self._watch(self._manager.run, "connections")
         return Sockets(authenticator, self._manager, border).routes()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar, cast
 
 from msgspec import Struct
@@ -31,6 +32,10 @@ UNANSWERED_SECONDS = 1.0
 """A call that its caller gives up after that long, or longer, was not answered."""
 LOOK_SECONDS = 5.0
 """How often a dependency that fails is asked whether it works again."""
+QUIET_LOOKS = 2
+"""One that has answered nothing in the time of so many looks is asked whether it still works."""
+ANSWER_SECONDS = 3.0
+"""One that takes longer to answer that does not work."""
 WAITS = frozenset({"receive"})
 """Calls that may take as long as they like."""
 UNDONE = frozenset({"put"})
@@ -135,6 +140,8 @@ class Dependencies:
         self._reports = reports
         self._outages: dict[str, Outage] = {}
         self._probes: dict[str, Callable[[], Awaitable[None]]] = {}
+        self._quiet: dict[str, int] = {}
+        """In how many looks on end each one with a probe has answered nothing."""
 
     def watched(self, component: T, place: Place) -> T:
         """``component``, whose every call is told to the dependency at ``place``."""
@@ -143,25 +150,29 @@ class Dependencies:
         return cast(T, _Watched(component, place, self))
 
     def probed(self, role: str, probe: Callable[[], Awaitable[None]]) -> None:
-        """``probe``, of a watched component, is asked while ``role`` fails and nobody may call it."""
+        """``probe``, of a watched component, is asked while ``role`` fails, and while nobody calls it."""
         self._probes[role] = probe
+        self._quiet[role] = 0
 
     def works(self, role: str) -> bool:
         """Whether none of the calls of this process to ``role`` fails."""
         return not self._outages.get(role)
 
     async def run(self) -> None:
-        """Ask those that fail whether they work again, until cancelled."""
+        """Ask those that fail whether they work again, and those that nobody calls whether they still do, until
+        cancelled. None is asked again before it has answered, or its time is up."""
         while True:
             await self._clock.sleep(LOOK_SECONDS)
-            await asyncio.gather(*(self._look(role) for role, outage in self._outages.items() if outage))
+            await asyncio.gather(*(self._ask(role) for role in self._probes if self._is_due(role)))
 
-    async def _look(self, role: str) -> None:
-        if (probe := self._probes.get(role)) is not None:
-            try:
-                await probe()
-            except RouterError:
-                return  # it was told where it was called
+    def _is_due(self, role: str) -> bool:
+        self._quiet[role] += 1
+        return bool(self._outages[role]) or self._quiet[role] >= QUIET_LOOKS
+
+    async def _ask(self, role: str) -> None:
+        with suppress(RouterError, TimeoutError):  # which are told where it is called
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._probes[role]()
 
     def failed(self, place: Place, call: str, error: str) -> None:
         """``call`` of the dependency at ``place`` has failed."""
@@ -171,6 +182,7 @@ class Dependencies:
 
     def worked(self, place: Place, call: str) -> None:
         """``call`` of the dependency at ``place`` was answered."""
+        self._quiet[place.role] = 0
         outage = self._outages[place.role]
         if outage and (over := outage.worked(call, self._clock.monotonic())) is not None:
             self._reports.outage_over(place, over.seconds, over.failures)

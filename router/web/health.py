@@ -9,11 +9,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from router.core.dependencies import ANSWER_SECONDS
 from router.errors import RouterError
 from router.metrics import CONTENT_TYPE, Metrics
 from router.web import problems
 
-PROBE_SECONDS = 3.0
 Probe = Callable[[], Awaitable[None]]
 Failed = dict[str, str]
 """A dependency that does not work, and its kind."""
@@ -73,7 +73,7 @@ class Health:
 
 async def _works(probe: Probe) -> bool:
     try:
-        async with asyncio.timeout(PROBE_SECONDS):
+        async with asyncio.timeout(ANSWER_SECONDS):
             await probe()
     except (RouterError, TimeoutError):
         return False

@@ -14,6 +14,7 @@ from router.config.places import Role, places
 from router.core.dependencies import (
     LOOK_SECONDS,
     PROBED_SECONDS,
+    QUIET_LOOKS,
     QUIET_SECONDS,
     STALE_SECONDS,
     Dependencies,
@@ -56,6 +57,7 @@ class Store:
 
     def __init__(self) -> None:
         self.fails: set[str] = set()
+        self.probes = self.hangs = 0
 
     async def _do(self, call: str) -> None:
         await asyncio.sleep(0)
@@ -74,12 +76,14 @@ class Store:
         raise Refused("never")
 
     async def hang(self) -> None:
+        self.hangs += 1
         await asyncio.get_running_loop().create_future()
 
     async def receive(self) -> None:
         await self.hang()
 
     async def probe(self) -> None:
+        self.probes += 1
         await self._do("probe")
 
 
@@ -187,31 +191,86 @@ async def test_a_call_that_is_given_up_was_not_answered(
     assert len(watch.heard.said) == told
 
 
-@pytest.mark.anyio
-async def test_one_that_nobody_calls_is_asked_whether_it_works_again(watch: Watch) -> None:
-    watch.dependencies.probed("online", watch.watched.probe)
-    watch.store.fails = {"read", "probe"}
-    with pytest.raises(Unavailable):
-        await watch.watched.read()
-    looking = asyncio.create_task(watch.dependencies.run())
-
-    async def look() -> None:
+async def look(watch: Watch, times: int = 1) -> None:
+    """Let ``Dependencies.run`` look so often, to the end of what it asks."""
+    for _ in range(times):
         await until(lambda: bool(watch.clock._sleepers))
         watch.clock.advance(LOOK_SECONDS)
         await until(lambda: bool(watch.clock._sleepers))
 
-    await look()
+
+@pytest.fixture
+async def looking(anyio_backend: str, watch: Watch) -> AsyncIterator[None]:
+    del anyio_backend
+    watch.dependencies.probed("online", watch.watched.probe)
+    task = asyncio.create_task(watch.dependencies.run())
+    yield
+    task.cancel()
+    await asyncio.wait([task])
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("looking")
+async def test_one_that_fails_is_asked_whether_it_works_again(watch: Watch) -> None:
+    watch.store.fails = {"read", "probe"}
+    with pytest.raises(Unavailable):
+        await watch.watched.read()
+    await look(watch)
     assert watch.failures() == 2
     watch.store.fails = set()
-    for _ in range(int(PROBED_SECONDS / LOOK_SECONDS)):
-        await look()
+    await look(watch, int(PROBED_SECONDS / LOOK_SECONDS))
     assert [said[0] for said in watch.heard.said] == ["begins", "over"]
-    before = watch.failures()
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("looking")
+async def test_one_that_nobody_calls_is_asked_whether_it_still_works(watch: Watch) -> None:
     watch.store.fails = {"probe"}
-    await look()
-    assert watch.failures() == before, "what works is not asked"
-    looking.cancel()
-    await asyncio.wait([looking])
+    await look(watch, QUIET_LOOKS)
+    assert watch.heard.said == [("begins", "online", "embedded", watch.heard.said[0][3], "probe failed")]
+    watch.store.fails = set()
+    await look(watch)
+    assert [said[0] for said in watch.heard.said] == ["begins", "over"]
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("looking")
+async def test_one_that_answers_is_not_asked_by_the_way(watch: Watch) -> None:
+    """A question may cost money."""
+    for _ in range(10):
+        await watch.watched.read()
+        await look(watch)
+    assert watch.store.probes == 0
+    await look(watch, 10 * QUIET_LOOKS)
+    assert watch.store.probes == 10
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("looking")
+async def test_one_that_does_not_answer_holds_up_no_question(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.core.dependencies.ANSWER_SECONDS", 0)
+    monkeypatch.setattr("router.core.dependencies.UNANSWERED_SECONDS", 0)
+    watch.dependencies.probed("online", watch.watched.hang)
+    await look(watch, 2 * QUIET_LOOKS)
+    assert [said[0] for said in watch.heard.said] == ["begins"]
+    monkeypatch.undo()
+    watch.dependencies.probed("online", watch.watched.probe)
+    await look(watch, int(PROBED_SECONDS / LOOK_SECONDS) + 1)
+    assert [said[0] for said in watch.heard.said] == ["begins", "over"]
+
+
+@pytest.mark.anyio
+async def test_a_question_that_is_not_answered_keeps_no_process_from_ending(watch: Watch) -> None:
+    watch.dependencies.probed("online", watch.watched.hang)
+    task = asyncio.create_task(watch.dependencies.run())
+    for _ in range(QUIET_LOOKS):
+        await until(lambda: bool(watch.clock._sleepers))
+        watch.clock.advance(LOOK_SECONDS)
+    await until(lambda: watch.store.hangs == 1)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert watch.heard.said == []
 
 
 def test_places_name_the_server_and_no_password(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,10 @@ from router.auth.opening import open_authenticator
 from router.cli.app import COMMANDS, load
 from router.clock import SystemClock
 from router.config import Auth, Config, load_with_origins
+from router.core.dependencies import ANSWER_SECONDS
 from router.factory import Factory
 from router.metrics import Metrics
-from router.web.health import PROBE_SECONDS, Health
+from router.web.health import Health
 from tests.support.servers import answers, free_port
 
 DEPLOY = Path(__file__).parents[2] / "examples" / "deploy"
@@ -148,7 +149,7 @@ def test_kubernetes_probes_ports_and_drains_fit() -> None:
             assert container[kind]["httpGet"]["port"] == port["name"]
         assert container["livenessProbe"]["httpGet"]["path"] == "/healthz", "an outage restarts nothing"
         assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
-        assert container["readinessProbe"]["timeoutSeconds"] > PROBE_SECONDS
+        assert container["readinessProbe"]["timeoutSeconds"] > ANSWER_SECONDS
         pause = float(container["lifecycle"]["preStop"]["exec"]["command"][1])
         drain = load_with_origins(None, own).config.server.drain_seconds
         assert spec["terminationGracePeriodSeconds"] > drain + pause + CUT_OFF_SECONDS
