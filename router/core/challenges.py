@@ -23,7 +23,9 @@ MARK = "?"
 node that does not know it pokes nobody."""
 ANSWER_SECONDS = 1.5
 """A peer that has not answered a ping by then is taken for gone."""
-WAIT_SECONDS = 2.0
+STEP_SECONDS = 0.1
+"""How often a node looks whether all of its peers have answered."""
+WAIT_SECONDS = 3.0
 """A node that was asked has renewed the leases of the living by then."""
 PAUSE_SECONDS = 5.0
 """A user is asked about once in this time by one node, however often they come."""

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from router.clock import Clock, Tasks
-from router.core.challenges import ANSWER_SECONDS, MARK, WAIT_SECONDS, Challenges
+from router.core.challenges import ANSWER_SECONDS, MARK, STEP_SECONDS, WAIT_SECONDS, Challenges
 from router.core.migrating import Migrator
 from router.errors import Draining, RouterError, TooManyConnections
 from router.interfaces import PokeBus, PresenceCache
@@ -274,7 +274,8 @@ class ConnectionManager:
     # Challenges: is there anybody behind the sockets of a user who is at the limit?
 
     async def _prove(self, user: str) -> None:
-        """Ping the sockets of ``user``, renew the leases of those that answer, and close the others.
+        """Ping the sockets of ``user``, renew the leases of those that answer, and close the others. Those that answer
+        and that the store has forgotten register again at once.
 
         Whoever asks again meanwhile has read the leases as they are now, and waits for the same renewal.
         """
@@ -292,14 +293,20 @@ class ConnectionManager:
         living = [held.connection for held in own if held not in silent]
         if living:
             await self._extend(living)
+        for connection in living:
+            await self._register_forgotten(connection.id)
 
     async def _let_answer(self, asked: Sequence[_Held]) -> None:
         for held in asked:
             held.socket.ping()
-        if any(held.socket.silent_seconds < ANSWER_SECONDS for held in asked):
-            await self._clock.sleep(ANSWER_SECONDS)
-            for _ in range(TURNS):
-                await asyncio.sleep(0)
+        if all(held.socket.silent_seconds >= ANSWER_SECONDS for held in asked):
+            return
+        began, owing = self._clock.monotonic(), True
+        while owing and self._clock.monotonic() - began < ANSWER_SECONDS:
+            await self._clock.sleep(STEP_SECONDS)
+            owing = any(held.socket.silent_seconds for held in asked)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
 
     def _replace(self, silent: Sequence[_Held]) -> None:
         """What they leave in the store is the newcomer's to replace, so that the user is online all the while and no
@@ -332,15 +339,10 @@ class ConnectionManager:
         connections = [held.connection for held in self._held.values() if held.connection.user not in asked]
         batches = [connections[at : at + RENEW_CONNECTIONS] for at in range(0, len(connections), RENEW_CONNECTIONS)]
         failures = [error for error in await asyncio.gather(*map(self._extend, batches)) if error is not None]
-        for id_, connection in list(self._forgotten.items()):
+        for id_ in list(self._forgotten):
             if len(failures) >= OUTAGE_FAILURES:
                 break
-            self._forgotten.pop(id_, None)
-            try:
-                await self._register_again(connection)
-            except RouterError as error:
-                # It may be registered, but whether mail waits is not known. The next time it comes after all others.
-                self._forgotten[id_] = connection
+            if (error := await self._register_forgotten(id_)) is not None:
                 failures.append(error)
         if failures:
             raise failures[0]
@@ -352,6 +354,19 @@ class ConnectionManager:
             except RouterError as error:
                 return error
         self._forgotten |= {connection.id: connection for connection in forgotten}
+        return None
+
+    async def _register_forgotten(self, id_: str) -> RouterError | None:
+        """Returns what failed; where nobody has forgotten it, there is nothing to do."""
+        connection = self._forgotten.pop(id_, None)
+        if connection is None:
+            return None
+        try:
+            await self._register_again(connection)
+        except RouterError as error:
+            # It may be registered, but whether mail waits is not known. The next time it comes after all others.
+            self._forgotten[id_] = connection
+            return error
         return None
 
     async def _register_again(self, connection: Connection) -> None:

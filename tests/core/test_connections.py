@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from router.config import Limits
-from router.core.challenges import ANSWER_SECONDS, PAUSE_SECONDS, WAIT_SECONDS
+from router.core.challenges import ANSWER_SECONDS, PAUSE_SECONDS, STEP_SECONDS, WAIT_SECONDS
 from router.core.connections import FORGOTTEN, GOING_AWAY, REGISTERING, REPLACED, TOKEN_EXPIRED, TRY_AGAIN_LATER
 from router.errors import Draining, TooManyConnections, Unavailable
 from router.messages import Connection, Outcome, QueueTotals
@@ -30,6 +30,14 @@ async def running(stage: Stage) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+class Owing(Socket):
+    """Its peer has not answered a ping yet."""
+
+    def ping(self) -> None:
+        super().ping()
+        self.silent_seconds = 0.01
 
 
 async def test_mail_before_registration_is_poked_for(stage: Stage) -> None:
@@ -212,6 +220,42 @@ async def test_a_heartbeat_keeps_no_socket_that_is_being_asked(stage: Stage) -> 
     found = {one.id: one.lease_until for one in await stage.online.connections(BOB)}
     assert found.keys() == before.keys() - {connections[0].id} | {newcomer.id}
     assert min(found.values()) > max(before.values())
+
+
+async def test_those_who_answer_early_are_renewed_early(stage: Stage) -> None:
+    """RACES 51: a node waits for the answers that are owed, and no longer: the node that asks may be far."""
+    sockets = [Owing() for _ in range(2)]
+    async with running(stage):
+        for socket in sockets:
+            await stage.manager.connect(BOB, socket, None)
+        before = await stage.online.connections(BOB)
+        await (await stage.factory.poke_bus()).publish([(stage.factory.node, "?" + BOB)])
+        await until(lambda: all(socket.pings for socket in sockets))
+        sockets[0].silent_seconds = 0
+        stage.clock.advance(STEP_SECONDS)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert await stage.online.connections(BOB) == before, "one owes its answer"
+        sockets[1].silent_seconds = 0
+        stage.clock.advance(STEP_SECONDS)
+        await stage.factory.tasks.settled()
+        found = await stage.online.connections(BOB)
+    assert {one.lease_until - old.lease_until for one, old in zip(found, before, strict=True)} == {
+        int(2 * STEP_SECONDS * 1e6)
+    }
+
+
+async def test_whom_the_store_has_forgotten_registers_again_when_asked(stage: Stage) -> None:
+    """RACES 17, 51: and not with the next heartbeat, until which its user's mail would go past it."""
+    async with running(stage):
+        connection = await stage.manager.connect(BOB, socket := Socket(), None)
+        await stage.online.disconnect([connection])
+        assert await stage.go("m1") is Outcome.COLD
+        await (await stage.factory.poke_bus()).publish([(stage.factory.node, "?" + BOB)])
+        await until(lambda: socket.pings == 1)
+        stage.clock.advance(ANSWER_SECONDS)
+        await until(lambda: socket.pokes == 1)
+        assert [one.id for one in await stage.online.connections(BOB)] == [connection.id]
 
 
 async def test_half_open_sockets_are_removed_also_if_no_newcomer_takes_their_place(
