@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 
 from router.config.places import Role
 from router.core.dependencies import Place
@@ -18,7 +19,15 @@ EFFECTS: dict[str, str] = {
     Role.PUSH: "mail is stored and can be fetched; it waits in the ingress until its push command is out",
     Role.DEAD_LETTERS: "what is refused waits in the ingress, and its recipients' later mail behind it",
 }
-"""What an outage means for mail, from its beginning on."""
+"""What an outage means for mail, from its beginning on, where everything else works."""
+ONE_DATABASE = (
+    "ingress and online store are one database: what was accepted waits in it; sends, fetches, acknowledgements and "
+    "new connections are answered 503"
+)
+ONE_STORE = (
+    "mail waits in the ingress where cold, which is in the same store, fails too; fetches, acknowledgements and new "
+    "connections are answered 503"
+)
 
 
 def _left_out(bug: str, count: int) -> None:
@@ -28,7 +37,9 @@ def _left_out(bug: str, count: int) -> None:
 class LogReports:
     """Outages and dead letters have a line each; of bugs alike some in a minute."""
 
-    def __init__(self, later: Later = in_loop) -> None:
+    def __init__(self, where: Mapping[Role, Place], later: Later = in_loop) -> None:
+        """``where`` each dependency is: what is of one kind is in one place, and fails together."""
+        self._where = where
         self._sampler = Sampler(_left_out, later)
 
     def outage(self, place: Place, error: str) -> None:
@@ -38,8 +49,16 @@ class LogReports:
             kind=place.kind,
             server=place.address,
             error=error,
-            effect=EFFECTS[place.role],
+            effect=self._effect(place),
         )
+
+    def _effect(self, place: Place) -> str:
+        together = {role for role, other in self._where.items() if other.kind == place.kind}
+        if {Role.INGRESS, Role.ONLINE} <= together:
+            return ONE_DATABASE
+        if place.role == Role.ONLINE and Role.COLD in together:
+            return ONE_STORE
+        return EFFECTS[place.role]
 
     def outage_over(self, place: Place, seconds: float, failures: int) -> None:
         LOG.warning(

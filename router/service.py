@@ -22,7 +22,7 @@ from router import __version__, logs, open_files
 from router.auth.opening import open_authenticator
 from router.auth.verifier import Authenticator
 from router.config import Config, Service, address
-from router.config.places import Role
+from router.config.places import Role, places
 from router.config.rules import is_loopback
 from router.config.sources import Problem
 from router.core.accepting import Acceptor
@@ -128,7 +128,7 @@ class _Service:
         self._config = config
         self._service = service
         self._stop = asyncio.Event()
-        self._reports = LogReports()
+        self._reports = LogReports(places(config))
         self._failure: BaseException | None = None
         self._manager: ConnectionManager | None = None
         self._pipeline: Pipeline | None = None

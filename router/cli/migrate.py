@@ -13,7 +13,7 @@ from router.cli.common import configured, look_at, user
 from router.cli.exits import Code
 from router.cli.output import json_document, line, progress
 from router.config import Config
-from router.config.places import Role
+from router.config.places import Role, places
 from router.errors import Unavailable
 from router.factory import Factory
 from router.interfaces import OnlineStore
@@ -88,7 +88,7 @@ def migrate(
 
 async def _migrate(config: Config, choice: Choice, *, dry_run: bool, quiet: bool) -> Report:
     report = Report(dry_run)
-    async with Factory(config, reports=LogReports()) as factory:
+    async with Factory(config, reports=LogReports(places(config))) as factory:
         online = await factory.online_store()
         if dry_run:
             async for _, hot in _chosen(online, choice):

@@ -5,24 +5,25 @@ from __future__ import annotations
 import pytest
 from structlog.testing import capture_logs
 
-from router.config.places import Place, Role
+from router.config import Config
+from router.config.places import Role, places
 from router.messages import DeadLetter, DeadReason
-from router.reports import EFFECTS, LogReports
+from router.reports import EFFECTS, ONE_DATABASE, ONE_STORE, LogReports
 from router.sampling import LINES
 
 SECRET = "MARKER-PAYLOAD"
-REDIS = Place(Role.ONLINE, "redis", "127.0.0.1:6379 (single)")
+REDIS = places(Config.model_validate({"online": {"kind": "redis", "url": "redis://127.0.0.1"}}))
 
 
 @pytest.fixture
 def reports() -> LogReports:
-    return LogReports(lambda seconds, call: None)
+    return LogReports(REDIS, lambda seconds, call: None)
 
 
 def test_an_outage_has_its_server_its_error_and_what_it_means(reports: LogReports) -> None:
     with capture_logs() as said:
-        reports.outage(REDIS, "connection refused")
-        reports.outage_over(REDIS, 61.04, 12)
+        reports.outage(REDIS[Role.ONLINE], "connection refused")
+        reports.outage_over(REDIS[Role.ONLINE], 61.04, 12)
     where = {"dependency": "online", "kind": "redis", "server": "127.0.0.1:6379 (single)"}
     begins = {
         "event": "outage begins",
@@ -33,6 +34,34 @@ def test_an_outage_has_its_server_its_error_and_what_it_means(reports: LogReport
     over = {"event": "outage is over", "log_level": "warning", "seconds": 61.0, "failed_calls": 12}
     assert said == [{**where, **begins, "effect": EFFECTS["online"]}, {**where, **over}]
     assert set(EFFECTS) == set(Role)
+
+
+PUBSUB = {"ingress": "pubsub", "push": "pubsub"}
+FIRESTORE = {"online": "firestore", "cold": "firestore"}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "role", "effect"),
+    [
+        *(({}, role, ONE_DATABASE) for role in Role),
+        ({"push": "pubsub"}, Role.PUSH, EFFECTS[Role.PUSH]),
+        ({"cold": "firestore"}, Role.ONLINE, ONE_DATABASE),
+        ({"cold": "firestore"}, Role.COLD, EFFECTS[Role.COLD]),
+        (PUBSUB, Role.INGRESS, EFFECTS[Role.INGRESS]),
+        (PUBSUB, Role.ONLINE, ONE_STORE),
+        (PUBSUB, Role.COLD, EFFECTS[Role.COLD]),
+        (PUBSUB | FIRESTORE, Role.ONLINE, ONE_STORE),
+        (PUBSUB | FIRESTORE, Role.COLD, EFFECTS[Role.COLD]),
+        (FIRESTORE, Role.INGRESS, EFFECTS[Role.INGRESS]),
+        (PUBSUB | {"cold": "firestore"}, Role.ONLINE, EFFECTS[Role.ONLINE]),
+    ],
+)
+def test_the_effect_is_that_of_all_that_the_outage_takes_along(kinds: dict[str, str], role: Role, effect: str) -> None:
+    """What is in one file, or one Firestore, fails together."""
+    where = places(Config.model_validate({section: {"kind": kind} for section, kind in kinds.items()}))
+    with capture_logs() as said:
+        LogReports(where, lambda seconds, call: None).outage(where[role], "no")
+    assert said[0]["effect"] == effect
 
 
 def test_a_dead_letter_has_its_reason_and_nothing_of_the_letter(reports: LogReports) -> None:
