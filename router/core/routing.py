@@ -376,7 +376,7 @@ class Pipeline:
         """
         if tries < self._max_attempts:
             return False
-        if isinstance(error, Unstorable) and self._outage.lasts:
+        if delivery.message is not None and self._outage.lasts:
             # The store is to forget it, and cannot be told now. What waits behind it is routed by the store again.
             self._outage.withdraw([delivery, *self._waiting[_recipient(delivery)]])
             return False
@@ -390,13 +390,12 @@ class Pipeline:
         return True
 
     async def _give_up(self, delivery: Delivery, error: Exception) -> None:
-        reason = DeadReason.ATTEMPTS_EXHAUSTED
-        if not isinstance(error, Unstorable):
-            await self._refuse(delivery, reason, f"{type(error).__name__} in each of its tries")
-            return
-        await self._publish_letter(delivery, reason, str(error))
-        # It has its place in the order, and readers wait for what is on its way to cold.
-        await self._forget(message_of(delivery))
+        never, message = isinstance(error, Unstorable), delivery.message
+        detail = str(error) if never else f"{type(error).__name__} in each of its tries"
+        await self._publish_letter(delivery, DeadReason.ATTEMPTS_EXHAUSTED, detail)
+        # It may have its place in the order, and readers wait for what is on its way to cold.
+        if message is not None:
+            await (self._forget(message) if never else self._settler.free(message.recipient, message.id))
         await self._finish([delivery])
 
     async def _forget(self, message: Message) -> None:
@@ -418,11 +417,7 @@ class Pipeline:
         """Another pipeline may have given what is damaged now a place on its way to cold: readers wait for that."""
         if delivery.reason != DeadReason.DAMAGED or not (delivery.delivered_before and delivery.recipient):
             return
-        async with asyncio.timeout(CALL_SECONDS):
-            page = await self._online.read(delivery.recipient, 1, 1, again=True)
-            if any(write.id == delivery.origin for write in page.pending):
-                owed = await self._online.ack(delivery.recipient, [delivery.origin])
-                await self._online.forget_orphans(delivery.recipient, owed)
+        await self._settler.free(delivery.recipient, delivery.origin)
 
     async def _refuse(self, delivery: Delivery, reason: DeadReason, detail: str) -> None:
         await self._publish_letter(delivery, reason, detail)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from msgspec import structs
 
+from router.checksum import is_whole
 from router.interfaces import ColdQueue, OnlineStore
 from router.messages import Queued
 
@@ -39,6 +40,26 @@ class Settler:
                 await self._cold.amend([structs.replace(queued, untold=True) for queued in settled.misplaced])
             placed += await self.settle(settled.misplaced)
         return placed
+
+    async def free(self, user: str, id_: str) -> None:
+        """Nobody works on ``id_`` any more: where it is on its way to cold, readers wait for it no longer.
+
+        A whole copy that is in its place came there before, and stays. Raises like ``settle``.
+        """
+        async with asyncio.timeout(self._call_seconds):
+            page = await self._online.read(user, 1, 1, again=True)
+            for write in page.pending:
+                if write.id == id_:
+                    copies = await self._cold.read(user, 1, 1, (write.lane, write.sequence - 1))
+                    await self._free(user, id_, [one for one in copies.messages if one.message.id == id_])
+
+    async def _free(self, user: str, id_: str, copies: Sequence[Queued]) -> None:
+        if whole := [copy for copy in copies if is_whole(copy.message)]:
+            await self.settle(whole)
+            return
+        owed = await self._online.ack(user, [id_])
+        await self._cold.delete(user, owed)
+        await self._online.forget_orphans(user, owed)
 
     async def _delete(self, acked: Sequence[Queued]) -> None:
         ids: dict[str, list[str]] = {}

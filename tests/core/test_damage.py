@@ -12,7 +12,7 @@ from router.backends.embedded import schema
 from router.backends.embedded.rows import cold_message, hot_message
 from router.checksum import is_whole
 from router.core import damage
-from router.messages import DeadLetter, Outcome
+from router.messages import DeadLetter, Outcome, Queued
 from tests.contract.stage import BOB, EVE, Stage, staged
 from tests.support.clock import ManualClock
 from tests.support.damage import execute, publish_damaged, spoil
@@ -86,6 +86,23 @@ async def test_a_place_on_the_way_to_cold_is_free_again(stage: Stage) -> None:
             return await stage.ids() == ["m2"] and await stage.letters() == [("m1", "damaged")]
 
         await eventually(stage, freed)
+
+
+async def test_a_place_on_the_way_to_cold_holds_what_came_there(stage: Stage) -> None:
+    """RACES 42: its pipeline died after the cold write; that the ingress brings it again damaged costs nobody mail."""
+    message = stage.message("m1")
+    await publish_damaged(stage, message)
+    (routed,) = await stage.route(message)
+    assert await stage.cold.put([Queued(message, routed.sequence, routed.queued_at)]) == []
+    assert await stage.go("m2") is Outcome.COLD
+    async with running(stage):
+
+        async def told() -> bool:
+            return await stage.letters() == [("m1", "damaged")]
+
+        await eventually(stage, told)
+    assert await stage.ids() == ["m1", "m2"]
+    assert (await stage.online.read(BOB, 1, 1)).pending == []
 
 
 @pytest.mark.parametrize("column", range(len(SOUND)))

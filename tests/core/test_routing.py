@@ -155,6 +155,33 @@ async def test_what_cold_can_never_hold_is_a_dead_letter_and_holds_nobody_up(
     assert (await stage.online.read(BOB, 50, PAGE_BYTES)).pending == []
 
 
+@pytest.mark.parametrize("written", [False, True])
+async def test_poison_on_its_way_to_cold_holds_up_no_reader(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    """RACES 8: a bug in the cold write, before the write or after; what is in cold by then stays there."""
+    put = stage.cold.put
+
+    async def choke(messages: Sequence[Queued]) -> list[Queued]:
+        poison = any(queued.message.id == "poison" for queued in messages)
+        if poison and not written:
+            raise ZeroDivisionError("of what is sealed")
+        refused = await put(messages)
+        if poison:
+            raise ZeroDivisionError("of what is sealed")
+        return refused
+
+    monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: choke(messages))
+    for id_ in ("m0", "poison", "m1"):
+        await stage.producer.publish(stage.message(id_))
+    async with running(stage):
+        await routed(stage)
+    assert await stage.letters() == [("poison", "attempts-exhausted")]
+    assert await stage.ids() == (["m0", "poison", "m1"] if written else ["m0", "m1"])
+    assert (await stage.online.read(BOB, 50, PAGE_BYTES)).pending == []
+    assert (await stage.cold.totals(BOB)).messages == 2 + written
+
+
 async def test_a_letter_that_cannot_be_written_is_tried_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """RACES 8, 11: giving a message up needs a dependency too, and must not end the work of its recipient."""
     refuse_poison(stage, monkeypatch)
