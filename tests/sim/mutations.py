@@ -273,8 +273,8 @@ MUTANTS = (
     Mutant(
         "of two copies in cold the first one written stays",
         f"{EMBEDDED}/sql/cold.sql",
-        "sequence = min(sequence, excluded.sequence), envelope",
-        "sequence = sequence, envelope",
+        "    sequence = min(sequence, excluded.sequence),\n    envelope",
+        "    sequence = sequence,\n    envelope",
     ),
     Mutant(
         "expired ephemeral mail is served",

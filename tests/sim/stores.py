@@ -109,6 +109,7 @@ def flipped(stored: bytes, chance: random.Random) -> bytes:
 
 def _create() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=512)
+    schema.set_up(connection)
     schema.create(connection)
     return connection
 

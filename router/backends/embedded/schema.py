@@ -220,9 +220,14 @@ def open_to_look(path: Path) -> sqlite3.Connection:
 def _connect(path: Path) -> sqlite3.Connection:
     # A connection is used by one thread at a time, but not always by the one that opened it.
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    set_up(connection)
+    return connection
+
+
+def set_up(connection: sqlite3.Connection) -> None:
+    """Have ``connection`` read damaged texts, and know the function that the statements use."""
     connection.text_factory = _text
     connection.create_function("is_whole", 4, _is_whole, deterministic=True)
-    return connection
 
 
 def _is_whole(id_: str, user: str, envelope: object, stored: object) -> bool:
