@@ -70,7 +70,12 @@ class StoreRules:
 
 def holds_move(move_until: int, now: int) -> bool:
     """Whether a migration lease that ends then is held; one of a clock that was wrong and was set back is not."""
-    return now < move_until <= now + PLAUSIBLE_LEASES * MOVE_LEASE_SECONDS * MICROSECONDS
+    return now < move_until <= implausible_move(now)
+
+
+def implausible_move(now: int) -> int:
+    """A migration lease that ends after this was given by a clock that was wrong."""
+    return now + PLAUSIBLE_LEASES * MOVE_LEASE_SECONDS * MICROSECONDS
 
 
 class Skew:

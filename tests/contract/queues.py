@@ -31,7 +31,7 @@ from router.messages import (
     Settled,
 )
 from tests.contract.answers import AnswerContract
-from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, names
+from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, moved_by_a_wrong_clock, names
 
 pytestmark = pytest.mark.anyio
 REPOKE_SECONDS = 15
@@ -532,6 +532,14 @@ class QueueContract(AnswerContract):
         assert await second.ids() == ["m1"]
         assert await second.go("m3") is Outcome.COLD
         assert await second.ids() == ["m1", "m3"]
+
+    async def test_a_migration_lease_of_a_clock_that_was_ahead_keeps_no_orphans(self, stage: Stage) -> None:
+        """RACES 24: nobody holds it, so no migrator can be about to write a copy."""
+        await moved_by_a_wrong_clock(stage)
+        stage.clock.advance(61)
+        assert await stage.online.orphans(10) == [(BOB, "m1")]
+        await stage.sweeper.sweep()
+        assert await stage.online.orphans(10) == []
 
     async def test_migration_moves_all_but_the_ephemeral(self, stage: Stage, second: Stage) -> None:
         """RACES 26, 28."""

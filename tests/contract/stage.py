@@ -16,7 +16,7 @@ from router.core.queue import CompositeMessageQueue
 from router.core.sweeping import Sweeper
 from router.factory import Factory
 from router.interfaces import ColdQueue, IngressProducer, OnlineStore
-from router.messages import Connection, Delivery, Lane, Message, Outcome, Queued, Routed, Settled
+from router.messages import Connection, Delivery, Lane, Message, Move, Outcome, Queued, Routed, Settled
 from tests.support.clock import ManualClock
 from tests.support.stores import CAP, Durability, Stores
 
@@ -169,3 +169,13 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def names(messages: Sequence[Queued]) -> list[str]:
     return [queued.message.id for queued in messages]
+
+
+async def moved_by_a_wrong_clock(stage: Stage) -> None:
+    """A migrator whose clock is a day ahead takes a message, and dies; then its user acknowledges it, and leaves."""
+    phone = await stage.connect()
+    await stage.go("m1")
+    async with staged(stage.stores, ManualClock(stage.clock.time + 86_400_000_000)) as wrong:
+        assert isinstance(await wrong.online.begin_move(BOB, "dies", 10, PAGE_BYTES, online_too=True), Move)
+    await stage.online.disconnect([phone])
+    assert await stage.online.ack(BOB, ["m1"]) == ["m1"]

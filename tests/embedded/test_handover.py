@@ -13,7 +13,7 @@ from router.backends.embedded.backend import EmbeddedBackend
 from router.backends.embedded.signals import Signals
 from router.errors import Unavailable
 from router.messages import Outcome
-from tests.contract.stage import BOB, PAGE_BYTES, Stage, staged
+from tests.contract.stage import BOB, PAGE_BYTES, Stage, moved_by_a_wrong_clock, staged
 from tests.support.clock import ManualClock
 from tests.support.stores import EmbeddedStores
 
@@ -99,3 +99,12 @@ async def test_a_recipient_who_was_forgotten_has_no_version_again(stage: Stage, 
     assert await stage.go("m1") is Outcome.COLD
     await stage.online.note_cold_empty(BOB, seen.cold_version)
     assert await stage.ids() == ["m1"]
+
+
+async def test_a_migration_lease_of_a_clock_that_was_ahead_keeps_no_user(stage: Stage) -> None:
+    await moved_by_a_wrong_clock(stage)
+    for seconds in (61, 3601, 3601, 61):
+        stage.clock.advance(seconds)
+        await stage.sweeper.sweep()
+    reader = (await backend(stage))._database
+    assert reader.read(lambda db: db.execute("SELECT user FROM recipient").fetchall()) == []

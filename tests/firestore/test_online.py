@@ -17,7 +17,7 @@ from router.backends.firestore.online import FirestoreOnlineStore
 from router.backends.firestore.reading import Reader
 from router.backends.firestore.wire import Write
 from router.messages import Connection, Delivery, Message, MigrationResult, Move, Outcome, Queued
-from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, staged
+from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, moved_by_a_wrong_clock, staged
 from tests.support.clock import ManualClock
 from tests.support.pipelines import routed, running
 from tests.support.servers import Server
@@ -502,3 +502,11 @@ async def test_a_database_with_a_name_is_one_of_its_own(
         assert [user.user for user in await there.online.hot_users("", 10)] == [BOB]
         await there.queue.acknowledge(BOB, ["cold", "hot"])
         assert (await there.ids(), await there.in_cold(), await there.hot()) == ([], [], [])
+
+
+async def test_a_migration_lease_of_a_clock_that_was_ahead_keeps_no_user(stage: Stage) -> None:
+    await moved_by_a_wrong_clock(stage)
+    for seconds in (61, 3601, 3601, 61):
+        stage.clock.advance(seconds)
+        await stage.sweeper.sweep()
+    assert (await documents(stage))["users"] == 0

@@ -8,7 +8,7 @@ import pytest
 
 from router.backends.redis.keys import PARTS
 from router.messages import Outcome
-from tests.contract.stage import BOB, Stage, staged
+from tests.contract.stage import BOB, Stage, moved_by_a_wrong_clock, staged
 from tests.support.clock import ManualClock
 from tests.support.stores_redis import RedisStores
 
@@ -87,3 +87,13 @@ async def test_write_through_loses_nothing(tmp_path: Path, stores: RedisStores, 
         assert await stage.ids() == ["m1", "m2", "m3"]
         await stage.queue.acknowledge(BOB, ["m1", "m2", "m3"])
         assert (await stage.ids(), await stage.in_cold()) == ([], [])
+
+
+async def test_a_migration_lease_of_a_clock_that_was_ahead_keeps_no_user(stage: Stage) -> None:
+    await moved_by_a_wrong_clock(stage)
+    for seconds in (61, 3601, 3601, 61):
+        stage.clock.advance(seconds)
+        await stage.sweeper.sweep()
+    prefix = stage.factory.config.online.key_prefix
+    (_, left) = (await stage.online._client.run([("SCAN", 0, "MATCH", f"{prefix}:*", "COUNT", 100_000)]))[0]  # type: ignore[attr-defined]
+    assert left == []

@@ -11,7 +11,7 @@ from router.backends.embedded.presence import EmbeddedPresence, nodes_of
 from router.backends.embedded.routing import HOT as SQL
 from router.backends.embedded.rows import one
 from router.backends.embedded.signals import Nodes
-from router.backends.rules import ORPHAN_SECONDS, StoreRules
+from router.backends.rules import ORPHAN_SECONDS, StoreRules, implausible_move
 from router.clock import MICROSECONDS, Clock
 from router.interfaces import PokeBus
 from router.messages import Delivery, HotPage, HotUser, Move, MoveRefused, Queued, QueueTotals, Routed, Settled
@@ -132,8 +132,9 @@ class EmbeddedOnlineStore(EmbeddedPresence):
 
     async def forget_orphans(self, user: str, ids: Sequence[str]) -> None:
         now = self._clock.now()
+        until = implausible_move(now)
         await self._database.write_ordered(
-            lambda db: db.executemany(SQL["forget_orphan"], [(id_, user, now) for id_ in ids]).rowcount
+            lambda db: db.executemany(SQL["forget_orphan"], [(id_, user, now, until) for id_ in ids]).rowcount
         )
 
     async def purge(self, limit: int) -> int:
@@ -162,10 +163,11 @@ class EmbeddedOnlineStore(EmbeddedPresence):
 
     async def _forget_recipients(self, now: int, limit: int) -> None:
         """Walk over all users, a page a time; forget those with nothing queued whose sequences are past."""
-        page = (now, now, self._idle_cursor, limit)
+        moving = (now, implausible_move(now))
+        page = (now, *moving, self._idle_cursor, limit)
         found = self._database.read(lambda db: db.execute(SQL["idle_recipients"], page).fetchall())
         self._idle_cursor = found[-1][0] if len(found) == limit else ""
-        idle = [(user, now, now) for user, busy in found if not busy]
+        idle = [(user, now, *moving) for user, busy in found if not busy]
         if idle:
             await self._database.write_ordered(lambda db: db.executemany(SQL["forget_recipient"], idle).rowcount)
 

@@ -147,7 +147,7 @@ def forget_cold(work: Work, ids: Sequence[str], now: int, rules: StoreRules) -> 
 
 def forget_orphans(work: Work, ids: Sequence[str], now: int) -> None:
     """No copy of these is left in cold; believed unless a migrator can be about to write one."""
-    if work.recipient.move_until > now:
+    if holds_move(work.recipient.move_until, now):
         return
     for id_ in ids:
         record = work.records.get(id_)

@@ -18,7 +18,7 @@ from router.backends.firestore.transactions import STEP_MESSAGES, Transactions, 
 from router.backends.firestore.walking import Index, Walk, until
 from router.backends.firestore.wire import Document, deletion, only_if
 from router.backends.firestore.writing import Writer
-from router.backends.rules import ORPHAN_SECONDS, Skew
+from router.backends.rules import ORPHAN_SECONDS, Skew, holds_move
 from router.clock import MICROSECONDS, Clock, apart
 from router.interfaces import PokeBus
 from router.messages import Delivery, HotPage, HotUser, Move, MoveRefused, Queued, QueueTotals, Routed, Settled
@@ -323,7 +323,8 @@ class FirestoreOnlineStore(FirestorePresence):
 
         def forget(work: Work) -> None:
             recipient = work.recipient
-            if work.known and recipient.idle() and recipient.sequence <= now and recipient.move_until <= now:
+            moves = holds_move(recipient.move_until, now)
+            if work.known and recipient.idle() and recipient.sequence <= now and not moves:
                 work.forget()
 
         await self._transactions.change_all([self._layout.user_of(one.name) for one in found], forget)

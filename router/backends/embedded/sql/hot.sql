@@ -154,7 +154,7 @@ SELECT user, id FROM route WHERE state IN (1, 5) AND +state = 5 AND until <= ? +
 
 -- forget_orphan: No copy of an acknowledged message is left in cold, and no migrator can be about to write one.
 UPDATE route SET state = 3 WHERE id = ? AND user = ? AND state = 5
-    AND NOT EXISTS (SELECT 1 FROM recipient WHERE recipient.user = route.user AND move_until > ?);
+    AND NOT EXISTS (SELECT 1 FROM recipient WHERE recipient.user = route.user AND move_until > ? AND move_until <= ?);
 
 -- forgettable: Records whose time is over.
 SELECT id FROM route WHERE until <= ? AND state = 3 LIMIT ?;
@@ -166,10 +166,12 @@ DELETE FROM route WHERE id = ?;
 SELECT user, lane, sequence, id, keyed FROM hot WHERE ephemeral = 1 AND accepted_at <= ? LIMIT ?;
 
 -- idle_recipients: Users of whom nothing is queued, after a name.
-SELECT user, hot OR cold OR pending OR sequence > ? OR move_until > ? FROM recipient WHERE user > ? ORDER BY user LIMIT ?;
+SELECT user, hot OR cold OR pending OR sequence > ? OR (move_until > ? AND move_until <= ?)
+FROM recipient WHERE user > ? ORDER BY user LIMIT ?;
 
 -- forget_recipient: Drop the state of a user of whom still nothing is queued and who is not connected.
-DELETE FROM recipient WHERE user = ? AND NOT (hot OR cold OR pending OR sequence > ? OR move_until > ?)
+DELETE FROM recipient WHERE user = ?
+    AND NOT (hot OR cold OR pending OR sequence > ? OR (move_until > ? AND move_until <= ?))
     AND NOT EXISTS (SELECT 1 FROM presence WHERE presence.user = recipient.user);
 
 -- totals_of: One user's hot queue.

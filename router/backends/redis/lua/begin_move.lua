@@ -5,10 +5,7 @@
 -- Result: 'busy', 'online', or dropped, more (0 or 1), announced up to which sequence, {id, place, body, …}
 
 local held = call('HMGET', META, 'o', 'u', 'a')
--- rules.holds_move: one that ends much later was given by a clock that was wrong.
-local plausible = now + 3 * (tonumber(ARGV[3]) - now)
-local held_until = tonumber(held[2] or 0)
-if held[1] and held[1] ~= ARGV[2] and held_until > now and held_until <= plausible then return 'busy' end
+if held[1] and held[1] ~= ARGV[2] and holds_move(tonumber(held[2] or 0)) then return 'busy' end
 if ARGV[6] == '0' then
   local _, online = judge_live()
   if online > 0 then return 'online' end

@@ -3,7 +3,7 @@
 -- ARGV  from 2 the ids
 -- Result: nothing that is looked at.
 
-if tonumber(call('HGET', META, 'u') or 0) > now then return 0 end
+if holds_move(tonumber(call('HGET', META, 'u') or 0)) then return 0 end
 for i = 2, #ARGV do
   local record = record_of(ARGV[i])
   if record and record.state == ACKED_OWED then

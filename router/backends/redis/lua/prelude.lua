@@ -27,6 +27,7 @@ local EXPRESS = 9e15 -- less than 2^53, so that every place is a whole number in
 local DAY = 86400e6
 local SECOND = 1e6
 local ORPHAN = 60e6 -- rules.ORPHAN_SECONDS
+local MOVE = 3 * 60e6 -- rules.PLAUSIBLE_LEASES times rules.MOVE_LEASE_SECONDS
 local HEADER = 21
 local CHUNK = 16
 
@@ -224,6 +225,11 @@ local function page(limit, max_bytes, cutoff)
   return found, 0
 end
 
+-- rules.holds_move: whether a migration lease that ends then is held; one of a clock that was wrong is not.
+local function holds_move(move_until)
+  return now < move_until and move_until <= now + MOVE
+end
+
 -- When somebody must look at the user's records again; 0 for never.
 local function due(ephemeral_span)
   local at = 0
@@ -243,7 +249,8 @@ local function due(ephemeral_span)
     no_later(now + DAY)
   elseif call('EXISTS', META) == 1 then
     local held = call('HMGET', META, 's', 'u')
-    no_later(math.max(now, tonumber(held[1] or 0) + 1, tonumber(held[2] or 0)))
+    local move_until = tonumber(held[2] or 0)
+    no_later(math.max(now, tonumber(held[1] or 0) + 1, holds_move(move_until) and move_until or 0))
   end
   return at
 end

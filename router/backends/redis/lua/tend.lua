@@ -53,7 +53,7 @@ add_to_meta('n', -lost)
 
 local held = call('HMGET', META, 's', 'u')
 local at_rest = call('EXISTS', IDS, QUEUE, BODIES, PENDING, CONNECTIONS, OWED) == 0
-if at_rest and tonumber(held[1] or 0) <= now and tonumber(held[2] or 0) <= now then
+if at_rest and tonumber(held[1] or 0) <= now and not holds_move(tonumber(held[2] or 0)) then
   call('DEL', META, EPHEMERAL, GONE, GONE_KEYED)
 end
 return {dropped, due(span), more and 1 or 0}
