@@ -28,7 +28,7 @@ LOOK_BYTES = 1
 TEND_SECONDS = 1.0
 """So long a fetch waits for what is damaged to be mended, and as long for it to leave the queue."""
 PAUSE_SECONDS = 30.0
-"""So long no fetch waits for the dead letters, after they took nothing."""
+"""So long no fetch waits for the dead letters, after they took nothing in that time."""
 REMEMBERED = 10_000
 """So many letters are remembered, in case that what they tell of cannot be removed."""
 
@@ -95,8 +95,9 @@ class Damage:
         """By the monotonic clock: until then fetches leave what is hopeless where it is."""
         self._told: OrderedDict[tuple[str, str, int, int], None] = OrderedDict()
 
-    async def tend(self, user: str, batch: Sequence[Queued], found: Found) -> None:
-        """Mend or remove what of ``found`` stands in ``batch``, or has a whole copy there.
+    async def tend(self, user: str, batch: Sequence[Queued], found: Found) -> bool:
+        """Mend or remove what of ``found`` stands in ``batch``, or has a whole copy there. Whether all that is to leave
+        the queue has left it; if not, somebody must fetch again.
 
         There are three cases, and in each a failure leaves all as it was, for the next fetch:
         (a) hot is damaged, cold is whole: the hot copy goes;
@@ -111,8 +112,9 @@ class Damage:
         with suppress(RouterError, TimeoutError):
             async with asyncio.timeout(TEND_SECONDS):
                 await self._mend(user, whole, found)
-        if hopeless and self._clock.monotonic() >= self._bury_from:
-            await self._bury_some(user, hopeless, found)
+        if not hopeless:
+            return True
+        return self._clock.monotonic() >= self._bury_from and await self._bury_all(user, hopeless, found)
 
     async def _mend(self, user: str, whole: Mapping[Place, Queued], found: Found) -> None:
         for queued in found.hot:
@@ -122,8 +124,8 @@ class Damage:
             if queued.place in whole:
                 await self._cold.mend(user, [whole[queued.place]])
 
-    async def _bury_some(self, user: str, hopeless: Collection[Place], found: Found) -> None:
-        """As many of ``hopeless`` as there is time for; where that is none, no fetch tries again for a while."""
+    async def _bury_all(self, user: str, hopeless: Collection[Place], found: Found) -> bool:
+        """Whether there was time for all; where it was for none, no fetch tries again for a while."""
         buried = 0
         try:
             async with asyncio.timeout(TEND_SECONDS):
@@ -132,9 +134,13 @@ class Damage:
                         if queued.place in hopeless:
                             await self.bury(user, queued, in_cold=tier is found.cold)
                             buried += 1
-        except (RouterError, TimeoutError):
+        except RouterError:
+            return False
+        except TimeoutError:
             if not buried:
                 self._bury_from = self._clock.monotonic() + PAUSE_SECONDS
+            return False
+        return True
 
     async def copy_in_cold(self, user: str, queued: Queued) -> Queued | None:
         """The whole copy of the damaged ``queued``, if there is one."""

@@ -61,7 +61,7 @@ class CompositeMessageQueue:
         look.
         """
         seen: set[tuple[bool, str, int, int]] = set()
-        found, first = Found(), None
+        found, first, done = Found(), None, True
         while True:
             # What is damaged and cannot be removed takes no place from others.
             bounds = Bounds(limit + len(found.names()), PAGE_BYTES + found.size)
@@ -71,21 +71,24 @@ class CompositeMessageQueue:
             batch, ended = await self._look(user, hot, bounds, found)
             if found.names() <= seen:
                 break
-            await self._damage.tend(user, batch, found)
+            done = await self._damage.tend(user, batch, found)
             seen |= found.names()
         if seen:
             intact = [queued for queued in batch if not queued.damaged]
             batch = fit(intact[:limit], PAGE_BYTES)
-            ended = ended and len(batch) == len(intact)
-        await self._note(user, first, ended=ended)
+            ended = ended and done and len(batch) == len(intact)
+        await self._note(user, first, ended=ended, left=not done)
         self._metrics.fetched(len(batch))
         return batch
 
-    async def _note(self, user: str, first: HotPage, *, ended: bool) -> None:
-        """What this fetch could not see is poked for; what it has left out nobody would tell of."""
+    async def _note(self, user: str, first: HotPage, *, ended: bool, left: bool) -> None:
+        """What this fetch could not see is poked for; what it has left out nobody would tell of.
+
+        ``left``: that is also what is damaged, which has still to go.
+        """
         if ended and first.cut_at:
             await self._online.note_end(user, first.cut_at)
-        elif first.online and not (ended or first.cut_at):
+        elif (first.online or left) and not (ended or first.cut_at):
             await self._online.note_cut(user)
 
     async def _look(self, user: str, hot: HotPage, bounds: Bounds, found: Found) -> tuple[list[Queued], bool]:

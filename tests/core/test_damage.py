@@ -168,10 +168,12 @@ class Silent:
 
 
 async def test_no_fetch_waits_long_for_dead_letters(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is whole is served, for a while without asking again; what is damaged leaves once they answer."""
+    """What is whole is served, for a while without asking again; what is damaged leaves once they answer, and a client
+    who is connected is asked to fetch again for that."""
+    await stage.connect()
     for id_ in ("m1", "m2"):
         await stage.go(id_)
-    await spoil(stage, "cold", "m1")
+    await spoil(stage, "hot", "m1")
     with monkeypatch.context() as patch:
         silent = Silent()
         patch.setattr(stage.migrator.damage, "_letters", silent)
@@ -183,7 +185,9 @@ async def test_no_fetch_waits_long_for_dead_letters(stage: Stage, monkeypatch: p
             stage.clock.advance(30)
             assert await stage.ids() == ["m2"]
             assert silent.asked == 2
-    assert await stage.in_cold() == ["m1", "m2"]
+    assert await stage.hot() == ["m1", "m2"]
+    assert [user.cut_at > 0 for user in await stage.online.hot_users("", 10)] == [True]
     stage.clock.advance(30)
     assert await stage.ids() == ["m2"]
-    assert (await stage.in_cold(), await stage.letters()) == (["m2"], [("m1", "damaged")])
+    assert (await stage.hot(), await stage.letters()) == (["m2"], [("m1", "damaged")])
+    assert [user.cut_at for user in await stage.online.hot_users("", 10)] == [0]
