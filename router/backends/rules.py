@@ -108,6 +108,15 @@ class State(IntEnum):
     """Acknowledged, while cold has or may get a copy that must be deleted."""
 
 
+_NUMBERS = frozenset(State)
+
+
+def state_of(number: int) -> State | None:
+    """``number`` as it was stored; ``None`` where the record is damaged. Such a message may be anywhere: a redelivery
+    is written to cold, and then it counts as ``DOUBLE``, so that its acknowledgement reaches every copy."""
+    return State(number) if number in _NUMBERS else None
+
+
 def known_outcome(state: State, *, write_through: bool) -> Outcome:
     """What a redelivery of a message in ``state`` still owes."""
     if state is State.PENDING:

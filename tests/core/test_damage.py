@@ -105,6 +105,33 @@ async def test_a_place_on_the_way_to_cold_holds_what_came_there(stage: Stage) ->
     assert (await stage.online.read(BOB, 1, 1)).pending == []
 
 
+@pytest.mark.parametrize("tier", ["hot", "cold", "pending"])
+@pytest.mark.parametrize("value", [6, -1, 99])
+async def test_a_record_in_no_state_costs_no_mail(stage: Stage, tier: str, value: int) -> None:
+    """The ingress brings the message again, which may be anywhere: it is served, and gone once it is acknowledged."""
+    if tier == "hot":
+        await stage.connect()
+    message = stage.message("m1")
+    await stage.producer.publish(message)
+    await (stage.route(message) if tier == "pending" else stage.go("m1"))
+    assert execute(stage, f"UPDATE route SET state = {value}") == 1
+    async with running(stage):
+        await routed(stage)
+    assert (await stage.ids(), await stage.letters()) == (["m1"], [])
+    await stage.queue.acknowledge(BOB, ["m1"])
+    assert (await stage.ids(), await stage.hot(), await stage.in_cold()) == ([], [], [])
+    assert await stage.go("m1") is Outcome.DUPLICATE
+
+
+@pytest.mark.parametrize("value", [6, -1])
+async def test_mail_with_a_record_in_no_state_is_acknowledged(stage: Stage, value: int) -> None:
+    await stage.connect()
+    await stage.go("m1")
+    execute(stage, f"UPDATE route SET state = {value}")
+    await stage.queue.acknowledge(BOB, ["m1"])
+    assert (await stage.ids(), await stage.hot()) == ([], [])
+
+
 @pytest.mark.parametrize("column", range(len(SOUND)))
 @pytest.mark.parametrize("value", [None, "text", b"\xff\xfe", 7, -1, 2.5])
 def test_any_type_in_any_column_is_read(column: int, value: object) -> None:

@@ -16,7 +16,7 @@ from router.backends.embedded.presence import nodes_of
 from router.backends.embedded.routing import HOT as SQL
 from router.backends.embedded.routing import Pokes, recipients_of, save
 from router.backends.embedded.rows import hot_message, json_list, one, page
-from router.backends.rules import MOVE_LEASE_SECONDS, State, StoreRules, holds_move, is_misplaced, next_cut
+from router.backends.rules import MOVE_LEASE_SECONDS, State, StoreRules, holds_move, is_misplaced, next_cut, state_of
 from router.clock import MICROSECONDS
 from router.messages import Lane, Move, MoveRefused, Queued, Settled
 
@@ -50,8 +50,10 @@ def settle(db: sqlite3.Connection, messages: Sequence[Queued], now: int, rules: 
         if owner != queued.message.recipient:
             arrived.setdefault(name, (queued, None))
             continue
-        state = State(number)
-        if state in _ACKED:
+        state = state_of(number)
+        if state is None:
+            arrived.setdefault(name, (queued, State.HOT))
+        elif state in _ACKED:
             acked.append(queued)
         elif is_misplaced(state, sequence, queued):
             misplaced.append(msgspec.structs.replace(queued, sequence=sequence))
@@ -104,9 +106,8 @@ def ack(db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: 
         if owner != user:
             owed.append(id_)  # not on record: what came to this cold queue under it
             continue
-        if state in (State.HOT, State.DOUBLE):
-            db.execute(SQL["remove"], (user, lane, sequence))
-            hot -= 1
+        if state in (State.HOT, State.DOUBLE) or state_of(state) is None:
+            hot -= db.execute(SQL["remove"], (user, lane, sequence)).rowcount
         pending -= state == State.PENDING
         cold -= state in (State.PENDING, State.COLD)
         if state in (State.HOT, State.ACKED):

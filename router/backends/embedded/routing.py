@@ -16,6 +16,7 @@ from router.backends.rules import (
     known_outcome,
     next_sequence,
     redelivered_state,
+    state_of,
 )
 from router.messages import Delivery, Message, Outcome, Routed
 
@@ -152,7 +153,9 @@ def _known(
     user, _, sequence, number, _ = row
     if user != message.recipient:
         return Routed(Outcome.ID_CONFLICT)
-    state = State(number)
+    state = state_of(number)
+    if state is None:
+        return Routed(Outcome.COLD, sequence, now)
     if redelivered_state(state, delivery) is not state:
         connection.execute(HOT["may_be_cold"], (message.id,))
     return Routed(known_outcome(state, write_through=rules.write_through), sequence, now)
