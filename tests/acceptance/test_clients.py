@@ -112,6 +112,7 @@ def test_listen_finds_the_socket_of_separate_services(router: Router, tmp_path: 
 )
 def test_whoever_waits_for_a_router_is_told_so(router: Router, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     directory = [str(tmp_path / "inbox")] if arguments[-1] == "--dir" else []
+    router.token("bob")  # a key that is made is told of, and is there now
     with started(router, *arguments, *directory) as process:
         assert process.stderr is not None
         told = process.stderr.readline().decode()
@@ -122,6 +123,7 @@ def test_whoever_waits_for_a_router_is_told_so(router: Router, tmp_path: Path, a
 
 
 def test_listen_says_once_that_it_waits_and_then_that_it_is_connected(router: Router, tmp_path: Path) -> None:
+    router.token("bob")
     with started(router, "listen", "--as", "bob", "--dir", str(tmp_path / "inbox")) as listening:
         assert listening.stderr is not None
         assert b"trying again" in listening.stderr.readline()

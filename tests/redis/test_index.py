@@ -124,7 +124,7 @@ async def test_a_registration_while_a_sweeper_expires_is_not_forgotten(
         async def connect_first(*phases: Any, **how: Any) -> list[Any]:
             nonlocal calls
             calls += 1
-            if calls == 3:  # claim, expire, then the lists
+            if calls == 4:  # claim, leases too far ahead, expire, then the lists
                 monkeypatch.setattr(online._client, "run", run)
                 await stage.connect(name="new")
             return await run(*phases, **how)
@@ -143,6 +143,8 @@ async def test_users_whose_last_call_failed_midway_are_found_by_its_repetition(
 ) -> None:
     """The pipeline dies between the script and the list: the ingress delivers again, and that lists the user."""
     await stage.connect()
+    assert await stage.ids() == []
+    assert await online.hot_users("", 10) == [], "the poke of the connection is answered"
     message = stage.message("m1")
     with monkeypatch.context() as patch:
         patch.setattr(online, "_list_busy", lambda _: [])
