@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 
 from router.backends.pubsub import ingress, settling
-from router.backends.pubsub.bodies import IngressReader
+from router.backends.pubsub.bodies import IngressReader, ingress_message
 from router.backends.pubsub.ingress import EXTEND_SECONDS, PubSubIngressConsumer
 from router.backends.pubsub.resources import LEASE_SECONDS
 from router.backends.pubsub.wire import PubsubMessage, ReceivedMessage
+from router.checksum import checksum, is_whole
 from router.clock import MICROSECONDS
 from router.config import Config
 from router.errors import Unavailable
 from router.interfaces import IngressConsumer
-from router.messages import Delivery, Lane, Queued
+from router.messages import DeadReason, Delivery, Lane, Message, Queued
 from tests.contract.ingress import TURN_SECONDS, ids, take
 from tests.contract.pipeline import announced, arrived, eventually, running
 from tests.contract.stage import BOB, EVE, Stage, staged
@@ -326,6 +327,22 @@ def test_one_clock_that_is_wrong_does_not_decide_when_ephemeral_mail_was_accepte
     delivery = IngressReader(Config(), clock).read(ReceivedMessage(ack_id="1", message=message))
     assert delivery.message is not None
     assert 0 <= delivery.message.accepted_at - start <= MICROSECONDS
+
+
+@pytest.mark.parametrize("body", [b"no envelope \xff", b'{"recipientId":"bom"}'])
+@pytest.mark.parametrize("shards", [0, 4])
+def test_whose_a_damaged_body_is_says_its_key(body: bytes, shards: int) -> None:
+    """RACES 42: so that a place on the way to cold can be freed. A key that is a shard says it of nobody."""
+    clock, envelope = ManualClock(), b'{"recipientId":"urn:sm:user:bob"}'
+    sent = Message("m1", BOB, envelope, Lane.NORMAL, False, clock.now(), checksum=checksum("m1", BOB, envelope))
+    message = ingress_message(sent, shards)
+    message.data = body
+    read = IngressReader(Config(), clock).read(ReceivedMessage(ack_id="1", message=message))
+    if read.message is None:
+        assert (read.origin, read.recipient, read.reason) == ("m1", "" if shards else BOB, DeadReason.DAMAGED)
+    else:
+        assert not is_whole(read.message)
+        assert (read.message.id, read.message.recipient) == ("m1", "urn:sm:user:bom" if shards else BOB)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,11 @@ def ordering_key(recipient: str, shards: int) -> str:
     return f"shard-{zlib.crc32(recipient.encode()) % shards}" if shards else recipient
 
 
+def _named(key: str) -> str:
+    """The recipient whom an ordering key names; none where it is that of a shard."""
+    return key if key.startswith("urn:") else ""
+
+
 def ingress_message(message: Message, shards: int) -> Any:
     """``message`` as it goes to the ingress topic; lane and ephemeral are in its envelope."""
     attributes = {"id": message.id, "accepted_at": str(message.accepted_at)}
@@ -66,13 +71,14 @@ class IngressReader:
         try:
             read = self._message(message, origin)
         except InvalidEnvelope as error:
-            reason, problem = DeadReason.UNDECODABLE, str(error)
+            reason, problem, recipient = DeadReason.UNDECODABLE, str(error), ""
             if CHECKSUM in message.attributes:
                 reason, problem = DeadReason.DAMAGED, f"it was whole when it was accepted, and now {problem}"
-                origin = message.attributes.get("id") or origin
+                origin, recipient = message.attributes.get("id") or origin, _named(message.ordering_key)
             return Delivery(
-                None, received.ack_id, attempt, problem, message.data, found=found, origin=origin, reason=reason
-            )
+                None, received.ack_id, attempt, problem, message.data,
+                found=found, origin=origin, reason=reason, recipient=recipient,
+            )  # fmt: skip
         return Delivery(read, received.ack_id, attempt, found=found)
 
     def _message(self, message: Any, origin: str) -> Message:
@@ -82,14 +88,14 @@ class IngressReader:
             raise InvalidEnvelope('the attribute "id" is no id: leave it out, or write letters, digits and ._~:-')
         # What the API has accepted is not refused here, whatever became of the limit since.
         read = envelope.read(message.data, self._max_bytes if id_ is None else sys.maxsize)
-        summed = checksum(id_ or origin, read.recipient, message.data)
+        recipient, summed = read.recipient, checksum(id_ or origin, read.recipient, message.data)
         if attributes.get(CHECKSUM, str(summed)) != str(summed):
-            summed = NEVER
+            recipient, summed = _named(message.ordering_key) or recipient, NEVER
         elif read.canonical != message.data:
             summed = checksum(id_ or origin, read.recipient, read.canonical)
         return Message(
             id_ or origin,
-            read.recipient,
+            recipient,
             read.canonical,
             read.lane,
             read.ephemeral,
