@@ -82,8 +82,10 @@ MUTANTS = (
         "another user's acknowledgement deletes hot mail",
         f"{EMBEDDED}/moving.py",
         "        if owner != user:\n            owed.append(id_)  # not on record: what came to this cold queue under it\n"
-        '            continue\n        if state in (State.HOT, State.DOUBLE):\n            db.execute(SQL["remove"], (user,',
-        '        if state in (State.HOT, State.DOUBLE):\n            db.execute(SQL["remove"], (owner,',
+        "            continue\n        if state in (State.HOT, State.DOUBLE) or state_of(state) is None:\n"
+        '            hot -= db.execute(SQL["remove"], (user,',
+        "        if state in (State.HOT, State.DOUBLE) or state_of(state) is None:\n"
+        '            hot -= db.execute(SQL["remove"], (owner,',
     ),
     Mutant(
         "tombstone forgotten: acknowledged ids are unknown",
