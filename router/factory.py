@@ -253,7 +253,15 @@ class Factory:
             online = self.watched(Role.ONLINE, await self.online_store())
             cold = self.watched(Role.COLD, await self.cold_queue())
             letters = self.watched(Role.DEAD_LETTERS, await self.dead_letters())
-            damage = Damage(online, cold, letters, clock=self.clock, metrics=self.metrics, reports=self.reports)
+            damage = Damage(
+                online,
+                cold,
+                letters,
+                clock=self.clock,
+                tasks=self.tasks,
+                metrics=self.metrics,
+                reports=self.reports,
+            )
             return Migrator(
                 online,
                 cold,

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from msgspec.structs import replace
 
 from router.checksum import is_whole
-from router.clock import Clock
+from router.clock import Clock, Tasks
 from router.core.dependencies import Reports
 from router.errors import RouterError
 from router.interfaces import ColdQueue, DeadLetters, OnlineStore, Place
@@ -26,9 +26,11 @@ DETAIL = "it does not match the checksum that it was accepted with"
 LOOK_BYTES = 1
 """The first message in a place is asked for, however large it is."""
 TEND_SECONDS = 1.0
-"""So long a fetch waits for what is damaged to be mended, and as long for it to leave the queue."""
-PAUSE_SECONDS = 30.0
-"""So long no fetch waits for the dead letters, after they took nothing in that time."""
+"""So long a fetch waits for what is damaged to leave the queue; the rest of the work goes on behind it."""
+CALL_SECONDS = 15.0
+"""Work that has not ended by then has failed, and the next fetch begins it anew."""
+TENDED_USERS = 1000
+"""So many users' damage is worked on at once."""
 REMEMBERED = 10_000
 """So many letters are remembered, in case that what they tell of cannot be removed."""
 
@@ -73,7 +75,7 @@ class Found:
 
 
 class Damage:
-    """Removes what is damaged. Its state is what it has sent to the dead letters, and when they did not take it."""
+    """Removes what is damaged. Its state is what it has sent to the dead letters, and whose damage is worked on now."""
 
     def __init__(
         self,
@@ -82,6 +84,7 @@ class Damage:
         letters: DeadLetters,
         *,
         clock: Clock,
+        tasks: Tasks,
         metrics: Metrics,
         reports: Reports,
     ) -> None:
@@ -89,32 +92,46 @@ class Damage:
         self._cold = cold
         self._letters = letters
         self._clock = clock
+        self._tasks = tasks
         self._metrics = metrics
         self._reports = reports
-        self._bury_from = 0.0
-        """By the monotonic clock: until then fetches leave what is hopeless where it is."""
+        self._tended: set[str] = set()
+        """Users whose damage is worked on."""
         self._told: OrderedDict[tuple[str, str, int, int], None] = OrderedDict()
 
     async def tend(self, user: str, batch: Sequence[Queued], found: Found) -> bool:
-        """Mend or remove what of ``found`` stands in ``batch``, or has a whole copy there. Whether all that is to leave
-        the queue has left it; if not, somebody must fetch again.
+        """Mend or remove what of ``found`` stands in ``batch``, or has a whole copy there. Returns whether all that is
+        to leave the queue has left it; if not, somebody must fetch again.
 
         There are three cases, and in each a failure leaves all as it was, for the next fetch:
         (a) hot is damaged, cold is whole: the hot copy goes;
         (b) cold is damaged, hot is whole: the copy in cold is written anew;
         (c) neither is whole: a dead letter. One whose id is also that of a whole message elsewhere in the batch waits:
             it may be a copy of that one, and goes with it.
+        What is whole is served all the same, and soon: a fetch waits ``TEND_SECONDS``, and not for what another began.
         """
+        if user in self._tended or len(self._tended) >= TENDED_USERS:
+            return False
         whole = {queued.place: queued for queued in batch if not queued.damaged}
         ids = {queued.message.id for queued in whole.values()}
         hopeless = {queued.place for queued in batch if queued.damaged and queued.message.id not in ids}
-        # What is whole is served all the same, and soon.
-        with suppress(RouterError, TimeoutError):
-            async with asyncio.timeout(TEND_SECONDS):
-                await self._mend(user, whole, found)
-        if not hopeless:
-            return True
-        return self._clock.monotonic() >= self._bury_from and await self._bury_all(user, hopeless, found)
+        left = set(hopeless)
+        self._tended.add(user)
+        work = self._tasks.spawn(self._work(user, whole, left, found), "damage")
+        await asyncio.wait({work}, timeout=TEND_SECONDS)
+        return not left
+
+    async def _work(self, user: str, whole: Mapping[Place, Queued], left: set[Place], found: Found) -> None:
+        """Empties ``left``, the places of what is hopeless, as far as it can."""
+        try:
+            with suppress(RouterError, TimeoutError):
+                async with asyncio.timeout(CALL_SECONDS):
+                    await self._mend(user, whole, found)
+            with suppress(RouterError, TimeoutError):
+                async with asyncio.timeout(CALL_SECONDS):
+                    await self._bury_all(user, left, found)
+        finally:
+            self._tended.discard(user)
 
     async def _mend(self, user: str, whole: Mapping[Place, Queued], found: Found) -> None:
         for queued in found.hot:
@@ -124,23 +141,13 @@ class Damage:
             if queued.place in whole:
                 await self._cold.mend(user, [whole[queued.place]])
 
-    async def _bury_all(self, user: str, hopeless: Collection[Place], found: Found) -> bool:
-        """Whether there was time for all; where it was for none, no fetch tries again for a while."""
-        buried = 0
-        try:
-            async with asyncio.timeout(TEND_SECONDS):
-                for tier in (found.hot, found.cold):
-                    for queued in tier:
-                        if queued.place in hopeless:
-                            await self.bury(user, queued, in_cold=tier is found.cold)
-                            buried += 1
-        except RouterError:
-            return False
-        except TimeoutError:
-            if not buried:
-                self._bury_from = self._clock.monotonic() + PAUSE_SECONDS
-            return False
-        return True
+    async def _bury_all(self, user: str, left: set[Place], found: Found) -> None:
+        hopeless = frozenset(left)
+        for tier in (found.hot, found.cold):
+            for queued in tier:
+                if queued.place in hopeless:
+                    await self.bury(user, queued, in_cold=tier is found.cold)
+        left.clear()
 
     async def copy_in_cold(self, user: str, queued: Queued) -> Queued | None:
         """The whole copy of the damaged ``queued``, if there is one."""

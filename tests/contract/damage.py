@@ -9,7 +9,6 @@ import pytest
 from msgspec.structs import replace
 
 from router.checksum import checksum
-from router.core import damage
 from router.errors import Unavailable
 from router.interfaces import DeadLetters
 from router.messages import DeadLetter, Message, MigrationResult, Outcome, Queued
@@ -93,7 +92,6 @@ class DamageContract:
             closed(stage, patch)
             assert await stage.ids(limit=2) == sent[3:5]
             assert [*await stage.hot(), *await stage.in_cold()] == sent
-        stage.clock.advance(damage.PAUSE_SECONDS)
         assert await stage.ids(limit=2) == sent[3:5]
         assert sorted(await stage.letters()) == [(id_, "damaged") for id_ in sent[:3]]
 

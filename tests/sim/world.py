@@ -72,6 +72,7 @@ class World:
         self.devices: list[Device] = []
         self.seen_ids: set[str] = set()
         self._routed: set[str] = set()
+        self._flipped: set[str] = set()
         self.leaving = False
         self._fuses: dict[Process, Callable[[], None]] = {}
         self._forgot = False
@@ -263,6 +264,7 @@ class World:
         if flipped is not None:
             self.note(store, f"a bit flips in {flipped}")
             self.add(h.Flipped(flipped))
+            self._flipped.add(flipped)
 
     def _flip_row(self, store: str) -> str | None:
         table = "hot" if store == "online" else store
@@ -443,6 +445,10 @@ class World:
         found += [("hot", id_) for _, id_ in self._held("hot", "online")]
         return found + [("cold", id_) for _, id_ in self._held("cold", "cold")]
 
+    def _holds_damage(self, user: str) -> bool:
+        held = (*self._held("hot", "online"), *self._held("cold", "cold"))
+        return any(owner == user and id_ in self._flipped for owner, id_ in held)
+
     async def _drain(self) -> None:
         """A clean client of each user reads all there is."""
         self.add(h.Draining())
@@ -451,8 +457,10 @@ class World:
             bearer = token(user, FAR)
             for _ in range(100):
                 ids = await fetch(self, self.chance, user, bearer, 50)
-                if ids == []:
+                if ids == [] and not self._holds_damage(user):
                     break
+                if ids == []:
+                    await self.loop.pause(1.0)  # it may leave a moment after the fetch that has met it
                 if ids:
                     await acknowledge(self, self.chance, user, bearer, ids)
             else:
