@@ -17,7 +17,7 @@ serve: $(READY)  ## Run the whole router on this machine
 test: $(READY)  ## Run every test, in three processes: many wait for servers
 	@$(BIN)/python -m pytest -q -n 3 --dist loadfile
 
-LOWEST_TESTS := tests/auth/test_verifier.py tests/client tests/cli/test_commands.py tests/contract/test_simulated.py \
+LOWEST_TESTS := tests/auth/test_verifier.py tests/client tests/cli/test_looking.py tests/contract/test_simulated.py \
     tests/redis/test_exchange.py tests/redis/test_failover.py tests/unit/test_channels.py tests/unit/test_logs.py \
     tests/web/test_bounds.py
 test-lowest: $(READY)  ## Run a part of the tests with the lowest versions that pyproject.toml allows

@@ -16,6 +16,7 @@ echo "make $* in $PWD with $(ls | tr '\\n' ' ')and CI=$CI"
 [ "$*" != "$FAILS" ]
 """
 GIT = ("git", "-c", "user.name=nobody", "-c", "user.email=nobody@example.com", "-c", "commit.gpgSign=false")
+TARGETS = ["lint", "check", "test", "test-lowest"]
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is missing: .ci/run checks a commit of it")
 
 
@@ -63,10 +64,10 @@ def test_it_checks_what_is_committed_in_an_empty_folder(checkout: Path, environm
     first, *calls = done.stdout.splitlines()
     _, _, folder = first.partition(" Everything there is in ")
     assert Path(folder).parent == checkout.parent / "temporary"
-    assert calls == [f"make {target} in {folder} with committed and CI=true" for target in ("lint", "check", "test")]
+    assert calls == [f"make {target} in {folder} with committed and CI=true" for target in TARGETS]
 
 
-@pytest.mark.parametrize("target", ["lint", "check", "test"])
+@pytest.mark.parametrize("target", TARGETS)
 def test_what_fails_fails_it(checkout: Path, target: str) -> None:
     done = run(checkout, FAILS=target)
     assert done.returncode != 0
