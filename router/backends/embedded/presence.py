@@ -46,7 +46,7 @@ class EmbeddedPresence:
                 raise TooManyConnections(f"{others} connections are open, the limit is {limit}; close one first")
             lease = self._rules.lease_until(now)
             db.execute(SQL["connect"], (connection.user, connection.id, connection.node, connection.since, lease))
-            welcome = (connection.user, self._rules.fresh_cold_empty, now)
+            welcome = {"user": connection.user, "fresh_cold_empty": self._rules.fresh_cold_empty, "now": now}
             waiting, cut_at = db.execute(SQL["welcome"], welcome).fetchone()
             if waiting:
                 db.execute(SQL["greeted"], (now, next_cut(cut_at, now), connection.user))

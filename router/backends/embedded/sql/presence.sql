@@ -22,7 +22,7 @@ UPDATE presence SET lease_until = 0 WHERE node = ?;
 
 -- welcome: A user has a new connection: the next message pokes all of them, unless mail waits that all are poked for.
 INSERT INTO recipient (user, cold_empty, cold_version)
-VALUES (?1, ?2 AND NOT EXISTS (SELECT 1 FROM cold WHERE user = ?1), ?3)
+VALUES (:user, :fresh_cold_empty AND NOT EXISTS (SELECT 1 FROM cold WHERE user = :user), :now)
 ON CONFLICT (user) DO UPDATE SET
     fetched = CASE WHEN hot > 0 OR pending > 0 OR cold_empty = 0 THEN fetched ELSE 1 END,
     cut_at = CASE WHEN hot > 0 OR pending > 0 OR cold_empty = 0 THEN cut_at ELSE 0 END
