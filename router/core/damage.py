@@ -48,6 +48,11 @@ class Found:
     def __init__(self) -> None:
         self.hot: list[Queued] = []
         self.cold: list[Queued] = []
+        self._read_in_cold: list[list[Queued]] = []
+
+    def whole_in_cold(self) -> set[Place]:
+        """Where cold has a whole copy. What hot showed before it was damaged is nowhere any more."""
+        return {queued.place for page in self._read_in_cold for queued in page if not queued.damaged}
 
     @property
     def size(self) -> int:
@@ -65,7 +70,9 @@ class Found:
 
     def note_cold(self, messages: list[Queued]) -> list[Queued]:
         """``messages`` of the cold queue, checked."""
-        return self._note(self.cold, messages)
+        marked = self._note(self.cold, messages)
+        self._read_in_cold.append(marked)
+        return marked
 
     def _note(self, tier: list[Queued], messages: list[Queued]) -> list[Queued]:
         marked = checked(messages)
@@ -104,7 +111,8 @@ class Damage:
         to leave the queue has left it; if not, somebody must fetch again.
 
         There are three cases, and in each a failure leaves all as it was, for the next fetch:
-        (a) hot is damaged, cold is whole: the hot copy goes;
+        (a) hot is damaged, cold is whole: the hot copy goes. Where the batch has it from hot, which was damaged since,
+            the next fetch decides;
         (b) cold is damaged, hot is whole: the copy in cold is written anew;
         (c) neither is whole: a dead letter. One whose id is also that of a whole message elsewhere in the batch waits:
             it may be a copy of that one, and goes with it.
@@ -134,8 +142,9 @@ class Damage:
             self._tended.discard(user)
 
     async def _mend(self, user: str, whole: Mapping[Place, Queued], found: Found) -> None:
+        in_cold = found.whole_in_cold()
         for queued in found.hot:
-            if queued.place in whole:
+            if queued.place in whole and queued.place in in_cold:
                 await self._online.end_move(user, "", [whole[queued.place]])
         for queued in found.cold:
             if queued.place in whole:

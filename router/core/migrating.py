@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from router.clock import Clock
 from router.core.damage import Damage, checked
@@ -134,7 +135,7 @@ class Migrator:
                 if copy is None:
                     await self.damage.bury(user, queued, in_cold=False)
                 else:
-                    await self._online.end_move(user, owner, [copy])
+                    await self._leave_hot(user, owner, [replace(copy, announced=queued.announced)])
         except RouterError as error:
             return error
         return None
@@ -144,7 +145,11 @@ class Migrator:
             await self._put(messages)
         except Refused:
             messages = [queued for queued in messages if await self._stored(queued)]
-        # Announced before the hot copy goes: a crash in between repeats the announcement, it never drops it.
+        await self._leave_hot(user, owner, messages)
+
+    async def _leave_hot(self, user: str, owner: str, messages: Sequence[Queued]) -> None:
+        """They are in cold. Announced before the hot copy goes: a crash in between repeats the announcement, it never
+        drops it."""
         unannounced = [queued.message for queued in messages if not queued.announced]
         if unannounced:
             await self._push.publish(unannounced)

@@ -395,7 +395,10 @@ class Pipeline:
         await self._publish_letter(delivery, DeadReason.ATTEMPTS_EXHAUSTED, detail)
         # It may have its place in the order, and readers wait for what is on its way to cold.
         if message is not None:
-            await (self._forget(message) if never else self._settler.free(message.recipient, message.id))
+            if never:
+                await self._forget(message)
+            else:
+                await self._settler.free(message.recipient, message.id, self._announce)
         await self._finish([delivery])
 
     async def _forget(self, message: Message) -> None:
@@ -417,7 +420,7 @@ class Pipeline:
         """Another pipeline may have given what is damaged now a place on its way to cold: readers wait for that."""
         if delivery.reason != DeadReason.DAMAGED or not (delivery.delivered_before and delivery.recipient):
             return
-        await self._settler.free(delivery.recipient, delivery.origin)
+        await self._settler.free(delivery.recipient, delivery.origin, self._announce)
 
     async def _refuse(self, delivery: Delivery, reason: DeadReason, detail: str) -> None:
         await self._publish_letter(delivery, reason, detail)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec import structs
 
 from router.checksum import is_whole
 from router.interfaces import ColdQueue, OnlineStore
-from router.messages import Queued
+from router.messages import Message, Queued
 
 
 class Settler:
@@ -41,22 +41,22 @@ class Settler:
             placed += await self.settle(settled.misplaced)
         return placed
 
-    async def free(self, user: str, id_: str) -> None:
+    async def free(self, user: str, id_: str, announce: Callable[[Sequence[Message]], Awaitable[None]]) -> None:
         """Nobody works on ``id_`` any more: where it is on its way to cold, readers wait for it no longer.
 
-        A whole copy that is in its place came there before, and stays. Raises like ``settle``.
+        A whole copy that is in its place came there before, and stays; ``announce`` publishes its push command, which
+        may be owed. Raises like ``settle``.
         """
         async with asyncio.timeout(self._call_seconds):
             page = await self._online.read(user, 1, 1, again=True)
             for write in page.pending:
                 if write.id == id_:
                     copies = await self._cold.read(user, 1, 1, (write.lane, write.sequence - 1))
-                    await self._free(user, id_, [one for one in copies.messages if one.message.id == id_])
+                    own = [one for one in copies.messages if one.message.id == id_ and is_whole(one.message)]
+                    await announce([copy.message for copy in own])
+                    await (self.settle(own) if own else self._forget(user, id_))
 
-    async def _free(self, user: str, id_: str, copies: Sequence[Queued]) -> None:
-        if whole := [copy for copy in copies if is_whole(copy.message)]:
-            await self.settle(whole)
-            return
+    async def _forget(self, user: str, id_: str) -> None:
         owed = await self._online.ack(user, [id_])
         await self._cold.delete(user, owed)
         await self._online.forget_orphans(user, owed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from router.backends.embedded import schema
 from router.backends.embedded.rows import cold_message, hot_message
 from router.checksum import is_whole
 from router.core import damage
-from router.messages import DeadLetter, Outcome, Queued
+from router.messages import DeadLetter, HotPage, Outcome, Queued
 from tests.contract.stage import BOB, EVE, Stage, staged
 from tests.support.clock import ManualClock
 from tests.support.damage import execute, publish_damaged, spoil
@@ -218,3 +219,26 @@ async def test_no_fetch_waits_long_for_dead_letters(stage: Stage, monkeypatch: p
     assert await stage.ids() == ["m2"]
     assert silent.asked == 1
     assert [user.cut_at for user in await stage.online.hot_users("", 10)] == [0]
+
+
+async def test_what_is_damaged_between_two_looks_of_a_fetch_is_not_taken_for_moved(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 42: the first look found it whole in hot, and that was its only copy."""
+    await stage.go("m1")
+    await stage.connect()
+    await stage.go("m2")
+    read = stage.online.read
+
+    async def damaged_after(*arguments: Any, **options: Any) -> HotPage:
+        page = await read(*arguments, **options)
+        if not options["again"]:
+            await spoil(stage, "hot", "m2")
+        return page
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.online, "read", damaged_after)
+        assert await stage.ids() == ["m1"]
+    assert (await stage.hot(), await stage.letters()) == (["m2"], [])
+    assert await stage.ids() == ["m1"]
+    assert (await stage.hot(), await stage.letters()) == ([], [("m2", "damaged")])

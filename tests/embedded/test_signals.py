@@ -7,7 +7,7 @@ import errno
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,6 +45,13 @@ async def signals(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Signals]:
     del anyio_backend
     async with Signals(tmp_path) as opened:
         yield opened
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A data directory whose path leaves room for sockets, however deep pytest's own are."""
+    with tempfile.TemporaryDirectory() as directory:
+        yield Path(directory)
 
 
 async def line(process: asyncio.subprocess.Process) -> str:
@@ -132,44 +139,44 @@ def test_a_deep_directory_has_its_sockets_elsewhere(tmp_path: Path) -> None:
     directory.rmdir()
 
 
-def test_a_directory_that_was_opened_to_a_group_is_closed_again(tmp_path: Path) -> None:
+def test_a_directory_that_was_opened_to_a_group_is_closed_again(short: Path) -> None:
     """The kubelet makes all that is on a volume with fsGroup writable for the group, at each start of the pod."""
-    run_directory(tmp_path).chmod(0o2770)
-    directory = run_directory(tmp_path)
-    assert directory == tmp_path / "run"
+    run_directory(short).chmod(0o2770)
+    directory = run_directory(short)
+    assert directory == short / "run"
     assert directory.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_file_system_without_modes_has_its_sockets_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_modes_has_its_sockets_elsewhere(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a host's folder is shared with a virtual machine: all is 0777, and chmod does nothing or fails."""
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run").chmod(0o777)
+    (short / "run").mkdir()
+    (short / "run").chmod(0o777)
     chmod = Path.chmod
 
     def refuse(path: Path, mode: int) -> None:
-        if path == tmp_path / "run":
+        if path == short / "run":
             raise PermissionError(errno.EPERM, "Operation not permitted")
         chmod(path, mode)
 
     monkeypatch.setattr(Path, "chmod", refuse)
-    directory = run_directory(tmp_path)
+    directory = run_directory(short)
     assert directory.parent == Path(tempfile.gettempdir())
     assert directory.stat().st_mode & 0o777 == 0o700
     directory.rmdir()
 
 
-def test_a_file_system_without_sockets_has_them_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_sockets_has_them_elsewhere(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Refusing(socket.socket):
         def bind(self, address: object) -> None:
             raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
     monkeypatch.setattr(socket, "socket", Refusing)
-    directory = run_directory(tmp_path)
+    directory = run_directory(short)
     assert directory.parent == Path(tempfile.gettempdir())
     directory.rmdir()
 
 
-def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "run").symlink_to(tmp_path)
+def test_a_directory_of_somebody_else_is_refused(short: Path) -> None:
+    (short / "run").symlink_to(short)
     with pytest.raises(DataDirError, match="nobody else"):
-        run_directory(tmp_path)
+        run_directory(short)

@@ -12,6 +12,7 @@ import pytest
 
 from router.backends.pubsub.backend import PubSubBackend
 from router.backends.pubsub.bodies import ATTRIBUTE_BYTES, MESSAGE_BYTES, dead_letter, ordering_key
+from router.checksum import checksum
 from router.config import Config, Push
 from router.messages import DeadLetter, DeadReason, Lane
 from tests.contract.stage import BOB, EVE, Stage
@@ -35,8 +36,9 @@ async def test_the_ingress_carries_the_envelope_and_no_more_than_it_must(stores:
     first, second = sorted(received, key=lambda message: str(message.attributes["id"]))
     assert json.loads(first.data) == {"recipientId": EVE, "priority": 5}
     at = str(stage.clock.now())
-    assert dict(first.attributes) == {"id": "m1", "accepted_at": at}
-    assert dict(second.attributes) == {"id": "m2", "accepted_at": at, "keyed": "true"}
+    sums = [str(checksum(id_, user, message.data)) for id_, user, message in (("m1", EVE, first), ("m2", BOB, second))]
+    assert dict(first.attributes) == {"id": "m1", "accepted_at": at, "router_checksum": sums[0]}
+    assert dict(second.attributes) == {"id": "m2", "accepted_at": at, "keyed": "true", "router_checksum": sums[1]}
     assert (first.ordering_key, second.ordering_key) == (ordering_key(EVE, 4), ordering_key(BOB, 4))
 
 

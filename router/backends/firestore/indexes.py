@@ -37,7 +37,7 @@ def cold_fields(collection: str) -> list[Field]:
         Field(messages, "by_age", under_parent=True, everywhere=True),
         Field(messages, "size", under_parent=True, everywhere=True),
         Field(messages, "untold_at", everywhere=True),
-        *_plain(messages, "queued_at", "accepted_at", "keyed", "attempts", "envelope", TTL_FIELD),
+        *_plain(messages, "queued_at", "accepted_at", "keyed", "attempts", "checksum", "envelope", TTL_FIELD),
     ]
 
 
@@ -54,7 +54,7 @@ def online_fields(collection: str) -> list[Field]:
         ),
         *(Field(hot, name, under_parent=True) for name in ("place", "queued_at", "durable", "ephemeral_at")),
         Field(hot, "size", under_parent=True, everywhere=True),
-        *_plain(hot, "accepted_at", "keyed", "attempts", "envelope"),
+        *_plain(hot, "accepted_at", "keyed", "attempts", "checksum", "envelope"),
         *(Field(ids, name, under_parent=True) for name in ("forget", "owed")),
         *_plain(ids, "user", "lane", "sequence", "state", "keyed", "until", "acked_at", TTL_FIELD),
     ]  # fmt: skip
