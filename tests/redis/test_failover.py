@@ -118,6 +118,16 @@ async def eventually(condition: Callable[[], bool], stage: Stage) -> None:
             await asyncio.sleep(0.005)
 
 
+def replicated(server: Server) -> None:
+    """Return when the replica of ``server`` has all that was written; ``WAIT`` tells of its own connection only."""
+
+    def has_all() -> bool:
+        state = client(server).info("replication")
+        return bool(state.get("slave0", {}).get("offset") == state["master_repl_offset"])
+
+    until(has_all)
+
+
 @pytest.mark.parametrize("mode", ["single", "sentinel"])
 async def test_the_next_call_reaches_the_new_master(
     mode: Mode, servers: tuple[Server, Server], tmp_path: Path, clock: ManualClock
@@ -131,7 +141,7 @@ async def test_the_next_call_reaches_the_new_master(
             await eventually(lambda: pair.subscribed(pair.old, stage.factory.node), stage)
             await use_all_connections(stage, pair.old)
             assert pair.connections(pair.old) > 2
-            await asyncio.to_thread(client(pair.old).execute_command, "WAIT", 1, 5000)
+            await asyncio.to_thread(replicated, pair.old)
             await asyncio.to_thread(pair.fail_over)
             with capture_logs() as logged:
                 assert await stage.go("m2") is Outcome.HOT
@@ -159,7 +169,7 @@ async def test_in_a_cluster_the_servers_say_where_to_go(tmp_path: Path, clock: M
         async with staged(stores, clock) as stage:
             await stage.connect(user)
             assert await stage.go("m1", user) is Outcome.HOT
-            await asyncio.to_thread(client(old).execute_command, "WAIT", 1, 5000)
+            await asyncio.to_thread(replicated, old)
             until(lambda: client(replica).execute_command("CLUSTER", "FAILOVER", "TAKEOVER"))  # asks for no votes
             await asyncio.to_thread(until, lambda: client(old).info("replication")["role"] == "slave")
             assert await stage.go("m2", user) is Outcome.HOT
@@ -178,7 +188,7 @@ async def test_a_master_that_lost_its_replicas_is_left(
     async with paired("single", servers, tmp_path) as pair, staged(pair.stores, clock) as stage:
         await stage.connect()
         assert await stage.go("m1") is Outcome.HOT
-        await asyncio.to_thread(client(pair.old).execute_command, "WAIT", 1, 5000)
+        await asyncio.to_thread(replicated, pair.old)
         client(pair.old).config_set("min-replicas-to-write", 2)
         with capture_logs() as logged:
             for _ in range(5):
@@ -229,7 +239,7 @@ async def test_what_has_run_is_not_sent_again(
         async def torn(batch: Any) -> list[Any]:
             monkeypatch.setattr(opened, "_send", send)
             first = await send(batch[:1])
-            await asyncio.to_thread(client(pair.old).execute_command, "WAIT", 1, 5000)
+            await asyncio.to_thread(replicated, pair.old)
             await asyncio.to_thread(pair.fail_over)
             return first + await send(batch[1:])
 
