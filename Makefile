@@ -15,7 +15,7 @@ serve: $(READY)  ## Run the whole router on this machine
 	@$(BIN)/router serve
 
 test: $(READY)  ## Run every test, in three processes: many wait for servers
-	@$(BIN)/python -m pytest -q -n 3 --dist loadfile
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 LOWEST_TESTS := tests/auth/test_verifier.py tests/client tests/cli/test_looking.py tests/contract/test_simulated.py \
     tests/redis/test_exchange.py tests/redis/test_failover.py tests/unit/test_channels.py tests/unit/test_logs.py \
