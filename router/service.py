@@ -176,7 +176,12 @@ class _Service:
 
     async def _open(self, stack: AsyncExitStack) -> None:
         factory = self._factory
-        border = Border(self._config.server.allowed_origins, factory.metrics, open_files.left_for_clients())
+        border = Border(
+            self._config.server.allowed_origins,
+            factory.metrics,
+            open_files.left_for_clients(),
+            entropy=factory.entropy,
+        )
         routes: list[BaseRoute] = []
         if self._service in ("serve", "process"):
             await self._start_processing()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import re
-import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import get_args
 
@@ -16,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from router import ids
 from router.config.origins import Origins
 from router.errors import RouterError, TokenProblem, Unauthorized, Unavailable
 from router.logs import logger
@@ -26,9 +25,8 @@ from router.web.fields import Fields, fields_of
 
 LOG = logger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_PROCESS = secrets.token_hex(4)
-_NUMBERS = itertools.count()
-"""A request id is these two: unique, and cheaper than asking the system for randomness each time."""
+REQUEST_ID_BYTES = 8
+"""Of a request id; random ones, since a count would tell anybody how many requests others make."""
 _PREFLIGHT = {
     "access-control-allow-methods": "GET, POST",
     "access-control-allow-headers": (
@@ -59,13 +57,16 @@ class Border:
         metrics: Metrics,
         most_connections: int | None = None,
         later: Later = in_loop,
+        entropy: Callable[[int], bytes] | None = None,
     ) -> None:
-        """``most_connections`` may be open at once, on all ports together; any number, if unset.
+        """``most_connections`` may be open at once, on all ports together; any number, if unset. ``entropy`` gives the
+        random bytes of what clients see and are to learn nothing from.
 
         Each refusal and each client cut off is counted; of many alike, the log has some and the number of the others.
         """
         self._origins = Origins(allowed_origins)
         self.metrics = metrics
+        self.entropy = entropy or ids.Entropy()
         metrics.refusals(sorted(REFUSALS))
         self._most_connections = most_connections
         self._sampler = Sampler(_left_out, later)
@@ -83,6 +84,11 @@ class Border:
     def allows(self, origin: str) -> bool:
         """Whether ``server.allowed_origins`` names this browser origin."""
         return self._origins.allow(origin)
+
+    def request_id(self, fields: Fields) -> str:
+        """The caller's ``X-Request-Id`` where it is a sane one, else a new one."""
+        given = fields.get("x-request-id")
+        return given if given and _REQUEST_ID.fullmatch(given) else self.entropy(REQUEST_ID_BYTES).hex()
 
     def common(self, request_id: str, origin: str | None) -> list[tuple[bytes, bytes]]:
         """Header fields of every answer, errors included; ``origin`` is the page that asks, where a browser says it."""
@@ -247,7 +253,7 @@ class _Answer:
         self._origin = fields.get("origin")
         self._send = send
         self._since = timer()
-        self.request_id = request_id(fields)
+        self.request_id = border.request_id(fields)
         self.started = False
 
     async def __call__(self, message: Message) -> None:
@@ -263,9 +269,3 @@ class _Answer:
 
     def count(self, status: int) -> None:
         self._border.metrics.answered(self._route, status, self._timer() - self._since)
-
-
-def request_id(fields: Fields) -> str:
-    """The caller's ``X-Request-Id`` where it is a sane one, else a new one."""
-    given = fields.get("x-request-id")
-    return given if given and _REQUEST_ID.fullmatch(given) else f"{_PROCESS}{next(_NUMBERS):08x}"

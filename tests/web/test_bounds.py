@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
@@ -272,6 +273,45 @@ async def test_what_follows_a_request_is_not_of_its_page(web: Web, edge: Server)
         answer = await client.answer()
     assert b" 400 " in answer
     assert b"access-control" not in answer
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /api/messages HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        handshake("no-token"),
+        b"GET /connect HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n",
+    ],
+    ids=["answered", "refused", "refused-below", "socket-refused", "socket-refused-below"],
+)
+async def test_request_ids_tell_nothing_of_other_requests(edge: Server, request_: bytes) -> None:
+    """A count in them would tell anybody how many requests others made in between."""
+    made = []
+    for _ in range(40):
+        async with raw(edge.port) as client:
+            await client.send(request_)
+            while not (line := await client.line()).startswith(b"x-request-id: "):
+                assert line != b"\r\n", "it has none"
+            made.append(line.split()[1])
+    assert len(set(made)) == len(made)
+    assert made != sorted(made)
+    # Of 40 random digits 37 alike are one in 10 ** 39.
+    assert all(len(set(digits)) > 4 for digits in zip(*made, strict=True)), "a part of them is the process's"
+
+
+async def test_pings_tell_nothing_of_other_sockets(web: Web) -> None:
+    """Python's own generator can be computed on from what it gave: the next payload would tell how many others went."""
+    random.seed(1)
+    guessed = random.Random(1).getrandbits(32).to_bytes(4)
+    async with web.serve() as edge, raw(edge.port) as client:
+        await client.upgrade(web.token("bob"))
+        (held,) = web.manager._by_user[BOB].values()
+        held.socket.ping()
+        head, payload = await client.read(2), await client.read(4)
+    assert head == bytes([0x80 | PING, 4])
+    assert payload != guessed
 
 
 @pytest.mark.parametrize("more", [[b"x: " + b"x" * 9000], [b"x: y"] * 130])
