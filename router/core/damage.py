@@ -1,8 +1,9 @@
 """Mail that is not what was accepted: it is never served, and never disappears without a word.
 
-Whoever takes messages from a store checks them (``checked``). What is damaged in one tier and whole in the other, in
-the same place, is served from there, and the damaged copy goes or is mended. What is whole nowhere is the dead letter
-``damaged``. A damaged id or recipient names anything: of two rows only the place says that they are one message.
+Whoever takes messages from a store checks them (``checked``). What is damaged in one tier and whole in the other is
+served from there, and the damaged copy goes or is mended. What is whole nowhere is the dead letter ``damaged``. A
+damaged id or recipient names anything: that two rows are one message is said by their place, or by their checksum
+(``merging.is_damaged_copy``).
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ from msgspec.structs import replace
 from router.checksum import is_whole
 from router.clock import Clock, Tasks
 from router.core.dependencies import Reports
-from router.errors import RouterError
+from router.core.merging import is_damaged_copy
+from router.errors import RouterError, Unavailable
 from router.interfaces import ColdQueue, DeadLetters, OnlineStore, Place
 from router.messages import DeadLetter, DeadReason, Queued
 from router.metrics import Metrics
 
 DETAIL = "it does not match the checksum that it was accepted with"
+LONGEST_PAGE = 500
+PAGE_BYTES = 8 * 1024 * 1024
+"""A search for a copy looks at so much at once."""
 LOOK_BYTES = 1
 """The first message in a place is asked for, however large it is."""
 TEND_SECONDS = 1.0
@@ -48,11 +53,6 @@ class Found:
     def __init__(self) -> None:
         self.hot: list[Queued] = []
         self.cold: list[Queued] = []
-        self._read_in_cold: list[list[Queued]] = []
-
-    def whole_in_cold(self) -> set[Place]:
-        """Where cold has a whole copy. What hot showed before it was damaged is nowhere any more."""
-        return {queued.place for page in self._read_in_cold for queued in page if not queued.damaged}
 
     @property
     def size(self) -> int:
@@ -70,9 +70,7 @@ class Found:
 
     def note_cold(self, messages: list[Queued]) -> list[Queued]:
         """``messages`` of the cold queue, checked."""
-        marked = self._note(self.cold, messages)
-        self._read_in_cold.append(marked)
-        return marked
+        return self._note(self.cold, messages)
 
     def _note(self, tier: list[Queued], messages: list[Queued]) -> list[Queued]:
         marked = checked(messages)
@@ -111,8 +109,7 @@ class Damage:
         to leave the queue has left it; if not, somebody must fetch again.
 
         There are three cases, and in each a failure leaves all as it was, for the next fetch:
-        (a) hot is damaged, cold is whole: the hot copy goes. Where the batch has it from hot, which was damaged since,
-            the next fetch decides;
+        (a) hot is damaged, cold is whole: the hot copy goes, and the other has its place;
         (b) cold is damaged, hot is whole: the copy in cold is written anew;
         (c) neither is whole: a dead letter. One whose id is also that of a whole message elsewhere in the batch waits:
             it may be a copy of that one, and goes with it.
@@ -142,28 +139,63 @@ class Damage:
             self._tended.discard(user)
 
     async def _mend(self, user: str, whole: Mapping[Place, Queued], found: Found) -> None:
-        in_cold = found.whole_in_cold()
         for queued in found.hot:
-            if queued.place in whole and queued.place in in_cold:
-                await self._online.end_move(user, "", [whole[queued.place]])
+            if queued.place in whole:
+                await self._left_hot(user, queued)
         for queued in found.cold:
             if queued.place in whole:
                 await self._cold.mend(user, [whole[queued.place]])
 
     async def _bury_all(self, user: str, left: set[Place], found: Found) -> None:
         hopeless = frozenset(left)
-        for tier in (found.hot, found.cold):
-            for queued in tier:
-                if queued.place in hopeless:
-                    await self.bury(user, queued, in_cold=tier is found.cold)
+        for queued in found.hot:
+            if queued.place in hopeless and not await self._left_hot(user, queued):
+                await self.bury(user, queued, in_cold=False)
+        for queued in found.cold:
+            if queued.place in hopeless and not await self._mended(user, queued):
+                await self.bury(user, queued, in_cold=True)
         left.clear()
 
+    async def _left_hot(self, user: str, queued: Queued) -> bool:
+        """Whether cold had a whole copy of ``queued``, which then left hot."""
+        copy = await self.copy_in_cold(user, queued)
+        if copy is None:
+            return False
+        if acked := await self._online.end_move(user, "", [copy]):
+            await self._cold.delete(user, acked)
+            await self._online.forget_orphans(user, acked)
+        return True
+
+    async def _mended(self, user: str, queued: Queued) -> bool:
+        """Whether hot had a whole copy of ``queued``, at a later place than it, which is written over it then."""
+        page = await self._online.read(user, LONGEST_PAGE, PAGE_BYTES, again=True)
+        copies = [copy for copy in checked(page.messages) if is_damaged_copy(queued, copy)]
+        await self._cold.mend(user, copies)
+        return bool(copies)
+
     async def copy_in_cold(self, user: str, queued: Queued) -> Queued | None:
-        """The whole copy of the damaged ``queued``, if there is one."""
+        """A whole copy of ``queued``, which is damaged in hot, if there is one: from here on at its place."""
         lane, sequence = queued.place
         page = await self._cold.read(user, 1, LOOK_BYTES, (lane, sequence - 1))
-        copies = [copy for copy in checked(page.messages) if copy.place == queued.place and not copy.damaged]
-        return copies[0] if copies else None
+        for copy in checked(page.messages):
+            if copy.place == queued.place and not copy.damaged:
+                return copy
+        # What came to cold while the online store could not be asked has another place there.
+        return await self._moved_copy(user, queued)
+
+    async def _moved_copy(self, user: str, queued: Queued) -> Queued | None:
+        after: Place | None = None
+        while True:
+            page = await self._cold.read(user, LONGEST_PAGE, PAGE_BYTES, after)
+            for copy in checked(page.messages):
+                if is_damaged_copy(queued, copy):
+                    moved = replace(copy, sequence=min(copy.sequence, queued.sequence))
+                    if await self._cold.put([moved]):
+                        raise Unavailable("the cold queue did not take the place of a damaged message")
+                    return moved
+            if not page.more:
+                return None
+            after = page.messages[-1].place
 
     async def bury(self, user: str, queued: Queued, *, in_cold: bool) -> None:
         """Make ``queued`` a dead letter, then take it out of the queue; raises ``RouterError``."""

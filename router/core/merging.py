@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
+from router.checksum import NEVER
 from router.interfaces import Place
 from router.messages import ColdPage, HotPage, Pending, Queued
 
@@ -17,15 +18,12 @@ from router.messages import ColdPage, HotPage, Pending, Queued
 def merge(hot: HotPage, cold: ColdPage, acked: Collection[str], limit: int, max_bytes: int) -> list[Queued]:
     """The batch that ``hot``, which was read first, and ``cold`` together justify.
 
-    ``acked``: ids in ``cold`` that the user has acknowledged; a copy there can outlive the acknowledgement. What is
-    damaged stands in the batch where no whole copy has its place.
+    ``acked``: ids in ``cold`` that the user has acknowledged; a copy there can outlive the acknowledgement. Of several
+    copies the first place counts, also where the copy there is damaged. What is damaged stands in the batch where no
+    whole copy has its place.
     """
-    best: dict[str, Queued] = {}
     found = [*_placed(cold.messages, hot.pending), *hot.messages]
-    for message in found:
-        known = best.get(message.message.id)
-        if not message.damaged and (known is None or message.sequence < known.sequence):
-            best[message.message.id] = message
+    best = _whole(found)
     horizon = _horizon(hot, cold)
     unseen = _first_unseen(hot.pending, {*(queued.message.id for queued in found), *acked})
     batch = [
@@ -36,6 +34,30 @@ def merge(hot: HotPage, cold: ColdPage, acked: Collection[str], limit: int, max_
         and message.sequence < unseen.get(message.message.lane, message.sequence + 1)
     ]
     return fit(batch[:limit], max_bytes)
+
+
+def _whole(found: Sequence[Queued]) -> dict[str, Queued]:
+    """A whole copy of each id, at the first place that one of its copies has."""
+    best: dict[str, Queued] = {}
+    for message in found:
+        known = best.get(message.message.id)
+        if not message.damaged and (known is None or message.sequence < known.sequence):
+            best[message.message.id] = message
+    for message in found:
+        known = best.get(message.message.id)
+        if known is not None and message.sequence < known.sequence and is_damaged_copy(message, known):
+            best[message.message.id] = msgspec.structs.replace(known, sequence=message.sequence)
+    return best
+
+
+def is_damaged_copy(damaged: Queued, whole: Queued) -> bool:
+    """Whether ``damaged`` was a copy of ``whole``. An id alone does not say so, since it may be what is damaged; with
+    it the checksum does, or that nothing else could be read."""
+    return (
+        damaged.damaged
+        and (damaged.message.id, damaged.message.lane) == (whole.message.id, whole.message.lane)
+        and damaged.message.checksum in (whole.message.checksum, NEVER)
+    )
 
 
 def _hopeless(found: Sequence[Queued], best: Mapping[str, Queued]) -> Iterable[Queued]:

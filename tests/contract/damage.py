@@ -42,6 +42,21 @@ async def cold_messages(stage: Stage) -> list[tuple[Message, int]]:
     return [(queued.message, queued.sequence) for queued in (await stage.cold.read(BOB, 10, PAGE_BYTES)).messages]
 
 
+async def written_again(stage: Stage, *ids: str) -> None:
+    """To cold, by a pipeline that could not ask the online store for places, and told it later."""
+    for id_ in ids:
+        queued = in_place_of_now(stage, id_)
+        assert await stage.cold.put([queued]) == []
+        await stage.online.settle([queued])
+
+
+def in_place_of_now(stage: Stage, id_: str) -> Queued:
+    stage.clock.advance(1)
+    queued = Queued(stage.message(id_), stage.clock.now(), stage.clock.now())
+    stage.clock.advance(1)
+    return queued
+
+
 class Closed:
     """Dead letters that nobody takes."""
 
@@ -120,6 +135,40 @@ class DamageContract:
         assert await doubled.ids() == ["m1", "m3"]
         assert await doubled.letters() == [("m2", "damaged")]
         assert (await doubled.hot(), await doubled.in_cold()) == (["m1", "m3"], ["m1", "m3"])
+
+    @pytest.mark.parametrize("behind", [0, 3])
+    @pytest.mark.parametrize("limit", [1, 500])
+    async def test_a_copy_elsewhere_in_cold_comes_to_its_place(self, stage: Stage, limit: int, behind: int) -> None:
+        """The ingress brought it again while the online store could not be asked: cold has it at a later place."""
+        await fill(stage, "hot", "m1", "m2", "m3")
+        await written_again(stage, *(f"c{number}" for number in range(behind)), "m1")
+        await spoil(stage, "hot", "m1")
+        sent = ["m1", "m2", "m3", *(f"c{number}" for number in range(behind))]
+        assert await stage.ids(limit=limit) == sent[:limit]
+        assert (await stage.ids(), await stage.letters()) == (sent, [])
+        assert await stage.hot() == ["m2", "m3"]
+        await stage.queue.acknowledge(BOB, sent)
+        assert (await stage.ids(), await stage.hot(), await stage.in_cold()) == ([], [], [])
+
+    @pytest.mark.parametrize("limit", [1, 500])
+    async def test_a_copy_elsewhere_in_hot_mends_the_first(self, stage: Stage, limit: int) -> None:
+        """It came to cold while the online store could not be asked; then the ingress brought it again."""
+        untold = in_place_of_now(stage, "m1")
+        assert await stage.cold.put([untold]) == []
+        await fill(stage, "hot", "m2", "m1")
+        await stage.online.settle([untold])
+        await spoil(stage, "cold", "m1")
+        assert await stage.ids(limit=limit) == ["m1", "m2"][:limit]
+        assert (await stage.ids(), await stage.letters()) == (["m1", "m2"], [])
+        assert (await stage.in_cold(), await stage.hot()) == (["m1"], ["m2", "m1"])
+
+    async def test_it_moves_to_the_place_of_the_damaged_one(self, stage: Stage) -> None:
+        await fill(stage, "hot", "m1", "m2", "m3")
+        await written_again(stage, "m1")
+        await spoil(stage, "hot", "m1")
+        await stage.migrator.migrate(BOB, online_too=True)
+        assert (await stage.hot(), await stage.in_cold()) == ([], ["m1", "m2", "m3"])
+        assert (await stage.ids(), await stage.letters()) == (["m1", "m2", "m3"], [])
 
     @pytest.mark.parametrize("summed", [True, False])
     async def test_the_first_under_an_id_stays_in_cold(self, stage: Stage, summed: bool) -> None:
