@@ -216,6 +216,7 @@ def router_environment(data: Path, port: int, settings: Mapping[str, str] | None
         "ROUTER_SERVER__WS_PORT": str(free_port()),
         "ROUTER_SERVER__LOG_FORMAT": "json",
         "ROUTER_LIMITS__SEND_RATE": "0",
+        "ROUTER_LIMITS__PAIR_RATE": "0",
         **(settings or {}),
     }
 

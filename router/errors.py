@@ -64,7 +64,7 @@ class Unauthorized(RouterError):
 
 
 class RateLimited(RouterError):
-    """A sender is over ``limits.send_rate``; ``retry_after`` is in seconds."""
+    """A sender is over ``limits.send_rate`` or ``limits.pair_rate``; ``retry_after`` is in seconds."""
 
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)

@@ -236,6 +236,8 @@ class _Service:
             max_bytes=limits.envelope_bytes,
             rate=limits.send_rate,
             burst=limits.send_burst,
+            pair_rate=limits.pair_rate,
+            pair_burst=limits.pair_burst,
             metrics=self._factory.metrics,
         )
         api = Api(

@@ -224,6 +224,8 @@ class Limits(Section):
     envelope_bytes: int = Field(262_144, ge=1, description="Decoded bytes of the three opaque fields.")
     send_rate: float = Field(50, ge=0, description="Sends per second and sender; 0 is no limit.")
     send_burst: int = Field(200, ge=1, description="Sends that a sender may make at once.")
+    pair_rate: float = Field(5, ge=0, description="Sends per second of a sender to one recipient; 0 is no limit.")
+    pair_burst: int = Field(1000, ge=1, description="Sends that a sender may make to one recipient at once.")
     queue_messages: int = Field(100_000, ge=1, description="Messages that may wait for one recipient.")
     connections_per_user: int = Field(20, ge=1, description="Live WebSockets of one user.")
     ephemeral_seconds: Seconds = Field(10, description="An ephemeral message is dropped after this.")

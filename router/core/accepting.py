@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import hashlib
 from collections.abc import Callable
-
-from msgspec import Struct
 
 from router import envelope, ids
 from router.checksum import checksum
-from router.clock import MICROSECONDS, Clock
+from router.clock import Clock
+from router.core.buckets import Buckets
 from router.errors import RateLimited
 from router.interfaces import IngressProducer
 from router.messages import Message
 from router.metrics import Metrics
 
 REMEMBERED_SENDERS = 100_000
-
-
-class Bucket(Struct, frozen=True):
-    """A token bucket: ``left`` sends at the time ``at`` (µs since 1970)."""
-
-    left: float
-    at: int
-
-
-def take(bucket: Bucket | None, now: int, rate: float, burst: int) -> tuple[Bucket, float]:
-    """The bucket after one send at ``now``, and for how many seconds the sender must wait instead (0: none)."""
-    if bucket is None:
-        return Bucket(burst - 1, now), 0.0
-    # The clock may step back; that must not take anything from anybody.
-    left = min(float(burst), bucket.left + max(0, now - bucket.at) / MICROSECONDS * rate)
-    if left < 1:
-        return Bucket(left, now), (1 - left) / rate
-    return Bucket(left - 1, now), 0.0
+REMEMBERED_PAIRS = 100_000
+"""With the defaults, one sender needs 2,000 s to send to so many others that a pair of theirs is forgotten, ten senders
+need 200 s. By then its bucket is full again by itself."""
 
 
 class Acceptor:
@@ -49,44 +33,68 @@ class Acceptor:
         max_bytes: int,
         rate: float,
         burst: int,
+        pair_rate: float,
+        pair_burst: int,
         metrics: Metrics,
     ) -> None:
-        """``rate`` is in sends per second and sender; 0 is no limit."""
+        """``rate`` is in sends per second and sender, ``pair_rate`` in those of a sender to a recipient; 0 is no limit.
+
+        The counts are this process's own.
+        """
         self._producer = producer
         self._clock = clock
         self._entropy = entropy
         self._secret = idempotency_secret
         self._max_bytes = max_bytes
         self._rate = rate
-        self._burst = burst
+        self._pair_rate = pair_rate
         self._metrics = metrics
-        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+        self._senders: Buckets[str] | None = Buckets(clock, rate, burst, REMEMBERED_SENDERS) if rate else None
+        self._pairs: Buckets[bytes] | None = None
+        self._pair_secret = b""
+        """Who sends to whom is not kept in clear, also not here."""
+        if pair_rate:
+            self._pairs = Buckets(clock, pair_rate, pair_burst, REMEMBERED_PAIRS)
+            self._pair_secret = entropy(32)
 
-    def admit(self, sender: str) -> None:
-        """Count one send of ``sender``; raises ``RateLimited``. The count is this process's own."""
-        if not self._rate:
+    def _admit(self, sender: str) -> None:
+        """Count one send of ``sender``; raises ``RateLimited``."""
+        if self._senders is None:
             return
-        bucket, wait = take(self._buckets.get(sender), self._clock.now(), self._rate, self._burst)
-        self._buckets[sender] = bucket
-        self._buckets.move_to_end(sender)
-        if len(self._buckets) > REMEMBERED_SENDERS:
-            self._buckets.popitem(last=False)
-        if wait:
+        if wait := self._senders.wait(sender, 1):
             raise RateLimited(f"more than {self._rate:g} messages a second; wait {wait:.1f} s", wait)
+        self._senders.take(sender, 1)
+
+    def _admit_pair(self, sender: str, recipient: str) -> None:
+        """Count one send of ``sender`` to ``recipient``, whoever that is; raises ``RateLimited``."""
+        if self._pairs is None:
+            return
+        pair = _pair(self._pair_secret, sender, recipient)
+        if wait := self._pairs.wait(pair, 1):
+            if self._senders is not None:
+                self._senders.give_back(sender, 1)
+            raise RateLimited(
+                f"more than {self._pair_rate:g} messages a second to one recipient; wait {wait:.1f} s", wait
+            )
+        self._pairs.take(pair, 1)
 
     async def accept(self, sender: str, body: bytes, idempotency_key: str | None = None) -> str:
         """The id of the message in ``body``, which is durable now.
 
         Raises ``RateLimited``, ``InvalidEnvelope``, ``InvalidIdempotencyKey`` and ``Unavailable``. The sender is
-        used for the limit and the id, and is then gone.
+        used for the limits and the id, and is then gone.
+
+        In this order: the sender's limit; the envelope, and only then it is known whom it is for; the key; the limit of
+        sender and recipient. Whatever the last one refuses costs the sender nothing of the first.
         """
-        self.admit(sender)
+        self._admit(sender)
         now = self._clock.now()
         read = envelope.read(body, self._max_bytes)
         if idempotency_key is None:
             id_ = ids.new_id(now, self._entropy(10))
         else:
             id_ = ids.keyed_id(self._secret, sender, ids.parse_key(idempotency_key))
+        self._admit_pair(sender, read.recipient)
         keyed = idempotency_key is not None
         summed = checksum(id_, read.recipient, read.canonical)
         await self._producer.publish(
@@ -94,3 +102,11 @@ class Acceptor:
         )
         self._metrics.accepted()
         return id_
+
+
+def _pair(secret: bytes, sender: str, recipient: str) -> bytes:
+    # The length in front keeps ("ab", "c") and ("a", "bc") apart.
+    name = sender.encode()
+    return hashlib.blake2b(
+        len(name).to_bytes(4, "big") + name + recipient.encode(), digest_size=16, key=secret, usedforsecurity=True
+    ).digest()

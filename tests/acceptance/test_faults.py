@@ -39,6 +39,7 @@ def router(tmp_path: Path) -> Router:
     """Leases of a second, so that what only a lease ends ends within the test."""
     settings = {
         "ROUTER_LIMITS__SEND_RATE": "0",
+        "ROUTER_LIMITS__PAIR_RATE": "0",
         "ROUTER_ONLINE__LEASE_SECONDS": "1",
         "ROUTER_ONLINE__HEARTBEAT_SECONDS": "0.3",
         "ROUTER_SERVER__DRAIN_SECONDS": "0.5",

@@ -32,6 +32,7 @@ SPANS = {
     "ROUTER_SERVER__DRAIN_SECONDS": "5",
     "ROUTER_SERVER__LOG_LEVEL": "warning",
     "ROUTER_LIMITS__SEND_RATE": "0",
+    "ROUTER_LIMITS__PAIR_RATE": "0",
 }
 """Short ones: everything that is due after a while becomes due within a run, and so falls together with faults."""
 

@@ -317,6 +317,7 @@ def config(plan: Plan) -> Config:
                 connections_per_user=plan.connections,
                 ephemeral_seconds=plan.ephemeral_seconds,
                 send_rate=0,
+                pair_rate=0,
             ),
             online=Online(**({} if plan.day else SPANS), durability=durability),
             cold=Cold(retention_days=plan.retention_seconds / 86_400),
@@ -378,6 +379,8 @@ class Node:
             max_bytes=limits.envelope_bytes,
             rate=limits.send_rate,
             burst=limits.send_burst,
+            pair_rate=limits.pair_rate,
+            pair_burst=limits.pair_burst,
             metrics=factory.metrics,
         )
         return Api(

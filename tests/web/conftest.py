@@ -29,6 +29,8 @@ from tests.support.stores import EmbeddedStores
 
 ENVELOPE_BYTES = 300
 BODY_SECONDS = 0.3
+PAIR_BURST = 8
+"""More than a sender may send at once, so that only who means to meets it."""
 
 
 @dataclass
@@ -80,6 +82,8 @@ async def web(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Web]:
             max_bytes=ENVELOPE_BYTES,
             rate=1,
             burst=5,
+            pair_rate=0.5,
+            pair_burst=PAIR_BURST,
             metrics=factory.metrics,
         )
         authenticator = Authenticator(key, Auth(), clock)

@@ -20,8 +20,9 @@ from router.messages import Queued
 from router.sampling import LINES
 from router.web.api import MAX_ACK_IDS
 from router.web.problems import MEDIA_TYPE, TYPE_PREFIX
+from tests.contract.stage import Socket
 from tests.support.protojson import by_oracle
-from tests.web.conftest import ENVELOPE_BYTES, Web
+from tests.web.conftest import ENVELOPE_BYTES, PAIR_BURST, Web
 
 pytestmark = pytest.mark.anyio
 ENVELOPE = {"recipientId": "bob", "encryptedData": "AQID"}
@@ -265,6 +266,29 @@ async def test_the_rate_limit_is_each_senders_own(web: Web) -> None:
     web.clock.advance(7_200)
     late = [(await web.http.post("/api/send", json=ENVELOPE, headers=web.bearer("eve"))).status_code for _ in range(6)]
     assert late == [202] * 5 + [429], "and a long silence saves up no more than a burst"
+
+
+async def test_the_limit_of_a_pair_tells_nothing_of_the_recipient(web: Web) -> None:
+    """Online, with mail, or unknown: what is refused, when, for how long and in what words is the same."""
+    connection = await web.manager.connect("urn:sm:user:online", Socket(), None)
+    await web.http.post("/api/send", json={"recipientId": "full"}, headers=web.bearer("eve"))
+    await web.route()
+    refused = []
+    for recipient in ("online", "full", "nobody"):
+        count = 0
+        while True:
+            web.clock.advance(1)  # more than that the sender's own limit does not ask for
+            sent = await web.http.post(
+                "/api/send", json={"recipientId": recipient}, headers=web.bearer(f"for-{recipient}")
+            )
+            if sent.status_code != 202:
+                break
+            count += 1
+        assert "one recipient" in refusal(sent, 429, "rate-limited")
+        refused.append((count, sent.content, sent.headers["retry-after"]))
+    await web.manager.disconnect(connection)
+    assert len(set(refused)) == 1
+    assert refused[0][0] > PAIR_BURST
 
 
 async def test_a_failing_dependency_is_never_a_2xx(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,57 @@
+"""Token buckets of many: what each may do at once, and how fast that comes back."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from itertools import islice
+from typing import Generic, TypeVar
+
+from router.clock import Clock
+
+K = TypeVar("K", str, bytes)
+LEAST_SECONDS = 1e-6
+"""A shorter wait is a rounding error."""
+
+
+class Buckets(Generic[K]):
+    """Each key has a bucket that holds ``burst`` and gains ``rate`` a second.
+
+    State: for each key the moment at which its bucket is full again. Whoever is not there has a full one, so that those
+    that are full again are forgotten without loss. Of ``most`` others, the one that was used longest ago is forgotten.
+    """
+
+    __slots__ = ("_burst", "_clock", "_full_at", "_most", "_rate")
+
+    def __init__(self, clock: Clock, rate: float, burst: float, most: int) -> None:
+        self._clock = clock
+        self._rate = rate
+        self._burst = burst
+        self._most = most
+        self._full_at: OrderedDict[K, float] = OrderedDict()
+
+    def wait(self, key: K, amount: float) -> float:
+        """For how many seconds ``key`` must wait before it may take ``amount``; 0 where it may now.
+
+        More than a bucket holds may be taken when it is full.
+        """
+        full_at = self._full_at.get(key)
+        if full_at is None:
+            return 0.0
+        seconds = full_at - self._clock.monotonic() - max(0.0, self._burst - amount) / self._rate
+        return seconds if seconds > LEAST_SECONDS else 0.0
+
+    def take(self, key: K, amount: float) -> None:
+        """Take ``amount``, also where that leaves a debt."""
+        now, all_ = self._clock.monotonic(), self._full_at
+        all_[key] = max(now, all_.get(key, now)) + amount / self._rate
+        all_.move_to_end(key)
+        # Two, so that they become fewer where many are full again.
+        for oldest in tuple(islice(all_, 2)):
+            if len(all_) <= self._most and all_[oldest] > now:
+                return
+            del all_[oldest]
+
+    def give_back(self, key: K, amount: float) -> None:
+        """``amount`` that was taken was not needed."""
+        if key in self._full_at:
+            self._full_at[key] -= amount / self._rate
