@@ -106,7 +106,7 @@ def test_commits_that_a_damaged_log_has_lost_are_told(tmp_path: Path, at: int, k
     """RACES 42: SQLite ends its log at the first frame that is damaged, and says nothing of those behind it."""
     log = crashed(tmp_path / "one", tmp_path / "two")
     content = bytearray(log.read_bytes())
-    content[at if at > 0 else len(content) - 3 * (PAGE + 24) + 30] ^= 1
+    content[at if at > 0 else len(content) - 5 * (PAGE + 24) + 30] ^= 1
     log.write_bytes(content)
     with capture_logs() as logged:
         path = schema.prepare(tmp_path / "two")

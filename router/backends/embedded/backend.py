@@ -65,7 +65,7 @@ class EmbeddedBackend:
         return EmbeddedColdQueue(self._database, self._config.cold.retention_days, self._clock)
 
     def push_notifier(self) -> EmbeddedOutbox:
-        return EmbeddedOutbox(self._database, self._clock)
+        return EmbeddedOutbox(self._database, self._clock, cold_here=self._config.cold.kind == "embedded")
 
     def dead_letters(self) -> EmbeddedDeadLetters:
         return EmbeddedDeadLetters(self._database)

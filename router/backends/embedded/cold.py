@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from router.backends.embedded.database import Database
+from router.backends.embedded.push import withdraw
 from router.backends.embedded.queries import load
 from router.backends.embedded.rows import cold_message, one, page
 from router.clock import MICROSECONDS, Clock
@@ -54,10 +55,14 @@ class EmbeddedColdQueue:
         await self._database.write_ordered(lambda db: db.executemany(SQL["mend"], rows).rowcount)
 
     async def delete(self, user: str, ids: Sequence[str]) -> None:
-        await self._delete([(id_, user) for id_ in ids])
+        await self._delete([(user, id_) for id_ in ids])
 
     async def _delete(self, doomed: Sequence[tuple[str, str]]) -> None:
-        await self._database.write_ordered(lambda db: db.executemany(SQL["delete"], doomed).rowcount)
+        def remove(db: sqlite3.Connection) -> int:
+            withdraw(db, doomed)
+            return db.executemany(SQL["delete"], doomed).rowcount
+
+        await self._database.write_ordered(remove)
 
     async def expired(self, limit: int) -> list[Queued]:
         cutoff = self._clock.now() - self._retention
@@ -71,7 +76,7 @@ class EmbeddedColdQueue:
         return [_bare(row) for row in self._database.read(select)]
 
     async def expire(self, expired: Sequence[Queued]) -> list[Queued]:
-        await self._delete([(queued.message.id, queued.message.recipient) for queued in expired])
+        await self._delete([(queued.message.recipient, queued.message.id) for queued in expired])
         return list(expired)
 
     async def untold(self, before: int, limit: int) -> list[Queued]:

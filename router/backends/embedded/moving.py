@@ -13,6 +13,7 @@ import msgspec
 
 from router.backends.embedded import reading
 from router.backends.embedded.presence import nodes_of
+from router.backends.embedded.push import withdraw
 from router.backends.embedded.routing import HOT as SQL
 from router.backends.embedded.routing import Pokes, recipients_of, save
 from router.backends.embedded.rows import hot_message, json_list, one, page
@@ -118,6 +119,7 @@ def ack(db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: 
         if state not in _ACKED:
             db.execute(SQL["set_state"], (after, rules.remember_until(now, keyed=bool(keyed)), id_))
     _count(db, user, hot=hot, cold=cold, pending=pending)
+    withdraw(db, ((user, id_) for id_ in ids))
     return owed
 
 
@@ -206,6 +208,7 @@ def forget_cold(db: sqlite3.Connection, expired: Sequence[Queued], now: int, rul
             gone[queued.message.recipient] += 1
     for user, count in gone.items():
         _count(db, user, cold=-count)
+    withdraw(db, ((queued.message.recipient, queued.message.id) for queued in expired))
 
 
 def drop_stale_ephemeral(db: sqlite3.Connection, now: int, limit: int, rules: StoreRules) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
@@ -34,16 +34,35 @@ class OutboxEntry(Struct, frozen=True):
     """µs since 1970."""
 
 
-class EmbeddedOutbox:
-    """``PushNotifier`` over SQLite, and the reading end that a notification service uses."""
+def withdraw(db: sqlite3.Connection, doomed: Iterable[tuple[str, str]]) -> int:
+    """Remove the commands of the messages (recipient, id), which are acknowledged or gone; returns how many."""
+    return db.executemany(SQL["withdraw"], doomed).rowcount
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+
+class EmbeddedOutbox:
+    """``PushNotifier`` over SQLite, and the reading end that a notification service uses.
+
+    A command holds no copy of an envelope that this file holds as long as the command.
+    """
+
+    def __init__(self, database: Database, clock: Clock, *, cold_here: bool = True) -> None:
+        """``cold_here``: this file is the cold queue too, so that mail which is in it leaves it only for good."""
         self._database = database
         self._clock = clock
+        self._cold_here = cold_here
 
     async def publish(self, messages: Sequence[Message]) -> None:
         now = self._clock.now()
-        rows = [(m.id, m.recipient, envelope.push_command(m.recipient, m.envelope), now) for m in messages]
+        rows: list[dict[str, object]] = [
+            {
+                "id": message.id,
+                "recipient": message.recipient,
+                "command": envelope.push_command(message.recipient, message.envelope),
+                "cold_here": self._cold_here,
+                "at": now,
+            }
+            for message in messages
+        ]
 
         def insert(db: sqlite3.Connection) -> int:
             # More than come, or the table would grow for good.
@@ -53,9 +72,12 @@ class EmbeddedOutbox:
         await self._database.write_ordered(insert)
 
     async def list(self, after: int, limit: int) -> list[OutboxEntry]:
-        """The commands behind number ``after``, in order."""
+        """The commands behind number ``after``, in order; without those of damaged mail, which goes when it is read."""
         rows = self._database.read(lambda db: db.execute(SQL["outbox"], (after, limit)).fetchall())
-        return [OutboxEntry(*row) for row in rows]
+        return [
+            OutboxEntry(number, id_, recipient, command or envelope.push_command(recipient, sealed), at)
+            for number, id_, recipient, command, at, sealed in rows
+        ]
 
     async def remove(self, numbers: Sequence[int]) -> None:
         """These were taken."""

@@ -27,6 +27,7 @@ _MIGRATIONS: Sequence[str] = (
     "0003_cold_id.sql",
     "0004_checksum.sql",
     "0005_cut.sql",
+    "0006_outbox.sql",
 )
 """The n-th file takes a database from version n to n + 1; one that was released never changes."""
 VERSION = len(_MIGRATIONS)

@@ -15,7 +15,7 @@ WHERE user = ? AND (lane, sequence) > (?, ?) AND queued_at > ? ORDER BY lane, se
 UPDATE cold SET envelope = ?, checksum = ? WHERE id = ? AND user = ?;
 
 -- delete: Delete one message of one user.
-DELETE FROM cold WHERE id = ? AND user = ?;
+DELETE FROM cold WHERE user = ? AND id = ?;
 
 -- rows: How many rows there are after one, up to a limit, and the last of them.
 SELECT count(*), max(row) FROM (SELECT row FROM cold WHERE row > ? ORDER BY row LIMIT ?);

@@ -1,11 +1,29 @@
--- publish: Put one push command into the outbox.
-INSERT INTO outbox (id, recipient, command, at) VALUES (?, ?, ?, ?);
+-- publish: Put one push command into the outbox, unless its mail is acknowledged; empty where the mail stays in this file.
+INSERT INTO outbox (id, recipient, command, at)
+SELECT :id, :recipient, iif(:cold_here AND (
+    EXISTS (SELECT 1 FROM cold WHERE id = :id AND user = :recipient)
+    OR EXISTS (SELECT 1 FROM route JOIN hot USING (user, lane, sequence) WHERE route.id = :id AND user = :recipient)
+), x'', :command), :at
+WHERE NOT EXISTS (SELECT 1 FROM route WHERE id = :id AND user = :recipient AND state IN (3, 5));
+
+-- withdraw: The mail of a command is acknowledged, or gone.
+DELETE FROM outbox WHERE recipient = ? AND id = ?;
 
 -- expire_outbox: Drop the oldest commands that nobody has taken in time.
 DELETE FROM outbox WHERE number IN (SELECT number FROM outbox ORDER BY number LIMIT ?) AND at < ?;
 
--- outbox: The commands behind a number.
-SELECT number, id, recipient, command, at FROM outbox WHERE number > ? ORDER BY number LIMIT ?;
+-- outbox: The commands behind a number; with the envelopes of those that are empty, unless these are damaged.
+SELECT o.number, o.id, o.recipient, o.command, o.at,
+    iif(is_whole(o.id, o.recipient, c.envelope, c.checksum), c.envelope, h.envelope)
+FROM outbox AS o
+LEFT JOIN cold AS c ON o.command = x'' AND c.id = o.id AND c.user = o.recipient
+LEFT JOIN route AS r ON o.command = x'' AND r.id = o.id AND r.user = o.recipient
+LEFT JOIN hot AS h ON h.user = r.user AND h.lane = r.lane AND h.sequence = r.sequence
+WHERE o.number > ? AND (
+    o.command <> x''
+    OR is_whole(o.id, o.recipient, c.envelope, c.checksum)
+    OR is_whole(o.id, o.recipient, h.envelope, h.checksum))
+ORDER BY o.number LIMIT ?;
 
 -- remove: A command was taken.
 DELETE FROM outbox WHERE number = ?;
