@@ -106,6 +106,12 @@ class Metrics:
             for clean in ("true", "false"):
                 self._closes.labels(str(code), clean)
 
+    def key_set_age(self, seconds: Callable[[], float]) -> None:
+        """``seconds``: asked whenever the metrics are, since an identity service said last which keys it has."""
+        Gauge(
+            "router_key_set_age_seconds", "Since the identity service said which keys it has", registry=self.registry
+        ).set_function(seconds)
+
     def lines_dropped(self, count: Callable[[], int]) -> None:
         """``count``: asked whenever the metrics are, for all lines of the log that were dropped since the start."""
         self.registry.register(

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -189,6 +190,7 @@ class _Service:
             opening = open_authenticator(self._config, factory.clock, factory.tasks, factory.chance)
             authenticator = await stack.enter_async_context(opening)
             self._health.depends("auth", str(self._config.auth.kind), authenticator.probe)
+            factory.metrics.key_set_age(lambda: authenticator.key_set_age_seconds)
             if self._service in ("serve", "serve-api"):
                 routes += await self._api(authenticator)
             if self._service in ("serve", "serve-ws"):
@@ -271,7 +273,7 @@ class _Service:
         self._depends(Role.ONLINE, await self._factory.online_store())
         self._uses(Role.COLD, await self._factory.cold_queue())
         self._manager = await self._factory.connection_manager()
-        self._watch(self._manager.run, "connections")
+        self._watch(partial(self._manager.run, authenticator.trusts), "connections")
         return Sockets(authenticator, self._manager, border).routes()
 
     def _ports(self) -> list[int]:

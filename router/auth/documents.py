@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from router.logs import logger
 
@@ -43,16 +45,23 @@ def read(body: bytes, encoding: str) -> dict[str, Any]:
 
 
 def usable(document: dict[str, Any], algorithms: Sequence[str]) -> list[jwt.PyJWK]:
-    """The keys that verify one of ``algorithms``, each once per algorithm; ``ValueError`` where there is none."""
+    """The keys that verify one of ``algorithms``, each once per algorithm; raises ``ValueError`` for no key set.
+
+    A key set without such a key is an answer like any other: all keys are withdrawn.
+    """
     listed = document.get("keys")
-    listed = listed if isinstance(listed, list) else []
+    if not isinstance(listed, list):
+        raise ValueError("the document is no key set: it has no list of keys")  # noqa: TRY004 - wrong content
     if len(listed) > MAX_KEYS:
         LOG.warning("the identity service has more keys than are read", keys=len(listed), read=MAX_KEYS)
     entries = [entry for entry in listed[:MAX_KEYS] if isinstance(entry, dict)]
-    keys = [key for entry in entries for key in _verifying(entry, algorithms)]
-    if not keys:
-        raise ValueError(f"the key set holds no key for {', '.join(algorithms)}")
-    return keys
+    return [key for entry in entries for key in _verifying(entry, algorithms)]
+
+
+def mark(key: jwt.PyJWK) -> bytes:
+    """What tells this key from every other one: its name, its algorithm and what it is made of."""
+    public = key.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(repr((key.key_id, key.algorithm_name)).encode() + public).digest()
 
 
 def _unpacked(body: bytes, encoding: str) -> bytes:

@@ -12,6 +12,7 @@ import jwt
 from msgspec import Struct
 
 from router import urn
+from router.auth.documents import mark
 from router.clock import MICROSECONDS, Clock
 from router.config import Auth
 from router.errors import InvalidUrn, Unauthorized
@@ -27,6 +28,8 @@ class Principal(Struct, frozen=True):
     """Canonical URN."""
     expires_at: int
     """µs since 1970: the token's ``exp`` and the leeway after it. From then on it opens nothing and holds nothing."""
+    key: bytes
+    """The ``mark`` of the key that signed it. Once that is withdrawn it opens nothing and holds nothing."""
 
 
 class KeySource(Protocol):
@@ -35,7 +38,7 @@ class KeySource(Protocol):
     async def candidates(self, kid: str | None) -> Sequence[jwt.PyJWK]:
         """The keys that may have signed a token with this ``kid``; empty where there is none.
 
-        Raises ``Unavailable`` while no key was ever obtained.
+        Raises ``Unavailable`` while no key set was ever obtained.
         """
         ...
 
@@ -43,42 +46,70 @@ class KeySource(Protocol):
         """Whether there may be other keys now: they were renewed because a token was verified by none of them."""
         ...
 
+    def trusts(self, key: bytes) -> bool:
+        """Whether the key with this ``mark`` is still one of them."""
+        ...
+
+    @property
+    def age_seconds(self) -> float:
+        """For how long nobody has said that these are the keys: one that was withdrawn since then is not known."""
+        ...
+
     async def probe(self) -> None:
-        """Raise ``Unavailable`` while no key is held; for readiness."""
+        """Raise ``Unavailable`` until a key was obtained; for readiness."""
         ...
 
 
 class Authenticator:
     """Verifies tokens against pinned algorithms.
 
-    A verified token is remembered until it expires, also when its key is withdrawn meanwhile: identity services
-    give short-lived tokens so that this is short.
+    A verified token is remembered for ``auth.remember_seconds``, but no longer than it lives and its key is named.
     """
 
     def __init__(self, keys: KeySource, rules: Auth, clock: Clock) -> None:
         self._keys = keys
         self._rules = rules
         self._clock = clock
-        self._remembered: OrderedDict[bytes, Principal] = OrderedDict()
+        self._remembered: OrderedDict[bytes, tuple[Principal, float]] = OrderedDict()
+        """By the digests of their tokens, each until a monotonic moment."""
 
     async def probe(self) -> None:
         await self._keys.probe()
+
+    def trusts(self, key: bytes) -> bool:
+        """Whether the ``key`` of a ``Principal`` is still named."""
+        return self._keys.trusts(key)
+
+    @property
+    def key_set_age_seconds(self) -> float:
+        """For how long nobody has said which keys are to be trusted."""
+        return self._keys.age_seconds
 
     async def authenticate(self, token: str) -> Principal:
         """The principal of ``token``; raises ``Unauthorized``, and ``Unavailable`` where no keys are known."""
         if len(token) > MAX_TOKEN_BYTES or not token.isascii():
             raise Unauthorized("the token is no JWT of at most 8 KiB")
         digest = hashlib.sha256(token.encode()).digest()
-        principal = self._remembered.get(digest)
+        principal = self._recall(digest)
         if principal is None:
             principal = await self._verify(token)
-            self._remembered[digest] = principal
-            if len(self._remembered) > REMEMBERED_TOKENS:
-                self._remembered.popitem(last=False)
+            self._remember(digest, principal)
         if principal.expires_at <= self._clock.now():
             self._remembered.pop(digest, None)
             raise Unauthorized("the token has expired; get a new one", "expired")
         return principal
+
+    def _recall(self, digest: bytes) -> Principal | None:
+        principal, until = self._remembered.get(digest, (None, 0.0))
+        if principal is None or (self._clock.monotonic() < until and self.trusts(principal.key)):
+            return principal
+        del self._remembered[digest]
+        return None
+
+    def _remember(self, digest: bytes, principal: Principal) -> None:
+        self._remembered[digest] = principal, self._clock.monotonic() + self._rules.remember_seconds
+        if len(self._remembered) > REMEMBERED_TOKENS:
+            self._remembered.popitem(last=False)
 
     @property
     def _leeway(self) -> int:
@@ -97,13 +128,13 @@ class Authenticator:
         if kid is not None and not isinstance(kid, str):
             raise Unauthorized("the token's kid is no string")
         keys = await self._fitting(kid, header["alg"])
-        claims = self._decode(token, keys)
-        if claims is None and await self._keys.look_again():
+        principal = self._signed(token, keys)
+        if principal is None and await self._keys.look_again():
             # A new key may have no kid, or that of the one before.
             keys = await self._fitting(kid, header["alg"])
-            claims = self._decode(token, keys)
-        if claims is not None:
-            return self._principal(claims)
+            principal = self._signed(token, keys)
+        if principal is not None:
+            return principal
         if keys:
             raise Unauthorized("the token's signature is wrong", "signature")
         raise Unauthorized("no trusted key has signed the token", "unknown_key")
@@ -111,48 +142,54 @@ class Authenticator:
     async def _fitting(self, kid: str | None, algorithm: str) -> list[jwt.PyJWK]:
         return [key for key in await self._keys.candidates(kid) if _fits(key, algorithm)]
 
-    def _decode(self, token: str, keys: Sequence[jwt.PyJWK]) -> Mapping[str, Any] | None:
-        """The claims, where one of ``keys`` has signed them."""
+    def _signed(self, token: str, keys: Sequence[jwt.PyJWK]) -> Principal | None:
+        """Whom the token names, where one of ``keys`` has signed it."""
         for key in keys:
-            try:
-                # Times are checked below: by our clock, and with finer reasons.
-                claims: Mapping[str, Any] = jwt.decode(
-                    token,
-                    key,
-                    algorithms=self._rules.algorithms,
-                    audience=self._rules.audience,
-                    issuer=self._rules.issuer,
-                    options={
-                        "require": ["exp"],
-                        "verify_exp": False,
-                        "verify_nbf": False,
-                        "verify_iat": False,
-                        "verify_aud": self._rules.audience is not None,
-                        "verify_sub": False,
-                        "verify_jti": False,
-                    },
-                )
-            except jwt.InvalidSignatureError:
-                continue
-            except jwt.InvalidIssuerError as error:
-                raise Unauthorized("the token is from another issuer", "issuer") from error
-            except jwt.InvalidAudienceError as error:
-                raise Unauthorized("the token is for another audience", "audience") from error
-            except jwt.MissingRequiredClaimError as error:
-                raise Unauthorized(f"the token lacks the claim {error.claim}", "claims") from error
-            except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
-                raise Unauthorized("the token cannot be verified") from error
-            return claims
+            claims = self._decode(token, key)
+            if claims is not None:
+                return self._principal(claims, mark(key))
         return None
 
-    def _principal(self, claims: Mapping[str, Any]) -> Principal:
+    def _decode(self, token: str, key: jwt.PyJWK) -> Mapping[str, Any] | None:
+        """The claims, where ``key`` has signed them."""
+        try:
+            # Times are checked below: by our clock, and with finer reasons.
+            claims: Mapping[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=self._rules.algorithms,
+                audience=self._rules.audience,
+                issuer=self._rules.issuer,
+                options={
+                    "require": ["exp"],
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                    "verify_aud": self._rules.audience is not None,
+                    "verify_sub": False,
+                    "verify_jti": False,
+                },
+            )
+        except jwt.InvalidSignatureError:
+            return None
+        except jwt.InvalidIssuerError as error:
+            raise Unauthorized("the token is from another issuer", "issuer") from error
+        except jwt.InvalidAudienceError as error:
+            raise Unauthorized("the token is for another audience", "audience") from error
+        except jwt.MissingRequiredClaimError as error:
+            raise Unauthorized(f"the token lacks the claim {error.claim}", "claims") from error
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
+            raise Unauthorized("the token cannot be verified") from error
+        return claims
+
+    def _principal(self, claims: Mapping[str, Any], key: bytes) -> Principal:
         expires_at = _moment(claims, "exp")
         assert expires_at is not None, "PyJWT requires it"
         for name in ("nbf", "iat"):
             moment = _moment(claims, name)
             if moment is not None and moment > self._clock.now() + self._leeway:
                 raise Unauthorized("the token is not valid yet", "not_yet_valid")
-        return Principal(_user(claims), expires_at + self._leeway)
+        return Principal(_user(claims), expires_at + self._leeway, key)
 
 
 def _fits(key: jwt.PyJWK, algorithm: str) -> bool:

@@ -90,6 +90,11 @@ class Auth(Section):
         examples=["router"],
     )
     leeway_seconds: float = Field(30, ge=0, description="Clock skew that is forgiven.")
+    remember_seconds: Seconds = Field(
+        300,
+        description="A verified token is verified again after this, and the identity service is asked for its keys as "
+        "often: a key that it withdraws opens nothing after this.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -6,6 +6,7 @@ import asyncio
 import heapq
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -67,6 +68,7 @@ class Socket(Protocol):
 class _Held(Struct, eq=False):
     connection: Connection
     socket: Socket
+    key: bytes | None
     poking: bool = False
     again: bool = False
 
@@ -101,6 +103,8 @@ class ConnectionManager:
         metrics.closes(CLOSE_CODES)
         self._held: dict[str, _Held] = {}
         self._by_user: dict[str, dict[str, _Held]] = {}
+        self._by_key: dict[bytes, dict[str, _Held]] = {}
+        """Those that are not being closed, by the key that has signed their token."""
         self._expiries: list[tuple[int, str]] = []
         self._forgotten: dict[str, Connection] = {}
         """Those that the store may not know, or whose poke for what went past them may be owed, by their ids."""
@@ -125,24 +129,29 @@ class ConnectionManager:
         """How many connections are held."""
         return len(self._held)
 
-    async def connect(self, user: str, socket: Socket, expires_at: int | None) -> Connection:
+    async def connect(self, user: str, socket: Socket, expires_at: int | None, key: bytes | None = None) -> Connection:
         """Register ``socket`` as a live connection of ``user`` until ``disconnect``.
 
-        It is closed with 4401 at ``expires_at`` (µs since 1970). Where mail may be waiting it is poked, so
-        that whatever came between the client's first fetch and this moment is not missed. Where the user holds as many
-        as they may, it takes the place of those that do not answer. Raises ``TooManyConnections`` where all do,
-        ``Draining`` and ``Unavailable``.
+        It is closed with 4401 at ``expires_at`` (µs since 1970), and once ``key`` is withdrawn. Where mail may be
+        waiting it is poked, so that whatever came between the client's first fetch and this moment is not missed. Where
+        the user holds as many as they may, it takes the place of those that do not answer. Raises
+        ``TooManyConnections`` where all do, ``Draining`` and ``Unavailable``.
         """
         try:
-            return await self._enter(user, socket, expires_at)
+            return await self._enter(user, socket, expires_at, key)
         except TooManyConnections:
             held = await self._challenges.ask(user)
             if held is None:
                 raise
-        return await self._enter(user, socket, expires_at, held)
+        return await self._enter(user, socket, expires_at, key, held)
 
     async def _enter(
-        self, user: str, socket: Socket, expires_at: int | None, replacing: Sequence[Connection] = ()
+        self,
+        user: str,
+        socket: Socket,
+        expires_at: int | None,
+        key: bytes | None,
+        replacing: Sequence[Connection] = (),
     ) -> Connection:
         if self._draining:
             raise Draining("this node is stopping; connect again")
@@ -150,7 +159,7 @@ class ConnectionManager:
             # The store would say so too; a flood of one user's sockets should not cost everybody its writes.
             raise TooManyConnections(f"{self._limit} connections are open, which is the limit; close one first")
         connection = Connection(user, self._new_id(), self._node, self._clock.now())
-        held = _Held(connection, socket)
+        held = _Held(connection, socket, key)
         # Held before it is registered: a message that is routed hot in between finds someone to poke.
         self._hold(held)
         try:
@@ -182,12 +191,13 @@ class ConnectionManager:
         self._drop(held)
         await self._leave([connection])
 
-    async def run(self) -> None:
-        """Renew leases, deliver pokes and close expired connections until cancelled."""
+    async def run(self, trusts: Callable[[bytes], bool] = lambda _: True) -> None:
+        """Renew leases, deliver pokes and close connections until cancelled: those whose token has expired, and those
+        whose key ``trusts`` denies."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._renew_forever())
             group.create_task(self._deliver_forever())
-            group.create_task(self._expire_forever())
+            group.create_task(self._end_forever(trusts))
 
     async def drain(self) -> None:
         """Take no more connections, close all with 1001 in paced batches, and migrate their users' mail."""
@@ -205,6 +215,8 @@ class ConnectionManager:
     def _hold(self, held: _Held) -> None:
         self._held[held.connection.id] = held
         self._by_user.setdefault(held.connection.user, {})[held.connection.id] = held
+        if held.key is not None:
+            self._by_key.setdefault(held.key, {})[held.connection.id] = held
         self._metrics.connections(len(self._held))
 
     def _drop(self, held: _Held) -> None:
@@ -214,7 +226,15 @@ class ConnectionManager:
         del own[held.connection.id]
         if not own:
             del self._by_user[held.connection.user]
+        self._forget_key(held)
         self._metrics.connections(len(self._held))
+
+    def _forget_key(self, held: _Held) -> None:
+        signed = self._by_key.get(held.key or b"")
+        if signed is not None:
+            signed.pop(held.connection.id, None)
+            if not signed:
+                self._by_key.pop(held.key or b"")
 
     async def _leave(self, connections: Sequence[Connection]) -> None:
         """Their presence ends now; where that fails, it ends with the lease, and a sweeper does the rest."""
@@ -384,10 +404,13 @@ class ConnectionManager:
         elif waiting:
             self._poke(held)
 
-    async def _expire_forever(self) -> None:
+    # Ends: of tokens, and of the keys that have signed them. A batch at a time, as a drain: all may end at once.
+
+    async def _end_forever(self, trusts: Callable[[bytes], bool]) -> None:
+        more = False
         while True:
-            await self._clock.sleep(TICK_SECONDS)
-            self.close_expired()
+            await self._clock.sleep(CLOSE_PAUSE_SECONDS if more else TICK_SECONDS)
+            more = max(self.close_expired(), self.close_withdrawn(trusts)) >= CLOSE_CONNECTIONS
 
     @property
     def remembered(self) -> int:
@@ -400,13 +423,24 @@ class ConnectionManager:
             self._expiries = [expiry for expiry in self._expiries if expiry[1] in self._held]
             heapq.heapify(self._expiries)
 
-    def close_expired(self) -> None:
-        """Close the connections whose token has expired."""
-        now = self._clock.now()
-        while self._expiries and self._expiries[0][0] <= now:
+    def close_expired(self) -> int:
+        """Close connections whose token has expired, a batch at most; returns how many it looked at."""
+        now, looked = self._clock.now(), 0
+        while looked < CLOSE_CONNECTIONS and self._expiries and self._expiries[0][0] <= now:
+            looked += 1
             held = self._held.get(heapq.heappop(self._expiries)[1])
             if held is not None:
                 self._start(self._close(held, TOKEN_EXPIRED, "token expired"), "close")
+        return looked
+
+    def close_withdrawn(self, trusts: Callable[[bytes], bool]) -> int:
+        """Close connections whose key ``trusts`` denies, a batch at most; returns how many."""
+        denied = (held for key, signed in self._by_key.items() if not trusts(key) for held in signed.values())
+        batch = list(islice(denied, CLOSE_CONNECTIONS))
+        for held in batch:
+            self._forget_key(held)
+            self._start(self._close(held, TOKEN_EXPIRED, "key withdrawn"), "close")
+        return len(batch)
 
     async def _close(self, held: _Held, code: int, reason: str) -> None:
         try:

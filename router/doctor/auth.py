@@ -19,7 +19,7 @@ KEY_FILE = "token-key.pem"
 
 
 async def look(config: Config) -> AsyncIterator[Finding]:
-    """All that is to be said of ``auth``; raises ``Unavailable`` where the identity service gives no key."""
+    """All that is to be said of ``auth``; raises ``Unavailable`` where the identity service gives no key set."""
     if config.auth.kind == "embedded":
         yield embedded(config)
         return
@@ -49,7 +49,8 @@ def embedded(config: Config) -> Finding:
     path = config.embedded.data_dir / KEY_FILE
     if _readable_by_others(path):
         why = "Whoever reads it can sign a token for anybody."
-        return warning(check, f"others can read {path}", why, f"rm {path}  # a new key is made at the next start")
+        mend = f"rm {path}  # a new key is made at the next start; until then a running service trusts the old one"
+        return warning(check, f"others can read {path}", why, mend)
     why = "Tokens come from `router token`; no other machine trusts them."
     return note(check, "the embedded identity, for this machine only", why, "auth.identity_service_url, for production")
 
@@ -78,6 +79,11 @@ def rules(auth: Auth) -> Iterator[Finding]:
 
 def judge(keys: Sequence[jwt.PyJWK], algorithms: Sequence[str]) -> Iterator[Finding]:
     """What the keys that were fetched are good for."""
+    if not keys:
+        why = "All its keys count as withdrawn: every token is refused, every socket closed, and no service gets ready."
+        mend = "publish a key for one of auth.algorithms at the identity service, with `use` sig or none"
+        yield error("auth.keys", f"the key set names no key for {', '.join(algorithms)}", why, mend)
+        return
     fitting = Counter(key.algorithm_name for key in keys)
     count = len({id(key.Algorithm) if key.key_id is None else key.key_id for key in keys})
     listed = ", ".join(f"{algorithm} by {fitting[algorithm]}" for algorithm in algorithms if fitting[algorithm])

@@ -64,7 +64,8 @@ class Sockets:
             raise Forbidden("this origin is not in server.allowed_origins")
         token, subprotocol = from_handshake(fields)
         principal = await self._authenticator.authenticate(token)
-        return await self._manager.connect(principal.user, socket, principal.expires_at), subprotocol
+        connection = await self._manager.connect(principal.user, socket, principal.expires_at, principal.key)
+        return connection, subprotocol
 
 
 class Peer(Protocol):
@@ -77,12 +78,9 @@ class Peer(Protocol):
 
 
 class AsgiSocket:
-    """``Socket`` over ASGI; a poke that comes before the upgrade is sent after it.
+    """``Socket`` over ASGI; a poke or a close that comes before the upgrade is sent after it."""
 
-    A close before the upgrade is left to the handshake, which is then refused.
-    """
-
-    __slots__ = ("_accepted", "_early", "_peer", "_send")
+    __slots__ = ("_accepted", "_early", "_early_close", "_peer", "_send")
 
     def __init__(self, send: Send, peer: Peer | None = None) -> None:
         """``peer``: ``None`` where the server does not tell; then it counts as one that answers."""
@@ -90,13 +88,16 @@ class AsgiSocket:
         self._peer = peer
         self._accepted = False
         self._early = False
+        self._early_close: tuple[int, str] | None = None
 
     async def accept(self, subprotocol: str | None) -> None:
         await self._send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
         self._accepted = True
-        if self._early:
-            # Gone already? Then the next receive says so.
-            with contextlib.suppress(ConnectionError):
+        # Gone already? Then the next receive says so.
+        with contextlib.suppress(ConnectionError):
+            if self._early_close is not None:
+                await self.close(*self._early_close)
+            elif self._early:
                 await self.poke()
 
     async def poke(self) -> None:
@@ -116,6 +117,8 @@ class AsgiSocket:
     async def close(self, code: int, reason: str) -> None:
         if self._accepted:
             await self._emit({"type": "websocket.close", "code": code, "reason": reason})
+        else:
+            self._early_close = code, reason
 
     async def _emit(self, message: MutableMapping[str, Any]) -> None:
         try:

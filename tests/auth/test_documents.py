@@ -119,7 +119,13 @@ def test_keys_that_share_a_kid_are_all_kept(key: dict[str, Any], tmp_path: Path)
     assert [one.key_id for one in found] == ["a", "a"]
 
 
-@pytest.mark.parametrize("keys", [None, {}, [], "x", [{}]])
-def test_a_set_without_a_key_is_told(keys: object) -> None:
-    with pytest.raises(ValueError, match="no key for RS256"):
+@pytest.mark.parametrize("keys", [None, {}, "x", 5])
+def test_what_is_no_key_set_is_told(keys: object) -> None:
+    with pytest.raises(ValueError, match="no list of keys"):
         usable({"keys": keys}, ["RS256"])
+
+
+@pytest.mark.parametrize("keys", [[], [{}], [5, None]])
+def test_a_set_without_a_key_is_one(keys: object) -> None:
+    """RACES 50."""
+    assert usable({"keys": keys}, ["RS256"]) == []

@@ -11,7 +11,16 @@ import pytest
 
 from router.config import Limits
 from router.core.challenges import ANSWER_SECONDS, PAUSE_SECONDS, STEP_SECONDS, WAIT_SECONDS
-from router.core.connections import FORGOTTEN, GOING_AWAY, REGISTERING, REPLACED, TOKEN_EXPIRED, TRY_AGAIN_LATER
+from router.core.connections import (
+    CLOSE_PAUSE_SECONDS,
+    FORGOTTEN,
+    GOING_AWAY,
+    REGISTERING,
+    REPLACED,
+    TICK_SECONDS,
+    TOKEN_EXPIRED,
+    TRY_AGAIN_LATER,
+)
 from router.errors import Draining, TooManyConnections, Unavailable
 from router.messages import Connection, Outcome, QueueTotals
 from tests.contract.stage import BOB, EVE, Socket, Stage, until
@@ -555,3 +564,49 @@ async def test_connections_that_are_gone_are_forgotten_before_their_tokens_expir
         for _ in range(3 * FORGOTTEN):
             await stage.manager.disconnect(await stage.manager.connect(BOB, Socket(), far))
     assert stage.manager.remembered < 2 * FORGOTTEN
+
+
+async def test_a_withdrawn_key_closes_its_connections_some_at_a_time(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 50: however many there are; those of other keys stay, and who comes with it later is found too."""
+    monkeypatch.setattr("router.core.connections.CLOSE_CONNECTIONS", 2)
+    trusted = {b"old", b"new"}
+    old, new = [Socket() for _ in range(5)], Socket()
+    run = asyncio.create_task(stage.manager.run(trusted.__contains__))
+    for socket in old:
+        await stage.manager.connect(BOB, socket, None, b"old")
+    gone = await stage.manager.connect(BOB, Socket(), None, b"old")
+    await stage.manager.disconnect(gone)
+    await stage.manager.connect(EVE, new, None, b"new")
+    trusted.discard(b"old")
+    for pause, closed in ((TICK_SECONDS, 2), (CLOSE_PAUSE_SECONDS, 4), (CLOSE_PAUSE_SECONDS, 5), (TICK_SECONDS, 5)):
+        await settle()
+        stage.clock.advance(pause)
+        await settle()
+        assert sum(len(socket.codes) for socket in old) == closed
+    await stage.manager.connect(BOB, late := Socket(), None, b"old")
+    stage.clock.advance(TICK_SECONDS)
+    await settle()
+    assert [socket.codes for socket in (*old, late)] == [[TOKEN_EXPIRED]] * 6
+    assert new.codes == []
+    run.cancel()
+    await asyncio.wait([run])
+
+
+async def test_tokens_that_expire_together_end_some_at_a_time(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.core.connections.CLOSE_CONNECTIONS", 2)
+    sockets, far = [Socket() for _ in range(5)], stage.clock.now() + 5_000_000
+    for socket in sockets:
+        await stage.manager.connect(BOB, socket, far)
+    stage.clock.advance(5)
+    for closed in (2, 4, 5, 5):
+        stage.manager.close_expired()
+        await settle()
+        assert sum(len(socket.codes) for socket in sockets) == closed
+
+
+async def settle() -> None:
+    """Let everything that can go on now do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)

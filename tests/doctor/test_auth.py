@@ -41,9 +41,22 @@ async def test_usable_keys_are_fine(identity: Identity) -> None:
 async def test_what_is_pinned_and_has_no_key(identity: Identity) -> None:
     found = await look(trusting(identity, algorithms=["RS256", "ES256"]))
     assert found["auth.algorithms"].found == "no key fits ES256"
-    with pytest.raises(Unavailable) as problem:
-        await look(trusting(identity, algorithms=["ES256"]))
-    assert "no key for ES256" in str(problem.value.__cause__)
+
+
+@pytest.mark.parametrize("other", [{"alg": "RS512"}, {"use": "enc"}, None], ids=str)
+async def test_a_set_without_a_key_that_is_allowed(identity: Identity, other: dict[str, object] | None) -> None:
+    """RACES 50: to the router, all keys are withdrawn."""
+    keys = [] if other is None else [identity.published(identity.key, **other)]
+    identity.documents["/jwks"] = {"keys": keys}
+    found = (await look(trusting(identity)))["auth.keys"]
+    assert (found.severity, found.found) == (Severity.ERROR, "the key set names no key for RS256")
+
+
+async def test_a_discovery_document_of_another_issuer(identity: Identity) -> None:
+    """RFC 8414, section 3.3: keys of a document that is another's are not taken."""
+    identity.documents = {path: {**document, "issuer": "x"} for path, document in identity.documents.items()}
+    with pytest.raises(Unavailable, match="is of the issuer 'x', not of 'http:"):
+        await look(trusting(identity))
 
 
 async def test_whose_tokens_are_believed(identity: Identity) -> None:

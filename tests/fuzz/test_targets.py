@@ -89,7 +89,7 @@ def refuse(text: str) -> str:
 
 
 async def believe(self: object, token: str) -> Principal:
-    return Principal("urn:sm:user:eve", 0)
+    return Principal("urn:sm:user:eve", 0, b"")
 
 
 def test_control_characters_are_no_blanks() -> None:

@@ -24,17 +24,24 @@ class Identity:
     def __init__(self, folder: Path) -> None:
         self.key = EmbeddedKey.open(folder)
         self.documents: dict[str, Mapping[str, object]] = {}
+        self.statuses: dict[str, int] = {}
+        """What is answered instead of 200, by path."""
         self.date: str | None = None
         self.url = ""
 
     def publish(self, url: str) -> None:
         """Serve the key's public half at ``url``."""
         self.url = url
-        public = jwt.algorithms.RSAAlgorithm.to_jwk(self.key._key.public_key(), as_dict=True)
         self.documents = {
             "/.well-known/oauth-authorization-server": {"issuer": url, "jwks_uri": f"{url}/jwks"},
-            "/jwks": {"keys": [{**public, "kid": self.key.kid, "alg": "RS256", "use": "sig"}]},
+            "/jwks": {"keys": [self.published(self.key)]},
         }
+
+    @staticmethod
+    def published(key: EmbeddedKey, **other: object) -> dict[str, object]:
+        """The public half of ``key`` as a JWK, with what is ``other`` about it."""
+        public = jwt.algorithms.RSAAlgorithm.to_jwk(key._key.public_key(), as_dict=True)
+        return {**public, "kid": key.kid, "alg": "RS256", "use": "sig", **other}
 
     def token(self, user: str) -> str:
         """A token that is good for an hour."""
@@ -55,7 +62,7 @@ def identity_service(folder: Path) -> Iterator[Identity]:
             document = identity.documents.get(self.path)
             body = b"" if document is None else msgspec.json.encode(document)
             with contextlib.suppress(ConnectionError):  # who asked may be killed, or frozen and have given up
-                self.send_response(404 if document is None else 200)
+                self.send_response(404 if document is None else identity.statuses.get(self.path, 200))
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)

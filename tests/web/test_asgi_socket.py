@@ -36,10 +36,14 @@ async def test_a_poke_that_comes_first_follows_the_upgrade() -> None:
 
 
 async def test_a_close_before_the_upgrade_is_the_handshakes() -> None:
-    """RACES 35: the handshake is then answered 503, which a closed one could not be."""
+    """RACES 35, 50: refused, it is answered 503, which a closed one could not be; else it is closed right after it."""
     peer = Peer()
-    await AsgiSocket(peer.send).close(1001, "going away")
+    socket = AsgiSocket(peer.send)
+    await socket.close(4401, "key withdrawn")
+    await socket.poke()
     assert peer.types == []
+    await socket.accept(None)
+    assert peer.types == ["websocket.accept", "websocket.close"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("after close"), ClientDisconnect()])
