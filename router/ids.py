@@ -46,15 +46,17 @@ def new_id(now_us: int, entropy: bytes) -> str:
     return _uuid(milliseconds.to_bytes(6, "big") + entropy, 7)
 
 
-def keyed_id(secret: bytes, sender: str, key: str) -> str:
-    """The one id of whatever ``sender`` sends under the Idempotency-Key ``key``, so that no store is needed.
+def keyed_id(secret: bytes, sender: str, recipient: str, key: str) -> str:
+    """The one id of whatever ``sender`` sends to ``recipient`` under the Idempotency-Key ``key``, so that no store is
+    needed. To another recipient it is another one: else what becomes of one message would tell of the other.
 
     A UUIDv8 (RFC 9562, section 5.8) of their HMAC-SHA256: nobody without ``secret`` can test a guess at the
     sender against it.
     """
-    # The length in front keeps ("ab", "c") and ("a", "bc") apart.
-    name = sender.encode()
-    return _uuid(hmac.digest(secret, len(name).to_bytes(4, "big") + name + key.encode(), "sha256")[:16], 8)
+    # A length in front of each part keeps ("ab", "c") and ("a", "bc") apart.
+    parts = [part.encode() for part in (sender, recipient, key)]
+    named = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return _uuid(hmac.digest(secret, named, "sha256")[:16], 8)
 
 
 def foreign_id(topic: str, name: str) -> str:

@@ -104,7 +104,8 @@ class PresenceCache(Protocol):
 class HotQueue(Protocol):
     """The fast queue of users who are online, and the record of every id that was routed.
 
-    The record outlives the message by ``tombstone_seconds``, so that a redelivery is known for what it is.
+    The record outlives the message by ``tombstone_seconds``, so that a redelivery is known for what it is. It is one of
+    a user and an id: the ids of one recipient have nothing to do with those of another.
     """
 
     async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
@@ -118,8 +119,7 @@ class HotQueue(Protocol):
     async def settle(self, messages: Sequence[Queued]) -> Settled:
         """Their cold write is committed: they are no longer pending, and a user who came online meanwhile
         is poked. Those that this store has never seen are recorded as in cold, with the sequence they have; those
-        that are hot have a copy in cold from here on. One whose id is another user's, written while this store could
-        not be asked, is its recipient's all the same: it is served from cold. Envelopes are not looked at."""
+        that are hot have a copy in cold from here on. Envelopes are not looked at."""
         ...
 
     async def read(self, user: str, limit: int, max_bytes: int, *, again: bool = False) -> HotPage:
@@ -151,8 +151,8 @@ class HotQueue(Protocol):
     async def ack(self, user: str, ids: Sequence[str]) -> list[str]:
         """Delete these from hot and remember them as acknowledged; ids that are not this user's are left
         alone. Whoever has a page that was cut short has time from here on to fetch the next. Returns those of which
-        this user may have a copy in cold, also under an id that is unknown or another's; the caller deletes it there
-        and then names it to ``forget_orphans``."""
+        this user may have a copy in cold, also under an id that is unknown; the caller deletes it there and then names
+        it to ``forget_orphans``."""
         ...
 
     async def discard(self, user: str, damaged: Sequence[Queued]) -> list[str]:

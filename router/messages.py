@@ -21,7 +21,7 @@ class Message(Struct, frozen=True, gc=False):
     """An accepted envelope on its way to the recipient."""
 
     id: str
-    """Given at acceptance, for life."""
+    """Given at acceptance, for life. Its recipient's: another one's message may have the same."""
     recipient: str
     """The canonical URN: the only routing information."""
     envelope: bytes
@@ -34,6 +34,11 @@ class Message(Struct, frozen=True, gc=False):
     """The sender gave an Idempotency-Key, so the id is remembered for a day instead of an hour."""
     checksum: int | None = None
     """Made at acceptance, for life (``router.checksum``); ``None`` where a version before stored it, which had none."""
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """What no other message has: an id is one of its recipient's."""
+        return self.recipient, self.id
 
 
 class Queued(Struct, frozen=True, gc=False):
@@ -66,8 +71,6 @@ class DeadReason(StrEnum):
     """The bytes in the ingress are no message."""
     QUEUE_FULL = "queue-full"
     """The recipient's queue holds ``limits.queue_messages``."""
-    ID_CONFLICT = "id-conflict"
-    """The id belongs to a message for another recipient."""
     ATTEMPTS_EXHAUSTED = "attempts-exhausted"
     """It failed in each of its tries, which is a fault of the router."""
     UNSTORABLE = "unstorable"
@@ -124,9 +127,6 @@ class Outcome(StrEnum):
     """Ephemeral, and older than ``limits.ephemeral_seconds``."""
     QUEUE_FULL = "queue-full"
     """The recipient's queue holds ``limits.queue_messages``: a dead letter."""
-    ID_CONFLICT = "id-conflict"
-    """The id belongs to another recipient's message, as when a sender reuses an Idempotency-Key: a dead
-    letter."""
 
 
 class Routed(Struct, frozen=True, gc=False):

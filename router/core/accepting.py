@@ -93,7 +93,7 @@ class Acceptor:
         if idempotency_key is None:
             id_ = ids.new_id(now, self._entropy(10))
         else:
-            id_ = ids.keyed_id(self._secret, sender, ids.parse_key(idempotency_key))
+            id_ = ids.keyed_id(self._secret, sender, read.recipient, ids.parse_key(idempotency_key))
         self._admit_pair(sender, read.recipient)
         keyed = idempotency_key is not None
         summed = checksum(id_, read.recipient, read.canonical)

@@ -37,8 +37,8 @@ class Copies:
             sequence, queued_at = tried.sequence, tried.queued_at
         return Queued(message_of(delivery), sequence, queued_at, attempts=delivery.attempt, untold=untold)
 
-    async def write(self, owed: Sequence[tuple[Delivery, Queued]]) -> set[str]:
-        """Write those that cold is not known to have; returns the ids that it did not take this time.
+    async def write(self, owed: Sequence[tuple[Delivery, Queued]]) -> set[tuple[str, str]]:
+        """Write those that cold is not known to have; returns the names of those that it did not take this time.
 
         Raises ``Unavailable``, ``TimeoutError`` and ``Unstorable``.
         """
@@ -58,7 +58,7 @@ class Copies:
         again = [self._unconfirmed[one.receipt] for one in deliveries if one.receipt in self._unconfirmed]
         refused = await self._put(again)
         self._confirm(deliveries, refused)
-        return {queued.message.recipient for queued in again if queued.message.id in refused}
+        return {queued.message.recipient for queued in again if queued.message.name in refused}
 
     def forget(self, deliveries: Sequence[Delivery]) -> None:
         """All that is to be done for these is done, but telling of them."""
@@ -66,12 +66,12 @@ class Copies:
             self._tried.pop(delivery.receipt, None)
             self._unconfirmed.pop(delivery.receipt, None)
 
-    async def _put(self, messages: Sequence[Queued]) -> set[str]:
+    async def _put(self, messages: Sequence[Queued]) -> set[tuple[str, str]]:
         if not messages:
             return set()
         try:
             async with asyncio.timeout(self._call_seconds):
-                return {queued.message.id for queued in await self._cold.put(messages)}
+                return {queued.message.name for queued in await self._cold.put(messages)}
         except Refused as error:
             raise Unstorable(str(error)) from error
 
@@ -80,9 +80,9 @@ class Copies:
         same = tried is not None and (tried.sequence, tried.untold) == (queued.sequence, queued.untold)
         return same and delivery.receipt not in self._unconfirmed
 
-    def _confirm(self, deliveries: Sequence[Delivery], refused: set[str]) -> None:
+    def _confirm(self, deliveries: Sequence[Delivery], refused: set[tuple[str, str]]) -> None:
         for delivery in deliveries:
-            if message_of(delivery).id not in refused:
+            if message_of(delivery).name not in refused:
                 self._unconfirmed.pop(delivery.receipt, None)
 
 

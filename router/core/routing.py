@@ -43,10 +43,6 @@ HAND_BACK_SECONDS = 1.0
 
 _REFUSED = {
     Outcome.QUEUE_FULL: (DeadReason.QUEUE_FULL, "the recipient's queue holds limits.queue_messages"),
-    Outcome.ID_CONFLICT: (
-        DeadReason.ID_CONFLICT,
-        "the id is that of a message for another recipient; was an Idempotency-Key reused?",
-    ),
 }
 
 
@@ -310,17 +306,17 @@ class Pipeline:
             if result.outcome is not Outcome.ANNOUNCE
         ]
         refused = await self._copies.write(owed)
-        written = [pair for pair in owed if pair[1].message.id not in refused]
+        written = [pair for pair in owed if pair[1].message.name not in refused]
         if not unknown:
             await self._settler.settle([queued for _, queued in written])
-        kept = [pair for pair in stored if message_of(pair[0]).id not in refused]
+        kept = [pair for pair in stored if message_of(pair[0]).name not in refused]
         silent = (Outcome.HOT, Outcome.COPY)
         await self._announce([message_of(delivery) for delivery, result in kept if result.outcome not in silent])
         if unknown:
             self._owe(written)
         else:
             await self._finish([delivery for delivery, _ in kept])
-        return [delivery for delivery, _ in stored if message_of(delivery).id in refused]
+        return [delivery for delivery, _ in stored if message_of(delivery).name in refused]
 
     def _owe(self, written: Sequence[Owed]) -> None:
         self._outage.owe(written)

@@ -31,8 +31,8 @@ class Settler:
             return []
         async with asyncio.timeout(self._call_seconds):
             settled = await self._online.settle(written)
-        open_ends = {queued.message.id for queued in (*settled.acked, *settled.misplaced)}
-        placed = [queued for queued in written if queued.message.id not in open_ends]
+        open_ends = {queued.message.name for queued in (*settled.acked, *settled.misplaced)}
+        placed = [queued for queued in written if queued.message.name not in open_ends]
         await self._delete(settled.acked)
         if settled.misplaced:
             # They stay marked until the store agrees, so that whoever dies in between leaves it to a sweeper.

@@ -68,7 +68,7 @@ def _send() -> Document:
         "name": "Idempotency-Key",
         "in": "header",
         "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-        "description": "The same sender and key within a day is the same message, accepted once.",
+        "description": "The same sender, recipient and key within a day is the same message, accepted once.",
     }
     return {
         "operationId": "send",

@@ -9,8 +9,9 @@ from functools import partial
 
 import pytest
 
-from router.messages import Delivery, Routed
-from tests.contract.stage import BOB, EVE, Socket, Stage
+from router.core.accepting import Acceptor
+from router.messages import Delivery, Lane, Routed
+from tests.contract.stage import BOB, EVE, Socket, Stage, envelope
 from tests.support import pipelines
 from tests.support.damage import Change, cut_off, flipped, publish_damaged
 
@@ -42,8 +43,42 @@ async def announced(stage: Stage, *wanted: str) -> None:
     await eventually(stage, done)
 
 
+def accepting(stage: Stage) -> Acceptor:
+    """What stands between the edge and the ingress."""
+    return Acceptor(
+        stage.producer,
+        clock=stage.clock,
+        entropy=stage.factory.entropy,
+        idempotency_secret=b"0123456789abcdef",
+        max_bytes=262_144,
+        rate=0,
+        burst=1,
+        pair_rate=0,
+        pair_burst=1,
+        metrics=stage.factory.metrics,
+    )
+
+
 class PipelineContract:
     """Accepted, routed, announced."""
+
+    @pytest.mark.parametrize("ephemeral", [True, False])
+    @pytest.mark.parametrize("his", ["unknown", "offline", "online"])
+    async def test_one_key_for_two_recipients_is_two_messages(self, stage: Stage, his: str, ephemeral: bool) -> None:
+        """RACES 49: whoever sends under it to somebody, then to oneself, gets the same whatever the other does."""
+        if his == "online":
+            await stage.connect()
+        if his == "offline":
+            await stage.producer.publish(stage.message("before"))
+        accept = partial(accepting(stage).accept, EVE, idempotency_key="key")
+        async with running(stage):
+            sent = await accept(envelope(BOB, Lane.NORMAL, ephemeral))
+            own = await accept(envelope(EVE, Lane.NORMAL, ephemeral=False))
+            assert await accept(envelope(EVE, Lane.NORMAL, ephemeral=False)) == own != sent
+            await arrived(stage, own, user=EVE)
+            dropped = ephemeral and his != "online"
+            await arrived(stage, *["before"] * (his == "offline"), *[sent] * (not dropped))
+        assert await stage.letters() == []
 
     async def test_mail_is_routed_in_order_and_announced(self, stage: Stage) -> None:
         sent = [f"m{number}" for number in range(10)]

@@ -31,6 +31,7 @@ from router.messages import (
     Settled,
 )
 from tests.contract.answers import AnswerContract
+from tests.contract.ids import IdContract
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, moved_by_a_wrong_clock, names
 
 pytestmark = pytest.mark.anyio
@@ -108,7 +109,7 @@ class Deaf(Socket):
         raise ConnectionError
 
 
-class QueueContract(AnswerContract):
+class QueueContract(AnswerContract, IdContract):
     """Routing, reading, acknowledging, migrating, presence."""
 
     async def test_offline_goes_cold_and_online_goes_hot(self, stage: Stage) -> None:
@@ -362,64 +363,6 @@ class QueueContract(AnswerContract):
         assert await stage.cold.put([first]) == []
         assert await stage.online.settle([first]) == Settled([], [])
         assert await stage.ids() == ["m1", "m2"]
-
-    async def test_an_id_of_another_user_is_a_conflict(self, stage: Stage) -> None:
-        """Only a sender's Idempotency-Key can give one id to messages of two users."""
-        assert await stage.go("m1", keyed=True) is Outcome.COLD
-        assert await stage.go("m1", EVE, keyed=True) is Outcome.ID_CONFLICT
-        assert await stage.go("m1", keyed=True) is Outcome.ANNOUNCE
-        assert await stage.ids(EVE) == []
-
-    async def test_mail_of_an_outage_under_an_id_of_another_user_is_delivered_and_goes(self, stage: Stage) -> None:
-        """RACES 10, 29: the store knows that the id is another user's, and could not be asked."""
-        for user in (BOB, EVE):
-            await stage.connect(user)
-        assert await stage.go("m1", EVE, keyed=True) is Outcome.HOT
-        assert await stage.ids() == [], "from here on cold is known to be empty"
-        now = stage.clock.now()
-        assert await stage.cold.put([Queued(stage.message("m1", keyed=True), now, now, untold=True)]) == []
-        stage.clock.advance(61)
-        await stage.sweeper.sweep()
-        assert await stage.cold.untold(stage.clock.now(), 10) == []
-        assert await stage.in_cold() == await stage.in_cold(EVE) == ["m1"], "hers has moved there"
-        assert await stage.ids() == await stage.ids(EVE) == ["m1"]
-        await stage.queue.acknowledge(BOB, ["m1"])
-        assert (await stage.ids(), await stage.in_cold(), await stage.ids(EVE)) == ([], [], ["m1"])
-        await stage.queue.acknowledge(EVE, ["m1"])
-        assert (await stage.ids(EVE), await stage.in_cold(EVE)) == ([], [])
-
-    async def test_mail_of_two_users_under_one_id_is_told_at_once(self, stage: Stage) -> None:
-        """RACES 10: both came in an outage."""
-        users, now = (BOB, EVE), stage.clock.now()
-        for user in users:
-            await stage.connect(user)
-            assert await stage.ids(user) == [], "from here on cold is known to be empty"
-        both = [Queued(stage.message("m1", user, keyed=True), now, now, untold=True) for user in users]
-        assert await stage.cold.put(both) == []
-        assert await stage.online.settle(both) == await stage.online.settle(both) == Settled([], [])
-        assert await stage.ids() == await stage.ids(EVE) == ["m1"]
-        for user in users:
-            await stage.queue.acknowledge(user, ["m1"])
-        assert await stage.in_cold() == await stage.in_cold(EVE) == []
-
-    async def test_retention_of_mail_under_an_id_of_another_user_is_nothing_to_them(self, stage: Stage) -> None:
-        assert await stage.go("m1", EVE, keyed=True) is Outcome.COLD
-        before = stage.clock.now() - 3600 * 1_000_000
-        assert await stage.cold.put([Queued(stage.message("m1", keyed=True), before, before)]) == []
-        assert await stage.in_cold() == ["m1"]
-        stage.clock.advance(30 * 86_400 - 1800)
-        await stage.sweeper.sweep()
-        assert (await stage.cold.totals(None)).messages == 1
-        assert (await stage.ids(), await stage.ids(EVE)) == ([], ["m1"])
-
-    async def test_two_users_may_have_cold_mail_under_one_id(self, stage: Stage) -> None:
-        """RACES 10, 29: the online store, which knows whose an id is, could not be asked. Nothing is lost."""
-        hers, his = (Queued(stage.message("m1", user, keyed=True), 5, stage.clock.now()) for user in (EVE, BOB))
-        for queued in (hers, his, hers):
-            assert await stage.cold.put([queued]) == []
-        assert await stage.in_cold() == await stage.in_cold(EVE) == ["m1"]
-        await stage.cold.delete(BOB, ["m1"])
-        assert (await stage.in_cold(), await stage.in_cold(EVE)) == ([], ["m1"])
 
     async def test_users_are_strangers_to_one_another(self, stage: Stage) -> None:
         """RACES 29, 39: whatever their names hold."""

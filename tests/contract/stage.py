@@ -98,6 +98,11 @@ class Stage:
         assert await self.cold.put([queued]) == []
         assert await self.online.settle([queued]) == Settled([], [])
 
+    async def fill(self, user: str) -> None:
+        """Let so many messages wait for ``user`` that one more is refused."""
+        for number in range(self.factory.config.limits.queue_messages):
+            await self.go(f"before {number}", user)
+
     async def connect(self, user: str = BOB, name: str = "phone") -> Connection:
         connection = Connection(user, name, self.factory.node, self.clock.now())
         await self.online.connect(connection, 20)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from router.messages import Connection, Outcome
+from router.messages import Connection
 from tests.contract.damage import DamageContract
 from tests.contract.ingress import IngressContract
 from tests.contract.notices import PokeContract, PushContract
 from tests.contract.pipeline import PipelineContract
 from tests.contract.queues import QueueContract
-from tests.contract.stage import BOB, EVE, Stage
+from tests.contract.stage import BOB, Stage
 from tests.support.stores import EmbeddedStores
 
 
@@ -27,10 +27,6 @@ class TestEmbeddedQueues(QueueContract):
     async def test_nothing_waits_for_a_user_who_was_never_seen(self, stage: Stage) -> None:
         """Cold is in the same file, so nobody needs to read it to know."""
         assert not await stage.online.connect(Connection(BOB, "c1", "node", 0), 9)
-
-    async def test_any_id_of_another_user_is_a_conflict(self, stage: Stage) -> None:
-        assert await stage.go("m1") is Outcome.COLD
-        assert await stage.go("m1", EVE) is Outcome.ID_CONFLICT
 
 
 class TestEmbeddedIngress(IngressContract):

@@ -305,11 +305,11 @@ async def stage(anyio_backend: str, tmp_path: Path, heard: Heard) -> AsyncIterat
 @pytest.mark.anyio
 async def test_every_dead_letter_is_told_of(stage: Stage, heard: Heard) -> None:
     """By the pipeline and by a migration."""
-    await stage.go("taken")
+    await stage.fill(EVE)
     async with running(stage):
-        await stage.producer.publish(stage.message("taken", EVE))
+        await stage.producer.publish(stage.message("full", EVE))
         await routed(stage)
-    assert heard.said == [("letter", "taken", EVE, DeadReason.ID_CONFLICT)]
+    assert heard.said == [("letter", "full", EVE, DeadReason.QUEUE_FULL)]
 
 
 @pytest.mark.anyio

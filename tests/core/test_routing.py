@@ -79,17 +79,17 @@ async def test_only_what_cold_refused_is_written_again(stage: Stage, monkeypatch
 
 async def test_a_pipeline_keeps_nothing_of_what_is_done(tmp_path: Path) -> None:
     """It runs for months."""
-    async with staged(EmbeddedStores(tmp_path), ManualClock(), durability="write-through") as stage:
+    async with staged(EmbeddedStores(tmp_path), ManualClock(), durability="write-through", cap=1) as stage:
         await stage.connect()
         async with running(stage) as pipeline:
-            for id_, user in (("hot", BOB), ("cold", EVE), ("hot", EVE)):
+            for id_, user in (("hot", BOB), ("cold", EVE), ("full", EVE)):
                 await stage.producer.publish(stage.message(id_, user))
             await routed(stage)
             await pipeline.finish()
             outage, copies = pipeline._outage, pipeline._copies
             kept = [pipeline._held, pipeline._finished, pipeline._waiting, pipeline._work]
             assert not any([*kept, outage._known, outage._placed, copies._tried, copies._unconfirmed])
-        assert await stage.letters() == [("hot", Outcome.ID_CONFLICT.value)]
+        assert await stage.letters() == [("full", Outcome.QUEUE_FULL.value)]
 
 
 async def test_poison_goes_to_the_dead_letters_and_the_rest_flows(
@@ -671,15 +671,15 @@ async def test_what_is_done_is_not_done_again_when_the_rest_is_repeated(
         seen.append([delivery.message.id for delivery in deliveries if delivery.message])
         return await route(deliveries)
 
-    await stage.go("taken", EVE)
+    await stage.fill(EVE)
     monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: fail_once(messages))
     monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: watch(deliveries))
-    await stage.producer.publish(stage.message("taken"))
+    await stage.producer.publish(stage.message("full", EVE))
     await stage.producer.publish(stage.message("m1"))
     async with running(stage):
         await routed(stage)
-    assert seen == [["taken", "m1"], ["m1"]]
-    assert await stage.letters() == [("taken", Outcome.ID_CONFLICT.value)]
+    assert seen == [["full", "m1"], ["m1"]]
+    assert await stage.letters() == [("full", Outcome.QUEUE_FULL.value)]
 
 
 @pytest.mark.parametrize("done", [True, False])
@@ -751,11 +751,11 @@ async def made(stage: Stage, consumer: IngressConsumer, push: PushNotifier) -> P
 
 
 async def test_what_is_refused_is_a_dead_letter(stage: Stage) -> None:
-    await stage.go("taken")
+    await stage.fill(EVE)
     async with running(stage):
-        await stage.producer.publish(stage.message("taken", EVE))
+        await stage.producer.publish(stage.message("full", EVE))
         await routed(stage)
-    assert await stage.letters() == [("taken", Outcome.ID_CONFLICT.value)]
+    assert await stage.letters() == [("full", Outcome.QUEUE_FULL.value)]
 
 
 async def test_what_a_stopped_pipeline_held_is_routed_by_the_next(

@@ -47,13 +47,16 @@ def check(name: str) -> None:
     assert document not in (".", "..")
     assert not document.startswith("__")
     assert names.name_of(document) == name
-    assert names.unscattered(names.scattered_id(name)) == name
+    for document in (names.record_id("urn:sm:user:bob", name), names.earlier_record_id(name)):
+        assert names.recorded(document) == name
     assert names.possible(name)
 
 
 def test_what_no_document_can_be_called_is_impossible() -> None:
-    assert names.possible("x" * 1490)
-    assert not names.possible("x" * 1491)
+    longest = "x" * 1460
+    assert names.possible(longest)
+    assert len(names.record_id("urn:sm:user:bob", longest)) <= 1500
+    assert not names.possible(f"{longest}x")
     assert not names.possible("/" * 500)
     assert not names.possible("\ud800")
 

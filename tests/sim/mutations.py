@@ -81,17 +81,15 @@ MUTANTS = (
     Mutant(
         "another user's acknowledgement deletes hot mail",
         f"{EMBEDDED}/moving.py",
-        "        if owner != user:\n            owed.append(id_)  # not on record: what came to this cold queue under it\n"
-        "            continue\n        if state in (State.HOT, State.DOUBLE) or state_of(state) is None:\n"
-        '            hot -= db.execute(SQL["remove"], (user,',
-        "        if state in (State.HOT, State.DOUBLE) or state_of(state) is None:\n"
-        '            hot -= db.execute(SQL["remove"], (owner,',
+        '        record = one(db, SQL["registered"], (id_, user))\n        if record is None:\n            # Also',
+        '        user = (one(db, "SELECT user FROM route WHERE id = ?", (id_,)) or [user])[0]\n'
+        '        record = one(db, SQL["registered"], (id_, user))\n        if record is None:\n            # Also',
     ),
     Mutant(
         "tombstone forgotten: acknowledged ids are unknown",
         f"{EMBEDDED}/moving.py",
-        '            db.execute(SQL["set_state"], (after, rules.remember_until(now, keyed=bool(keyed)), id_))\n',
-        '            db.execute(SQL["forget"], (id_,))\n',
+        '            db.execute(SQL["set_state"], (after, rules.remember_until(now, keyed=bool(keyed)), id_, user))\n',
+        '            db.execute(SQL["forget"], (id_, user))\n',
     ),
     Mutant(
         "an acknowledgement is answered before it is on disk",
@@ -149,8 +147,8 @@ MUTANTS = (
     Mutant(
         "a migrator does not mark what it takes",
         f"{EMBEDDED}/sql/hot.sql",
-        "UPDATE route SET state = 4 WHERE id IN (SELECT value FROM json_each(?)) AND state = 0;",
-        "UPDATE route SET state = 4 WHERE id IN (SELECT value FROM json_each(?)) AND state = 9;",
+        "UPDATE route SET state = 4 WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state = 0;",
+        "UPDATE route SET state = 4 WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state = 9;",
     ),
     # Routing.
     Mutant(
@@ -176,8 +174,8 @@ MUTANTS = (
     Mutant(
         "what cold refused is dropped",
         COPIES,
-        "            return {queued.message.id for queued in await self._cold.put(messages)}\n",
-        "            return {queued.message.id for queued in (await self._cold.put(messages))[:0]}\n",
+        "            return {queued.message.name for queued in await self._cold.put(messages)}\n",
+        "            return {queued.message.name for queued in (await self._cold.put(messages))[:0]}\n",
     ),
     Mutant(
         "one recipient's messages are worked on at once",
@@ -374,7 +372,7 @@ MUTANTS = (
     Mutant(
         "a repeated Idempotency-Key gets a new id",
         ACCEPTING,
-        "            id_ = ids.keyed_id(self._secret, sender, ids.parse_key(idempotency_key))\n",
+        "            id_ = ids.keyed_id(self._secret, sender, read.recipient, ids.parse_key(idempotency_key))\n",
         "            id_ = ids.new_id(now, self._entropy(10))\n",
     ),
     Mutant(

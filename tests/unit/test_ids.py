@@ -58,41 +58,50 @@ def test_too_little_or_too_much_randomness_is_a_mistake(length: int) -> None:
 
 def test_keyed_ids_stay_the_same_across_releases() -> None:
     """A change here would accept every retry under way a second time."""
-    assert ids.keyed_id(SECRET, "urn:sm:user:bob", "abc") == "90e89853-9de0-883d-bd5f-ce48a27175da"
+    id_ = ids.keyed_id(SECRET, "urn:sm:user:alice", "urn:sm:user:bob", "abc")
+    assert id_ == "3bd7a5b7-bd5d-8928-b0e6-03f238549f98"
 
 
 @few
-@given(st.binary(), texts, texts)
-def test_a_keyed_id_is_a_version_8_uuid_and_always_the_same(secret: bytes, sender: str, key: str) -> None:
-    id_ = UUID(ids.keyed_id(secret, sender, key))
+@given(st.binary(), texts, texts, texts)
+def test_a_keyed_id_is_a_version_8_uuid_and_always_the_same(
+    secret: bytes, sender: str, recipient: str, key: str
+) -> None:
+    id_ = UUID(ids.keyed_id(secret, sender, recipient, key))
     assert (id_.version, id_.variant) == (8, RFC_4122)
-    assert str(id_) == ids.keyed_id(secret, sender, key)
+    assert str(id_) == ids.keyed_id(secret, sender, recipient, key)
 
 
 @few
-@given(st.lists(st.tuples(texts, texts), unique=True))
-def test_another_sender_or_key_gives_another_id(pairs: list[tuple[str, str]]) -> None:
-    assert len({ids.keyed_id(SECRET, sender, key) for sender, key in pairs}) == len(pairs)
+@given(st.lists(st.tuples(texts, texts, texts), unique=True))
+def test_another_sender_recipient_or_key_gives_another_id(names: list[tuple[str, str, str]]) -> None:
+    assert len({ids.keyed_id(SECRET, *name) for name in names}) == len(names)
 
 
 @few
 @given(texts, st.data())
-def test_sender_and_key_do_not_run_into_each_other(text: str, data: st.DataObject) -> None:
-    one = data.draw(st.integers(0, len(text)))
-    other = data.draw(st.integers(0, len(text)))
-    same = ids.keyed_id(SECRET, text[:one], text[one:]) == ids.keyed_id(SECRET, text[:other], text[other:])
-    assert same is (one == other)
+def test_sender_recipient_and_key_do_not_run_into_each_other(text: str, data: st.DataObject) -> None:
+    one, other = (sorted((data.draw(st.integers(0, len(text))), data.draw(st.integers(0, len(text))))) for _ in "12")
+    first, second = (ids.keyed_id(SECRET, text[:a], text[a:b], text[b:]) for a, b in (one, other))
+    assert (first == second) is (one == other)
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [(("ab", "c"), ("a", "bc")), (("a\0b", "c"), ("a", "b\0c")), (("", "a"), ("a", ""))]
+    ("one", "other"),
+    [
+        (("ab", "c", "d"), ("a", "bc", "d")),
+        (("a", "bc", "d"), ("a", "b", "cd")),
+        (("a\0b", "c", "d"), ("a", "b\0c", "d")),
+        (("", "a", "b"), ("a", "", "b")),
+        (("a", "b", "k"), ("b", "a", "k")),
+    ],
 )
-def test_pairs_that_spell_the_same_text_differ(one: tuple[str, str], other: tuple[str, str]) -> None:
+def test_names_that_spell_the_same_text_differ(one: tuple[str, str, str], other: tuple[str, str, str]) -> None:
     assert ids.keyed_id(SECRET, *one) != ids.keyed_id(SECRET, *other)
 
 
 def test_another_secret_gives_another_id() -> None:
-    assert ids.keyed_id(b"one", "a", "b") != ids.keyed_id(b"other", "a", "b")
+    assert ids.keyed_id(b"one", "a", "b", "c") != ids.keyed_id(b"other", "a", "b", "c")
 
 
 @few

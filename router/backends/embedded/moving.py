@@ -22,8 +22,6 @@ from router.clock import MICROSECONDS
 from router.messages import Lane, Move, MoveRefused, Queued, Settled
 
 _ACKED = {State.ACKED, State.ACKED_OWED}
-_NOBODYS = ("", 0, 0, State.ACKED, 0)
-"""The record of an id of which nothing is known."""
 
 
 def _count(
@@ -44,13 +42,13 @@ def settle(db: sqlite3.Connection, messages: Sequence[Queued], now: int, rules: 
     misplaced: list[Queued] = []
     arrived: dict[tuple[str, str], tuple[Queued, State | None]] = {}
     ids = json_list(queued.message.id for queued in messages)
-    records = {id_: record for id_, *record in db.execute(SQL["registered_some"], (ids,))}
+    records = {(user, id_): record for id_, user, *record in db.execute(SQL["registered_some"], (ids,))}
     for queued in messages:
-        name = queued.message.recipient, queued.message.id
-        owner, _, sequence, number, _ = records.get(queued.message.id, _NOBODYS)
-        if owner != queued.message.recipient:
+        name = queued.message.name
+        if name not in records:
             arrived.setdefault(name, (queued, None))
             continue
+        sequence, number = records[name]
         state = state_of(number)
         if state is None:
             arrived.setdefault(name, (queued, State.HOT))
@@ -66,10 +64,7 @@ def settle(db: sqlite3.Connection, messages: Sequence[Queued], now: int, rules: 
 def _arrive(
     db: sqlite3.Connection, arrived: Collection[tuple[Queued, State | None]], now: int, rules: StoreRules
 ) -> Pokes:
-    """Cold has these messages now; those without a state were written there while this store could not be asked.
-
-    One of them whose id is another user's is served from there, and is not on record.
-    """
+    """Cold has these messages now; those without a state were written there while this store could not be asked."""
     recipients = recipients_of(db, (queued.message.recipient for queued, _ in arrived), now, rules)
     changed: list[tuple[object, ...]] = []
     for queued, state in arrived:
@@ -79,7 +74,8 @@ def _arrive(
             recipient.cold += db.execute(SQL["register"], record).rowcount
             recipient.sequence = max(recipient.sequence, queued.sequence)
         else:
-            changed.append((State.COLD if state is State.PENDING else State.DOUBLE, None, message.id))
+            after = State.COLD if state is State.PENDING else State.DOUBLE
+            changed.append((after, None, message.id, message.recipient))
             recipient.pending -= state is State.PENDING
         recipient.cold_version += 1
         recipient.cold_empty = 0
@@ -98,15 +94,12 @@ def ack(db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: 
     hot = cold = pending = 0
     owed: list[str] = []
     for id_ in ids:
-        record = one(db, SQL["registered"], (id_,))
+        record = one(db, SQL["registered"], (id_, user))
         if record is None:
             # Also where cold is known to be empty: what is unknown here may have come to it without this store.
             owed.append(id_)
             continue
-        owner, lane, sequence, state, keyed = record
-        if owner != user:
-            owed.append(id_)  # not on record: what came to this cold queue under it
-            continue
+        lane, sequence, state, keyed = record
         if state in (State.HOT, State.DOUBLE) or state_of(state) is None:
             hot -= db.execute(SQL["remove"], (user, lane, sequence)).rowcount
         pending -= state == State.PENDING
@@ -117,7 +110,7 @@ def ack(db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: 
             after = State.ACKED_OWED
             owed.append(id_)
         if state not in _ACKED:
-            db.execute(SQL["set_state"], (after, rules.remember_until(now, keyed=bool(keyed)), id_))
+            db.execute(SQL["set_state"], (after, rules.remember_until(now, keyed=bool(keyed)), id_, user))
     _count(db, user, hot=hot, cold=cold, pending=pending)
     withdraw(db, ((user, id_) for id_ in ids))
     return owed
@@ -128,8 +121,8 @@ def discard(db: sqlite3.Connection, user: str, damaged: Sequence[Queued], now: i
     ids = []
     for queued in damaged:
         lane, sequence = queued.place
-        record = one(db, SQL["registered"], (queued.message.id,))
-        if record is not None and record[:3] == (user, lane, sequence):
+        record = one(db, SQL["registered"], (queued.message.id, user))
+        if record is not None and record[:2] == (lane, sequence):
             ids.append(queued.message.id)
             continue
         # All records are looked through; that is for the one time in years when an id itself is damaged.
@@ -165,7 +158,7 @@ def begin_move(
     messages, more = page((hot_message(user, row, announced) for row in rows), limit, max_bytes)
     if messages:
         db.execute(SQL["take_move_lease"], (owner, now + MOVE_LEASE_SECONDS * MICROSECONDS, user))
-        db.execute(SQL["mark_moving"], (json_list([queued.message.id for queued in messages]),))
+        db.execute(SQL["mark_moving"], (json_list([queued.message.id for queued in messages]), user))
     return Move(messages, dropped, more)
 
 
@@ -179,7 +172,7 @@ def _drop_ephemeral(db: sqlite3.Connection, user: str, now: int, rules: StoreRul
 
 def _drop(db: sqlite3.Connection, user: str, lane: int, sequence: int, id_: str, until: int) -> None:
     db.execute(SQL["remove"], (user, lane, sequence))
-    db.execute(SQL["set_state"], (State.ACKED, until, id_))
+    db.execute(SQL["set_state"], (State.ACKED, until, id_, user))
 
 
 def end_move(db: sqlite3.Connection, user: str, moved: Sequence[Queued]) -> list[str]:
@@ -201,10 +194,11 @@ def end_move(db: sqlite3.Connection, user: str, moved: Sequence[Queued]) -> list
 def forget_cold(db: sqlite3.Connection, expired: Sequence[Queued], now: int, rules: StoreRules) -> None:
     gone: Counter[str] = Counter()
     for queued in expired:
-        record = one(db, SQL["registered"], (queued.message.id,))
-        if record is not None and (record[0], record[3]) == (queued.message.recipient, State.COLD):
+        name = queued.message.id, queued.message.recipient
+        record = one(db, SQL["registered"], name)
+        if record is not None and record[2] == State.COLD:
             until = rules.remember_until(now, keyed=queued.message.keyed)
-            db.execute(SQL["set_state"], (State.ACKED, until, queued.message.id))
+            db.execute(SQL["set_state"], (State.ACKED, until, *name))
             gone[queued.message.recipient] += 1
     for user, count in gone.items():
         _count(db, user, cold=-count)

@@ -147,17 +147,16 @@ def _enter(
 def _known(
     connection: sqlite3.Connection, delivery: Delivery, message: Message, now: int, rules: StoreRules
 ) -> Routed | None:
-    row = connection.execute(HOT["registered"], (message.id,)).fetchone()
+    name = message.id, message.recipient
+    row = connection.execute(HOT["registered"], name).fetchone()
     if row is None:
         return None
-    user, _, sequence, number, _ = row
-    if user != message.recipient:
-        return Routed(Outcome.ID_CONFLICT)
+    _, sequence, number, _ = row
     state = state_of(number)
     if state is None:
         return Routed(Outcome.COLD, sequence, now)
     if redelivered_state(state, delivery) is not state:
-        connection.execute(HOT["may_be_cold"], (message.id,))
+        connection.execute(HOT["may_be_cold"], name)
     return Routed(known_outcome(state, write_through=rules.write_through), sequence, now)
 
 

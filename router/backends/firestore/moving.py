@@ -22,19 +22,17 @@ from router.messages import MoveRefused, Queued, Settled
 
 
 def settle(work: Work, messages: Sequence[Queued], now: int) -> tuple[Settled, Pokes]:
-    """``messages``, all of one user, are in cold. One whose id is another user's is served from there, and is not on
-    record."""
+    """``messages``, all of one user, are in cold."""
     acked: list[Queued] = []
     misplaced: list[Queued] = []
     settled = False
     work.recipient.end_leases(now)
     for queued in messages:
         record = work.records.get(queued.message.id)
-        if record is None or record.user != work.recipient.user:
+        if record is None:
             work.recipient.sequence = max(work.recipient.sequence, queued.sequence)
-            if record is None:
-                work.keep(record_of(queued, State.COLD))
-                work.recipient.cold += 1
+            work.keep(record_of(queued, State.COLD))
+            work.recipient.cold += 1
         elif record.state in GONE:
             acked.append(queued)
             continue
@@ -63,9 +61,6 @@ def ack(work: Work, hot: str, ids: Sequence[str], now: int, rules: StoreRules) -
         record = work.records.get(id_)
         if record is None:
             owed.append(id_)
-            continue
-        if record.user != recipient.user:
-            owed.append(id_)  # not on record: what came to this cold queue under it
             continue
         state = effective_state(work, record)
         if state in (State.HOT, State.DOUBLE):
@@ -109,7 +104,7 @@ def end_move(work: Work, hot: str, moved: Sequence[Queued]) -> list[str]:
     count = 0
     for queued in moved:
         record = work.records.get(queued.message.id)
-        if record is None or record.user != work.recipient.user:
+        if record is None:
             continue
         if record.state in (State.HOT, State.DOUBLE):
             work.write(deletion(f"{hot}/{document_id(record.id)}"))
@@ -139,7 +134,7 @@ def forget_cold(work: Work, ids: Sequence[str], now: int, rules: StoreRules) -> 
     """Retention removed these from cold."""
     for id_ in ids:
         record = work.records.get(id_)
-        if record is not None and record.user == work.recipient.user and record.state is State.COLD:
+        if record is not None and record.state is State.COLD:
             record.gone(now, rules)
             work.keep(record)
             work.recipient.cold = max(0, work.recipient.cold - 1)
@@ -151,6 +146,6 @@ def forget_orphans(work: Work, ids: Sequence[str], now: int) -> None:
         return
     for id_ in ids:
         record = work.records.get(id_)
-        if record is not None and record.user == work.recipient.user and record.state is State.ACKED_OWED:
+        if record is not None and record.state is State.ACKED_OWED:
             record.state = State.ACKED
             work.keep(record)

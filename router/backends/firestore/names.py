@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from hashlib import blake2b
 from urllib.parse import unquote
 from zlib import crc32
 
@@ -10,8 +11,8 @@ _SPECIAL = re.compile(r"[%/]|^\.(?=\.?$)|(?<=^\.)\.$|^_(?=_)")
 _EMPTY = "%"
 """No escape begins so and ends there."""
 
-_LONGEST = 1490
-"""Bytes: Firestore takes 1,500, and ``scattered_id`` needs some."""
+_LONGEST = 1460
+"""Bytes: Firestore takes 1,500, and ``record_id`` needs some."""
 
 SHARDS = 8
 """Into so many ranges each index by time is spread: one range takes 500 writes a second."""
@@ -38,14 +39,23 @@ def name_of(document: str) -> str:
     return "" if document == _EMPTY else unquote(document, errors="strict")
 
 
-def scattered_id(name: str) -> str:
-    """A document id for one of many names that rise with time, whose documents are not to rise with them."""
-    return f"{crc32(name.encode()):08x}-{document_id(name)}"
+def record_id(user: str, id_: str) -> str:
+    """A document id for what is recorded of one message id of ``user``.
+
+    A hash of both stands first: ids rise with time, and these documents are not to rise with them.
+    """
+    digest = blake2b(f"{user}\0{id_}".encode(), digest_size=16).hexdigest()  # no user has a NUL
+    return f"{digest}-{document_id(id_)}"
 
 
-def unscattered(document: str) -> str:
-    """What ``scattered_id`` made ``document`` from."""
-    return name_of(document[9:])
+def earlier_record_id(id_: str) -> str:
+    """What an earlier version, in which an id belonged to one user among all, called it."""
+    return f"{crc32(id_.encode()):08x}-{document_id(id_)}"
+
+
+def recorded(document: str) -> str:
+    """The message id that ``record_id`` or ``earlier_record_id`` made ``document`` from."""
+    return name_of(document.partition("-")[2])
 
 
 def sharded(user: str, time: int) -> int:

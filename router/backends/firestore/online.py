@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from router.backends.firestore import moving, reading, records, routing
@@ -82,7 +82,8 @@ class FirestoreOnlineStore(FirestorePresence):
                 return routing.route(work, hot, part, now, self._rules, self._skew)
 
             ids = [routing.message_of(delivery).id for delivery in part]
-            results += await self._change_and_poke(user, ids, step)
+            new = {id_ for id_, delivery in zip(ids, part, strict=True) if not delivery.delivered_before}
+            results += await self._change_and_poke(user, ids, step, new=new)
         return results
 
     async def settle(self, messages: Sequence[Queued]) -> Settled:
@@ -101,7 +102,9 @@ class FirestoreOnlineStore(FirestorePresence):
         settled = list(_flat(await together(settle, own)))
         return Settled(list(_flat(one.acked for one in settled)), list(_flat(one.misplaced for one in settled)))
 
-    async def _change_and_poke(self, user: str, ids: Iterable[str], step: Callable[[Work], tuple[T, Pokes]]) -> T:
+    async def _change_and_poke(
+        self, user: str, ids: Iterable[str], step: Callable[[Work], tuple[T, Pokes]], *, new: Collection[str] = ()
+    ) -> T:
         """A step that may owe pokes. Where its answer was lost it is repeated, and finds its own work done: what it
         owed the first time is not forgotten."""
         owed: set[tuple[str, str]] = set()
@@ -111,7 +114,7 @@ class FirestoreOnlineStore(FirestorePresence):
             owed.update(pokes)
             return result
 
-        result = await self._transactions.change(user, ids, remember)
+        result = await self._transactions.change(user, ids, remember, new=new)
         await self._publish(owed)
         return result
 
@@ -155,10 +158,8 @@ class FirestoreOnlineStore(FirestorePresence):
         await self._transactions.change(user, [], note)
 
     async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
-        paths = [records.path(self._layout.ids, id_) for id_ in ids if possible(id_)]
-        found = await self._client.call(lambda seconds: self._client.get(paths, seconds))
-        own = [records.read(document) for document in found.values()]
-        return {record.id for record in own if record.user == user and record.state in records.GONE}
+        found = await self._transactions.records(user, [id_ for id_ in ids if possible(id_)])
+        return {record.id for record in found if record.state in records.GONE}
 
     async def ack(self, user: str, ids: Sequence[str]) -> list[str]:
         now, hot = self._clock.now(), self._layout.hot_of(user)

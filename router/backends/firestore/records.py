@@ -1,12 +1,14 @@
-"""The record of each id that was routed: a document of its own, since an id has one recipient among all.
+"""The record of each id that was routed to a user: a document of its own, which outlives the message.
 
-``{online.collection}-ids/{scattered message id}``: ``user``, ``lane``, ``sequence``, ``state`` (see ``rules.State``),
-``keyed``, and, of those in no queue any more,
+``{online.collection}-ids/{hash of user and id}-{message id}``: ``user``, ``lane``, ``sequence``, ``state`` (see
+``rules.State``), ``keyed``, and, of those in no queue any more,
 
     until      when it may be forgotten (µs since 1970)
     forget     the same with a shard (``names.sharded``), once no copy is left in cold
     owed       when it was acknowledged, with a shard, while a copy in cold must be deleted
     expire_at  when Firestore's own TTL may delete it: later than the rule, in case that no sweeper runs
+
+Records of a version in which an id belonged to one user among all have a hash of the id alone, and keep it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from router.backends.firestore.names import scattered_id, sharded, unscattered
+from router.backends.firestore.names import earlier_record_id, record_id, recorded, sharded
 from router.backends.firestore.wire import Document, Write, integers, new_write, only_if
 from router.backends.rules import DAY_SECONDS, State, StoreRules
 from router.clock import MICROSECONDS
@@ -39,6 +41,8 @@ class Record(Struct):
     until: int = 0
     acked_at: int = 0
     update_time: Any = None
+    earlier: bool = False
+    """It is where an earlier version put it."""
 
     def gone(self, now: int, rules: StoreRules, *, owed: bool = False) -> None:
         """It leaves the queues at ``now``; ``owed``: while cold has, or may get, a copy."""
@@ -59,9 +63,10 @@ def record_of(queued: Queued, state: State, update_time: Any = None) -> Record:
 
 
 def read(document: Document) -> Record:
-    fields = document.fields
+    fields, name = document.fields, document.name.rpartition("/")[2]
+    id_ = recorded(name)
     return Record(
-        id=unscattered(document.name.rpartition("/")[2]),
+        id=id_,
         user=fields["user"].string_value,
         lane=fields["lane"].integer_value,
         sequence=fields["sequence"].integer_value,
@@ -70,18 +75,25 @@ def read(document: Document) -> Record:
         until=fields["until"].integer_value,
         acked_at=fields["acked_at"].integer_value,
         update_time=document.update_time,
+        earlier=name == earlier_record_id(id_),
     )
 
 
-def path(collection: str, id_: str) -> str:
+def path(collection: str, user: str, id_: str) -> str:
     """``collection``: the path of the records' collection."""
-    return f"{collection}/{scattered_id(id_)}"
+    return f"{collection}/{record_id(user, id_)}"
+
+
+def earlier_path(collection: str, id_: str) -> str:
+    """Where an earlier version put the record of ``id_``, whosever it was."""
+    return f"{collection}/{earlier_record_id(id_)}"
 
 
 def write(collection: str, record: Record) -> Write:
     """Write the document of ``record``, whole, unless somebody else changed it since it was read."""
     written = new_write()
-    written.update.name = path(collection, record.id)
+    earlier = record.earlier
+    written.update.name = earlier_path(collection, record.id) if earlier else path(collection, record.user, record.id)
     fields = written.update.fields
     fields["user"].string_value = record.user
     fields["keyed"].boolean_value = record.keyed

@@ -53,8 +53,6 @@ def _route(work: Work, hot: str, delivery: Delivery, now: int, rules: StoreRules
 
 
 def _known(work: Work, record: Record, delivery: Delivery, now: int, rules: StoreRules) -> Routed:
-    if record.user != message_of(delivery).recipient:
-        return Routed(Outcome.ID_CONFLICT)
     state = record.state
     if (after := redelivered_state(state, delivery)) is not state:
         record.state, record.acked_at = after, now

@@ -8,7 +8,7 @@ was read first vouches for all that was read after it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 from weakref import WeakValueDictionary
@@ -104,16 +104,17 @@ class Transactions:
         self.clock = clock
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def change(self, user: str, ids: Iterable[str], step: Callable[[Work], T]) -> T:
+    async def change(self, user: str, ids: Iterable[str], step: Callable[[Work], T], *, new: Collection[str] = ()) -> T:
         """One step on the state of ``user`` and the records of ``ids``; returns what ``step`` returns.
 
-        ``step`` may run several times, each time on a fresh ``Work``. Raises ``Unavailable`` and what ``step`` raises.
+        ``new``: those of ``ids`` that no earlier version has seen. ``step`` may run several times, each time on a fresh
+        ``Work``. Raises ``Unavailable`` and what ``step`` raises.
         """
         ids = list(ids)
 
         async def attempt(seconds: float) -> T:
             until = asyncio.get_running_loop().time() + seconds
-            work = await self.load(user, ids, until)
+            work = await self.load(user, ids, until, new=new)
             result = step(work)
             await self.commit(work, until)
             return result
@@ -139,12 +140,33 @@ class Transactions:
         finally:
             lock.release()
 
-    async def load(self, user: str, ids: Sequence[str], until: float) -> Work:
+    async def load(self, user: str, ids: Sequence[str], until: float, *, new: Collection[str] = ()) -> Work:
         """``until``: by the event loop's time. Raises the library's error."""
         own = self.layout.user(user)
-        found = await self.client.get([own, *(records.path(self.layout.ids, id_) for id_ in ids)], _left(until))
+        found = await self.client.get([own, *(records.path(self.layout.ids, user, id_) for id_ in ids)], _left(until))
         state = found.pop(own, None)
-        return Work(self.layout, self._recipient(user, state), state, [records.read(one) for one in found.values()])
+        return Work(self.layout, self._recipient(user, state), state, await self._read(user, ids, found, until, new))
+
+    async def _read(
+        self, user: str, ids: Iterable[str], found: Mapping[str, Document], until: float, new: Collection[str] = ()
+    ) -> list[Record]:
+        """The records of ``ids`` in ``found``, and those that an earlier version has made: they take a second look,
+        which new mail and what is known does not cost."""
+        known = [records.read(document) for document in found.values()]
+        unknown = sorted({*ids}.difference(new, (record.id for record in known)))
+        paths = (records.earlier_path(self.layout.ids, id_) for id_ in unknown)
+        earlier = map(records.read, (await self.client.get(paths, _left(until))).values())
+        return [*known, *(record for record in earlier if record.user == user)]
+
+    async def records(self, user: str, ids: Sequence[str]) -> list[Record]:
+        """Those of ``ids``, to look at."""
+        paths = [records.path(self.layout.ids, user, id_) for id_ in ids]
+
+        async def attempt(seconds: float) -> list[Record]:
+            until = asyncio.get_running_loop().time() + seconds
+            return await self._read(user, ids, await self.client.get(paths, seconds), until)
+
+        return await self.client.call(attempt)
 
     def _recipient(self, user: str, state: Document | None) -> Recipient:
         return recipients.read(user, state, cold_empty=self.rules.fresh_cold_empty)

@@ -47,10 +47,6 @@ class Keys:
     def index(self, name: str, shard: int) -> str:
         return f"{self.prefix}:{name}:{shard}"
 
-    def claim(self, message_id: str) -> str:
-        """Whose the id of a message with an Idempotency-Key is."""
-        return f"{self.prefix}:id:{message_id}"
-
 
 def shard_of(user: str) -> int:
     return crc32(user.encode()) % SHARDS

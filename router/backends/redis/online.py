@@ -10,7 +10,7 @@ from router.backends.redis.keys import is_acked, pack_body, pack_id, unpack_id, 
 from router.backends.redis.scripts import Command
 from router.backends.redis.store import by_user
 from router.backends.redis.sweeping import RedisSweeping
-from router.backends.rules import DAY_SECONDS, MOVE_LEASE_SECONDS, ORPHAN_SECONDS
+from router.backends.rules import MOVE_LEASE_SECONDS, ORPHAN_SECONDS
 from router.clock import MICROSECONDS, apart
 from router.messages import Delivery, HotPage, Message, Move, MoveRefused, Outcome, Queued, Routed, Settled
 
@@ -38,29 +38,14 @@ class RedisOnlineStore(RedisSweeping):
 
     async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
         now = self._clock.now()
-        conflicts = await self._claim_ids(deliveries)
-        routed = [Routed(Outcome.ID_CONFLICT)] * len(deliveries)
-        for recipients in _parts(_by_recipient(deliveries, conflicts)):
+        routed: dict[int, Routed] = {}
+        for recipients in _parts(_by_recipient(deliveries)):
             scripts = [self._route_call(user, batch, now) for user, batch in recipients.items()]
             results = await self._client.run(scripts, self._list_routed(recipients, now))
             for batch, result in zip(recipients.values(), results, strict=False):
                 for (index, _, _), outcome, sequence in zip(batch, result[::2], result[1::2], strict=True):
                     routed[index] = Routed(Outcome(outcome.decode()), sequence, now if sequence else 0)
-        return routed
-
-    async def _claim_ids(self, deliveries: Sequence[Delivery]) -> set[int]:
-        """Which of ``deliveries`` have an id that is another user's.
-
-        Only a sender's Idempotency-Key can give one id to messages of two users; all other ids are unique. That user's
-        keys are in another slot, so it takes a key of its own, and a round trip before the routing.
-        """
-        keyed = [(i, d.message) for i, d in enumerate(deliveries) if d.message is not None and d.message.keyed]
-        claims = [
-            self._scripts.call("claim_id", (self._keys.claim(message.id),), message.recipient, DAY_SECONDS)
-            for _, message in keyed
-        ]
-        granted = await self._client.run(claims)
-        return {index for (index, _), own in zip(keyed, granted, strict=True) if not own}
+        return [routed[index] for index in range(len(deliveries))]
 
     def _route_call(self, user: str, batch: Batch, now: int) -> Command:
         rules = self._rules
@@ -172,13 +157,12 @@ class RedisOnlineStore(RedisSweeping):
         await self._one("forget_orphans", user, *map(pack_id, ids))
 
 
-def _by_recipient(deliveries: Sequence[Delivery], left_out: set[int]) -> dict[str, Batch]:
+def _by_recipient(deliveries: Sequence[Delivery]) -> dict[str, Batch]:
     recipients: dict[str, Batch] = {}
     for index, delivery in enumerate(deliveries):
         message = delivery.message
         assert message is not None, "only readable deliveries are routed"
-        if index not in left_out:
-            recipients.setdefault(message.recipient, []).append((index, delivery, message))
+        recipients.setdefault(message.recipient, []).append((index, delivery, message))
     return recipients
 
 

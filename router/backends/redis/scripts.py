@@ -19,8 +19,8 @@ _ON_USERS = (
     "mark_announced", "note_cold_empty", "note_cut", "note_end", "poke", "read", "release_move", "renew", "route",
     "settle", "tend", "unannounced",
 )  # fmt: skip
-_ON_OTHERS = ("claim", "claim_id", "list", "probe", "relist")
-_REFUSED_WHEN_FULL = ("claim_id", "route")
+_ON_OTHERS = ("claim", "list", "probe", "relist")
+_REFUSED_WHEN_FULL = ("route",)
 """New mail goes to cold then; all else, above all what makes room again, is done."""
 
 

@@ -18,6 +18,7 @@ from router.backends.pubsub.receiving import TICK_SECONDS, Pulls
 from router.backends.pubsub.wire import PubSubApi, PubsubMessage
 from router.backends.redis.address import parse
 from router.backends.redis.client import Client
+from router.backends.redis.keys import Keys
 from router.backends.redis.scripts import Scripts
 from router.errors import StorageFull, Unavailable
 from tests.sim.loop import SimLoop
@@ -72,8 +73,14 @@ def simulated(work: Callable[[], Awaitable[None]]) -> float:
     return loop.time()
 
 
-def claim(scripts: Scripts, key: str, user: str) -> Any:
-    return scripts.call("claim_id", (key,), user, 1000)
+def listing(scripts: Scripts, key: str, user: str = "u") -> Any:
+    return scripts.call("list", (key,), "always", 1, user)
+
+
+def mail(scripts: Scripts) -> Any:
+    """One message that goes cold."""
+    about, message = (b"channel:", "u", 10, 0, 0), ("m1", 1, 0, 0, 1, 0, bytes(21))
+    return scripts.call("route", Keys("prefix").of("u"), 1, *about, *message)
 
 
 class OneRedis:
@@ -85,7 +92,7 @@ class OneRedis:
     async def opened(self) -> Client:
         address = parse(f"redis://{REDIS_HOST}", "single")
         client = Client(address, "single", self.scripts, service="", pool_size=4, timeout_seconds=SECONDS)
-        await client.run([claim(self.scripts, "first", "u")])
+        await client.run([listing(self.scripts, "first")])
         return client
 
     def run(self, work: Callable[[Client], Awaitable[None]]) -> float:
@@ -103,9 +110,9 @@ def test_redis_is_not_asked_again_where_it_may_be_about_to_answer(fate: Fate, do
     async def work(client: Client) -> None:
         redis.wire.fates = [fate]
         with pytest.raises(Unavailable):
-            await client.run([claim(redis.scripts, "k", "u")])
+            await client.run([listing(redis.scripts, "k")])
         assert bool(redis.server.data.exists(b"k")) is done
-        assert await client.run([claim(redis.scripts, "k", "u")]) == [1]
+        assert await client.run([listing(redis.scripts, "k")]) == [1]
 
     assert SECONDS <= redis.run(work) < 2 * SECONDS
 
@@ -117,9 +124,9 @@ def test_what_was_on_a_torn_connection_is_sent_once_more(fate: Fate) -> None:
 
     async def work(client: Client) -> None:
         redis.wire.fates = [fate]
-        found = await client.run([claim(redis.scripts, key, "u") for key in "abcd"])
+        found = await client.run([listing(redis.scripts, key) for key in "abcd"])
         assert found == [1, 1, 1, 1]
-        assert await client.run([claim(redis.scripts, key, "other") for key in "abcd"]) == [0, 0, 0, 0]
+        assert await client.run([("ZCARD", key) for key in "abcd"]) == [1, 1, 1, 1]
 
     assert redis.run(work) < 1
 
@@ -130,9 +137,9 @@ def test_what_is_late_is_done_all_the_same() -> None:
     async def work(client: Client) -> None:
         redis.wire.fates = [LATE]
         with pytest.raises(Unavailable):
-            await client.run([claim(redis.scripts, "k", "u")])
+            await client.run([listing(redis.scripts, "k")])
         assert not redis.server.data.exists(b"k")
-        await client.run([claim(redis.scripts, "other", "u")])
+        await client.run([listing(redis.scripts, "other")])
         await asyncio.sleep(5)
         assert redis.server.data.exists(b"k")
 
@@ -143,13 +150,14 @@ def test_a_redis_that_was_restarted_is_sent_the_scripts_and_has_the_data() -> No
     redis = OneRedis()
 
     async def work(client: Client) -> None:
-        await client.run([claim(redis.scripts, "k", "u")])
+        await client.run([listing(redis.scripts, "k")])
         before = await client.on_each("INFO")
         redis.server.stop()
         with pytest.raises(Unavailable):
             await client.run([("PING",)])
         redis.server.start()
-        assert await client.run([claim(redis.scripts, "k", "other")]) == [0]
+        assert await client.run([listing(redis.scripts, "k", "other")]) == [1]
+        assert await client.run([("ZCARD", "k")]) == [2]
         after = await client.on_each("INFO")
         assert before[0][1]["run_id"] != after[0][1]["run_id"]
 
@@ -160,9 +168,10 @@ def test_a_redis_that_forgets_has_nothing() -> None:
     redis = OneRedis()
 
     async def work(client: Client) -> None:
-        await client.run([claim(redis.scripts, "k", "u")])
+        await client.run([listing(redis.scripts, "k")])
         redis.server.forget()
-        assert await client.run([claim(redis.scripts, "k", "other")]) == [1]
+        assert await client.run([listing(redis.scripts, "k", "other")]) == [1]
+        assert await client.run([("ZCARD", "k")]) == [1]
 
     redis.run(work)
 
@@ -173,8 +182,8 @@ def test_a_redis_that_is_full_takes_no_new_mail_and_does_the_rest() -> None:
     async def work(client: Client) -> None:
         redis.server.full = True
         with pytest.raises(StorageFull):
-            await client.run([claim(redis.scripts, "k", "u")])
-        assert await client.run([redis.scripts.call("list", ("index",), "always", 1, "u")]) == [1]
+            await client.run([mail(redis.scripts)])
+        assert await client.run([listing(redis.scripts, "index")]) == [1]
 
     redis.run(work)
 
@@ -254,7 +263,7 @@ def test_each_fault_is_seen_by_whoever_calls() -> None:
     redis = OneRedis()
 
     async def work(client: Client) -> None:
-        assert await client.run([claim(redis.scripts, "k", "u")]) == [1]
+        assert await client.run([listing(redis.scripts, "k")]) == [1]
 
     assert redis.run(work) < 1
     assert redis.wire.calls

@@ -13,24 +13,24 @@ ON CONFLICT (user) DO UPDATE SET
     cold_version = excluded.cold_version, cold_empty = excluded.cold_empty,
     poked_at = excluded.poked_at, fetched = excluded.fetched;
 
--- register: Record an id; changes nothing where it is known.
+-- register: Record an id of a user; changes nothing where it is known.
 INSERT OR IGNORE INTO route (id, user, lane, sequence, state, keyed) VALUES (?, ?, ?, ?, ?, ?);
 
--- registered_some: The records of some ids.
-SELECT id, user, lane, sequence, state, keyed FROM route WHERE id IN (SELECT value FROM json_each(?));
+-- registered_some: The records of some ids, whosever they are.
+SELECT id, user, sequence, state FROM route WHERE id IN (SELECT value FROM json_each(?));
 
--- registered: The record of one id.
-SELECT user, lane, sequence, state, keyed FROM route WHERE id = ?;
+-- registered: The record of one id of a user.
+SELECT lane, sequence, state, keyed FROM route WHERE id = ? AND user = ?;
 
 -- enqueue: Put one message into the hot queue.
 INSERT INTO hot (user, lane, sequence, id, queued_at, accepted_at, ephemeral, keyed, attempts, checksum, envelope)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- set_state: A message changes its state.
-UPDATE route SET state = ?, until = ? WHERE id = ?;
+UPDATE route SET state = ?, until = ? WHERE id = ? AND user = ?;
 
 -- may_be_cold: A message was delivered before: cold may hold a copy of it, by a pipeline that could not reach this store.
-UPDATE route SET state = CASE state WHEN 0 THEN 4 WHEN 3 THEN 5 ELSE state END WHERE id = ?;
+UPDATE route SET state = CASE state WHEN 0 THEN 4 WHEN 3 THEN 5 ELSE state END WHERE id = ? AND user = ?;
 
 -- count: Add to one user's counters; the cold queue may have changed.
 UPDATE recipient SET
@@ -97,7 +97,7 @@ UPDATE recipient SET move_owner = '', move_until = 0 WHERE user = ? AND move_own
 SELECT id, lane, sequence, keyed FROM hot WHERE user = ? AND ephemeral = 1;
 
 -- mark_moving: A migrator takes some messages.
-UPDATE route SET state = 4 WHERE id IN (SELECT value FROM json_each(?)) AND state = 0;
+UPDATE route SET state = 4 WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state = 0;
 
 -- end_moving: Messages that were hot, or were moving, are in cold.
 UPDATE route SET state = 2, until = NULL WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state IN (0, 4);
@@ -157,10 +157,10 @@ UPDATE route SET state = 3 WHERE id = ? AND user = ? AND state = 5
     AND NOT EXISTS (SELECT 1 FROM recipient WHERE recipient.user = route.user AND move_until > ? AND move_until <= ?);
 
 -- forgettable: Records whose time is over.
-SELECT id FROM route WHERE until <= ? AND state = 3 LIMIT ?;
+SELECT id, user FROM route WHERE until <= ? AND state = 3 LIMIT ?;
 
 -- forget: Drop one record.
-DELETE FROM route WHERE id = ?;
+DELETE FROM route WHERE id = ? AND user = ?;
 
 -- stale_ephemeral: Ephemeral messages accepted before a point in time.
 SELECT user, lane, sequence, id, keyed FROM hot WHERE ephemeral = 1 AND accepted_at <= ? LIMIT ?;
