@@ -35,15 +35,16 @@ WARM_CALLS = 300
 class Node(Process):
     """One ready process of a service."""
 
-    def __init__(self, process: subprocess.Popen[bytes], service: str, port: int, log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], service: str, port: int, admin_port: int, log: Path) -> None:
         super().__init__(process)
         self.service = service
         self.port = port
+        self.admin_port = admin_port
         self.log = log
 
     def metrics(self) -> dict[str, float]:
         """Every sample by its name and labels, as the text format has them."""
-        with urllib.request.urlopen(f"http://{HOST}:{self.port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{HOST}:{self.admin_port}/metrics", timeout=10) as answer:
             lines = answer.read().decode().splitlines()
         pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
         return {name: float(value) for name, _, value in pairs}
@@ -137,10 +138,11 @@ class Topology:
     @contextlib.contextmanager
     def node(self, service: str) -> Iterator[Node]:
         """One more ``service``, from ready to ended."""
-        port = free_port()
+        port, admin_port = free_port(), free_port()
+        ports = {"PORT": str(port), "ROUTER_SERVER__ADMIN_PORT": str(admin_port)}
         log = self._directory / f"{service}-{port}.log"
-        process = spawn(self._command(service), {**self.environment, "PORT": str(port)}, log)
-        node = Node(process, service, port, log)
+        process = spawn(self._command(service), {**self.environment, **ports}, log)
+        node = Node(process, service, port, admin_port, log)
         try:
             wait_until_ready(node, port, log)
             self.nodes.append(node)

@@ -140,6 +140,10 @@ class Server(Process):
         """With this, a ``router`` command works on the same data."""
         self.log = log
 
+    @property
+    def admin_port(self) -> int:
+        return int(self.environment["ROUTER_SERVER__ADMIN_PORT"])
+
     def token(self, user: str) -> str:
         """A token of ``user``."""
         return self._token(user)
@@ -214,6 +218,7 @@ def router_environment(data: Path, port: int, settings: Mapping[str, str] | None
         "ROUTER_EMBEDDED__DATA_DIR": str(data),
         "ROUTER_SERVER__API_PORT": str(port),
         "ROUTER_SERVER__WS_PORT": str(free_port()),
+        "ROUTER_SERVER__ADMIN_PORT": str(free_port()),
         "ROUTER_SERVER__LOG_FORMAT": "json",
         "ROUTER_LIMITS__SEND_RATE": "0",
         "ROUTER_LIMITS__PAIR_RATE": "0",

@@ -39,7 +39,7 @@ from router.web.api import Api
 from router.web.bounds import BoundedConfig
 from router.web.edge import Border, Edge, application
 from router.web.health import Health, Probe
-from router.web.server import Server
+from router.web.server import ADMIN, Server
 from router.web.sockets import Sockets
 
 LOG = logs.logger(__name__)
@@ -48,8 +48,8 @@ LAST_SECONDS = 3.0
 SWITCH_SECONDS = 0.0005
 """How long a thread that has a commit to begin or to report waits for a busy event loop; Python's own 5 ms, twice a
 commit, would be most of the time that a 202 takes."""
-
-
+ADMIN_CONNECTIONS = 32
+"""So many may be open to the admin port at once; they are among the files that a process keeps for itself."""
 GARBAGE_OBJECTS = 10_000
 """So many containers more than were freed, and the young ones are searched for cycles. A request makes none that live
 longer than it does; at Python's own 700 the search was a tenth of all that a request costs."""
@@ -116,6 +116,10 @@ def _open_lock(path: Path) -> int:
         raise unusable(path.parent, error) from error
 
 
+def _urls(*servers: Server) -> list[str]:
+    return [address("http", at, server.port) for server in servers for at in server.addresses]
+
+
 class Probed(Protocol):
     """A component that says whether it works."""
 
@@ -136,6 +140,7 @@ class _Service:
         self._consuming: asyncio.Task[None] | None = None
         self._edge: Edge | None = None
         self._servers: list[Server] = []
+        """The public ones."""
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -150,7 +155,7 @@ class _Service:
             factory = Factory(self._config, task_failed=reports.bug, reports=reports)
             self._factory = await stack.enter_async_context(factory)
             factory.metrics.lines_dropped(logs.dropped)
-            self._health = Health(factory.metrics)
+            self._health = Health(factory.metrics, factory.clock)
             await self._open(stack)
             _spare_what_stays()
             await self._stop.wait()
@@ -200,11 +205,19 @@ class _Service:
         if self._config.online.kind != "embedded":  # which is on this machine
             watch = ClockWatch(await factory.online_store(), factory.clock, factory.metrics)
             self._watch(watch.run, "clocks")
-        self._edge = app = application([*routes, *self._health.routes()], border, time.monotonic)
+        self._edge = app = application([*routes, *self._health.public_routes()], border, time.monotonic)
         for port in self._ports():
             server = Server(self._bounded(app, border), self._config.server.host, port)
             self._servers.append(await stack.enter_async_context(server))
-        self._say_hello()
+        self._say_hello(await stack.enter_async_context(self._admin_server(stack)))
+
+    def _admin_server(self, stack: AsyncExitStack) -> Server:
+        """Metrics, and readiness by name. Its connections are counted by themselves: strangers cannot take them."""
+        border = Border((), self._factory.metrics, ADMIN_CONNECTIONS, entropy=self._factory.entropy)
+        stack.callback(border.finish)
+        app = application(self._health.admin_routes(), border, time.monotonic)
+        server = self._config.server
+        return Server(self._bounded(app, border), server.admin_host, server.admin_port, ADMIN)
 
     def _bounded(self, app: ASGIApp, border: Border) -> BoundedConfig:
         server = self._config.server
@@ -299,17 +312,19 @@ class _Service:
 
         return self._factory.tasks.spawn(watched(), name)
 
-    def _say_hello(self) -> None:
-        config, host = self._config, self._config.server.host
-        where = [address("http", at, server.port) for server in self._servers for at in server.addresses]
+    def _say_hello(self, admin: Server) -> None:
+        config, host, admin_host = self._config, self._config.server.host, self._config.server.admin_host
         LOG.info(
             "ready",
             service=self._service,
             pid=os.getpid(),
             version=__version__,
-            listening=where,
+            listening=_urls(*self._servers),
+            admin=_urls(admin),
             node=self._factory.node,
         )
+        if not is_loopback(admin_host):
+            LOG.warning("metrics beyond loopback; let nobody but your own network ask there", admin_host=admin_host)
         if self._service == "process":
             return
         if config.auth.kind == "embedded":

@@ -99,6 +99,7 @@ def _start(venv: Path) -> Iterator[str]:
     own = {
         "PATH": f"{venv / 'bin'}:/usr/bin:/bin",
         "PORT": str(port),
+        "ROUTER_SERVER__ADMIN_PORT": "0",
         "ROUTER_EMBEDDED__DATA_DIR": str(data / "router"),
     }
     running = subprocess.Popen([venv / "bin" / "router", "process"], env=own, cwd=data, user=user)

@@ -89,6 +89,7 @@ def try_router(folder: Path, programs: Path) -> None:
         "HOME": str(folder),
         "ROUTER_SERVER__API_PORT": str(api),
         "ROUTER_SERVER__WS_PORT": str(ws),
+        "ROUTER_SERVER__ADMIN_PORT": "0",
     }
 
     def ask(*words: str) -> subprocess.CompletedProcess[str]:

@@ -165,6 +165,6 @@ async def _fill(server: Server) -> None:
 
 
 async def _reasons(server: Server) -> dict[str, float]:
-    async with connections(server.port, 1) as (connection,):
+    async with connections(server.admin_port, 1) as (connection,):
         text = (await connection.request(get("/metrics", ""), 200)).decode()
     return {reason: float(count) for reason, count in _COUNTED.findall(text) if float(count)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from router.cli.common import config_file
-from router.config import Service, load_with_origins, with_port
+from router.config import Service, load_with_origins, with_ports
 
 
 def serve(ctx: typer.Context) -> None:
@@ -13,7 +13,8 @@ def serve(ctx: typer.Context) -> None:
 
     Needs no file and no server: without a configuration it listens on 127.0.0.1, keeps its data in the platform's
     place for it, and trusts the tokens of `router token`. It answers everything on server.api_port, and sockets on
-    server.ws_port too; PORT, where set, is its one port. SIGTERM, Ctrl-C or a closed terminal drains it.
+    server.ws_port too; PORT, where set, is its one public port. Metrics are on server.admin_port. SIGTERM, Ctrl-C or
+    a closed terminal drains it.
 
     Example:
 
@@ -50,19 +51,19 @@ def serve_ws(ctx: typer.Context) -> None:
 def process(ctx: typer.Context) -> None:
     """Run the processing pipeline only.
 
-    Routes what was accepted, hot or cold, and sweeps. Serves health and metrics on process.port, or on PORT, where
-    one is set.
+    Routes what was accepted, hot or cold, and sweeps. Has a port for probes where process.port or PORT is set, and its
+    metrics on server.admin_port, as every service.
 
     Example:
 
-      ROUTER_PROCESS__PORT=8084 router --config router.toml process
+      ROUTER_PROCESS__PORT=8080 router --config router.toml process
     """
     _run(ctx, "process")
 
 
 def _run(ctx: typer.Context, service: Service) -> None:
     loaded = load_with_origins(config_file(ctx))
-    config = with_port(loaded.config, service)
+    config = with_ports(loaded.config, service)
     from router.service import run  # noqa: PLC0415 - a wrong configuration is told without loading the servers
 
     raise typer.Exit(run(config, service, loaded.warnings))

@@ -1,6 +1,6 @@
 """The typed configuration: its sections, the rules between them, where values come from, and loading it all."""
 
-from router.config.loading import InvalidConfig, Loaded, known_keys, load, load_with_origins, with_port
+from router.config.loading import InvalidConfig, Loaded, known_keys, load, load_with_origins, with_ports
 from router.config.sections import (
     Auth,
     Cold,
@@ -36,5 +36,5 @@ __all__ = [
     "known_keys",
     "load",
     "load_with_origins",
-    "with_port",
+    "with_ports",
 ]

@@ -78,11 +78,20 @@ def _validated(sources: Sources) -> Config | None:
     return config
 
 
-def with_port(config: Config, service: Service, environ: Mapping[str, str] | None = None) -> Config:
-    """``config`` with ``PORT``, where it is set, as the one port of ``service``; raises ``InvalidConfig``.
+ADMIN_PORTS: Mapping[Service, int] = {"serve-ws": 8085, "process": 8086}
+"""Where nobody has set one: one of each service runs on one host."""
 
-    ``serve`` gets it as both of its ports, which makes them one listener.
+
+def with_ports(config: Config, service: Service, environ: Mapping[str, str] | None = None) -> Config:
+    """``config`` with ``PORT``, where it is set, as the one public port of ``service``.
+
+    ``serve`` gets it as both of its ports, which makes them one listener. Where no admin port is set, each service has
+    one of its own.
+
+    Raises ``InvalidConfig``.
     """
+    if service in ADMIN_PORTS and "admin_port" not in config.server.model_fields_set:
+        config = _with(config, admin_port=ADMIN_PORTS[service])
     text = (os.environ if environ is None else environ).get("PORT")
     if not text:
         return config
@@ -94,5 +103,8 @@ def with_port(config: Config, service: Service, environ: Mapping[str, str] | Non
     if service == "process":
         return config.model_copy(update={"process": config.process.model_copy(update={"port": port})})
     names = {"serve": ("api_port", "ws_port"), "serve-api": ("api_port",), "serve-ws": ("ws_port",)}[service]
-    server = config.server.model_copy(update=dict.fromkeys(names, port))
-    return config.model_copy(update={"server": server})
+    return _with(config, **dict.fromkeys(names, port))
+
+
+def _with(config: Config, **server: int) -> Config:
+    return config.model_copy(update={"server": config.server.model_copy(update=server)})

@@ -44,6 +44,13 @@ class Server(Section):
     )
     api_port: Port = Field(8082, description="Port of the API; `serve` answers everything here.")
     ws_port: Port = Field(8083, description="Port of the WebSocket service; `serve` answers sockets here too.")
+    admin_host: str = Field(
+        "127.0.0.1",
+        description="Address of the admin port: metrics and readiness by name, for your own network only.",
+    )
+    admin_port: Port = Field(
+        8084, description="The admin port; where it is not set, `serve-ws` has 8085 and `process` 8086."
+    )
     allowed_origins: list[str] = Field(
         [],
         description='Origins of pages and apps that may call from a browser (CORS and WebSocket); ["*"] is any.',
@@ -190,7 +197,7 @@ class Push(Section):
 
 class Process(Section):
     port: Port | None = Field(
-        None, description="Where `process` serves health and metrics; nowhere if unset.", examples=[8084]
+        None, description="Where `process` answers probes of liveness and readiness; nowhere if unset.", examples=[8080]
     )
 
 

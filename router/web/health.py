@@ -1,4 +1,4 @@
-"""Liveness, readiness, metrics."""
+"""Liveness and readiness, as strangers may see them; by name, with the metrics, on the admin port."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from router.clock import Clock
 from router.core.dependencies import ANSWER_SECONDS
 from router.errors import RouterError
 from router.metrics import CONTENT_TYPE, Metrics
 from router.web import problems
 
+FRESH_SECONDS = 1.0
+"""What was found stays for so long: a flood of questions asks each dependency once a second."""
 Probe = Callable[[], Awaitable[None]]
 Failed = dict[str, str]
 """A dependency that does not work, and its kind."""
@@ -22,17 +25,27 @@ Failed = dict[str, str]
 class Health:
     """What this process says of itself. ``draining`` is set when it is about to stop."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, clock: Clock) -> None:
         self._probes: dict[tuple[str, str], Probe] = {}
         self._metrics = metrics
+        self._clock = clock
         self.draining = False
         self._asking: asyncio.Task[list[Failed]] | None = None
+        self._found_at: float | None = None
 
     def depends(self, dependency: str, kind: str, probe: Probe) -> None:
         """Readiness asks ``probe``, which raises ``RouterError`` while the dependency does not work."""
         self._probes[dependency, kind] = probe
 
-    def routes(self) -> list[Route]:
+    def public_routes(self) -> list[Route]:
+        """For the ports that the world sees: nothing in it moves with what users do, nor says what fails."""
+        return [
+            Route("/healthz", self.alive, methods=["GET"]),
+            Route("/readyz", self.bare, methods=["GET"]),
+        ]
+
+    def admin_routes(self) -> list[Route]:
+        """For the admin port."""
         return [
             Route("/healthz", self.alive, methods=["GET"]),
             Route("/readyz", self.ready, methods=["GET"]),
@@ -43,6 +56,13 @@ class Health:
         """The event loop turns; no dependency is asked, since a restart mends none."""
         del request
         return JSONResponse({"status": "alive"})
+
+    async def bare(self, request: Request) -> Response:
+        """Whether ``ready`` is 200 or 503, and nothing else."""
+        del request
+        if self.draining or await self._failed():
+            return Response(status_code=503, headers={"retry-after": str(problems.RETRY_SECONDS)})
+        return Response()
 
     async def ready(self, request: Request) -> Response:
         """503 while draining or while a dependency does not answer."""
@@ -55,14 +75,18 @@ class Health:
         return JSONResponse({"status": "ready"})
 
     async def _failed(self) -> list[Failed]:
-        """The dependencies that do not work; all who ask meanwhile share what is found."""
-        if self._asking is None or self._asking.done():
+        """The dependencies that do not work; all who ask meanwhile, and a moment later, share what is found."""
+        if self._asking is None or (self._asking.done() and not self._fresh()):
             self._asking = asyncio.create_task(self._ask())
         return await asyncio.shield(self._asking)
+
+    def _fresh(self) -> bool:
+        return self._found_at is not None and self._clock.monotonic() - self._found_at < FRESH_SECONDS
 
     async def _ask(self) -> list[Failed]:
         # All at once: one that does not answer must not use up the time of whoever asks.
         works = await asyncio.gather(*map(_works, self._probes.values()))
+        self._found_at = self._clock.monotonic()
         names = [{"dependency": dependency, "kind": kind} for dependency, kind in self._probes]
         return [name for name, fine in zip(names, works, strict=True) if not fine]
 

@@ -18,10 +18,12 @@ Document = dict[str, Any]
 
 def route() -> Route:
     """``GET /openapi.json``."""
+    # Made once: anybody may ask for it, as often as he likes.
+    answer = JSONResponse(document())
 
     async def openapi(request: Request) -> Response:
         del request
-        return JSONResponse(document())
+        return answer
 
     return Route("/openapi.json", openapi, methods=["GET"])
 
@@ -54,11 +56,8 @@ def _paths() -> Document:
         "/connect": {"get": _connect()},
         "/healthz": {"get": _open("alive", "Liveness", {"200": _plain("The process turns.")})},
         "/readyz": {
-            "get": _open(
-                "ready", "Readiness", {"200": _plain("Ready."), "503": {"$ref": "#/components/responses/Problem"}}
-            )
+            "get": _open("ready", "Readiness", {"200": _plain("Ready; no body."), "503": _plain("Not ready; no body.")})
         },
-        "/metrics": {"get": _open("metrics", "Prometheus metrics", {"200": _plain("Text exposition format.")})},
         "/openapi.json": {"get": _open("openapi", "This document", {"200": _plain("OpenAPI 3.1.")})},
     }
 
@@ -166,11 +165,6 @@ def _schemas() -> Document:
             title=text,
             status={"type": "integer"},
             detail=text,
-            failed={
-                "type": "array",
-                "items": _object(["dependency", "kind"], dependency=text, kind=text),
-                "description": "Of /readyz: the dependencies that do not work, and which kind of backend each is.",
-            },
         ),
     }
 

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import uvicorn
 
@@ -22,7 +22,17 @@ PORT_TRIES = 20
 _LACKING = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """This machine has no such address."""
 _Place = tuple[socket.AddressFamily, tuple[Any, ...]]
-PORTS = "set another server.api_port, server.ws_port, process.port or PORT"
+
+
+class Keys(NamedTuple):
+    """What a place to listen at is called in the configuration, for errors."""
+
+    host: str
+    ports: str
+
+
+PUBLIC = Keys("server.host", "server.api_port, server.ws_port, process.port or PORT")
+ADMIN = Keys("server.admin_host", "server.admin_port")
 
 
 class _Uvicorn(uvicorn.Server):
@@ -36,14 +46,15 @@ class _Uvicorn(uvicorn.Server):
 class Server:
     """One listening port with its application, as an async context manager. Raises ``ConfigError``."""
 
-    def __init__(self, config: BoundedConfig, host: str, port: int) -> None:
+    def __init__(self, config: BoundedConfig, host: str, port: int, keys: Keys = PUBLIC) -> None:
+        self._keys = keys
         self._host = host
         self._wanted = port
         self._uvicorn = _Uvicorn(config)
         self._uvicorn.servers = []
 
     async def __aenter__(self) -> Self:
-        self._sockets = _listen(self._host, self._wanted)
+        self._sockets = _listen(self._host, self._wanted, self._keys)
         self.port: int = self._sockets[0].getsockname()[1]
         self._serving = asyncio.create_task(self._uvicorn.serve(self._sockets))
         return self
@@ -67,20 +78,20 @@ class Server:
             server.close()
 
 
-def _listen(host: str, port: int) -> list[socket.socket]:
+def _listen(host: str, port: int, keys: Keys = PUBLIC) -> list[socket.socket]:
     """Sockets on all that ``host`` stands for, with one port: ``localhost`` is two addresses on most machines.
 
     An address that this machine lacks is passed over where there is another: an ``/etc/hosts`` may name ``::1`` where
     IPv6 is off. The system chooses port 0 anew where the port that is free on one address is taken on another.
     """
-    places = _resolved(host, port)
+    places = _resolved(host, port, keys)
     for tries_left in reversed(range(PORT_TRIES)):
         try:
             return _listen_on_all(places)
         except OSError as error:
             if port == 0 and error.errno == errno.EADDRINUSE and tries_left:
                 continue
-            raise ConfigError(f"cannot listen on {host}:{port}: {_in_words(error)}") from error
+            raise ConfigError(f"cannot listen on {host}:{port}: {_in_words(error, keys)}") from error
     raise AssertionError("the last try returns or raises")
 
 
@@ -118,25 +129,22 @@ def _listener(family: socket.AddressFamily, place: tuple[Any, ...], *, alone: bo
     return listener
 
 
-def _resolved(host: str, port: int) -> list[_Place]:
+def _resolved(host: str, port: int, keys: Keys) -> list[_Place]:
     """All that ``getaddrinfo`` finds, each once."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it cannot be a name"
-        raise ConfigError(f"server.host is {host!r}, which does not resolve ({why}); {HOSTS}") from error
+        raise ConfigError(f"{keys.host} is {host!r}, which does not resolve ({why}); {HOSTS}") from error
     return list(dict.fromkeys((family, place) for family, _, _, _, place in found))
 
 
-def _in_words(error: OSError) -> str:
+def _in_words(error: OSError, keys: Keys) -> str:
     """What is wrong, and how to mend it."""
     if error.errno in _LACKING:
-        return f"server.host is no address of this machine; {HOSTS}"
+        return f"{keys.host} is no address of this machine; {HOSTS}"
     if error.errno == errno.EADDRINUSE:
-        return f"the port is in use; is another router running? {PORTS}"
+        return f"the port is in use; is another router running? set another {keys.ports}"
     if error.errno == errno.EACCES:
-        return (
-            "this user may not; set a port above 1023 (server.api_port, server.ws_port, process.port or PORT), "
-            "or give the process CAP_NET_BIND_SERVICE"
-        )
-    return f"{error.strerror}; set another server.host, or {PORTS}"
+        return f"this user may not; set a port above 1023 ({keys.ports}), or give the process CAP_NET_BIND_SERVICE"
+    return f"{error.strerror}; set another {keys.host}, or another {keys.ports}"

@@ -6,7 +6,6 @@ import json
 import socket
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
 from tests.support.service import Router
@@ -94,7 +93,7 @@ def test_an_upload_that_is_torn_off_is_no_fault_of_the_router(router: Router) ->
         peer.sendall(b'{"recipientId": ')
     counted = 'router_http_requests_total{route="/api/send",status="499"} 1.0'
     for _ in range(1000):
-        if counted in (metrics := httpx.get(f"{router.url}/metrics").text):
+        if counted in (metrics := router.admin("/metrics").text):
             break
     assert counted in metrics
     assert 'router_http_requests_total{route="/api/send",status="500"} 0.0' in metrics

@@ -30,8 +30,9 @@ async def test_each_service_tells_of_an_outage_once(tmp_path: Path, service: str
     port = free_port()
 
     def fails() -> bool:
-        answer = httpx.get(f"http://127.0.0.1:{port}/readyz")
-        return answer.status_code == 503 and answer.json()["failed"] == [FAILED]
+        answer, bare = router.admin("/readyz", service), httpx.get(f"http://127.0.0.1:{port}/readyz")
+        named = answer.status_code == 503 and answer.json()["failed"] == [FAILED]
+        return named and (bare.status_code, bare.content) == (503, b"")
 
     with running(redis_server(tmp_path / "redis", "--appendfsync", "always")) as server:
         settings = {

@@ -91,7 +91,7 @@ class Scene:
         return self.topology.environment["ROUTER_ONLINE__KIND"] == "redis"
 
     def metrics(self) -> list[bytes]:
-        return [httpx.get(f"http://127.0.0.1:{node.port}/metrics").content for node in self.topology.all()]
+        return [httpx.get(f"http://127.0.0.1:{node.admin_port}/metrics").content for node in self.topology.all()]
 
     def count(self, *names: str, **labels: str) -> float:
         """The sum of these counters, or of those of their samples with ``labels``, over all processes."""

@@ -44,7 +44,7 @@ async def soak_once(soak: Soak, router: Router) -> bytes:
             await misuse_sockets(soak)
             await receive(soak, client)
             scan_files(soak, router, {"hot", "cold", "dead_letter"})
-        return (await client.get("/metrics")).content
+        return router.admin("/metrics").content
 
 
 def nothing_waits(router: Router) -> bool:

@@ -43,7 +43,7 @@ async def test_strangers_leave_a_process_its_own_files(tmp_path: Path) -> None:
                 assert (await honest.post("/api/send", json={"recipientId": "bob"})).status_code == 202
                 assert (await honest.get("/api/messages")).status_code == 200
                 assert (await honest.get("/readyz")).status_code == 200
-                turned_away = re.search(rf'{CUT}{{reason="no-room"}} (\S+)', (await honest.get("/metrics")).text)
+                turned_away = re.search(rf'{CUT}{{reason="no-room"}} (\S+)', router.admin("/metrics").text)
                 assert turned_away
                 assert 0 < float(turned_away[1]) < FILES
             assert stop(process) == 0

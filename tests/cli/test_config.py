@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from router.config import Config, InvalidConfig, known_keys, load, load_with_origins, with_port
+from router.config import Config, InvalidConfig, Service, known_keys, load, load_with_origins, with_ports
 
 ROOT = Path(__file__).parents[2]
 
@@ -278,20 +278,31 @@ def test_a_home_directory_that_is_not_needed_may_be_missing(environ: dict[str, s
 
 def test_port_is_the_one_port_of_a_single_service() -> None:
     config, environ = Config(), {"PORT": "8080"}
-    assert with_port(config, "serve", {}) == config
-    serve = with_port(config, "serve", environ).server
+    assert with_ports(config, "serve", {}) == config
+    serve = with_ports(config, "serve", environ).server
     assert (serve.api_port, serve.ws_port) == (8080, 8080)
-    api = with_port(config, "serve-api", environ).server
+    api = with_ports(config, "serve-api", environ).server
     assert (api.api_port, api.ws_port) == (8080, 8083)
-    ws = with_port(config, "serve-ws", environ).server
+    ws = with_ports(config, "serve-ws", environ).server
     assert (ws.api_port, ws.ws_port) == (8082, 8080)
-    assert with_port(config, "process", environ).process.port == 8080
+    assert with_ports(config, "process", environ).process.port == 8080
+
+
+def test_one_of_each_service_runs_on_one_host() -> None:
+    services: tuple[Service, ...] = ("serve-api", "serve-ws", "process")
+    ports = [with_ports(Config(), service, {}).server.admin_port for service in services]
+    assert ports == [8084, 8085, 8086]
+    assert with_ports(Config(), "serve", {}).server.admin_port == 8084
+    assert not set(ports) & {Config().server.api_port, Config().server.ws_port}
+    for service in services:
+        told = load(None, {"ROUTER_SERVER__ADMIN_PORT": "8084"})
+        assert with_ports(told, service, {"PORT": "8080"}).server.admin_port == 8084, "who sets it gets it"
 
 
 @pytest.mark.parametrize("text", ["http", "-1", "65536", "8080 ", "٣", 5_000 * "1"], ids=lambda text: text[:9])
 def test_a_port_that_is_none(text: str) -> None:
     with pytest.raises(InvalidConfig, match=r"PORT: is .* a whole number from 0 to 65535"):
-        with_port(Config(), "serve", {"PORT": text})
+        with_ports(Config(), "serve", {"PORT": text})
 
 
 def test_the_example_file_gives_the_defaults_commented_or_not(tmp_path: Path) -> None:

@@ -45,6 +45,26 @@ def test_a_port_that_is_in_use(router: Router) -> None:
     assert "the port is in use; is another router running? set another server.api_port" in said
 
 
+def test_an_admin_port_that_is_in_use(router: Router) -> None:
+    """As by another router with the same settings: the key is named, since nobody may have heard of it."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = str(other.getsockname()[1])
+        for service in ("serve", "serve-api", "serve-ws", "process"):
+            free = {"ROUTER_SERVER__API_PORT": "0", "ROUTER_SERVER__WS_PORT": "0", "ROUTER_SERVER__ADMIN_PORT": taken}
+            ended = router(service, **free)
+            assert ended.returncode == Code.CONFIG
+            said = ended.stderr.splitlines()[-1]
+            assert f"cannot listen on 127.0.0.1:{taken}: the port is in use" in said
+            assert said.endswith("set another server.admin_port")
+
+
+def test_an_admin_host_that_is_another_machine(router: Router) -> None:
+    free = {"ROUTER_SERVER__API_PORT": "0", "ROUTER_SERVER__WS_PORT": "0"}
+    ended = router("serve", ROUTER_SERVER__ADMIN_HOST=ELSEWHERE, **free)
+    assert ended.returncode == Code.CONFIG
+    assert "server.admin_host is no address of this machine; set it to" in ended.stderr
+
+
 def test_a_port_of_root(data_dir: Path) -> None:
     if int(FIRST_FREE_PORT.read_text()) <= 80:
         pytest.skip("any user may listen on any port here")

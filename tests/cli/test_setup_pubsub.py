@@ -32,6 +32,7 @@ def settings(pubsub: Server, project: str) -> dict[str, str]:
         "ROUTER_INGRESS__IDEMPOTENCY_SECRET": "the same on all nodes",
         "ROUTER_PUSH__KIND": "pubsub",
         "ROUTER_SERVER__API_PORT": "0",
+        "ROUTER_SERVER__ADMIN_PORT": "0",
     }
 
 

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 CLOUD_RUN_GRACE_SECONDS = 10
 CUT_OFF_SECONDS = 3
 """What a stopping process may take after ``server.drain_seconds``."""
-ALLOWED_HEALTH = {route.path for route in Health(Metrics()).routes()}
+ALLOWED_HEALTH = {route.path for route in Health(Metrics(), SystemClock()).public_routes()}
 SECRETS = {
     "ROUTER_ONLINE__URL": "rediss://router:secret@redis.example.com:6379",
     "ROUTER_INGRESS__IDEMPOTENCY_SECRET": "0123456789abcdef0123456789abcdef",

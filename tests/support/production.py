@@ -23,12 +23,13 @@ SERVICES = ("serve-api", "serve-ws", "process")
 
 
 class Node:
-    """One service on a port that stays the same when it is started anew."""
+    """One service on ports that stay the same when it is started anew."""
 
     def __init__(self, service: str, environment: Mapping[str, str], folder: Path) -> None:
         self.service = service
-        self.port = free_port()
-        self._environment = {**environment, "PORT": str(self.port)}
+        self.port, self.admin_port = free_port(), free_port()
+        ports = {"PORT": str(self.port), "ROUTER_SERVER__ADMIN_PORT": str(self.admin_port)}
+        self._environment = {**environment, **ports}
         self._log = folder / f"{service}-{self.port}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: Guard | None = None

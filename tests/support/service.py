@@ -21,10 +21,11 @@ STOP_SECONDS = 30.0
 
 
 class Router:
-    """A data directory and two ports, and the processes that were started on them."""
+    """A data directory and its ports, and the processes that were started on them."""
 
     def __init__(self, data_dir: Path, settings: Mapping[str, str] | None = None) -> None:
         self.api_port, self.ws_port = free_port(), free_port()
+        self.admin_ports = {service: free_port() for service in ("serve", "serve-api", "serve-ws", "process")}
         self.url = f"http://127.0.0.1:{self.api_port}"
         self.ws_url = f"ws://127.0.0.1:{self.ws_port}/connect"
         self.data_dir = data_dir
@@ -34,6 +35,7 @@ class Router:
             "ROUTER_EMBEDDED__DATA_DIR": str(data_dir),
             "ROUTER_SERVER__API_PORT": str(self.api_port),
             "ROUTER_SERVER__WS_PORT": str(self.ws_port),
+            "ROUTER_SERVER__ADMIN_PORT": str(self.admin_ports["serve"]),
             **(settings or {}),
         }
 
@@ -52,7 +54,8 @@ class Router:
         """The service, ready; ``redirections`` are a shell's, and so is what it does ``first``."""
         command = redirected(redirections, service, first=first)
         log = (self.data_dir.parent / f"{service}.log").open("ab")
-        process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        environment = {**self.environment, "ROUTER_SERVER__ADMIN_PORT": str(self.admin_ports[service])}
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         log.close()
         port = {"serve": self.api_port, "serve-api": self.api_port, "serve-ws": self.ws_port}.get(service)
         if port is not None:
@@ -92,9 +95,13 @@ class Router:
             assert time.monotonic() < deadline, f"{words!r} was not logged"
             time.sleep(0.01)
 
+    def admin(self, path: str, service: str = "serve") -> httpx.Response:
+        """What the admin port of ``service`` answers."""
+        return httpx.get(f"http://127.0.0.1:{self.admin_ports[service]}{path}")
+
     def metric(self, name: str, **labels: str) -> float:
         """One sample of ``/metrics``; 0 where there is none."""
-        for family in text_string_to_metric_families(httpx.get(f"{self.url}/metrics").text):
+        for family in text_string_to_metric_families(self.admin("/metrics").text):
             for sample in family.samples:
                 if sample.name == name and sample.labels == labels:
                     return sample.value

@@ -14,6 +14,7 @@ from router.messages import DeadReason, MigrationResult, Outcome
 from router.metrics import CUTS, DROPS, POKES, Metrics
 from router.web.edge import Border, application
 from router.web.health import Health
+from tests.support.clock import ManualClock
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
 
@@ -23,7 +24,7 @@ def series() -> dict[str, dict[tuple[str, ...], float]]:
     """By the name of each labelled counter: the values of its labels, and its own, before anything has happened."""
     metrics = Metrics()
     border = Border([], metrics)
-    application(Health(metrics).routes(), border, lambda: 0.0)
+    application(Health(metrics, ManualClock()).admin_routes(), border, lambda: 0.0)
     metrics.depends("online", "redis")
     metrics.closes(connections.CLOSE_CODES)
     metrics.firestore(lambda: dict.fromkeys(("gets", "queries"), 0))

@@ -18,6 +18,7 @@ from router.core.accepting import Acceptor
 from router.core.connections import ConnectionManager
 from router.core.routing import Pipeline
 from router.factory import Factory
+from router.web import openapi
 from router.web.api import Api
 from router.web.edge import Border, application
 from router.web.health import Health
@@ -38,6 +39,7 @@ class Web:
     """A client of the API, and what is behind it."""
 
     http: httpx.AsyncClient
+    admin: httpx.AsyncClient
     factory: Factory
     key: EmbeddedKey
     clock: ManualClock
@@ -68,6 +70,10 @@ class Web:
         return self.factory.metrics.registry.get_sample_value(metric, labels) or 0.0
 
 
+def client(app: ASGIApp) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://router")
+
+
 @pytest.fixture
 async def web(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Web]:
     del anyio_backend
@@ -94,10 +100,13 @@ async def web(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Web]:
             envelope_bytes=ENVELOPE_BYTES,
             body_seconds=BODY_SECONDS,
         )
-        health = Health(factory.metrics)
+        health = Health(factory.metrics, clock)
         border = Border(["https://chat.example"], factory.metrics)
         manager = await factory.connection_manager()
         sockets = Sockets(authenticator, manager, border)
-        app = application([*api.routes(), *health.routes(), *sockets.routes()], border, asyncio.get_running_loop().time)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://router") as http:
-            yield Web(http, factory, key, clock, health, await factory.pipeline(), manager, app, border)
+        timer = asyncio.get_running_loop().time
+        routes = [*api.routes(), openapi.route(), *health.public_routes(), *sockets.routes()]
+        app = application(routes, border, timer)
+        admin_app = application(health.admin_routes(), border, timer)
+        async with client(app) as http, client(admin_app) as admin:
+            yield Web(http, admin, factory, key, clock, health, await factory.pipeline(), manager, app, border)

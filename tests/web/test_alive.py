@@ -10,6 +10,7 @@ from starlette.routing import Router
 from router.metrics import Metrics
 from router.web import alive
 from router.web.health import Health
+from tests.support.clock import ManualClock
 from tests.support.edge import server as server_of
 from tests.support.servers import free_port
 
@@ -21,8 +22,8 @@ async def ask(*arguments: str) -> int:
 
 
 async def test_alive_while_draining_and_dead_where_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    health = Health(Metrics())
-    async with server_of(Router(health.routes())) as server:
+    health = Health(Metrics(), ManualClock())
+    async with server_of(Router(health.public_routes())) as server:
         assert await ask(str(server.port)) == 0
         monkeypatch.setenv("PORT", str(server.port))
         health.draining = True
@@ -37,7 +38,7 @@ async def test_alive_while_draining_and_dead_where_nobody_answers(monkeypatch: p
 async def test_it_is_asked_where_it_listens(
     host: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server = server_of(Router(Health(Metrics()).routes()))
+    server = server_of(Router(Health(Metrics(), ManualClock()).public_routes()))
     server._host = host
     monkeypatch.setenv("ROUTER_SERVER__HOST", host)
     async with server:

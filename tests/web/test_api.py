@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import re
@@ -355,47 +354,6 @@ async def test_request_ids(web: Web) -> None:
     for insane in ("a b", "a" * 65, "", "a\tb", "ä"):
         made = (await web.http.get("/healthz", headers={b"x-request-id": insane.encode("latin-1")})).headers
         assert re.fullmatch("[0-9a-f]{16}", made["x-request-id"])
-
-
-async def test_health(web: Web) -> None:
-    works = True
-
-    async def probe() -> None:
-        if not works:
-            raise Unavailable("down")
-
-    web.health.depends("thing", "embedded", probe)
-    assert (await web.http.get("/readyz")).json() == {"status": "ready"}
-    works = False
-    down = await web.http.get("/readyz")
-    assert "thing" in refusal(down, 503, "unavailable")
-    assert (down.json()["failed"], down.headers["retry-after"]) == ([{"dependency": "thing", "kind": "embedded"}], "2")
-    assert (await web.http.get("/healthz")).status_code == 200
-    works, web.health.draining = True, True
-    refusal(await web.http.get("/readyz"), 503, "draining")
-    assert b"router_http_requests_total" in (await web.http.get("/metrics")).content
-
-
-async def test_readiness_asks_once_however_many_ask_it(web: Web) -> None:
-    """It needs no token: a flood of it would take what the mail needs of a slow dependency."""
-    probes, go = 0, asyncio.Event()
-
-    async def probe() -> None:
-        nonlocal probes
-        probes += 1
-        await go.wait()
-
-    web.health.depends("thing", "embedded", probe)
-    asking = [asyncio.create_task(web.http.get("/readyz")) for _ in range(50)]
-    for _ in range(100):
-        await asyncio.sleep(0)
-    # Who goes away takes nothing from the others.
-    asking.pop(0).cancel()
-    assert probes == 1
-    go.set()
-    assert {answer.status_code for answer in await asyncio.gather(*asking)} == {200}
-    assert (await web.http.get("/readyz")).status_code == 200
-    assert probes == 2
 
 
 async def test_strangers_cannot_fill_the_log(web: Web) -> None:

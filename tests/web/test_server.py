@@ -16,6 +16,7 @@ from router.metrics import Metrics
 from router.web import server as servers
 from router.web.health import Health
 from router.web.server import Server
+from tests.support.clock import ManualClock
 from tests.support.edge import server as server_of
 from tests.support.servers import answers
 from tests.web.conftest import Web
@@ -48,7 +49,7 @@ def stands_for(monkeypatch: pytest.MonkeyPatch) -> Stands:
 
 
 def healthy(host: str, port: int = 0) -> Server:
-    server = server_of(Router(Health(Metrics()).routes()))
+    server = server_of(Router(Health(Metrics(), ManualClock()).public_routes()))
     server._host, server._wanted = host, port
     return server
 
