@@ -5,7 +5,7 @@ LOWEST := .venv-lowest
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help serve test test-lowest sim sim-day mutants chaos chaos-disk model fuzz bench bench-production lint check lock docs dist \
+.PHONY: help serve test test-lowest sim sim-day mutants chaos chaos-disk powerloss model fuzz bench bench-production lint check lock docs dist \
     try-dist clean
 
 help:  ## Show the targets
@@ -43,6 +43,10 @@ chaos: $(READY)  ## Kill, pause and cut the real thing for MINUTES=1 from SEED=0
 ROUNDS ?= 20
 chaos-disk: $(READY)  ## Damage the file under a router and see that nothing wrong is served: ROUNDS=20 from SEED=0
 	@$(BIN)/python -m tests.chaos.disk --seed $(SEED) --rounds $(ROUNDS)
+
+IMAGES ?= 1000
+powerloss: $(READY)  ## Take the power from a router at IMAGES=1000 moments and see that nothing confirmed is lost, from SEED=0
+	@$(BIN)/python -m tests.powerloss --seed $(SEED) --images $(IMAGES)
 
 bench: $(READY)  ## Measure it (six minutes); ARGS="send drain --quick" for a part
 	@$(BIN)/python -m benchmarks $(ARGS)

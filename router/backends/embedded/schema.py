@@ -113,13 +113,9 @@ def _tell_lost_commits(connection: sqlite3.Connection, path: Path) -> None:
         lost = wal.lost_commits(connection, path, page_size)
     except sqlite3.Error as error:
         raise translated(error, path) from error
-    if lost > 1:
-        told = "the log of the database is damaged: its last commits are lost, and mail with them"
-        LOG.error(told, file=f"{path}-wal", commits=lost)
-    elif lost:
-        # Only this one a crash may have cut short.
-        told = "the last commit in the log of the database is not whole: never promised, or damaged and lost"
-        LOG.warning(told, file=f"{path}-wal")
+    if lost:
+        told = "the log of the database ends in commits that are not whole: never promised, or damaged and lost"
+        LOG.warning(told, file=f"{path}-wal", commits=lost)
 
 
 def try_out(data_dir: Path) -> None:
