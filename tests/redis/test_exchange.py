@@ -18,6 +18,7 @@ from redis.exceptions import ResponseError
 
 from router.backends.redis import exchange
 from router.backends.redis.exchange import Exchange
+from router.backends.redis.masters import Masters
 from tests.support.redis_servers import client
 from tests.support.servers import Server
 
@@ -28,8 +29,10 @@ SECONDS = 5.0
 @asynccontextmanager
 async def exchanging(port: int, most: int = 4, seconds: float = SECONDS) -> AsyncIterator[Exchange]:
     retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
-    redis = Redis(host="127.0.0.1", port=port, protocol=2, retry=retry, max_connections=most + 1)
-    made = Exchange(redis.connection_pool, most, seconds, left=AsyncMock())
+    masters = Masters()
+    options: Any = {"retry": retry, "max_connections": most + 1, "redis_connect_func": masters.meet}
+    redis = Redis(host="127.0.0.1", port=port, protocol=2, **options)
+    made = Exchange(redis.connection_pool, most, seconds, masters, left=AsyncMock())
     try:
         await made.send([("PING",)])  # the connection is there
         yield made

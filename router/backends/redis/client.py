@@ -24,6 +24,7 @@ from router import logs
 from router.backends.redis.address import Address
 from router.backends.redis.exchange import Exchange
 from router.backends.redis.failing import FOREIGN, translated
+from router.backends.redis.masters import Masters, NoMaster
 from router.backends.redis.scripts import Command, Scripts, not_run
 from router.config.redis_url import Mode
 from router.errors import Refused
@@ -31,6 +32,8 @@ from router.errors import Refused
 LOG = logs.logger(__name__)
 Refusals = Literal["raise", "skip"]
 CLOSE_SECONDS = 2.0
+TIMES_AGAIN = 2
+"""A server that does not know a script may be no master either: that it says when it is sent the text."""
 
 
 class Client:
@@ -52,7 +55,9 @@ class Client:
         # was not answered in time is not sent again: the server may be about to answer.
         retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
         options = {**self._options, "max_connections": pool_size + 1, "retry": retry}
-        untimed = {**options, "socket_timeout": None}  # the exchange has one time for all that it reads
+        # The exchange has one time for all that it reads.
+        untimed = {**options, "socket_timeout": None, "redis_connect_func": self._meet}
+        self._masters = Masters()
         self._sentinel: Sentinel | None = None
         self._exchange: Exchange | None = None
         self._redis: Redis | RedisCluster
@@ -71,7 +76,9 @@ class Client:
             ((host, port),) = address.hosts
             self._redis = Redis(host=host, port=port, **untimed)
         if isinstance(self._redis, Redis):
-            self._exchange = Exchange(self._redis.connection_pool, pool_size, timeout_seconds, self._left)
+            self._exchange = Exchange(
+                self._redis.connection_pool, pool_size, timeout_seconds, self._masters, self._left
+            )
         self._listeners: WeakSet[Redis] = WeakSet()
 
     async def __aenter__(self) -> Self:
@@ -99,7 +106,9 @@ class Client:
         try:
             async with asyncio.timeout(2 * self._timeout_seconds):
                 results = await self._run(phases)
-                if again := not_run(phases, results):
+                for _ in range(TIMES_AGAIN):
+                    if not (again := not_run(phases, results)):
+                        break
                     texts = [[self._scripts.with_text(commands[index]) for index in phase] for phase in again]
                     for index, result in zip(chain(*again), await self._run(texts), strict=True):
                         results[index] = result
@@ -163,6 +172,8 @@ class Client:
         # retries too: pokes would go to a subscription that is about to be closed.
         retry = Retry(NoBackoff(), 0, supported_errors=())
         options: dict[str, Any] = {**self._options, "socket_timeout": None, "retry": retry}
+        if not isinstance(self._redis, RedisCluster):
+            options["redis_connect_func"] = self._masters.meet_listening
         if self._sentinel is not None:
             host, port = await self._master()
         elif isinstance(self._redis, RedisCluster):
@@ -177,6 +188,14 @@ class Client:
         listener = Redis(host=host, port=port, **options)
         self._listeners.add(listener)
         return listener
+
+    async def _meet(self, connection: Any) -> None:
+        try:
+            await self._masters.meet(connection)
+        except NoMaster:
+            if self._sentinel is not None:  # whoever named this one is asked last
+                self._sentinel.sentinels.append(self._sentinel.sentinels.pop(0))
+            raise
 
     async def _left(self) -> None:
         """A subscription at a server that is no master may never hear anything: it breaks, and is taken up anew."""

@@ -6,7 +6,8 @@ more. The library's own pipeline packs and reads in Python, with a timer for eac
 small script costs the server.
 
 A server that is no master any more may keep its connections, while its name, or the sentinels, lead to another one.
-Its refusal is the only sign of that, so all connections that were opened before it are closed.
+Its refusal is a sign of that, and so is an outage: all connections that were opened before it are closed then, and each
+new one finds out who is the master (``masters``).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
 
 from router import logs
-from router.backends.redis.failing import no_master
+from router.backends.redis.failing import FOREIGN, no_master
+from router.backends.redis.masters import Masters
 from router.backends.redis.scripts import Command
 
 LOG = logs.logger(__name__)
@@ -43,18 +45,23 @@ class Exchange:
     """Uses ``most`` connections at once; what is asked for beyond that waits."""
 
     def __init__(
-        self, pool: ConnectionPool, most: int, timeout_seconds: float, left: Callable[[], Awaitable[None]]
+        self,
+        pool: ConnectionPool,
+        most: int,
+        timeout_seconds: float,
+        masters: Masters,
+        left: Callable[[], Awaitable[None]],
     ) -> None:
-        """``pool`` is the caller's to close. Its connections have no time-out of their own for what they read.
+        """``pool`` is the caller's to close. Its connections meet ``masters``, and have no time-out of their own for
+        what they read.
 
         ``left`` is called when a server that is no master is left.
         """
         self._pool: Any = pool  # its methods have no types
         self._most = most
         self._timeout_seconds = timeout_seconds
+        self._masters = masters
         self._left = left
-        self._era = 0
-        """How many servers have been left. Connections of an earlier era are not used again."""
         self._refused = False
         """Whether the last answer was that of no master: it is said once, however many there are."""
         self._waiting: deque[_Batch] = deque()
@@ -121,22 +128,38 @@ class Exchange:
             _fail(batches, error)
 
     async def _on_connection(self, batches: Sequence[_Batch]) -> None:
-        era = self._era
-        connection = await self._pool.get_connection()
+        connection = await self._open()
 
         async def broke(error: Exception) -> None:
-            await connection.disconnect()
+            await connection.disconnect(nowait=True)
             if isinstance(error.__context__, ReadOnlyError):  # so the library tells it of a master under sentinels
-                await self._leave(era, error.__context__)
+                await self._leave(connection, error.__context__)
+            else:
+                await self._give_up(connection)
 
         try:
-            await connection.retry.call_with_retry(lambda: self._ask(connection, batches, era), broke)
+            with self._masters.using(connection):
+                await connection.retry.call_with_retry(lambda: self._ask(connection, batches), broke)
+        except TimeoutError:
+            await self._give_up(connection)
+            raise
         finally:
-            if era != self._era:
-                await connection.disconnect()
+            if self._masters.is_left(connection):
+                await connection.disconnect(nowait=True)
             await self._pool.release(connection)
 
-    async def _ask(self, connection: Any, batches: Sequence[_Batch], era: int) -> None:
+    async def _open(self) -> Any:
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                connection = await self._pool.get_connection()
+        except FOREIGN:
+            await self._masters.leave()
+            raise
+        if self._masters.is_left(connection):
+            await connection.disconnect(nowait=True)
+        return connection
+
+    async def _ask(self, connection: Any, batches: Sequence[_Batch]) -> None:
         """Send what has no replies yet: a connection may break between two of them."""
         left = [batch for batch in batches if not batch.replies.done()]
         async with asyncio.timeout(self._timeout_seconds):
@@ -145,23 +168,31 @@ class Exchange:
             await connection.send_packed_command(b"".join([batch.packed for batch in left]), check_health=False)
             for batch in left:
                 replies = [await _reply(connection) for _ in range(batch.count)]
+                self._masters.answered(connection)
                 refusals = list(filter(no_master, replies))
                 if refusals:
-                    await self._leave(era, refusals[0])  # before the caller, who sends it again, gets a connection
+                    await self._leave(connection, refusals[0])  # before the caller, who sends it again, gets one
                 elif not all(isinstance(reply, Exception) for reply in replies):
                     self._refused = False
                 if not batch.replies.done():
                     batch.replies.set_result(replies)
 
-    async def _leave(self, era: int, refusal: Exception) -> None:
-        """Close what was opened before ``refusal``: at once what is idle, the rest when it is idle."""
-        if era == self._era:
-            self._era += 1
-            if not self._refused:
-                self._refused = True
-                LOG.warning("this Redis is no master; its connections are closed", error=str(refusal))
-            await self._pool.disconnect(inuse_connections=False)
-            await self._left()
+    async def _leave(self, connection: Any, refusal: Exception) -> None:
+        """The server of ``connection`` is no master, or none whose writes count: another is to be looked for."""
+        if self._masters.is_left(connection):
+            return
+        if not self._refused:
+            self._refused = True
+            LOG.warning("this Redis is no master; its connections are closed", error=str(refusal))
+        if str(refusal).startswith("NOREPLICAS") and self._masters.is_fresh(connection):
+            return  # its name, or the sentinels, have led here only now
+        await self._masters.leave()
+        await self._left()
+
+    async def _give_up(self, connection: Any) -> None:
+        """``connection`` broke, or its server is silent: the others may lead to a server that another follows."""
+        if not self._masters.is_left(connection):
+            await self._masters.leave()
 
 
 def _fail(batches: Iterable[_Batch], error: Exception) -> None:

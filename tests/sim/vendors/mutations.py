@@ -65,8 +65,8 @@ MUTANTS = (
     Mutant(
         "Redis: a server that has forgotten the scripts is not sent them",
         f"{REDIS}/client.py",
-        "                if again := not_run(phases, results):\n",
-        "                if again := []:\n",
+        "                    if not (again := not_run(phases, results)):\n",
+        "                    if not (again := []):\n",
     ),
     Mutant(
         "Redis: a walk takes a user out who was listed anew",

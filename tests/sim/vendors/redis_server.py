@@ -124,7 +124,8 @@ class Redis:
     def _info(self) -> bytes:
         lines = {
             "redis_version": VERSION, "redis_mode": "standalone", "run_id": self._run, "role": "master",
-            "connected_slaves": 0, "maxmemory": 0, "used_memory": 1, "maxmemory_policy": "noeviction",
+            "master_replid": self._run, "connected_slaves": 0, "maxmemory": 0, "used_memory": 1,
+            "maxmemory_policy": "noeviction",
         }  # fmt: skip
         return "".join(f"{name}:{value}\r\n" for name, value in lines.items()).encode()
 

@@ -21,7 +21,7 @@ for i = 4, #ARGV do
       call('HDEL', PENDING, id)
       cold = cold + 1
     end
-    if state == HOT then
+    if state == HOT and not may_be_double(record) then
       bury(id, record, tonumber(ARGV[2]), tonumber(ARGV[3]))
     elseif state ~= ACKED then
       owed[#owed + 1] = id

@@ -3,7 +3,7 @@
 -- ARGV  2 the version of cold that was read
 -- Result: 1 if it is believed
 
-local run = run_id()
-if not run or call('HGET', META, 'v') ~= ARGV[2] or call('EXISTS', PENDING) == 1 then return 0 end
-call('HSET', META, 'e', run, 'n', 0)
+adopt()
+if call('HGET', META, 'v') ~= ARGV[2] or call('EXISTS', PENDING) == 1 then return 0 end
+call('HSET', META, 'e', now, 'n', 0)
 return 1

@@ -27,6 +27,8 @@ local EXPRESS = 9e15 -- less than 2^53, so that every place is a whole number in
 local DAY = 86400e6
 local SECOND = 1e6
 local ORPHAN = 60e6 -- rules.ORPHAN_SECONDS
+local COLD_EMPTY = 60e6
+local PENDING_LOST = 600e6 -- longer than a pipeline lives that nobody has taken its mail from
 local MOVE = 3 * 60e6 -- rules.PLAUSIBLE_LEASES times rules.MOVE_LEASE_SECONDS
 local HEADER = 21
 local CHUNK = 16
@@ -115,17 +117,6 @@ local function hot_count()
   return count
 end
 
--- This run of the server: what one run believed of cold, another may believe wrongly, since it can have lost the end
--- of its log, or have been a replica that lagged behind. Nil where a server does not tell.
-local function run_id()
-  return string.match(call('INFO', 'server'), 'run_id:(%w+)')
-end
-
-local function cold_is_empty()
-  local noted = call('HGET', META, 'e')
-  return noted and call('EXISTS', PENDING) == 0 and noted == run_id()
-end
-
 local function add_to_meta(field, amount)
   if amount ~= 0 and call('HINCRBY', META, field, amount) < 0 then call('HSET', META, field, 0) end
 end
@@ -185,6 +176,52 @@ end
 -- rules.next_cut: a mark that no fetch before has.
 local function next_cut(before)
   return now <= before and before < now + SECOND and before + 1 or now
+end
+
+-- The reign of this master: the id of its replication, which changes when it starts, and when a replica becomes the
+-- master. Empty where a server does not tell.
+local function reign()
+  local told = string.match(call('INFO', 'replication'), 'master_replid:(%w+)')
+  return told and string.sub(told, 1, 16) or ''
+end
+
+-- A new reign can have lost the end of what was written before: of a log, or of what its replica was sent. All that is
+-- known of this user is as it was then; what has happened outside of this store since, it does not know. There are four
+-- such things:
+--   (a) mail has come to cold: what is known of cold is void;
+--   (b) that was poked for, in vain: whoever is connected is poked once more;
+--   (c) what is hot has a copy in cold, up to the sequence in META.x: see `may_be_double`;
+--   (d) cold writes under way have been done, and even acknowledged, up to META.x, and from META.y on: see read.lua.
+local function begin_reign(sequence)
+  call('HSET', META, 'r', reign(), 'x', sequence or 0, 'y', now)
+end
+
+local adopted = false
+local function adopt()
+  if adopted or call('EXISTS', META) == 0 then return end
+  adopted = true
+  local known = call('HMGET', META, 'r', 's')
+  if known[1] == reign() then return end
+  begin_reign(known[2])
+  cold_changed()
+  if call('EXISTS', CONNECTIONS) == 1 then keep_cut(next_cut(cut_at())) end
+end
+
+-- Believed for COLD_EMPTY µs, by whose clock ever, and only in the reign in which it was noted: a master that was
+-- frozen can have taken mail after another one took over, and nobody tells that one of it.
+local function cold_is_empty()
+  adopt()
+  local held = call('HMGET', META, 'e', 'r')
+  local noted = tonumber(held[1] or '')
+  return noted and held[2] ~= '' and math.abs(now - noted) < COLD_EMPTY and call('EXISTS', PENDING) == 0
+end
+
+-- Whether cold may have a copy of a message that is known as hot only.
+local double_up_to
+local function may_be_double(record)
+  adopt()
+  double_up_to = double_up_to or tonumber(call('HGET', META, 'x') or 0)
+  return record.number <= double_up_to
 end
 
 -- A fetch has looked: from here on new mail is poked again. Returns the mark under which its page counts as cut short,

@@ -10,12 +10,22 @@ local count = hot_count()
 local found, more = page(tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]))
 if call('ZCARD', QUEUE) ~= count then hot_count() end
 local empty = cold_is_empty()
-local held = call('HMGET', META, 'v', 'a')
+local held = call('HMGET', META, 'v', 'a', 'x', 'y')
 local online, cut = 0, 0
 if ARGV[5] == '1' then
   if more == 1 or not empty then online = call('EXISTS', CONNECTIONS) end
   cut = answer_pokes(more == 1, empty, online == 1)
 end
+
+-- Who has still to write what a lost reign was told of has done so by now; the rest, nobody can, and it would hold up
+-- what stands behind it for ever.
+local pending, under_way = call('HGETALL', PENDING), {}
+local lost = held[4] and now - tonumber(held[4]) > PENDING_LOST and tonumber(held[3]) or 0
+for i = 1, #pending, 2 do
+  if tonumber(pending[i + 1]) % EXPRESS > lost then
+    under_way[#under_way + 1], under_way[#under_way + 2] = pending[i], pending[i + 1]
+  end
+end
 return {
-  more, empty and 1 or 0, tonumber(held[1] or 0), tonumber(held[2] or 0), online, cut, found, call('HGETALL', PENDING),
+  more, empty and 1 or 0, tonumber(held[1] or 0), tonumber(held[2] or 0), online, cut, found, under_way,
 }

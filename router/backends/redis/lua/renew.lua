@@ -3,6 +3,7 @@
 -- ARGV  2 lease_until   3 the key may be dropped after, ms; then the connections' ids
 -- Result: hot mail, an unanswered poke or a page that was cut short (0 or 1), then for each connection 1, or 0 where it is unknown or has ended
 
+adopt()
 local held = call('HMGET', META, 'f', 't')
 local results = {(call('EXISTS', QUEUE) == 1 or held[1] == '0' or held[2]) and 1 or 0}
 for i = 4, #ARGV do

@@ -11,7 +11,7 @@ prune(GONE_KEYED, 64)
 local channel, user, cap, cutoff, write_through = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
 local nodes, online = judge_live()
 local hot = hot_count()
-local held = call('HMGET', META, 's', 'n')
+local held = call('HMGET', META, 's', 'n', 'r')
 local sequence, cold = tonumber(held[1] or 0), tonumber(held[2] or 0)
 local results, bytes, entered_hot, entered_cold, doubled = {}, 0, 0, 0, false
 
@@ -78,6 +78,7 @@ for i = 7, #ARGV, 7 do
 end
 
 if entered_hot + entered_cold > 0 then
+  if not held[3] then begin_reign(held[1]) end
   call('HSET', META, 's', sequence, 'h', hot + entered_hot)
   add_to_meta('b', bytes)
   add_to_meta('n', entered_cold)
