@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 from router import __version__, logs, open_files
 from router.auth.opening import open_authenticator
 from router.auth.verifier import Authenticator
-from router.config import Config, Service, address
+from router.config import Config, Service, address, check_api
 from router.config.places import Role, places
 from router.config.rules import is_loopback
 from router.config.sources import Problem
@@ -61,6 +61,8 @@ def run(config: Config, service: Service, warnings: Sequence[Problem] = ()) -> i
     ``warnings`` are those of the configuration, for the log.
     """
     _check_address(config, service)
+    if service in ("serve", "serve-api"):
+        check_api(config)
     logs.configure(config.server.log_format, config.server.log_level)
     for warning in warnings:
         LOG.warning("configuration", key=warning.key, problem=warning.message)

@@ -17,7 +17,7 @@ from router.cli.app import SETTINGS
 from router.cli.common import config_file
 from router.cli.exits import Code
 from router.cli.output import Table, json_document, line, show
-from router.config import Config, InvalidConfig, Loaded, load_with_origins
+from router.config import Config, InvalidConfig, Loaded, check_api, load_with_origins
 from router.config.sources import Problem, masked_url
 from router.errors import DataDirError
 from router.factory import check_machine
@@ -70,6 +70,7 @@ def check(
     """
     try:
         loaded = load_with_origins(config_file(ctx))
+        check_api(loaded.config, loaded.file)
         _check_machine(loaded)
     except InvalidConfig as error:
         if not as_json:

@@ -1,6 +1,6 @@
 """The typed configuration: its sections, the rules between them, where values come from, and loading it all."""
 
-from router.config.loading import InvalidConfig, Loaded, known_keys, load, load_with_origins, with_ports
+from router.config.loading import InvalidConfig, Loaded, check_api, known_keys, load, load_with_origins, with_ports
 from router.config.sections import (
     Auth,
     Cold,
@@ -33,6 +33,7 @@ __all__ = [
     "Server",
     "Service",
     "address",
+    "check_api",
     "known_keys",
     "load",
     "load_with_origins",

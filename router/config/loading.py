@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 from pydantic import ValidationError
 
-from router.config.rules import cautions, contradictions, emulators
+from router.config.rules import cautions, contradictions, emulators, secretless
 from router.config.sections import Config, Service
 from router.config.sources import Problem, Sources, expected, read_sources, shown
 from router.errors import ConfigError
@@ -55,6 +55,12 @@ def load_with_origins(path: Path | None = None, environ: Mapping[str, str] | Non
     if config is None or sources.problems:
         raise InvalidConfig(sources.problems, sources.file)
     return Loaded(config, sources.file, sources.origins, [*sources.warnings, *cautions(config)])
+
+
+def check_api(config: Config, file: Path | None = None) -> None:
+    """Raise ``InvalidConfig`` where ``config`` lacks what the API needs, and no other service."""
+    if problems := secretless(config):
+        raise InvalidConfig(problems, file)
 
 
 def known_keys() -> dict[str, dict[str, dict[str, Any]]]:

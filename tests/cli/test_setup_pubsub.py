@@ -84,11 +84,16 @@ def test_services_say_what_is_missing_and_make_nothing(router: Router, settings:
 
 
 def test_pubsub_needs_a_shared_idempotency_secret(router: Router, settings: dict[str, str]) -> None:
+    """Where ids are made of keys: the others have no use for it, and are not to have it."""
     del settings["ROUTER_INGRESS__IDEMPOTENCY_SECRET"]
-    ended = router("config", "check", **settings)
-    assert ended.returncode == Code.CONFIG
-    assert "ingress.idempotency_secret" in ended.stderr + ended.stdout
-    assert "the same 32 or more random characters on all of them" in ended.stderr + ended.stdout
+    for command in (["config", "check"], ["serve-api"], ["serve"]):
+        ended = router(*command, **settings)
+        assert ended.returncode == Code.CONFIG
+        assert "ingress.idempotency_secret" in ended.stderr + ended.stdout
+        assert "the same 32 or more random characters on all of them" in ended.stderr + ended.stdout
+    for service in ("process", "serve-ws"):
+        ended = router(service, ROUTER_ONLINE__KIND="redis", ROUTER_ONLINE__URL="redis://127.0.0.1:1", **settings)
+        assert "idempotency_secret" not in ended.stderr
 
 
 def test_envelopes_must_fit_into_a_message(router: Router, settings: dict[str, str]) -> None:

@@ -18,7 +18,8 @@ import yaml  # type: ignore[import-untyped]  # its types are a package of their 
 from router.auth.opening import open_authenticator
 from router.cli.app import COMMANDS, load
 from router.clock import SystemClock
-from router.config import Auth, Config, load_with_origins
+from router.config import Auth, Config, load_with_origins, with_ports
+from router.config.rules import is_loopback, secretless
 from router.core.dependencies import ANSWER_SECONDS
 from router.factory import Factory
 from router.metrics import Metrics
@@ -35,6 +36,9 @@ SECRETS = {
     "ROUTER_ONLINE__URL": "rediss://router:secret@redis.example.com:6379",
     "ROUTER_INGRESS__IDEMPOTENCY_SECRET": "0123456789abcdef0123456789abcdef",
 }
+REDIS, IDEMPOTENCY = SECRETS
+NEEDED = {"serve-api": {REDIS, IDEMPOTENCY}, "serve-ws": {REDIS}, "process": {REDIS}, "setup": set[str]()}
+DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 Yaml = dict[str, Any]
 
 
@@ -122,8 +126,14 @@ def test_every_setting_is_one_and_means_production(container: Container) -> None
     config = container.config
     assert (config.ingress.kind, config.online.kind, config.cold.kind) == ("pubsub", "redis", "firestore")
     assert config.auth.kind == "jwks"
-    assert config.ingress.idempotency_secret is not None
     assert config.auth.audience
+
+
+@everywhere
+def test_a_service_has_the_secrets_that_it_needs_and_no_other(container: Container) -> None:
+    makes_ids = container.arguments[0] in ("serve-api", "doctor")
+    assert (container.config.ingress.idempotency_secret is not None) == makes_ids
+    assert not makes_ids or not secretless(container.config)
 
 
 def test_secrets_are_named_and_not_shown() -> None:
@@ -131,7 +141,12 @@ def test_secrets_are_named_and_not_shown() -> None:
         assert not set(SECRETS) & set(found)
     for _, spec in pods():
         (container,) = spec["containers"]
-        assert {variable["name"] for variable in container["env"] if "valueFrom" in variable} == set(SECRETS)
+        secret = {variable["name"] for variable in container["env"] if "valueFrom" in variable}
+        assert secret == NEEDED[container["args"][0]]
+        shown = [
+            variable["value"] for variable in container["env"] if variable["name"] in SECRETS and "value" in variable
+        ]
+        assert [url for url in shown if "@" in url] == [], "a password"
 
 
 def test_kubernetes_probes_ports_and_drains_fit() -> None:
@@ -142,20 +157,112 @@ def test_kubernetes_probes_ports_and_drains_fit() -> None:
         seen += 1
         (container,) = spec["containers"]
         own = environment(container)
-        (port,) = container["ports"]
-        assert int(own["PORT"]) == port["containerPort"]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        config = with_ports(load_with_origins(None, own).config, container["args"][0], own)
+        assert ports == {"http": int(own["PORT"]), "admin": config.server.admin_port}
+        assert not is_loopback(config.server.admin_host), "monitoring is another pod"
         for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
             assert container[kind]["httpGet"]["path"] in ALLOWED_HEALTH
-            assert container[kind]["httpGet"]["port"] == port["name"]
+            assert container[kind]["httpGet"]["port"] == "http", "what clients see"
         assert container["livenessProbe"]["httpGet"]["path"] == "/healthz", "an outage restarts nothing"
         assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
         assert container["readinessProbe"]["timeoutSeconds"] > ANSWER_SECONDS
         pause = float(container["lifecycle"]["preStop"]["exec"]["command"][1])
-        drain = load_with_origins(None, own).config.server.drain_seconds
-        assert spec["terminationGracePeriodSeconds"] > drain + pause + CUT_OFF_SECONDS
-        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["terminationGracePeriodSeconds"] > config.server.drain_seconds + pause + CUT_OFF_SECONDS
         assert set(container["resources"]) == {"requests", "limits"}
     assert seen == 3
+
+
+def test_metrics_are_scraped_at_the_admin_port() -> None:
+    seen = 0
+    for name, found in MANIFESTS.items():
+        for document in found:
+            if name.startswith("kubernetes") and document["kind"] == "Deployment":
+                template = document["spec"]["template"]
+                (container,) = template["spec"]["containers"]
+                ports = {port["name"]: str(port["containerPort"]) for port in container["ports"]}
+                assert template["metadata"]["annotations"]["prometheus.io/port"] == ports["admin"]
+                seen += 1
+            if document["kind"] == "Service" and name.startswith("kubernetes"):
+                assert [port["targetPort"] for port in document["spec"]["ports"]] == ["http"], "no client comes by it"
+    assert seen == 3
+
+
+def test_pods_may_do_nothing_that_they_need_not() -> None:
+    for name, spec in pods():
+        if not name.startswith("kubernetes"):
+            continue
+        (container,) = spec["containers"]
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+    for found in MANIFESTS.values():
+        for document in found:
+            if document["kind"] == "ServiceAccount":
+                assert document["automountServiceAccountToken"] is False
+    for container in compose_containers():
+        service = COMPOSE[container.where]
+        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+
+
+def policies() -> dict[str, Yaml]:
+    return {document["metadata"]["name"]: document["spec"] for document in MANIFESTS["kubernetes/network.yaml"]}
+
+
+def selected(spec: Yaml) -> set[str]:
+    """The names of the apps that a policy is for."""
+    labels = {
+        pod["metadata"]["labels"]["app"]: pod["metadata"]["labels"]
+        for name, found in MANIFESTS.items()
+        for document in found
+        if name.startswith("kubernetes") and (pod := document.get("spec", {}).get("template"))
+    }
+    selector = spec["podSelector"]
+    found = {app for app, own in labels.items() if selector.get("matchLabels", {}).items() <= own.items()}
+    for expression in selector.get("matchExpressions", []):
+        assert expression["operator"] == "In"
+        assert set(expression["values"]) <= set(labels), "a policy for nobody"
+        found &= {app for app, own in labels.items() if own[expression["key"]] in expression["values"]}
+    return found
+
+
+def test_what_no_policy_names_is_closed() -> None:
+    closed = policies()["router-closed"]
+    assert selected(closed) == {"router-api", "router-ws", "router-process", "router-setup"}
+    assert (closed["policyTypes"], closed.keys() & {"ingress", "egress"}) == (["Ingress", "Egress"], set())
+    for name, spec in policies().items():
+        for direction, peers in (("ingress", "from"), ("egress", "to")):
+            for rule in spec.get(direction, []):
+                assert rule[peers], f"{name} is for everybody"
+                assert rule["ports"], f"{name} is for all ports"
+
+
+def test_the_admin_port_is_for_monitoring_alone() -> None:
+    opened = [
+        (name, rule, port["port"])
+        for name, spec in policies().items()
+        for rule in spec.get("ingress", [])
+        for port in rule["ports"]
+    ]
+    ((name, rule, _),) = [found for found in opened if found[2] != "http"]
+    assert name == "router-monitoring"
+    assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    clients = policies()["router-clients"]
+    assert selected(clients) == {"router-api", "router-ws"}, "nobody calls the pipeline"
+
+
+def test_a_base_image_is_what_its_digest_says() -> None:
+    bases = [rest.partition(" AS ")[0] for word, rest in instructions() if word == "FROM"]
+    assert len(bases) == 2
+    assert len(set(bases)) == 1, "what is built is what runs"
+    assert DIGEST.search(bases[0])
+    foreign = {service["image"] for service in COMPOSE.values() if "build" not in service}
+    assert {image for image in foreign if not DIGEST.search(image)} == {COMPOSE["pubsub"]["image"]}, "but an emulator"
 
 
 def test_kubernetes_names_fit() -> None:
@@ -186,6 +293,7 @@ def test_cloud_run_probes_ports_and_drains_fit() -> None:
         own = environment(container)
         assert "PORT" not in own, "Cloud Run sets it to the containerPort"
         (port,) = container["ports"]
+        assert is_loopback(load_with_origins(None, own).config.server.admin_host), "no network keeps others from it"
         for kind in ("startupProbe", "livenessProbe"):
             assert container[kind]["httpGet"] == {"path": "/healthz", "port": port["containerPort"]}
         drain = load_with_origins(None, own).config.server.drain_seconds
@@ -202,9 +310,10 @@ def test_compose_ports_and_drains_fit() -> None:
         for mapping in service.get("ports", []):
             host, outside, inside = mapping.split(":")
             assert host == "127.0.0.1"
-            assert inside == container.environment["PORT"]
+            config = with_ports(container.config, service["command"][0], container.environment)
+            assert int(inside) in (int(container.environment["PORT"]), config.server.admin_port)
             published.append(outside)
-    assert sorted(published) == ["8082", "8083", "8084", "8182", "8183", "8184"]
+    assert sorted(published) == [f"8{first}8{unit}" for first in "01" for unit in "23456"]
 
 
 def test_compose_starts_in_order_and_with_a_redis_that_keeps_its_mail() -> None:
