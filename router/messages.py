@@ -57,11 +57,18 @@ class Queued(Struct, frozen=True, gc=False):
     """For ``ColdQueue.put``: the online store could not be asked, and is still to be told."""
     damaged: bool = False
     """It does not match its checksum. Whoever takes it from a store finds out; no store says so."""
+    left_out: int = 0
+    """How many bytes the envelope has, where ``message`` comes without it."""
 
     @property
     def place(self) -> tuple[int, int]:
         """The key a batch is sorted by: lane, then sequence."""
         return (self.message.lane, self.sequence)
+
+    @property
+    def size(self) -> int:
+        """The bytes of its envelope: what it takes of ``limits.queue_bytes``."""
+        return len(self.message.envelope) or self.left_out
 
 
 class DeadReason(StrEnum):
@@ -70,7 +77,7 @@ class DeadReason(StrEnum):
     UNDECODABLE = "undecodable"
     """The bytes in the ingress are no message."""
     QUEUE_FULL = "queue-full"
-    """The recipient's queue holds ``limits.queue_messages``."""
+    """The recipient's queue holds ``limits.queue_messages``, or would hold more than ``limits.queue_bytes``."""
     ATTEMPTS_EXHAUSTED = "attempts-exhausted"
     """It failed in each of its tries, which is a fault of the router."""
     UNSTORABLE = "unstorable"
@@ -127,6 +134,8 @@ class Outcome(StrEnum):
     """Ephemeral, and older than ``limits.ephemeral_seconds``."""
     QUEUE_FULL = "queue-full"
     """The recipient's queue holds ``limits.queue_messages``: a dead letter."""
+    QUEUE_BYTES_FULL = "queue-bytes-full"
+    """With it the recipient's queue would hold more than ``limits.queue_bytes``: a dead letter."""
 
 
 class Routed(Struct, frozen=True, gc=False):

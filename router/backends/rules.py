@@ -31,6 +31,7 @@ class StoreRules:
     tombstone_seconds: float
     ephemeral_seconds: float
     queue_messages: int
+    queue_bytes: int
     fresh_cold_empty: bool
     """A user of whom this store knows nothing has nothing in cold but what it sees there, since that is in its file."""
     write_through: bool
@@ -44,6 +45,7 @@ class StoreRules:
             tombstone_seconds=config.online.tombstone_seconds,
             ephemeral_seconds=config.limits.ephemeral_seconds,
             queue_messages=config.limits.queue_messages,
+            queue_bytes=config.limits.queue_bytes,
             fresh_cold_empty=config.online.kind == config.cold.kind == "embedded",
             write_through=config.online.durability == "write-through",
         )
@@ -139,9 +141,9 @@ def redelivered_state(state: State, delivery: Delivery) -> State:
     return state
 
 
-def decide(message: Message, *, online: bool, queued: int, now: int, rules: StoreRules) -> Outcome:
-    """Where a message with a new id goes; ``queued``: how many wait for its recipient, hot and cold; ``now``: by the
-    store's clock."""
+def decide(message: Message, *, online: bool, queued: int, size: int, now: int, rules: StoreRules) -> Outcome:
+    """Where a message with a new id goes; ``queued``: how many wait for its recipient, hot and cold; ``size``: how many
+    bytes their envelopes have; ``now``: by the store's clock."""
     if message.ephemeral:
         if message.accepted_at <= rules.ephemeral_cutoff(now):
             return Outcome.DROPPED_EXPIRED
@@ -149,6 +151,8 @@ def decide(message: Message, *, online: bool, queued: int, now: int, rules: Stor
             return Outcome.DROPPED_OFFLINE
     if queued >= rules.queue_messages:
         return Outcome.QUEUE_FULL
+    if size + len(message.envelope) > rules.queue_bytes:
+        return Outcome.QUEUE_BYTES_FULL
     return Outcome.HOT if online else Outcome.COLD
 
 

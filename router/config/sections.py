@@ -239,6 +239,9 @@ class Limits(Section):
     pair_rate: float = Field(5, ge=0, description="Sends per second of a sender to one recipient; 0 is no limit.")
     pair_burst: int = Field(1000, ge=1, description="Sends that a sender may make to one recipient at once.")
     queue_messages: int = Field(100_000, ge=1, description="Messages that may wait for one recipient.")
+    queue_bytes: int = Field(
+        1_073_741_824, ge=1, description="Bytes of envelopes, as they are stored, that may wait for one recipient."
+    )
     connections_per_user: int = Field(20, ge=1, description="Live WebSockets of one user.")
     ephemeral_seconds: Seconds = Field(10, description="An ephemeral message is dropped after this.")
 

@@ -114,7 +114,7 @@ def _slim(delivery: Delivery) -> Delivery:
 
 
 def _bare(queued: Queued) -> Queued:
-    return msgspec.structs.replace(queued, message=_without_envelope(queued.message))
+    return msgspec.structs.replace(queued, message=_without_envelope(queued.message), left_out=queued.size)
 
 
 def _without_envelope(message: Message) -> Message:

@@ -43,6 +43,10 @@ HAND_BACK_SECONDS = 1.0
 
 _REFUSED = {
     Outcome.QUEUE_FULL: (DeadReason.QUEUE_FULL, "the recipient's queue holds limits.queue_messages"),
+    Outcome.QUEUE_BYTES_FULL: (
+        DeadReason.QUEUE_FULL,
+        "with it the recipient's queue would hold more than limits.queue_bytes",
+    ),
 }
 
 

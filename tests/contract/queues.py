@@ -31,6 +31,7 @@ from router.messages import (
     Settled,
 )
 from tests.contract.answers import AnswerContract
+from tests.contract.bounds import BoundsContract
 from tests.contract.ids import IdContract
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, moved_by_a_wrong_clock, names
 
@@ -109,7 +110,7 @@ class Deaf(Socket):
         raise ConnectionError
 
 
-class QueueContract(AnswerContract, IdContract):
+class QueueContract(AnswerContract, BoundsContract, IdContract):
     """Routing, reading, acknowledging, migrating, presence."""
 
     async def test_offline_goes_cold_and_online_goes_hot(self, stage: Stage) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -77,14 +77,16 @@ class Stage:
         keyed: bool = False,
         size: int = 0,
     ) -> Message:
-        """``size``: of an envelope of zeroes instead of a real one."""
-        body = bytes(size) or envelope(user, lane, ephemeral)
+        """``size``: of the envelope, which is filled up with spaces; what is too small to be one is zeroes."""
+        body = envelope(user, lane, ephemeral)
+        if size:
+            body = body.ljust(size) if len(body) <= size else bytes(size)
         return Message(id_, user, body, lane, ephemeral, self.clock.now(), keyed, checksum(id_, user, body))
 
     async def route(self, *messages: Message, attempt: int = 1) -> list[Routed]:
         return await self.online.route([Delivery(message, 0, attempt) for message in messages])
 
-    async def go(self, id_: str, user: str = BOB, **more: bool | Lane) -> Outcome:
+    async def go(self, id_: str, user: str = BOB, **more: int) -> Outcome:
         """Route one message and do all that is owed for it."""
         message = self.message(id_, user, **more)  # type: ignore[arg-type]  # passes on keyword arguments
         (routed,) = await self.route(message)
@@ -145,9 +147,11 @@ async def staged(
     durability: Durability = "online-store",
     in_line: bool = False,
     reports: Reports | None = None,
+    limits: Mapping[str, int] | None = None,
 ) -> AsyncIterator[Stage]:
-    """One process's components over ``stores``, opened."""
+    """One process's components over ``stores``, opened; ``limits``: those that are not as always."""
     config = stores.config(cap=cap, durability=durability)
+    config = config.model_copy(update={"limits": config.limits.model_copy(update=limits or {})})
     async with Factory(config, clock=clock, in_line=in_line, reports=reports) as factory:
         yield Stage(
             stores=stores,

@@ -46,6 +46,18 @@ async def test_mail_is_routed_in_order_and_announced(stage: Stage) -> None:
         assert await stage.pushed() == await stage.ids()
 
 
+@pytest.mark.parametrize("key", ["queue_messages", "queue_bytes"])
+async def test_a_dead_letter_says_which_limit_of_the_queue_it_met(tmp_path: Path, key: str) -> None:
+    async with staged(EmbeddedStores(tmp_path), ManualClock(), limits={key: 1}) as stage, running(stage):
+        if key == "queue_messages":
+            await stage.go("first")
+        await stage.producer.publish(stage.message("too many"))
+        await routed(stage)
+        ((_, letter),) = await (await stage.factory.dead_letter_box()).list(0, 10)
+        assert (letter.id, letter.reason) == ("too many", "queue-full")
+        assert f"limits.{key}" in letter.detail
+
+
 async def test_only_what_cold_refused_is_written_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """RACES 7: and before the online store is asked again, which may have forgotten its place."""
     put, route, calls, asked = stage.cold.put, stage.online.route, list[list[str]](), list[int]()

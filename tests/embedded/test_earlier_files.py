@@ -11,6 +11,7 @@ import pytest
 from router.backends.embedded import schema
 from router.backends.rules import State
 from router.messages import Lane, Outcome
+from tests.contract.bounds import LIMIT, has_room
 from tests.contract.stage import BOB, EVE, staged
 from tests.support.clock import ManualClock
 from tests.support.stores import EmbeddedStores
@@ -47,3 +48,26 @@ async def test_a_file_in_which_an_id_was_one_users_keeps_what_it_knows(
         assert known == [Outcome.DUPLICATE, Outcome.ANNOUNCE, Outcome.DUPLICATE]
         await stage.queue.acknowledge(BOB, ["hot", "cold"])
         assert (await stage.ids(), await stage.ids(EVE)) == ([], ["hot", "cold", "acked"])
+
+
+async def test_what_waited_before_bytes_were_counted_is_counted(tmp_path: Path) -> None:
+    """In hot, in cold and on its way there; each gives back what it takes."""
+    limits = {"queue_bytes": LIMIT}
+    async with staged(EmbeddedStores(tmp_path), ManualClock(), limits=limits) as stage:
+        await stage.go("cold", size=100)
+        on_its_way = stage.message("on its way", size=200)
+        await stage.producer.publish(on_its_way)
+        await stage.route(on_its_way)
+        await stage.connect()
+        await stage.go("hot", size=300)
+    with closing(sqlite3.connect(tmp_path / schema.FILE_NAME)) as connection, connection:
+        for table, column in (("route", "size"), ("recipient", "hot_bytes"), ("recipient", "cold_bytes")):
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        connection.execute("PRAGMA user_version = 7")
+    async with staged(EmbeddedStores(tmp_path), ManualClock(), limits=limits) as stage:
+        waiting = 600
+        for id_, size in (("cold", 100), ("on its way", 200), ("hot", 300)):
+            await has_room(stage, LIMIT - waiting)
+            await stage.queue.acknowledge(BOB, [id_])
+            waiting -= size
+        await has_room(stage, LIMIT)

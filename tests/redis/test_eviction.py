@@ -8,6 +8,7 @@ import pytest
 
 from router.backends.redis.keys import PARTS
 from router.messages import Outcome
+from tests.contract.bounds import LIMIT, has_room
 from tests.contract.stage import BOB, Stage, moved_by_a_wrong_clock, staged
 from tests.support.clock import ManualClock
 from tests.support.stores_redis import RedisStores
@@ -71,7 +72,7 @@ async def test_nothing_is_left_for_ever(stage: Stage, part: str) -> None:
         await days_pass(stage, days)
     prefix = stage.factory.config.online.key_prefix
     (_, left) = (await stage.online._client.run([("SCAN", 0, "MATCH", f"{prefix}:*", "COUNT", 100_000)]))[0]  # type: ignore[attr-defined]
-    assert left == [f"{prefix}:id:gone".encode()], "which the server drops itself, after a day by its own clock"
+    assert left == []
 
 
 @pytest.mark.parametrize("parts", ["q", "b", "qb", "m", "i", "qbmi", "".join(PARTS)])
@@ -97,3 +98,44 @@ async def test_a_migration_lease_of_a_clock_that_was_ahead_keeps_no_user(stage: 
     prefix = stage.factory.config.online.key_prefix
     (_, left) = (await stage.online._client.run([("SCAN", 0, "MATCH", f"{prefix}:*", "COUNT", 100_000)]))[0]  # type: ignore[attr-defined]
     assert left == []
+
+
+@pytest.mark.parametrize("part", [*PARTS, "qbmi"])
+async def test_what_was_evicted_takes_no_bytes(stores: RedisStores, clock: ManualClock, part: str) -> None:
+    """Once what is left of it is acknowledged, and cold was found empty."""
+    async with staged(stores, clock, limits={"queue_bytes": LIMIT}) as stage:
+        await filled(stage)
+        for one in part:
+            await evict(stage, one)
+        await stage.ids()
+        await stage.go("new", size=100)
+        await stage.queue.acknowledge(BOB, [id_ for id_ in await stage.ids() if id_ != "new"])
+        stage.clock.advance(11)
+        await stage.online.purge(100)
+        assert await stage.ids() == ["new"]
+        await has_room(stage, LIMIT - 100)
+
+
+async def test_what_nobody_reported_as_gone_from_cold_gives_its_bytes_back(
+    stores: RedisStores, clock: ManualClock
+) -> None:
+    """It is found by its age; what an earlier version recorded took none, and gives none back."""
+    async with staged(stores, clock, limits={"queue_bytes": LIMIT}) as stage:
+        await stage.go("lost", size=300)
+        await stage.go("earlier", size=200)
+        record = stage.online._keys.of(BOB)[PARTS.index("i")]  # type: ignore[attr-defined]
+        meta = stage.online._keys.of(BOB)[PARTS.index("m")]  # type: ignore[attr-defined]
+        client = stage.online._client  # type: ignore[attr-defined]
+        (kept,) = await client.run([("HGET", record, b"=earlier")])
+        await client.run([("HSET", record, b"=earlier", kept[:8]), ("HINCRBY", meta, "z", -200)])
+        await has_room(stage, LIMIT - 300)
+        await stage.go("rest", size=100)
+        await stage.queue.acknowledge(BOB, ["earlier"])
+        await has_room(stage, LIMIT - 400)
+        await stage.cold.delete(BOB, ["lost"])
+        stage.clock.advance(20 * 86_400)
+        await stage.queue.acknowledge(BOB, ["rest"])
+        await stage.go("new", size=100)
+        await has_room(stage, LIMIT - 400)
+        await days_pass(stage, 12)
+        await has_room(stage, LIMIT - 100)

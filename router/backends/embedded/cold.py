@@ -6,10 +6,12 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec import structs
+
 from router.backends.embedded.database import Database
 from router.backends.embedded.push import withdraw
 from router.backends.embedded.queries import load
-from router.backends.embedded.rows import cold_message, one, page
+from router.backends.embedded.rows import cold_message, integer, one, page
 from router.clock import MICROSECONDS, Clock
 from router.interfaces import Place
 from router.messages import ColdPage, Queued, QueueTotals
@@ -102,5 +104,6 @@ class EmbeddedColdQueue:
 
 
 def _bare(row: Any) -> Queued:
-    id_, user, lane, sequence, queued_at, accepted_at, keyed, tries = row
-    return cold_message(user, (id_, lane, sequence, queued_at, accepted_at, keyed, tries, None, b""))
+    id_, user, lane, sequence, queued_at, accepted_at, keyed, tries, size = row
+    found = cold_message(user, (id_, lane, sequence, queued_at, accepted_at, keyed, tries, None, b""))
+    return structs.replace(found, left_out=integer(size))

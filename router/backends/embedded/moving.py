@@ -29,12 +29,16 @@ def _count(
     user: str,
     *,
     hot: int = 0,
+    hot_bytes: int = 0,
     cold: int = 0,
+    cold_bytes: int = 0,
     pending: int = 0,
     cold_changed: bool = False,
 ) -> None:
     if hot or cold or pending or cold_changed:
-        db.execute(SQL["count"], (hot, cold, pending, int(cold_changed), cold_changed, user))
+        values: dict[str, object] = {"user": user, "hot": hot, "hot_bytes": hot_bytes, "cold": cold}
+        values |= {"cold_bytes": cold_bytes, "pending": pending, "cold_changed": cold_changed}
+        db.execute(SQL["count"], values)
 
 
 def settle(db: sqlite3.Connection, messages: Sequence[Queued], now: int, rules: StoreRules) -> tuple[Settled, Pokes]:
@@ -70,8 +74,10 @@ def _arrive(
     for queued, state in arrived:
         message, recipient = queued.message, recipients[queued.message.recipient]
         if state is None:
-            record = (message.id, message.recipient, message.lane, queued.sequence, State.COLD, message.keyed)
-            recipient.cold += db.execute(SQL["register"], record).rowcount
+            values = (message.id, message.recipient, message.lane, queued.sequence, State.COLD, message.keyed)
+            is_new = db.execute(SQL["register"], (*values, queued.size)).rowcount
+            recipient.cold += is_new
+            recipient.cold_bytes += is_new * queued.size
             recipient.sequence = max(recipient.sequence, queued.sequence)
         else:
             after = State.COLD if state is State.PENDING else State.DOUBLE
@@ -91,7 +97,7 @@ def ack(db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: 
     _, cut_at = one(db, SQL["answered"], (user,)) or (1, 0)
     if cut_at:
         db.execute(SQL["cut"], (next_cut(cut_at, now), user))
-    hot = cold = pending = 0
+    hot = hot_bytes = cold = cold_bytes = pending = 0
     owed: list[str] = []
     for id_ in ids:
         record = one(db, SQL["registered"], (id_, user))
@@ -99,11 +105,15 @@ def ack(db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: 
             # Also where cold is known to be empty: what is unknown here may have come to it without this store.
             owed.append(id_)
             continue
-        lane, sequence, state, keyed = record
+        lane, sequence, state, keyed, size = record
         if state in (State.HOT, State.DOUBLE) or state_of(state) is None:
-            hot -= db.execute(SQL["remove"], (user, lane, sequence)).rowcount
+            removed = db.execute(SQL["remove"], (user, lane, sequence)).rowcount
+            hot -= removed
+            hot_bytes -= removed * size
         pending -= state == State.PENDING
-        cold -= state in (State.PENDING, State.COLD)
+        if state in (State.PENDING, State.COLD):
+            cold -= 1
+            cold_bytes -= size
         if state in (State.HOT, State.ACKED):
             after = State.ACKED
         else:
@@ -111,7 +121,7 @@ def ack(db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: 
             owed.append(id_)
         if state not in _ACKED:
             db.execute(SQL["set_state"], (after, rules.remember_until(now, keyed=bool(keyed)), id_, user))
-    _count(db, user, hot=hot, cold=cold, pending=pending)
+    _count(db, user, hot=hot, hot_bytes=hot_bytes, cold=cold, cold_bytes=cold_bytes, pending=pending)
     withdraw(db, ((user, id_) for id_ in ids))
     return owed
 
@@ -130,7 +140,8 @@ def discard(db: sqlite3.Connection, user: str, damaged: Sequence[Queued], now: i
         if found is not None:
             ids.append(found[0])
         else:
-            _count(db, user, hot=-db.execute(SQL["remove"], (user, lane, sequence)).rowcount)
+            (size,) = one(db, SQL["size_at"], (user, lane, sequence)) or (0,)
+            _count(db, user, hot=-db.execute(SQL["remove"], (user, lane, sequence)).rowcount, hot_bytes=-size)
     return ack(db, user, ids, now, rules)
 
 
@@ -164,9 +175,9 @@ def begin_move(
 
 def _drop_ephemeral(db: sqlite3.Connection, user: str, now: int, rules: StoreRules) -> int:
     found = db.execute(SQL["ephemeral"], (user,)).fetchall()
-    for id_, lane, sequence, keyed in found:
+    for id_, lane, sequence, keyed, _ in found:
         _drop(db, user, lane, sequence, id_, rules.remember_until(now, keyed=bool(keyed)))
-    _count(db, user, hot=-len(found))
+    _count(db, user, hot=-len(found), hot_bytes=-sum(size for *_, size in found))
     return len(found)
 
 
@@ -186,13 +197,15 @@ def end_move(db: sqlite3.Connection, user: str, moved: Sequence[Queued]) -> list
         for lane in Lane
         if (sequences := [queued.sequence for queued in moved if queued.message.lane is lane])
     )
-    arrived = db.execute(SQL["end_moving"], (json_list(ids), user)).rowcount
-    _count(db, user, hot=-left, cold=arrived, cold_changed=True)
+    arrived = [size for (size,) in db.execute(SQL["end_moving"], (json_list(ids), user))]
+    size = sum(arrived)
+    _count(db, user, hot=-left, hot_bytes=-size, cold=len(arrived), cold_bytes=size, cold_changed=True)
     return [id_ for id_ in ids if id_ in acked]
 
 
 def forget_cold(db: sqlite3.Connection, expired: Sequence[Queued], now: int, rules: StoreRules) -> None:
     gone: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
     for queued in expired:
         name = queued.message.id, queued.message.recipient
         record = one(db, SQL["registered"], name)
@@ -200,17 +213,20 @@ def forget_cold(db: sqlite3.Connection, expired: Sequence[Queued], now: int, rul
             until = rules.remember_until(now, keyed=queued.message.keyed)
             db.execute(SQL["set_state"], (State.ACKED, until, *name))
             gone[queued.message.recipient] += 1
+            sizes[queued.message.recipient] += record[-1]
     for user, count in gone.items():
-        _count(db, user, cold=-count)
+        _count(db, user, cold=-count, cold_bytes=-sizes[user])
     withdraw(db, ((queued.message.recipient, queued.message.id) for queued in expired))
 
 
 def drop_stale_ephemeral(db: sqlite3.Connection, now: int, limit: int, rules: StoreRules) -> int:
     found = db.execute(SQL["stale_ephemeral"], (rules.ephemeral_cutoff(now), limit)).fetchall()
     dropped: Counter[str] = Counter()
-    for user, lane, sequence, id_, keyed in found:
+    sizes: Counter[str] = Counter()
+    for user, lane, sequence, id_, keyed, size in found:
         _drop(db, user, lane, sequence, id_, rules.remember_until(now, keyed=bool(keyed)))
         dropped[user] += 1
+        sizes[user] += size
     for user, count in dropped.items():
-        _count(db, user, hot=-count)
+        _count(db, user, hot=-count, hot_bytes=-sizes[user])
     return len(found)

@@ -30,14 +30,15 @@ class Recipient:
     """One user's state within a transaction."""
 
     __slots__ = (
-        "cold", "cold_empty", "cold_version", "fetched", "hot", "nodes", "pending", "poked_at", "sequence", "user",
+        "cold", "cold_bytes", "cold_empty", "cold_version", "fetched", "hot", "hot_bytes", "nodes", "pending",
+        "poked_at", "sequence", "user",
     )  # fmt: skip
 
     def __init__(self, user: str, row: Sequence[int], nodes: list[str]) -> None:
         """``row``: its columns in ``hot.recipients``, without the user."""
         self.user = user
         (
-            self.sequence, self.hot, self.cold, self.pending,
+            self.sequence, self.hot, self.hot_bytes, self.cold, self.cold_bytes, self.pending,
             self.cold_version, self.cold_empty, self.poked_at, self.fetched,
         ) = row  # fmt: skip
         self.nodes = nodes
@@ -58,7 +59,7 @@ class Recipient:
     def row(self) -> tuple[object, ...]:
         """The parameters of ``hot.save_recipient``."""
         return (
-            self.user, self.sequence, self.hot, self.cold, self.pending,
+            self.user, self.sequence, self.hot, self.hot_bytes, self.cold, self.cold_bytes, self.pending,
             self.cold_version, self.cold_empty, self.poked_at, self.fetched,
         )  # fmt: skip
 
@@ -74,7 +75,7 @@ def recipients_of(
         if user not in rows:
             (cold_empty,) = connection.execute(HOT["nothing_in_cold"], (rules.fresh_cold_empty, user)).fetchone()
             # The version from the clock, so that none comes again of a user who was forgotten.
-            rows[user] = [0, 0, 0, 0, now, cold_empty, 0, 1]
+            rows[user] = [0, 0, 0, 0, 0, 0, now, cold_empty, 0, 1]
     return {user: Recipient(user, rows[user], nodes.get(user, [])) for user in wanted}
 
 
@@ -94,8 +95,8 @@ def route(
     for delivery in deliveries:
         message = _message(delivery)
         recipient = recipients[message.recipient]
-        queued = recipient.hot + recipient.cold
-        outcome = decide(message, online=bool(recipient.nodes), queued=queued, now=now, rules=rules)
+        queued, size = recipient.hot + recipient.cold, recipient.hot_bytes + recipient.cold_bytes
+        outcome = decide(message, online=bool(recipient.nodes), queued=queued, size=size, now=now, rules=rules)
         if outcome is Outcome.HOT or outcome is Outcome.COLD:
             result = _enter(connection, delivery, message, recipient, outcome, now, rules)
         else:
@@ -126,7 +127,8 @@ def _enter(
     before = recipient.sequence
     sequence = recipient.next_sequence(now)
     state = entered_state(delivery, message, outcome, rules)
-    record = (message.id, message.recipient, message.lane, sequence, state, message.keyed)
+    size = len(message.envelope)
+    record = (message.id, message.recipient, message.lane, sequence, state, message.keyed, size)
     if connection.execute(HOT["register"], record).rowcount == 0:
         recipient.sequence = before
         known = _known(connection, delivery, message, now, rules)
@@ -134,10 +136,12 @@ def _enter(
         return known
     if outcome is Outcome.HOT:
         recipient.hot += 1
+        recipient.hot_bytes += size
         # A reader that began before must know that cold may get a copy.
         recipient.cold_version += state is State.DOUBLE
     else:
         recipient.cold += 1
+        recipient.cold_bytes += size
         recipient.pending += 1
         recipient.cold_version += 1
         recipient.cold_empty = 0
@@ -151,7 +155,7 @@ def _known(
     row = connection.execute(HOT["registered"], name).fetchone()
     if row is None:
         return None
-    _, sequence, number, _ = row
+    _, sequence, number, _, _ = row
     state = state_of(number)
     if state is None:
         return Routed(Outcome.COLD, sequence, now)

@@ -29,6 +29,7 @@ _MIGRATIONS: Sequence[str] = (
     "0005_cut.sql",
     "0006_outbox.sql",
     "0007_ids.sql",
+    "0008_bytes.sql",
 )
 """The n-th file takes a database from version n to n + 1; one that was released never changes."""
 VERSION = len(_MIGRATIONS)

@@ -15,7 +15,7 @@ from router.checksum import NEVER
 from router.messages import Lane, Message, Queued
 
 _LANES = (Lane.EXPRESS, Lane.NORMAL)
-BARE = ("place", "queued_at", "accepted_at", "keyed", "attempts")
+BARE = ("place", "queued_at", "accepted_at", "keyed", "attempts", "size")
 """The fields of a message without its envelope."""
 
 
@@ -67,6 +67,7 @@ def queued_message(user: str, document: Document, announced: int | None) -> Queu
         fields["queued_at"].integer_value,
         announced is None or sequence <= announced,
         fields["attempts"].integer_value,
+        left_out=0 if message.envelope else fields["size"].integer_value,
     )
 
 

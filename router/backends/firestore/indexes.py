@@ -48,15 +48,15 @@ def online_fields(collection: str) -> list[Field]:
     return [
         *(Field(collection, name, under_parent=True) for name in walked),
         *_plain(
-            collection, "sequence", "hot", "cold", "pending", "cold_version", "cold_empty", "announced", "poked_at",
-            "fetched", "move_owner", "move_until", "doubled_express", "doubled_normal", "hot_since", "ephemeral_at",
-            "cut_at", "connections",
+            collection, "sequence", "hot", "hot_bytes", "cold", "cold_bytes", "pending", "cold_version", "cold_empty",
+            "announced", "poked_at", "fetched", "move_owner", "move_until", "doubled_express", "doubled_normal",
+            "hot_since", "ephemeral_at", "cut_at", "connections",
         ),
         *(Field(hot, name, under_parent=True) for name in ("place", "queued_at", "durable", "ephemeral_at")),
         Field(hot, "size", under_parent=True, everywhere=True),
         *_plain(hot, "accepted_at", "keyed", "attempts", "checksum", "envelope"),
         *(Field(ids, name, under_parent=True) for name in ("forget", "owed")),
-        *_plain(ids, "user", "lane", "sequence", "state", "keyed", "until", "acked_at", TTL_FIELD),
+        *_plain(ids, "user", "lane", "sequence", "state", "keyed", "size", "until", "acked_at", TTL_FIELD),
     ]  # fmt: skip
 
 

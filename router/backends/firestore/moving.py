@@ -32,7 +32,7 @@ def settle(work: Work, messages: Sequence[Queued], now: int) -> tuple[Settled, P
         if record is None:
             work.recipient.sequence = max(work.recipient.sequence, queued.sequence)
             work.keep(record_of(queued, State.COLD))
-            work.recipient.cold += 1
+            work.recipient.enter_cold(queued.size)
         elif record.state in GONE:
             acked.append(queued)
             continue
@@ -56,7 +56,7 @@ def ack(work: Work, hot: str, ids: Sequence[str], now: int, rules: StoreRules) -
     if recipient.cut_at:
         recipient.move_cut(now)
     owed: list[str] = []
-    left = 0
+    left = size = 0
     for id_ in ids:
         record = work.records.get(id_)
         if record is None:
@@ -66,15 +66,16 @@ def ack(work: Work, hot: str, ids: Sequence[str], now: int, rules: StoreRules) -
         if state in (State.HOT, State.DOUBLE):
             work.write(deletion(f"{hot}/{document_id(id_)}"))
             left += 1
+            size += record.size
         elif state in (State.PENDING, State.COLD):
-            recipient.cold = max(0, recipient.cold - 1)
+            recipient.leave_cold(record.size)
             recipient.pending.pop(id_, None)
         copied = state not in (State.HOT, State.ACKED)
         owed += [id_] if copied else []
         if state not in GONE:
             record.gone(now, rules, owed=copied)
             work.keep(record)
-    recipient.leave_hot(left)
+    recipient.leave_hot(left, size)
     return owed
 
 
@@ -101,7 +102,7 @@ def take(work: Work, owner: str, messages: Sequence[Queued], now: int) -> None:
 def end_move(work: Work, hot: str, moved: Sequence[Queued]) -> list[str]:
     """Returns the ids that were acknowledged meanwhile."""
     acked: list[str] = []
-    count = 0
+    count = size = 0
     for queued in moved:
         record = work.records.get(queued.message.id)
         if record is None:
@@ -111,23 +112,26 @@ def end_move(work: Work, hot: str, moved: Sequence[Queued]) -> list[str]:
             record.state = State.COLD
             work.keep(record)
             count += 1
+            size += record.size
+            work.recipient.enter_cold(record.size)
         elif record.state in GONE:
             acked.append(record.id)
-    work.recipient.leave_hot(count)
-    work.recipient.cold += count
+    work.recipient.leave_hot(count, size)
     work.recipient.cold_changed()
     return acked
 
 
 def drop(work: Work, ephemeral: Sequence[Document], now: int, rules: StoreRules) -> None:
     """Take these ephemeral messages out of the hot queue."""
+    size = 0
     for document in ephemeral:
         queued = queued_message(work.recipient.user, document, 0)
         record = record_of(queued, State.HOT, ANYHOW)
         record.gone(now, rules)
         work.keep(record)
         work.write(deletion(document.name))
-    work.recipient.leave_hot(len(ephemeral))
+        size += queued.size
+    work.recipient.leave_hot(len(ephemeral), size)
 
 
 def forget_cold(work: Work, ids: Sequence[str], now: int, rules: StoreRules) -> None:
@@ -137,7 +141,7 @@ def forget_cold(work: Work, ids: Sequence[str], now: int, rules: StoreRules) -> 
         if record is not None and record.state is State.COLD:
             record.gone(now, rules)
             work.keep(record)
-            work.recipient.cold = max(0, work.recipient.cold - 1)
+            work.recipient.leave_cold(record.size)
 
 
 def forget_orphans(work: Work, ids: Sequence[str], now: int) -> None:

@@ -179,7 +179,7 @@ class FirestoreOnlineStore(FirestorePresence):
         def note(work: Work) -> None:
             recipient = work.recipient
             if work.known and recipient.cold_version == version and not recipient.pending:
-                recipient.cold_empty, recipient.cold = True, 0
+                recipient.cold_empty, recipient.cold, recipient.cold_bytes = True, 0, 0
 
         await self._transactions.change(user, [], note)
 

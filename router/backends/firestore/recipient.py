@@ -4,6 +4,7 @@ Fields, times in µs since 1970:
 
     sequence        the highest that was ever given
     hot, cold       messages in hot; in cold, or on their way there
+    hot_bytes, cold_bytes            the bytes of their envelopes; without those that an earlier version routed
     pending         cold writes under way: id, lane and sequence of each
     cold_version    rises with whatever may put mail into cold
     cold_empty      cold is known to be empty
@@ -41,8 +42,8 @@ Pokes = list[tuple[str, str]]
 """(node, user) pairs."""
 
 _INTEGERS = (
-    "sequence", "hot", "cold", "cold_version", "announced", "poked_at", "move_until", "doubled_express",
-    "doubled_normal", "hot_since", "ephemeral_at", "cut_at",
+    "sequence", "hot", "hot_bytes", "cold", "cold_bytes", "cold_version", "announced", "poked_at", "move_until",
+    "doubled_express", "doubled_normal", "hot_since", "ephemeral_at", "cut_at",
 )  # fmt: skip
 _BOOLEANS = ("cold_empty", "fetched")
 
@@ -54,7 +55,9 @@ class Recipient(Struct):
     cold_empty: bool
     sequence: int = 0
     hot: int = 0
+    hot_bytes: int = 0
     cold: int = 0
+    cold_bytes: int = 0
     pending: dict[str, Pending] = msgspec.field(default_factory=dict)
     cold_version: int = 0
     announced: int = 0
@@ -123,19 +126,35 @@ class Recipient(Struct):
         """No poke and no page waits for an answer."""
         self.fetched, self.cut_at = True, 0
 
+    @property
+    def queued_bytes(self) -> int:
+        return self.hot_bytes + self.cold_bytes
+
     def enter_hot(self, message: Message, now: int) -> None:
         """``message`` is in the hot queue."""
         if not self.hot:
             self.hot_since = now
         self.hot += 1
+        self.hot_bytes += len(message.envelope)
         if message.ephemeral:
             self.ephemeral_at = min(self.ephemeral_at or message.accepted_at, message.accepted_at)
 
-    def leave_hot(self, count: int) -> None:
-        """So many messages are not in the hot queue any more."""
+    def leave_hot(self, count: int, size: int) -> None:
+        """So many messages, with so many bytes of envelopes, are not in the hot queue any more."""
         self.hot -= count
+        self.hot_bytes = max(0, self.hot_bytes - size) if self.hot else 0
         if not self.hot:
             self.hot_since = self.ephemeral_at = 0
+
+    def enter_cold(self, size: int) -> None:
+        """A message with an envelope of so many bytes is in cold, or on its way there."""
+        self.cold += 1
+        self.cold_bytes += size
+
+    def leave_cold(self, size: int) -> None:
+        """One is not there any more. No messages have no bytes: a node of an earlier version counts messages only."""
+        self.cold = max(0, self.cold - 1)
+        self.cold_bytes = max(0, self.cold_bytes - size) if self.cold else 0
 
     def cold_changed(self) -> None:
         """Mail has come, or may come, into cold."""

@@ -1,7 +1,8 @@
 """The record of each id that was routed to a user: a document of its own, which outlives the message.
 
 ``{online.collection}-ids/{hash of user and id}-{message id}``: ``user``, ``lane``, ``sequence``, ``state`` (see
-``rules.State``), ``keyed``, and, of those in no queue any more,
+``rules.State``), ``keyed``, ``size`` (bytes of the envelope; missing where an earlier version wrote it), and, of those
+in no queue any more,
 
     until      when it may be forgotten (µs since 1970)
     forget     the same with a shard (``names.sharded``), once no copy is left in cold
@@ -38,6 +39,7 @@ class Record(Struct):
     sequence: int
     state: State
     keyed: bool
+    size: int = 0
     until: int = 0
     acked_at: int = 0
     update_time: Any = None
@@ -57,9 +59,8 @@ class Record(Struct):
 def record_of(queued: Queued, state: State, update_time: Any = None) -> Record:
     """What is to be recorded of a message."""
     message = queued.message
-    return Record(
-        message.id, message.recipient, message.lane, queued.sequence, state, message.keyed, update_time=update_time
-    )
+    values = message.id, message.recipient, message.lane, queued.sequence, state, message.keyed, queued.size
+    return Record(*values, update_time=update_time)
 
 
 def read(document: Document) -> Record:
@@ -72,6 +73,7 @@ def read(document: Document) -> Record:
         sequence=fields["sequence"].integer_value,
         state=State(fields["state"].integer_value),
         keyed=fields["keyed"].boolean_value,
+        size=fields["size"].integer_value,
         until=fields["until"].integer_value,
         acked_at=fields["acked_at"].integer_value,
         update_time=document.update_time,
@@ -97,7 +99,7 @@ def write(collection: str, record: Record) -> Write:
     fields = written.update.fields
     fields["user"].string_value = record.user
     fields["keyed"].boolean_value = record.keyed
-    integers(fields, (("lane", record.lane), ("sequence", record.sequence), ("state", record.state)))
+    integers(fields, ((name, getattr(record, name)) for name in ("lane", "sequence", "state", "size")))
     if record.state in GONE:
         integers(fields, (("until", record.until), ("acked_at", record.acked_at)))
     if record.state is State.ACKED:

@@ -35,21 +35,22 @@ def _route(work: Work, hot: str, delivery: Delivery, now: int, rules: StoreRules
     if record is not None and not record.forgettable(now):
         return _known(work, record, delivery, now, rules)
     online = bool(recipient.live(now))
-    outcome = decide(message, online=online, queued=recipient.queued, now=now - skew.ahead, rules=rules)
+    queued, size = recipient.queued, recipient.queued_bytes
+    outcome = decide(message, online=online, queued=queued, size=size, now=now - skew.ahead, rules=rules)
     if outcome not in (Outcome.HOT, Outcome.COLD):
         return Routed(outcome)
-    queued = Queued(message, recipient.next_sequence(now), now, attempts=delivery.attempt)
+    entered = Queued(message, recipient.next_sequence(now), now, attempts=delivery.attempt)
     state = entered_state(delivery, message, outcome, rules)
-    work.keep(record_of(queued, state, None if record is None else record.update_time))
+    work.keep(record_of(entered, state, None if record is None else record.update_time))
     if outcome is Outcome.HOT:
         recipient.enter_hot(message, now)
         recipient.cold_version += state is State.DOUBLE
-        work.write(hot_write(hot, queued))
+        work.write(hot_write(hot, entered))
     else:
-        recipient.cold += 1
-        recipient.pending[message.id] = Pending(message.id, message.lane, queued.sequence)
+        recipient.enter_cold(entered.size)
+        recipient.pending[message.id] = Pending(message.id, message.lane, entered.sequence)
         recipient.cold_changed()
-    return Routed(outcome, queued.sequence, now)
+    return Routed(outcome, entered.sequence, now)
 
 
 def _known(work: Work, record: Record, delivery: Delivery, now: int, rules: StoreRules) -> Routed:

@@ -55,7 +55,7 @@ class RedisOnlineStore(RedisSweeping):
             body = pack_body(delivery, message, now)
             fields = (int(message.lane), int(message.ephemeral), int(message.keyed), message.accepted_at, before, body)
             messages += (pack_id(message.id), *fields)
-        about = (rules.queue_messages, now - self._ephemeral_span, int(rules.write_through))
+        about = (rules.queue_messages, rules.queue_bytes, now - self._ephemeral_span, int(rules.write_through))
         return self._call("route", user, self._keys.channels, user, *about, *messages, now=now)
 
     def _list_routed(self, recipients: dict[str, Batch], now: int) -> list[Command]:
@@ -78,7 +78,7 @@ class RedisOnlineStore(RedisSweeping):
             fields: list[str | bytes | int] = []
             for queued in own:
                 message = queued.message
-                fields += (pack_id(message.id), int(message.lane), queued.sequence, int(message.keyed))
+                fields += (pack_id(message.id), int(message.lane), queued.sequence, int(message.keyed), queued.size)
             scripts.append(self._call("settle", user, self._keys.channels, user, *fields, now=now))
         results = await self._client.run(scripts, self._list_busy(users))
         acked: set[tuple[str, bytes]] = set()

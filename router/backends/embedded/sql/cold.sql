@@ -21,11 +21,11 @@ DELETE FROM cold WHERE user = ? AND id = ?;
 SELECT count(*), max(row) FROM (SELECT row FROM cold WHERE row > ? ORDER BY row LIMIT ?);
 
 -- expired: The messages after one row and up to another, where they were queued before a point in time.
-SELECT id, user, lane, sequence, queued_at, accepted_at, keyed, attempts FROM cold
+SELECT id, user, lane, sequence, queued_at, accepted_at, keyed, attempts, length(envelope) FROM cold
 WHERE row > ? AND row <= ? AND queued_at <= ?;
 
 -- untold: Messages of which the online store is still to be told, where they were queued before a point in time.
-SELECT id, user, lane, sequence, queued_at, accepted_at, keyed, attempts FROM cold
+SELECT id, user, lane, sequence, queued_at, accepted_at, keyed, attempts, length(envelope) FROM cold
 WHERE untold = 1 AND queued_at <= ? ORDER BY queued_at LIMIT ?;
 
 -- amend: The online store knows of one message, or is still to be told; and its place.

@@ -1,26 +1,29 @@
 -- recipients: What routing needs of some users.
-SELECT user, sequence, hot, cold, pending, cold_version, cold_empty, poked_at, fetched FROM recipient
+SELECT user, sequence, hot, hot_bytes, cold, cold_bytes, pending, cold_version, cold_empty, poked_at, fetched
+FROM recipient
 WHERE user IN (SELECT value FROM json_each(?));
 
 -- nothing_in_cold: Whether cold, where it is in this file, holds nothing of a user of whom nothing else is known.
 SELECT ? AND NOT EXISTS (SELECT 1 FROM cold WHERE user = ?);
 
 -- save_recipient: Write back what routing changed.
-INSERT INTO recipient (user, sequence, hot, cold, pending, cold_version, cold_empty, poked_at, fetched)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO recipient
+    (user, sequence, hot, hot_bytes, cold, cold_bytes, pending, cold_version, cold_empty, poked_at, fetched)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (user) DO UPDATE SET
-    sequence = excluded.sequence, hot = excluded.hot, cold = excluded.cold, pending = excluded.pending,
+    sequence = excluded.sequence, hot = excluded.hot, hot_bytes = excluded.hot_bytes,
+    cold = excluded.cold, cold_bytes = excluded.cold_bytes, pending = excluded.pending,
     cold_version = excluded.cold_version, cold_empty = excluded.cold_empty,
     poked_at = excluded.poked_at, fetched = excluded.fetched;
 
 -- register: Record an id of a user; changes nothing where it is known.
-INSERT OR IGNORE INTO route (id, user, lane, sequence, state, keyed) VALUES (?, ?, ?, ?, ?, ?);
+INSERT OR IGNORE INTO route (id, user, lane, sequence, state, keyed, size) VALUES (?, ?, ?, ?, ?, ?, ?);
 
 -- registered_some: The records of some ids, whosever they are.
 SELECT id, user, sequence, state FROM route WHERE id IN (SELECT value FROM json_each(?));
 
 -- registered: The record of one id of a user.
-SELECT lane, sequence, state, keyed FROM route WHERE id = ? AND user = ?;
+SELECT lane, sequence, state, keyed, size FROM route WHERE id = ? AND user = ?;
 
 -- enqueue: Put one message into the hot queue.
 INSERT INTO hot (user, lane, sequence, id, queued_at, accepted_at, ephemeral, keyed, attempts, checksum, envelope)
@@ -32,11 +35,13 @@ UPDATE route SET state = ?, until = ? WHERE id = ? AND user = ?;
 -- may_be_cold: A message was delivered before: cold may hold a copy of it, by a pipeline that could not reach this store.
 UPDATE route SET state = CASE state WHEN 0 THEN 4 WHEN 3 THEN 5 ELSE state END WHERE id = ? AND user = ?;
 
--- count: Add to one user's counters; the cold queue may have changed.
+-- count: Add to one user's counters; the cold queue may have changed. No messages have no bytes, whatever was damaged.
 UPDATE recipient SET
-    hot = hot + ?, cold = max(0, cold + ?), pending = pending + ?, cold_version = cold_version + ?,
-    cold_empty = CASE WHEN ? THEN 0 ELSE cold_empty END
-WHERE user = ?;
+    hot = hot + :hot, hot_bytes = iif(hot + :hot > 0, max(0, hot_bytes + :hot_bytes), 0),
+    cold = max(0, cold + :cold), cold_bytes = iif(cold + :cold > 0, max(0, cold_bytes + :cold_bytes), 0),
+    pending = pending + :pending, cold_version = cold_version + :cold_changed,
+    cold_empty = CASE WHEN :cold_changed THEN 0 ELSE cold_empty END
+WHERE user = :user;
 
 -- head: What a reader needs to know before it reads.
 SELECT fetched, pending, cold_empty, cold_version, announced FROM recipient WHERE user = ?;
@@ -81,8 +86,11 @@ SELECT id FROM route WHERE user = ? AND lane = ? AND sequence = ?;
 -- remove: Delete one message from the hot queue.
 DELETE FROM hot WHERE user = ? AND lane = ? AND sequence = ?;
 
+-- size_at: How many bytes the envelope of one message in the hot queue has.
+SELECT length(envelope) FROM hot WHERE user = ? AND lane = ? AND sequence = ?;
+
 -- cold_is_empty: The cold queue was read and found empty.
-UPDATE recipient SET cold_empty = 1, cold = 0 WHERE user = ? AND cold_version = ? AND pending = 0;
+UPDATE recipient SET cold_empty = 1, cold = 0, cold_bytes = 0 WHERE user = ? AND cold_version = ? AND pending = 0;
 
 -- move_lease: Who migrates one user's mail, and how far it was announced.
 SELECT move_owner, move_until, announced FROM recipient WHERE user = ?;
@@ -94,13 +102,14 @@ UPDATE recipient SET move_owner = ?, move_until = ?, cold_version = cold_version
 UPDATE recipient SET move_owner = '', move_until = 0 WHERE user = ? AND move_owner = ?;
 
 -- ephemeral: Ephemeral messages of one user.
-SELECT id, lane, sequence, keyed FROM hot WHERE user = ? AND ephemeral = 1;
+SELECT id, lane, sequence, keyed, length(envelope) FROM hot WHERE user = ? AND ephemeral = 1;
 
 -- mark_moving: A migrator takes some messages.
 UPDATE route SET state = 4 WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state = 0;
 
 -- end_moving: Messages that were hot, or were moving, are in cold.
-UPDATE route SET state = 2, until = NULL WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state IN (0, 4);
+UPDATE route SET state = 2, until = NULL WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state IN (0, 4)
+RETURNING size;
 
 -- remove_some: Delete messages of one lane from the hot queue.
 DELETE FROM hot WHERE user = ? AND lane = ? AND sequence IN (SELECT value FROM json_each(?));
@@ -163,7 +172,7 @@ SELECT id, user FROM route WHERE until <= ? AND state = 3 LIMIT ?;
 DELETE FROM route WHERE id = ? AND user = ?;
 
 -- stale_ephemeral: Ephemeral messages accepted before a point in time.
-SELECT user, lane, sequence, id, keyed FROM hot WHERE ephemeral = 1 AND accepted_at <= ? LIMIT ?;
+SELECT user, lane, sequence, id, keyed, length(envelope) FROM hot WHERE ephemeral = 1 AND accepted_at <= ? LIMIT ?;
 
 -- idle_recipients: Users of whom nothing is queued, after a name.
 SELECT user, hot OR cold OR pending OR sequence > ? OR (move_until > ? AND move_until <= ?)

@@ -3,7 +3,7 @@
 -- ARGV  2 remember plain ones until   3 remember keyed ones until; then the ids
 -- Result: the ids that may have a copy in cold.
 
-local owed, bytes, hot, cold = {}, 0, 0, 0
+local owed, bytes, hot, cold, cold_bytes = {}, 0, 0, 0, 0
 
 -- Whoever has a page that was cut short has time from here on to fetch the next.
 local cut = cut_at()
@@ -19,7 +19,7 @@ for i = 4, #ARGV do
       bytes, hot = bytes + take_out(id, record), hot + 1
     elseif state == ON_ITS_WAY or state == COLD then
       call('HDEL', PENDING, id)
-      cold = cold + 1
+      cold, cold_bytes = cold + 1, cold_bytes + record.size
     end
     if state == HOT and not may_be_double(record) then
       bury(id, record, tonumber(ARGV[2]), tonumber(ARGV[3]))
@@ -35,5 +35,5 @@ for i = 4, #ARGV do
 end
 add_to_meta('h', -hot)
 add_to_meta('b', -bytes)
-add_to_meta('n', -cold)
+count_cold(-cold, -cold_bytes)
 return owed

@@ -7,8 +7,8 @@ local acked, bytes, moved = {}, 0, 0
 for i = 2, #ARGV do
   local id, record = ARGV[i], record_of(ARGV[i])
   if record and (record.state == HOT or record.state == DOUBLE) then
-    bytes, moved = bytes + take_out(id, record), moved + 1
-    record.state = COLD
+    record.state, record.size = COLD, take_out(id, record)
+    bytes, moved = bytes + record.size, moved + 1
     keep_record(id, record)
   elseif record and (record.state == ACKED or record.state == ACKED_OWED) then
     acked[#acked + 1] = id
@@ -16,6 +16,6 @@ for i = 2, #ARGV do
 end
 add_to_meta('h', -moved)
 add_to_meta('b', -bytes)
-add_to_meta('n', moved)
+count_cold(moved, bytes)
 if call('EXISTS', META) == 1 then cold_changed() end
 return acked

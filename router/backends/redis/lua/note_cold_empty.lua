@@ -6,4 +6,5 @@
 adopt()
 if call('HGET', META, 'v') ~= ARGV[2] or call('EXISTS', PENDING) == 1 then return 0 end
 call('HSET', META, 'e', now, 'n', 0)
+call('HDEL', META, 'z')
 return 1

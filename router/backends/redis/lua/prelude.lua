@@ -13,8 +13,9 @@
 --  10 GONE_KEYED  list    the same for messages with an Idempotency-Key, which are remembered longer
 -- ARGV[1] is always the caller's time. Times are µs since 1970 by the caller's clock, never the server's.
 --
--- A record is a byte of state, lane, keyed and ephemeral, 7 bytes of a number, and 7 more where the message is hot:
--- a message in a queue has its sequence and (hot) queued_at there, a tombstone the time until which it is kept.
+-- A record is a byte of state, lane, keyed and ephemeral, 7 bytes of a number, and 7 more of another where the message
+-- is in a queue: it has its sequence there, and queued_at (hot) or the bytes of its envelope (cold, or on its way); a
+-- tombstone has the time until which it is kept. A record of an earlier version says no size: it was counted as 0.
 -- A place is the sequence, less EXPRESS for the express lane, so that one zset holds both lanes in order.
 
 local META, CONNECTIONS, IDS, QUEUE, BODIES, PENDING, EPHEMERAL, OWED, GONE, GONE_KEYED = unpack(KEYS)
@@ -42,10 +43,12 @@ local function record_of(id)
   local value = call('HGET', IDS, id)
   if value then
     local flags, number = struct.unpack('>BI7', value)
+    local second = #value > 8 and struct.unpack('>I7', value, 9) or nil
+    local state = flags % 8
     return {
-      state = flags % 8, lane = math.floor(flags / 8) % 2, keyed = math.floor(flags / 16) % 2,
+      state = state, lane = math.floor(flags / 8) % 2, keyed = math.floor(flags / 16) % 2,
       ephemeral = math.floor(flags / 32) % 2, number = number,
-      queued_at = #value > 8 and struct.unpack('>I7', value, 9) or nil,
+      queued_at = second, size = (state == ON_ITS_WAY or state == COLD) and second or 0,
     }
   end
   local place = tonumber(call('ZSCORE', QUEUE, id))
@@ -54,7 +57,7 @@ local function record_of(id)
     if place < 0 then lane, sequence = 0, place + EXPRESS end
     return {
       state = DOUBLE, lane = lane, keyed = 0, ephemeral = call('ZSCORE', EPHEMERAL, id) and 1 or 0,
-      number = sequence, queued_at = sequence,
+      number = sequence, queued_at = sequence, size = 0,
     }
   end
 end
@@ -64,6 +67,8 @@ local function keep_record(id, record)
   local value = struct.pack('>BI7', flags, record.number)
   if record.state == HOT or record.state == DOUBLE then
     value = value .. struct.pack('>I7', record.queued_at)
+  elseif record.state == ON_ITS_WAY or record.state == COLD then
+    value = value .. struct.pack('>I7', record.size)
   end
   call('HSET', IDS, id, value)
 end
@@ -102,6 +107,18 @@ local function cold_changed()
   call('HDEL', META, 'e')
 end
 
+-- How many bytes the envelopes of QUEUE have, counted anew.
+local function hot_bytes()
+  local size, start = 0, 0
+  while call('EXISTS', BODIES) == 1 do
+    local ids = call('ZRANGE', QUEUE, start, start + CHUNK - 1)
+    if #ids == 0 then break end
+    for _, id in ipairs(ids) do size = size + math.max(0, call('HSTRLEN', BODIES, id) - HEADER) end
+    start = start + CHUNK
+  end
+  return size
+end
+
 -- How many messages are hot. Where META disagrees with QUEUE, the server has evicted one of them: then cold may
 -- hold what is missing here, and is read again.
 local function hot_count()
@@ -113,12 +130,21 @@ local function hot_count()
     call('HSET', META, 'h', count, 's', math.max(tonumber(believed[2] or 0), normal, express + EXPRESS))
     cold_changed()
     if count == 0 then call('DEL', BODIES, EPHEMERAL) end
+    call('HSET', META, 'b', hot_bytes())
   end
   return count
 end
 
 local function add_to_meta(field, amount)
   if amount ~= 0 and call('HINCRBY', META, field, amount) < 0 then call('HSET', META, field, 0) end
+end
+
+-- So many messages, with so many bytes of envelopes, have come to cold or left it. No messages have no bytes: a node of
+-- an earlier version counts messages only.
+local function count_cold(messages, bytes)
+  add_to_meta('n', messages)
+  add_to_meta('z', bytes)
+  if messages < 0 and call('HGET', META, 'n') == '0' then call('HDEL', META, 'z') end
 end
 
 -- Take a message out of the hot queue; returns the bytes of its envelope.

@@ -1,19 +1,21 @@
 -- The atomic routing step (docs/specification.md#the-atomic-step) for one recipient: presence, sequence, dedupe, enqueue and poke.
 --
--- ARGV  2 the channels' prefix   3 user   4 cap of the queue   5 ephemeral messages accepted until then have expired
---       6 write-through, 0 or 1; then for each message, in order:
+-- ARGV  2 the channels' prefix   3 user   4 cap of the queue, in messages   5 and in bytes
+--       6 ephemeral messages accepted until then have expired   7 write-through, 0 or 1; then for each message, in order:
 --       id, lane, ephemeral, keyed, accepted_at, delivered before (0 or 1), body
 -- Result: for each message its rules.Outcome and its sequence, or 0.
 -- Repeated, it finds each id on record and changes nothing.
 
 prune(GONE, 64)
 prune(GONE_KEYED, 64)
-local channel, user, cap, cutoff, write_through = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6] == '1'
+local channel, user, cap, cap_bytes = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local cutoff, write_through = tonumber(ARGV[6]), ARGV[7] == '1'
 local nodes, online = judge_live()
 local hot = hot_count()
-local held = call('HMGET', META, 's', 'n', 'r')
+local held = call('HMGET', META, 's', 'n', 'r', 'b', 'z')
 local sequence, cold = tonumber(held[1] or 0), tonumber(held[2] or 0)
-local results, bytes, entered_hot, entered_cold, doubled = {}, 0, 0, 0, false
+local bytes = tonumber(held[4] or 0) + tonumber(held[5] or 0)
+local results, entered_hot, entered_cold, hot_bytes, cold_bytes, doubled = {}, 0, 0, 0, 0, false
 
 local function known_outcome(record)
   if record.state == ON_ITS_WAY then return 'cold' end
@@ -35,18 +37,20 @@ local function may_be_cold(id, record)
   keep_record(id, record)
 end
 
-local function decide(ephemeral, accepted_at)
+local function decide(ephemeral, accepted_at, size)
   if ephemeral == 1 then
     if accepted_at <= cutoff then return 'dropped-expired' end
     if online == 0 then return 'dropped-offline' end
   end
   if hot + cold + entered_hot + entered_cold >= cap then return 'queue-full' end
+  if bytes + hot_bytes + cold_bytes + size > cap_bytes then return 'queue-bytes-full' end
   return online > 0 and 'hot' or 'cold'
 end
 
-for i = 7, #ARGV, 7 do
+for i = 8, #ARGV, 7 do
   local id, lane, ephemeral, keyed = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
   local accepted_at, before, body = tonumber(ARGV[i + 4]), ARGV[i + 5] == '1', ARGV[i + 6]
+  local size = #body - HEADER
   local known = record_of(id)
   local outcome, given = nil, 0
   if known then
@@ -54,22 +58,22 @@ for i = 7, #ARGV, 7 do
     if known.state ~= ACKED and known.state ~= ACKED_OWED then given = known.number end
     if before and ephemeral == 0 then may_be_cold(id, known) end
   else
-    outcome = decide(ephemeral, accepted_at)
+    outcome = decide(ephemeral, accepted_at, size)
     if outcome == 'hot' or outcome == 'cold' then
       sequence = math.max(sequence + 1, now)
       given = sequence
-      local record = {lane = lane, keyed = keyed, ephemeral = ephemeral, number = sequence, queued_at = now}
+      local record = {lane = lane, keyed = keyed, ephemeral = ephemeral, number = sequence, queued_at = now, size = size}
       if outcome == 'hot' then
         record.state = ephemeral == 0 and (write_through or before) and DOUBLE or HOT
         doubled = doubled or record.state == DOUBLE
         call('ZADD', QUEUE, place_of(lane, sequence), id)
         call('HSET', BODIES, id, body)
         if ephemeral == 1 then call('ZADD', EPHEMERAL, accepted_at, id) end
-        entered_hot, bytes = entered_hot + 1, bytes + #body - HEADER
+        entered_hot, hot_bytes = entered_hot + 1, hot_bytes + size
       else
         record.state = ON_ITS_WAY
         call('HSET', PENDING, id, place_of(lane, sequence))
-        entered_cold = entered_cold + 1
+        entered_cold, cold_bytes = entered_cold + 1, cold_bytes + size
       end
       keep_record(id, record)
     end
@@ -80,8 +84,8 @@ end
 if entered_hot + entered_cold > 0 then
   if not held[3] then begin_reign(held[1]) end
   call('HSET', META, 's', sequence, 'h', hot + entered_hot)
-  add_to_meta('b', bytes)
-  add_to_meta('n', entered_cold)
+  add_to_meta('b', hot_bytes)
+  count_cold(entered_cold, cold_bytes)
   if entered_cold > 0 then cold_changed() elseif doubled then cold_may_change() end
   if entered_hot > 0 then poke_new(nodes, channel, user) end
 end

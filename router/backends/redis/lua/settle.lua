@@ -1,21 +1,22 @@
 -- Cold has these messages now.
 --
--- ARGV  2 the channels' prefix   3 user; then for each message: id, lane, sequence, keyed
+-- ARGV  2 the channels' prefix   3 user; then for each message: id, lane, sequence, keyed, bytes of its envelope
 -- Result: the ids that were acknowledged meanwhile; ids and sequences of those that stand behind their places.
 -- One that is hot has a copy in cold from here on; one that is unknown was written while this store was away.
 
 local channel, user = ARGV[2], ARGV[3]
-local acked, misplaced, arrived, changed = {}, {}, 0, false
+local acked, misplaced, arrived, bytes, changed = {}, {}, 0, 0, false
 local sequence = tonumber(call('HGET', META, 's') or 0)
 
-for i = 4, #ARGV, 4 do
+for i = 4, #ARGV, 5 do
   local id, record = ARGV[i], record_of(ARGV[i])
   if not record then
     record = {
       state = COLD, lane = tonumber(ARGV[i + 1]), number = tonumber(ARGV[i + 2]), keyed = tonumber(ARGV[i + 3]),
-      ephemeral = 0,
+      ephemeral = 0, size = tonumber(ARGV[i + 4]),
     }
-    sequence, arrived, changed = math.max(sequence, record.number), arrived + 1, true
+    sequence, changed = math.max(sequence, record.number), true
+    arrived, bytes = arrived + 1, bytes + record.size
     keep_record(id, record)
   elseif record.state == ACKED or record.state == ACKED_OWED then
     acked[#acked + 1] = id
@@ -30,7 +31,7 @@ end
 
 if changed then
   if arrived > 0 then call('HSET', META, 's', sequence) end
-  add_to_meta('n', arrived)
+  count_cold(arrived, bytes)
   cold_changed()
   poke_new(judge_live(), channel, user)
 end

@@ -25,7 +25,7 @@ end
 
 -- Once a day, a page of records each time: mail that must be long gone from cold, though nobody has said so, and
 -- what an eviction has left out of the other keys.
-local stale_before, lost = tonumber(ARGV[5]), 0
+local stale_before, lost, lost_bytes = tonumber(ARGV[5]), 0, 0
 local function check(id, record)
   local state = record.state
   if state == ACKED then
@@ -35,7 +35,7 @@ local function check(id, record)
   elseif record.number < stale_before and not call('ZSCORE', QUEUE, id) then
     call('HDEL', IDS, id)
     call('HDEL', PENDING, id)
-    if state == COLD or state == ON_ITS_WAY then lost = lost + 1 end
+    if state == COLD or state == ON_ITS_WAY then lost, lost_bytes = lost + 1, lost_bytes + record.size end
   end
 end
 local walk = call('HMGET', META, 'c', 'd')
@@ -49,7 +49,7 @@ if walk[1] or now - tonumber(walk[2] or 0) >= DAY then
   more = more or scan[1] ~= '0'
   call('HSET', META, 'd', now)
 end
-add_to_meta('n', -lost)
+count_cold(-lost, -lost_bytes)
 
 local held = call('HMGET', META, 's', 'u')
 local at_rest = call('EXISTS', IDS, QUEUE, BODIES, PENDING, CONNECTIONS, OWED) == 0
