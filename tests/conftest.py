@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.forks import Forks
 from tests.support.redis_servers import Cluster, Watched, cluster, watched
 from tests.support.servers import (
     REDIS_VARIABLE,
@@ -64,6 +65,14 @@ def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("TMPDIR", directory)
         patch.setattr(tempfile, "tempdir", directory)
         yield
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Runs commands of the router, for all tests."""
+    made = Forks()
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=1000, help="how many, of one run (1000)")
     parser.add_argument("--messages", type=int, default=1000, help="that are sent in it (1000)")
+    parser.add_argument("--keep", type=Path, help="a folder for the images with something wrong")
     options = parser.parse_args(arguments)
     # That a log does not end with a whole commit is told each time, and is so in most images.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
@@ -33,7 +34,8 @@ def main(arguments: Sequence[str]) -> int:
         recorded = record(Path(folder), build(Path(folder)), seed=options.seed, messages=options.messages)
     records = read(recorded.journal)
     _say(f"{len(recorded.mail)} messages, {len(records)} calls that changed the files, {len(recorded.journal)} bytes")
-    looked = asyncio.run(look_at_all(recorded, records, moments(records, options.images, chance), chance))
+    when = moments(records, options.images, chance)
+    looked = asyncio.run(look_at_all(recorded, records, when, chance, options.keep))
     for moment, wrong in sorted(looked.wrong.items()):
         _say(f"after {moment} calls: {'; '.join(wrong[:5])}")
     missed = not asyncio.run(notices_missing_sync(recorded, records, chance))

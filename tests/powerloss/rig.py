@@ -36,14 +36,20 @@ def without_sync(records: Sequence[Record], chance: random.Random) -> tuple[list
 
 
 async def look_at_all(
-    recorded: Recorded, records: Sequence[Record], when: Sequence[int], chance: random.Random
+    recorded: Recorded,
+    records: Sequence[Record],
+    when: Sequence[int],
+    chance: random.Random,
+    keep: Path | None = None,
 ) -> Looked:
-    """Make an image at each of the moments ``when``, and judge it."""
+    """Make an image at each of the moments ``when``, and judge it. ``keep``: a folder for those that are wrong."""
     wrong: dict[int, list[str]] = {}
     for moment, image in zip(when, images(records, when, chance), strict=True):
         with tempfile.TemporaryDirectory(prefix="powerloss-") as folder:
             if found := await look(image, recorded, Path(folder)):
                 wrong[moment] = found
+                if keep is not None:
+                    image.write(_made(keep / str(moment)))
     return Looked(len(when), wrong)
 
 
@@ -55,3 +61,8 @@ async def notices_missing_sync(recorded: Recorded, records: Sequence[Record], ch
         if (await look_at_all(recorded, rest, when, chance)).wrong:
             return True
     return False
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder

@@ -111,7 +111,7 @@ async def test_payloads_leave_memory(many: Stage, redis_client: Any) -> None:
     assert (await many.online.totals(BOB)).bytes == 0
 
 
-async def test_nothing_is_left_of_ten_thousand_users_who_came_and_went(many: Stage, redis_client: Any) -> None:
+async def test_nothing_is_left_of_a_thousand_users_who_came_and_went(many: Stage, redis_client: Any) -> None:
     """Connected, served from hot and cold, gone in every way there is; then time passes and sweepers sweep."""
     prefix = many.factory.config.online.key_prefix
 
@@ -127,9 +127,9 @@ async def test_nothing_is_left_of_ten_thousand_users_who_came_and_went(many: Sta
         await asyncio.gather(*(online.ack(user(n), [uuid(n)]) for n in numbers if n % 100 not in (2, 3)))
         await online.disconnect(there[::2])  # of the others the leases run out
 
-    for start in range(0, 10_000, 500):
+    for start in range(0, 1_000, 500):
         await visit(range(start, start + 500))
-    assert keys() > 20_000
+    assert keys() > 2_000
     many.clock.advance(61)
     while await many.online.hot_users("", 1):
         await many.sweeper.sweep()

@@ -1,0 +1,32 @@
+"""A command that was forked (``support/forks.py``) is the command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import environment
+from tests.support.forks import Forks
+
+SEND = ["send", "--as", "alice", "--to", "bob", "--data"]
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["serv"], ["config", "show"], [*SEND, "-"]])
+def test_it_says_and_returns_the_same(data_dir: Path, forks: Forks, arguments: list[str]) -> None:
+    own, stdin = environment(data_dir, ROUTER_SERVER__API_PORT="1"), b"data"
+    forks.run(["token", "alice"], own)  # makes the key, and only whoever makes it says so
+    command = [sys.executable, "-m", "router", *arguments]
+    real = subprocess.run(command, env=own, input=stdin, capture_output=True, check=False)
+    forked = forks.run(arguments, own, stdin=stdin)
+    assert (forked.returncode, forked.stdout, forked.stderr) == (real.returncode, real.stdout, real.stderr)
+
+
+def test_one_that_does_not_end_is_killed(data_dir: Path, forks: Forks) -> None:
+    own = environment(data_dir, ROUTER_SERVER__API_PORT="0", ROUTER_SERVER__WS_PORT="0", ROUTER_SERVER__ADMIN_PORT="0")
+    with pytest.raises(subprocess.TimeoutExpired):
+        forks.run(["serve"], own, timeout=0.2)
+    assert forks.run(["--version"], own).returncode == os.EX_OK
