@@ -1,7 +1,7 @@
 """Commands of the router in processes of their own, without the half second in which each would import the router.
 
 A process that has imported it all forks for each command. What the child then runs is ``python -m router`` from its
-first line to the interpreter's end, with the arguments, environment and streams that it is given. What an interpreter
+first line to the interpreter's end, with the arguments and environment that it is given. What an interpreter
 only looks at when it starts is the first process's: a command that is to find other such variables needs its own.
 """
 
@@ -41,16 +41,14 @@ class Forks:
         self._socket = ours
 
     def run(
-        self, arguments: Sequence[str], environment: Mapping[str, str], *, stdin: bytes = b"", timeout: float = 60
+        self, arguments: Sequence[str], environment: Mapping[str, str], *, timeout: float = 60
     ) -> subprocess.CompletedProcess[bytes]:
-        """``router`` with ``arguments``, run to its end; raises ``TimeoutExpired`` after ``timeout`` seconds."""
+        """``router`` with ``arguments``, without input, to its end; raises ``TimeoutExpired`` after ``timeout`` s."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         file = tempfile.TemporaryFile
-        with ours, theirs, file() as given, file() as out, file() as err:
-            given.write(stdin)
-            given.seek(0)
+        with ours, theirs, file() as out, file() as err:
             request = json.dumps([list(arguments), dict(environment), str(Path.cwd())]).encode()
-            descriptors = [end.fileno() for end in (theirs, given, out, err)]
+            descriptors = [end.fileno() for end in (theirs, out, err)]
             ours.settimeout(timeout)
             socket.send_fds(self._socket, [request], descriptors)
             theirs.close()
@@ -77,7 +75,7 @@ def serve(requests: socket.socket) -> None:
         __import__(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait for a command
     while True:
-        request, descriptors, _, _ = socket.recv_fds(requests, REQUEST_BYTES, 4)
+        request, descriptors, _, _ = socket.recv_fds(requests, REQUEST_BYTES, 3)
         if not request:
             raise SystemExit(0)
         if os.fork() == 0:
@@ -92,7 +90,7 @@ def serve(requests: socket.socket) -> None:
         _wait(child, told)
     os.close(told)
     arguments, environment, folder = json.loads(request)
-    for number, descriptor in enumerate(streams):
+    for number, descriptor in enumerate(streams, 1):
         os.dup2(descriptor, number)
         os.close(descriptor)
     os.environ.clear()
