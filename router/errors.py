@@ -99,6 +99,11 @@ class StorageFull(Unavailable):
     """There is no room left to write; nothing that was accepted is lost."""
 
 
+class NoRoom(RouterError):
+    """There is less room than ``embedded.reserve_bytes`` keeps free: nothing new is accepted, and what was accepted is
+    fetched, acknowledged and moved as ever."""
+
+
 class ConfigError(RouterError):
     """The configuration cannot work; the message names the key and how to mend it."""
 

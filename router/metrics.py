@@ -118,6 +118,14 @@ class Metrics:
             _Counts("router_log_lines_dropped", "Lines of the log that nobody read", lambda: {"": count()})
         )
 
+    def data_dir(self, free: Callable[[], int], short: Callable[[], bool]) -> None:
+        """``free``: the bytes free on the volume of the data directory; ``short``: whether sends are refused for it."""
+        for name, help_text, value in (
+            ("router_data_dir_free_bytes", "Free on the volume of the data directory", free),
+            ("router_data_dir_short", "1 while sends are refused since that is too little", short),
+        ):
+            Gauge(name, help_text, registry=self.registry).set_function(value)
+
     def firestore(self, counts: Callable[[], Mapping[str, int]]) -> None:
         """``counts``: asked whenever the metrics are, for all that was counted since the start, by what."""
         self.registry.register(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import uvloop
 from starlette.routing import BaseRoute
@@ -41,6 +41,9 @@ from router.web.edge import Border, Edge, application
 from router.web.health import Health, Probe
 from router.web.server import ADMIN, Server
 from router.web.sockets import Sockets
+
+if TYPE_CHECKING:
+    from router.backends.embedded.backend import EmbeddedBackend
 
 LOG = logs.logger(__name__)
 LAST_SECONDS = 3.0
@@ -204,6 +207,8 @@ class _Service:
                 routes += await self._sockets(authenticator, border)
         stack.callback(border.finish)
         self._watch(factory.dependencies.run, "dependencies")
+        if self._config.uses_database:
+            await self._keep(await factory.embedded())
         if self._config.online.kind != "embedded":  # which is on this machine
             watch = ClockWatch(await factory.online_store(), factory.clock, factory.metrics)
             self._watch(watch.run, "clocks")
@@ -265,6 +270,13 @@ class _Service:
             body_seconds=self._config.server.client_seconds,
         )
         return [*api.routes(), openapi.route()]
+
+    async def _keep(self, backend: EmbeddedBackend) -> None:
+        """Look after the database file, and say what its volume has left."""
+        space = backend.space
+        self._watch(backend.keeper().run, "data directory")
+        self._factory.metrics.data_dir(lambda: space.free, lambda: space.short)
+        self._health.limited(lambda: "sends: the volume of the data directory is nearly full" if space.short else "")
 
     def _depends(self, role: Role, component: Probed) -> None:
         """This service is not ready while ``component`` does not work."""

@@ -207,6 +207,12 @@ class Embedded(Section):
         description="Where the embedded backend keeps its data; the platform's place for it if unset.",
         examples=["/var/lib/sealed-router"],
     )
+    reserve_bytes: int = Field(
+        268_435_456,
+        ge=0,
+        description="While less is free on the volume of data_dir, sends are refused, so that what was accepted can be "
+        "fetched and acknowledged; at most a quarter of the volume. 0 is none.",
+    )
 
 
 class Google(Section):

@@ -38,7 +38,14 @@ def checks(config: Config) -> list[Check]:
     if config.uses_data_dir:
         path = config.embedded.data_dir
         why = "All that is accepted is kept there."
-        found.append(Check("embedded", _of(partial(embedded.data_dir, path)), why, "look at its disk"))
+        found.append(
+            Check(
+                "embedded",
+                _of(partial(embedded.data_dir, path, config.embedded.reserve_bytes)),
+                why,
+                "look at its disk",
+            )
+        )
     if config.uses_database:
         found.append(Check("embedded.sqlite", _of(lambda: [embedded.sqlite_library()]), "", ""))
     if config.online.kind == "redis":

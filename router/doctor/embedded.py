@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import stat
 import tempfile
@@ -12,7 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from router.backends.embedded import integrity, library
+from router.backends.embedded import integrity, library, space
+from router.backends.embedded.keeper import free_pages, gives_back
 from router.backends.embedded.schema import FILE_NAME, VERSION, open_to_look, try_database, try_nearest
 from router.data_dir import no_directory
 from router.doctor.findings import Finding, Severity, error, fine, note, warning
@@ -31,7 +31,7 @@ NO_STORE = "The first start makes it; until then nothing in it can be tried."
 LOCKS = {"serve.lock": "`router serve`", "consumer.lock": "the pipeline"}
 
 
-def data_dir(path: Path) -> Iterator[Finding]:
+def data_dir(path: Path, reserve_bytes: int) -> Iterator[Finding]:
     """All that is to be said of the data directory ``path``. Makes nothing that stays."""
     try:
         found = path.stat()
@@ -41,12 +41,13 @@ def data_dir(path: Path) -> Iterator[Finding]:
     yield _rights(path, found)
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         return
-    yield _room(path)
+    yield _room(path, reserve_bytes)
     yield _file_system(path)
     yield _syncs(path)
     yield _works(path)
     if (path / FILE_NAME).exists():
         yield _database(path / FILE_NAME)
+        yield from _free_pages(path / FILE_NAME)
         yield from _integrity(path / FILE_NAME)
     else:
         yield note("embedded.database", "there is none yet", NO_STORE, "router setup")
@@ -128,18 +129,37 @@ def _is_open(path: Path) -> bool:
     return path.exists() and bool(path.stat().st_mode & 0o077)
 
 
-def _room(path: Path) -> Finding:
+def _room(path: Path, reserve_bytes: int) -> Finding:
     check = "embedded.room"
-    free, inodes = shutil.disk_usage(path).free, os.statvfs(path).f_favail
-    found = f"{free / 1024**3:.1f} GiB are free"
-    why = "On a full disk nothing is accepted any more: senders get 503."
+    volume, inodes = space.volume(path), os.statvfs(path).f_favail
+    mark = space.mark_of(volume.total, reserve_bytes)
+    found = f"{volume.free / 1024**3:.1f} GiB are free"
+    why = f"While less than {mark / 1024**2:.0f} MiB are free (embedded.reserve_bytes) sends are refused with 503."
     mend = f"Free some space on the disk of {path}, or name an embedded.data_dir on a larger one."
-    if free < ROOM_ERROR:
+    if volume.free < max(mark, ROOM_ERROR):
         return error(check, found, why, mend)
     # Some file systems have no fixed number of inodes and report none.
-    if free < ROOM_WARNING or 0 < inodes < INODES_WARNING:
-        return warning(check, found if free < ROOM_WARNING else f"only {inodes} inodes are free", why, mend)
+    if volume.free < ROOM_WARNING or 0 < inodes < INODES_WARNING:
+        return warning(check, found if volume.free < ROOM_WARNING else f"only {inodes} inodes are free", why, mend)
     return fine(check, found)
+
+
+def _free_pages(path: Path) -> Iterator[Finding]:
+    """A large file of an earlier version keeps what is deleted until its pages are used again."""
+    check = "embedded.free_pages"
+    try:
+        with closing(open_to_look(path)) as db:
+            if gives_back(db):
+                return
+            free, (size,) = free_pages(db), db.execute("PRAGMA page_size").fetchone()
+    except sqlite3.Error:
+        return  # said above
+    found = f"{free * size / 1024**2:.0f} MiB of {path.name} are free and not given back to the disk"
+    why = "An earlier version made the file. Free pages are used again, and hold sealed mail until then."
+    needed = 2 * (path.stat().st_size - free * size) / 1024**2
+    vacuum = f"db=sqlite3.connect('{path}'); db.execute('PRAGMA auto_vacuum=2'); db.execute('VACUUM')"
+    mend = f'with {needed:.0f} MiB free, stop the services; python3 -c "import sqlite3; {vacuum}"'
+    yield warning(check, found, why, mend)
 
 
 def _file_system(path: Path) -> Finding:

@@ -29,6 +29,7 @@ class Health:
         self._probes: dict[tuple[str, str], Probe] = {}
         self._metrics = metrics
         self._clock = clock
+        self._limits: list[Callable[[], str]] = []
         self.draining = False
         self._asking: asyncio.Task[list[Failed]] | None = None
         self._found_at: float | None = None
@@ -36,6 +37,10 @@ class Health:
     def depends(self, dependency: str, kind: str, probe: Probe) -> None:
         """Readiness asks ``probe``, which raises ``RouterError`` while the dependency does not work."""
         self._probes[dependency, kind] = probe
+
+    def limited(self, look: Callable[[], str]) -> None:
+        """Readiness says what ``look`` says is not served now, if anything: no reason to send nobody here."""
+        self._limits.append(look)
 
     def public_routes(self) -> list[Route]:
         """For the ports that the world sees: nothing in it moves with what users do, nor says what fails."""
@@ -72,7 +77,8 @@ class Health:
         if failed := await self._failed():
             detail = f"not working: {', '.join('{dependency} ({kind})'.format(**each) for each in failed)}"
             return problems.not_ready("unavailable", "Temporarily unavailable", detail, failed)
-        return JSONResponse({"status": "ready"})
+        limited = [said for look in self._limits if (said := look())]
+        return JSONResponse({"status": "ready"} | ({"limited": limited} if limited else {}))
 
     async def _failed(self) -> list[Failed]:
         """The dependencies that do not work; all who ask meanwhile, and a moment later, share what is found."""

@@ -5,20 +5,22 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from router.backends.embedded import integrity
-from router.backends.embedded.schema import FILE_NAME, VERSION, prepare
+from router.backends.embedded import integrity, space
+from router.backends.embedded.schema import FILE_NAME, VERSION, create, prepare, set_up
 from router.doctor import embedded
 from router.doctor.findings import Finding, Severity
 from tests.contract.stage import BOB
 
 
-def look(path: Path) -> dict[str, Finding]:
-    return {finding.check: finding for finding in embedded.data_dir(path)}
+def look(path: Path, reserve_bytes: int = 0) -> dict[str, Finding]:
+    return {finding.check: finding for finding in embedded.data_dir(path, reserve_bytes)}
 
 
 @pytest.fixture
@@ -35,6 +37,32 @@ def test_a_good_one_is_fine_and_stays_as_it_is(data_dir: Path) -> None:
     }
     assert (data_dir / FILE_NAME).read_bytes() == before
     assert {path.name.removesuffix("-wal").removesuffix("-shm") for path in data_dir.iterdir()} == {FILE_NAME}
+
+
+def test_too_little_room_is_an_error_that_says_what_follows(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RACES 47."""
+    monkeypatch.setattr(space, "volume", lambda path: space.Volume(1 << 40, 2 << 30))
+    found = look(data_dir, reserve_bytes=3 << 30)["embedded.room"]
+    assert found.severity is Severity.ERROR
+    assert "3072 MiB" in found.why
+    assert look(data_dir, reserve_bytes=1 << 30)["embedded.room"].severity is Severity.FINE
+
+
+def test_a_file_that_gives_nothing_back_is_named_with_what_it_takes(tmp_path: Path) -> None:
+    path = tmp_path / FILE_NAME
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        set_up(db)
+        create(db)
+        db.execute("CREATE TABLE big AS SELECT zeroblob(3000000)")
+        db.execute("DROP TABLE big")
+    path.chmod(0o600)
+    found = look(tmp_path)["embedded.free_pages"]
+    assert found.severity is Severity.WARNING
+    assert found.found.startswith("3 MiB")
+    command = found.mend.partition("; ")[2]
+    subprocess.run(["sh", "-c", command.replace("python3", sys.executable)], check=True)
+    assert "embedded.free_pages" not in look(tmp_path)
 
 
 def test_what_is_not_there_is_not_made(tmp_path: Path) -> None:

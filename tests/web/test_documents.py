@@ -26,6 +26,8 @@ def test_every_metric_is_documented() -> None:
     metrics = Metrics()
     metrics.firestore(dict)
     metrics.lines_dropped(lambda: 0)
+    metrics.data_dir(lambda: 0, lambda: False)
+    metrics.key_set_age(lambda: 0.0)
     there = {metric.name + ("_total" if metric.type == "counter" else "") for metric in metrics.registry.collect()}
     assert documented == there
 

@@ -11,10 +11,12 @@ from router.backends.embedded import schema
 from router.backends.embedded.cold import EmbeddedColdQueue
 from router.backends.embedded.database import Database
 from router.backends.embedded.ingress import EmbeddedIngressConsumer, EmbeddedIngressProducer, FileLock
+from router.backends.embedded.keeper import Keeper, free_pages
 from router.backends.embedded.online import EmbeddedOnlineStore
 from router.backends.embedded.pokes import EmbeddedPokeBus
 from router.backends.embedded.push import EmbeddedDeadLetters, EmbeddedOutbox
 from router.backends.embedded.signals import Signals
+from router.backends.embedded.space import Space
 from router.backends.embedded.worker import InlineWorker, ThreadWorker
 from router.backends.rules import StoreRules
 from router.clock import Clock
@@ -34,11 +36,16 @@ class EmbeddedBackend:
         config = self._config
         alone = {config.ingress.kind, config.online.kind, config.cold.kind} == {"embedded"}
         self._data_dir = config.embedded.data_dir
+        self.space = Space(self._data_dir, config.embedded.reserve_bytes, self._clock, within=self._free_within)
+        self.space.give_up_file()  # or a full volume would let nobody open the file
         path = schema.prepare(self._data_dir)
         if not self._in_line:
             schema.refuse_damaged(path)
-        database = Database(path, InlineWorker if self._in_line else ThreadWorker, relaxed=alone)
+        workers = InlineWorker if self._in_line else ThreadWorker
+        database = Database(path, workers, relaxed=alone, make_room=self.space.give_up_file)
         self._database = await self._stack.enter_async_context(database)
+        self._page_bytes: int
+        (self._page_bytes,) = database.read(lambda db: db.execute("PRAGMA page_size").fetchone())
         self._signals = await self._stack.enter_async_context(Signals(self._data_dir))
         self._rules = StoreRules.of(config)
         return self
@@ -48,8 +55,17 @@ class EmbeddedBackend:
     ) -> bool | None:
         return await self._stack.__aexit__(kind, error, trace)
 
+    def _free_within(self) -> int:
+        return self._database.read(free_pages) * self._page_bytes
+
+    def keeper(self) -> Keeper:
+        """What a service runs beside its work; it tidies up once more before the file is closed."""
+        keeper = Keeper(self._database, self.space, self._clock)
+        self._stack.push_async_callback(keeper.end)
+        return keeper
+
     def producer(self) -> EmbeddedIngressProducer:
-        return EmbeddedIngressProducer(self._database, self._signals)
+        return EmbeddedIngressProducer(self._database, self._signals, self.space.check)
 
     def consumer(self) -> EmbeddedIngressConsumer:
         lock = partial(FileLock, self._data_dir / "consumer.lock")

@@ -37,6 +37,8 @@ LOCK_SECONDS = 10.0
 CHECKPOINT_CHANGES = 8_000
 CHECKPOINT_BYTES = 64 * 1024 * 1024
 """The log is folded into the database file after this many changed rows, or when it is this long."""
+RESTART_MILLISECONDS = 20
+"""How long the writer pauses at most for those who still read the log."""
 
 
 class _Write(Generic[T]):
@@ -67,9 +69,14 @@ class Database:
         *,
         relaxed: bool,
         connect: Callable[[Path], schema.Connections] = schema.connect,
+        make_room: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``relaxed``: all that the router stores is in this one file, so ordered writes need no fsync."""
+        """``relaxed``: all that the router stores is in this one file, so ordered writes need no fsync.
+
+        ``make_room``: asked where the disk is full; whether it is worth another try then.
+        """
         self._path = path
+        self._make_room = make_room
         self._connect = connect
         self._log = path.with_name(path.name + "-wal")
         self._committer = workers()
@@ -83,6 +90,9 @@ class Database:
         self._folded_at = 0
         self._folding = False
         self._restart = False
+        self._empties = False
+        self._folds: list[asyncio.Future[None]] = []
+        self._folded_for_room = False
         self._writes = True
 
     async def __aenter__(self) -> Self:
@@ -122,6 +132,18 @@ class Database:
         self.read(lambda db: db.execute("SELECT 1").fetchone())
         if not self._writes:
             await self.write(_write_nothing)
+
+    async def fold(self, *, empties: bool = True) -> None:
+        """Fold the log into the file, and empty it: from then on nothing in it outlives what was deleted. Readers may
+        hold that up; then it is left as it is."""
+        if self._log_bytes() == 0:
+            return
+        self._empties |= empties
+        folded: asyncio.Future[None] = self._loop.create_future()
+        self._folds.append(folded)
+        if not self._folding:
+            self._begin_fold()
+        await folded
 
     def _enqueue(self, operation: Operation[T], *, synced: bool) -> asyncio.Future[T]:
         outcome: asyncio.Future[T] = self._loop.create_future()
@@ -213,9 +235,13 @@ class Database:
 
     def _resolve(self, group: list[_Write[Any]], error: BaseException | None) -> None:
         if error is None:
-            self._writes = True
+            self._writes, self._folded_for_room = True, False
             for write in group:
                 write.succeed()
+        elif isinstance(error, sqlite3.Error) and schema.may_lack_room(error) and self._finds_room():
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            self._queue.extendleft(reversed(group))
         else:
             # What an operation raises of its own says nothing of the disk.
             self._writes &= not isinstance(error, sqlite3.Error)
@@ -225,6 +251,16 @@ class Database:
                 write.fail(self._translated(error))
         self._next()
 
+    def _finds_room(self) -> bool:
+        """Whether a group that found the disk full is worth another try: there is room now, or the log begins anew, in
+        the room that it has."""
+        if self._make_room():
+            return True
+        if self._folded_for_room or self._log_bytes() == 0:
+            return False
+        self._folded_for_room = self._restart = True
+        return True
+
     def _translated(self, error: BaseException) -> BaseException:
         if not isinstance(error, sqlite3.Error):
             return error
@@ -233,11 +269,10 @@ class Database:
     def _next(self) -> None:
         if self._restart:
             self._restart = False
-            self._committer.submit(self._restart_log, lambda _: self._continue())
+            self._committer.submit(self._restart_log, self._restarted)
             return
         if not self._folding and self._log_is_long():
-            self._folding = True
-            self._checkpointer.submit(self._fold_log, self._folded)
+            self._begin_fold()
         self._continue()
 
     def _continue(self) -> None:
@@ -253,12 +288,18 @@ class Database:
     # one finishes it.
 
     def _log_is_long(self) -> bool:
-        if self._writer.total_changes - self._folded_at > CHECKPOINT_CHANGES:
-            return True
+        changed = self._writer.total_changes - self._folded_at
+        return changed > CHECKPOINT_CHANGES or self._log_bytes() > CHECKPOINT_BYTES
+
+    def _log_bytes(self) -> int:
         try:
-            return self._log.stat().st_size > CHECKPOINT_BYTES
+            return self._log.stat().st_size
         except FileNotFoundError:
-            return False
+            return 0
+
+    def _begin_fold(self) -> None:
+        self._folding = True
+        self._checkpointer.submit(self._fold_log, self._folded)
 
     def _fold_log(self) -> None:
         # The second round takes what was written during the first, so that little is left for the writer's pause.
@@ -268,12 +309,35 @@ class Database:
     def _folded(self, error: BaseException | None) -> None:
         self._folded_at = self._writer.total_changes
         self._folding = False
-        if error is None:
-            self._restart = True
+        if error is not None:
+            self._end_folds()
+            return
+        self._restart = True
+        if not self._busy:
+            self._busy = True
+            self._idle.clear()
+            self._loop.call_soon(self._next)
 
     def _restart_log(self) -> None:
-        long = self._log.stat().st_size > CHECKPOINT_BYTES
-        self._writer.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if long else 'RESTART'})").fetchall()
+        empties = self._empties or self._log_bytes() > CHECKPOINT_BYTES
+        # Other processes read for moments, and are waited for so long; what writes waits too.
+        self._writer.execute(f"PRAGMA busy_timeout = {RESTART_MILLISECONDS}")
+        try:
+            self._writer.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if empties else 'RESTART'})").fetchall()
+        finally:
+            self._writer.execute("PRAGMA busy_timeout = 0")
+
+    def _restarted(self, _: BaseException | None) -> None:
+        # What held it up is gone the next time.
+        self._end_folds()
+        self._continue()
+
+    def _end_folds(self) -> None:
+        self._empties = False
+        folds, self._folds = self._folds, []
+        for folded in folds:
+            if not folded.done():
+                folded.set_result(None)
 
 
 def _write_nothing(db: sqlite3.Connection) -> None:

@@ -32,11 +32,14 @@ LOOK_SECONDS = 5.0
 class EmbeddedIngressProducer:
     """``IngressProducer`` over SQLite: durable when ``publish`` returns."""
 
-    def __init__(self, database: Database, signals: Signalling) -> None:
+    def __init__(self, database: Database, signals: Signalling, check_room: Callable[[], None] = lambda: None) -> None:
+        """``check_room``: raises ``NoRoom`` while nothing new is accepted."""
         self._database = database
         self._signals = signals
+        self._check_room = check_room
 
     async def publish(self, message: Message) -> None:
+        self._check_room()
         row = (
             message.id, message.recipient, message.envelope, message.lane, message.ephemeral,
             message.keyed, message.accepted_at, message.checksum,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Sequence
@@ -37,6 +38,11 @@ CHECKED_SECONDS = 1.0
 CHECKED_BYTES = 256 * 1024 * 1024
 """A service that starts looks at a file of this size for so long; an old SQLite cannot be interrupted in it."""
 
+_GIVES_BACK = "PRAGMA auto_vacuum = INCREMENTAL"
+"""Free pages can be given back to the disk: a file has that from its making, or by ``VACUUM``."""
+CONVERTED_BYTES = 64 * 1024 * 1024
+"""A file of this size gets it at a start; for a larger one, `router doctor` says what it takes."""
+
 _CONNECTION_SETTINGS = """
     PRAGMA busy_timeout = 0;
     PRAGMA cache_size = -32768;
@@ -44,9 +50,9 @@ _CONNECTION_SETTINGS = """
     PRAGMA wal_autocheckpoint = 0;
     PRAGMA secure_delete = FAST;
 """
-# Some systems build SQLite so that a page is written once more, as zeroes, when it becomes free: a quarter of all the
-# work of a message that only passes through. FAST overwrites what is deleted where that costs no write of its own;
-# the rest stays, sealed, until its page is used again.
+# What is deleted is overwritten where that costs no write of its own. ON would write each page that becomes free once
+# more, as zeroes: as much room in the log as is deleted, just when a full volume is to be emptied. ``Keeper`` gives the
+# pages back.
 
 
 # sqlite3 looks for an adapter of each value that is no plain int, float, str or bytearray, in several places; finding
@@ -104,7 +110,22 @@ def prepare(data_dir: Path) -> Path:
         raise unusable(data_dir, error) from error
     with closing(open_writer(path)) as connection:
         _tell_lost_commits(connection, path)
+        _have_give_back(connection, path)
     return path
+
+
+def _have_give_back(connection: sqlite3.Connection, path: Path) -> None:
+    """A file of an earlier version keeps its free pages: make it anew, where that is soon done and nobody uses it."""
+    try:
+        size = path.stat().st_size
+        if connection.execute("PRAGMA auto_vacuum").fetchone() != (0,) or size > CONVERTED_BYTES:
+            return
+        if shutil.disk_usage(path.parent).free > 3 * size:
+            connection.execute(_GIVES_BACK)
+            connection.execute("VACUUM")
+    except sqlite3.Error as error:
+        if not is_busy(error):
+            raise translated(error, path) from error
 
 
 def _tell_lost_commits(connection: sqlite3.Connection, path: Path) -> None:
@@ -176,6 +197,8 @@ def open_writer(path: Path) -> sqlite3.Connection:
         raise translated(error, path) from error
     try:
         connection.execute("PRAGMA busy_timeout = 10000")
+        if connection.execute("PRAGMA page_count").fetchone() == (0,):
+            connection.execute(_GIVES_BACK)
         _begin_log(connection, path)
         _migrate(connection, path)
         connection.executescript(_CONNECTION_SETTINGS)
@@ -303,6 +326,11 @@ def refuse_damaged(path: Path) -> None:
 def is_busy(error: sqlite3.Error) -> bool:
     """Another process holds the lock."""
     return (_primary(error)) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def may_lack_room(error: sqlite3.Error) -> bool:
+    """Whether a full disk can be behind ``error``: the index of the log fails in another way than a file."""
+    return _primary(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 
 
 def translated(error: sqlite3.Error, path: Path, unusable: type[DataDirError] = DataDirError) -> RouterError:
