@@ -221,7 +221,8 @@ def router_environment(data: Path, port: int, settings: Mapping[str, str] | None
         "ROUTER_SERVER__ADMIN_PORT": str(free_port()),
         "ROUTER_SERVER__LOG_FORMAT": "json",
         "ROUTER_LIMITS__SEND_RATE": "0",
-        "ROUTER_LIMITS__PAIR_RATE": "0",
+        "ROUTER_LIMITS__PAIR_RATE": "1e9",
+        "ROUTER_LIMITS__WORK_RATE": "1e9",
         **(settings or {}),
     }
 

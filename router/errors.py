@@ -71,6 +71,10 @@ class RateLimited(RouterError):
         self.retry_after = retry_after
 
 
+class TooMuchWork(RateLimited):
+    """A user asks for more work than ``limits.work_rate`` allows, or has too many requests under way."""
+
+
 class TooManyConnections(RouterError):
     """The user already holds ``limits.connections_per_user`` live connections."""
 

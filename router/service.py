@@ -30,6 +30,7 @@ from router.core.accepting import Acceptor
 from router.core.clocks import ClockWatch
 from router.core.connections import ConnectionManager
 from router.core.routing import Pipeline
+from router.core.work import Work
 from router.data_dir import make_data_dir, unusable
 from router.errors import ConfigError, DataDirError
 from router.factory import Factory, check_machine
@@ -201,10 +202,12 @@ class _Service:
             authenticator = await stack.enter_async_context(opening)
             self._health.depends("auth", str(self._config.auth.kind), authenticator.probe)
             factory.metrics.key_set_age(lambda: authenticator.key_set_age_seconds)
+            limits = self._config.limits
+            work = Work(clock=factory.clock, rate=limits.work_rate, burst=limits.work_burst)
             if self._service in ("serve", "serve-api"):
-                routes += await self._api(authenticator)
+                routes += await self._api(authenticator, work)
             if self._service in ("serve", "serve-ws"):
-                routes += await self._sockets(authenticator, border)
+                routes += await self._sockets(authenticator, work, border)
         stack.callback(border.finish)
         self._watch(factory.dependencies.run, "dependencies")
         if self._config.uses_database:
@@ -244,7 +247,7 @@ class _Service:
         self._consuming = self._watch(self._pipeline.run, "pipeline")
         self._watch((await self._factory.sweeper()).run, "sweeper")
 
-    async def _api(self, authenticator: Authenticator) -> Sequence[BaseRoute]:
+    async def _api(self, authenticator: Authenticator, work: Work) -> Sequence[BaseRoute]:
         producer, queue = await self._factory.ingress_producer(), await self._factory.message_queue()
         self._depends(Role.INGRESS, producer)
         self._depends(Role.ONLINE, await self._factory.online_store())
@@ -266,6 +269,7 @@ class _Service:
             authenticator,
             acceptor,
             queue,
+            work,
             envelope_bytes=limits.envelope_bytes,
             body_seconds=self._config.server.client_seconds,
         )
@@ -296,12 +300,12 @@ class _Service:
 
         return idempotency_secret(self._config.embedded.data_dir)
 
-    async def _sockets(self, authenticator: Authenticator, border: Border) -> Sequence[BaseRoute]:
+    async def _sockets(self, authenticator: Authenticator, work: Work, border: Border) -> Sequence[BaseRoute]:
         self._depends(Role.ONLINE, await self._factory.online_store())
         self._uses(Role.COLD, await self._factory.cold_queue())
         self._manager = await self._factory.connection_manager()
         self._watch(partial(self._manager.run, authenticator.trusts), "connections")
-        return Sockets(authenticator, self._manager, border).routes()
+        return Sockets(authenticator, self._manager, work, border).routes()
 
     def _ports(self) -> list[int]:
         server = self._config.server

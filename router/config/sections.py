@@ -244,6 +244,12 @@ class Limits(Section):
     send_burst: int = Field(200, ge=1, description="Sends that a sender may make at once.")
     pair_rate: float = Field(5, ge=0, description="Sends per second of a sender to one recipient; 0 is no limit.")
     pair_burst: int = Field(1000, ge=1, description="Sends that a sender may make to one recipient at once.")
+    work_rate: float = Field(
+        25_000,
+        ge=0,
+        description="Work per second and user over all routes, in units of about 10 µs of a core; 0 is no limit.",
+    )
+    work_burst: int = Field(1_000_000, ge=1, description="Units of work that a user may ask for at once.")
     queue_messages: int = Field(100_000, ge=1, description="Messages that may wait for one recipient.")
     queue_bytes: int = Field(
         1_073_741_824, ge=1, description="Bytes of envelopes, as they are stored, that may wait for one recipient."

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import parse_qs
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -16,23 +16,22 @@ from router import envelope
 from router.auth.verifier import Authenticator
 from router.core.accepting import Acceptor
 from router.core.queue import CompositeMessageQueue
+from router.core.work import MESSAGE, Work
 from router.errors import InvalidIdempotencyKey, InvalidRequest
-from router.web.bounds import ARRIVED
-from router.web.edge import Endpoint
-from router.web.fields import Fields, fields_of
-from router.web.problems import BodyTooLarge, BodyTooSlow, UnsupportedMediaType
-from router.web.tokens import from_authorization
+from router.web.calls import JSON, Handler, UserEndpoint, UserRequest
+from router.web.fields import Fields
 from router.web.turns import Turns
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
-MAX_ACK_IDS = 10_000
-MAX_ACK_BYTES = 1024 * 1024
 SLACK_BYTES = 16 * 1024
-"""What a body may hold beside the opaque fields."""
+"""What a body may hold beside what it is about."""
+MAX_ACK_IDS = 1000
+MAX_ID_LENGTH = 128
+"""No message has a longer id, whoever made it."""
+MAX_ACK_BYTES = MAX_ACK_IDS * (MAX_ID_LENGTH + len('"", ')) + SLACK_BYTES
 LARGE_BYTES = 256 * 1024
 """After a page as long as this, everybody has a turn before the next one of the same user."""
-JSON = "application/json"
 _JSON = (b"content-type", JSON.encode())
 _NO_STORE = (b"cache-control", b"no-store")
 
@@ -48,6 +47,13 @@ class Ready(Response):
         self.raw_headers = [*fields, (b"content-length", b"%d" % len(body))] if body else [*fields]
 
 
+class Page(NamedTuple):
+    """The body of an answer, and how many messages are in it."""
+
+    body: bytes
+    messages: int
+
+
 class Api:
     """The handlers; everything they need is handed in."""
 
@@ -56,6 +62,7 @@ class Api:
         authenticator: Authenticator,
         acceptor: Acceptor,
         queue: CompositeMessageQueue,
+        work: Work,
         *,
         envelope_bytes: int,
         body_seconds: float,
@@ -64,48 +71,51 @@ class Api:
         self._authenticator = authenticator
         self._acceptor = acceptor
         self._queue = queue
+        self._work = work
         # Base64 makes four bytes of three (RFC 4648, section 4).
         self._max_send_bytes = envelope_bytes * 4 // 3 + SLACK_BYTES
         self._body_seconds = body_seconds
-        self._turns = Turns(self._page)
+        self._turns: Turns[Page] = Turns(self._page)
 
     def routes(self) -> list[Route]:
         return [
-            Route("/api/send", Endpoint(self.send), methods=["POST"]),
-            Route("/api/messages", Endpoint(self.messages), methods=["GET"]),
-            Route("/api/messages/ack", Endpoint(self.acknowledge), methods=["POST"]),
+            Route("/api/send", self._endpoint(self.send), methods=["POST"]),
+            Route("/api/messages", self._endpoint(self.messages), methods=["GET"]),
+            Route("/api/messages/ack", self._endpoint(self.acknowledge), methods=["POST"]),
         ]
 
-    async def send(self, request: Request) -> Response:
+    def _endpoint(self, handler: Handler) -> UserEndpoint:
+        return UserEndpoint(handler, self._authenticator, self._work, self._body_seconds)
+
+    async def send(self, request: UserRequest) -> Response:
         """``POST /api/send``: 202 with the id, once the message is durable."""
-        fields = fields_of(request.scope)
-        user = await self._user(fields)
-        body = await _body(request, fields, self._max_send_bytes, self._body_seconds)
-        id_ = await self._acceptor.accept(user, body, _idempotency_key(fields))
+        body = await request.body(self._max_send_bytes, "an envelope in base64 and a little more")
+        await request.spend(body)
+        id_ = await self._acceptor.accept(request.user, body, _idempotency_key(request.fields))
         return Ready(202, b'{"id":"%b"}' % id_.encode(), _JSON)
 
-    async def messages(self, request: Request) -> Response:
+    async def messages(self, request: UserRequest) -> Response:
         """``GET /api/messages``: the oldest messages; nothing is removed."""
-        user = await self._user(fields_of(request.scope))
-        body = await self._turns.take(user, _limit(request.scope["query_string"]))
-        return Ready(200, body, _JSON, _NO_STORE)
+        page = await self._turns.take(request.user, _limit(request.scope["query_string"]))
+        request.call.charge(page.messages * MESSAGE)
+        return Ready(200, page.body, _JSON, _NO_STORE)
 
-    async def _page(self, user: str, limit: int) -> bytes:
+    async def _page(self, user: str, limit: int) -> Page:
         batch = await self._queue.fetch(user, limit)
         body = envelope.message_list((queued.message.id, queued.message.envelope) for queued in batch)
         if len(body) > LARGE_BYTES:
             await asyncio.sleep(0)
-        return body
+        return Page(body, len(batch))
 
-    async def acknowledge(self, request: Request) -> Response:
+    async def acknowledge(self, request: UserRequest) -> Response:
         """``POST /api/messages/ack``: 204 once the messages are deleted."""
-        fields = fields_of(request.scope)
-        user = await self._user(fields)
-        await self._queue.acknowledge(user, _ids(await _body(request, fields, MAX_ACK_BYTES, self._body_seconds)))
+        body = await request.body(MAX_ACK_BYTES, f"{MAX_ACK_IDS} ids")
+        # Before it is read, which is work too: each id but the first has a comma before it.
+        await request.spend(body, body.count(b",") + 1)
+        ids = _ids(body)
+        # What is longer is nobody's id, so there is nothing to delete.
+        await self._queue.acknowledge(request.user, [id_ for id_ in ids if len(id_) <= MAX_ID_LENGTH])
         return Ready(204, b"")
-
-    async def _user(self, fields: Fields) -> str:
-        return (await self._authenticator.authenticate(from_authorization(fields))).user
 
 
 def _idempotency_key(fields: Fields) -> str | None:
@@ -113,39 +123,6 @@ def _idempotency_key(fields: Fields) -> str | None:
     if len(keys) > 1:
         raise InvalidIdempotencyKey("there is more than one Idempotency-Key: a message has one")
     return keys[0] if keys else None
-
-
-async def _body(request: Request, fields: Fields, limit: int, seconds: float) -> bytes:
-    """The body, bounded in size and time. A missing Content-Type is taken for JSON."""
-    kind = fields.get("content-type")
-    if kind is not None and kind != JSON and kind.partition(";")[0].strip().lower() != JSON:
-        raise UnsupportedMediaType(f"send the body as {JSON}")
-    if (fields.get("content-encoding") or "identity").lower() != "identity":
-        raise UnsupportedMediaType("send the body without a Content-Encoding")
-    length = fields.get("content-length") or ""
-    if length.isdecimal() and int(length) > limit:
-        raise BodyTooLarge(f"the body has {length} bytes, the limit is {limit}")
-    if ARRIVED in request.scope:
-        return await _read(request, limit)
-    try:
-        async with asyncio.timeout(seconds):
-            return await _read(request, limit)
-    except TimeoutError as error:
-        raise BodyTooSlow(f"the body did not arrive within {seconds:g} s") from error
-
-
-async def _read(request: Request, limit: int) -> bytes:
-    chunks, size, more = [], 0, True
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunk, more = message.get("body", b""), message.get("more_body", False)
-        size += len(chunk)
-        if size > limit:
-            raise BodyTooLarge(f"the body has more than {limit} bytes")
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 @lru_cache(maxsize=64)

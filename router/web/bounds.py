@@ -6,6 +6,7 @@ Nobody holds a connection or memory by being slow, by talking without end, or by
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from http import HTTPStatus
 
@@ -31,7 +32,9 @@ from router.web.problems import HeadersTooLarge, HeadersTooSlow, MalformedReques
 HEADER_BYTES = 64 * 1024
 """Request line and headers together."""
 WAITING_BYTES = 128 * 1024 * 1024
-"""What all clients together may make this process keep: answers that they do not take, bodies that do not end."""
+"""What all clients together may make this process keep: answers that they do not take, bodies that are not answered."""
+SMALL_BYTES = 4096
+"""The bodies of one connection that count for nothing."""
 MAX_FRAME_BYTES = 4096
 MAX_FRAMES = 100
 FRAME_SECONDS = 10.0
@@ -91,7 +94,7 @@ class _Watched(asyncio.Protocol):
     _unwritten = 0
     _unsent = 0
     _body_bytes = 0
-    """Of a request that is not whole yet, and not answered."""
+    """Of requests that are not answered, whether they are whole or not."""
     _watch: asyncio.TimerHandle | None = None
 
     @property
@@ -129,7 +132,8 @@ class _Watched(asyncio.Protocol):
         return self._joined.last_stage
 
     def _weigh(self) -> None:
-        if size := self._unsent + self._body_bytes:
+        bodies = self._body_bytes if self._body_bytes > SMALL_BYTES else 0
+        if size := self._unsent + bodies:
             self.bounds.waiting.hold(self, size)
         else:
             self.bounds.waiting.release(self)
@@ -184,6 +188,8 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(Joined(transport, self.loop, self.bounds.client_seconds))
+        self._bodies: deque[int] = deque()
+        """The bytes of each request whose headers have come and that is not answered."""
         self.parser = Parser(self.without_upgrade, self)  # type: ignore[assignment]  # all of one that uvicorn calls
         self._expect()
         if not self.bounds.border.enter():
@@ -200,6 +206,9 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._met()
         super().connection_lost(exc)
+        if self.cycle is not None:
+            # Whoever waits for their turn, to learn that the client is gone, keeps no body meanwhile.
+            self.cycle.body = bytearray()
 
     def data_received(self, data: bytes) -> None:
         if self._last_stage is not None:
@@ -211,9 +220,6 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
             self._expect()
             if self._head_bytes > HEADER_BYTES and not self.transport.is_closing():
                 self.refuse(_too_large(), self.headers)
-        elif self._in_body and not self.cycle.response_complete:
-            self._body_bytes += len(data)
-            self._weigh()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -241,6 +247,15 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         super().on_headers_complete()
         self._in_head, self._in_body = False, True
         self._unanswered += 1
+        self._bodies.append(0)
+
+    def on_body(self, body: bytes) -> None:
+        if not self.cycle.response_complete:
+            self._bodies[-1] += len(body)
+            self._body_bytes += len(body)
+            if self._body_bytes > SMALL_BYTES:
+                self._weigh()
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         if self._ignores:
@@ -248,16 +263,15 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         self._head_bytes = 0
         self._in_body = False
         self._met()
-        self._forget_body()
         self.scope[ARRIVED] = True  # type: ignore[literal-required]  # a server may add its own (ASGI 3, "scope")
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         self._unanswered -= 1
+        self._forget_body()
         self._joined.release()
         if self._in_body and self.cycle.response_complete:
             # Refused before it was whole: the rest is thrown away, and must end all the same.
-            self._forget_body()
             self._expect()
         super().on_response_complete()
         if self.pipeline:
@@ -311,8 +325,10 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         """CONNECT, which is answered like any other method; strangers shall not fill the log."""
 
     def _forget_body(self) -> None:
-        if self._body_bytes:
-            self._body_bytes = 0
+        """The first of those that were not answered is."""
+        counted = self._body_bytes > SMALL_BYTES
+        self._body_bytes -= self._bodies.popleft()
+        if counted:
             self._weigh()
 
     def _head_size(self) -> int:

@@ -14,10 +14,11 @@ class Holder(Protocol):
 
 
 class Budget:
-    """Counts the bytes that wait for somebody else's network; where they are too many, who waits longest is cut off.
+    """Counts the bytes of bodies that are not answered and of answers that are not taken; where they are too many,
+    whoever has held some for longest is cut off.
 
-    Each is within the bounds of its request, and has ``server.client_seconds``; only together they are too much. No
-    mail is lost with them: what was not acknowledged is fetched again.
+    Each is within the bounds of its request; only together they are too much. No mail is lost with them: what was not
+    acknowledged is fetched again, and what was not answered is sent again.
     """
 
     def __init__(self, limit: int) -> None:

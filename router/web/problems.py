@@ -77,6 +77,7 @@ KINDS: dict[type[errors.RouterError], Kind] = {
     UpgradeRequired: Kind(426, "upgrade-required", "Upgrade required"),
     HeadersTooLarge: Kind(431, "headers-too-large", "Headers too large"),
     errors.RateLimited: Kind(429, "rate-limited", "Too many messages"),
+    errors.TooMuchWork: Kind(429, "too-much-work", "Too much work"),
     errors.TooManyConnections: Kind(429, "too-many-connections", "Too many connections"),
     errors.Draining: Kind(503, "draining", "Going away"),
     errors.Unavailable: Kind(503, "unavailable", "Temporarily unavailable"),

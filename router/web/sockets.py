@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from router.auth.verifier import Authenticator
 from router.config.origins import same_host
 from router.core.connections import ConnectionManager
+from router.core.work import CONNECT, Work
 from router.messages import Connection
 from router.web.bounds import PEER
 from router.web.edge import Border
@@ -29,9 +30,10 @@ from router.web.tokens import from_handshake
 class Sockets:
     """The handler of ``/connect``."""
 
-    def __init__(self, authenticator: Authenticator, manager: ConnectionManager, border: Border) -> None:
+    def __init__(self, authenticator: Authenticator, manager: ConnectionManager, work: Work, border: Border) -> None:
         self._authenticator = authenticator
         self._manager = manager
+        self._work = work
         self._border = border
 
     def routes(self) -> list[BaseRoute]:
@@ -64,6 +66,12 @@ class Sockets:
             raise Forbidden("this origin is not in server.allowed_origins")
         token, subprotocol = from_handshake(fields)
         principal = await self._authenticator.authenticate(token)
+        call = await self._work.begin(principal.user)
+        try:
+            await call.spend(CONNECT)
+        finally:
+            # How many there may be at once is the manager's, which may have to ask the others whether they live.
+            call.end()
         connection = await self._manager.connect(principal.user, socket, principal.expires_at, principal.key)
         return connection, subprotocol
 

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
 
+P = TypeVar("P")
 FETCHES_AT_ONCE = 2
 """Of one user. A page may have 8 MiB, and nobody has a turn while it is put together."""
 
 
-class Turns:
+class Turns(Generic[P]):
     """Runs ``FETCHES_AT_ONCE`` fetches of one user; whoever comes meanwhile shares one that begins afterwards.
 
     So a user's requests wait for two fetches at most, however many there are, and also where the clients of some have
     given up long ago.
     """
 
-    def __init__(self, fetch: Callable[[str, int], Awaitable[bytes]]) -> None:
-        """``fetch``: the body of the answer to a user and a limit."""
+    def __init__(self, fetch: Callable[[str, int], Awaitable[P]]) -> None:
+        """``fetch``: the page of a user with a limit."""
         self._fetch = fetch
         self._going: dict[str, int] = {}
-        self._waiting: dict[str, dict[int, asyncio.Future[bytes]]] = {}
+        self._waiting: dict[str, dict[int, asyncio.Future[P]]] = {}
         """By user and limit: those who ask for the same get the same."""
         self._serving: set[asyncio.Task[None]] = set()
 
-    async def take(self, user: str, limit: int) -> bytes:
+    async def take(self, user: str, limit: int) -> P:
         """What a fetch found that began no earlier than this call. Raises what it raised."""
         going = self._going.get(user, 0)
         if going < FETCHES_AT_ONCE:
@@ -52,7 +54,7 @@ class Turns:
         if not self._going[user]:
             del self._going[user]
 
-    async def _serve(self, user: str, limit: int, group: asyncio.Future[bytes]) -> None:
+    async def _serve(self, user: str, limit: int, group: asyncio.Future[P]) -> None:
         try:
             group.set_result(await self._fetch(user, limit))
         except Exception as error:  # noqa: BLE001 - each of those who wait raises it

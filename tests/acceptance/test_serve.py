@@ -26,7 +26,10 @@ EVENT_SECONDS = 20.0
 
 @pytest.fixture
 def router(tmp_path: Path) -> Router:
-    return Router(tmp_path / "data", {"ROUTER_LIMITS__SEND_RATE": "0", "ROUTER_LIMITS__PAIR_RATE": "0"})
+    return Router(
+        tmp_path / "data",
+        {"ROUTER_LIMITS__SEND_RATE": "0", "ROUTER_LIMITS__PAIR_RATE": "0", "ROUTER_LIMITS__WORK_RATE": "0"},
+    )
 
 
 def sealed(recipient: str, number: int, **more: object) -> bytes:

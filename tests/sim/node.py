@@ -26,6 +26,7 @@ from router.config import Auth, Cold, Config, Embedded, Limits, Online
 from router.core.accepting import Acceptor
 from router.core.connections import ConnectionManager
 from router.core.routing import Pipeline
+from router.core.work import Work
 from router.factory import Factory
 from router.interfaces import (
     ColdQueue,
@@ -322,6 +323,7 @@ def config(plan: Plan) -> Config:
                 ephemeral_seconds=plan.ephemeral_seconds,
                 send_rate=0,
                 pair_rate=0,
+                work_rate=0,
             ),
             online=Online(**({} if plan.day else SPANS), durability=durability),
             cold=Cold(retention_days=plan.retention_seconds / 86_400),
@@ -369,7 +371,7 @@ class Node:
         if "ws" in self.roles:
             self.manager = await factory.connection_manager()
             factory.tasks.spawn(self.manager.run(), "connections")
-            routes += Sockets(authenticator, self.manager, border).routes()
+            routes += Sockets(authenticator, self.manager, Work(clock=self.clock, rate=0, burst=1), border).routes()
         self.app = application(routes, border, asyncio.get_running_loop().time)
         self.listening = True
 
@@ -391,6 +393,7 @@ class Node:
             authenticator,
             acceptor,
             await factory.message_queue(),
+            Work(clock=self.clock, rate=limits.work_rate, burst=limits.work_burst),
             envelope_bytes=limits.envelope_bytes,
             body_seconds=factory.config.server.client_seconds,
         ).routes()

@@ -17,6 +17,7 @@ from router.config import Auth
 from router.core.accepting import Acceptor
 from router.core.connections import ConnectionManager
 from router.core.routing import Pipeline
+from router.core.work import Work
 from router.factory import Factory
 from router.web import openapi
 from router.web.api import Api
@@ -30,8 +31,22 @@ from tests.support.stores import EmbeddedStores
 
 ENVELOPE_BYTES = 300
 BODY_SECONDS = 0.3
+WORK_RATE = 1000
+WORK_BURST = 1_000_000
 PAIR_BURST = 8
 """More than a sender may send at once, so that only who means to meets it."""
+
+
+class Passing:
+    """A clock in whose time nobody waits for long: whoever sleeps lets it pass."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.now, self.monotonic = clock.now, clock.monotonic
+        self._advance = clock.advance
+
+    async def sleep(self, seconds: float) -> None:
+        self._advance(seconds)
+        await asyncio.sleep(0)
 
 
 @dataclass
@@ -48,6 +63,7 @@ class Web:
     manager: ConnectionManager
     app: ASGIApp
     border: Border
+    work: Work
 
     def token(self, user: str, ttl_seconds: float = 600) -> str:
         return self.key.sign(user, self.clock.now(), ttl_seconds)
@@ -92,21 +108,23 @@ async def web(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Web]:
             pair_burst=PAIR_BURST,
             metrics=factory.metrics,
         )
+        work = Work(clock=Passing(clock), rate=WORK_RATE, burst=WORK_BURST)
         authenticator = Authenticator(key, Auth(), clock)
         api = Api(
             authenticator,
             acceptor,
             await factory.message_queue(),
+            work,
             envelope_bytes=ENVELOPE_BYTES,
             body_seconds=BODY_SECONDS,
         )
         health = Health(factory.metrics, clock)
         border = Border(["https://chat.example"], factory.metrics)
         manager = await factory.connection_manager()
-        sockets = Sockets(authenticator, manager, border)
+        sockets = Sockets(authenticator, manager, work, border)
         timer = asyncio.get_running_loop().time
         routes = [*api.routes(), openapi.route(), *health.public_routes(), *sockets.routes()]
         app = application(routes, border, timer)
         admin_app = application(health.admin_routes(), border, timer)
         async with client(app) as http, client(admin_app) as admin:
-            yield Web(http, admin, factory, key, clock, health, await factory.pipeline(), manager, app, border)
+            yield Web(http, admin, factory, key, clock, health, await factory.pipeline(), manager, app, border, work)

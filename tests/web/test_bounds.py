@@ -398,7 +398,7 @@ async def test_a_refused_body_that_never_ends_is_cut_off(web: Web, edge: Server)
 
 
 async def test_bodies_that_do_not_end_are_bounded_together(web: Web) -> None:
-    """The one that began first makes room for the others; a whole body counts no more, nor does one that is gone."""
+    """The one that began first makes room for the others; what is answered counts no more, nor does who is gone."""
     authorization = f"authorization: {web.bearer('alice')['authorization']}\r\n".encode()
     head = b"POST /api/messages/ack HTTP/1.1\r\nhost: x\r\n" + authorization + b"content-length: 100000\r\n\r\n"
     async with web.serve() as edge, AsyncExitStack() as held:
@@ -418,6 +418,34 @@ async def test_bodies_that_do_not_end_are_bounded_together(web: Web) -> None:
         assert cut(web, "crowded-out") == 2
         await held.aclose()
         await eventually(lambda: waiting.total == 0)
+
+
+async def test_whole_bodies_count_until_they_are_answered() -> None:
+    """Whatever their handlers wait for; and each of those that wait on one connection."""
+    gate, metrics = asyncio.Event(), Metrics()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["more_body"]:
+            pass
+        await gate.wait()
+        await Response()(scope, receive, send)
+
+    request = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n" + b" " * 100_000
+    async with server(app, Border([], metrics)) as edge, AsyncExitStack() as held:
+        waiting = together(edge, 250_000)
+        first, second, third = [await held.enter_async_context(raw(edge.port)) for _ in range(3)]
+        for number, client in enumerate((first, second), start=1):
+            await client.send(request)
+            await eventually(partial(weighs, waiting, 100_000 * number))
+        await third.send(request)
+        await first.closed()
+        assert metrics.registry.get_sample_value("router_clients_cut_off_total", {"reason": "crowded-out"}) == 1
+        await second.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 40000\r\n\r\n" + b" " * 40_000)
+        await eventually(partial(weighs, waiting, 240_000))
+        gate.set()
+        for client in (second, second, third):
+            await passed(client)
+        assert waiting.total == 0
 
 
 # Readers.

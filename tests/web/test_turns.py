@@ -16,7 +16,7 @@ class Pages:
     """Fetches that end when they are told to; the body is the user, the limit, and which fetch of all it is."""
 
     def __init__(self) -> None:
-        self.turns = Turns(self._fetch)
+        self.turns: Turns[bytes] = Turns(self._fetch)
         self.begun: list[tuple[str, int]] = []
         self.ends: list[asyncio.Future[None]] = []
 

@@ -1,0 +1,188 @@
+"""What one user may ask of this process: a budget of work over all routes, and turns (docs/http.md#work).
+
+A unit is about 10 µs of a core. What a call costs is charged before its work where that is known (the ids of an
+acknowledgement, the bytes of a body), and after it where it is known only then (the bytes of a page).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from msgspec import Struct, field
+
+from router.clock import Clock
+from router.core.buckets import Buckets
+from router.errors import TooMuchWork
+
+UNIT_SECONDS = 10e-6
+CALL = 20
+"""Any request with a token: its head, the token, the answer."""
+CONNECT = 80
+"""A connection more: presence is written when it comes and when it goes."""
+MESSAGE = 1
+"""A message in a page, an id in an acknowledgement: a row each."""
+UNIT_BYTES = 4096
+"""Of a body or an answer."""
+UNIT_VALUES = 32
+"""Of a body: so many values in it are slower to read than their bytes."""
+
+AT_ONCE = 600
+"""Units of one user that are under way together; whatever costs more is under way alone."""
+CALLS = 64
+"""Calls of one user that are under way or wait, the arrival of their bodies included."""
+PATIENCE_SECONDS = 1.0
+"""A call over a limit waits so long for it before it is refused: whoever asks again at once costs little then."""
+REST = 2
+"""What may be under way alone first rests for so many times as long as it takes."""
+REMEMBERED_USERS = 100_000
+
+
+class _Own(Struct):
+    """What one user has under way."""
+
+    calls: int = 0
+    units: int = 0
+    waiting: deque[tuple[int, asyncio.Future[None]]] = field(default_factory=deque)
+    """Who comes next, and for how many units."""
+
+
+class Work:
+    """The budgets and turns of all users.
+
+    State: the budget of whoever has not a full one, and what those have under way who have anything. Turns of one user
+    are in the order in which they were asked for; no user waits for another's.
+    """
+
+    def __init__(self, *, clock: Clock, rate: float, burst: float) -> None:
+        """``rate`` is in units a second and user; with 0 there are neither budgets nor turns."""
+        self._clock = clock
+        self._budgets: Buckets[str] | None = Buckets(clock, rate, burst, REMEMBERED_USERS) if rate else None
+        self._own: dict[str, _Own] = {}
+
+    async def begin(self, user: str) -> Call:
+        """A call of ``user``; whoever begins one ends it. Raises ``TooMuchWork``."""
+        if self._budgets is None:
+            return Call(self, user, None)
+        own = self._own.get(user)
+        if own is not None and own.calls >= CALLS:
+            await self._clock.sleep(PATIENCE_SECONDS)
+            own = self._own.get(user)
+            if own is not None and own.calls >= CALLS:
+                raise TooMuchWork(f"{CALLS} requests of yours are under way: wait for their answers", PATIENCE_SECONDS)
+        if own is None:
+            own = self._own[user] = _Own()
+        own.calls += 1
+        call = Call(self, user, own)
+        try:
+            await call.spend(CALL)
+        except BaseException:
+            call.end()
+            raise
+        return call
+
+    def charge(self, user: str, units: float) -> None:
+        """Take ``units`` of the budget of ``user``, also where that leaves a debt."""
+        if self._budgets is not None and units:
+            self._budgets.take(user, units)
+
+    async def _afford(self, user: str, units: int) -> None:
+        """Charge ``units`` as soon as the budget has them; raises ``TooMuchWork`` where that is not soon."""
+        assert self._budgets is not None, "nobody asks without a limit"
+        wait = self._budgets.wait(user, units)
+        if wait > PATIENCE_SECONDS:
+            await self._clock.sleep(PATIENCE_SECONDS)
+            wait = self._budgets.wait(user, units)
+        if wait > PATIENCE_SECONDS:
+            raise TooMuchWork(
+                f"this user's requests are more work than limits.work_rate allows; wait {wait:.1f} s", wait
+            )
+        self._budgets.take(user, units)
+        if wait:
+            await self._clock.sleep(wait)
+
+    async def _enter(self, own: _Own, units: int) -> None:
+        """Return when it is the turn of ``units``, which are under way then."""
+        if not own.waiting and (not own.units or own.units + units <= AT_ONCE):
+            own.units += units
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        own.waiting.append((units, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                self._leave(own, units)
+            raise
+
+    def _leave(self, own: _Own, units: int) -> None:
+        """``units`` are no longer under way; whose turn it is now begins."""
+        own.units -= units
+        while own.waiting:
+            wanted, turn = own.waiting[0]
+            if turn.cancelled():
+                own.waiting.popleft()
+            elif not own.units or own.units + wanted <= AT_ONCE:
+                own.waiting.popleft()
+                own.units += wanted
+                turn.set_result(None)
+            else:
+                return
+
+    def _end(self, user: str, own: _Own) -> None:
+        own.calls -= 1
+        if not own.calls:
+            del self._own[user]
+
+
+class Call:
+    """One request of one user, from its token to its answer. State: its units that are under way."""
+
+    __slots__ = ("_own", "_units", "_work", "user")
+
+    def __init__(self, work: Work, user: str, own: _Own | None) -> None:
+        """``own``: ``None`` where there is no limit."""
+        self.user = user
+        self._work = work
+        self._own = own
+        self._units = 0
+
+    async def spend(self, units: int) -> None:
+        """Return when work of ``units`` more may begin; what was under way has ended. Raises ``TooMuchWork``."""
+        if self._own is not None and units:
+            self.pause()
+            await self._work._afford(self.user, units)
+            await self.turn(units)
+
+    async def turn(self, units: int) -> None:
+        """Like ``spend``, for work that is charged already."""
+        if self._own is None:
+            return
+        self.pause()
+        await self._work._enter(self._own, units)
+        self._units = units
+        if units > AT_ONCE:
+            # So that one user has a third of a core at most, and the time of the others is not cut into slices.
+            await self._work._clock.sleep(units * UNIT_SECONDS * REST)
+
+    def charge(self, units: float) -> None:
+        """What was found to be work only when it was done; the next call waits for it."""
+        self._work.charge(self.user, units)
+
+    def pause(self) -> None:
+        """Nothing is under way: this call waits for its client, or for another turn."""
+        if self._units and self._own is not None:
+            units, self._units = self._units, 0
+            self._work._leave(self._own, units)
+
+    def end(self) -> None:
+        """It is answered, or will not be."""
+        if self._own is not None:
+            self.pause()
+            self._work._end(self.user, self._own)
+            self._own = None
+
+
+def of_body(body: bytes, values: int) -> int:
+    """The units of a body with so many values in it."""
+    return len(body) // UNIT_BYTES + values // UNIT_VALUES

@@ -1,0 +1,122 @@
+"""What every request of a user passes, whatever its route: the token, the budget of work, the bounds of its body."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from router.auth.verifier import Authenticator
+from router.core import work
+from router.core.work import Work
+from router.errors import InvalidRequest
+from router.web.bounds import ARRIVED
+from router.web.fields import Fields, fields_of
+from router.web.problems import BodyTooLarge, BodyTooSlow, UnsupportedMediaType
+from router.web.tokens import from_authorization
+
+JSON = "application/json"
+MAX_VALUES = 10_000
+"""A body with more values is slow to read and nobody's: an envelope has six, an acknowledgement one for each id."""
+LARGE_UNITS = 64
+"""An answer that costs as much, 256 KiB, is sent in turn: each is a long moment in which nobody else is served."""
+
+
+class UserRequest:
+    """A request whose user is known."""
+
+    __slots__ = ("_body_seconds", "_request", "call", "fields", "scope", "user")
+
+    def __init__(self, scope: Scope, receive: Receive, fields: Fields, call: work.Call, body_seconds: float) -> None:
+        self.scope = scope
+        self.fields = fields
+        self.call = call
+        self.user = call.user
+        self._request = Request(scope, receive)
+        self._body_seconds = body_seconds
+
+    async def body(self, limit: int, what: str) -> bytes:
+        """The body, bounded in size and time; ``what`` says what may have ``limit`` bytes.
+
+        A missing Content-Type is taken for JSON. Its work is the caller's to ``spend``.
+        """
+        kind = self.fields.get("content-type")
+        if kind is not None and kind != JSON and kind.partition(";")[0].strip().lower() != JSON:
+            raise UnsupportedMediaType(f"send the body as {JSON}")
+        if (self.fields.get("content-encoding") or "identity").lower() != "identity":
+            raise UnsupportedMediaType("send the body without a Content-Encoding")
+        length = self.fields.get("content-length") or ""
+        if length.isdecimal() and int(length) > limit:
+            raise BodyTooLarge(f"the body has {length} bytes; {limit} is the limit: {what}")
+        return await self._arrival(limit, what)
+
+    async def _arrival(self, limit: int, what: str) -> bytes:
+        if ARRIVED in self.scope:
+            return await _read(self._request, limit, what)
+        # A slow body is no work, and holds up nobody.
+        self.call.pause()
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                return await _read(self._request, limit, what)
+        except TimeoutError as error:
+            raise BodyTooSlow(f"the body did not arrive within {self._body_seconds:g} s") from error
+
+    async def spend(self, body: bytes, rows: int = 0) -> None:
+        """Return when it is the turn of this body, and of ``rows`` that it is about. Raises ``TooMuchWork``."""
+        await self.call.spend(work.of_body(body, _values(body)) + rows * work.MESSAGE)
+
+
+Handler = Callable[[UserRequest], Awaitable[Response]]
+
+
+class UserEndpoint:
+    """A handler of requests with a token, as an ASGI application. No route of users has another: what a request costs
+    is charged here."""
+
+    __slots__ = ("_authenticator", "_body_seconds", "_handler", "_work")
+
+    def __init__(self, handler: Handler, authenticator: Authenticator, budget: Work, body_seconds: float) -> None:
+        """A body that has not arrived within ``body_seconds`` is refused."""
+        self._handler = handler
+        self._authenticator = authenticator
+        self._work = budget
+        self._body_seconds = body_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        fields = fields_of(scope)
+        principal = await self._authenticator.authenticate(from_authorization(fields))
+        call = await self._work.begin(principal.user)
+        try:
+            response = await self._handler(UserRequest(scope, receive, fields, call, self._body_seconds))
+            if units := len(response.body) // work.UNIT_BYTES:
+                call.charge(units)
+                if units >= LARGE_UNITS:
+                    await call.turn(units)
+            await response(scope, receive, send)
+        finally:
+            call.end()
+
+
+def _values(body: bytes) -> int:
+    """Each value but the first of an object or a list has a comma before it. Raises ``InvalidRequest``."""
+    values = body.count(b",") + body.count(b"{") + body.count(b"[")
+    if values > MAX_VALUES:
+        raise InvalidRequest(f"the body has more than {MAX_VALUES} values: send what is asked for, and not more")
+    return values
+
+
+async def _read(request: Request, limit: int, what: str) -> bytes:
+    chunks, size, more = [], 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk, more = message.get("body", b""), message.get("more_body", False)
+        size += len(chunk)
+        if size > limit:
+            raise BodyTooLarge(f"the body has more than {limit} bytes, which is the limit: {what}")
+        chunks.append(chunk)
+    return b"".join(chunks)

@@ -1,0 +1,252 @@
+"""A budget of work for each user, and turns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from router.core import work
+from router.core.work import AT_ONCE, CALL, CALLS, MESSAGE, PATIENCE_SECONDS, REST, UNIT_SECONDS, Call, Work, of_body
+from router.errors import TooMuchWork
+from tests.support.clock import ManualClock
+
+pytestmark = pytest.mark.anyio
+ALICE, EVE = "urn:sm:user:alice", "urn:sm:user:eve"
+
+
+class Stage:
+    """The work of all, and the hand that holds its clock."""
+
+    def __init__(self, rate: float = 100, burst: float = 1_000_000) -> None:
+        self.clock = ManualClock()
+        self.work = Work(clock=self.clock, rate=rate, burst=burst)
+
+    async def begin(self, user: str = ALICE, units: int = 0) -> asyncio.Task[Call]:
+        async def begun() -> Call:
+            call = await self.work.begin(user)
+            try:
+                await call.spend(units)
+            except BaseException:
+                call.end()
+                raise
+            return call
+
+        task = asyncio.create_task(begun())
+        await turns()
+        return task
+
+    async def begin_many(self, count: int, units: int = 0, user: str = ALICE) -> Sequence[asyncio.Task[Call]]:
+        return [await self.begin(user, units) for _ in range(count)]
+
+    async def pass_by(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        await turns()
+
+
+async def turns() -> None:
+    for _ in range(6):
+        await asyncio.sleep(0)
+
+
+def done(tasks: Sequence[asyncio.Task[Call]]) -> int:
+    return sum(task.done() for task in tasks)
+
+
+async def refused(task: asyncio.Task[Call]) -> float:
+    with pytest.raises(TooMuchWork) as found:
+        await task
+    return found.value.retry_after
+
+
+# The budget.
+
+
+async def test_what_a_budget_has_is_spent_at_once() -> None:
+    stage = Stage(burst=1000)
+    for _ in range(1000 // CALL):
+        (await (await stage.begin())).end()
+    late = await stage.begin()
+    assert not late.done()
+    await stage.pass_by(CALL / 100)
+    (await late).end()
+    other = await stage.begin(EVE)
+    (await other).end()
+
+
+async def test_a_debt_is_waited_for_up_to_a_second_and_then_refused() -> None:
+    stage = Stage(burst=1000)
+    call = await (await stage.begin())
+    call.charge(1000)
+    call.end()
+    soon = await stage.begin()
+    stage.work.charge(EVE, 10_000)  # ten times what a budget holds
+    never = await stage.begin(EVE)
+    await stage.pass_by(0.4)
+    assert (await soon) is not None, "20 + 1,000 + 20 of 1,000: 0.4 s at 100/s"
+    assert not never.done(), "who asks again at once is to wait, too"
+    await stage.pass_by(PATIENCE_SECONDS - 0.4)
+    # 10,000 - 1,000 and a call, less what has come back.
+    assert await refused(never) == pytest.approx((9000 + CALL) / 100 - PATIENCE_SECONDS)
+    assert ALICE in stage.work._own
+    assert EVE not in stage.work._own
+
+
+async def test_a_refusal_costs_nothing() -> None:
+    stage = Stage(burst=1000)
+    stage.work.charge(ALICE, 2000)
+    for _ in range(3):
+        late = await stage.begin()
+        await stage.pass_by(PATIENCE_SECONDS)
+        await refused(late)
+    await stage.pass_by(10.2 - 3)
+    assert (await stage.begin()).done()
+
+
+async def test_more_than_a_budget_holds_is_possible_when_it_is_full() -> None:
+    stage = Stage(burst=500)
+    call = await (await stage.begin(units=0))
+    call.end()
+    late = await stage.begin(units=400)
+    assert late.done()
+    assert (await late).end() is None  # type: ignore[func-returns-value]  # it has none
+
+
+async def test_without_a_limit_nothing_waits() -> None:
+    stage = Stage(rate=0)
+    calls = await stage.begin_many(CALLS * 3, 10**9)
+    assert done(calls) == CALLS * 3
+    for call in calls:
+        (await call).charge(10**9)
+        (await call).end()
+    assert stage.work._own == {}
+
+
+# Turns.
+
+
+async def test_a_user_has_so_much_under_way_and_the_next_one_in_turn() -> None:
+    stage = Stage()
+    calls = await stage.begin_many(5, AT_ONCE // 3 - CALL)
+    assert [call.done() for call in calls] == [True, True, True, False, False]
+    small = await stage.begin()
+    assert not small.done(), "no call of one user overtakes those that wait"
+    other = await stage.begin(EVE, AT_ONCE // 3)
+    assert other.done(), "and none of another user waits"
+    (await calls[1]).end()
+    await turns()
+    assert [call.done() for call in calls] == [True, True, True, True, False]
+    (await calls[0]).end()
+    (await calls[2]).end()
+    await turns()
+    assert done([*calls, small]) == 6
+    for call in (calls[3], calls[4], small, other):
+        (await call).end()
+    assert stage.work._own == {}
+
+
+async def test_what_is_heavy_is_alone_and_rests_first() -> None:
+    stage = Stage()
+    light = await (await stage.begin(units=AT_ONCE // 2))
+    heavy = await stage.begin(units=AT_ONCE + 1)
+    last = await stage.begin()
+    light.end()
+    await turns()
+    assert not heavy.done()
+    await stage.pass_by((AT_ONCE + 1) * UNIT_SECONDS * REST)
+    assert heavy.done()
+    assert not last.done()
+    (await heavy).end()
+    await turns()
+    assert last.done()
+
+
+async def test_a_call_that_asks_for_another_turn_holds_up_nobody_meanwhile() -> None:
+    """Else two that hold a part, and want more than the rest, wait for each other."""
+    stage = Stage()
+    one, other = await (await stage.begin(units=AT_ONCE // 2)), await (await stage.begin(units=AT_ONCE // 2))
+    again = [asyncio.create_task(call.turn(AT_ONCE)) for call in (one, other)]
+    await turns()
+    assert [task.done() for task in again] == [True, False]
+    one.end()
+    await turns()
+    assert again[1].done()
+    other.end()
+    assert stage.work._own == {}
+
+
+@pytest.mark.parametrize("granted", [False, True])
+async def test_a_cancelled_call_gives_its_turn_on(granted: bool) -> None:
+    stage = Stage()
+    first = await (await stage.begin(units=AT_ONCE))
+    second, third = await stage.begin_many(2, AT_ONCE)
+    if granted:
+        first.end()  # its turn has come, and it has not heard of it yet
+    second.cancel()
+    await turns()
+    assert second.cancelled()
+    if not granted:
+        assert not third.done()
+        first.end()
+        await turns()
+    (await third).end()
+    assert stage.work._own == {}
+
+
+async def test_so_many_calls_may_wait_and_more_are_refused() -> None:
+    stage = Stage()
+    calls = await stage.begin_many(CALLS, AT_ONCE - CALL)
+    assert done(calls) == 1
+    more = await stage.begin()
+    lucky = await stage.begin()
+    assert not more.done()
+    assert (await stage.begin(EVE)).done()
+    (await calls[0]).end()
+    await stage.pass_by(PATIENCE_SECONDS)
+    assert await refused(lucky) == PATIENCE_SECONDS
+    for call in calls[1:]:
+        (await call).end()
+        await turns()
+    (await more).end()
+
+
+async def test_a_body_that_is_slow_holds_no_turn() -> None:
+    stage = Stage()
+    slow = await (await stage.begin(units=AT_ONCE))
+    slow.pause()
+    other = await stage.begin(units=AT_ONCE)
+    assert other.done()
+
+
+# What honest clients need, with the defaults (docs/http.md).
+
+
+@pytest.mark.parametrize("page", [50, 500])
+async def test_the_defaults_let_a_full_queue_be_drained_at_full_speed(page: int) -> None:
+    """100,000 messages of 1.5 KiB, by one device that never waits; not even a rest is asked for."""
+    stage = Stage(25_000, 1_000_000)
+    ids = b'{"messageIds":[%b]}' % b",".join([b'"0192f5a0-7c3e-7d2b-8f4a-1c6e9b3d5a70"'] * page)
+    for _ in range(100_000 // page):
+        call = await stage.work.begin(ALICE)
+        call.charge(page * MESSAGE + page * 1536 // work.UNIT_BYTES)
+        await call.turn(page * 1536 // work.UNIT_BYTES)
+        call.end()
+        call = await stage.work.begin(ALICE)
+        await call.spend(of_body(ids, page + 1) + page * MESSAGE)
+        call.end()
+    assert stage.clock.monotonic() == 0
+    assert stage.work._budgets is not None
+    assert stage.work._budgets.wait(ALICE, 600_000) == 0, "and more than half of the budget is left"
+
+
+async def test_the_defaults_let_a_sender_send_as_fast_as_it_may() -> None:
+    """50 a second of the largest, for ever."""
+    stage = Stage(25_000, 1_000_000)
+    for _ in range(20_000):
+        call = await stage.work.begin(ALICE)
+        await call.spend(of_body(b"x" * 350_000, 6))
+        call.end()
+        stage.clock.advance(0.02)
+    assert stage.work._budgets is not None
+    assert stage.work._budgets.wait(ALICE, 999_000) == 0
