@@ -23,6 +23,7 @@ from router.core.migrating import Migrator
 from router.core.queue import CompositeMessageQueue
 from router.core.routing import Pipeline
 from router.core.sweeping import Rules, Sweeper
+from router.core.timekeeping import Timekeeper
 from router.errors import ConfigError
 from router.interfaces import (
     ColdQueue,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from router.backends.redis.backend import RedisBackend
 
 T = TypeVar("T")
+DAY_SECONDS = 86_400
 CANCEL_SECONDS = 5.0
 """A task that has not ended by then is told again."""
 
@@ -101,6 +103,7 @@ class Factory:
         """``in_line``: blocking calls run where they are made, and no thread is started."""
         self.config = config
         self.clock = clock or SystemClock()
+        self.keeper = Timekeeper(self.clock)
         self.entropy = entropy or ids.Entropy()
         self.chance = chance or random.Random(self.entropy(16))  # noqa: S311 - jitter, no secret
         self.metrics = metrics or Metrics()
@@ -156,7 +159,9 @@ class Factory:
             with _extra("redis", 'online.kind = "redis"'):
                 from router.backends.redis.backend import RedisBackend  # noqa: PLC0415 - only where configured
 
-            return await self._stack.enter_async_context(RedisBackend(self.config, self.clock, self.chance))
+            return await self._stack.enter_async_context(
+                RedisBackend(self.config, self.clock, self.keeper, self.chance)
+            )
 
         return await self._once("redis", make)
 
@@ -270,6 +275,7 @@ class Factory:
                 damage,
                 owner=self.node,
                 clock=self.clock,
+                keeper=self.keeper,
                 chance=self.chance,
                 metrics=self.metrics,
                 reports=self.reports,
@@ -295,6 +301,7 @@ class Factory:
             max_attempts=self.config.ingress.max_attempts,
             write_through=self.config.online.durability == "write-through",
             clock=self.clock,
+            keeper=self.keeper,
             chance=self.chance,
             tasks=self.tasks,
             metrics=self.metrics,
@@ -309,8 +316,10 @@ class Factory:
             self.watched(Role.PUSH, await self.push_notifier()),
             await self.migrator(),
             rules=Rules(online.repoke_seconds, online.push_after_seconds, online.sweep_after_seconds),
+            retention_seconds=self.config.cold.retention_days * DAY_SECONDS,
             cold_works=lambda: self.dependencies.works(Role.COLD),
             clock=self.clock,
+            keeper=self.keeper,
             metrics=self.metrics,
             reports=self.reports,
         )

@@ -219,9 +219,9 @@ class HotQueue(Protocol):
         stay orphans: the copy may be about to be written."""
         ...
 
-    async def purge(self, limit: int) -> int:
-        """Drop all tombstones and ephemeral messages past their time, ``limit`` in one step; returns how many
-        ephemeral ones were dropped."""
+    async def purge(self, limit: int, at: int) -> int:
+        """Drop all tombstones whose time was over at ``at`` (µs), and ephemeral messages past their time, ``limit`` in
+        one step; returns how many ephemeral ones were dropped."""
         ...
 
     async def inspect(self, user: str, limit: int) -> list[Queued]:
@@ -257,7 +257,8 @@ class ColdQueue(Protocol):
         ...
 
     async def read(self, user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
-        """The first messages after ``after``; bounded like ``HotQueue.read``; without those past retention."""
+        """The first messages after ``after``; bounded like ``HotQueue.read``. What is past its retention is read until
+        it is deleted: a clock that is wrong hides nothing."""
         ...
 
     async def mend(self, user: str, messages: Sequence[Queued]) -> None:
@@ -269,9 +270,9 @@ class ColdQueue(Protocol):
         """Delete these of this user; unknown ones are no error."""
         ...
 
-    async def expired(self, limit: int) -> list[Queued]:
-        """Up to ``limit`` messages past their retention, with empty envelopes. They are found again until ``expire``
-        has removed them."""
+    async def expired(self, before: int, limit: int) -> list[Queued]:
+        """Up to ``limit`` messages that were queued at ``before`` (µs) or earlier, with empty envelopes. They are found
+        again until ``expire`` has removed them."""
         ...
 
     async def expire(self, expired: Sequence[Queued]) -> list[Queued]:

@@ -65,6 +65,9 @@ class Metrics:
         self._clock = Gauge(
             "router_clock_ahead_seconds", "This clock ahead of the online store's", registry=self.registry
         )
+        self._retention = Gauge(
+            "router_retention_held", "1 while retention does not believe the clock", registry=self.registry
+        )
         self._closes = self._counter("router_connections_closed", "WebSockets closed by the server", "code", "clean")
         self._cuts = self._counter("router_clients_cut_off", "Clients cut off, by reason", "reason")
         self._failures = self._counter("router_dependency_failures", "Failed calls", "dependency", "kind")
@@ -157,6 +160,10 @@ class Metrics:
     def clock_ahead(self, seconds: float) -> None:
         """This process's clock is so far ahead of the online store's, or behind it where negative."""
         self._clock.set(seconds)
+
+    def retention_held(self, *, held: bool) -> None:
+        """Whether mail that seems to be long overdue is kept, since the clock may be wrong."""
+        self._retention.set(held)
 
     def routing_took(self, seconds: float) -> None:
         self._routing.observe(max(0.0, seconds))

@@ -213,7 +213,7 @@ class _Service:
         if self._config.uses_database:
             await self._keep(await factory.embedded())
         if self._config.online.kind != "embedded":  # which is on this machine
-            watch = ClockWatch(await factory.online_store(), factory.clock, factory.metrics)
+            watch = ClockWatch(await factory.online_store(), factory.clock, factory.keeper, factory.metrics)
             self._watch(watch.run, "clocks")
         self._edge = app = application([*routes, *self._health.public_routes()], border, time.monotonic)
         for port in self._ports():

@@ -94,6 +94,11 @@ class Skew:
         self.ahead = int(seconds * MICROSECONDS) if abs(seconds) >= APART_SECONDS else 0
         return seconds
 
+    def latest(self, now: int) -> int:
+        """The later of ``now``, by this process, and the same by the store: tombstones of a clock that is behind would
+        be over at once."""
+        return max(now, now - self.ahead)
+
 
 class State(IntEnum):
     """Where a routed message is; the numbers are stored."""

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from router import logs
 from router.clock import Clock
+from router.core.timekeeping import Timekeeper
 from router.errors import RouterError
 from router.interfaces import OnlineStore
 from router.metrics import Metrics
@@ -19,9 +20,10 @@ WARN_SECONDS = 5.0
 class ClockWatch:
     """Compares the clocks once a minute. Its state: whether they were apart when it looked last."""
 
-    def __init__(self, online: OnlineStore, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, online: OnlineStore, clock: Clock, keeper: Timekeeper, metrics: Metrics) -> None:
         self._online = online
         self._clock = clock
+        self._keeper = keeper
         self._metrics = metrics
         self._apart = False
 
@@ -35,6 +37,7 @@ class ClockWatch:
     async def look(self) -> None:
         """Compare; there is a line in the log when the clocks come apart, and one when they agree again."""
         ahead = await self._online.compare_clocks()
+        self._keeper.measured(ahead)
         self._metrics.clock_ahead(ahead)
         apart = abs(ahead) >= WARN_SECONDS
         if apart and not self._apart:

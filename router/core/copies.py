@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from router.core.timekeeping import Timekeeper
 from router.errors import Refused
 from router.interfaces import ColdQueue
 from router.messages import Delivery, Message, Queued, Routed
@@ -17,9 +18,10 @@ class Unstorable(Exception):
 class Copies:
     """Writes to cold, and knows in which place cold has, or may have, each message."""
 
-    def __init__(self, cold: ColdQueue, call_seconds: float) -> None:
+    def __init__(self, cold: ColdQueue, keeper: Timekeeper, call_seconds: float) -> None:
         """A call that has not ended within ``call_seconds`` counts as failed."""
         self._cold = cold
+        self._keeper = keeper
         self._call_seconds = call_seconds
         self._tried: dict[int | str, Queued] = {}
         self._unconfirmed: dict[int | str, Queued] = {}
@@ -35,7 +37,8 @@ class Copies:
         sequence, queued_at = routed.sequence, routed.queued_at
         if tried is not None and tried.sequence < sequence:
             sequence, queued_at = tried.sequence, tried.queued_at
-        return Queued(message_of(delivery), sequence, queued_at, attempts=delivery.attempt, untold=untold)
+        queued = Queued(message_of(delivery), sequence, queued_at, attempts=delivery.attempt, untold=untold)
+        return self._keeper.dated(queued)
 
     async def write(self, owed: Sequence[tuple[Delivery, Queued]]) -> set[tuple[str, str]]:
         """Write those that cold is not known to have; returns the names of those that it did not take this time.

@@ -17,6 +17,7 @@ from router.clock import Clock
 from router.core.damage import Damage, checked
 from router.core.dependencies import Reports
 from router.core.retrying import backoff
+from router.core.timekeeping import Timekeeper
 from router.errors import Refused, RouterError, Unavailable
 from router.interfaces import ColdQueue, DeadLetters, OnlineStore, PushNotifier
 from router.messages import DeadLetter, DeadReason, MigrationResult, MoveRefused, Queued
@@ -51,6 +52,7 @@ class Migrator:
         *,
         owner: str,
         clock: Clock,
+        keeper: Timekeeper,
         chance: random.Random,
         metrics: Metrics,
         reports: Reports,
@@ -66,6 +68,7 @@ class Migrator:
         self._unfinished: dict[str, str] = {}
         """By user, who holds the lease of a migration that failed."""
         self._clock = clock
+        self._keeper = keeper
         self._chance = chance
         self._metrics = metrics
         self._reports = reports
@@ -161,6 +164,7 @@ class Migrator:
 
     async def _put(self, messages: Sequence[Queued]) -> None:
         attempt = 1
+        messages = [self._keeper.dated(queued) for queued in messages]
         while messages := await self._cold.put(messages):
             if attempt == PUT_TRIES:
                 raise Unavailable(f"the cold queue did not take {len(messages)} messages of a migration")

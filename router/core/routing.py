@@ -23,6 +23,7 @@ from router.core.dependencies import Reports
 from router.core.outage import Outage, Owed
 from router.core.retrying import backoff
 from router.core.settling import Settler
+from router.core.timekeeping import Timekeeper
 from router.errors import DataDirLost, RouterError, Unavailable
 from router.interfaces import ColdQueue, DeadLetters, IngressConsumer, OnlineStore, PushNotifier
 from router.messages import DeadLetter, DeadReason, Delivery, Message, Outcome, Routed
@@ -64,6 +65,7 @@ class Pipeline:
         max_attempts: int,
         write_through: bool,
         clock: Clock,
+        keeper: Timekeeper,
         chance: random.Random,
         tasks: Tasks,
         metrics: Metrics,
@@ -72,7 +74,7 @@ class Pipeline:
         """``write_through``: what goes hot is written to cold too, before the ingress is told."""
         self._consumer = consumer
         self._online = online
-        self._copies = Copies(cold, CALL_SECONDS)
+        self._copies = Copies(cold, keeper, CALL_SECONDS)
         self._settler = Settler(online, cold, call_seconds=CALL_SECONDS)
         self._push = push
         self._letters = letters

@@ -11,23 +11,28 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from router import logs
 from router.checksum import is_whole
 from router.clock import MICROSECONDS, Clock
 from router.core.dependencies import Reports
 from router.core.migrating import Migrator
 from router.core.settling import Settler
+from router.core.timekeeping import Timekeeper, may_delete
 from router.errors import RouterError, Unavailable
 from router.interfaces import ColdQueue, OnlineStore, PushNotifier
 from router.messages import HotUser
 from router.metrics import Metrics
 
+LOG = logs.logger(__name__)
 PAGE_USERS = 200
 PAGE_MESSAGES = 500
 TICK_SECONDS = 1.0
 CUT_SECONDS = 2.0
 """Whoever goes on after a page that was cut short has fetched or acknowledged again by then."""
-IMPLAUSIBLE_SECONDS = 3600
+IMPLAUSIBLE_SECONDS = 300
 """No two nodes' clocks are so far apart: what seems to be further ahead is of a clock that was wrong."""
+HELD_SECONDS = 60.0
+"""Retention that waits looks again after this."""
 UNTOLD_SECONDS = 60
 """A pipeline that has not told the online store by then, of what it wrote to cold without it, is cut off or dead."""
 OUTAGE_FAILURES = 10
@@ -96,8 +101,10 @@ class Sweeper:
         migrator: Migrator,
         *,
         rules: Rules,
+        retention_seconds: float,
         cold_works: Callable[[], bool],
         clock: Clock,
+        keeper: Timekeeper,
         metrics: Metrics,
         reports: Reports,
     ) -> None:
@@ -110,6 +117,10 @@ class Sweeper:
         self._rules = rules
         self._cold_works = cold_works
         self._clock = clock
+        self._keeper = keeper
+        self._retention = int(retention_seconds * MICROSECONDS)
+        self._held_at: float | None = None
+        """When retention saw last (monotonic) that it would delete what may not be due; ``None`` while it does not."""
         self._metrics = metrics
         self._reports = reports
         self._failures: list[RouterError] = []
@@ -198,13 +209,45 @@ class Sweeper:
             self._metrics.pushed(len(whole))
 
     async def _expire_messages(self) -> None:
-        dropped = await self._online.purge(PAGE_MESSAGES)
+        dropped = await self._online.purge(PAGE_MESSAGES, self._keeper.deleting_at())
         if dropped:
             self._metrics.dropped("ephemeral-expired", dropped)
-        # The store first: whoever dies in between leaves what is found again, and not a record that nobody looks at.
-        while expired := await self._cold.expired(PAGE_MESSAGES):
-            await self._online.forget_cold(expired)
-            self._metrics.dropped("retention", len(await self._cold.expire(expired)))
+        if self._held_at is None or self._clock.monotonic() - self._held_at >= HELD_SECONDS:
+            await self._retain()
+
+    async def _retain(self) -> None:
+        """Delete what is past its retention, as far as the clock can be believed (``may_delete``)."""
+        at, agreed = self._keeper.deleting_at(), self._keeper.agreed_seconds
+        if not may_delete(0, agreed):
+            return
+        before = at - self._retention
+        while expired := await self._cold.expired(before, PAGE_MESSAGES):
+            due = [one for one in expired if may_delete((before - one.queued_at) / MICROSECONDS, agreed)]
+            if due:
+                # The store first: whoever dies in between leaves what is found again, and not a record that nobody
+                # looks at.
+                await self._online.forget_cold(due)
+                self._metrics.dropped("retention", len(await self._cold.expire(due)))
+            if len(due) < len(expired):
+                self._hold(min(one.queued_at for one in expired), before)
+                return
+        self._release()
+
+    def _hold(self, oldest_at: int, before: int) -> None:
+        if self._held_at is None:
+            LOG.warning(
+                "retention waits: mail seems to be overdue by days; either no sweeper has run for so long, or this "
+                "machine's clock is ahead. Look at the clock; once it has gone evenly for a day, the mail is deleted",
+                overdue_seconds=round((before - oldest_at) / MICROSECONDS),
+            )
+        self._held_at = self._clock.monotonic()
+        self._metrics.retention_held(held=True)
+
+    def _release(self) -> None:
+        if self._held_at is not None:
+            LOG.warning("retention deletes again what is past its time")
+        self._held_at = None
+        self._metrics.retention_held(held=False)
 
     async def _delete_orphans(self) -> None:
         ids: dict[str, list[str]] = {}

@@ -98,7 +98,7 @@ async def past_retention(stage: Stage) -> None:
 async def expired(stage: Stage) -> None:
     await hot_m(stage, ephemeral=True)
     stage.clock.advance(10)
-    assert await stage.online.purge(100) == 1
+    assert await stage.online.purge(100, stage.clock.now()) == 1
 
 
 async def dropped_by_a_move(stage: Stage) -> None:

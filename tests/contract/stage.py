@@ -96,7 +96,7 @@ class Stage:
         return routed.outcome
 
     async def store(self, message: Message, routed: Routed) -> None:
-        queued = Queued(message, routed.sequence, routed.queued_at)
+        queued = self.factory.keeper.dated(Queued(message, routed.sequence, routed.queued_at))
         assert await self.cold.put([queued]) == []
         assert await self.online.settle([queued]) == Settled([], [])
 

@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from router.core.clocks import LOOK_SECONDS, ClockWatch
+from router.core.timekeeping import Timekeeper
 from router.errors import Unavailable
 from router.interfaces import OnlineStore
 from router.metrics import Metrics
@@ -36,7 +37,7 @@ async def test_clocks_that_come_apart_are_told_of_once_and_again_when_they_agree
     store, clock, metrics = Store(), ManualClock(), Metrics()
     store.ahead = [0.5, -30.0, -31.0, None, 0.0, 40.0]
     with capture_logs() as lines:
-        watch = asyncio.create_task(ClockWatch(cast(OnlineStore, store), clock, metrics).run())
+        watch = asyncio.create_task(ClockWatch(cast(OnlineStore, store), clock, Timekeeper(clock), metrics).run())
         while store.ahead:
             await until(lambda: bool(clock._sleepers))
             clock.advance(LOOK_SECONDS)

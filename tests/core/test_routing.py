@@ -755,6 +755,7 @@ async def made(stage: Stage, consumer: IngressConsumer, push: PushNotifier) -> P
         max_attempts=5,
         write_through=False,
         clock=stage.clock,
+        keeper=stage.factory.keeper,
         chance=stage.factory.chance,
         tasks=stage.factory.tasks,
         metrics=stage.factory.metrics,

@@ -95,9 +95,10 @@ async def test_an_outage_of_cold_brings_no_storm_of_fetches(stage: Stage, monkey
             await stage.sweeper.sweep()
         return stage.count("router_pokes_total", kind="repeat") > before
 
+    stage.clock.advance(3600)  # from then on each round asks cold
     await stage.go("m1")
     phone = await stage.connect()
-    monkeypatch.setattr(type(stage.cold), "expired", lambda _, limit: fail())
+    monkeypatch.setattr(type(stage.cold), "expired", lambda _, before, limit: fail())
     assert not await poked(1)
     assert [await poked(seconds) for seconds in (2, 10, 1, 1)] == [False, False, False, True]
     await stage.online.read(BOB, 1, PAGE_BYTES)

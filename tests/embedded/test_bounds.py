@@ -25,7 +25,7 @@ async def test_a_purge_leaves_nothing_that_is_due(tmp_path: Path) -> None:
             await stage.go("typing" + id_, ephemeral=True)
         await stage.queue.acknowledge(BOB, ids)
         clock.advance(3601)
-        assert await stage.online.purge(3) == len(ids)
+        assert await stage.online.purge(3, stage.clock.now()) == len(ids)
         await stage.connect()
         assert [await stage.go(id_) for id_ in ids] == [Outcome.HOT] * len(ids)
 
@@ -68,7 +68,7 @@ async def test_a_record_outlasts_the_copy_that_it_hides(tmp_path: Path) -> None:
         await stage.go("m1")
         await stage.online.ack(BOB, ["m1"])
         stage.clock.advance(2 * 3600)
-        await stage.online.purge(10)
+        await stage.online.purge(10, stage.clock.now())
         assert (await stage.ids(), await stage.in_cold()) == ([], ["m1"])
 
 

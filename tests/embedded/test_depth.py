@@ -151,7 +151,7 @@ async def test_sweeping_a_deep_queue_costs_the_same(stage: Stage) -> None:
         database._reader.set_progress_handler(steps._step, 1)
         assert [user.user for user in await stage.online.hot_users("", 10)] == [BOB]
         await stage.online.unannounced(BOB, stage.clock.now(), PAGE)
-        await stage.online.purge(PAGE)
+        await stage.online.purge(PAGE, stage.clock.now())
         database._reader.set_progress_handler(None, 1)
         counts.append(steps.count - before)
     assert counts[0] > PAGE

@@ -78,7 +78,7 @@ async def test_a_recipient_who_gets_mail_meanwhile_is_not_forgotten(stage: Stage
     assert await stage.ids() == []
     routing = asyncio.create_task(stage.route(stage.message("m1")))
     await asyncio.sleep(0)
-    await stage.online.purge(100)
+    await stage.online.purge(100, stage.clock.now())
     (routed,) = await routing
     await stage.store(stage.message("m1"), routed)
     assert await stage.ids() == ["m1"]
@@ -93,7 +93,7 @@ async def test_a_recipient_who_was_forgotten_has_no_version_again(stage: Stage, 
     await stage.queue.acknowledge(BOB, ["m0"])
     seen = await stage.online.read(BOB, 10, PAGE_BYTES)
     stage.clock.advance(10)
-    await stage.online.purge(100)
+    await stage.online.purge(100, stage.clock.now())
     if comes_online:
         await stage.online.disconnect([await stage.connect()])
     assert await stage.go("m1") is Outcome.COLD

@@ -399,7 +399,7 @@ async def test_nothing_is_left_of_users_who_came_and_went(stage: Stage) -> None:
         await stage.queue.acknowledge(user, [f"cold {number}"])
     assert await documents(stage) == {"users": 25, "ids": 75, "hot": 25}
     stage.clock.advance(11)
-    assert await stage.online.purge(500) == 25
+    assert await stage.online.purge(500, stage.clock.now()) == 25
     assert (await documents(stage))["hot"] == 0
     stage.clock.advance(3600)
     for _ in range(3):
@@ -418,11 +418,11 @@ async def test_ephemeral_mail_that_is_left_is_dropped_in_its_turn(stage: Stage) 
     await stage.go("young", ephemeral=True)
     await stage.go("mail")
     stage.clock.advance(5)
-    assert await stage.online.purge(100) == 1
+    assert await stage.online.purge(100, stage.clock.now()) == 1
     assert await stage.hot() == ["young", "mail"]
-    assert await stage.online.purge(100) == 0
+    assert await stage.online.purge(100, stage.clock.now()) == 0
     stage.clock.advance(11)
-    assert await stage.online.purge(100) == 1
+    assert await stage.online.purge(100, stage.clock.now()) == 1
     assert await stage.hot() == ["mail"]
     await check_counters(stage)
 

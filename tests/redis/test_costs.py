@@ -103,7 +103,7 @@ async def test_payloads_leave_memory(many: Stage, redis_client: Any) -> None:
     assert redis_client.hlen(bodies) == 31
     await many.queue.acknowledge(BOB, [uuid(number) for number in range(10)])
     many.clock.advance(10)
-    await many.online.purge(100)
+    await many.online.purge(100, many.clock.now())
     assert redis_client.hlen(bodies) == 20
     await many.online.disconnect([phone])
     await many.migrator.migrate(BOB)
@@ -205,7 +205,7 @@ async def test_a_copy_that_is_owed_is_looked_for_by_itself(many: Stage) -> None:
     await many.go("m1")
     while await many.online.hot_users("", 10):
         pass
-    await many.online.purge(100)
+    await many.online.purge(100, many.clock.now())
     await many.online.ack(BOB, ["m1"])
     many.clock.advance(61)
     assert await many.online.orphans(10) == [(BOB, "m1")]

@@ -111,7 +111,7 @@ async def test_what_was_evicted_takes_no_bytes(stores: RedisStores, clock: Manua
         await stage.go("new", size=100)
         await stage.queue.acknowledge(BOB, [id_ for id_ in await stage.ids() if id_ != "new"])
         stage.clock.advance(11)
-        await stage.online.purge(100)
+        await stage.online.purge(100, stage.clock.now())
         assert await stage.ids() == ["new"]
         await has_room(stage, LIMIT - 100)
 

@@ -201,7 +201,7 @@ async def test_a_key_that_somebody_else_wrote_stops_one_user_only(stage: Stage) 
         await stage.sweeper.sweep()
     assert await stage.in_cold() == ["m2", "m3"], "the sweep did the rest all the same"
     stage.clock.advance(40 * 86_400)
-    assert await stage.online.purge(100) == 0
+    assert await stage.online.purge(100, stage.clock.now()) == 0
 
 
 @pytest.mark.parametrize("mode", ["single", "cluster"])

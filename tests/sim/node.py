@@ -283,7 +283,7 @@ class SimFactory(Factory):
 
     async def cold_queue(self) -> ColdQueue:
         async def make() -> ColdQueue:
-            cold = Told(await self._database("cold"), self.config.cold.retention_days, self._store_clock)
+            cold = Told(await self._database("cold"))
             cold.asked = self._world.unsettles
             return cast(ColdQueue, self._linked(cold, "cold"))
 

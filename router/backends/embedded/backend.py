@@ -78,7 +78,7 @@ class EmbeddedBackend:
         return EmbeddedPokeBus(self._signals)
 
     def cold_queue(self) -> EmbeddedColdQueue:
-        return EmbeddedColdQueue(self._database, self._config.cold.retention_days, self._clock)
+        return EmbeddedColdQueue(self._database)
 
     def push_notifier(self) -> EmbeddedOutbox:
         return EmbeddedOutbox(self._database, self._clock, cold_here=self._config.cold.kind == "embedded")

@@ -12,22 +12,18 @@ from router.backends.embedded.database import Database
 from router.backends.embedded.push import withdraw
 from router.backends.embedded.queries import load
 from router.backends.embedded.rows import cold_message, integer, one, page
-from router.clock import MICROSECONDS, Clock
 from router.interfaces import Place
 from router.messages import ColdPage, Queued, QueueTotals
 
 SQL = load("cold")
-DAY_SECONDS = 86_400
 FIRST: Place = (-1, -1)
 
 
 class EmbeddedColdQueue:
     """``ColdQueue`` over SQLite."""
 
-    def __init__(self, database: Database, retention_days: float, clock: Clock) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._retention = int(retention_days * DAY_SECONDS * MICROSECONDS)
-        self._clock = clock
         self._looked_at = 0
         """The row that retention has come to, round and round: by age, each write would pay for an index."""
 
@@ -44,10 +40,8 @@ class EmbeddedColdQueue:
         return []
 
     async def read(self, user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
-        cutoff = self._clock.now() - self._retention
-
         def select(db: sqlite3.Connection) -> ColdPage:
-            rows = db.execute(SQL["read"], (user, *(after or FIRST), cutoff, limit + 1))
+            rows = db.execute(SQL["read"], (user, *(after or FIRST), limit + 1))
             return ColdPage(*page((cold_message(user, row) for row in rows), limit, max_bytes))
 
         return self._database.read(select)
@@ -66,14 +60,12 @@ class EmbeddedColdQueue:
 
         await self._database.write_ordered(remove)
 
-    async def expired(self, limit: int) -> list[Queued]:
-        cutoff = self._clock.now() - self._retention
-
+    async def expired(self, before: int, limit: int) -> list[Queued]:
         def select(db: sqlite3.Connection) -> list[Any]:
             after = self._looked_at
             count, last = one(db, SQL["rows"], (after, limit))
             self._looked_at = last if count == limit else 0
-            return db.execute(SQL["expired"], (after, last, cutoff)).fetchall()
+            return db.execute(SQL["expired"], (after, last, before)).fetchall()
 
         return [_bare(row) for row in self._database.read(select)]
 

@@ -137,11 +137,10 @@ class EmbeddedOnlineStore(EmbeddedPresence):
             lambda db: db.executemany(SQL["forget_orphan"], [(id_, user, now, until) for id_ in ids]).rowcount
         )
 
-    async def purge(self, limit: int) -> int:
-        now = self._clock.now()
-        await self._forget_records(now, limit)
-        await self._forget_recipients(now, limit)
-        return await self._drop_stale_ephemeral(now, limit)
+    async def purge(self, limit: int, at: int) -> int:
+        await self._forget_records(at, limit)
+        await self._forget_recipients(at, limit)
+        return await self._drop_stale_ephemeral(self._clock.now(), limit)
 
     async def _drop_stale_ephemeral(self, now: int, limit: int) -> int:
         total, stale = 0, (self._rules.ephemeral_cutoff(now), 1)

@@ -47,7 +47,6 @@ class FirestoreColdQueue:
         self._layout = layout
         self._messages = f"{layout.collection}-messages"
         self._retention = int(retention_days * DAY_SECONDS * MICROSECONDS)
-        self._clock = clock
         self._by_age = Index(layout.documents, self._messages, "by_age", everywhere=True)
         self._expiry = Walk(clock, EXPIRY_SECONDS)
 
@@ -102,7 +101,7 @@ class FirestoreColdQueue:
     async def read(self, user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
         async def attempt(seconds: float) -> ColdPage:
             page = Page(limit, max_bytes)
-            async with aclosing(self._kept(user, limit, after, seconds)) as messages:
+            async with aclosing(self._all(user, limit, after, seconds)) as messages:
                 async for queued in messages:
                     if not page.add(queued):
                         break
@@ -110,9 +109,8 @@ class FirestoreColdQueue:
 
         return await self._client.call(attempt)
 
-    async def _kept(self, user: str, limit: int, after: Place | None, seconds: float) -> AsyncGenerator[Queued, None]:
-        """All messages after ``after`` that are not past retention, in order; read as far as they are taken."""
-        cutoff = self._clock.now() - self._retention
+    async def _all(self, user: str, limit: int, after: Place | None, seconds: float) -> AsyncGenerator[Queued, None]:
+        """All messages after ``after``, in order; read as far as they are taken."""
         last = -1 if after is None else place_number(*after)
         there: set[str] = set()
         """What was found at the place ``last``, which others may share: the next query begins there once more."""
@@ -128,8 +126,7 @@ class FirestoreColdQueue:
                     if (place := document.fields["place"].integer_value) != last:
                         last, there = place, set()
                     there.add(document.name)
-                    if document.fields["queued_at"].integer_value > cutoff:
-                        yield queued_message(user, document, None)
+                    yield queued_message(user, document, None)
             if found < query.limit:
                 return
 
@@ -141,11 +138,10 @@ class FirestoreColdQueue:
     async def delete(self, user: str, ids: Sequence[str]) -> None:
         check(await self._writer.write([deletion(self._path(user, id_)) for id_ in ids if possible(id_)]))
 
-    async def expired(self, limit: int) -> list[Queued]:
+    async def expired(self, before: int, limit: int) -> list[Queued]:
         if not self._expiry.due():
             return []
-        cutoff = self._clock.now() - self._retention
-        found = await until(self._client, self._by_age, cutoff, limit, select=BARE)
+        found = await until(self._client, self._by_age, before, limit, select=BARE)
         self._expiry.saw(len(found))
         return [self._bare(document) for document in found]
 

@@ -162,7 +162,7 @@ class FirestoreOnlineStore(FirestorePresence):
         return {record.id for record in found if record.state in records.GONE}
 
     async def ack(self, user: str, ids: Sequence[str]) -> list[str]:
-        now, hot = self._clock.now(), self._layout.hot_of(user)
+        now, hot = self._skew.latest(self._clock.now()), self._layout.hot_of(user)
         owed: list[str] = []
         for part in parts([id_ for id_ in dict.fromkeys(ids) if possible(id_)]):
 
@@ -266,7 +266,7 @@ class FirestoreOnlineStore(FirestorePresence):
         await self._transactions.change_all(highest, mark)
 
     async def forget_cold(self, expired: Sequence[Queued]) -> None:
-        now, own = self._clock.now(), _by_user(expired)
+        now, own = self._skew.latest(self._clock.now()), _by_user(expired)
 
         async def forget(user: str) -> None:
             for part in parts(_ids(own[user])):
@@ -295,12 +295,12 @@ class FirestoreOnlineStore(FirestorePresence):
 
             await self._transactions.change(user, part, step)
 
-    async def purge(self, limit: int) -> int:
+    async def purge(self, limit: int, at: int) -> int:
         now = self._clock.now()
-        if self._forgetting.due():
-            self._forgetting.saw(await self._forget_records(now, limit))
-        if self._idling.due():
-            self._idling.saw(await self._forget_recipients(now, limit))
+        if at and self._forgetting.due():
+            self._forgetting.saw(await self._forget_records(at, limit))
+        if at and self._idling.due():
+            self._idling.saw(await self._forget_recipients(at, limit))
         if not self._dropping.due():
             return 0
         cutoff = self._ephemeral_cutoff(now)

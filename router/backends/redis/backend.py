@@ -19,6 +19,7 @@ from router.backends.redis.scripts import Scripts
 from router.backends.rules import StoreRules
 from router.clock import Clock
 from router.config import Config
+from router.core.timekeeping import Timekeeper
 from router.errors import ConfigError, Forbidden, Unavailable
 from router.metrics import Metrics
 
@@ -32,9 +33,10 @@ class RedisBackend:
     A server that is down is no error here: the router runs without it, and says so.
     """
 
-    def __init__(self, config: Config, clock: Clock, chance: random.Random) -> None:
+    def __init__(self, config: Config, clock: Clock, keeper: Timekeeper, chance: random.Random) -> None:
         self._config = config
         self._clock = clock
+        self._keeper = keeper
         self._chance = chance
         self._stack = AsyncExitStack()
 
@@ -72,6 +74,7 @@ class RedisBackend:
             StoreRules.of(self._config),
             retention_days=self._config.cold.retention_days,
             clock=self._clock,
+            keeper=self._keeper,
             chance=self._chance,
         )
 

@@ -55,7 +55,8 @@ class RedisOnlineStore(RedisSweeping):
             body = pack_body(delivery, message, now)
             fields = (int(message.lane), int(message.ephemeral), int(message.keyed), message.accepted_at, before, body)
             messages += (pack_id(message.id), *fields)
-        about = (rules.queue_messages, rules.queue_bytes, now - self._ephemeral_span, int(rules.write_through))
+        bounds = (rules.queue_messages, rules.queue_bytes, now - self._ephemeral_span)
+        about = (*bounds, int(rules.write_through), self._keeper.deleting_at())
         return self._call("route", user, self._keys.channels, user, *about, *messages, now=now)
 
     def _list_routed(self, recipients: dict[str, Batch], now: int) -> list[Command]:

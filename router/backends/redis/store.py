@@ -12,6 +12,7 @@ from router.backends.redis.keys import Keys
 from router.backends.redis.scripts import Argument, Command, Scripts
 from router.backends.rules import DAY_SECONDS, Skew, StoreRules
 from router.clock import MICROSECONDS, Clock
+from router.core.timekeeping import Timekeeper
 
 
 class RedisStore:
@@ -26,6 +27,7 @@ class RedisStore:
         *,
         retention_days: float,
         clock: Clock,
+        keeper: Timekeeper,
         chance: random.Random,
     ) -> None:
         self._client = client
@@ -35,6 +37,7 @@ class RedisStore:
         self._retention = int((retention_days + 1) * DAY_SECONDS * MICROSECONDS)
         """No mail is in cold for longer (µs), whoever removes it there."""
         self._clock = clock
+        self._keeper = keeper
         self._skew = Skew()
         self._chance = chance
         self._live = Index("live", client, keys, scripts)
@@ -61,7 +64,9 @@ class RedisStore:
         return self._due.listing(times, "if-less")
 
     def _remember_until(self, now: int) -> tuple[int, int]:
-        """Until when the ids of plain and of keyed messages are remembered that leave the queues at ``now``."""
+        """Until when the ids of plain and of keyed messages are remembered that leave the queues at ``now``, by a clock
+        that may be behind."""
+        now = max(now, self._keeper.dating_at())
         return self._rules.remember_until(now, keyed=False), self._rules.remember_until(now, keyed=True)
 
     @property

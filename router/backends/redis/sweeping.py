@@ -110,13 +110,13 @@ class RedisSweeping(RedisPresence):
         found = zip(users, await self._client.run(calls), strict=True)
         return [(user, unpack_id(packed)) for user, ids in found for packed in ids][:limit]
 
-    async def purge(self, limit: int) -> int:
+    async def purge(self, limit: int, at: int) -> int:
         now = self._clock.now()
         dropped = 0
         owing: list[Change] = []
         while claimed := await self._due.claim(now, limit):
             changes: list[Change] = []
-            for seen, tended in await self._tend(claimed, now, limit):
+            for seen, tended in await self._tend(claimed, now, at, limit):
                 dropped += tended.dropped
                 # Whoever owes the deletion of a copy stays due, for ``orphans``; claimed, so that this loop ends.
                 later = owing if 0 < tended.due_at <= now else changes
@@ -125,9 +125,9 @@ class RedisSweeping(RedisPresence):
         await self._client.run(self._due.relisting(owing))
         return dropped
 
-    async def _tend(self, claimed: Sequence[Seen], now: int, limit: int) -> list[tuple[Seen, Tended]]:
+    async def _tend(self, claimed: Sequence[Seen], now: int, at: int, limit: int) -> list[tuple[Seen, Tended]]:
         """Do all that is due in the records of these users, ``limit`` in one script."""
-        bounds = (self._ephemeral_span, *self._remember_until(now), now - self._retention, limit)
+        bounds = (self._ephemeral_span, *self._remember_until(now), at - self._retention, limit, at)
         tended: list[tuple[Seen, Tended]] = []
         while claimed:
             scripts = [self._call("tend", user, *bounds, now=now) for user, _ in claimed]

@@ -79,7 +79,7 @@ def listing(scripts: Scripts, key: str, user: str = "u") -> Any:
 
 def mail(scripts: Scripts) -> Any:
     """One message that goes cold."""
-    about, message = (b"channel:", "u", 10, 0, 0), ("m1", 1, 0, 0, 1, 0, bytes(21))
+    about, message = (b"channel:", "u", 10, 1000, 0, 0, 0), ("m1", 1, 0, 0, 1, 0, bytes(21))
     return scripts.call("route", Keys("prefix").of("u"), 1, *about, *message)
 
 

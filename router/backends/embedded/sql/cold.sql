@@ -7,9 +7,9 @@ ON CONFLICT (id, user) DO UPDATE SET
     checksum = iif(is_whole(id, user, envelope, checksum), checksum, excluded.checksum)
 WHERE excluded.sequence < sequence OR NOT is_whole(id, user, envelope, checksum);
 
--- read: A page of one cold queue, without what was queued before a point in time.
+-- read: A page of one cold queue.
 SELECT id, lane, sequence, queued_at, accepted_at, keyed, attempts, checksum, envelope FROM cold
-WHERE user = ? AND (lane, sequence) > (?, ?) AND queued_at > ? ORDER BY lane, sequence LIMIT ?;
+WHERE user = ? AND (lane, sequence) > (?, ?) ORDER BY lane, sequence LIMIT ?;
 
 -- mend: Overwrite the envelope of one message that is there.
 UPDATE cold SET envelope = ?, checksum = ? WHERE id = ? AND user = ?;

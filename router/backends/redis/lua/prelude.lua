@@ -80,19 +80,19 @@ local function bury(id, record, until_plain, until_keyed)
   call('RPUSH', record.keyed == 1 and GONE_KEYED or GONE, id)
 end
 
--- Drop up to `limit` tombstones of a list whose time is over; returns when the next one is due, or nil.
-local function prune(list, limit)
+-- Drop up to `limit` tombstones of a list whose time is over at `at`; returns when the next one is due, or nil.
+local function prune(list, limit, at)
   for _ = 1, limit do
     local id = call('LINDEX', list, 0)
     if not id then return nil end
     local record = record_of(id)
     if record and record.state == ACKED then
-      if record.number > now then return record.number end
+      if record.number > at then return record.number end
       call('HDEL', IDS, id)
     end
     call('LPOP', list)
   end
-  return now
+  return at
 end
 
 -- Cold may get a copy of what is hot; and: something has come to cold, or may have, and what is known of it is void.

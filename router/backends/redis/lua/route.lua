@@ -1,13 +1,14 @@
 -- The atomic routing step (docs/specification.md#the-atomic-step) for one recipient: presence, sequence, dedupe, enqueue and poke.
 --
 -- ARGV  2 the channels' prefix   3 user   4 cap of the queue, in messages   5 and in bytes
---       6 ephemeral messages accepted until then have expired   7 write-through, 0 or 1; then for each message, in order:
+--       6 ephemeral messages accepted until then have expired   7 write-through, 0 or 1
+--       8 tombstones whose time was over then are dropped; then for each message, in order:
 --       id, lane, ephemeral, keyed, accepted_at, delivered before (0 or 1), body
 -- Result: for each message its rules.Outcome and its sequence, or 0.
 -- Repeated, it finds each id on record and changes nothing.
 
-prune(GONE, 64)
-prune(GONE_KEYED, 64)
+prune(GONE, 64, tonumber(ARGV[8]))
+prune(GONE_KEYED, 64, tonumber(ARGV[8]))
 local channel, user, cap, cap_bytes = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local cutoff, write_through = tonumber(ARGV[6]), ARGV[7] == '1'
 local nodes, online = judge_live()
@@ -47,7 +48,7 @@ local function decide(ephemeral, accepted_at, size)
   return online > 0 and 'hot' or 'cold'
 end
 
-for i = 8, #ARGV, 7 do
+for i = 9, #ARGV, 7 do
   local id, lane, ephemeral, keyed = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
   local accepted_at, before, body = tonumber(ARGV[i + 4]), ARGV[i + 5] == '1', ARGV[i + 6]
   local size = #body - HEADER

@@ -3,10 +3,11 @@
 --
 -- ARGV  2 how long an ephemeral message lives, µs   3 remember plain ones until   4 and keyed ones
 --       5 records of mail routed before then are of mail that retention has removed   6 limit of each
+--       7 the time by which records are judged: no clock is ahead of it
 -- Result: how many ephemeral messages were dropped, when to look again (0 for never), and whether there is more to do
 --         now (0 or 1)
 
-local span, limit = tonumber(ARGV[2]), tonumber(ARGV[6])
+local span, limit, at = tonumber(ARGV[2]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local dropped, bytes = 0, 0
 for _, id in ipairs(call('ZRANGEBYSCORE', EPHEMERAL, '-inf', now - span, 'LIMIT', 0, limit)) do
   local record = record_of(id)
@@ -20,7 +21,7 @@ add_to_meta('h', -dropped)
 add_to_meta('b', -bytes)
 local more = dropped == limit
 for _, list in ipairs({GONE, GONE_KEYED}) do
-  more = prune(list, limit) == now or more
+  more = prune(list, limit, at) == at or more
 end
 
 -- Once a day, a page of records each time: mail that must be long gone from cold, though nobody has said so, and
@@ -29,7 +30,7 @@ local stale_before, lost, lost_bytes = tonumber(ARGV[5]), 0, 0
 local function check(id, record)
   local state = record.state
   if state == ACKED then
-    if record.number < now - DAY then call('HDEL', IDS, id) end
+    if record.number < at - DAY then call('HDEL', IDS, id) end
   elseif state == ACKED_OWED then
     if not call('ZSCORE', OWED, id) then call('ZADD', OWED, now, id) end
   elseif record.number < stale_before and not call('ZSCORE', QUEUE, id) then
@@ -39,7 +40,8 @@ local function check(id, record)
   end
 end
 local walk = call('HMGET', META, 'c', 'd')
-if walk[1] or now - tonumber(walk[2] or 0) >= DAY then
+local walked_at = tonumber(walk[2] or 0)
+if at > 0 and (walk[1] or math.abs(at - walked_at) >= DAY) then
   local scan = call('HSCAN', IDS, walk[1] or '0', 'COUNT', limit)
   for i = 1, #scan[2], 2 do
     local record = record_of(scan[2][i])
@@ -47,13 +49,13 @@ if walk[1] or now - tonumber(walk[2] or 0) >= DAY then
   end
   if scan[1] == '0' then call('HDEL', META, 'c') else call('HSET', META, 'c', scan[1]) end
   more = more or scan[1] ~= '0'
-  call('HSET', META, 'd', now)
+  call('HSET', META, 'd', at)
 end
 count_cold(-lost, -lost_bytes)
 
 local held = call('HMGET', META, 's', 'u')
 local at_rest = call('EXISTS', IDS, QUEUE, BODIES, PENDING, CONNECTIONS, OWED) == 0
-if at_rest and tonumber(held[1] or 0) <= now and not holds_move(tonumber(held[2] or 0)) then
+if at_rest and tonumber(held[1] or 0) <= at and not holds_move(tonumber(held[2] or 0)) then
   call('DEL', META, EPHEMERAL, GONE, GONE_KEYED)
 end
 return {dropped, due(span), more and 1 or 0}

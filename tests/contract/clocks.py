@@ -1,0 +1,100 @@
+"""RACES 45: clocks that are wrong by a month. Nothing is deleted by them, nothing is hidden, and order holds."""
+
+from __future__ import annotations
+
+import pytest
+from structlog.testing import capture_logs
+
+from router.clock import MICROSECONDS
+from router.messages import Outcome
+from tests.contract.stage import BOB, EVE, Stage
+
+MONTH = 31 * 86_400 * MICROSECONDS
+
+
+class ClockContract:
+    """For every online store and cold queue."""
+
+    @pytest.mark.parametrize("up_seconds", [0, 7200, 2 * 86_400])
+    async def test_a_clock_that_is_a_month_ahead_for_three_seconds_deletes_nothing(
+        self, stage: Stage, up_seconds: int
+    ) -> None:
+        """RACES 45: neither mail nor the records of what was acknowledged; nothing is hidden, and order holds."""
+        stage.clock.advance(up_seconds)
+        await stage.connect(EVE)
+        await stage.go("gone", keyed=True)
+        await stage.queue.acknowledge(BOB, ["gone"])
+        await stage.go("m1")
+        assert await stage.go("hot", EVE) is Outcome.HOT
+        for _ in range(2):
+            await stage.sweeper.sweep()
+            stage.clock.time += MONTH
+            for _ in range(3):
+                assert await stage.ids() == ["m1"]
+                await stage.sweeper.sweep()
+                stage.clock.advance(1)
+            stage.clock.time -= MONTH
+            await stage.sweeper.sweep()
+        assert await stage.ids() == ["m1"]
+        assert await stage.ids(EVE) == ["hot"]
+        assert await stage.go("gone", keyed=True) is Outcome.DUPLICATE
+        stage.clock.time += MONTH
+        assert await stage.go("m2") is Outcome.COLD
+        stage.clock.time -= MONTH
+        assert await stage.go("m3") is Outcome.COLD
+        assert await stage.ids() == ["m1", "m2", "m3"]
+        assert stage.count("router_messages_dropped_total", reason="retention") == 0
+        assert stage.count("router_retention_held") == 0
+
+    @pytest.mark.parametrize("measured", [False, True])
+    async def test_mail_of_a_clock_that_was_behind_is_not_deleted_when_it_is_put_right(
+        self, stage: Stage, second: Stage, ahead: Stage, measured: bool
+    ) -> None:
+        """RACES 45: it was 40 days behind, for longer than it would take to believe it, since its start, with a store
+        that has a clock, or since a step; the others were right."""
+        ahead.clock.time = stage.clock.time - (40 * 86_400 * MICROSECONDS if measured else 0)
+        ahead.factory.keeper.look()
+        if measured:
+            ahead.factory.keeper.measured(-40 * 86_400)
+        for clock in (stage.clock, ahead.clock):
+            clock.advance(2 * 86_400)
+        ahead.factory.keeper.look()
+        if not measured:
+            ahead.clock.time -= 40 * 86_400 * MICROSECONDS
+        for hour in range(4):
+            await ahead.go(f"m{hour}")
+            for clock in (stage.clock, ahead.clock):
+                clock.advance(3600)
+            await second.sweeper.sweep()
+            await ahead.sweeper.sweep()
+        ahead.clock.time += 40 * 86_400 * MICROSECONDS
+        for _ in range(3):
+            await ahead.sweeper.sweep()
+            for clock in (stage.clock, ahead.clock):
+                clock.advance(86_400)
+            await second.sweeper.sweep()
+        assert await stage.ids() == ["m0", "m1", "m2", "m3"]
+        for _ in range(3):
+            stage.clock.advance(10 * 86_400)
+            await second.sweeper.sweep()
+        assert await stage.ids() == []
+
+    async def test_what_is_long_overdue_is_deleted_once_the_clock_was_even_for_a_day(self, stage: Stage) -> None:
+        """RACES 45: as after a month without a sweeper, or where a clock stays ahead for hours; both are told of."""
+        await stage.go("old")
+        stage.clock.time += 2 * MONTH
+        with capture_logs() as logged:
+            for hours in (0, 2, 20):
+                stage.clock.advance(hours * 3600)
+                await stage.sweeper.sweep()
+                assert await stage.ids() == ["old"]
+            assert stage.count("router_retention_held") == 1
+            stage.clock.advance(3 * 3600)
+            await stage.sweeper.sweep()
+        assert await stage.ids() == []
+        assert stage.count("router_retention_held") == 0
+        assert [line["event"].partition(":")[0] for line in logged] == [
+            "this machine's clock was set",
+            "retention waits",
+            "retention deletes again what is past its time",
+        ]
