@@ -28,6 +28,7 @@ from router.messages import (
 
 Place = tuple[int, int]
 """(lane, sequence): where a message stands in its recipient's queue."""
+BEFORE_ALL: Place = (-1, -1)
 
 
 class IngressProducer(Protocol):
@@ -123,11 +124,11 @@ class HotQueue(Protocol):
         ...
 
     async def read(self, user: str, limit: int, max_bytes: int, *, again: bool = False) -> HotPage:
-        """The first ``limit`` messages, or fewer where their envelopes exceed ``max_bytes``, at least one.
+        """The heads of both lanes, of which every page with these bounds can be cut (``router.pages.Head``).
         From here on a new message is poked again, also one that this read has just missed.
 
-        A page answers the pokes before it if it is all there is: it has no more, and cold is known to be empty. Else it
-        counts as cut short, for users who are connected, where it has more, and where a poke, or an earlier page that
+        A page answers the pokes before it if it is all there is: nothing is cut off, and cold is known to be empty.
+        Else it counts as cut short, for users who are connected, where it is, and where a poke, or an earlier page that
         was cut short, is to be answered. So a fetch that dies answers nothing. Whoever knows better says so, with
         ``note_end`` and ``note_cut``.
 
@@ -257,8 +258,9 @@ class ColdQueue(Protocol):
         ...
 
     async def read(self, user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
-        """The first messages after ``after``; bounded like ``HotQueue.read``. What is past its retention is read until
-        it is deleted: a clock that is wrong hides nothing."""
+        """The heads of both lanes, like ``HotQueue.read``; or the first ``limit`` messages after ``after``, or fewer
+        where their envelopes exceed ``max_bytes``, at least one. What is past its retention is read until it is
+        deleted: a clock that is wrong hides nothing."""
         ...
 
     async def mend(self, user: str, messages: Sequence[Queued]) -> None:

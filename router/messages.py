@@ -155,12 +155,12 @@ class Pending(Struct, frozen=True, gc=False):
 
 
 class HotPage(Struct, frozen=True, gc=False):
-    """The head of one hot queue, read in one atomic step."""
+    """The heads of both lanes of one hot queue, read in one atomic step."""
 
     messages: list[Queued]
     """In order of (lane, sequence); without expired ephemeral ones."""
-    more: bool
-    """The hot queue holds messages after these."""
+    more: frozenset[Lane]
+    """The lanes of which the hot queue holds messages after these."""
     pending: list[Pending]
     cold_empty: bool
     """The cold queue is known to be empty and no cold write is under way: no need to read it."""
@@ -173,10 +173,12 @@ class HotPage(Struct, frozen=True, gc=False):
 
 
 class ColdPage(Struct, frozen=True, gc=False):
-    """A page of one cold queue, in order of (lane, sequence)."""
+    """A part of one cold queue, in order of (lane, sequence)."""
 
     messages: list[Queued]
-    more: bool
+    more: frozenset[Lane]
+    """Of a head: the lanes of which there are messages after these. Behind a place: the lane that it ends in, if it
+    ends before the queue does."""
 
 
 class Connection(Struct, frozen=True, gc=False):

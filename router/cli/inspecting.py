@@ -13,7 +13,7 @@ from msgspec import Struct
 from router.cli.common import age_seconds, now, timestamp
 from router.clock import MICROSECONDS
 from router.factory import Factory
-from router.interfaces import ColdQueue, OnlineStore, Place
+from router.interfaces import BEFORE_ALL, ColdQueue, OnlineStore
 from router.messages import Queued, QueueTotals
 
 PAGE = 500
@@ -141,7 +141,7 @@ async def user_view(factory: Factory, user: str, limit: int) -> UserView:
 async def _read_cold(online: OnlineStore, cold: ColdQueue, user: str, limit: int) -> list[Queued]:
     """The first ``limit`` that are not acknowledged; a copy of one that is may be there for a moment."""
     found: list[Queued] = []
-    after: Place | None = None
+    after = BEFORE_ALL
     while len(found) < limit:
         page = await cold.read(user, min(PAGE, limit), PAGE_BYTES, after)
         acked = await online.acked(user, [queued.message.id for queued in page.messages]) if page.messages else set()

@@ -1,7 +1,8 @@
 """One batch out of two tiers. Pure functions; the reads are in ``queue``.
 
 The rules (docs/specification.md#order): each id once, in order of (lane, sequence); nothing that was acknowledged;
-nothing that stands behind a message which exists but was not seen.
+nothing that stands in its lane behind a message which exists but was not seen; of what is left, a page
+(docs/specification.md#pages).
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import msgspec
 
 from router.checksum import NEVER
-from router.interfaces import Place
-from router.messages import ColdPage, HotPage, Pending, Queued
+from router.messages import ColdPage, HotPage, Lane, Pending, Queued
+from router.pages import cut
 
 
 def merge(hot: HotPage, cold: ColdPage, acked: Collection[str], limit: int, max_bytes: int) -> list[Queued]:
@@ -30,10 +31,10 @@ def merge(hot: HotPage, cold: ColdPage, acked: Collection[str], limit: int, max_
         message
         for message in sorted((*best.values(), *_hopeless(found, best)), key=lambda queued: queued.place)
         if message.message.id not in acked
-        and (horizon is None or message.place <= horizon)
+        and message.sequence <= horizon.get(message.message.lane, message.sequence)
         and message.sequence < unseen.get(message.message.lane, message.sequence + 1)
     ]
-    return fit(batch[:limit], max_bytes)
+    return cut(batch, limit, max_bytes)
 
 
 def _whole(found: Sequence[Queued]) -> dict[str, Queued]:
@@ -78,16 +79,6 @@ def shows_all(batch: Sequence[Queued], hot: HotPage, cold: ColdPage, acked: Coll
     return all(queued.message.id in ids or (queued.damaged and queued.place in places) for queued in there)
 
 
-def fit(batch: Sequence[Queued], max_bytes: int) -> list[Queued]:
-    """The longest head of ``batch`` whose envelopes have ``max_bytes`` in all; at least one message."""
-    size = 0
-    for index, queued in enumerate(batch):
-        size += len(queued.message.envelope)
-        if size > max_bytes and index > 0:
-            return list(batch[:index])
-    return list(batch)
-
-
 def within(batch: Iterable[Queued], seen: Iterable[Queued]) -> list[Queued]:
     """What of ``batch`` stands no later in its lane than the last of ``seen``."""
     last = _last(seen)
@@ -95,8 +86,12 @@ def within(batch: Iterable[Queued], seen: Iterable[Queued]) -> list[Queued]:
 
 
 def passes_over(batch: Sequence[Queued], later: HotPage) -> bool:
-    """Whether ``later``, read after ``batch`` was, has a message that is not in it before the last one of its lane."""
+    """Whether ``later``, read after ``batch`` was, has a message that is not in it before the last one of its lane, or
+    may have one, since it ends before that."""
     last = _last(batch)
+    seen = _last(later.messages)
+    if any(seen.get(lane, -1) < last.get(lane, -1) for lane in later.more):
+        return True
     known = {queued.message.id for queued in batch}
     return any(
         queued.message.id not in known and queued.sequence < last.get(queued.message.lane, -1)
@@ -104,9 +99,9 @@ def passes_over(batch: Sequence[Queued], later: HotPage) -> bool:
     )
 
 
-def _last(seen: Iterable[Queued]) -> dict[int, int]:
+def _last(seen: Iterable[Queued]) -> dict[Lane, int]:
     """By lane, the highest sequence."""
-    last: dict[int, int] = {}
+    last: dict[Lane, int] = {}
     for queued in seen:
         last[queued.message.lane] = max(last.get(queued.message.lane, 0), queued.sequence)
     return last
@@ -123,10 +118,16 @@ def _placed(messages: Sequence[Queued], pending: Sequence[Pending]) -> Sequence[
     ]
 
 
-def _horizon(hot: HotPage, cold: ColdPage) -> Place | None:
-    """The last place up to which both tiers were read in full; behind it, one may hide an earlier message."""
-    ends = [page.messages[-1].place for page in (hot, cold) if page.more and page.messages]
-    return min(ends) if ends else None
+def _horizon(hot: HotPage, cold: ColdPage) -> dict[Lane, int]:
+    """By lane that is longer than what was read of it, the last sequence up to which both tiers were read in full;
+    behind it, one may hide an earlier message."""
+    ends: dict[Lane, int] = {}
+    for page in (hot, cold):
+        last = _last(page.messages)
+        for lane in page.more:
+            end = last.get(lane, -1)
+            ends[lane] = min(ends.get(lane, end), end)
+    return ends
 
 
 def _first_unseen(pending: Iterable[Pending], seen: Collection[str]) -> dict[int, int]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from router.core.damage import Found
-from router.core.merging import fit, merge, passes_over, shows_all, within
+from router.core.merging import merge, passes_over, shows_all, within
 from router.core.migrating import Migrated, Migrator
 from router.interfaces import ColdQueue, OnlineStore, Place
-from router.messages import ColdPage, HotPage, Queued
+from router.messages import ColdPage, HotPage, Lane, Queued
 from router.metrics import Metrics
+from router.pages import PART, cut, share
 
 PAGE_BYTES = 8 * 1024 * 1024
-"""The envelopes of one batch have this many bytes at most, or there is one envelope only."""
+"""The envelopes of one batch have this many bytes at most, or there is one envelope of a lane only."""
 LONGEST_PAGE = 500
 """No batch has more messages (docs/specification.md#routes); what a client acknowledges is among its oldest so many."""
 
@@ -37,6 +38,58 @@ class _Batch(NamedTuple):
     """Nothing else was left out: it comes to the end of the queue."""
 
 
+class _Cold:
+    """What a fetch has read of cold.
+
+    Copies of acknowledged messages that are still there must not take the places of others: of a lane that they have
+    thinned out, more is read.
+    """
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.read: dict[str, Queued] = {}
+        self.acked: set[str] = set()
+        self._more: set[Lane] = set()
+        self._new: dict[Lane, list[Queued]] = {}
+        """By lane, what the last read of it has added."""
+
+    def take(self, messages: list[Queued], acked: set[str], more: Collection[Lane], lanes: Iterable[Lane]) -> None:
+        """``messages`` of these ``lanes`` were read, and of ``more`` there are more."""
+        for lane in lanes:
+            self._new[lane] = [one for one in messages if one.message.lane is lane and one.message.id not in self.read]
+            (self._more.add if lane in more else self._more.discard)(lane)
+        self.acked |= acked
+        self.read |= {queued.message.id: queued for queued in messages}
+
+    def is_thinned(self, lane: Lane) -> bool:
+        """Whether more of ``lane`` is to be read."""
+        new = self._new[lane]
+        known = any(queued.message.lane is lane for queued in self.read.values())
+        if not known or lane not in self._more or (new and self.acked.isdisjoint(queued.message.id for queued in new)):
+            return False
+        kept = self._kept()
+        express = sum(queued.message.lane is Lane.EXPRESS for queued in kept)
+        if lane is Lane.EXPRESS:
+            return express < self.bounds.messages
+        return len(kept) - express < max(share(self.bounds.messages), self.bounds.messages - express)
+
+    def end(self, lane: Lane) -> tuple[Place, int]:
+        """Behind which place ``lane`` is to be read on, and how many there are known already.
+
+        Two that came to cold by different ways may have one place: those at the last one are read once more.
+        """
+        places = [queued.place for queued in self.read.values() if queued.message.lane is lane]
+        sequence = max(sequence for _, sequence in places)
+        ties = places.count((lane, sequence)) if self._new[lane] else 0
+        return (lane, sequence - 1 if ties else sequence), ties
+
+    def page(self) -> ColdPage:
+        return ColdPage(self._kept(), frozenset(self._more))
+
+    def _kept(self) -> list[Queued]:
+        return [queued for id_, queued in self.read.items() if id_ not in self.acked]
+
+
 class CompositeMessageQueue:
     """Fetch, acknowledge and migrate over both tiers.
 
@@ -52,7 +105,7 @@ class CompositeMessageQueue:
         self._metrics = metrics
 
     async def fetch(self, user: str, limit: int) -> list[Queued]:
-        """The oldest messages, at most ``limit``, express lane first; nothing is removed or hidden but what is damaged.
+        """A page of ``limit`` places (docs/specification.md#pages); nothing is removed or hidden but what is damaged.
 
         Hot, the tier that messages leave, is read before cold, to which they move: so nothing is missed between. What
         was routed after the first read and came to cold before the second may have left a predecessor in hot. A second
@@ -63,8 +116,8 @@ class CompositeMessageQueue:
         seen: set[tuple[bool, str, int, int]] = set()
         found, first, done = Found(), None, True
         while True:
-            # What is damaged and cannot be removed takes no place from others.
-            bounds = Bounds(limit + len(found.names()), PAGE_BYTES + found.size)
+            # What is damaged and cannot be removed takes no place from others, whichever lane it is in.
+            bounds = Bounds(limit + PART * len(found.names()), PAGE_BYTES + PART * found.size)
             found = Found()
             hot = await self._read_hot(user, bounds, found, again=first is not None)
             first = first or hot
@@ -75,7 +128,7 @@ class CompositeMessageQueue:
             seen |= found.names()
         if seen:
             intact = [queued for queued in batch if not queued.damaged]
-            batch = fit(intact[:limit], PAGE_BYTES)
+            batch = cut(intact, limit, PAGE_BYTES)
             ended = ended and done and len(batch) == len(intact)
         await self._note(user, first, ended=ended, left=not done)
         self._metrics.fetched(len(batch))
@@ -120,37 +173,34 @@ class CompositeMessageQueue:
 
     async def _batch(self, user: str, hot: HotPage, bounds: Bounds, found: Found) -> _Batch:
         if hot.cold_empty:
-            return _Batch(hot.messages, set(), not hot.more)
+            batch = cut(hot.messages, *bounds)
+            return _Batch(batch, set(), not hot.more and batch is hot.messages)
         return await self._with_cold(user, hot, bounds, found)
 
     async def _with_cold(self, user: str, hot: HotPage, bounds: Bounds, found: Found) -> _Batch:
-        after: Place | None = None
-        ties = 0
-        acked: set[str] = set()
-        read: dict[str, Queued] = {}
-        while True:
-            cold = await self._cold.read(user, bounds.messages + ties, bounds.bytes, after)
-            messages = found.note_cold(cold.messages)
-            ids = [queued.message.id for queued in messages if queued.message.id not in read]
-            # Asked after the cold read: whoever acknowledged before this fetch began is honoured in it.
-            # So is what was on its way to cold: acknowledged and deleted since, it must not hold up what is behind it.
-            under_way = [] if after else [write.id for write in hot.pending]
-            if ids or under_way:
-                acked |= await self._online.acked(user, [*ids, *under_way])
-            read |= {queued.message.id: queued for queued in messages}
-            kept = [queued for id_, queued in read.items() if id_ not in acked]
-            if len(kept) >= bounds.messages or not cold.more or (ids and acked.isdisjoint(ids)):
-                break
-            # Copies of acknowledged messages that are still there must not take the places of others. Two that came to
-            # cold by different ways may have one place: those at the last one are read once more.
-            lane, sequence = messages[-1].place
-            ties = sum(queued.place == (lane, sequence) for queued in read.values()) if ids else 0
-            after = (lane, sequence - 1) if ids else (lane, sequence)
-        if not ids and after is None and not hot.pending:
+        cold = _Cold(bounds)
+        await self._read_cold(user, cold, found, under_way=[write.id for write in hot.pending])
+        if not cold.read and not hot.pending:
             await self._online.note_cold_empty(user, hot.cold_version)
-        page = ColdPage(kept, cold.more)
-        batch = merge(hot, page, acked, *bounds)
-        return _Batch(batch, acked, shows_all(batch, hot, page, acked))
+        for lane in Lane:
+            while cold.is_thinned(lane):
+                await self._read_cold(user, cold, found, lane=lane)
+        page = cold.page()
+        batch = merge(hot, page, cold.acked, *bounds)
+        return _Batch(batch, cold.acked, shows_all(batch, hot, page, cold.acked))
+
+    async def _read_cold(
+        self, user: str, cold: _Cold, found: Found, *, lane: Lane | None = None, under_way: Sequence[str] = ()
+    ) -> None:
+        """The heads of both lanes, or the next of one ``lane``."""
+        after, ties = (None, 0) if lane is None else cold.end(lane)
+        page = await self._cold.read(user, cold.bounds.messages + ties, cold.bounds.bytes, after)
+        messages = found.note_cold([queued for queued in page.messages if lane in (None, queued.message.lane)])
+        ids = [queued.message.id for queued in messages if queued.message.id not in cold.read]
+        # Asked after the cold read: whoever acknowledged before this fetch began is honoured in it.
+        # So is what was on its way to cold: acknowledged and deleted since, it must not hold up what is behind it.
+        acked = await self._online.acked(user, [*ids, *under_way]) if ids or under_way else set[str]()
+        cold.take(messages, acked, page.more, Lane if lane is None else (lane,))
 
     async def acknowledge(self, user: str, ids: Sequence[str]) -> None:
         """Delete ``ids`` of this user from whichever queue holds them; ids that are not theirs are no-ops.

@@ -90,7 +90,12 @@ def _messages() -> Document:
         "summary": "Fetch the oldest messages; nothing is removed",
         "parameters": [limit],
         "responses": _answers(
-            {"200": _json("Oldest first, the express lane before the normal one.", "QueuedMessageList")}
+            {
+                "200": _json(
+                    "Oldest first, the express lane before the normal one, which has a fifth of the page.",
+                    "QueuedMessageList",
+                )
+            }
         ),
     }
 

@@ -34,6 +34,7 @@ from tests.contract.answers import AnswerContract
 from tests.contract.bounds import BoundsContract
 from tests.contract.clocks import ClockContract
 from tests.contract.ids import IdContract
+from tests.contract.lanes import LaneContract
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, moved_by_a_wrong_clock, names
 
 pytestmark = pytest.mark.anyio
@@ -111,7 +112,7 @@ class Deaf(Socket):
         raise ConnectionError
 
 
-class QueueContract(AnswerContract, BoundsContract, ClockContract, IdContract):
+class QueueContract(LaneContract, AnswerContract, BoundsContract, ClockContract, IdContract):
     """Routing, reading, acknowledging, migrating, presence."""
 
     async def test_offline_goes_cold_and_online_goes_hot(self, stage: Stage) -> None:
@@ -773,7 +774,7 @@ class QueueContract(AnswerContract, BoundsContract, ClockContract, IdContract):
         await stage.go("m2")
         stage.cold.read = read_first  # type: ignore[method-assign]  # the moment that the test forces
         fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
-        assert names(await fetching.fetch(BOB, 3)) == ["e1", "e2", "e3"]
+        assert names(await fetching.fetch(BOB, 3)) == ["e1", "e2", "m1"]
 
     async def test_a_full_page_that_is_acknowledged_meanwhile_leaves_room_for_what_is_behind(
         self, doubled: Stage

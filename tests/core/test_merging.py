@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.core.merging import fit, merge
+from router.core.merging import merge, passes_over
 from router.messages import ColdPage, HotPage, Lane, Message, Pending, Queued
+from router.pages import Head, cut, fits
 
 USER = "urn:sm:user:bob"
 MANY = 1 << 30
@@ -19,12 +20,22 @@ def queued(sequence: int, lane: Lane = Lane.NORMAL, id_: str | None = None, size
     return Queued(message, sequence, 0)
 
 
-def hot(messages: Sequence[Queued] = (), *, more: bool = False, pending: Sequence[Pending] = ()) -> HotPage:
-    return HotPage(list(messages), more, list(pending), False, 1)
+def hot(messages: Sequence[Queued] = (), *, more: Collection[Lane] = (), pending: Sequence[Pending] = ()) -> HotPage:
+    return HotPage(list(messages), frozenset(more), list(pending), False, 1)
 
 
-def cold(messages: Sequence[Queued] = (), *, more: bool = False) -> ColdPage:
-    return ColdPage(list(messages), more)
+def cold(messages: Sequence[Queued] = (), *, more: Collection[Lane] = ()) -> ColdPage:
+    return ColdPage(list(messages), frozenset(more))
+
+
+def lane(lane: Lane, count: int, size: int = 10) -> list[Queued]:
+    return [queued(number, lane, size=size) for number in range(1, count + 1)]
+
+
+def counts(page: Sequence[Queued]) -> tuple[int, int]:
+    """How many of each lane."""
+    express = sum(one.message.lane is Lane.EXPRESS for one in page)
+    return express, len(page) - express
 
 
 def sequences(batch: Sequence[Queued]) -> list[int]:
@@ -69,7 +80,7 @@ def test_a_cold_write_that_was_seen_holds_nothing_back() -> None:
 
 def test_a_page_that_ends_early_hides_what_may_follow_it() -> None:
     """The cold page is full of acknowledged copies; hot mail must not overtake what cold still holds."""
-    page = cold([queued(1, id_="gone"), queued(2, id_="gone too")], more=True)
+    page = cold([queued(1, id_="gone"), queued(2, id_="gone too")], more=[Lane.NORMAL])
     assert merge(hot([queued(9)]), page, {"gone", "gone too"}, 50, MANY) == []
 
 
@@ -77,7 +88,75 @@ def test_a_batch_has_its_limits() -> None:
     page = hot([queued(1, size=60), queued(2, size=60), queued(3, size=60)])
     assert sequences(merge(page, cold(), set(), 2, MANY)) == [1, 2]
     assert sequences(merge(page, cold(), set(), 50, 120)) == [1, 2]
-    assert sequences(fit(page.messages, 1)) == [1], "one message always fits"
+    assert sequences(cut(page.messages, 50, 1)) == [1], "one message always fits"
+
+
+def test_a_fifth_of_a_page_is_for_normal_mail() -> None:
+    express, normal = lane(Lane.EXPRESS, 90), lane(Lane.NORMAL, 90)
+    for limit, page in ((50, (40, 10)), (10, (8, 2)), (9, (8, 1)), (3, (2, 1)), (2, (1, 1))):
+        assert counts(cut(express + normal, limit, MANY)) == page
+    assert counts(cut(express + normal[:4], 50, MANY)) == (46, 4), "what is not used is the other lane's"
+    assert counts(cut(express[:30] + normal, 50, MANY)) == (30, 20)
+    assert counts(cut(express, 50, MANY)) == (50, 0)
+    assert counts(cut(normal, 50, MANY)) == (0, 50)
+
+
+def test_a_fifth_of_the_bytes_of_a_page_is_for_normal_mail() -> None:
+    express, normal = lane(Lane.EXPRESS, 90), lane(Lane.NORMAL, 90)
+    assert counts(cut(express + normal, 50, 200)) == (16, 4)
+    assert counts(cut(express + lane(Lane.NORMAL, 9, size=39), 50, 200)) == (16, 1)
+    assert counts(cut(express + lane(Lane.NORMAL, 9, size=41), 50, 200)) == (15, 1), "one message always fits"
+    assert counts(cut(lane(Lane.EXPRESS, 9, size=300) + normal, 50, 200)) == (1, 1)
+
+
+def test_of_pages_with_one_place_one_in_five_is_for_normal_mail() -> None:
+    """Whatever clocks do: they may count in milliseconds, or give no two messages the same distance."""
+    for step in (1, 5, 1000, 1_000_000):
+        pages = [cut([queued(1_700_000_000_000_000 + step * n, Lane.EXPRESS), queued(7)], 1, MANY) for n in range(1000)]
+        normal = sum(counts(page) == (0, 1) for page in pages)
+        assert 150 < normal < 250, step
+        assert all(len(page) == 1 for page in pages)
+
+
+def test_what_ends_before_the_batch_does_may_pass_it_over() -> None:
+    batch = [queued(3), queued(9)]
+    assert not passes_over(batch, hot([queued(3)]))
+    assert passes_over(batch, hot([queued(3)], more=[Lane.NORMAL])), "there may be one behind it, before 9"
+    assert not passes_over(batch, hot([queued(3)], more=[Lane.EXPRESS]))
+    assert not passes_over(batch, hot([queued(9)], more=[Lane.NORMAL]))
+    assert passes_over(batch, hot([queued(4)]))
+
+
+def heads_of(queue: Sequence[Queued], limit: int, max_bytes: int = MANY) -> Head:
+    """What a store reads of a tier."""
+    head = Head(limit, max_bytes).take(queue)
+    if head.lacks_normal:
+        head.begin_normal()
+        head.take(one for one in queue if one.message.lane is Lane.NORMAL)
+    return head
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(Lane), st.integers(0, 30)), max_size=30),
+    st.integers(1, 14),
+    st.integers(1, 200),
+)
+def test_a_page_is_of_the_heads_of_both_lanes(mail: list[tuple[Lane, int]], limit: int, max_bytes: int) -> None:
+    """Cut from the heads that a store reads, it is as if cut from the whole queue; and it keeps the share."""
+    queue = [queued(number + 1, lane, size=size) for number, (lane, size) in enumerate(mail)]
+    queue.sort(key=lambda one: one.place)
+    page = cut(heads_of(queue, limit, max_bytes).messages, limit, max_bytes)
+    assert fits(page, limit, max_bytes)
+    express, normal = counts(queue)
+    taken = counts(page)
+    assert page == queue[: taken[0]] + queue[express : express + taken[1]], "a head of each lane, express first"
+    if limit > 1:
+        assert taken[1] >= min(normal, 1)
+    if max_bytes == 200:
+        assert len(page) >= min(limit, len(queue), 6), "nothing that fits is left out"
+    if sum(size for _, size in mail) <= max_bytes and limit > 1:
+        share = max(1, limit // 5)
+        assert taken == (min(express, limit - min(share, normal)), min(normal, max(share, limit - express)))
 
 
 @given(
@@ -97,9 +176,10 @@ def test_a_batch_is_the_head_of_the_queue(
     )
     acked = {m.message.id for m in in_cold if m.sequence in acknowledged}
     pending = [Pending("on its way", Lane.NORMAL, unseen)] if unseen else []
+    hot_head, cold_head = heads_of(in_hot, limit), heads_of(in_cold, limit)
     batch = merge(
-        hot(in_hot[:limit], more=len(in_hot) > limit, pending=pending),
-        cold(in_cold[:limit], more=len(in_cold) > limit),
+        hot(hot_head.messages, more=hot_head.more, pending=pending),
+        cold(cold_head.messages, more=cold_head.more),
         acked,
         limit,
         MANY,
@@ -110,7 +190,7 @@ def test_a_batch_is_the_head_of_the_queue(
         assert own == [m for m in wanted if m.message.lane is lane][: len(own)]
         assert not unseen or lane is Lane.EXPRESS or all(m.sequence < unseen for m in own)
     if not unseen and not acked:
-        assert batch == wanted[:limit]
+        assert batch == cut(wanted, limit, MANY)
 
 
 def test_a_copy_in_cold_stands_where_it_is_to_be_written() -> None:

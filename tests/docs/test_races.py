@@ -14,11 +14,11 @@ TESTS = Path(__file__).parents[1]
 PAGE = (TESTS.parent / "docs" / "races.md").read_text()
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 SUITES = {
-    "Redis": ("queues", "clocks", "ids", "answers", "notices", "pipeline", "damage"),
-    "cluster": ("queues", "clocks", "ids", "answers", "notices", "pipeline"),
+    "Redis": ("queues", "lanes", "clocks", "ids", "answers", "notices", "pipeline", "damage"),
+    "cluster": ("queues", "lanes", "clocks", "ids", "answers", "notices", "pipeline"),
     "Sentinel": (),
-    "Firestore cold": ("queues", "clocks", "ids", "answers", "pipeline", "damage"),
-    "Firestore online": ("queues", "clocks", "ids", "answers", "pipeline", "damage"),
+    "Firestore cold": ("queues", "lanes", "clocks", "ids", "answers", "pipeline", "damage"),
+    "Firestore online": ("queues", "lanes", "clocks", "ids", "answers", "pipeline", "damage"),
     "Pub/Sub": ("ingress", "notices", "pipeline"),
 }
 """Which of the contract suites are run on which backend: ``tests/contract/test_*.py``."""

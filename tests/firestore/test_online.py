@@ -13,11 +13,11 @@ from grpc.aio import Metadata
 
 from router.backends.firestore import records
 from router.backends.firestore.client import Client
-from router.backends.firestore.documents import Page
 from router.backends.firestore.online import FirestoreOnlineStore
 from router.backends.firestore.reading import Reader
 from router.backends.firestore.wire import Write
 from router.messages import Connection, Delivery, Message, MigrationResult, Move, Outcome, Queued
+from router.pages import Head
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, moved_by_a_wrong_clock, staged
 from tests.support.clock import ManualClock
 from tests.support.pipelines import routed, running
@@ -178,16 +178,16 @@ async def test_a_move_while_a_fetch_reads_hides_nothing(
     await stage.connect()
     assert await stage.ids() == [], "from here on cold is known to be empty"
     await stage.go("m1")
-    page = Reader.page
+    page = Reader.heads
 
-    async def move_and_send(reader: Reader, *arguments: Any, **named: Any) -> Page:
+    async def move_and_send(reader: Reader, *arguments: Any, **named: Any) -> Head:
         monkeypatch.undo()
         before = None if early else await page(reader, *arguments, **named)
         await stage.migrator.migrate(BOB, online_too=True)
         await stage.go("m2")
         return before or await page(reader, *arguments, **named)
 
-    monkeypatch.setattr(Reader, "page", move_and_send)
+    monkeypatch.setattr(Reader, "heads", move_and_send)
     assert await stage.ids() == (["m1", "m2"] if early else ["m1"])
     assert await stage.ids() == ["m1", "m2"]
 
@@ -200,15 +200,15 @@ async def test_what_a_fetch_under_way_has_missed_is_poked(stage: Stage, monkeypa
     await stage.go("m1")
     await stage.go("m2")
     assert poked == [BOB], "nobody has fetched since"
-    page = Reader.page
+    page = Reader.heads
 
-    async def send_behind(reader: Reader, *arguments: Any, **named: Any) -> Page:
+    async def send_behind(reader: Reader, *arguments: Any, **named: Any) -> Head:
         found = await page(reader, *arguments, **named)
         await stage.go("m3")
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(Reader, "page", send_behind)
+        patch.setattr(Reader, "heads", send_behind)
         assert await stage.ids() == ["m1", "m2"]
     assert poked == [BOB, BOB]
 
@@ -318,7 +318,7 @@ async def test_a_page_costs_the_same_at_any_depth(stage: Stage) -> None:
     async def cost() -> str:
         client.statistics = type(client.statistics)()
         page = await stage.online.read(BOB, 10, PAGE_BYTES)
-        assert (len(page.messages), page.more) == (10, True)
+        assert (len(page.messages), bool(page.more)) == (10, True)
         await stage.online.ack(BOB, [queued.message.id for queued in page.messages])
         move = await stage.online.begin_move(BOB, "me", 10, PAGE_BYTES, online_too=True)
         assert isinstance(move, Move)

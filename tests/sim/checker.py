@@ -219,6 +219,8 @@ class Judge:
             express: max((m.began for m in batch if m.express is express), default=-1) for express in (True, False)
         }
         full = len(batch) >= fetch.limit
+        normal = sum(not message.express for message in batch)
+        share = fetch.limit // 5 or min(1, fetch.limit - 1)
         for message in list(self.live.get(fetch.user, {}).values()):
             if message.tag in given or message.id in self.adrift or self._may_have_expired(message):
                 continue
@@ -227,8 +229,8 @@ class Judge:
             elif message.seen is not None and message.seen < fetch.began:
                 if not full:
                     self.broken("at least once", f"{message} was there before and is missing, nobody acknowledged it")
-                elif message.express and latest[False] >= 0:
-                    self.broken("in order", f"{message} is missing from a batch with normal mail")
+                elif normal > max(share, 1) if message.express else normal < share:
+                    self.broken("a lane's part", f"{message} is missing from a batch with {normal} of normal mail")
         for message in self.doubtful.get(fetch.user, {}).values():
             missed = message.tag not in given and not full and not message.ephemeral
             missed = missed and message.id not in self.unsettled

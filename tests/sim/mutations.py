@@ -9,6 +9,7 @@ ROUTING, OUTAGE, SETTLING = "router/core/routing.py", "router/core/outage.py", "
 SWEEPING, COPIES = "router/core/sweeping.py", "router/core/copies.py"
 ACCEPTING, RULES = "router/core/accepting.py", "router/backends/rules.py"
 EMBEDDED = "router/backends/embedded"
+PAGES = "router/pages.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,8 @@ MUTANTS = (
     Mutant(
         "copies in cold of acknowledged mail are served",
         QUEUE,
-        "                acked |= await self._online.acked(user, [*ids, *under_way])\n",
-        "                acked |= set()\n",
+        "await self._online.acked(user, [*ids, *under_way]) if ids or under_way else set[str]()\n",
+        "set[str]()\n",
     ),
     Mutant(
         "an acknowledgement leaves the copy in cold",
@@ -62,8 +63,8 @@ MUTANTS = (
     Mutant(
         "copies of acknowledged mail take the places of others",
         QUEUE,
-        "or (ids and acked.isdisjoint(ids)):",
-        "or True:",
+        "        if not known or lane not in self._more or (",
+        "        if True or not known or lane not in self._more or (",
     ),
     Mutant(
         "mail overtakes a cold write under way",
@@ -71,12 +72,30 @@ MUTANTS = (
         "        and message.sequence < unseen.get(message.message.lane, message.sequence + 1)\n",
         "",
     ),
-    Mutant("of two copies the later sequence counts", MERGING, "message.sequence < known.sequence", "False"),
+    Mutant("of two copies the later sequence counts", MERGING, "or message.sequence < known.sequence)", "or False)"),
     Mutant(
         "one lane only: the express lane is forgotten in a batch",
         MERGING,
         "key=lambda queued: queued.place",
         "key=lambda queued: queued.sequence",
+    ),
+    Mutant(
+        "express mail may take a whole page",
+        PAGES,
+        "    kept = fit(normal, share(limit), share(max_bytes))\n",
+        "    kept = list[Queued]()\n",
+    ),
+    Mutant(
+        "the newest normal mail has the places that are kept",
+        PAGES,
+        "    return [*express, *fit(normal, limit - len(express), max_bytes - size_of(express))]\n",
+        "    return [*express, *normal[len(express) - limit :]]\n",
+    ),
+    Mutant(
+        "the rest of a lane that was not read counts as read",
+        MERGING,
+        "        for lane in page.more:\n",
+        "        for lane in page.more - {Lane.NORMAL}:\n",
     ),
     Mutant(
         "another user's acknowledgement deletes hot mail",
@@ -106,8 +125,8 @@ MUTANTS = (
     Mutant(
         "cold mail is served whatever became of it",
         QUEUE,
-        "            messages = found.note_cold(cold.messages)\n",
-        "            messages = cold.messages\n",
+        "        messages = found.note_cold([queued for queued in page.messages if lane in (None, queued.message.lane)])\n",
+        "        messages = [queued for queued in page.messages if lane in (None, queued.message.lane)]\n",
     ),
     Mutant(
         "what is damaged in the ingress is routed, with a new checksum",

@@ -29,6 +29,11 @@ class Story:
         op = self.history.op()
         return self.tell(h.Sending(op, user, tag, express, ephemeral), h.Sent(op, id_ or f"i{tag}"))
 
+    def express(self, *tags: str) -> Story:
+        for tag in tags:
+            self.send(tag, express=True)
+        return self
+
     def lose(self, tag: str) -> Story:
         op = self.history.op()
         return self.tell(h.Sending(op, BOB, tag), h.NotSent(op, "no answer"))
@@ -67,6 +72,17 @@ GOOD = {
     "an unanswered send may come": Story().lose("a").get("a").ack("a").end(),
     "an unanswered send may be lost": Story().lose("a").get().end(),
     "the express lane first": Story().send("a").send("b", express=True).get("b", "a").ack("a", "b").end(),
+    "a fifth of a page for normal mail": Story()
+    .express(*"defghijklm")
+    .send("a")
+    .send("b")
+    .send("c")
+    .get(*"defghijklm", "a", "b", "c")
+    .get(*"defghijk", "a", "b", limit=10)
+    .get("d", "a", limit=2)
+    .get("a", limit=1)
+    .get("d", limit=1)
+    .end(*"defghijklm", "a", "b", "c"),
     "an unanswered acknowledgement may have worked": Story().send("a").get("a").ack("a", answered=False).get().end(),
     "or not": Story().send("a").get("a").ack("a", answered=False).get("a").ack("a").get().end(),
     "a fetch that began before the acknowledgement ended": Story()
@@ -162,8 +178,22 @@ BAD: dict[str, tuple[Story, str]] = {
     "reordered within a batch": (Story().send("a").send("b").get("b", "a").end("a", "b"), "in order"),
     "normal before express": (Story().send("a").send("b", express=True).get("a", "b").end("a", "b"), "in order"),
     "express left out of a full page": (
-        Story().send("e", express=True).get("e").send("a").get("a", limit=1).end("e", "a"),
-        "in order",
+        Story().send("e", express=True).get("e").send("a").send("b").get("a", "b", limit=2).end("e", "a", "b"),
+        "a lane's part",
+    ),
+    "normal mail left out of a full page": (
+        Story().send("a").get("a").express("d", "e").get("d", "e", limit=2).end("d", "e", "a"),
+        "a lane's part",
+    ),
+    "normal mail with less than a fifth of a full page": (
+        Story()
+        .send("a")
+        .send("b")
+        .get("a", "b")
+        .express(*"defghijkl")
+        .get(*"defghijkl", "a", limit=10)
+        .end(*"defghijkl", "a", "b"),
+        "a lane's part",
     ),
     "ephemeral mail has its order": (Story().send("a", ephemeral=True).send("b").get("b", "a").end("b"), "in order"),
     "mail of an outage has its order": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from msgspec import structs
@@ -11,12 +11,13 @@ from msgspec import structs
 from router.backends.embedded.database import Database
 from router.backends.embedded.push import withdraw
 from router.backends.embedded.queries import load
-from router.backends.embedded.rows import cold_message, integer, one, page
-from router.interfaces import Place
-from router.messages import ColdPage, Queued, QueueTotals
+from router.backends.embedded.rows import cold_message, integer, one
+from router.interfaces import BEFORE_ALL, Place
+from router.messages import ColdPage, Lane, Queued, QueueTotals
+from router.pages import Head, Page, share
 
 SQL = load("cold")
-FIRST: Place = (-1, -1)
+FIRST_NORMAL: Place = (Lane.NORMAL, -1)
 
 
 class EmbeddedColdQueue:
@@ -40,11 +41,21 @@ class EmbeddedColdQueue:
         return []
 
     async def read(self, user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
-        def select(db: sqlite3.Connection) -> ColdPage:
-            rows = db.execute(SQL["read"], (user, *(after or FIRST), limit + 1))
-            return ColdPage(*page((cold_message(user, row) for row in rows), limit, max_bytes))
+        def rows(db: sqlite3.Connection, behind: Place, most: int) -> Iterator[Queued]:
+            return (cold_message(user, row) for row in db.execute(SQL["read"], (user, *behind, most)))
 
-        return self._database.read(select)
+        def head(db: sqlite3.Connection) -> ColdPage:
+            head = Head(limit, max_bytes).take(rows(db, BEFORE_ALL, limit + share(limit) + 1))
+            if head.lacks_normal:
+                head.begin_normal()
+                head.take(rows(db, FIRST_NORMAL, head.places + 1))
+            return ColdPage(head.messages, head.more)
+
+        def behind(db: sqlite3.Connection, place: Place) -> ColdPage:
+            page = Page(limit, max_bytes).take(rows(db, place, limit + 1))
+            return ColdPage(page.messages, page.more)
+
+        return self._database.read(lambda db: head(db) if after is None else behind(db, after))
 
     async def mend(self, user: str, messages: Sequence[Queued]) -> None:
         rows = [(one.message.envelope, one.message.checksum, one.message.id, user) for one in messages]

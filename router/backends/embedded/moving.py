@@ -16,10 +16,11 @@ from router.backends.embedded.presence import nodes_of
 from router.backends.embedded.push import withdraw
 from router.backends.embedded.routing import HOT as SQL
 from router.backends.embedded.routing import Pokes, recipients_of, save
-from router.backends.embedded.rows import hot_message, json_list, one, page
+from router.backends.embedded.rows import ANY_LANE, hot_message, json_list, one
 from router.backends.rules import MOVE_LEASE_SECONDS, State, StoreRules, holds_move, is_misplaced, next_cut, state_of
 from router.clock import MICROSECONDS
 from router.messages import Lane, Move, MoveRefused, Queued, Settled
+from router.pages import Page
 
 _ACKED = {State.ACKED, State.ACKED_OWED}
 
@@ -165,12 +166,12 @@ def begin_move(
     if not online_too and nodes_of(db, [user], now):
         return MoveRefused.ONLINE
     dropped = _drop_ephemeral(db, user, now, rules)
-    rows = db.execute(SQL["read"], (user, now, limit + 1))
-    messages, more = page((hot_message(user, row, announced) for row in rows), limit, max_bytes)
-    if messages:
+    rows = db.execute(SQL["read"], (user, ANY_LANE, now, limit + 1))
+    page = Page(limit, max_bytes).take(hot_message(user, row, announced) for row in rows)
+    if page.messages:
         db.execute(SQL["take_move_lease"], (owner, now + MOVE_LEASE_SECONDS * MICROSECONDS, user))
-        db.execute(SQL["mark_moving"], (json_list([queued.message.id for queued in messages]), user))
-    return Move(messages, dropped, more)
+        db.execute(SQL["mark_moving"], (json_list([queued.message.id for queued in page.messages]), user))
+    return Move(page.messages, dropped, bool(page.more))
 
 
 def _drop_ephemeral(db: sqlite3.Connection, user: str, now: int, rules: StoreRules) -> int:

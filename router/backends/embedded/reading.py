@@ -10,9 +10,10 @@ from msgspec import structs
 
 from router.backends.embedded.presence import is_connected
 from router.backends.embedded.routing import HOT as SQL
-from router.backends.embedded.rows import hot_message, integer, json_list, lane_of, one, page
+from router.backends.embedded.rows import ANY_LANE, hot_message, integer, json_list, lane_of, one
 from router.backends.rules import StoreRules, cut_after, next_cut
-from router.messages import HotPage, HotUser, Pending, Queued, QueueTotals
+from router.messages import HotPage, HotUser, Lane, Pending, Queued, QueueTotals
+from router.pages import NO_LANES, Head, fits, share
 
 LONG_AGO = 0
 HEAD_COLUMNS = 6
@@ -23,21 +24,26 @@ def page_of(
     db: sqlite3.Connection, user: str, limit: int, max_bytes: int, cutoff: int, *, marked: bool = False
 ) -> HotPage | None:
     """``None`` where the fetch must be marked; most need none, and one look. ``marked``: it is, or was."""
-    rows = db.execute(SQL["page"], (marked, cutoff, user, limit + 1))
+    rows = db.execute(SQL["page"], (marked, cutoff, user, limit + share(limit) + 1))
     first = rows.fetchone()
     if first is None:
-        return HotPage([], False, [], False, 0)
+        return HotPage([], NO_LANES, [], False, 0)
     fetched, pending_count, cold_empty, cold_version, announced, cut_at = first[:HEAD_COLUMNS]
     if not marked and (cut_at or not fetched):
         return None
     found = (hot_message(user, row[HEAD_COLUMNS:], announced) for row in chain((first,), rows) if row[-1] is not None)
-    messages, more = page(found, limit, max_bytes)
+    head = Head(limit, max_bytes).take(found)
+    if head.lacks_normal:
+        head.begin_normal()
+        normal = db.execute(SQL["read"], (user, Lane.NORMAL, cutoff, head.places + 1))
+        head.take(hot_message(user, row, announced) for row in normal)
+    is_cut = bool(head.more) or not fits(head.messages, limit, max_bytes)
     pending = _pending(db, user) if pending_count else []
     cold_empty = bool(cold_empty and not pending_count)
-    online = (more or not cold_empty) and is_connected(db, user)
-    if more and online and not marked:
+    online = (is_cut or not cold_empty) and is_connected(db, user)
+    if is_cut and online and not marked:
         return None
-    return HotPage(messages, more, pending, cold_empty, cold_version, online, cut_at)
+    return HotPage(head.messages, head.more, pending, cold_empty, cold_version, online, cut_at)
 
 
 def mark_and_page_of(db: sqlite3.Connection, user: str, limit: int, max_bytes: int, cutoff: int, now: int) -> HotPage:
@@ -45,9 +51,8 @@ def mark_and_page_of(db: sqlite3.Connection, user: str, limit: int, max_bytes: i
     found = page_of(db, user, limit, max_bytes, cutoff, marked=True)
     assert found is not None, "it is marked"
     fetched, before = one(db, SQL["answered"], (user,)) or (1, 0)
-    cut_at = cut_after(
-        before, now, more=found.more, cold_empty=found.cold_empty, poked=not fetched, online=found.online
-    )
+    is_cut = bool(found.more) or not fits(found.messages, limit, max_bytes)
+    cut_at = cut_after(before, now, more=is_cut, cold_empty=found.cold_empty, poked=not fetched, online=found.online)
     if cut_at != before or not fetched:
         db.execute(SQL["fetched"], (cut_at, user))
     return structs.replace(found, cut_at=cut_at)
@@ -72,7 +77,7 @@ def acked(db: sqlite3.Connection, user: str, ids: Sequence[str]) -> set[str]:
 def inspect(db: sqlite3.Connection, user: str, limit: int) -> list[Queued]:
     head = one(db, SQL["head"], (user,))
     announced = head[4] if head else 0
-    return [hot_message(user, row, announced) for row in db.execute(SQL["read"], (user, LONG_AGO, limit))]
+    return [hot_message(user, row, announced) for row in db.execute(SQL["read"], (user, ANY_LANE, LONG_AGO, limit))]
 
 
 def hot_users(db: sqlite3.Connection, after: str, limit: int, now: int) -> list[HotUser]:

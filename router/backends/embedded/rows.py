@@ -12,6 +12,8 @@ from router.checksum import NEVER
 from router.messages import Lane, Message, Queued
 
 _LANES = (Lane.EXPRESS, Lane.NORMAL)
+ANY_LANE = -(1 << 63)
+"""Damaged ones too."""
 
 
 def hot_message(user: str, row: Any, announced: int) -> Queued:
@@ -37,32 +39,17 @@ def message_of(
     if usual and accepted_at.__class__ is int and lane in (0, 1):
         return Message(id_, user, envelope, _LANES[lane], bool(ephemeral), accepted_at, bool(keyed), checksum)
     body = envelope if isinstance(envelope, bytes) else str(envelope).encode()
-    return Message(str(id_), str(user), body, Lane.NORMAL, False, integer(accepted_at), False, NEVER)
+    return Message(str(id_), str(user), body, lane_of(lane), False, integer(accepted_at), False, NEVER)
 
 
 def lane_of(value: Any) -> Lane:
-    """``value`` as a lane; the normal one where it is none."""
-    return Lane.EXPRESS if value == Lane.EXPRESS else Lane.NORMAL
+    """``value`` as a lane; where it is none, the one among whose messages it is sorted."""
+    return Lane.EXPRESS if value is None or (value.__class__ is int and value <= Lane.EXPRESS) else Lane.NORMAL
 
 
 def integer(value: Any) -> int:
     """``value``; 0 where it is no integer."""
     return value if value.__class__ is int else 0
-
-
-def page(messages: Iterable[Queued], limit: int, max_bytes: int) -> tuple[list[Queued], bool]:
-    """The first ``limit`` messages, or fewer where they exceed ``max_bytes``; and whether there are more.
-
-    ``messages`` is read no further than it is needed.
-    """
-    taken: list[Queued] = []
-    size = 0
-    for queued in messages:
-        size += len(queued.message.envelope)
-        if len(taken) == limit or (taken and size > max_bytes):
-            return taken, True
-        taken.append(queued)
-    return taken, False
 
 
 def json_list(values: Iterable[str] | Iterable[int]) -> str:

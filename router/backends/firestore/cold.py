@@ -12,10 +12,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
+from functools import partial
 
 from router.backends.firestore.client import Client
-from router.backends.firestore.documents import BARE, Page, content_fields, message_write, queued_message
-from router.backends.firestore.names import Layout, document_id, place_number, possible, sharded, time_of
+from router.backends.firestore.documents import BARE, content_fields, message_write, queued_message
+from router.backends.firestore.names import (
+    BEFORE_NORMAL,
+    FIRST,
+    Layout,
+    document_id,
+    place_number,
+    possible,
+    sharded,
+    time_of,
+)
 from router.backends.firestore.walking import Index, Walk, oldest_first, until
 from router.backends.firestore.wire import Document, Query, Write, deletion, integers, new_write, only_if
 from router.backends.firestore.writing import Exists, Writer, check, worst
@@ -25,6 +35,7 @@ from router.clock import MICROSECONDS, Clock
 from router.errors import RouterError
 from router.interfaces import Place
 from router.messages import ColdPage, Queued, QueueTotals
+from router.pages import Head, Page
 
 BACKSTOP_SECONDS = 7 * DAY_SECONDS
 EXPIRY_SECONDS = 60.0
@@ -99,24 +110,35 @@ class FirestoreColdQueue:
         return write
 
     async def read(self, user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
-        async def attempt(seconds: float) -> ColdPage:
+        async def heads(seconds: float) -> Page:
+            head = Head(limit, max_bytes)
+            await self._fill(head, user, FIRST, seconds)
+            if head.lacks_normal:
+                head.begin_normal()
+                await self._fill(head, user, BEFORE_NORMAL, seconds)
+            return head
+
+        async def behind(place: Place, seconds: float) -> Page:
             page = Page(limit, max_bytes)
-            async with aclosing(self._all(user, limit, after, seconds)) as messages:
-                async for queued in messages:
-                    if not page.add(queued):
-                        break
-            return ColdPage(page.messages, page.more)
+            await self._fill(page, user, place_number(*place), seconds)
+            return page
 
-        return await self._client.call(attempt)
+        page = await self._client.call(heads if after is None else partial(behind, after))
+        return ColdPage(page.messages, page.more)
 
-    async def _all(self, user: str, limit: int, after: Place | None, seconds: float) -> AsyncGenerator[Queued, None]:
-        """All messages after ``after``, in order; read as far as they are taken."""
-        last = -1 if after is None else place_number(*after)
+    async def _fill(self, page: Page, user: str, last: int, seconds: float) -> None:
+        async with aclosing(self._all(user, page, last, seconds)) as messages:
+            async for queued in messages:
+                if not page.add(queued):
+                    return
+
+    async def _all(self, user: str, page: Page, last: int, seconds: float) -> AsyncGenerator[Queued, None]:
+        """All messages behind the place ``last``, in order; read as far as they are taken."""
         there: set[str] = set()
         """What was found at the place ``last``, which others may share: the next query begins there once more."""
         while True:
             above = last - 1 if there else last
-            query = Query(self._messages, "place", len(there) + limit + 1, above=above)
+            query = Query(self._messages, "place", len(there) + page.places + 1, above=above)
             found = 0
             async with aclosing(self._client.query(self._layout.user(user), query, seconds)) as documents:
                 async for document in documents:

@@ -81,24 +81,3 @@ def _checksum(fields: Any) -> int | None:
 def id_of(document: Document) -> str:
     """The id of the message in ``document``."""
     return name_of(document.name.rpartition("/")[2])
-
-
-class Page:
-    """The first ``limit`` messages, or fewer where their envelopes exceed ``max_bytes``; at least one."""
-
-    def __init__(self, limit: int, max_bytes: int) -> None:
-        self.messages: list[Queued] = []
-        self.more = False
-        self._limit = limit
-        self._max_bytes = max_bytes
-        self._size = 0
-
-    def add(self, queued: Queued) -> bool:
-        """Whether ``queued`` fits; where it does not, there is more than this page."""
-        size = len(queued.message.envelope)
-        if len(self.messages) == self._limit or (self.messages and self._size + size > self._max_bytes):
-            self.more = True
-            return False
-        self.messages.append(queued)
-        self._size += size
-        return True

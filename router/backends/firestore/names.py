@@ -78,6 +78,12 @@ def place_number(lane: int, sequence: int) -> int:
     return lane << 62 | sequence
 
 
+FIRST = -1
+"""Before all places."""
+BEFORE_NORMAL = place_number(1, 0) - 1
+"""Behind those of the express lane, and before those of the normal one."""
+
+
 def place_of(number: int) -> tuple[int, int]:
     """The (lane, sequence) of ``place_number``."""
     return number >> 62, number & (1 << 62) - 1

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from router.backends.firestore import moving, reading, records, routing
 from router.backends.firestore import recipient as recipients
-from router.backends.firestore.documents import Page
 from router.backends.firestore.names import possible
 from router.backends.firestore.presence import FirestorePresence
 from router.backends.firestore.reading import Reader
@@ -22,6 +21,7 @@ from router.backends.rules import ORPHAN_SECONDS, Skew, holds_move
 from router.clock import MICROSECONDS, Clock, apart
 from router.interfaces import PokeBus
 from router.messages import Delivery, HotPage, HotUser, Move, MoveRefused, Queued, QueueTotals, Routed, Settled
+from router.pages import Head, Page
 
 T = TypeVar("T")
 
@@ -134,9 +134,9 @@ class FirestoreOnlineStore(FirestorePresence):
 
         state = await self._transactions.change(user, [], look)
         cut_at, since = state.cut_at, self._ephemeral_cutoff(now)
-        page = Page(limit, max_bytes)
+        page: Page = Head(limit, max_bytes)
         if state.hot:
-            page = await self._reader.page(user, limit, max_bytes, state.announced, since=since)
+            page = await self._reader.heads(user, limit, max_bytes, state.announced, since)
             # What left the queue before it was read is found in cold, of which only a later state knows.
             state = await self._transactions.state(user) or state
         return reading.hot_page(page, state, cut_at)
@@ -202,7 +202,7 @@ class FirestoreOnlineStore(FirestorePresence):
             if page.messages:
                 moving.take(work, owner, page.messages, now)
             await self._transactions.commit(work, deadline)
-            return Move(page.messages, len(ephemeral), page.more or len(ephemeral) == STEP_MESSAGES)
+            return Move(page.messages, len(ephemeral), bool(page.more) or len(ephemeral) == STEP_MESSAGES)
 
         return await self._transactions.run(user, attempt)
 

@@ -8,12 +8,16 @@ from contextlib import aclosing
 import msgspec
 
 from router.backends.firestore.client import Client
-from router.backends.firestore.documents import Page, queued_message
+from router.backends.firestore.documents import queued_message
+from router.backends.firestore.names import BEFORE_NORMAL, FIRST
 from router.backends.firestore.recipient import Recipient
 from router.backends.firestore.transactions import STEP_MESSAGES, OnlineLayout
 from router.backends.firestore.wire import Document, Query
 from router.messages import HotPage, HotUser, Queued, QueueTotals
+from router.pages import Head, Page
 
+NEVER = 1 << 62
+"""Nothing was accepted so late."""
 QUIET_MICROSECONDS = 5_000_000
 """Nothing is due to a user whose oldest hot message is younger: what exactly it is need not be looked up."""
 USERS = 300
@@ -26,33 +30,51 @@ class Reader:
         self._client = client
         self._layout = layout
 
-    async def page(
-        self, user: str, limit: int, max_bytes: int, announced: int, *, since: int = -1, ephemeral: bool = True
-    ) -> Page:
-        """The head of one hot queue, without ephemeral messages accepted at or before ``since``, or without any."""
+    async def heads(self, user: str, limit: int, max_bytes: int, announced: int, since: int) -> Head:
+        """The heads of both lanes of one hot queue, without ephemeral messages accepted at or before ``since``."""
+
+        async def attempt(seconds: float) -> Head:
+            head = Head(limit, max_bytes)
+            await self._fill(head, user, announced, since, seconds)
+            if head.lacks_normal:
+                head.begin_normal()
+                await self._fill(head, user, announced, since, seconds, BEFORE_NORMAL)
+            return head
+
+        return await self._client.call(attempt)
+
+    async def page(self, user: str, limit: int, max_bytes: int, announced: int, *, ephemeral: bool = True) -> Page:
+        """The beginning of one hot queue, with ephemeral messages or without."""
 
         async def attempt(seconds: float) -> Page:
             page = Page(limit, max_bytes)
-            async with aclosing(self._messages(user, limit, announced, seconds)) as messages:
-                async for queued in messages:
-                    passed = ephemeral and queued.message.accepted_at > since
-                    if (passed or not queued.message.ephemeral) and not page.add(queued):
-                        break
+            await self._fill(page, user, announced, -1 if ephemeral else NEVER, seconds)
             return page
 
         return await self._client.call(attempt)
 
-    async def _messages(self, user: str, limit: int, announced: int, seconds: float) -> AsyncGenerator[Queued, None]:
-        above = -1
+    async def _fill(
+        self, page: Page, user: str, announced: int, since: int, seconds: float, above: int = FIRST
+    ) -> None:
+        async with aclosing(self._messages(user, page, announced, seconds, above)) as messages:
+            async for queued in messages:
+                expired = queued.message.ephemeral and queued.message.accepted_at <= since
+                if not expired and not page.add(queued):
+                    return
+
+    async def _messages(
+        self, user: str, page: Page, announced: int, seconds: float, above: int
+    ) -> AsyncGenerator[Queued, None]:
+        """As many as have a place in ``page``, and one more; read as far as they are taken."""
         while True:
-            query = Query(self._layout.hot, "place", limit + 1, above=above)
+            query = Query(self._layout.hot, "place", page.places + 1, above=above)
             found = 0
             async with aclosing(self._client.query(self._layout.user(user), query, seconds)) as documents:
                 async for document in documents:
                     found += 1
                     above = document.fields["place"].integer_value
                     yield queued_message(user, document, announced)
-            if found <= limit:
+            if found < query.limit:
                 return
 
     async def ephemeral(self, user: str, until: int | None = None) -> list[Document]:

@@ -12,11 +12,13 @@ from router.backends.redis.store import by_user
 from router.backends.redis.sweeping import RedisSweeping
 from router.backends.rules import MOVE_LEASE_SECONDS, ORPHAN_SECONDS
 from router.clock import MICROSECONDS, apart
-from router.messages import Delivery, HotPage, Message, Move, MoveRefused, Outcome, Queued, Routed, Settled
+from router.messages import Delivery, HotPage, Lane, Message, Move, MoveRefused, Outcome, Queued, Routed, Settled
 
 CALL_BYTES = 8 * 1024 * 1024
 """More envelopes than this go to Redis in several batches, so that each is answered well within the time-out."""
 PROBE_SECONDS = 60
+_LANES = tuple(frozenset(lanes) for lanes in ((), (Lane.EXPRESS,), (Lane.NORMAL,), Lane))
+"""By what a script calls them."""
 
 Batch = list[tuple[int, Delivery, Message]]
 """Deliveries to one recipient, with their places among the results."""
@@ -99,7 +101,7 @@ class RedisOnlineStore(RedisSweeping):
         result = await self._one("read", user, limit, max_bytes, cutoff, int(not again), now=now)
         more, cold_empty, cold_version, announced, online, cut_at, found, pending = result
         messages, under_way = unpack_page(user, found, announced), list(unpack_pending(pending))
-        return HotPage(messages, bool(more), under_way, bool(cold_empty), cold_version, bool(online), cut_at)
+        return HotPage(messages, _LANES[more], under_way, bool(cold_empty), cold_version, bool(online), cut_at)
 
     async def note_end(self, user: str, cut_at: int) -> None:
         await self._one("note_end", user, cut_at)

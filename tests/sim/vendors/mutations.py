@@ -63,6 +63,12 @@ MUTANTS = (
         "  return sequence\n",
     ),
     Mutant(
+        "Redis: normal mail beside a full express lane is read from its second message on",
+        f"{LUA}/prelude.lua",
+        "    walk(call('ZCOUNT', QUEUE, '-inf', '(0'), cutoff, add)\n",
+        "    walk(call('ZCOUNT', QUEUE, '-inf', '(0') + 1, cutoff, add)\n",
+    ),
+    Mutant(
         "Redis: a server that has forgotten the scripts is not sent them",
         f"{REDIS}/client.py",
         "                    if not (again := not_run(phases, results)):\n",
@@ -126,8 +132,8 @@ MUTANTS = (
     Mutant(
         "Firestore: cold mail is read in the order in which it was queued",
         f"{FIRESTORE}/cold.py",
-        'query = Query(self._messages, "place", len(there) + limit + 1, above=above)',
-        'query = Query(self._messages, "queued_at", len(there) + limit + 1)',
+        'query = Query(self._messages, "place", len(there) + page.places + 1, above=above)',
+        'query = Query(self._messages, "queued_at", len(there) + page.places + 1)',
     ),
     Mutant(
         "Firestore: what a TTL policy may delete is mail that still counts",

@@ -267,6 +267,10 @@ class Data:
     def zcard(self, key: bytes) -> int:
         return len(self.look(key, SortedSet) or ())
 
+    def zcount(self, key: bytes, lowest: bytes, highest: bytes) -> int:
+        held = self.look(key, SortedSet)
+        return len(held.between(lowest, highest)) if held is not None else 0
+
     def zscore(self, key: bytes, member: bytes) -> bytes | None:
         held = self.look(key, SortedSet)
         number = held.scores.get(member) if held is not None else None
@@ -308,7 +312,8 @@ COMMANDS: dict[bytes, Callable[..., Reply]] = {
         for method in (
             Data.exists, Data.pexpire, Data.get, Data.set, Data.hget, Data.hmget, Data.hset, Data.hdel, Data.hexists,
             Data.hgetall, Data.hvals, Data.hstrlen, Data.hincrby, Data.hscan, Data.rpush, Data.lindex, Data.lpop,
-            Data.zadd, Data.zrem, Data.zcard, Data.zscore, Data.zrange, Data.zrangebyscore, Data.zrevrangebyscore,
+            Data.zadd, Data.zrem, Data.zcard, Data.zcount, Data.zscore, Data.zrange, Data.zrangebyscore,
+            Data.zrevrangebyscore,
         )
     },
 }  # fmt: skip

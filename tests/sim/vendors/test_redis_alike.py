@@ -90,6 +90,7 @@ def commands(chance: random.Random, prefix: str) -> Iterator[tuple[Any, ...]]:
                 ("ZADD", zset, number, field),
                 ("ZREM", zset, field),
                 ("ZCARD", zset),
+                ("ZCOUNT", zset, low, high),
                 ("ZSCORE", zset, field),
                 ("ZRANGE", zset, *chance.choice(RANGES), *scores),
                 ("ZRANGEBYSCORE", zset, low, high, *scores, *limit),

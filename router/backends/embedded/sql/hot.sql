@@ -62,9 +62,9 @@ UPDATE recipient SET cut_at = ? WHERE user = ?;
 UPDATE recipient SET fetched = 1, cut_at = 0 WHERE user = ?
     AND NOT EXISTS (SELECT 1 FROM presence WHERE presence.user = recipient.user AND lease_until > ?);
 
--- read: The head of one hot queue, without ephemeral messages accepted before a point in time.
+-- read: The head of one hot queue from a lane on, without ephemeral messages accepted before a point in time.
 SELECT id, lane, sequence, queued_at, accepted_at, ephemeral, keyed, attempts, checksum, envelope
-FROM hot WHERE user = ? AND (ephemeral = 0 OR accepted_at > ?)
+FROM hot WHERE user = ? AND lane >= ? AND (ephemeral = 0 OR accepted_at > ?)
 ORDER BY lane, sequence LIMIT ?;
 
 -- page: Both at once, in one read of the file; the head alone where the fetch must be marked first.

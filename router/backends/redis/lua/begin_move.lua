@@ -24,7 +24,7 @@ add_to_meta('h', -dropped)
 add_to_meta('b', -bytes)
 if call('EXISTS', EPHEMERAL) == 1 then return {dropped, 1, 0, {}} end
 
-local found, more = page(limit, tonumber(ARGV[5]), 0)
+local found, more = page(limit, tonumber(ARGV[5]))
 if #found > 0 then
   call('HSET', META, 'o', ARGV[2], 'u', ARGV[3])
   cold_changed()

@@ -33,6 +33,7 @@ local PENDING_LOST = 600e6 -- longer than a pipeline lives that nobody has taken
 local MOVE = 3 * 60e6 -- rules.PLAUSIBLE_LEASES times rules.MOVE_LEASE_SECONDS
 local HEADER = 21
 local CHUNK = 16
+local PART = 5 -- pages.PART
 
 local function place_of(lane, sequence)
   return lane == 0 and sequence - EXPRESS or sequence
@@ -260,10 +261,10 @@ local function answer_pokes(more, empty, online)
   return after
 end
 
--- The head of the queue as id, place, body, …: up to `limit` messages, or fewer where their envelopes exceed
--- `max_bytes`, at least one; without ephemeral ones accepted at or before `cutoff`. And whether there are more.
-local function page(limit, max_bytes, cutoff)
-  local found, size, start, lost = {}, 0, 0, 0
+-- Hand id, place and body of each message to `add`, in order from the rank `start` on, until it returns false; without
+-- ephemeral ones accepted at or before `cutoff`.
+local function walk(start, cutoff, add)
+  local lost = 0
   while true do
     local step = call('ZRANGE', QUEUE, start, start + CHUNK - 1, 'WITHSCORES')
     if #step == 0 then break end
@@ -276,16 +277,65 @@ local function page(limit, max_bytes, cutoff)
         lost = lost + 1
       else
         local ephemeral = #body >= HEADER and string.byte(body, 17) % 2 == 1 -- one that is shorter is damaged
-        if not (ephemeral and struct.unpack('>I8', body, 9) <= cutoff) then
-          size = size + #body - HEADER
-          if #found == 3 * limit or (#found > 0 and size > max_bytes) then return found, 1 end
-          found[#found + 1], found[#found + 2], found[#found + 3] = ids[i], step[2 * i], body
+        if not (ephemeral and struct.unpack('>I8', body, 9) <= cutoff) and not add(ids[i], step[2 * i], body) then
+          return
         end
       end
     end
     if lost > 0 then start, lost = start - lost, 0 end
   end
-  return found, 0
+end
+
+-- The beginning of the queue as id, place, body, …: up to `limit` messages, or fewer where their envelopes exceed
+-- `max_bytes`, at least one. And whether there are more.
+local function page(limit, max_bytes)
+  local found, size, more = {}, 0, 0
+  walk(0, 0, function(id, place, body)
+    size = size + #body - HEADER
+    if #found == 3 * limit or (#found > 0 and size > max_bytes) then
+      more = 1
+      return false
+    end
+    found[#found + 1], found[#found + 2], found[#found + 3] = id, place, body
+    return true
+  end)
+  return found, more
+end
+
+-- pages.share
+local function share(whole)
+  return math.max(1, math.floor(whole / PART))
+end
+
+-- pages.Head: the heads of both lanes as id, place, body, …; the lanes of which there is more, 1 for express and 2 for
+-- normal mail, added up; and whether all of it is a page (pages.fits).
+local function heads(limit, max_bytes, cutoff)
+  local found, size, more = {}, 0, 0
+  local lane, count, places, bytes = 1, {0, 0}, limit, max_bytes
+
+  local function begin_normal()
+    lane, places, bytes = 2, math.max(places, share(limit)), math.max(bytes, share(max_bytes))
+  end
+
+  local function add(id, place, body)
+    if lane == 1 and string.sub(place, 1, 1) ~= '-' then begin_normal() end
+    local length = #body - HEADER
+    if places == 0 or (length > bytes and count[lane] > 0) then
+      more = more + lane
+      return false
+    end
+    found[#found + 1], found[#found + 2], found[#found + 3] = id, place, body
+    size, count[lane], places, bytes = size + length, count[lane] + 1, places - 1, bytes - length
+    return true
+  end
+
+  walk(0, cutoff, add)
+  if more == 1 then
+    begin_normal()
+    walk(call('ZCOUNT', QUEUE, '-inf', '(0'), cutoff, add)
+  end
+  local fits = #found <= 3 * limit and (size <= max_bytes or (count[1] <= 1 and count[2] <= 1))
+  return found, more, fits
 end
 
 -- rules.holds_move: whether a migration lease that ends then is held; one of a clock that was wrong is not.

@@ -1,20 +1,20 @@
--- The head of the hot queue, and what a reader must know of cold.
+-- The heads of both lanes of the hot queue, and what a reader must know of cold.
 --
 -- ARGV  2 limit   3 the most bytes   4 ephemeral messages accepted until then have expired
 --       5 whether this answers the pokes before it: from here on new mail is poked again
--- Result: more (0 or 1), cold is empty (0 or 1), version of cold, announced up to which sequence,
+-- Result: the lanes of which there is more (heads), cold is empty (0 or 1), version of cold, announced up to which sequence,
 --         whether somebody is connected, where that is asked (0 or 1), when a page counts as cut short, or 0,
 --         {id, place, body, …}, {id, place, …} of the cold writes under way
 
 local count = hot_count()
-local found, more = page(tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]))
+local found, more, fits = heads(tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]))
 if call('ZCARD', QUEUE) ~= count then hot_count() end
 local empty = cold_is_empty()
 local held = call('HMGET', META, 'v', 'a', 'x', 'y')
-local online, cut = 0, 0
+local is_cut, online, cut = more > 0 or not fits, 0, 0
 if ARGV[5] == '1' then
-  if more == 1 or not empty then online = call('EXISTS', CONNECTIONS) end
-  cut = answer_pokes(more == 1, empty, online == 1)
+  if is_cut or not empty then online = call('EXISTS', CONNECTIONS) end
+  cut = answer_pokes(is_cut, empty, online == 1)
 end
 
 -- Who has still to write what a lost reign was told of has done so by now; the rest, nobody can, and it would hold up
