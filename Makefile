@@ -82,9 +82,10 @@ lock: $(READY)  ## Resolve the dependencies anew: the newest, and the lowest tha
 	@# Only what pyproject.toml names is taken at its lowest, and a new grpcio-status would have a new grpcio.
 	@echo "grpcio-status<1.76" | $(RESOLVE) --group test --resolution lowest-direct -c - -o requirements-lowest.lock
 
-dist: $(READY)  ## Build the wheel and the sdist, into dist/
+dist: $(READY)  ## Build the wheel, the sdist, and the list of what a router consists of (CycloneDX), into dist/
 	@rm -rf dist
 	@$(BIN)/python -m hatchling build -d dist
+	@$(BIN)/python -m tools.sbom dist/sealed-router.cdx.json
 
 PYTHONS ?=
 try-dist: dist  ## Install what `make dist` built with pip, pipx and uv, and try it; PYTHONS="python3.11 python3.13"

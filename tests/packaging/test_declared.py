@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -35,6 +36,14 @@ MADE_TO_BE_SUBCLASSED = {"httpx", "msgspec", "prometheus-client", "pydantic", "s
 """Their documentation says how."""
 LEFT_OUT = {"atheris"}
 """Not on every machine: its own marker says on which."""
+
+MENDED = {
+    "cryptography": ("50.0.0", "CVE-2026-69247, CVE-2026-39892, CVE-2026-26007"),
+    "protobuf": ("6.33.5", "CVE-2026-0994"),
+    "pyjwt": ("2.15.0", "GHSA-42vr-xj54-vc7v, GHSA-ffc3-869f-jxw9, CVE-2026-32597"),
+    "starlette": ("1.3.1", "GHSA-82w8-qh3p-5jfq, GHSA-jp82-jpqv-5vv3, CVE-2026-48710"),
+}
+"""The first release without the vulnerabilities that are known of those before it, and the last few of these."""
 
 
 def declared(requirements: Iterable[object]) -> dict[str, Requirement]:
@@ -155,3 +164,10 @@ def private(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize("requirement", PRODUCT.values(), ids=PRODUCT.keys())
 def test_each_has_a_lower_bound(requirement: Requirement) -> None:
     assert ">=" in str(requirement.specifier)
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_no_release_with_a_known_vulnerability_is_allowed(name: str) -> None:
+    first, advisories = MENDED[name]
+    (bound,) = [Version(bound.version) for bound in PRODUCT[name].specifier if bound.operator == ">="]
+    assert bound >= Version(first), advisories
