@@ -52,6 +52,8 @@ def attacks(token: Token, key: Path, count: Callable[[int], int]) -> Iterator[tu
 
 
 def _requests(bearer: str, key: Path) -> Iterator[tuple[str, list[bytes]]]:
+    open_to_all = ("/healthz", "/readyz", "/metrics", "/openapi.json")
+    yield "questions for health, readiness, metrics and the document", [get(path, "") for path in open_to_all]
     yield "headers of 70 kB", [_get("/healthz") + b"x: " + b"x" * 70_000 + b"\r\n\r\n"]
     yield "bodies of 1 GB, declared", [_open(bearer, "/api/send", _BIG)]
     yield "bodies of 600 kB, in chunks", [_chunked(bearer, 600_000)]
