@@ -33,7 +33,7 @@ SCENARIOS: dict[str, Scenario] = {
 PRODUCTION: dict[str, Callable[[Bench, Topology], Coroutine[None, None, list[Figure]]]] = {
     module.NAME: module.run for module in (accepting, calls, online, offline, redis_memory, moving, nodes)
 }
-SINGLE_BY_NAME_ONLY: dict[str, Scenario] = {abuse.NAME: abuse.run}
+SINGLE_BY_NAME_ONLY: dict[str, Scenario] = {abuse.NAME: abuse.run, abuse.USERS: abuse.users_only}
 BY_NAME_ONLY = {moving.DEEP: moving.deep}
 BUILD = Path("build")
 """On the disk of the checkout: the temporary directory of the system may be no disk at all."""
@@ -73,7 +73,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "scenario",
         nargs="*",
-        help=f"one or more of {', '.join(SCENARIOS)}, all where none is named; and {abuse.NAME}",
+        help=f"one or more of {', '.join(SCENARIOS)}, all where none is named; and {', '.join(SINGLE_BY_NAME_ONLY)}",
     )
     parser.add_argument(
         "--production",

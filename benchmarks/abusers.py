@@ -6,6 +6,7 @@ Of their own, so that what they cost is no wait of the honest client, whose proc
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import sys
 import time
@@ -25,6 +26,8 @@ OPENING = 64
 LATE_SECONDS = 30.0
 """Whom the server has not ended by then, after the others, it does not end."""
 _LOOK_SECONDS = 0.25
+_HEAD_BYTES = 2**16
+_LENGTH = re.compile(rb"\r\ncontent-length: ([0-9]+)")
 _NARROW = 1
 """Bytes of a receive buffer, which the kernel rounds up to the least that it has."""
 
@@ -43,6 +46,10 @@ class Attack(Struct, frozen=True):
     """For so long nothing is read, and the kernel keeps next to nothing."""
     seconds: float = 0
     """A flood: who was answered, or cut off, comes again on a new connection until then. 0: everybody comes once."""
+    keeps: bool = False
+    """A flood on connections that stay: the next request as soon as the last was answered in full."""
+    user: bool = False
+    """By users whose requests are all valid: the honest client's sends have a goal of their own beside it."""
     stays: bool = True
     """Whoever comes once stays until the server ends it; else until it was answered."""
 
@@ -132,6 +139,38 @@ async def _flood(port: int, attack: Attack) -> Outcome:
     return Outcome(answers.total(), answers=dict(answers))
 
 
+async def _insist(port: int, attack: Attack) -> Outcome:
+    """Each asks again on the connection that it has, and makes another where the server ends it."""
+    until, answers, came = time.monotonic() + attack.seconds, Counter[str](), 0
+
+    async def one(number: int) -> None:
+        nonlocal came
+        request = attack.first[number % len(attack.first)]
+        while time.monotonic() < until:
+            reader, writer = await asyncio.open_connection(HOST, port, limit=_HEAD_BYTES)
+            came += 1
+            try:
+                while time.monotonic() < until:
+                    writer.write(request)
+                    answers[await _answer(reader)] += 1
+            except (OSError, asyncio.IncompleteReadError):
+                answers["none"] += 1
+            finally:
+                writer.transport.abort()
+
+    await asyncio.gather(*map(one, range(attack.count)))
+    return Outcome(came, answers=dict(answers))
+
+
+async def _answer(reader: asyncio.StreamReader) -> str:
+    """The status of an answer that has come in full."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = _LENGTH.search(head)
+    if length is not None:
+        await reader.readexactly(int(length[1]))
+    return head[9:12].decode("ascii", "replace")
+
+
 async def _besiege(port: int, attack: Attack) -> Outcome:
     """Everybody comes once and stays."""
     clients: list[_Client] = []
@@ -174,7 +213,8 @@ def main(arguments: Sequence[str]) -> None:
     """Attack; the outcome is a file."""
     port, attack, outcome = int(arguments[0]), Path(arguments[1]), Path(arguments[2])
     orders = msgspec.json.decode(attack.read_bytes(), type=Attack)
-    found = uvloop.run((_flood if orders.seconds else _besiege)(port, orders))
+    attack_of = _insist if orders.keeps else _flood if orders.seconds else _besiege
+    found = uvloop.run(attack_of(port, orders))
     outcome.write_bytes(msgspec.json.encode(found))
 
 

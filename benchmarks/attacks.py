@@ -6,15 +6,18 @@ import base64
 import hmac
 import json
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 
 from benchmarks.abusers import Attack
-from benchmarks.load_http import HOST, fetch, get, post
+from benchmarks.load_http import HOST, ack, fetch, get, post
 from benchmarks.mail import user
 from router.auth.embedded import ALGORITHM, ISSUER, EmbeddedKey
+from router.web.api import MAX_ACK_IDS
+from router.web.calls import MAX_VALUES
 
 FLOOD_SECONDS = 3.0
 DEAF_SECONDS = 14.0
@@ -26,6 +29,12 @@ WIDE = 200
 """Where one connection may hold megabytes."""
 READERS = user("deaf", 0)
 """Whose mailbox is full before those come who read nothing."""
+NOBODY = user("nobody", 0)
+ACK_CONNECTIONS = (16, 64, 200)
+WHOLE = 400
+STORM = 64
+SEND_BYTES = 340_000
+_ESCAPES = b'"%b"' % (b"\\u0041" * 50_000)
 _PING, _TEXT = 0x9, 0x1  # RFC 6455, section 5.2
 _BIG = 10**9
 _NEVER = 4_000_000_000
@@ -49,6 +58,40 @@ def attacks(token: Token, key: Path, count: Callable[[int], int]) -> Iterator[tu
     yield "sockets that send 200 pings", _frames(token, flood, _PING, b"x" * 125)
     yield "sockets that send 200 texts", _frames(token, flood, _TEXT, b"hello")
     yield from ((name, _flood(flood, requests)) for name, requests in _requests(bearer, key))
+
+
+def users(token: Token, count: Callable[[int], int]) -> Iterator[tuple[str, Attack]]:
+    """One account that asks for what it may, as much as it can; each with its name."""
+    bearer, reader = token(user("abuser", 0)), token(READERS)
+    for connections in ACK_CONNECTIONS:
+        yield f"acknowledgements of {MAX_ACK_IDS} ids each", _insisting(count(connections), [_acks(bearer)])
+    yield "acknowledgements of 1 MB, whole", _insisting(count(WHOLE), [post("/api/messages/ack", bearer, b" " * 2**20)])
+    yield "envelopes of 256 KiB, whole", _insisting(count(WHOLE), [post("/api/send", bearer, large(NOBODY, 2**18))])
+    yield "fetches of 8 MB", _insisting(count(STORM), [fetch(reader, 500)])
+    yield "fetches of nothing", _insisting(count(FLOOD), [fetch(bearer, 500)])
+    yield (
+        "connections that come and go",
+        Attack(count(STORM), [upgrade(bearer)], seconds=FLOOD_SECONDS, stays=False, user=True),
+    )
+    for name, value in (("objects", b'{"a":1}'), ("floats", b"1e1"), ("numbers of 4,000 digits", b"9" * 4000)):
+        yield f"envelopes with {name} beside", _insisting(count(STORM), [post("/api/send", bearer, _beside(value))])
+    yield "envelopes with escapes beside", _insisting(count(STORM), [post("/api/send", bearer, _beside(_ESCAPES))])
+    own = post("/api/send", bearer, large(user("abuser", 0), 1024))
+    yield "sends to oneself, and fetches", _insisting(count(FLOOD), [own, own, own, fetch(bearer, 500)])
+
+
+def _insisting(count: int, requests: list[bytes]) -> Attack:
+    return Attack(count, requests, seconds=FLOOD_SECONDS, keeps=True, user=True)
+
+
+def _acks(bearer: str) -> bytes:
+    return ack(bearer, [str(uuid.uuid4()) for _ in range(MAX_ACK_IDS)])
+
+
+def _beside(value: bytes) -> bytes:
+    """An envelope with a list of so many of ``value`` as the router may read."""
+    times = min(MAX_VALUES // (2 + value.count(b"{")), SEND_BYTES // (len(value) + 1))
+    return b'{"recipientId":"%b","x":[%b]}' % (NOBODY.encode(), b",".join([value] * times))
 
 
 def _requests(bearer: str, key: Path) -> Iterator[tuple[str, list[bytes]]]:

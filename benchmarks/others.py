@@ -23,6 +23,8 @@ class Others:
     def __init__(self, sender: Sender, reader: Reader, box: Mailbox) -> None:
         self.waits = Latencies()
         """Of each request since this was last set."""
+        self.sends = Latencies()
+        """Of these, the sends."""
         self.stopping = False
         self._sender = sender
         self._reader = reader
@@ -30,7 +32,9 @@ class Others:
 
     async def run(self) -> None:
         while not self.stopping:
+            started = time.perf_counter()
             await self._timed(self._sender.send(self._box))
+            self.sends.add(time.perf_counter() - started)
             while not (messages := await self._timed(self._reader.fetch())):
                 pass
             self._reader.keep(messages)

@@ -7,14 +7,14 @@ import contextlib
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from benchmarks.abusers import Attack, Outcome
-from benchmarks.attacks import READERS, attacks, large
+from benchmarks.attacks import READERS, attacks, large, users
 from benchmarks.figures import Figure, at_most
 from benchmarks.load import settled
 from benchmarks.load_http import LoadError, connections, fetch, get, post
@@ -22,13 +22,22 @@ from benchmarks.mail import user
 from benchmarks.others import somebody_else
 from benchmarks.servers import Bench, Process, Server, spawn
 from router.bench.latencies import Latencies
+from router.config.sections import Limits
 
 NAME = "abuse"
-SETTINGS = {"ROUTER_SERVER__CLIENT_SECONDS": "6", "ROUTER_SERVER__PING_SECONDS": "6"}
+USERS = "abuse-users"
+"""The part of it that is done with a valid token, by valid requests."""
+SETTINGS = {
+    "ROUTER_SERVER__CLIENT_SECONDS": "6",
+    "ROUTER_SERVER__PING_SECONDS": "6",
+    "ROUTER_LIMITS__WORK_RATE": str(Limits().work_rate),
+}
 """Long enough for thousands to come while others use the machine; the defaults, 20 s, would only take longer."""
 ALONE_SECONDS = 1.5
 MOST_SECONDS = 120.0
 LOOK_SECONDS = 0.01
+P90_MS = 25
+"""Of an honest send beside a user who asks for all that one may."""
 MOST_BYTES = 256_000_000
 """By which all of one kind may make the server grow together."""
 _FULL = 40
@@ -47,6 +56,8 @@ class Seen(Struct):
     alone: Latencies
     """Each request of the honest client before the abuse, and meanwhile; and each first one on a new connection."""
     meanwhile: Latencies
+    sends_alone: Latencies
+    sends_meanwhile: Latencies
     newcomer: Latencies
     reasons: dict[str, float]
     """Of refusals and cuts, as the server counts them."""
@@ -54,8 +65,18 @@ class Seen(Struct):
 
 async def run(bench: Bench) -> list[Figure]:
     """A fresh server for each."""
+    strangers = await _all(bench, attacks(bench.token, bench.directory, bench.count))
+    return [*strangers, *await users_only(bench)]
+
+
+async def users_only(bench: Bench) -> list[Figure]:
+    """The same for users whose requests are valid."""
+    return await _all(bench, users(bench.token, bench.count))
+
+
+async def _all(bench: Bench, found_attacks: Iterable[tuple[str, Attack]]) -> list[Figure]:
     rows: list[Figure] = []
-    for name, attack in attacks(bench.token, bench.directory, bench.count):
+    for name, attack in found_attacks:
         sys.stderr.write(f"  {name} ...\n")
         found = _rows(name, attack, await _under(bench, attack))
         rows += found
@@ -74,7 +95,9 @@ def _rows(name: str, attack: Attack, seen: Seen) -> list[Figure]:
     alone = f"without abuse median {seen.alone.p50_ms:.1f} ms, longest {seen.alone.max_ms:.0f} ms"
     wait = f"median {seen.meanwhile.p50_ms:.1f} ms of {len(seen.meanwhile):,} requests; {alone}; newcomer {_new(seen)}"
     each = seen.grown / attack.count / 1000
+    sends = [_sends(f"{attack.count:,} {name}", seen)] if attack.user else []
     return [
+        *sends,
         Figure(
             NAME,
             f"{attack.count:,} {name}: memory each",
@@ -88,22 +111,29 @@ def _rows(name: str, attack: Attack, seen: Seen) -> list[Figure]:
     ]
 
 
+def _sends(what: str, seen: Seen) -> Figure:
+    p90, alone = seen.sends_meanwhile.percentile_ms(90), seen.sends_alone.percentile_ms(90)
+    note = f"of {len(seen.sends_meanwhile):,}; without abuse {alone:.1f} ms; grown by {seen.grown / 1e6:.0f} MB in all"
+    return Figure(NAME, f"{what}: an honest send, p90", [p90], "ms", at_most(P90_MS), note)
+
+
 def _new(seen: Seen) -> str:
     return f"median {seen.newcomer.p50_ms:.1f} ms, longest {seen.newcomer.max_ms:.0f} ms"
 
 
 async def _under(bench: Bench, attack: Attack) -> Seen:
     with bench.server("router", SETTINGS) as server:
-        if attack.deaf_seconds:
+        if attack.deaf_seconds or attack.user:
             await _fill(server)
         await settled(server)
         async with somebody_else(server) as honest, _newcomer(server) as newcomer:
             await asyncio.sleep(ALONE_SECONDS)
             alone, honest.waits = honest.waits, Latencies()
+            sends_alone, honest.sends = honest.sends, Latencies()
             newcomer.waits = Latencies()
             outcome, grown = await _attacked(server, attack)
-            meanwhile, fresh = honest.waits, newcomer.waits
-        return Seen(outcome, grown, alone, meanwhile, fresh, await _reasons(server))
+            meanwhile, sends, fresh = honest.waits, honest.sends, newcomer.waits
+        return Seen(outcome, grown, alone, meanwhile, sends_alone, sends, fresh, await _reasons(server))
 
 
 async def _attacked(server: Server, attack: Attack) -> tuple[Outcome, int]:

@@ -9,9 +9,11 @@ import jwt
 import pytest
 
 from benchmarks.abusers import Attack
-from benchmarks.attacks import attacks, forged, upgrade
+from benchmarks.attacks import attacks, forged, upgrade, users
+from benchmarks.load_http import ack
 from benchmarks.scenarios import abuse
 from benchmarks.servers import Bench
+from router import envelope
 
 pytestmark = pytest.mark.anyio
 
@@ -38,6 +40,24 @@ async def test_a_flood_is_refused_and_counted(bench: Bench) -> None:
     assert seen.reasons == {"invalid_token": seen.outcome.connections}
 
 
+async def test_a_user_who_insists_is_answered_on_one_connection(bench: Bench) -> None:
+    request = ack(bench.token("urn:sm:user:mallory"), ["x"])
+    seen = await abuse._under(bench, Attack(2, [request], seconds=0.3, keeps=True, user=True))
+    assert seen.outcome.connections == 2
+    assert set(seen.outcome.answers) == {"204"}
+    assert seen.outcome.answers["204"] > 2
+    assert min(len(seen.sends_alone), len(seen.sends_meanwhile)) > 0
+
+
+def test_what_users_ask_for_is_valid(bench: Bench) -> None:
+    for name, attack in users(bench.token, bench.count):
+        assert attack.user
+        for request in attack.first:
+            _, _, body = request.partition(b"\r\n\r\n")
+            if b"/api/send" in request and "4,000 digits" not in name:
+                envelope.read(body, 2**18)
+
+
 def test_no_forged_token_is_a_good_one(bench: Bench) -> None:
     tokens = dict(forged(bench.directory))
     assert [jwt.get_unverified_header(token)["alg"] for token in tokens.values()] == [
@@ -49,5 +69,6 @@ def test_no_forged_token_is_a_good_one(bench: Bench) -> None:
 
 
 def test_each_kind_of_abuse_has_a_name_of_its_own(bench: Bench) -> None:
-    names = [name for name, _ in attacks(bench.token, bench.directory, bench.count)]
+    every = [*attacks(bench.token, bench.directory, bench.count), *users(bench.token, bench.count)]
+    names = [f"{attack.count} {name}" for name, attack in every]
     assert len(set(names)) == len(names) > 20
