@@ -18,6 +18,8 @@ from router.errors import TooMuchWork
 UNIT_SECONDS = 10e-6
 CALL = 20
 """Any request with a token: its head, the token, the answer."""
+SEND = 20
+"""A message that is accepted and routed: its rows, its share of a transaction and of an fsync."""
 CONNECT = 80
 """A connection more: presence is written when it comes and when it goes."""
 MESSAGE = 1
@@ -86,6 +88,14 @@ class Work:
         if self._budgets is not None and units:
             self._budgets.take(user, units)
 
+    def _affords(self, user: str, units: int) -> bool:
+        """Charge ``units`` where the budget has them; whether it has."""
+        assert self._budgets is not None, "nobody asks without a limit"
+        if self._budgets.wait(user, units):
+            return False
+        self._budgets.take(user, units)
+        return True
+
     async def _afford(self, user: str, units: int) -> None:
         """Charge ``units`` as soon as the budget has them; raises ``TooMuchWork`` where that is not soon."""
         assert self._budgets is not None, "nobody asks without a limit"
@@ -101,11 +111,15 @@ class Work:
         if wait:
             await self._clock.sleep(wait)
 
+    def _enters(self, own: _Own, units: int) -> bool:
+        """Have ``units`` under way where it is their turn; whether it is."""
+        if own.waiting or (own.units and own.units + units > AT_ONCE):
+            return False
+        own.units += units
+        return True
+
     async def _enter(self, own: _Own, units: int) -> None:
         """Return when it is the turn of ``units``, which are under way then."""
-        if not own.waiting and (not own.units or own.units + units <= AT_ONCE):
-            own.units += units
-            return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         own.waiting.append((units, turn))
         try:
@@ -151,7 +165,8 @@ class Call:
         """Return when work of ``units`` more may begin; what was under way has ended. Raises ``TooMuchWork``."""
         if self._own is not None and units:
             self.pause()
-            await self._work._afford(self.user, units)
+            if not self._work._affords(self.user, units):
+                await self._work._afford(self.user, units)
             await self.turn(units)
 
     async def turn(self, units: int) -> None:
@@ -159,7 +174,8 @@ class Call:
         if self._own is None:
             return
         self.pause()
-        await self._work._enter(self._own, units)
+        if not self._work._enters(self._own, units):
+            await self._work._enter(self._own, units)
         self._units = units
         if units > AT_ONCE:
             # So that one user has a third of a core at most, and the time of the others is not cut into slices.

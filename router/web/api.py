@@ -16,7 +16,7 @@ from router import envelope
 from router.auth.verifier import Authenticator
 from router.core.accepting import Acceptor
 from router.core.queue import CompositeMessageQueue
-from router.core.work import MESSAGE, Work
+from router.core.work import MESSAGE, SEND, Work
 from router.errors import InvalidIdempotencyKey, InvalidRequest
 from router.web.calls import JSON, Handler, UserEndpoint, UserRequest
 from router.web.fields import Fields
@@ -90,7 +90,7 @@ class Api:
     async def send(self, request: UserRequest) -> Response:
         """``POST /api/send``: 202 with the id, once the message is durable."""
         body = await request.body(self._max_send_bytes, "an envelope in base64 and a little more")
-        await request.spend(body)
+        await request.spend(body, SEND)
         id_ = await self._acceptor.accept(request.user, body, _idempotency_key(request.fields))
         return Ready(202, b'{"id":"%b"}' % id_.encode(), _JSON)
 
@@ -111,7 +111,7 @@ class Api:
         """``POST /api/messages/ack``: 204 once the messages are deleted."""
         body = await request.body(MAX_ACK_BYTES, f"{MAX_ACK_IDS} ids")
         # Before it is read, which is work too: each id but the first has a comma before it.
-        await request.spend(body, body.count(b",") + 1)
+        await request.spend(body, (body.count(b",") + 1) * MESSAGE)
         ids = _ids(body)
         # What is longer is nobody's id, so there is nothing to delete.
         await self._queue.acknowledge(request.user, [id_ for id_ in ids if len(id_) <= MAX_ID_LENGTH])

@@ -64,9 +64,9 @@ class UserRequest:
         except TimeoutError as error:
             raise BodyTooSlow(f"the body did not arrive within {self._body_seconds:g} s") from error
 
-    async def spend(self, body: bytes, rows: int = 0) -> None:
-        """Return when it is the turn of this body, and of ``rows`` that it is about. Raises ``TooMuchWork``."""
-        await self.call.spend(work.of_body(body, _values(body)) + rows * work.MESSAGE)
+    async def spend(self, body: bytes, units: int) -> None:
+        """Return when it is the turn of this body, and of ``units`` that it asks for. Raises ``TooMuchWork``."""
+        await self.call.spend(work.of_body(body, _values(body)) + units)
 
 
 Handler = Callable[[UserRequest], Awaitable[Response]]

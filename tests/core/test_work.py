@@ -8,7 +8,19 @@ from collections.abc import Sequence
 import pytest
 
 from router.core import work
-from router.core.work import AT_ONCE, CALL, CALLS, MESSAGE, PATIENCE_SECONDS, REST, UNIT_SECONDS, Call, Work, of_body
+from router.core.work import (
+    AT_ONCE,
+    CALL,
+    CALLS,
+    MESSAGE,
+    PATIENCE_SECONDS,
+    REST,
+    SEND,
+    UNIT_SECONDS,
+    Call,
+    Work,
+    of_body,
+)
 from router.errors import TooMuchWork
 from tests.support.clock import ManualClock
 
@@ -245,7 +257,7 @@ async def test_the_defaults_let_a_sender_send_as_fast_as_it_may() -> None:
     stage = Stage(25_000, 1_000_000)
     for _ in range(20_000):
         call = await stage.work.begin(ALICE)
-        await call.spend(of_body(b"x" * 350_000, 6))
+        await call.spend(SEND + of_body(b"x" * 350_000, 6))
         call.end()
         stage.clock.advance(0.02)
     assert stage.work._budgets is not None
