@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from router.errors import DataDirError
@@ -14,12 +15,66 @@ from router.errors import DataDirError
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
+KEYS = "keys"
+"""The directory of the keys in the data directory: a backup of the mail leaves it out."""
+SIGNING_KEY = "token-key.pem"
+IDEMPOTENCY_KEY = "idempotency-key"
+
+
 def make_data_dir(path: Path) -> None:
-    """Make ``path`` (0700) where it is missing; raises ``DataDirError``."""
+    """Make ``path`` (0700) where it is missing; raises ``DataDirError``, also where it is another user's."""
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        claim(path)
     except OSError as error:
         raise unusable(path, error) from error
+
+
+def key_file(data_dir: Path, name: str) -> Path:
+    """Where the key ``name`` is: beside the database if an earlier version has put it there."""
+    before = data_dir / name
+    there = os.path.exists(before)  # noqa: PTH110 - also where it cannot be looked at, which is told when it is opened
+    return before if there else data_dir / KEYS / name
+
+
+def claim(path: Path) -> None:
+    """Raise ``DataDirError`` where ``path``, the data directory or what is in it, is another user's, and shut others
+    out of what is this user's: of files and the keys altogether, of the directory as far as they may change it.
+
+    On file systems that know no modes, the system's user owns all, and nothing can be shut.
+    """
+    problem = foreign(path)
+    if problem is not None:
+        raise DataDirError(f"{problem}: {chown(path)}, or run as that user, or name another embedded.data_dir")
+    found = path.stat()
+    own = 0o755 if stat.S_ISDIR(found.st_mode) and path.name != KEYS else 0o700
+    if _of_a_group(path):
+        own |= 0o070
+    if found.st_uid == os.geteuid() and found.st_mode & 0o777 & ~own:
+        with suppress(OSError):  # such a file system
+            path.chmod(stat.S_IMODE(found.st_mode) & (0o7000 | own))
+
+
+def foreign(path: Path) -> str | None:
+    """Whose ``path`` is, in words, where another user owns it, who then can read and replace what is in it."""
+    owner = path.stat().st_uid
+    if owner in (os.geteuid(), 0) or _of_a_group(path):
+        return None
+    return f"{path} belongs to user {owner}, and this process runs as user {os.geteuid()}"
+
+
+def chown(path: Path) -> str:
+    """The command that makes ``path`` this user's."""
+    return f"chown -R {os.geteuid()} {path}"
+
+
+def _of_a_group(path: Path) -> bool:
+    """Whether ``path`` is on a volume that is shared with a group of this process on purpose, as Kubernetes does it
+    with ``fsGroup``: what is made in its directories is the group's too."""
+    directory = path if path.is_dir() else path.parent
+    found = directory.stat()
+    shared = found.st_mode & (stat.S_ISGID | stat.S_IWGRP) == stat.S_ISGID | stat.S_IWGRP
+    return shared and found.st_gid in {os.getegid(), *os.getgroups()}
 
 
 def first_missing(path: Path) -> Path | None:

@@ -15,10 +15,17 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from router.auth.documents import mark
 from router.clock import MICROSECONDS
-from router.data_dir import locked, make_data_dir, sync_directory
+from router.data_dir import (
+    IDEMPOTENCY_KEY,
+    SIGNING_KEY,
+    claim,
+    key_file,
+    locked,
+    make_data_dir,
+    sync_directory,
+)
 from router.errors import DataDirError
 
-KEY_FILE = "token-key.pem"
 ISSUER = "sealed-router-embedded"
 ALGORITHM = "RS256"
 KEY_BITS = 2048
@@ -26,7 +33,7 @@ SECRET_BYTES = 32
 
 
 class EmbeddedKey:
-    """``KeySource`` over the RSA key in ``KEY_FILE``, which signs and verifies.
+    """``KeySource`` over the RSA key in ``SIGNING_KEY``, which signs and verifies.
 
     The file is read once: a key that takes its place is the key of processes that start after that.
     """
@@ -43,7 +50,8 @@ class EmbeddedKey:
     @classmethod
     def open(cls, data_dir: Path) -> EmbeddedKey:
         """The key of ``data_dir``, made there (0600) if it is missing; raises ``DataDirError``."""
-        path = data_dir / KEY_FILE
+        make_data_dir(data_dir)
+        path = key_file(data_dir, SIGNING_KEY)
         pem = kept_secret(path, _new_pem)
         try:
             # The check that is skipped takes longer than the rest of the start; it is for keys of strangers.
@@ -84,7 +92,8 @@ def idempotency_secret(data_dir: Path) -> bytes:
 
     Made there (0600) if it is missing; raises ``DataDirError``.
     """
-    path = data_dir / "idempotency-key"
+    make_data_dir(data_dir)
+    path = key_file(data_dir, IDEMPOTENCY_KEY)
     secret = kept_secret(path, lambda: secrets.token_bytes(SECRET_BYTES))
     if len(secret) != SECRET_BYTES:
         raise _broken(path, f"no {SECRET_BYTES} bytes")
@@ -102,6 +111,7 @@ def kept_secret(path: Path, make: Callable[[], bytes]) -> bytes:
             with locked(path.parent / "keys.lock"):
                 if not path.exists():  # another process may have been faster
                     _publish(path, make())
+        claim(path)
         return path.read_bytes()
     except OSError as error:
         raise DataDirError(

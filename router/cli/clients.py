@@ -13,6 +13,7 @@ import typer
 from router.cli.common import configured, now, user
 from router.config import Config, address
 from router.config.rules import is_url
+from router.data_dir import SIGNING_KEY, key_file
 from router.errors import ConfigError, Unauthorized
 
 TOKEN_VARIABLE = "ROUTER_TOKEN"  # noqa: S105 - the name of a variable
@@ -99,10 +100,10 @@ def signed_by(ctx: typer.Context, as_user: str | None) -> Iterator[None]:
 def _embedded(config: Config, name: str) -> Callable[[], str]:
     if config.auth.kind != "embedded":
         raise ConfigError("--as works with the embedded identity only; get a token and name it with --token-file")
-    from router.auth.embedded import KEY_FILE, EmbeddedKey  # noqa: PLC0415 - brings cryptography
+    from router.auth.embedded import EmbeddedKey  # noqa: PLC0415 - brings cryptography
 
     directory = config.embedded.data_dir
-    if not (directory / KEY_FILE).exists():
+    if not key_file(directory, SIGNING_KEY).exists():
         typer.echo(f"a new key was made in {directory}; only a router with this embedded.data_dir knows it", err=True)
     key = EmbeddedKey.open(directory)
     return lambda: key.sign(name, now(), TOKEN_SECONDS)

@@ -17,7 +17,7 @@ from router.backends.needs import MISSING, THERE, Need
 from router.cli.common import configured
 from router.cli.output import Table, json_document, line, show
 from router.config import Config
-from router.data_dir import unusable
+from router.data_dir import IDEMPOTENCY_KEY, SIGNING_KEY, key_file, unusable
 from router.errors import ConfigError
 from router.factory import check_machine, needs_of_servers
 
@@ -88,9 +88,10 @@ def _needs(config: Config) -> list[Need]:
     if config.uses_database:
         needs.append(_file("database", data_dir / FILE_NAME, lambda: prepare(data_dir)))
     if config.auth.kind == "embedded":
-        needs.append(_file("token key", data_dir / "token-key.pem", lambda: EmbeddedKey.open(data_dir)))
+        needs.append(_file("token key", key_file(data_dir, SIGNING_KEY), lambda: EmbeddedKey.open(data_dir)))
     if config.ingress.idempotency_secret is None:
-        needs.append(_file("idempotency key", data_dir / "idempotency-key", lambda: idempotency_secret(data_dir)))
+        path = key_file(data_dir, IDEMPOTENCY_KEY)
+        needs.append(_file("idempotency key", path, lambda: idempotency_secret(data_dir)))
     # Whatever goes into the directory makes it.
     return [_file("data directory", data_dir, lambda: None), *needs] if needs else []
 

@@ -26,6 +26,13 @@ SECRETLESS = (
     'is not set, but ingress.kind = "pubsub" needs it: a message that is sent again must get the same id on each API '
     "node; set the same 32 or more random characters on all of them (openssl rand -hex 32)"
 )
+SECRET_CHARACTERS = 16
+SECRET_VARIETY = 8
+"""Random ones have so many different characters, but for one in millions."""
+GUESSABLE = (
+    f"can be guessed: it has fewer than {SECRET_CHARACTERS} characters, or fewer than {SECRET_VARIETY} different ones. "
+    "Whoever knows it and an id can try who has sent it to whom; set 32 or more random ones (openssl rand -hex 32)"
+)
 PUBSUB_ENVELOPE_BYTES = 7_000_000
 """A third more in base64, with some room for names, the other fields and attributes: less than 10 MB."""
 
@@ -112,6 +119,9 @@ def _ingress(config: Config) -> Iterator[tuple[str, str]]:
             "ingress.topic",
             "ingress.topic, ingress.dead_letter_topic, push.topic and online.poke_topic must differ",
         )
+    secret = config.ingress.idempotency_secret
+    if secret is not None and is_guessable(secret.get_secret_value()):
+        yield "ingress.idempotency_secret", GUESSABLE
     if config.ingress.kind != "pubsub":
         return
     if config.limits.envelope_bytes > PUBSUB_ENVELOPE_BYTES:
@@ -119,6 +129,11 @@ def _ingress(config: Config) -> Iterator[tuple[str, str]]:
             "limits.envelope_bytes",
             f"is more than the {PUBSUB_ENVELOPE_BYTES} that fit into a Pub/Sub message (10 MB, in base64)",
         )
+
+
+def is_guessable(secret: str) -> bool:
+    """Whether ``secret`` cannot be random enough. That another one is, nobody can tell."""
+    return len(secret) < SECRET_CHARACTERS or len(set(secret)) < SECRET_VARIETY
 
 
 def _online(online: Online) -> Iterator[tuple[str, str]]:

@@ -12,10 +12,9 @@ import jwt
 from router.auth.jwks import JwksKeys
 from router.config import Auth, Config
 from router.config.rules import is_loopback
+from router.data_dir import SIGNING_KEY, key_file
 from router.doctor.findings import Finding, error, fine, note, warning
 from router.factory import Factory
-
-KEY_FILE = "token-key.pem"
 
 
 async def look(config: Config) -> AsyncIterator[Finding]:
@@ -46,7 +45,7 @@ def embedded(config: Config) -> Finding:
     if "RS256" not in config.auth.algorithms:
         why = "It signs with RS256, which auth.algorithms leaves out, so that no service starts."
         return error(check, "the embedded identity is not allowed", why, "add RS256 to auth.algorithms")
-    path = config.embedded.data_dir / KEY_FILE
+    path = key_file(config.embedded.data_dir, SIGNING_KEY)
     if _readable_by_others(path):
         why = "Whoever reads it can sign a token for anybody."
         mend = f"rm {path}  # a new key is made at the next start; until then a running service trusts the old one"

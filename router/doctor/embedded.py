@@ -14,7 +14,7 @@ from pathlib import Path
 from router.backends.embedded import integrity, library, space
 from router.backends.embedded.keeper import free_pages, gives_back
 from router.backends.embedded.schema import FILE_NAME, VERSION, open_to_look, try_database, try_nearest
-from router.data_dir import no_directory
+from router.data_dir import IDEMPOTENCY_KEY, KEYS, SIGNING_KEY, chown, foreign, key_file, no_directory
 from router.doctor.findings import Finding, Severity, error, fine, note, warning
 from router.errors import RouterError
 
@@ -39,6 +39,7 @@ def data_dir(path: Path, reserve_bytes: int) -> Iterator[Finding]:
         yield _not_there(path, problem)
         return
     yield _rights(path, found)
+    yield from _owners(path)
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         return
     yield _room(path, reserve_bytes)
@@ -52,6 +53,14 @@ def data_dir(path: Path, reserve_bytes: int) -> Iterator[Finding]:
     else:
         yield note("embedded.database", "there is none yet", NO_STORE, "router setup")
     yield _users(path)
+
+
+def _owners(path: Path) -> Iterator[Finding]:
+    keys = (key_file(path, name) for name in (SIGNING_KEY, IDEMPOTENCY_KEY))
+    for file in (path, path / FILE_NAME, path / KEYS, *keys):
+        if os.path.exists(file) and (said := foreign(file)) is not None:  # noqa: PTH110 - also what cannot be looked at
+            why = "No service starts: its owner can read and replace all mail and keys."
+            yield error("embedded.owner", said, why, chown(path))
 
 
 def sqlite_library() -> Finding:
@@ -111,7 +120,8 @@ def _rights(path: Path, found: os.stat_result) -> Finding:
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         why = "All mail is kept there."
         return error(check, f"{path} cannot be written by this user", why, f"chown -R {os.getuid()} {path}")
-    files = [name for name in (FILE_NAME, "token-key.pem", "idempotency-key") if _is_open(path / name)]
+    held = [path / FILE_NAME, *(key_file(path, name) for name in (SIGNING_KEY, IDEMPOTENCY_KEY))]
+    files = [str(file.relative_to(path)) for file in held if _is_open(file)]
     if found.st_mode & 0o077 and files:
         why = "They hold sealed mail and the keys of this router."
         found_open, mend = f"others can read {', '.join(files)} in {path}", f"chmod -R go= {path}"

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from router.auth.embedded import EmbeddedKey, kept_secret
 from router.auth.verifier import Authenticator
 from router.config import Auth
+from router.data_dir import KEYS, SIGNING_KEY, key_file
 from router.errors import Unauthorized
 from tests.support.clock import ManualClock
 
@@ -222,8 +223,8 @@ async def test_a_critical_extension_is_refused(key: EmbeddedKey, clock: ManualCl
 def test_the_key_is_private_and_stays(tmp_path: Path) -> None:
     first, second = EmbeddedKey.open(tmp_path), EmbeddedKey.open(tmp_path)
     assert first.kid == second.kid
-    assert (tmp_path / "token-key.pem").stat().st_mode & 0o777 == 0o600
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["keys.lock", "token-key.pem"]
+    assert key_file(tmp_path, SIGNING_KEY).stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in (tmp_path / KEYS).iterdir()) == ["keys.lock", SIGNING_KEY]
 
 
 def test_one_key_is_made_by_many_at_once_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

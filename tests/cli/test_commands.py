@@ -275,7 +275,7 @@ def test_config_check(router: Router, tmp_path: Path) -> None:
 def test_config_show_masks_and_says_where_from(router: Router) -> None:
     secrets = {
         "ROUTER_ONLINE__URL": "redis://user:hun/ter2@host:6379/0?password=hunter3",
-        "ROUTER_INGRESS__IDEMPOTENCY_SECRET": "hunter4",
+        "ROUTER_INGRESS__IDEMPOTENCY_SECRET": "hunter4-0123456789",
         "ROUTER_AUTH__JWKS_URL": "https://u:hunter5@id.example/jwks",
     }
     for form in ((), ("--json",), ("--toml",)):

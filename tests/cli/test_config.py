@@ -205,6 +205,9 @@ def test_a_secret_is_in_no_error_and_no_repr(tmp_path: Path) -> None:
         ({"ROUTER_PUSH__TOPIC": "ingress-topic"}, "must differ"),
         ({"ROUTER_PUSH__FORMAT": "notification-request"}, "not for the embedded outbox"),
         ({"ROUTER_LIMITS__EPHEMERAL_SECONDS": "nan"}, "a number above 0"),
+        ({"ROUTER_INGRESS__IDEMPOTENCY_SECRET": "x"}, "can be guessed"),
+        ({"ROUTER_INGRESS__IDEMPOTENCY_SECRET": "0123456789abcde"}, "can be guessed"),
+        ({"ROUTER_INGRESS__IDEMPOTENCY_SECRET": "abcdefg" * 9}, "can be guessed"),
     ],
 )
 def test_what_cannot_work_together_is_refused(environ: dict[str, str], word: str) -> None:
@@ -236,7 +239,7 @@ PRODUCTION = {
     "ROUTER_COLD__KIND": "firestore",
     "ROUTER_INGRESS__KIND": "pubsub",
     "ROUTER_PUSH__KIND": "pubsub",
-    "ROUTER_INGRESS__IDEMPOTENCY_SECRET": "x" * 32,
+    "ROUTER_INGRESS__IDEMPOTENCY_SECRET": "0123456789abcdef",
     "ROUTER_AUTH__JWKS_URL": "https://id.example/jwks",
     "GOOGLE_CLOUD_PROJECT": "p",
 }

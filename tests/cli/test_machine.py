@@ -44,7 +44,7 @@ def test_an_old_sqlite_is_enough_where_nothing_is_embedded(tmp_path: Path) -> No
         "ROUTER_COLD__KIND": "firestore",
         "ROUTER_INGRESS__KIND": "pubsub",
         "ROUTER_PUSH__KIND": "pubsub",
-        "ROUTER_INGRESS__IDEMPOTENCY_SECRET": "x" * 32,
+        "ROUTER_INGRESS__IDEMPOTENCY_SECRET": "0123456789abcdef",
         "GOOGLE_CLOUD_PROJECT": "p",
     }
     assert run("config check", tmp_path / "data", **production).returncode == 0

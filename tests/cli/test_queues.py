@@ -250,10 +250,20 @@ def test_setup_makes_what_is_missing_and_nothing_twice(router: Router, data_dir:
     assert not data_dir.exists()
     assert states() == {"made"}
     assert states() == {"there"}
-    modes = {path.name: path.stat().st_mode & 0o777 for path in data_dir.iterdir() if path.is_file()}
+    modes = {path.name: path.stat().st_mode & 0o777 for path in data_dir.rglob("*") if path.is_file()}
     assert set(modes) >= {"router.db", "token-key.pem", "idempotency-key"}
     assert set(modes.values()) == {0o600}
     assert data_dir.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to somebody else")
+@pytest.mark.parametrize("command", [["serve"], ["process"], ["outbox", "--take"], ["token", "bob"]])
+def test_a_directory_of_another_user_is_refused(router: Router, data_dir: Path, command: list[str]) -> None:
+    router("setup")
+    os.chown(data_dir, 4711, 4711)
+    ended = router(*command)
+    assert ended.returncode == Code.CONFIG
+    assert f"{data_dir} belongs to user 4711, and this process runs as user 0: chown -R 0 {data_dir}" in ended.stderr
 
 
 def on_a_terminal(data_dir: Path, *arguments: str) -> str:

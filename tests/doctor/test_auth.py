@@ -9,6 +9,7 @@ import pytest
 
 from router.auth.embedded import EmbeddedKey
 from router.config import Auth, Config, Embedded, Server
+from router.data_dir import SIGNING_KEY, key_file
 from router.doctor import auth
 from router.doctor.findings import Finding, Severity
 from router.errors import Unavailable
@@ -70,7 +71,7 @@ async def test_the_embedded_key(tmp_path: Path) -> None:
     mine = Config(embedded=Embedded(data_dir=tmp_path))
     assert auth.embedded(mine).severity is Severity.NOTE
     EmbeddedKey.open(tmp_path)
-    (tmp_path / auth.KEY_FILE).chmod(0o644)
+    key_file(tmp_path, SIGNING_KEY).chmod(0o644)
     assert auth.embedded(mine).severity is Severity.WARNING
     for config in (
         mine.model_copy(update={"server": Server(host="0.0.0.0")}),

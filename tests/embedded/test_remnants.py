@@ -86,7 +86,7 @@ async def test_names_and_ids_are_gone_when_their_time_is_over(stage: Stage, keep
     assert on_disk(tmp_path, NAME.encode())
     stage.clock.advance(DAY + 1)
     for _ in range(3):
-        await stage.online.purge(100)
+        await stage.online.purge(100, stage.clock.now())
     stage.clock.advance(FOLD_SECONDS)
     await keeper.look()
     assert on_disk(tmp_path, NAME.encode()) == {}

@@ -16,7 +16,7 @@ from router import logs
 from router.backends.embedded import integrity, library, wal
 from router.backends.rules import State
 from router.checksum import checksum
-from router.data_dir import first_missing, make_data_dir, unusable
+from router.data_dir import claim, first_missing, make_data_dir, unusable
 from router.errors import DataDirError, RouterError, StorageFull, Unavailable
 from router.messages import Lane
 
@@ -105,7 +105,9 @@ def prepare(data_dir: Path) -> Path:
     path = data_dir / FILE_NAME
     try_out(data_dir)
     try:
+        claim(data_dir)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        claim(path)
     except OSError as error:
         raise unusable(data_dir, error) from error
     with closing(open_writer(path)) as connection:
