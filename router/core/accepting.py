@@ -18,6 +18,9 @@ REMEMBERED_SENDERS = 100_000
 REMEMBERED_PAIRS = 100_000
 """With the defaults, one sender needs 2,000 s to send to so many others that a pair of theirs is forgotten, ten senders
 need 200 s. By then its bucket is full again by itself."""
+PAIR_BYTES = 16 * 1024
+"""A message counts as one send to its recipient for each so many bytes, also begun ones: else one sender could use up
+what may come to the recipient from all (``limits.inbound_bytes``)."""
 
 
 class Acceptor:
@@ -65,18 +68,20 @@ class Acceptor:
             raise RateLimited(f"more than {self._rate:g} messages a second; wait {wait:.1f} s", wait)
         self._senders.take(sender, 1)
 
-    def _admit_pair(self, sender: str, recipient: str) -> None:
-        """Count one send of ``sender`` to ``recipient``, whoever that is; raises ``RateLimited``."""
+    def _admit_pair(self, sender: str, recipient: str, size: int) -> None:
+        """Count a message of ``size`` bytes of ``sender`` to ``recipient``, whoever that is; raises ``RateLimited``."""
         if self._pairs is None:
             return
-        pair = _pair(self._pair_secret, sender, recipient)
-        if wait := self._pairs.wait(pair, 1):
+        pair, sends = _pair(self._pair_secret, sender, recipient), -(-size // PAIR_BYTES)
+        if wait := self._pairs.wait(pair, sends):
             if self._senders is not None:
                 self._senders.give_back(sender, 1)
             raise RateLimited(
-                f"more than {self._pair_rate:g} messages a second to one recipient; wait {wait:.1f} s", wait
+                f"more than {self._pair_rate:g} messages a second, of {PAIR_BYTES // 1024} KiB each, to one recipient; "
+                f"wait {wait:.1f} s",
+                wait,
             )
-        self._pairs.take(pair, 1)
+        self._pairs.take(pair, sends)
 
     async def accept(self, sender: str, body: bytes, idempotency_key: str | None = None) -> str:
         """The id of the message in ``body``, which is durable now.
@@ -94,7 +99,7 @@ class Acceptor:
             id_ = ids.new_id(now, self._entropy(10))
         else:
             id_ = ids.keyed_id(self._secret, sender, read.recipient, ids.parse_key(idempotency_key))
-        self._admit_pair(sender, read.recipient)
+        self._admit_pair(sender, read.recipient, len(read.canonical))
         keyed = idempotency_key is not None
         summed = checksum(id_, read.recipient, read.canonical)
         await self._producer.publish(
