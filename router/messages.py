@@ -78,6 +78,8 @@ class DeadReason(StrEnum):
     """The bytes in the ingress are no message."""
     QUEUE_FULL = "queue-full"
     """The recipient's queue holds ``limits.queue_messages``, or would hold more than ``limits.queue_bytes``."""
+    INBOUND_EXHAUSTED = "inbound-exhausted"
+    """More came to the recipient than ``limits.inbound_bytes`` and ``limits.inbound_bytes_per_second``."""
     ATTEMPTS_EXHAUSTED = "attempts-exhausted"
     """It failed in each of its tries, which is a fault of the router."""
     UNSTORABLE = "unstorable"
@@ -136,6 +138,8 @@ class Outcome(StrEnum):
     """The recipient's queue holds ``limits.queue_messages``: a dead letter."""
     QUEUE_BYTES_FULL = "queue-bytes-full"
     """With it the recipient's queue would hold more than ``limits.queue_bytes``: a dead letter."""
+    INBOUND_EXHAUSTED = "inbound-exhausted"
+    """The recipient's inbound budget has not so many bytes left: a dead letter."""
 
 
 class Routed(Struct, frozen=True, gc=False):

@@ -6,6 +6,7 @@ runs its step in another language repeats them there, by these names; the contra
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -19,6 +20,10 @@ PLAUSIBLE_LEASES = 3
 """A lease is one long; by the clock of another node it may seem a little longer."""
 APART_SECONDS = 2.0
 """Clocks that are no further apart count as alike."""
+PLAUSIBLE_INBOUND_SECONDS = 3600
+"""An inbound budget that is to be whole again so much later than it can be was charged by a clock that was wrong."""
+KEPT_INBOUND_SECONDS = 7 * DAY_SECONDS
+"""No user is remembered for longer for the sake of a budget that is not whole."""
 ORPHAN_SECONDS = 60
 """A worker that has not reported a copy as deleted by then is taken for dead."""
 
@@ -32,6 +37,8 @@ class StoreRules:
     ephemeral_seconds: float
     queue_messages: int
     queue_bytes: int
+    inbound_bytes: int
+    inbound_bytes_per_second: float
     fresh_cold_empty: bool
     """A user of whom this store knows nothing has nothing in cold but what it sees there, since that is in its file."""
     write_through: bool
@@ -46,6 +53,8 @@ class StoreRules:
             ephemeral_seconds=config.limits.ephemeral_seconds,
             queue_messages=config.limits.queue_messages,
             queue_bytes=config.limits.queue_bytes,
+            inbound_bytes=config.limits.inbound_bytes,
+            inbound_bytes_per_second=config.limits.inbound_bytes_per_second,
             fresh_cold_empty=config.online.kind == config.cold.kind == "embedded",
             write_through=config.online.durability == "write-through",
         )
@@ -61,6 +70,26 @@ class StoreRules:
         """An ephemeral message accepted at or before this has expired."""
         return now - int(self.ephemeral_seconds * MICROSECONDS)
 
+    @property
+    def inbound_span(self) -> int:
+        """In how many µs an inbound budget of which nothing is left is whole again; 0: there is none."""
+        return math.ceil(self.inbound_bytes * MICROSECONDS / self.inbound_bytes_per_second)
+
+    def charged(self, inbound_until: int, size: int, now: int) -> int:
+        """When an inbound budget that was to be whole at ``inbound_until`` is, after ``size`` bytes came at ``now``."""
+        if not self.inbound_bytes:
+            return inbound_until
+        return self._whole_at(inbound_until, now) + math.ceil(size * MICROSECONDS / self.inbound_bytes_per_second)
+
+    def is_exhausted(self, inbound_until: int, size: int, now: int) -> bool:
+        """Whether an inbound budget has less than ``size`` left; a whole one lets through what is larger than it."""
+        whole_at = self._whole_at(inbound_until, now)
+        return whole_at > now and self.charged(inbound_until, size, now) > now + self.inbound_span
+
+    def _whole_at(self, inbound_until: int, now: int) -> int:
+        plausible = now + self.inbound_span + PLAUSIBLE_INBOUND_SECONDS * MICROSECONDS
+        return inbound_until if now < inbound_until <= plausible else now
+
     def lease_until(self, now: int) -> int:
         return now + int(self.lease_seconds * MICROSECONDS)
 
@@ -73,6 +102,11 @@ class StoreRules:
 def holds_move(move_until: int, now: int) -> bool:
     """Whether a migration lease that ends then is held; one of a clock that was wrong and was set back is not."""
     return now < move_until <= implausible_move(now)
+
+
+def keeps_inbound(now: int) -> int:
+    """A budget that is whole again by then, and not yet, is remembered."""
+    return now + KEPT_INBOUND_SECONDS * MICROSECONDS
 
 
 def implausible_move(now: int) -> int:
@@ -146,9 +180,12 @@ def redelivered_state(state: State, delivery: Delivery) -> State:
     return state
 
 
-def decide(message: Message, *, online: bool, queued: int, size: int, now: int, rules: StoreRules) -> Outcome:
+def decide(
+    message: Message, *, online: bool, queued: int, size: int, inbound_until: int, now: int, rules: StoreRules
+) -> Outcome:
     """Where a message with a new id goes; ``queued``: how many wait for its recipient, hot and cold; ``size``: how many
-    bytes their envelopes have; ``now``: by the store's clock."""
+    bytes their envelopes have; ``inbound_until``: when its recipient's inbound budget is whole again; ``now``: by the
+    store's clock."""
     if message.ephemeral:
         if message.accepted_at <= rules.ephemeral_cutoff(now):
             return Outcome.DROPPED_EXPIRED
@@ -158,6 +195,8 @@ def decide(message: Message, *, online: bool, queued: int, size: int, now: int, 
         return Outcome.QUEUE_FULL
     if size + len(message.envelope) > rules.queue_bytes:
         return Outcome.QUEUE_BYTES_FULL
+    if rules.inbound_bytes and rules.is_exhausted(inbound_until, len(message.envelope), now):
+        return Outcome.INBOUND_EXHAUSTED
     return Outcome.HOT if online else Outcome.COLD
 
 

@@ -28,7 +28,7 @@ class Letter(Struct, frozen=True):
     id: str
     recipient: str
     reason: str
-    """A stable word: ``undecodable``, ``queue-full``, ``attempts-exhausted``, ``unstorable``,
+    """A stable word: ``undecodable``, ``queue-full``, ``inbound-exhausted``, ``attempts-exhausted``, ``unstorable``,
     ``damaged``."""
     detail: str
     at: str

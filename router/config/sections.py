@@ -242,7 +242,9 @@ class Limits(Section):
     envelope_bytes: int = Field(262_144, ge=1, description="Decoded bytes of the three opaque fields.")
     send_rate: float = Field(50, ge=0, description="Sends per second and sender; 0 is no limit.")
     send_burst: int = Field(200, ge=1, description="Sends that a sender may make at once.")
-    pair_rate: float = Field(5, ge=0, description="Sends per second of a sender to one recipient; 0 is no limit.")
+    pair_rate: float = Field(
+        5, ge=0, description="Sends of 16 KiB per second of a sender to one recipient; 0 is no limit."
+    )
     pair_burst: int = Field(1000, ge=1, description="Sends that a sender may make to one recipient at once.")
     work_rate: float = Field(
         25_000,
@@ -253,6 +255,12 @@ class Limits(Section):
     queue_messages: int = Field(100_000, ge=1, description="Messages that may wait for one recipient.")
     queue_bytes: int = Field(
         1_073_741_824, ge=1, description="Bytes of envelopes, as they are stored, that may wait for one recipient."
+    )
+    inbound_bytes: int = Field(
+        134_217_728, ge=0, description="Bytes of envelopes that may come to one recipient at once; 0 is no limit."
+    )
+    inbound_bytes_per_second: float = Field(
+        131_072, gt=0, description="How fast that budget comes back, in bytes a second."
     )
     connections_per_user: int = Field(20, ge=1, description="Live WebSockets of one user.")
     ephemeral_seconds: Seconds = Field(10, description="An ephemeral message is dropped after this.")

@@ -48,6 +48,10 @@ _REFUSED = {
         DeadReason.QUEUE_FULL,
         "with it the recipient's queue would hold more than limits.queue_bytes",
     ),
+    Outcome.INBOUND_EXHAUSTED: (
+        DeadReason.INBOUND_EXHAUSTED,
+        "more came to the recipient than limits.inbound_bytes and limits.inbound_bytes_per_second",
+    ),
 }
 
 

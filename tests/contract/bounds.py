@@ -1,15 +1,22 @@
-"""How many bytes may wait for one recipient, and that each way out of the queue gives back what it took. A part of
-``queues.QueueContract``."""
+"""How many bytes may wait for one recipient, and that each way out of the queue gives back what it took; how many may
+come. A part of ``queues.QueueContract``."""
 
 from __future__ import annotations
 
+import base64
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from itertools import count
 
 import pytest
 from msgspec import structs
 
-from router.messages import Lane, Move, Outcome, Queued, Settled
+from router.core import accepting
+from router.core.accepting import Acceptor
+from router.errors import RateLimited
+from router.messages import Lane, Message, Move, Outcome, Queued, Settled
+from router.metrics import Metrics
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, names, staged
 from tests.support.clock import ManualClock
 from tests.support.stores import Stores
@@ -18,6 +25,37 @@ pytestmark = pytest.mark.anyio
 LIMIT, REST, SIZE = 1000, 150, 200
 """What stays in the queue is the rest, in hot and in cold: without it, either might be empty by definition."""
 NUMBERS = count()
+
+BUDGET = {"inbound_bytes": 1000, "inbound_bytes_per_second": 10}
+"""Whole again after 100 s."""
+EXHAUSTED = Outcome.INBOUND_EXHAUSTED
+
+
+class Kept:
+    """An ingress that keeps what is accepted."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    async def publish(self, message: Message) -> None:
+        self.messages.append(message)
+
+    async def backlog(self) -> None:
+        return None
+
+    async def probe(self) -> None:
+        return None
+
+
+def body_of(size: int) -> bytes:
+    """An envelope for Bob with so many opaque bytes."""
+    return b'{"recipientId":"%b","encryptedData":"%b"}' % (BOB.encode(), base64.b64encode(bytes(size)))
+
+
+async def has_left(stage: Stage, size: int) -> None:
+    """Exactly ``size`` bytes more may come to Bob now. Nothing may come after this."""
+    assert [await stage.go(f"over {next(NUMBERS)}", size=size + 1)] == [EXHAUSTED]
+    assert [await stage.go(f"fits {next(NUMBERS)}", size=size)] != [EXHAUSTED]
 
 
 async def has_room(stage: Stage, size: int) -> None:
@@ -152,11 +190,16 @@ WAYS: list[Callable[[Stage], Awaitable[None]]] = [
 
 
 class BoundsContract:
-    """``limits.queue_bytes``: hot and cold together, each message once."""
+    """``limits.queue_bytes``: hot and cold together, each message once. ``limits.inbound_bytes``."""
 
     @pytest.fixture
     async def bounded(self, anyio_backend: str, stores: Stores, clock: ManualClock) -> AsyncIterator[Stage]:
         async with staged(stores, clock, limits={"queue_bytes": LIMIT}) as opened:
+            yield opened
+
+    @pytest.fixture
+    async def budgeted(self, anyio_backend: str, stores: Stores, clock: ManualClock) -> AsyncIterator[Stage]:
+        async with staged(stores, clock, limits=BUDGET) as opened:
             yield opened
 
     @pytest.fixture
@@ -226,3 +269,101 @@ class BoundsContract:
         assert await stage.ids() == ["hot"]
         await has_room(stage, LIMIT - REST)
         assert names(await stage.online.inspect(BOB, 10)) == ["hot"]
+
+    async def test_what_comes_to_one_recipient_has_a_budget(self, budgeted: Stage) -> None:
+        """RACES 48: in either tier. What is refused costs nothing, nor does a redelivery; fetching gives none back."""
+        stage = budgeted
+        assert await stage.go("cold", size=500) is Outcome.COLD
+        await stage.connect()
+        assert await stage.go("too large", size=501) is EXHAUSTED
+        assert await stage.go("hot", size=300) is Outcome.HOT
+        for _ in range(2):
+            assert await stage.go("cold", size=500) is Outcome.ANNOUNCE
+            assert await stage.go("hot", size=300) is Outcome.DUPLICATE
+        await stage.queue.acknowledge(BOB, await stage.ids())
+        assert await stage.go("hot", size=300) is Outcome.DUPLICATE
+        assert await stage.go("hers", EVE, size=1000) is Outcome.COLD
+        await has_left(stage, 200)
+        stage.clock.advance(10)
+        await has_left(stage, 100)
+
+    async def test_a_budget_comes_back_and_never_more_than_that(self, budgeted: Stage) -> None:
+        assert await budgeted.go("m1", size=1000) is Outcome.COLD
+        budgeted.clock.advance(99)
+        assert await budgeted.go("too early", size=991) is EXHAUSTED
+        budgeted.clock.advance(1000)
+        assert await budgeted.go("all of it", size=1000) is Outcome.COLD
+        assert await budgeted.go("one more", size=50) is EXHAUSTED
+        budgeted.clock.advance(1000)
+        assert await budgeted.go("larger than all of it", size=1100) is Outcome.COLD, "which was whole"
+        budgeted.clock.advance(20)
+        await has_left(budgeted, 100)
+
+    async def test_one_step_charges_a_budget(self, budgeted: Stage) -> None:
+        messages = [budgeted.message(f"m{number}", size=size) for number, size in enumerate((600, 401, 400, 100))]
+        outcomes = [routed.outcome for routed in await budgeted.route(*messages)]
+        assert outcomes == [Outcome.COLD, EXHAUSTED, Outcome.COLD, EXHAUSTED]
+
+    async def test_ephemeral_mail_is_charged_where_it_comes(self, budgeted: Stage) -> None:
+        assert await budgeted.go("offline", size=900, ephemeral=True) is Outcome.DROPPED_OFFLINE
+        await budgeted.connect()
+        assert await budgeted.go("typing", size=900, ephemeral=True) is Outcome.HOT
+        assert await budgeted.go("typing more", size=101, ephemeral=True) is EXHAUSTED
+        await has_left(budgeted, 100)
+
+    async def test_what_was_routed_without_the_store_is_not_charged(self, budgeted: Stage) -> None:
+        """The budget says how fast mail may come; how much waits is counted all the same."""
+        queued = Queued(budgeted.message("m", size=600), budgeted.clock.now(), budgeted.clock.now(), untold=True)
+        await budgeted.cold.put([queued])
+        await budgeted.online.settle([queued])
+        assert await budgeted.go("all of it", size=1000) is Outcome.COLD
+        assert await budgeted.go("one more", size=50) is EXHAUSTED
+
+    async def test_a_budget_outlives_its_user_who_left(self, stores: Stores, clock: ManualClock, stage: Stage) -> None:
+        """Whoever fetches all and is gone for an hour is forgotten; then nothing may be missing of the budget."""
+        del stage
+        async with staged(stores, clock, limits={"inbound_bytes": 1000, "inbound_bytes_per_second": 0.05}) as slow:
+            assert await slow.go("m1", size=1000) is Outcome.COLD
+            await slow.queue.acknowledge(BOB, ["m1"])
+            for _ in range(10):
+                clock.advance(1000)
+                await slow.sweeper.sweep()
+            await has_left(slow, 500)
+
+    async def test_a_clock_that_was_ahead_keeps_nobody_from_mail(
+        self, stores: Stores, clock: ManualClock, budgeted: Stage
+    ) -> None:
+        async with staged(stores, ManualClock(clock.time + 86_400_000_000), limits=BUDGET) as ahead:
+            assert await ahead.go("m1", size=1000) is Outcome.COLD
+        assert await budgeted.go("m2", size=1000) is Outcome.COLD
+        assert await budgeted.go("m3", size=1000) is EXHAUSTED
+
+    async def test_one_sender_at_the_highest_rate_keeps_nobody_elses_mail_away(
+        self, stores: Stores, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, stage: Stage
+    ) -> None:
+        """RACES 48: as fast, and as large, as the limits of a pair allow; in proportion, these are the defaults."""
+        del stage
+        monkeypatch.setattr(accepting, "PAIR_BYTES", 100)
+        limits = {"queue_messages": 1000, "inbound_bytes": 8192, "inbound_bytes_per_second": 800}
+        async with staged(stores, clock, limits=limits) as small:
+            sent = Kept()
+            acceptor = Acceptor(
+                sent,
+                clock=clock,
+                entropy=secrets.token_bytes,
+                idempotency_secret=b"secret",
+                max_bytes=5000,
+                rate=50,
+                burst=200,
+                pair_rate=5,
+                pair_burst=60,
+                metrics=Metrics(),
+            )
+            for second in range(40):
+                with suppress(RateLimited):
+                    while True:
+                        await acceptor.accept("mallory", body_of(50 if second % 2 else 400))
+                await acceptor.accept("alice", body_of(100))
+                assert [routed.outcome for routed in await small.route(*sent.messages)][-1] is Outcome.COLD
+                sent.messages.clear()
+                clock.advance(1)

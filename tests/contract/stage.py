@@ -147,7 +147,7 @@ async def staged(
     durability: Durability = "online-store",
     in_line: bool = False,
     reports: Reports | None = None,
-    limits: Mapping[str, int] | None = None,
+    limits: Mapping[str, float] | None = None,
 ) -> AsyncIterator[Stage]:
     """One process's components over ``stores``, opened; ``limits``: those that are not as always."""
     config = stores.config(cap=cap, durability=durability)

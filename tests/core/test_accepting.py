@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 
 import pytest
 
+from router.config import Limits
 from router.core import accepting
 from router.core.accepting import Acceptor
 from router.errors import InvalidEnvelope, InvalidIdempotencyKey, RateLimited
@@ -44,7 +46,7 @@ class Stage:
             clock=self.clock,
             entropy=lambda count: b"x" * count,
             idempotency_secret=b"secret",
-            max_bytes=1000,
+            max_bytes=100_000,
             rate=rate,
             burst=burst,
             pair_rate=pair_rate,
@@ -105,6 +107,31 @@ async def test_what_is_malformed_takes_nothing_of_the_pair() -> None:
     with pytest.raises(InvalidIdempotencyKey):
         await stage.send("bob", key="\n")
     assert await stage.sends(2, "bob") == [True, False]
+
+
+async def test_a_large_message_counts_as_several() -> None:
+    stage = Stage(pair_burst=10)
+
+    async def send(size: int) -> float:
+        body = json.dumps({"recipientId": "bob", "encryptedData": base64.b64encode(bytes(size)).decode()}).encode()
+        try:
+            await stage.acceptor.accept("urn:sm:user:alice", body)
+        except RateLimited as error:
+            return error.retry_after
+        return 0.0
+
+    for _ in range(2):
+        assert await send(48 * 1024) == 0, "64 KiB in base64, and a little more: five sends"
+    assert await stage.send("bob") == pytest.approx(0.2)
+    assert await send(48 * 1024) == pytest.approx(1)
+    assert await stage.send("carol") == 0
+
+
+def test_one_sender_cannot_use_up_what_may_come_to_a_recipient() -> None:
+    """RACES 48: with the defaults, not at once and not in the long run. Two can."""
+    limits = Limits()
+    assert limits.pair_burst * accepting.PAIR_BYTES < limits.inbound_bytes / 8
+    assert limits.pair_rate * accepting.PAIR_BYTES < limits.inbound_bytes_per_second * 2 / 3
 
 
 async def test_a_keyed_retry_counts() -> None:

@@ -50,24 +50,34 @@ async def test_a_file_in_which_an_id_was_one_users_keeps_what_it_knows(
         assert (await stage.ids(), await stage.ids(EVE)) == ([], ["hot", "cold", "acked"])
 
 
-async def test_what_waited_before_bytes_were_counted_is_counted(tmp_path: Path) -> None:
+WAITING = """
+    INSERT INTO route VALUES ('hot', :bob, 1, 1, 0, 0, NULL), ('cold', :bob, 1, 2, 2, 0, NULL),
+        ('on its way', :bob, 1, 3, 1, 0, NULL), ('acked', :bob, 1, 4, 3, 0, 1);
+    INSERT INTO hot (id, user, lane, sequence, queued_at, accepted_at, ephemeral, keyed, attempts, envelope)
+        VALUES ('hot', :bob, 1, 1, 1, 1, 0, 0, 1, zeroblob(100));
+    INSERT INTO cold (id, user, lane, sequence, queued_at, accepted_at, keyed, attempts, envelope)
+        VALUES ('cold', :bob, 1, 2, 1, 1, 0, 1, zeroblob(200));
+    INSERT INTO ingress (id, recipient, lane, ephemeral, keyed, accepted_at, envelope)
+        VALUES ('on its way', :bob, 1, 0, 0, 1, zeroblob(300));
+    INSERT INTO recipient (user, sequence, hot, cold, pending) VALUES (:bob, 4, 1, 2, 1);
+"""
+"""In version 7, which counted no bytes."""
+
+
+async def test_what_waited_before_bytes_were_counted_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In hot, in cold and on its way there; each gives back what it takes."""
-    limits = {"queue_bytes": LIMIT}
-    async with staged(EmbeddedStores(tmp_path), ManualClock(), limits=limits) as stage:
-        await stage.go("cold", size=100)
-        on_its_way = stage.message("on its way", size=200)
-        await stage.producer.publish(on_its_way)
-        await stage.route(on_its_way)
-        await stage.connect()
-        await stage.go("hot", size=300)
-    with closing(sqlite3.connect(tmp_path / schema.FILE_NAME)) as connection, connection:
-        for table, column in (("route", "size"), ("recipient", "hot_bytes"), ("recipient", "cold_bytes")):
-            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-        connection.execute("PRAGMA user_version = 7")
-    async with staged(EmbeddedStores(tmp_path), ManualClock(), limits=limits) as stage:
+    with monkeypatch.context() as before:
+        before.setattr(schema, "_MIGRATIONS", schema._MIGRATIONS[:7])
+        before.setattr(schema, "VERSION", 7)
+        path = schema.prepare(tmp_path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(WAITING.replace(":bob", f"'{BOB}'"))
+    async with staged(EmbeddedStores(tmp_path), ManualClock(), limits={"queue_bytes": LIMIT}) as stage:
         waiting = 600
-        for id_, size in (("cold", 100), ("on its way", 200), ("hot", 300)):
+        for id_, size in (("cold", 200), ("on its way", 300), ("hot", 100)):
             await has_room(stage, LIMIT - waiting)
-            await stage.queue.acknowledge(BOB, [id_])
+            await stage.online.ack(BOB, [id_])
             waiting -= size
         await has_room(stage, LIMIT)

@@ -11,7 +11,7 @@ from router.backends.embedded.presence import EmbeddedPresence, nodes_of
 from router.backends.embedded.routing import HOT as SQL
 from router.backends.embedded.rows import one
 from router.backends.embedded.signals import Nodes
-from router.backends.rules import ORPHAN_SECONDS, StoreRules, implausible_move
+from router.backends.rules import ORPHAN_SECONDS, StoreRules, implausible_move, keeps_inbound
 from router.clock import MICROSECONDS, Clock
 from router.interfaces import PokeBus
 from router.messages import Delivery, HotPage, HotUser, Move, MoveRefused, Queued, QueueTotals, Routed, Settled
@@ -162,11 +162,11 @@ class EmbeddedOnlineStore(EmbeddedPresence):
 
     async def _forget_recipients(self, now: int, limit: int) -> None:
         """Walk over all users, a page a time; forget those with nothing queued whose sequences are past."""
-        moving = (now, implausible_move(now))
-        page = (now, *moving, self._idle_cursor, limit)
+        times = {"now": now, "moving": implausible_move(now), "inbound": keeps_inbound(now)}
+        page = {**times, "after": self._idle_cursor, "limit": limit}
         found = self._database.read(lambda db: db.execute(SQL["idle_recipients"], page).fetchall())
         self._idle_cursor = found[-1][0] if len(found) == limit else ""
-        idle = [(user, now, *moving) for user, busy in found if not busy]
+        idle = [{**times, "user": user} for user, busy in found if not busy]
         if idle:
             await self._database.write_ordered(lambda db: db.executemany(SQL["forget_recipient"], idle).rowcount)
 

@@ -30,15 +30,15 @@ class Recipient:
     """One user's state within a transaction."""
 
     __slots__ = (
-        "cold", "cold_bytes", "cold_empty", "cold_version", "fetched", "hot", "hot_bytes", "nodes", "pending",
-        "poked_at", "sequence", "user",
+        "cold", "cold_bytes", "cold_empty", "cold_version", "fetched", "hot", "hot_bytes", "inbound_until", "nodes",
+        "pending", "poked_at", "sequence", "user",
     )  # fmt: skip
 
     def __init__(self, user: str, row: Sequence[int], nodes: list[str]) -> None:
         """``row``: its columns in ``hot.recipients``, without the user."""
         self.user = user
         (
-            self.sequence, self.hot, self.hot_bytes, self.cold, self.cold_bytes, self.pending,
+            self.sequence, self.hot, self.hot_bytes, self.cold, self.cold_bytes, self.inbound_until, self.pending,
             self.cold_version, self.cold_empty, self.poked_at, self.fetched,
         ) = row  # fmt: skip
         self.nodes = nodes
@@ -59,8 +59,8 @@ class Recipient:
     def row(self) -> tuple[object, ...]:
         """The parameters of ``hot.save_recipient``."""
         return (
-            self.user, self.sequence, self.hot, self.hot_bytes, self.cold, self.cold_bytes, self.pending,
-            self.cold_version, self.cold_empty, self.poked_at, self.fetched,
+            self.user, self.sequence, self.hot, self.hot_bytes, self.cold, self.cold_bytes, self.inbound_until,
+            self.pending, self.cold_version, self.cold_empty, self.poked_at, self.fetched,
         )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def recipients_of(
         if user not in rows:
             (cold_empty,) = connection.execute(HOT["nothing_in_cold"], (rules.fresh_cold_empty, user)).fetchone()
             # The version from the clock, so that none comes again of a user who was forgotten.
-            rows[user] = [0, 0, 0, 0, 0, 0, now, cold_empty, 0, 1]
+            rows[user] = [0, 0, 0, 0, 0, 0, 0, now, cold_empty, 0, 1]
     return {user: Recipient(user, rows[user], nodes.get(user, [])) for user in wanted}
 
 
@@ -95,8 +95,15 @@ def route(
     for delivery in deliveries:
         message = _message(delivery)
         recipient = recipients[message.recipient]
-        queued, size = recipient.hot + recipient.cold, recipient.hot_bytes + recipient.cold_bytes
-        outcome = decide(message, online=bool(recipient.nodes), queued=queued, size=size, now=now, rules=rules)
+        outcome = decide(
+            message,
+            online=bool(recipient.nodes),
+            queued=recipient.hot + recipient.cold,
+            size=recipient.hot_bytes + recipient.cold_bytes,
+            inbound_until=recipient.inbound_until,
+            now=now,
+            rules=rules,
+        )
         if outcome is Outcome.HOT or outcome is Outcome.COLD:
             result = _enter(connection, delivery, message, recipient, outcome, now, rules)
         else:
@@ -134,6 +141,7 @@ def _enter(
         known = _known(connection, delivery, message, now, rules)
         assert known is not None, "an id that cannot be registered is known"
         return known
+    recipient.inbound_until = rules.charged(recipient.inbound_until, size, now)
     if outcome is Outcome.HOT:
         recipient.hot += 1
         recipient.hot_bytes += size

@@ -31,6 +31,7 @@ _MIGRATIONS: Sequence[str] = (
     "0006_outbox.sql",
     "0007_ids.sql",
     "0008_bytes.sql",
+    "0009_inbound.sql",
 )
 """The n-th file takes a database from version n to n + 1; one that was released never changes."""
 VERSION = len(_MIGRATIONS)

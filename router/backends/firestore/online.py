@@ -17,7 +17,7 @@ from router.backends.firestore.transactions import STEP_MESSAGES, Transactions, 
 from router.backends.firestore.walking import Index, Walk, until
 from router.backends.firestore.wire import Document, deletion, only_if
 from router.backends.firestore.writing import Writer
-from router.backends.rules import ORPHAN_SECONDS, Skew, holds_move
+from router.backends.rules import ORPHAN_SECONDS, Skew, holds_move, keeps_inbound
 from router.clock import MICROSECONDS, Clock, apart
 from router.interfaces import PokeBus
 from router.messages import Delivery, HotPage, HotUser, Move, MoveRefused, Queued, QueueTotals, Routed, Settled
@@ -324,8 +324,8 @@ class FirestoreOnlineStore(FirestorePresence):
 
         def forget(work: Work) -> None:
             recipient = work.recipient
-            moves = holds_move(recipient.move_until, now)
-            if work.known and recipient.idle() and recipient.sequence <= now and not moves:
+            kept = holds_move(recipient.move_until, now) or now < recipient.inbound_until <= keeps_inbound(now)
+            if work.known and recipient.idle() and recipient.sequence <= now and not kept:
                 work.forget()
 
         await self._transactions.change_all([self._layout.user_of(one.name) for one in found], forget)

@@ -5,6 +5,7 @@ Fields, times in µs since 1970:
     sequence        the highest that was ever given
     hot, cold       messages in hot; in cold, or on their way there
     hot_bytes, cold_bytes            the bytes of their envelopes; without those that an earlier version routed
+    inbound_until   when the inbound budget is whole again
     pending         cold writes under way: id, lane and sequence of each
     cold_version    rises with whatever may put mail into cold
     cold_empty      cold is known to be empty
@@ -43,7 +44,7 @@ Pokes = list[tuple[str, str]]
 
 _INTEGERS = (
     "sequence", "hot", "hot_bytes", "cold", "cold_bytes", "cold_version", "announced", "poked_at", "move_until",
-    "doubled_express", "doubled_normal", "hot_since", "ephemeral_at", "cut_at",
+    "doubled_express", "doubled_normal", "hot_since", "ephemeral_at", "cut_at", "inbound_until",
 )  # fmt: skip
 _BOOLEANS = ("cold_empty", "fetched")
 
@@ -70,6 +71,7 @@ class Recipient(Struct):
     hot_since: int = 0
     ephemeral_at: int = 0
     cut_at: int = 0
+    inbound_until: int = 0
     connections: list[Connection] = msgspec.field(default_factory=list)
 
     @property

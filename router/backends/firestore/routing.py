@@ -35,13 +35,21 @@ def _route(work: Work, hot: str, delivery: Delivery, now: int, rules: StoreRules
     if record is not None and not record.forgettable(now):
         return _known(work, record, delivery, now, rules)
     online = bool(recipient.live(now))
-    queued, size = recipient.queued, recipient.queued_bytes
-    outcome = decide(message, online=online, queued=queued, size=size, now=now - skew.ahead, rules=rules)
+    outcome = decide(
+        message,
+        online=online,
+        queued=recipient.queued,
+        size=recipient.queued_bytes,
+        inbound_until=recipient.inbound_until,
+        now=now - skew.ahead,
+        rules=rules,
+    )
     if outcome not in (Outcome.HOT, Outcome.COLD):
         return Routed(outcome)
     entered = Queued(message, recipient.next_sequence(now), now, attempts=delivery.attempt)
     state = entered_state(delivery, message, outcome, rules)
     work.keep(record_of(entered, state, None if record is None else record.update_time))
+    recipient.inbound_until = rules.charged(recipient.inbound_until, entered.size, now - skew.ahead)
     if outcome is Outcome.HOT:
         recipient.enter_hot(message, now)
         recipient.cold_version += state is State.DOUBLE

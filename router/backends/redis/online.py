@@ -59,7 +59,8 @@ class RedisOnlineStore(RedisSweeping):
             messages += (pack_id(message.id), *fields)
         bounds = (rules.queue_messages, rules.queue_bytes, now - self._ephemeral_span)
         about = (*bounds, int(rules.write_through), self._keeper.deleting_at())
-        return self._call("route", user, self._keys.channels, user, *about, *messages, now=now)
+        inbound = (now - self._skew.ahead, rules.inbound_span, rules.inbound_bytes_per_second)
+        return self._call("route", user, self._keys.channels, user, *about, *inbound, *messages, now=now)
 
     def _list_routed(self, recipients: dict[str, Batch], now: int) -> list[Command]:
         due: dict[str, int] = {}

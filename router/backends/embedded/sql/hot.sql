@@ -1,5 +1,5 @@
 -- recipients: What routing needs of some users.
-SELECT user, sequence, hot, hot_bytes, cold, cold_bytes, pending, cold_version, cold_empty, poked_at, fetched
+SELECT user, sequence, hot, hot_bytes, cold, cold_bytes, inbound_until, pending, cold_version, cold_empty, poked_at, fetched
 FROM recipient
 WHERE user IN (SELECT value FROM json_each(?));
 
@@ -8,11 +8,12 @@ SELECT ? AND NOT EXISTS (SELECT 1 FROM cold WHERE user = ?);
 
 -- save_recipient: Write back what routing changed.
 INSERT INTO recipient
-    (user, sequence, hot, hot_bytes, cold, cold_bytes, pending, cold_version, cold_empty, poked_at, fetched)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    (user, sequence, hot, hot_bytes, cold, cold_bytes, inbound_until, pending, cold_version, cold_empty, poked_at, fetched)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (user) DO UPDATE SET
     sequence = excluded.sequence, hot = excluded.hot, hot_bytes = excluded.hot_bytes,
-    cold = excluded.cold, cold_bytes = excluded.cold_bytes, pending = excluded.pending,
+    cold = excluded.cold, cold_bytes = excluded.cold_bytes,
+    inbound_until = excluded.inbound_until, pending = excluded.pending,
     cold_version = excluded.cold_version, cold_empty = excluded.cold_empty,
     poked_at = excluded.poked_at, fetched = excluded.fetched;
 
@@ -175,12 +176,14 @@ DELETE FROM route WHERE id = ? AND user = ?;
 SELECT user, lane, sequence, id, keyed, length(envelope) FROM hot WHERE ephemeral = 1 AND accepted_at <= ? LIMIT ?;
 
 -- idle_recipients: Users of whom nothing is queued, after a name.
-SELECT user, hot OR cold OR pending OR sequence > ? OR (move_until > ? AND move_until <= ?)
-FROM recipient WHERE user > ? ORDER BY user LIMIT ?;
+SELECT user, hot OR cold OR pending OR sequence > :now OR (move_until > :now AND move_until <= :moving)
+    OR (inbound_until > :now AND inbound_until <= :inbound)
+FROM recipient WHERE user > :after ORDER BY user LIMIT :limit;
 
 -- forget_recipient: Drop the state of a user of whom still nothing is queued and who is not connected.
-DELETE FROM recipient WHERE user = ?
-    AND NOT (hot OR cold OR pending OR sequence > ? OR (move_until > ? AND move_until <= ?))
+DELETE FROM recipient WHERE user = :user
+    AND NOT (hot OR cold OR pending OR sequence > :now OR (move_until > :now AND move_until <= :moving)
+        OR (inbound_until > :now AND inbound_until <= :inbound))
     AND NOT EXISTS (SELECT 1 FROM presence WHERE presence.user = recipient.user);
 
 -- totals_of: One user's hot queue.

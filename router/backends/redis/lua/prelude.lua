@@ -31,6 +31,8 @@ local ORPHAN = 60e6 -- rules.ORPHAN_SECONDS
 local COLD_EMPTY = 60e6
 local PENDING_LOST = 600e6 -- longer than a pipeline lives that nobody has taken its mail from
 local MOVE = 3 * 60e6 -- rules.PLAUSIBLE_LEASES times rules.MOVE_LEASE_SECONDS
+local INBOUND = 3600e6 -- rules.PLAUSIBLE_INBOUND_SECONDS
+local WEEK = 7 * DAY -- rules.KEPT_INBOUND_SECONDS
 local HEADER = 21
 local CHUNK = 16
 local PART = 5 -- pages.PART
@@ -343,6 +345,13 @@ local function holds_move(move_until)
   return now < move_until and move_until <= now + MOVE
 end
 
+-- Until when the user is remembered for the sake of the inbound budget: until it is whole, unless it was charged by a
+-- clock that was wrong.
+local function inbound_until()
+  local at = tonumber(call('HGET', META, 'i') or 0)
+  return at <= now + WEEK and at or 0
+end
+
 -- When somebody must look at the user's records again; 0 for never.
 local function due(ephemeral_span)
   local at = 0
@@ -363,7 +372,7 @@ local function due(ephemeral_span)
   elseif call('EXISTS', META) == 1 then
     local held = call('HMGET', META, 's', 'u')
     local move_until = tonumber(held[2] or 0)
-    no_later(math.max(now, tonumber(held[1] or 0) + 1, holds_move(move_until) and move_until or 0))
+    no_later(math.max(now, tonumber(held[1] or 0) + 1, holds_move(move_until) and move_until or 0, inbound_until()))
   end
   return at
 end

@@ -2,7 +2,9 @@
 --
 -- ARGV  2 the channels' prefix   3 user   4 cap of the queue, in messages   5 and in bytes
 --       6 ephemeral messages accepted until then have expired   7 write-through, 0 or 1
---       8 tombstones whose time was over then are dropped; then for each message, in order:
+--       8 tombstones whose time was over then are dropped   9 now, by the server's clock
+--       10 the inbound budget, in µs until it is whole again; 0: none   11 how many bytes of it come back in a second
+--       then for each message, in order:
 --       id, lane, ephemeral, keyed, accepted_at, delivered before (0 or 1), body
 -- Result: for each message its rules.Outcome and its sequence, or 0.
 -- Repeated, it finds each id on record and changes nothing.
@@ -11,11 +13,13 @@ prune(GONE, 64, tonumber(ARGV[8]))
 prune(GONE_KEYED, 64, tonumber(ARGV[8]))
 local channel, user, cap, cap_bytes = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local cutoff, write_through = tonumber(ARGV[6]), ARGV[7] == '1'
+local server_now, span, per_second = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local nodes, online = judge_live()
 local hot = hot_count()
-local held = call('HMGET', META, 's', 'n', 'r', 'b', 'z')
+local held = call('HMGET', META, 's', 'n', 'r', 'b', 'z', 'i')
 local sequence, cold = tonumber(held[1] or 0), tonumber(held[2] or 0)
 local bytes = tonumber(held[4] or 0) + tonumber(held[5] or 0)
+local inbound = tonumber(held[6] or 0)
 local results, entered_hot, entered_cold, hot_bytes, cold_bytes, doubled = {}, 0, 0, 0, 0, false
 
 local function known_outcome(record)
@@ -38,6 +42,13 @@ local function may_be_cold(id, record)
   keep_record(id, record)
 end
 
+-- rules.charged: when the inbound budget is whole again, after `size` bytes; and when it is without them.
+local function charged(size)
+  local whole_at = server_now
+  if server_now < inbound and inbound <= server_now + span + INBOUND then whole_at = inbound end
+  return whole_at + math.ceil(size * 1e6 / per_second), whole_at
+end
+
 local function decide(ephemeral, accepted_at, size)
   if ephemeral == 1 then
     if accepted_at <= cutoff then return 'dropped-expired' end
@@ -45,10 +56,14 @@ local function decide(ephemeral, accepted_at, size)
   end
   if hot + cold + entered_hot + entered_cold >= cap then return 'queue-full' end
   if bytes + hot_bytes + cold_bytes + size > cap_bytes then return 'queue-bytes-full' end
+  if span > 0 then
+    local after, whole_at = charged(size)
+    if whole_at > server_now and after > server_now + span then return 'inbound-exhausted' end
+  end
   return online > 0 and 'hot' or 'cold'
 end
 
-for i = 9, #ARGV, 7 do
+for i = 12, #ARGV, 7 do
   local id, lane, ephemeral, keyed = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
   local accepted_at, before, body = tonumber(ARGV[i + 4]), ARGV[i + 5] == '1', ARGV[i + 6]
   local size = #body - HEADER
@@ -63,6 +78,7 @@ for i = 9, #ARGV, 7 do
     if outcome == 'hot' or outcome == 'cold' then
       sequence = math.max(sequence + 1, now)
       given = sequence
+      if span > 0 then inbound = charged(size) end
       local record = {lane = lane, keyed = keyed, ephemeral = ephemeral, number = sequence, queued_at = now, size = size}
       if outcome == 'hot' then
         record.state = ephemeral == 0 and (write_through or before) and DOUBLE or HOT
@@ -84,7 +100,7 @@ end
 
 if entered_hot + entered_cold > 0 then
   if not held[3] then begin_reign(held[1]) end
-  call('HSET', META, 's', sequence, 'h', hot + entered_hot)
+  call('HSET', META, 's', sequence, 'h', hot + entered_hot, 'i', string.format('%.0f', inbound))
   add_to_meta('b', hot_bytes)
   count_cold(entered_cold, cold_bytes)
   if entered_cold > 0 then cold_changed() elseif doubled then cold_may_change() end

@@ -55,7 +55,8 @@ count_cold(-lost, -lost_bytes)
 
 local held = call('HMGET', META, 's', 'u')
 local at_rest = call('EXISTS', IDS, QUEUE, BODIES, PENDING, CONNECTIONS, OWED) == 0
-if at_rest and tonumber(held[1] or 0) <= at and not holds_move(tonumber(held[2] or 0)) then
+local kept = holds_move(tonumber(held[2] or 0)) or inbound_until() > at
+if at_rest and tonumber(held[1] or 0) <= at and not kept then
   call('DEL', META, EPHEMERAL, GONE, GONE_KEYED)
 end
 return {dropped, due(span), more and 1 or 0}
