@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 SEND_TRIES = 5
-FAR = START + 1_000_000.0
+FAR = START + 1_000_000_000.0
 
 
 class _Message(msgspec.Struct):
@@ -259,7 +259,7 @@ async def fetch(world: World, chance: random.Random, user: str, bearer: str, lim
     """The ids of a batch; ``None`` where there was no answer."""
     node: Node = chance.choice(world.nodes_with("api"))
     op = world.history.op()
-    world.add(h.Fetching(op, user, limit, node.clock.now() / 1_000_000))
+    world.add(h.Fetching(op, user, limit, node.clock.earliest() / 1_000_000))
     try:
         status, body = await world.net.request(node, "GET", "/api/messages", bearer, query=f"limit={limit}")
     except Lost as error:

@@ -14,9 +14,15 @@ START = 1_790_000_000
 class NodeClock:
     """``Clock`` of one node: virtual time and an offset of its own, in seconds."""
 
-    def __init__(self, loop: SimLoop, offset: float = 0.0) -> None:
+    def __init__(self, loop: SimLoop, offset: float = 0.0, behind: float = 0.0) -> None:
         self._loop = loop
         self.offset = offset
+        self.behind = behind
+        """How far it will be behind at most, in a jump."""
+
+    def earliest(self) -> int:
+        """What it may show before a call is answered: it may be in a jump by then, or out of it."""
+        return self.now() - int(self.behind * MICROSECONDS)
 
     def now(self) -> int:
         return int((START + self._loop.time() + self.offset) * MICROSECONDS)

@@ -395,6 +395,18 @@ MUTANTS = (
         "            id_ = ids.new_id(now, self._entropy(10))\n",
     ),
     Mutant(
+        "retention believes its clock",
+        SWEEPING,
+        "        at, agreed = self._keeper.deleting_at(), self._keeper.agreed_seconds\n",
+        "        at, agreed = self._clock.now(), 1e9\n",
+    ),
+    Mutant(
+        "records of ids are forgotten by a clock that is believed",
+        SWEEPING,
+        "self._online.purge(PAGE_MESSAGES, self._keeper.deleting_at())",
+        "self._online.purge(PAGE_MESSAGES, self._clock.now())",
+    ),
+    Mutant(
         "one acknowledgement is taken for all before it",
         f"{EMBEDDED}/sql/ingress.sql",
         "DELETE FROM ingress WHERE number = ?;",

@@ -338,7 +338,9 @@ class Node:
         self.world = world
         self.number = number
         self.roles = roles.split()
-        self.clock = NodeClock(world.loop, world.plan.skew * (2 * world.chance.random() - 1))
+        jumps = [abs(fault.size) for fault in world.plan.faults if fault.kind == "jump" and fault.target == number]
+        skew = world.plan.skew * (2 * world.chance.random() - 1)
+        self.clock = NodeClock(world.loop, skew, max(jumps, default=0.0))
         self.process = Process(f"n{number}")
         self.process.alive = False
         self.app: ASGIApp | None = None

@@ -25,6 +25,8 @@ EPHEMERAL_SECONDS = 4.0
 DAY_RETENTION_SECONDS = 6 * 3600.0
 SKEW_SECONDS = 1.5
 STEP_SECONDS = 8.0
+JUMPS = (30.0, 7200.0, 31 * 86_400.0, -30.0, -7200.0, -40 * 86_400.0)
+"""Seconds, hours and months."""
 
 CALL_FAULTS = ("refused", "failed after", "no answer", "answer lost", "late")
 NET_FAULTS = ("request lost", "answer lost", "slow")
@@ -78,12 +80,16 @@ class Fault(Struct, frozen=True):
     """Something goes wrong at ``at``, for ``seconds`` where it has a length."""
 
     at: float
-    kind: Literal["crash", "stop", "pause", "step", "away", "power", "forget", "migrate", "restart", "full", "flip"]
+    kind: Literal[
+        "crash", "stop", "pause", "step", "jump", "away", "power", "forget", "migrate", "restart", "full", "flip"
+    ]
     target: int = 0
     seconds: float = 0.0
     store: str = ""
     fuse: int = 1
     """A crash or a pause comes after so many callbacks."""
+    size: float = 0.0
+    """By so many seconds a clock jumps; after ``seconds`` it is put right."""
 
 
 class Rate(Struct, frozen=True):
@@ -192,7 +198,7 @@ def make(seed: int) -> Plan:
     )
     if chance.random() < 0.25:
         plan = _on_the_beat(plan, chance.choice((0.5, 1.0)))
-    plan = plain(plan) if chance.random() < 0.1 else _with_flips(plan)
+    plan = plain(plan) if chance.random() < 0.1 else with_jumps(_with_flips(plan))
     return structs.replace(plan, sessions=_one_page(plan))
 
 
@@ -206,6 +212,28 @@ def _with_flips(plan: Plan) -> Plan:
         for _ in range(chance.choice((1, 5, 30)))
     )
     return structs.replace(plan, faults=plan.faults + flips)
+
+
+def with_jumps(plan: Plan) -> Plan:
+    """In some plans, nodes' clocks are far off for a while. They have a chance of their own: all else stays.
+
+    Without the online store, sequences come from the clocks: then these may not jump (docs/proof.md).
+    """
+    chance = random.Random(f"{plan.seed} clocks")
+    gone = {"away", "forget", "restart", "full"} & {fault.kind for fault in plan.faults}
+    if plan.calls or gone or chance.random() > 0.25:
+        return plan
+    jumps = tuple(
+        Fault(
+            at=chance.random() * plan.seconds,
+            kind="jump",
+            target=chance.randrange(len(plan.nodes)),
+            seconds=chance.choice((0.5, 3.0, 10.0)),
+            size=chance.choice(JUMPS),
+        )
+        for _ in range(chance.choice((1, 2, 5)))
+    )
+    return structs.replace(plan, faults=plan.faults + jumps)
 
 
 def _one_page(plan: Plan) -> tuple[Session, ...]:

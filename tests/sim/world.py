@@ -232,6 +232,13 @@ class World:
 
     # Faults.
 
+    async def _jump(self, fault: Fault, node: Node) -> None:
+        node.clock.offset += fault.size
+        self.note(node.process.name, f"its clock is set by {fault.size:.0f} s")
+        await self.loop.pause(fault.seconds)
+        node.clock.offset -= fault.size
+        self.note(node.process.name, "its clock is put right")
+
     async def _fault(self, fault: Fault) -> None:
         await self.loop.pause(fault.at)
         node = self.nodes[fault.target]
@@ -245,6 +252,8 @@ class World:
             step = STEP_SECONDS * (2 * self.chance.random() - 1)
             node.clock.offset += step
             self.note(node.process.name, f"its clock steps by {step:.1f} s")
+        elif fault.kind == "jump":
+            await self._jump(fault, node)
         elif fault.kind == "away":
             self._cut(fault, node)
         elif fault.kind == "power":

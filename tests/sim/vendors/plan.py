@@ -45,7 +45,7 @@ def make(seed: int) -> Plan:
         seconds=seconds,
         vendors=vendors,
     )
-    plan = plans.plain(plan) if chance.random() < 0.1 else plan
+    plan = plans.plain(plan) if chance.random() < 0.1 else plans.with_jumps(plan)
     return structs.replace(plan, sessions=plans._one_page(plan))
 
 
