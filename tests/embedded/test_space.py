@@ -75,6 +75,11 @@ def test_a_stream_of_sends_looks_ten_times_a_second(tmp_path: Path) -> None:
     assert 9 <= disk.looks <= 11
 
 
+def test_a_volume_that_does_not_tell_is_a_failure_that_may_pass(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="does not say"):
+        Space(tmp_path / "gone", MIB, ManualClock()).check()
+
+
 def test_the_mark_is_at_most_a_quarter_of_the_volume_and_may_be_none(tmp_path: Path) -> None:
     assert [space.mark_of(total * MIB, 256 * MIB) // MIB for total in (600, 1024, 100_000)] == [150, 256, 256]
     assert not refuses(Space(tmp_path, 0, ManualClock(), look=Disk(0)))

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from router import logs
 from router.clock import Clock
-from router.errors import NoRoom
+from router.errors import NoRoom, Unavailable
 
 LOG = logs.logger(__name__)
 FILE_NAME = "reserve"
@@ -38,8 +38,11 @@ class Volume(Struct, frozen=True):
 
 
 def volume(directory: Path) -> Volume:
-    """Raises ``OSError``."""
-    found = os.statvfs(directory)
+    """Raises ``Unavailable`` where it does not tell."""
+    try:
+        found = os.statvfs(directory)
+    except OSError as error:
+        raise Unavailable(f"the volume of {directory} does not say what it has free: {error.strerror}") from error
     return Volume(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
 
 
