@@ -147,7 +147,7 @@ class Factory:
         async def make() -> EmbeddedBackend:
             from router.backends.embedded.backend import EmbeddedBackend  # noqa: PLC0415 - only where configured
 
-            backend = EmbeddedBackend(self.config, self.clock, in_line=self._in_line)
+            backend = EmbeddedBackend(self.config, self.clock, self.keeper, in_line=self._in_line)
             return await self._stack.enter_async_context(backend)
 
         return await self._once("embedded", make)

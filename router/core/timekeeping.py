@@ -49,7 +49,9 @@ class Timekeeper:
         self._store: int | None = None
         """How far the store's is, as it was measured last."""
         self._sure: int | None = None
-        """The furthest that was sure; what was known at the start counts as that."""
+        """The furthest that was sure."""
+        self._least: int | None = None
+        """What was known at the start: it cannot be earlier, and how much later it is nobody knows."""
 
     @property
     def _elapsed(self) -> int:
@@ -65,10 +67,7 @@ class Timekeeper:
 
     def not_before(self, at: int) -> None:
         """It was later than this (µs since 1970) once already."""
-        self._believe(at - self._elapsed)
-
-    def _believe(self, offset: int) -> None:
-        self._sure = offset if self._sure is None else max(self._sure, offset)
+        self._least = at - self._elapsed
 
     def look(self) -> None:
         """Compare the clocks; there is a line in the log where this machine's was set."""
@@ -85,7 +84,7 @@ class Timekeeper:
         while len(self._offsets) > 1 and now - self._offsets[1][0] >= SURE_SECONDS:
             del self._offsets[0]
         if self._agreed_seconds >= SURE_SECONDS:
-            self._believe(offset)
+            self._sure = offset if self._sure is None else max(self._sure, offset)
 
     @property
     def _agreed_seconds(self) -> float:
@@ -110,7 +109,8 @@ class Timekeeper:
         """The latest time (µs since 1970) that it may be, as far as a second look says so."""
         self.look()
         known = [offset for offset in (self._store, self._sure) if offset is not None]
-        return max(known or [offset for _, offset in self._offsets]) + self._elapsed
+        known = known or [offset for _, offset in self._offsets]
+        return max(known if self._least is None else [*known, self._least]) + self._elapsed
 
     def dated(self, queued: Queued) -> Queued:
         """``queued``, which is about to be written to cold, with a date that can be believed: by one that a clock gave

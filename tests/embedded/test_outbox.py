@@ -101,7 +101,7 @@ async def test_a_command_has_its_own_copy_where_cold_is_elsewhere(stage: Stage) 
     await stage.connect()
     await stage.go("m1")
     database = (await stage.factory.embedded())._database
-    await EmbeddedOutbox(database, stage.clock, cold_here=False).publish([stage.message("m1")])
+    await EmbeddedOutbox(database, stage.clock, stage.factory.keeper, cold_here=False).publish([stage.message("m1")])
     assert await copies(stage) == [len(b'{"recipientId":"","envelope":{"recipientId":""}}') + 2 * len(BOB)]
     await stage.online.ack(BOB, ["m1"])
     assert await copies(stage) == []

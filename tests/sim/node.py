@@ -294,14 +294,14 @@ class SimFactory(Factory):
 
     async def push_notifier(self) -> PushNotifier:
         async def make() -> PushNotifier:
-            outbox = EmbeddedOutbox(await self._database("push"), self._store_clock)
+            outbox = EmbeddedOutbox(await self._database("push"), self._store_clock, self.keeper)
             return cast(PushNotifier, self._linked(WatchedPush(outbox, self._world), "push"))
 
         return await self._once("push", make)
 
     async def dead_letters(self) -> DeadLetters:
         async def make() -> DeadLetters:
-            letters = EmbeddedDeadLetters(await self._database("push"))
+            letters = EmbeddedDeadLetters(await self._database("push"), self.keeper)
             return cast(DeadLetters, self._linked(WatchedLetters(letters, self._world), "push"))
 
         return await self._once("letters", make)

@@ -21,14 +21,16 @@ from router.backends.embedded.worker import InlineWorker, ThreadWorker
 from router.backends.rules import StoreRules
 from router.clock import Clock
 from router.config import Config
+from router.core.timekeeping import Timekeeper
 
 
 class EmbeddedBackend:
     """Opens the database and the signals of ``embedded.data_dir``; raises ``DataDirError``."""
 
-    def __init__(self, config: Config, clock: Clock, *, in_line: bool) -> None:
+    def __init__(self, config: Config, clock: Clock, timekeeper: Timekeeper, *, in_line: bool) -> None:
         self._config = config
         self._clock = clock
+        self._timekeeper = timekeeper
         self._in_line = in_line
         self._stack = AsyncExitStack()
 
@@ -46,6 +48,8 @@ class EmbeddedBackend:
         self._database = await self._stack.enter_async_context(database)
         self._page_bytes: int
         (self._page_bytes,) = database.read(lambda db: db.execute("PRAGMA page_size").fetchone())
+        (known,) = database.read(lambda db: db.execute("SELECT at FROM clock").fetchone())
+        self._timekeeper.not_before(known)
         self._signals = await self._stack.enter_async_context(Signals(self._data_dir))
         self._rules = StoreRules.of(config)
         return self
@@ -60,7 +64,7 @@ class EmbeddedBackend:
 
     def keeper(self) -> Keeper:
         """What a service runs beside its work; it tidies up once more before the file is closed."""
-        keeper = Keeper(self._database, self.space, self._clock)
+        keeper = Keeper(self._database, self.space, self._clock, self._timekeeper)
         self._stack.push_async_callback(keeper.end)
         return keeper
 
@@ -81,7 +85,8 @@ class EmbeddedBackend:
         return EmbeddedColdQueue(self._database)
 
     def push_notifier(self) -> EmbeddedOutbox:
-        return EmbeddedOutbox(self._database, self._clock, cold_here=self._config.cold.kind == "embedded")
+        here = self._config.cold.kind == "embedded"
+        return EmbeddedOutbox(self._database, self._clock, self._timekeeper, cold_here=here)
 
     def dead_letters(self) -> EmbeddedDeadLetters:
-        return EmbeddedDeadLetters(self._database)
+        return EmbeddedDeadLetters(self._database, self._timekeeper)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from router.backends.embedded.database import Database
 from router.backends.embedded.space import Space
 from router.clock import Clock
+from router.core.timekeeping import Timekeeper
 from router.errors import RouterError
 
 LOOK_SECONDS = 2.0
@@ -18,6 +19,8 @@ it takes two rounds or three."""
 STEP_PAGES = 256
 STEP_SECONDS = 0.005
 """So much is given back in one transaction at most; most pages take microseconds, those that are moved longer."""
+NOTE_SECONDS = 3600.0
+NOTE = "UPDATE clock SET at = max(at, ?)"
 STEPS = 64
 """In one round; 64 MiB in all."""
 
@@ -25,11 +28,13 @@ STEPS = 64
 class Keeper:
     """Looks every ``LOOK_SECONDS``, in each process on a data directory: a second one finds nothing left to do."""
 
-    def __init__(self, database: Database, space: Space, clock: Clock) -> None:
+    def __init__(self, database: Database, space: Space, clock: Clock, timekeeper: Timekeeper) -> None:
         self._database = database
         self._space = space
         self._clock = clock
+        self._timekeeper = timekeeper
         self._folded_at = clock.monotonic()
+        self._noted_at: float | None = None
 
     async def run(self) -> None:
         """Until cancelled; what fails is done in the next round."""
@@ -46,6 +51,15 @@ class Keeper:
             await self.tidy()
             self._space.look()
         await asyncio.to_thread(self._space.keep_file)
+        await self._note_time()
+
+    async def _note_time(self) -> None:
+        """Keep the time, once it is sure: the next process may start with a clock that is behind."""
+        now = self._clock.monotonic()
+        if self._timekeeper.deleting_at() and (self._noted_at is None or now - self._noted_at >= NOTE_SECONDS):
+            at = self._timekeeper.dating_at()
+            await self._database.write_ordered(lambda db: db.execute(NOTE, (at,)).rowcount)
+            self._noted_at = now
 
     async def end(self) -> None:
         """What was deleted last does not wait in the file for the next start."""

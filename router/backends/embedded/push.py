@@ -11,6 +11,7 @@ from router import envelope
 from router.backends.embedded.database import Database
 from router.backends.embedded.queries import load
 from router.clock import MICROSECONDS, Clock
+from router.core.timekeeping import Timekeeper
 from router.messages import DeadLetter, Message
 
 SQL = load("push")
@@ -45,10 +46,11 @@ class EmbeddedOutbox:
     A command holds no copy of an envelope that this file holds as long as the command.
     """
 
-    def __init__(self, database: Database, clock: Clock, *, cold_here: bool = True) -> None:
+    def __init__(self, database: Database, clock: Clock, timekeeper: Timekeeper, *, cold_here: bool = True) -> None:
         """``cold_here``: this file is the cold queue too, so that mail which is in it leaves it only for good."""
         self._database = database
         self._clock = clock
+        self._timekeeper = timekeeper
         self._cold_here = cold_here
 
     async def publish(self, messages: Sequence[Message]) -> None:
@@ -64,9 +66,11 @@ class EmbeddedOutbox:
             for message in messages
         ]
 
+        before = self._timekeeper.deleting_at() - KEEP_SECONDS * MICROSECONDS
+
         def insert(db: sqlite3.Connection) -> int:
             # More than come, or the table would grow for good.
-            db.execute(SQL["expire_outbox"], (len(rows) + EXPIRED_MORE, now - KEEP_SECONDS * MICROSECONDS))
+            db.execute(SQL["expire_outbox"], (len(rows) + EXPIRED_MORE, before))
             return db.executemany(SQL["publish"], rows).rowcount
 
         await self._database.write_ordered(insert)
@@ -88,8 +92,9 @@ class EmbeddedOutbox:
 class EmbeddedDeadLetters:
     """``DeadLetters`` over SQLite, and their reading end."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, timekeeper: Timekeeper) -> None:
         self._database = database
+        self._timekeeper = timekeeper
 
     async def publish(self, letters: Sequence[DeadLetter]) -> None:
         rows = [
@@ -104,7 +109,7 @@ class EmbeddedDeadLetters:
             )
             for letter in letters
         ]
-        before = max(letter.at for letter in letters) - KEEP_LETTERS_SECONDS * MICROSECONDS
+        before = self._timekeeper.deleting_at() - KEEP_LETTERS_SECONDS * MICROSECONDS
 
         def insert(db: sqlite3.Connection) -> int:
             db.execute(SQL["expire_letters"], (before,))

@@ -32,6 +32,7 @@ _MIGRATIONS: Sequence[str] = (
     "0007_ids.sql",
     "0008_bytes.sql",
     "0009_inbound.sql",
+    "0010_clock.sql",
 )
 """The n-th file takes a database from version n to n + 1; one that was released never changes."""
 VERSION = len(_MIGRATIONS)
