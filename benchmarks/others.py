@@ -20,7 +20,7 @@ T = TypeVar("T")
 class Others:
     """A person who writes to another, who fetches and acknowledges: one request after the other, all the time."""
 
-    def __init__(self, sender: Sender, reader: Reader, box: Mailbox) -> None:
+    def __init__(self, sender: Sender, reader: Reader, box: Mailbox, pause_seconds: float) -> None:
         self.waits = Latencies()
         """Of each request since this was last set."""
         self.sends = Latencies()
@@ -29,6 +29,7 @@ class Others:
         self._sender = sender
         self._reader = reader
         self._box = box
+        self._pause_seconds = pause_seconds
 
     async def run(self) -> None:
         while not self.stopping:
@@ -39,6 +40,7 @@ class Others:
                 pass
             self._reader.keep(messages)
             await self._timed(self._reader.acknowledge(messages))
+            await asyncio.sleep(self._pause_seconds)
         self._box.check()
 
     async def _timed(self, request: Coroutine[Any, Any, T]) -> T:
@@ -49,11 +51,12 @@ class Others:
 
 
 @contextlib.asynccontextmanager
-async def somebody_else(server: Server) -> AsyncIterator[Others]:
+async def somebody_else(server: Server, pause_seconds: float = 0) -> AsyncIterator[Others]:
+    """``pause_seconds``: between the last acknowledgement and the next message."""
     (box,) = mailboxes("other", 1)
     async with connections(server.port, 2) as (writing, reading), asyncio.TaskGroup() as group:
         sender = Sender(writing, server.token(user("sender", 0)))
-        others = Others(sender, Reader(reading, server.token(box.user), box), box)
+        others = Others(sender, Reader(reading, server.token(box.user), box), box, pause_seconds)
         group.create_task(others.run())
         try:
             yield others

@@ -30,10 +30,15 @@ USERS = "abuse-users"
 SETTINGS = {
     "ROUTER_SERVER__CLIENT_SECONDS": "6",
     "ROUTER_SERVER__PING_SECONDS": "6",
+    "ROUTER_LIMITS__SEND_RATE": str(Limits().send_rate),
+    "ROUTER_LIMITS__PAIR_RATE": str(Limits().pair_rate),
     "ROUTER_LIMITS__WORK_RATE": str(Limits().work_rate),
 }
-"""Long enough for thousands to come while others use the machine; the defaults, 20 s, would only take longer."""
+"""The limits are those that everybody has. The spans are long enough for thousands to come while others use the
+machine; the defaults, 20 s, would only take longer."""
 ALONE_SECONDS = 1.5
+PAUSE_SECONDS = 0.02
+"""So that the honest client sends no more than a client may."""
 MOST_SECONDS = 120.0
 LOOK_SECONDS = 0.01
 P90_MS = 25
@@ -126,7 +131,7 @@ async def _under(bench: Bench, attack: Attack) -> Seen:
         if attack.deaf_seconds or attack.user:
             await _fill(server)
         await settled(server)
-        async with somebody_else(server) as honest, _newcomer(server) as newcomer:
+        async with somebody_else(server, PAUSE_SECONDS) as honest, _newcomer(server) as newcomer:
             await asyncio.sleep(ALONE_SECONDS)
             alone, honest.waits = honest.waits, Latencies()
             sends_alone, honest.sends = honest.sends, Latencies()

@@ -24,8 +24,9 @@ CONNECT = 80
 """A connection more: presence is written when it comes and when it goes."""
 MESSAGE = 1
 """A message in a page, an id in an acknowledgement: a row each."""
-UNIT_BYTES = 4096
-"""Of a body or an answer."""
+BODY_BYTES = 1024
+"""Of a body: read, checked, and written more than once."""
+ANSWER_BYTES = 4096
 UNIT_VALUES = 32
 """Of a body: so many values in it are slower to read than their bytes."""
 
@@ -201,4 +202,4 @@ class Call:
 
 def of_body(body: bytes, values: int) -> int:
     """The units of a body with so many values in it."""
-    return len(body) // UNIT_BYTES + values // UNIT_VALUES
+    return len(body) // BODY_BYTES + values // UNIT_VALUES

@@ -91,7 +91,7 @@ class UserEndpoint:
         call = await self._work.begin(principal.user)
         try:
             response = await self._handler(UserRequest(scope, receive, fields, call, self._body_seconds))
-            if units := len(response.body) // work.UNIT_BYTES:
+            if units := len(response.body) // work.ANSWER_BYTES:
                 call.charge(units)
                 if units >= LARGE_UNITS:
                     await call.turn(units)

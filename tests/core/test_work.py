@@ -202,6 +202,7 @@ async def test_a_cancelled_call_gives_its_turn_on(granted: bool) -> None:
         assert not third.done()
         first.end()
         await turns()
+    assert third.done()
     (await third).end()
     assert stage.work._own == {}
 
@@ -241,8 +242,8 @@ async def test_the_defaults_let_a_full_queue_be_drained_at_full_speed(page: int)
     ids = b'{"messageIds":[%b]}' % b",".join([b'"0192f5a0-7c3e-7d2b-8f4a-1c6e9b3d5a70"'] * page)
     for _ in range(100_000 // page):
         call = await stage.work.begin(ALICE)
-        call.charge(page * MESSAGE + page * 1536 // work.UNIT_BYTES)
-        await call.turn(page * 1536 // work.UNIT_BYTES)
+        call.charge(page * MESSAGE + page * 1536 // work.ANSWER_BYTES)
+        await call.turn(page * 1536 // work.ANSWER_BYTES)
         call.end()
         call = await stage.work.begin(ALICE)
         await call.spend(of_body(ids, page + 1) + page * MESSAGE)

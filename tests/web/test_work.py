@@ -89,7 +89,7 @@ async def test_what_each_request_costs(web: Web) -> None:
         await web.http.request(method, path, content=body, headers=web.bearer("alice"))
         costs.append(round(spent(web) - at))
         at = spent(web)
-    assert costs == [CALL, CALL + SEND, CALL + SEND, CALL + SEND + 2, CALL + 100 + 3, CALL + SEND + 3 + 200]
+    assert costs == [CALL, CALL + SEND, CALL + SEND, CALL + SEND + 8, CALL + 100 + 3, CALL + SEND + 12 + 200]
     async with web.serve() as edge, raw(edge.port) as client:
         assert b" 101 " in await client.upgrade(web.token("alice"))
     assert round(spent(web) - at) == CALL + CONNECT
