@@ -21,12 +21,14 @@ from router.core.damage import Damage
 from router.core.dependencies import Dependencies, Reports, Silent
 from router.core.migrating import Migrator
 from router.core.queue import CompositeMessageQueue
+from router.core.replaying import Replayer
 from router.core.routing import Pipeline
 from router.core.sweeping import Rules, Sweeper
 from router.core.timekeeping import Timekeeper
 from router.errors import ConfigError
 from router.interfaces import (
     ColdQueue,
+    DeadLetterQueue,
     DeadLetters,
     IngressConsumer,
     IngressProducer,
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 DAY_SECONDS = 86_400
+REMEMBERED_MORE_SECONDS = 3600
+"""An id is buried some time after its letter is written, and forgotten some time after it may be."""
 CANCEL_SECONDS = 5.0
 """A task that has not ended by then is told again."""
 
@@ -252,6 +256,15 @@ class Factory:
                 f"its subscription, which `router setup` makes: gcloud pubsub subscriptions pull {topic}-sub"
             )
         return (await self.embedded()).dead_letters()
+
+    async def replayer(self) -> Replayer:
+        remembered = max(DAY_SECONDS, self.config.online.tombstone_seconds) + REMEMBERED_MORE_SECONDS
+        letters: DeadLetterQueue
+        if self.config.ingress.kind == "pubsub":
+            letters = (await self.pubsub()).dead_letter_queue()
+        else:
+            letters = (await self.embedded()).dead_letters()
+        return Replayer(letters, await self.ingress_producer(), self.clock, remembered)
 
     async def migrator(self) -> Migrator:
         async def make() -> Migrator:

@@ -320,6 +320,24 @@ class PushNotifier(Protocol):
         ...
 
 
+Receipt = int | str
+"""What a queue of dead letters needs to remove one."""
+LetterPage = list[tuple[Receipt, DeadLetter]]
+
+
+class DeadLetterQueue(Protocol):
+    """The reading end of the dead letters, for whoever replays them."""
+
+    def pages(self) -> AsyncIterator[LetterPage]:
+        """Those that are there now, and none that comes meanwhile, each with its receipt; the oldest first where the
+        queue has an order."""
+        ...
+
+    async def remove(self, receipts: Sequence[Receipt]) -> None:
+        """These are replayed. One that is not removed after all is there again the next time."""
+        ...
+
+
 class DeadLetters(Protocol):
     """Where refused messages go, with their reason."""
 

@@ -63,6 +63,7 @@ RECORDS: dict[str, tuple[type[Struct], ...]] = {
     ),
     "outbox": (outbox.Command,),
     "dead-letters": (dead_letters.Letter,),
+    "dead-letters replay": (dead_letters.Replay,),
     "doctor": (Diagnosis, Finding),
     "config check": (config.Check, Problem),
     "config show": (config.Value,),
@@ -96,6 +97,8 @@ def _command(entry: Entry, parent: Any) -> Iterator[str]:
         yield from _section(entry.name, loaded, typer.Context(loaded, info_name=entry.name, parent=parent))
         return
     group = typer.Context(loaded, info_name=entry.name, parent=parent)
+    if loaded.invoke_without_command:
+        yield from _section(entry.name, loaded, group)
     for name, subcommand in commands.items():
         context = typer.Context(subcommand, info_name=name, parent=group)
         yield from _section(f"{entry.name} {name}", subcommand, context)

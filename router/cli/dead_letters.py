@@ -1,21 +1,25 @@
-"""``router dead-letters``."""
+"""``router dead-letters`` and ``router dead-letters replay``."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 from collections.abc import AsyncIterator
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 from msgspec import UNSET, Struct, UnsetType
 
+from router.cli.app import SETTINGS
 from router.cli.common import age_seconds, configured, look_at, now, timestamp
-from router.cli.output import Table, json_line, show, size, span
+from router.cli.exits import Code
+from router.cli.output import Table, json_document, json_line, line, progress, show, size, span
 from router.config import Config
 from router.config.places import Role
+from router.core.replaying import REFUSED, Replayed
 from router.factory import Factory
-from router.messages import DeadLetter
+from router.messages import DeadLetter, DeadReason
 
 PAGE = 100
 
@@ -40,27 +44,128 @@ class Letter(Struct, frozen=True):
     """Base64, with ``--body`` only."""
 
 
+app = typer.Typer(
+    name="dead-letters",
+    add_completion=False,
+    rich_markup_mode=None,
+    invoke_without_command=True,
+    context_settings=SETTINGS,
+)
+
+
+class Reason(StrEnum):
+    """Those that ``replay`` takes."""
+
+    QUEUE_FULL = "queue-full"
+    INBOUND_EXHAUSTED = "inbound-exhausted"
+    ATTEMPTS_EXHAUSTED = "attempts-exhausted"
+    UNSTORABLE = "unstorable"
+    DAMAGED = "damaged"
+
+
+class Replay(Struct):
+    """What ``dead-letters replay --json`` prints."""
+
+    dry_run: bool
+    replayed: int
+    """Published to the ingress again, and no dead letters any more; with ``dry_run``, that would be."""
+    recipients: int
+    """Whose they are."""
+    passed_over: int
+    """Of other reasons."""
+    remembered: int
+    """Too young: their ids are remembered as gone for a day."""
+    unreadable: int
+    """No whole envelopes for their recipients: cut off, damaged, or written by something else."""
+
+
+@app.callback(context_settings=SETTINGS)
 def dead_letters(
     ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     body: Annotated[bool, typer.Option("--body", help="With --json: the sealed body too, as base64.")] = False,
 ) -> None:
-    """Show the messages that were refused.
+    """Show the messages that were refused, and replay them.
 
-    What cannot be routed comes here with its reason: it cannot be decoded, the recipient's queue is full, its id
-    belongs to another message, it failed too often, or it is damaged.
+    What cannot be routed comes here with its reason: it cannot be decoded, the recipient's queue is full, it failed
+    too often, or it is damaged.
 
     Example:
 
       router dead-letters
       router dead-letters --json | jq -r .reason | sort | uniq -c
     """
+    if ctx.invoked_subcommand is not None:
+        return
     if body and not as_json:
         raise typer.BadParameter("needs --json", param_hint="--body")
     config = configured(ctx)
     if config.ingress.kind == "embedded":
         look_at(config, Role.DEAD_LETTERS)
     asyncio.run(_dead_letters(config, as_json=as_json, body=body))
+
+
+@app.command(context_settings=SETTINGS)
+def replay(
+    ctx: typer.Context,
+    reasons: Annotated[
+        list[Reason] | None,
+        typer.Option(
+            "--reason", help="Of this reason; may be repeated. queue-full and inbound-exhausted if none is given."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be replayed.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the totals as JSON.")] = False,
+) -> None:
+    """Route messages again that were refused meanwhile.
+
+    Each is published to the ingress under its own id, its place in the queue is new, and its letter is removed once
+    that is durable. Safe beside running services, and as often as you like: an id that is queued already, or was
+    acknowledged within a day, is not routed twice. Where it is still too much, the message is a dead letter again.
+
+    Without --reason, that is what was too much for its recipient. Mail of other reasons may have had a place: its id
+    is remembered as gone for a day, and it is left until then. What is damaged is not what was sent: its recipient
+    cannot open it, and after a replay nothing tells it from whole mail.
+
+    Exits with 75 where letters are too young, with 65 where one holds no envelope; both are left where they are.
+
+    Example:
+
+      router dead-letters replay --dry-run
+      router dead-letters replay --reason queue-full --json
+    """
+    config = configured(ctx)
+    look_at(config, Role.DEAD_LETTERS)
+    chosen = {DeadReason(reason.value) for reason in reasons} if reasons else set(REFUSED)
+    done = asyncio.run(_replay(config, chosen, dry_run=dry_run, quiet=as_json))
+    if as_json:
+        recipients = len(done.recipients)
+        json_document(Replay(dry_run, done.replayed, recipients, done.passed_over, done.remembered, done.unreadable))
+    else:
+        _tell(done, dry_run=dry_run)
+    if done.unreadable or done.remembered:
+        raise typer.Exit(Code.DATA if done.unreadable else Code.TEMPORARY)
+
+
+async def _replay(config: Config, reasons: set[DeadReason], *, dry_run: bool, quiet: bool) -> Replayed:
+    async with Factory(config) as factory:
+        total = None
+        if config.ingress.kind == "embedded":
+            total = await (await factory.dead_letter_box()).count()
+        replayer = await factory.replayer()
+        with progress("replaying", "dead letters", total, quiet=quiet) as advance:
+            return await replayer.replay(reasons, dry_run=dry_run, progress=advance)
+
+
+def _tell(done: Replayed, *, dry_run: bool) -> None:
+    did = "would replay" if dry_run else "replayed"
+    line(f"{did} {done.replayed} dead letters of {len(done.recipients)} recipients")
+    if done.passed_over:
+        line(f"left {done.passed_over} of other reasons; see --reason")
+    if done.remembered:
+        line(f"left {done.remembered} whose ids are remembered as gone; try again a day after they were refused")
+    if done.unreadable:
+        line(f"left {done.unreadable} that hold no whole envelope for their recipients")
 
 
 async def _dead_letters(config: Config, *, as_json: bool, body: bool) -> None:

@@ -111,7 +111,9 @@ def _rich(table: Table) -> RichTable:
 
 
 @contextmanager
-def progress(title: str, unit: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None] | None]:
+def progress(
+    title: str, unit: str, total: int | None, *, quiet: bool = False
+) -> Iterator[Callable[[int], None] | None]:
     """Long work: what is called with how much more is done, and draws a bar where stderr is a terminal."""
     if quiet or not sys.stderr.isatty():
         yield None

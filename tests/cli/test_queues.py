@@ -228,6 +228,41 @@ def test_dead_letters(router: Router, inside: Inside, *, with_body: bool) -> Non
     assert "attempts-exhausted" in router("dead-letters").stdout
 
 
+def test_dead_letters_are_replayed(router: Router, inside: Inside) -> None:
+    """RACES 48: the message is in the ingress again, under its id; the letter is gone, and others stay."""
+
+    def letter(number: int, reason: DeadReason, body: bytes = b"") -> DeadLetter:
+        refused = message(number)
+        return DeadLetter(refused.id, BOB, reason, "", body or refused.envelope, 1, NOW)
+
+    async def refuse(factory: Factory) -> None:
+        letters = [letter(1, DeadReason.QUEUE_FULL), letter(2, DeadReason.DAMAGED), letter(3, DeadReason.UNDECODABLE)]
+        await (await factory.dead_letters()).publish(letters)
+
+    async def refuse_what_is_cut(factory: Factory) -> None:
+        await (await factory.dead_letters()).publish([letter(4, DeadReason.QUEUE_FULL, b"{")])
+
+    async def look(factory: Factory) -> None:
+        (delivery,) = await (await factory.ingress_consumer()).receive(9)
+        assert delivery.message is not None
+        assert (delivery.message.id, delivery.message.envelope) == ("id-001-bob", message(1).envelope)
+
+    inside(refuse)
+    counts = {"recipients": 1, "passed_over": 2, "remembered": 0, "unreadable": 0}
+    tried = router("dead-letters", "replay", "--dry-run", "--json")
+    assert json.loads(tried.stdout) == {"dry_run": True, "replayed": 1, **counts}
+    assert len(router("dead-letters", "--json").stdout.splitlines()) == 3
+    assert json.loads(router("dead-letters", "replay", "--json").stdout) == {"dry_run": False, "replayed": 1, **counts}
+    inside(look)
+    assert "replayed 0 dead letters" in router("dead-letters", "replay").stdout
+    young = router("dead-letters", "replay", "--reason", "damaged")
+    assert (young.returncode, "left 1 whose ids" in young.stdout) == (Code.TEMPORARY, True)
+    assert router("dead-letters", "replay", "--reason", "undecodable").returncode == Code.USAGE
+    inside(refuse_what_is_cut)
+    assert router("dead-letters", "replay").returncode == Code.DATA
+    assert len(router("dead-letters", "--json").stdout.splitlines()) == 3
+
+
 def test_token(router: Router) -> None:
     printed = router("token", "bob", "--ttl", "1h30m", "--handle", "urn:sm:user:robert").stdout.strip()
     claims = jwt.decode(printed, options={"verify_signature": False})

@@ -10,10 +10,12 @@ from functools import partial
 import pytest
 
 from router.core.accepting import Acceptor
-from router.messages import Delivery, Lane, Routed
+from router.core.replaying import REFUSED
+from router.messages import DeadLetter, DeadReason, Delivery, Lane, Routed
 from tests.contract.stage import BOB, EVE, Socket, Stage, envelope
 from tests.support import pipelines
 from tests.support.damage import Change, cut_off, flipped, publish_damaged
+from tests.support.stores import CAP
 
 pytestmark = pytest.mark.anyio
 TURN_SECONDS = 60.0
@@ -78,6 +80,34 @@ class PipelineContract:
             await arrived(stage, own, user=EVE)
             dropped = ephemeral and his != "online"
             await arrived(stage, *["before"] * (his == "offline"), *[sent] * (not dropped))
+        assert await stage.letters() == []
+
+    async def test_what_a_full_queue_refused_is_replayed(self, stage: Stage) -> None:
+        """RACES 48: under its id, in a new place, once; and what was acknowledged since does not come back."""
+        sent = [f"m{number}" for number in range(CAP + 1)]
+        replayer = await stage.factory.replayer()
+
+        async def refused() -> bool:
+            return stage.count("router_dead_letters_total", reason="queue-full") == 1
+
+        async with running(stage):
+            for id_ in sent:
+                await stage.producer.publish(stage.message(id_))
+            await eventually(stage, refused)
+            await arrived(stage, *sent[:CAP])
+            await stage.queue.acknowledge(BOB, sent[:5])
+            assert (await replayer.replay(REFUSED, dry_run=True)).replayed == 1
+            done = await replayer.replay(REFUSED, dry_run=False)
+            assert (done.replayed, done.recipients) == (1, {BOB})
+            await arrived(stage, *sent[5:])
+            assert (await replayer.replay(REFUSED, dry_run=False)).replayed == 0
+            await stage.queue.acknowledge(BOB, sent[-1:])
+            body, now = envelope(BOB, Lane.NORMAL, ephemeral=False), stage.clock.now()
+            again = [DeadLetter(id_, BOB, DeadReason.QUEUE_FULL, "full", body, 1, now) for id_ in sent[-2:]]
+            await (await stage.factory.dead_letters()).publish(again)
+            assert (await replayer.replay(REFUSED, dry_run=False)).replayed == 2
+            await stage.producer.publish(stage.message("last"))
+            await arrived(stage, *sent[5:-1], "last")
         assert await stage.letters() == []
 
     async def test_mail_is_routed_in_order_and_announced(self, stage: Stage) -> None:

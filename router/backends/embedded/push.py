@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from msgspec import Struct
 
@@ -12,9 +12,12 @@ from router.backends.embedded.database import Database
 from router.backends.embedded.queries import load
 from router.clock import MICROSECONDS, Clock
 from router.core.timekeeping import Timekeeper
+from router.interfaces import LetterPage, Receipt
 from router.messages import DeadLetter, Message
 
 SQL = load("push")
+PAGE = 200
+"""Dead letters read at once."""
 KEEP_SECONDS = 7 * 86_400
 """A command that no notification service takes is worth nothing after a week."""
 EXPIRED_MORE = 100
@@ -90,7 +93,7 @@ class EmbeddedOutbox:
 
 
 class EmbeddedDeadLetters:
-    """``DeadLetters`` over SQLite, and their reading end."""
+    """``DeadLetters`` over SQLite, and their reading end, ``DeadLetterQueue``."""
 
     def __init__(self, database: Database, timekeeper: Timekeeper) -> None:
         self._database = database
@@ -124,6 +127,17 @@ class EmbeddedDeadLetters:
             (number, DeadLetter(id_, recipient, reason, detail, body, attempts, at))
             for number, id_, recipient, reason, detail, attempts, at, body in rows
         ]
+
+    async def pages(self) -> AsyncIterator[LetterPage]:
+        (last,) = self._database.read(lambda db: db.execute(SQL["last_letter"]).fetchone())
+        after = 0
+        while after < last and (found := await self.list(after, PAGE)):
+            after = found[-1][0]
+            yield [(number, letter) for number, letter in found if number <= last]
+
+    async def remove(self, receipts: Sequence[Receipt]) -> None:
+        numbers = [(number,) for number in receipts]
+        await self._database.write(lambda db: db.executemany(SQL["remove_letter"], numbers).rowcount)
 
     async def count(self) -> int:
         (count,) = self._database.read(lambda db: db.execute(SQL["count_letters"]).fetchone())

@@ -14,8 +14,8 @@ from router.backends.pubsub.poke_outbox import PokeOutbox
 from router.backends.pubsub.poke_topics import PokeTopics
 from router.backends.pubsub.pokes import PubSubPokeBus
 from router.backends.pubsub.publishing import CALLS, SHARED_KEY_CALLS, Publisher
-from router.backends.pubsub.push import PubSubDeadLetters, PubSubPushNotifier
-from router.backends.pubsub.resources import check_topics
+from router.backends.pubsub.push import PubSubDeadLetterQueue, PubSubDeadLetters, PubSubPushNotifier
+from router.backends.pubsub.resources import check_topics, dead_letter_subscription
 from router.backends.pubsub.wire import PubSubApi
 from router.clock import Clock
 from router.config import Config
@@ -76,6 +76,10 @@ class PubSubBackend:
 
     def dead_letters(self) -> PubSubDeadLetters:
         return PubSubDeadLetters(self._publishers[self._config.ingress.dead_letter_topic])
+
+    def dead_letter_queue(self) -> PubSubDeadLetterQueue:
+        subscription = self._api.subscription(dead_letter_subscription(self._config))
+        return PubSubDeadLetterQueue(self._api, subscription, self._clock)
 
     def poke_bus(self, metrics: Metrics) -> PubSubPokeBus:
         topics = PokeTopics(self._api, self._config.online.poke_topic, self._clock, self._chance)

@@ -172,6 +172,21 @@ def dead_letter(letter: DeadLetter) -> Any:
     )
 
 
+def letter_of(message: Any) -> DeadLetter:
+    """What ``dead_letter`` made; what Pub/Sub itself has moved here, since it was delivered too often, says less."""
+    attributes = message.attributes
+    reason, at, attempts = attributes.get("reason", ""), attributes.get("at", ""), attributes.get("attempts", "")
+    return DeadLetter(
+        id=attributes.get("id", ""),
+        recipient=attributes.get("recipient", ""),
+        reason=DeadReason(reason) if reason in set(DeadReason) else DeadReason.ATTEMPTS_EXHAUSTED,
+        detail=attributes.get("detail", ""),
+        body=message.data,
+        attempts=int(attempts) if _MICROSECONDS.fullmatch(attempts) else 0,
+        at=int(at) if _MICROSECONDS.fullmatch(at) else message.publish_time.ToMicroseconds(),
+    )
+
+
 def _cut(value: str) -> str:
     """As much of ``value`` as one attribute takes."""
     return value.encode()[:ATTRIBUTE_BYTES].decode(errors="ignore")

@@ -37,5 +37,11 @@ DELETE FROM dead_letter WHERE number IN (SELECT number FROM dead_letter ORDER BY
 -- letters: The dead letters behind a number.
 SELECT number, id, recipient, reason, detail, attempts, at, body FROM dead_letter WHERE number > ? ORDER BY number LIMIT ?;
 
+-- remove_letter: A dead letter was replayed.
+DELETE FROM dead_letter WHERE number = ?;
+
+-- last_letter: The number of the newest dead letter; 0 where there is none.
+SELECT coalesce(max(number), 0) FROM dead_letter;
+
 -- count_letters: How many dead letters there are.
 SELECT count(*) FROM dead_letter;
