@@ -16,6 +16,7 @@ from benchmarks.abusers import Attack
 from benchmarks.load_http import HOST, ack, fetch, get, post
 from benchmarks.mail import user
 from router.auth.embedded import ALGORITHM, ISSUER, EmbeddedKey
+from router.data_dir import SIGNING_KEY, key_file
 from router.web.api import MAX_ACK_IDS
 from router.web.calls import MAX_VALUES
 
@@ -116,7 +117,7 @@ def _requests(bearer: str, key: Path) -> Iterator[tuple[str, list[bytes]]]:
 def forged(key: Path) -> Iterator[tuple[str, str]]:
     """Tokens that nobody should believe: ``none``, HS256 by the public key, unknown kid, expired, long."""
     owner = EmbeddedKey.open(key)
-    private = serialization.load_pem_private_key((key / "token-key.pem").read_bytes(), password=None)
+    private = serialization.load_pem_private_key(key_file(key, SIGNING_KEY).read_bytes(), password=None)
     public = private.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )

@@ -19,6 +19,7 @@ from benchmarks import floor
 from benchmarks.load_http import HOST
 from router.auth.embedded import EmbeddedKey
 from router.clock import SystemClock
+from router.data_dir import SIGNING_KEY, key_file
 from tests.support.servers import free_port
 
 Kind = Literal["floor", "router"]
@@ -29,7 +30,6 @@ STOP_SECONDS = 30.0
 SETTLE_SECONDS = 120.0
 _QUIET_SECONDS = 0.2
 _QUIET_CPU_SECONDS = 0.005
-_KEY = "token-key.pem"
 
 
 class ServerError(Exception):
@@ -178,7 +178,7 @@ class Bench:
             data = Path(home) / "data"
             data.mkdir(mode=0o700)
             if with_key:
-                shutil.copy(self.directory / _KEY, data / _KEY)
+                shutil.copy(key_file(self.directory, SIGNING_KEY), data / SIGNING_KEY)
             yield data
 
     @contextlib.contextmanager
