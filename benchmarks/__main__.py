@@ -19,7 +19,19 @@ from benchmarks.load_http import LoadError
 from benchmarks.machine import describe
 from benchmarks.production import LIBRARIES, Topology, topology
 from benchmarks.report import PRODUCTION_RESULTS, RESULTS, Run, print_run, save, summary
-from benchmarks.scenarios import abuse, depth, draining, end_to_end, idle, memory, migrating, poking, sending, starting
+from benchmarks.scenarios import (
+    abuse,
+    depth,
+    draining,
+    end_to_end,
+    idle,
+    memory,
+    migrating,
+    poking,
+    sending,
+    starting,
+    timing,
+)
 from benchmarks.scenarios.production import accepting, calls, moving, nodes, offline, online, redis_memory
 from benchmarks.servers import Bench, ServerError
 from tests.support.servers import end_when_told
@@ -33,7 +45,11 @@ SCENARIOS: dict[str, Scenario] = {
 PRODUCTION: dict[str, Callable[[Bench, Topology], Coroutine[None, None, list[Figure]]]] = {
     module.NAME: module.run for module in (accepting, calls, online, offline, redis_memory, moving, nodes)
 }
-SINGLE_BY_NAME_ONLY: dict[str, Scenario] = {abuse.NAME: abuse.run, abuse.USERS: abuse.users_only}
+SINGLE_BY_NAME_ONLY: dict[str, Scenario] = {
+    abuse.NAME: abuse.run,
+    abuse.USERS: abuse.users_only,
+    timing.NAME: timing.run,
+}
 BY_NAME_ONLY = {moving.DEEP: moving.deep}
 BUILD = Path("build")
 """On the disk of the checkout: the temporary directory of the system may be no disk at all."""

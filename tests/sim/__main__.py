@@ -20,9 +20,14 @@ from tests.sim.plan import Plan, day, make
 from tests.sim.run import Verdict, run
 from tests.sim.shrink import shrink
 from tests.sim.vendors import plan as vendors
+from tests.sim.worlds import PROMISE, run_pair
 
 PLANS: dict[str, Callable[[int], Plan]] = {"own": make, "vendors": vendors.make}
 """Whose stores: the router's own, in all topologies; or Redis, Firestore and Pub/Sub."""
+WORLDS = "worlds"
+"""In place of a topology: pairs of runs that differ in what a victim does."""
+WORLDS_SHARE = 20
+"""One in so many seeds of the router's own stores is run as a pair too."""
 COLLECT_RUNS = 50
 RUN_OPERATIONS = 200
 """Speeds are told in runs of so many operations: requests of clients and calls to stores."""
@@ -45,7 +50,7 @@ def _positive(text: str) -> int:
 def main(arguments: list[str]) -> int:
     """0 if every promise was kept; 1 if not; 130 if interrupted."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
-    parser.add_argument("--topology", choices=list(PLANS), default="own", help="over which stores")
+    parser.add_argument("--topology", choices=[*PLANS, WORLDS], default="own", help="over which stores; or two worlds")
     parser.add_argument("--start", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=_positive, default=3000, help="how many seeds")
     parser.add_argument("--bare", action="store_true", help="at the first failure, do not shorten its run")
@@ -66,6 +71,8 @@ def _do(options: argparse.Namespace) -> int:
     if options.day:
         return _day(options.seed or 0, options.hours)
     if options.seed is not None:
+        if options.topology == WORLDS:
+            return _look_at_pair(options.seed)
         return _look(PLANS[options.topology](options.seed), shorten=options.shrink, calls=options.calls)
     seeds = range(options.start, options.start + options.seeds)
     return _search(options.topology, seeds, keep_going=options.keep_going, bare=options.bare, jobs=options.jobs)
@@ -103,14 +110,29 @@ def tried(seeds: Sequence[int], stop: bool = True, topology: str = "own") -> Fou
     gc.disable()
     started, found = time.process_time(), Found()
     for count, seed in enumerate(seeds, 1):
-        verdict = run(PLANS[topology](seed))
-        failures = ((seed, verdict.violations[0]),) if verdict.violations else ()
-        found += Found(1, failures, verdict.requests, verdict.calls, verdict.seconds)
+        verdicts = list(_verdicts(topology, seed))
+        failures = tuple((seed, verdict.violations[0]) for verdict in verdicts if verdict.violations)[:1]
+        found += Found(1, failures)
+        for verdict in verdicts:
+            found += Found(0, (), verdict.requests, verdict.calls, verdict.seconds)
         if failures and stop:
             break
         if count % COLLECT_RUNS == 0:
             gc.collect()
     return msgspec.structs.replace(found, cpu_seconds=time.process_time() - started)
+
+
+def _verdicts(topology: str, seed: int) -> Iterator[Verdict]:
+    if topology != WORLDS:
+        yield run(PLANS[topology](seed))
+    if topology == WORLDS or (topology == "own" and seed % WORLDS_SHARE == 0):
+        yield run_pair(seed)
+
+
+def _look_at_pair(seed: int) -> int:
+    verdict = run_pair(seed)
+    _say(plan_of(verdict), *(f">>> {violation.promise}: {violation.text}" for violation in verdict.violations))
+    return 1 if verdict.violations else 0
 
 
 def _day(seed: int, hours: float) -> int:
@@ -129,11 +151,11 @@ def _search(topology: str, seeds: Sequence[int], *, keep_going: bool, bare: bool
     for part in _tried(topology, seeds, stop=not keep_going, jobs=jobs):
         found += part
         for seed, violation in part.failures:
-            if not keep_going and not bare:
+            if not (keep_going or bare or violation.promise == PROMISE):
                 _report(topology, seed)
                 return 1
             _say(f"seed {seed}: {violation.promise}: {violation.text.splitlines()[-1]}")
-            if bare:
+            if not keep_going:
                 return 1
     _say(str(found))
     return 1 if found.failures else 0

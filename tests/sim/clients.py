@@ -89,7 +89,7 @@ class Sender:
         world.add(h.Sending(op, user_name(step.to), step.tag, step.express, step.ephemeral))
         before = node.clock.now()
         try:
-            status, answer = await world.net.request(node, "POST", "/api/send", self._token, body=body, key=key)
+            status, answer, _ = await world.net.request(node, "POST", "/api/send", self._token, body=body, key=key)
         except Lost as error:
             world.add(h.NotSent(op, str(error)))
             return False
@@ -261,7 +261,7 @@ async def fetch(world: World, chance: random.Random, user: str, bearer: str, lim
     op = world.history.op()
     world.add(h.Fetching(op, user, limit, node.clock.earliest() / 1_000_000))
     try:
-        status, body = await world.net.request(node, "GET", "/api/messages", bearer, query=f"limit={limit}")
+        status, body, _ = await world.net.request(node, "GET", "/api/messages", bearer, query=f"limit={limit}")
     except Lost as error:
         world.add(h.NotFetched(op, str(error)))
         return None
@@ -286,7 +286,7 @@ async def acknowledge(world: World, chance: random.Random, user: str, bearer: st
     world.add(h.Acking(op, user, tuple(ids)))
     body = msgspec.json.encode({"messageIds": ids})
     try:
-        status, _ = await world.net.request(node, "POST", "/api/messages/ack", bearer, body=body)
+        status, *_ = await world.net.request(node, "POST", "/api/messages/ack", bearer, body=body)
     except Lost as error:
         world.add(h.NotAcked(op, str(error)))
         return False

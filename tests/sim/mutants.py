@@ -19,13 +19,20 @@ from pathlib import Path
 
 from tests.sim.mutations import MUTANTS, Mutant
 from tests.sim.vendors.mutations import MUTANTS as VENDOR_MUTANTS
+from tests.sim.worlds_mutations import MUTANTS as WORLD_MUTANTS
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 2000
 """Each mutant is caught within so many seeds."""
 SECONDS = 3600.0
-PAGES = {"own": ROOT / "docs" / "proof" / "mutants.md", "vendors": ROOT / "docs" / "proof" / "simulation.md"}
+PROOF = ROOT / "docs" / "proof"
+PAGES = {"own": PROOF / "mutants.md", "vendors": PROOF / "simulation.md", "worlds": PROOF / "two-worlds.md"}
 """Where the tables are."""
+OF = {
+    "own": (MUTANTS, "mutants"),
+    "vendors": (VENDOR_MUTANTS, "vendor mutants"),
+    "worlds": (WORLD_MUTANTS, "world mutants"),
+}
 _FOUND = re.compile(r"^seed (\d+): ([^:]+): ", re.MULTILINE)
 _TABLE = r"(?<=<!-- {0} -->\n).*(?=<!-- end of {0} -->)"
 
@@ -45,10 +52,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("names", nargs="*", help="only mutants with one of these in their names")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how many seeds are tried at most")
     parser.add_argument("--jobs", type=int, default=1, help="how many are hunted at once")
-    parser.add_argument("--topology", choices=["own", "vendors"], default="own", help="whose bugs, over which stores")
+    parser.add_argument("--topology", choices=list(PAGES), default="own", help="whose bugs, over which stores")
     parser.add_argument("--write", action="store_true", help="write the table in docs/proof")
     options = parser.parse_args(arguments)
-    mutants, table_of = (VENDOR_MUTANTS, "vendor mutants") if options.topology == "vendors" else (MUTANTS, "mutants")
+    mutants, table_of = OF[options.topology]
     for name in options.names:
         if not any(name in one.name for one in mutants):
             parser.error(f"no mutant has {name!r} in its name")
@@ -82,8 +89,11 @@ def _hunt(mutant: Mutant, seeds: int, topology: str) -> Caught | None:
         copy = Path(directory)
         for name in ("router", "tests"):
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-        path = copy / mutant.path
-        path.write_text(mutated(path.read_text(encoding="utf-8"), mutant), encoding="utf-8")
+        part: Mutant | None = mutant
+        while part is not None:
+            path = copy / part.path
+            path.write_text(mutated(path.read_text(encoding="utf-8"), part), encoding="utf-8")
+            part = part.also
         return _try(copy, mutant, seeds, topology)
 
 

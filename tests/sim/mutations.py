@@ -20,6 +20,8 @@ class Mutant:
     path: str
     old: str
     new: str
+    also: Mutant | None = None
+    """A change without which this one would tell nobody anything."""
 
 
 MUTANTS = (

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
 from collections.abc import Callable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from router.web.bounds import PEER
 from tests.sim.loop import Process
@@ -28,6 +29,18 @@ class Refused(Exception):
     """The socket was refused before the upgrade."""
 
 
+class Answer(NamedTuple):
+    """What came of one request."""
+
+    status: int
+    body: bytes
+    fields: tuple[tuple[bytes, bytes], ...]
+
+
+ASKED_BY: contextvars.ContextVar[str] = contextvars.ContextVar("ASKED_BY", default="")
+"""At a server: the name of the request, where it has one."""
+
+
 class Net:
     """All that travels."""
 
@@ -38,7 +51,7 @@ class Net:
         self._rates = plan.net
         self._latency = plan.latency
         self._chance = chance
-        self._answers: dict[Process, dict[int, asyncio.Future[tuple[int, bytes]]]] = {}
+        self._answers: dict[Process, dict[int, asyncio.Future[Answer]]] = {}
         self._lines: dict[Process, dict[Line, None]] = {}
         self._count = 0
 
@@ -57,9 +70,9 @@ class Net:
 
     async def request(
         self, node: Node, method: str, path: str, token: str, *, query: str = "", body: bytes = b"",
-        key: str | None = None, seconds: float = 6.0,
-    ) -> tuple[int, bytes]:  # fmt: skip
-        """The status and the body of the answer; raises ``Lost``."""
+        key: str | None = None, seconds: float = 6.0, name: str = "",
+    ) -> Answer:  # fmt: skip
+        """The answer; raises ``Lost``."""
         fault = self.fault()
         if not node.listening or fault == "request lost":
             await self._loop.pause(seconds if fault else 0.01)
@@ -67,12 +80,12 @@ class Net:
         process = node.process
         self._count += 1
         number = self._count
-        answer: asyncio.Future[tuple[int, bytes]] = self._loop.create_future()
+        answer: asyncio.Future[Answer] = self._loop.create_future()
         self._answers.setdefault(process, {})[number] = answer
         headers = [(b"authorization", b"Bearer " + token.encode()), (b"content-type", b"application/json")]
         if key is not None:
             headers.append((b"idempotency-key", key.encode()))
-        scope = _scope("http", path, headers, method=method, query_string=query.encode())
+        scope = _scope("http", path, headers, method=method, query_string=query.encode(), name=name)
         self._loop.call_later(
             self.delay(fault), self._arrive, node, process, scope, body, number, fault, context=self._outside.context
         )
@@ -95,16 +108,17 @@ class Net:
     async def _serve(
         self, node: Node, process: Process, scope: dict[str, Any], body: bytes, number: int, fault: str | None
     ) -> None:
-        status, parts = 0, []
+        status, parts, fields = 0, [], ()
+        ASKED_BY.set(scope["name"])
         messages = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive() -> dict[str, Any]:
             return messages.pop() if messages else {"type": "http.disconnect"}
 
         async def send(message: MutableMapping[str, Any]) -> None:
-            nonlocal status
+            nonlocal status, fields
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, fields = message["status"], tuple(message["headers"])
             else:
                 parts.append(message.get("body", b""))
 
@@ -115,10 +129,15 @@ class Net:
         if fault != "answer lost":
             context = self._outside.context
             self._loop.call_later(
-                self.delay(fault), self._answer, process, number, (status, b"".join(parts)), context=context
+                self.delay(fault),
+                self._answer,
+                process,
+                number,
+                Answer(status, b"".join(parts), fields),
+                context=context,
             )
 
-    def _answer(self, process: Process, number: int, result: tuple[int, bytes] | None) -> None:
+    def _answer(self, process: Process, number: int, result: Answer | None) -> None:
         answer = self._answers.get(process, {}).pop(number, None)
         if answer is None or answer.done():
             return

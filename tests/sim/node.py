@@ -361,7 +361,7 @@ class Node:
         await factory.__aenter__()
         self.manager: ConnectionManager | None = None
         self.pipeline = None
-        border = Border([], factory.metrics)
+        border = Border([], factory.metrics, entropy=self.world.entropy)
         authenticator = NameTokens(cast(KeySource, _NoKeys()), Auth(leeway_seconds=0), self.clock)
         routes: list[BaseRoute] = []
         if "process" in self.roles:

@@ -51,7 +51,7 @@ def run(plan: Plan | int, *, traced: bool = False) -> Verdict:
     if isinstance(plan, int):
         plan = make(plan)
     world = _world(plan, traced=traced)
-    with _quiet_logs(world):
+    with quiet_logs(world):
         history = world.run()
     found = judge(history, plan.ephemeral_seconds, plan.retention_seconds, plain=plan.plain)
     return Verdict(plan, history, found, world.loop.steps, world.loop.time(), world.weather.calls)
@@ -66,7 +66,7 @@ def _world(plan: Plan, *, traced: bool) -> World:
 
 
 @contextmanager
-def _quiet_logs(world: World) -> Iterator[None]:
+def quiet_logs(world: World) -> Iterator[None]:
     """What the router logs is dropped; an exception that it logs is kept for the history."""
 
     def keep(_logger: Any, name: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:

@@ -9,17 +9,20 @@ import pytest
 from tests.sim.mutants import PAGES, main, mutated
 from tests.sim.mutations import MUTANTS, Mutant
 from tests.sim.vendors.mutations import MUTANTS as VENDOR_MUTANTS
+from tests.sim.worlds_mutations import MUTANTS as WORLD_MUTANTS
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("mutant", [*MUTANTS, *VENDOR_MUTANTS], ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", [*MUTANTS, *VENDOR_MUTANTS, *WORLD_MUTANTS], ids=lambda mutant: mutant.name)
 def test_each_finds_its_place_and_is_a_program(mutant: Mutant) -> None:
     text = (ROOT / mutant.path).read_text(encoding="utf-8")
     changed = mutated(text, mutant)
     assert changed != text
     if mutant.path.endswith(".py"):
         compile(changed, mutant.path, "exec")
+    if mutant.also is not None:
+        test_each_finds_its_place_and_is_a_program(mutant.also)
 
 
 def test_a_place_that_is_gone_is_an_error() -> None:
@@ -28,7 +31,7 @@ def test_a_place_that_is_gone_is_an_error() -> None:
 
 
 def test_names_are_their_own() -> None:
-    names = [mutant.name for mutant in (*MUTANTS, *VENDOR_MUTANTS)]
+    names = [mutant.name for mutant in (*MUTANTS, *VENDOR_MUTANTS, *WORLD_MUTANTS)]
     assert len(set(names)) == len(names)
 
 

@@ -40,6 +40,9 @@ DAY_STEPS = 500
 class World:
     """All there is in one run."""
 
+    entropy: Callable[[int], bytes] | None = None
+    """What the edge of each node draws from; without it, what a real one does."""
+
     def __init__(self, plan: Plan, *, traced: bool = False) -> None:
         """``traced``: the history tells each call to a store."""
         self.plan = plan

@@ -1,0 +1,154 @@
+"""The judge is judged: routers that tell something are told from those that do not."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.routing import Route
+
+from router import ids
+from router.backends.embedded.ingress import EmbeddedIngressProducer
+from router.backends.embedded.pokes import EmbeddedPokeBus
+from router.backends.embedded.routing import HOT
+from router.core import accepting
+from router.core.queue import CompositeMessageQueue
+from router.errors import InvalidEnvelope, InvalidRequest, RateLimited
+from router.messages import Message
+from router.web.edge import Border
+from router.web.health import Health
+from tests.support.stores import CAP, EmbeddedStores
+from tests.worlds import client, service
+from tests.worlds.judge import difference, view
+from tests.worlds.people import STRANGER, Full, Online, Reader, Silent, Victim
+
+Patch = pytest.MonkeyPatch
+
+
+def one_id_for_all_recipients(patch: Patch) -> None:
+    """In the hash and on record: whoever comes second under it is taken for a redelivery of the first."""
+    keyed = ids.keyed_id
+    patch.setattr(ids, "keyed_id", lambda secret, sender, recipient, key: keyed(secret, sender, "", key))
+    patch.setitem(HOT, "registered", HOT["registered"].replace("user = ?", "? <> ''"))
+    into, _, values = HOT["register"].partition("VALUES (")
+    places = ", ".join(f"?{number + 1}" for number in range(values.count("?")))
+    unless = "WHERE NOT EXISTS (SELECT 1 FROM route WHERE id = ?1)"
+    patch.setitem(HOT, "register", f"{into} SELECT {places} {unless}")
+
+
+def request_ids_are_counted(patch: Patch) -> None:
+    count = itertools.count()
+    patch.setattr(Border, "request_id", lambda *_: f"{next(count):016x}")
+
+
+def message_ids_are_counted(patch: Patch) -> None:
+    count = itertools.count()
+    new = ids.new_id
+    patch.setattr(ids, "new_id", lambda now, _: new(now, next(count).to_bytes(10, "big")))
+
+
+def a_full_queue_is_answered(patch: Patch) -> None:
+    before_publishing(
+        patch, "SELECT hot + cold >= ? FROM recipient WHERE user = ?", RateLimited("their queue is full", 9)
+    )
+
+
+def who_is_unknown_is_answered(patch: Patch) -> None:
+    query = "SELECT 1 FROM recipient WHERE ? AND user = ?"
+    before_publishing(patch, f"SELECT NOT EXISTS ({query})", InvalidEnvelope("there is nobody of this name"))
+
+
+def before_publishing(patch: Patch, query: str, refusal: Exception) -> None:
+    """Refuse where ``query`` says yes of the recipient."""
+    publish = EmbeddedIngressProducer.publish
+
+    async def ask(self: EmbeddedIngressProducer, message: Message) -> None:
+        row = self._database.read(lambda db: db.execute(query, (CAP, message.recipient)).fetchone())
+        if row is not None and row[0]:
+            raise refusal
+        await publish(self, message)
+
+    patch.setattr(EmbeddedIngressProducer, "publish", ask)
+
+
+def a_header_tells_who_is_online(patch: Patch) -> None:
+    publish, common, seen = EmbeddedIngressProducer.publish, Border.common, [0]
+
+    async def look(self: EmbeddedIngressProducer, message: Message) -> None:
+        query = "SELECT count(*) FROM presence WHERE user = ?"
+        seen[0] = self._database.read(lambda db: db.execute(query, (message.recipient,)).fetchone()[0])
+        await publish(self, message)
+
+    def tell(self: Border, *about: Any) -> list[tuple[bytes, bytes]]:
+        return [*common(self, *about), (b"x-devices", b"%d" % seen[0])]
+
+    patch.setattr(EmbeddedIngressProducer, "publish", look)
+    patch.setattr(Border, "common", tell)
+
+
+def metrics_are_public(patch: Patch) -> None:
+    public = Health.public_routes
+
+    def routes(self: Health) -> list[Route]:
+        return [*public(self), Route("/metrics", self.metrics)]
+
+    patch.setattr(Health, "public_routes", routes)
+
+
+def all_senders_share_a_limit(patch: Patch) -> None:
+    pair = accepting._pair
+    patch.setattr(accepting, "_pair", lambda secret, sender, recipient: pair(secret, "", recipient))
+
+
+def pokes_go_to_everybody(patch: Patch) -> None:
+    publish = EmbeddedPokeBus.publish
+
+    async def shout(self: EmbeddedPokeBus, pokes: Sequence[tuple[str, str]]) -> None:
+        await publish(self, [*pokes, *((node, STRANGER) for node, _ in pokes)])
+
+    patch.setattr(EmbeddedPokeBus, "publish", shout)
+
+
+def what_is_not_ones_own_is_answered(patch: Patch) -> None:
+    acknowledge = CompositeMessageQueue.acknowledge
+
+    async def refuse(self: CompositeMessageQueue, user: str, wanted: Sequence[str]) -> None:
+        others = await self._online.acked("urn:sm:user:victim", wanted)
+        if others:
+            raise InvalidRequest(f"{len(others)} of these are acknowledged by somebody else")
+        await acknowledge(self, user, wanted)
+
+    patch.setattr(CompositeMessageQueue, "acknowledge", refuse)
+
+
+MUTANTS: Sequence[tuple[Callable[[Patch], None], type[Victim], type[Victim]]] = (
+    (one_id_for_all_recipients, Victim, Online),
+    (request_ids_are_counted, Victim, Reader),
+    (message_ids_are_counted, Victim, Full),
+    (a_full_queue_is_answered, Victim, Full),
+    (who_is_unknown_is_answered, Victim, Online),
+    (a_header_tells_who_is_online, Victim, Silent),
+    (metrics_are_public, Victim, Reader),
+    (all_senders_share_a_limit, Victim, Full),
+    (pokes_go_to_everybody, Victim, Reader),
+    (what_is_not_ones_own_is_answered, Victim, Reader),
+)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("mutant", "one", "other"), MUTANTS, ids=[mutant.__name__ for mutant, *_ in MUTANTS])
+async def test_what_tells_something_is_caught(
+    tmp_path: Path,
+    monkeypatch: Patch,
+    mutant: Callable[[Patch], None],
+    one: type[Victim],
+    other: type[Victim],
+) -> None:
+    for module, limit in ((service, "SETTLE_SECONDS"), (client, "POKE_SECONDS")):
+        monkeypatch.setattr(module, limit, 0.5)
+    mutant(monkeypatch)
+    first, second = [await view(EmbeddedStores(tmp_path / victim.__name__), victim) for victim in (one, other)]
+    assert difference(first, second)
