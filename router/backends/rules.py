@@ -37,7 +37,8 @@ class StoreRules:
     ephemeral_seconds: float
     queue_messages: int
     queue_bytes: int
-    inbound_bytes: int
+    inbound_span: int
+    """In how many µs an inbound budget of which nothing is left is whole again; 0: there is none."""
     inbound_bytes_per_second: float
     fresh_cold_empty: bool
     """A user of whom this store knows nothing has nothing in cold but what it sees there, since that is in its file."""
@@ -47,14 +48,15 @@ class StoreRules:
     @classmethod
     def of(cls, config: Config) -> StoreRules:
         """The rules that ``config`` sets."""
+        limits = config.limits
         return cls(
             lease_seconds=config.online.lease_seconds,
             tombstone_seconds=config.online.tombstone_seconds,
-            ephemeral_seconds=config.limits.ephemeral_seconds,
-            queue_messages=config.limits.queue_messages,
-            queue_bytes=config.limits.queue_bytes,
-            inbound_bytes=config.limits.inbound_bytes,
-            inbound_bytes_per_second=config.limits.inbound_bytes_per_second,
+            ephemeral_seconds=limits.ephemeral_seconds,
+            queue_messages=limits.queue_messages,
+            queue_bytes=limits.queue_bytes,
+            inbound_span=math.ceil(limits.inbound_bytes * MICROSECONDS / limits.inbound_bytes_per_second),
+            inbound_bytes_per_second=limits.inbound_bytes_per_second,
             fresh_cold_empty=config.online.kind == config.cold.kind == "embedded",
             write_through=config.online.durability == "write-through",
         )
@@ -70,25 +72,23 @@ class StoreRules:
         """An ephemeral message accepted at or before this has expired."""
         return now - int(self.ephemeral_seconds * MICROSECONDS)
 
-    @property
-    def inbound_span(self) -> int:
-        """In how many µs an inbound budget of which nothing is left is whole again; 0: there is none."""
-        return math.ceil(self.inbound_bytes * MICROSECONDS / self.inbound_bytes_per_second)
-
     def charged(self, inbound_until: int, size: int, now: int) -> int:
         """When an inbound budget that was to be whole at ``inbound_until`` is, after ``size`` bytes came at ``now``."""
-        if not self.inbound_bytes:
-            return inbound_until
-        return self._whole_at(inbound_until, now) + math.ceil(size * MICROSECONDS / self.inbound_bytes_per_second)
+        return self._whole_at(inbound_until, now) + self._microseconds(size) if self.inbound_span else 0
 
     def is_exhausted(self, inbound_until: int, size: int, now: int) -> bool:
         """Whether an inbound budget has less than ``size`` left; a whole one lets through what is larger than it."""
+        if inbound_until <= now or not self.inbound_span:
+            return False
         whole_at = self._whole_at(inbound_until, now)
-        return whole_at > now and self.charged(inbound_until, size, now) > now + self.inbound_span
+        return whole_at > now and whole_at + self._microseconds(size) > now + self.inbound_span
 
     def _whole_at(self, inbound_until: int, now: int) -> int:
         plausible = now + self.inbound_span + PLAUSIBLE_INBOUND_SECONDS * MICROSECONDS
         return inbound_until if now < inbound_until <= plausible else now
+
+    def _microseconds(self, size: int) -> int:
+        return math.ceil(size * MICROSECONDS / self.inbound_bytes_per_second)
 
     def lease_until(self, now: int) -> int:
         return now + int(self.lease_seconds * MICROSECONDS)
@@ -195,7 +195,7 @@ def decide(
         return Outcome.QUEUE_FULL
     if size + len(message.envelope) > rules.queue_bytes:
         return Outcome.QUEUE_BYTES_FULL
-    if rules.inbound_bytes and rules.is_exhausted(inbound_until, len(message.envelope), now):
+    if rules.is_exhausted(inbound_until, len(message.envelope), now):
         return Outcome.INBOUND_EXHAUSTED
     return Outcome.HOT if online else Outcome.COLD
 
