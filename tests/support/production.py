@@ -25,9 +25,10 @@ SERVICES = ("serve-api", "serve-ws", "process")
 class Node:
     """One service on ports that stay the same when it is started anew."""
 
-    def __init__(self, service: str, environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, service: str, environment: Mapping[str, str], folder: Path, admin_port: int = 0) -> None:
+        """``admin_port``: 0 has the system choose at each start. One that is kept may be somebody else's by then."""
         self.service = service
-        self.port, self.admin_port = free_port(), free_port()
+        self.port, self.admin_port = free_port(), admin_port
         ports = {"PORT": str(self.port), "ROUTER_SERVER__ADMIN_PORT": str(self.admin_port)}
         self._environment = {**environment, **ports}
         self._log = folder / f"{service}-{self.port}.log"
@@ -113,7 +114,9 @@ class Production:
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
         self.environment = dict(environment)
-        self.nodes = {service: [Node(service, environment, folder) for _ in range(2)] for service in SERVICES}
+        self.nodes = {
+            service: [Node(service, environment, folder, free_port()) for _ in range(2)] for service in SERVICES
+        }
 
     def ports(self, service: str) -> Sequence[int]:
         return [node.port for node in self.nodes[service]]
