@@ -32,6 +32,8 @@ CLOSE_SECONDS = 2.0
 REGISTERING = 128
 """Registrations under way at once: after a deploy everybody comes back together."""
 TICK_SECONDS = 1.0
+KEYS_SECONDS = 0.25
+"""How often it is asked which keys are still trusted."""
 
 GOING_AWAY = 1001  # RFC 6455, section 7.4.1
 TRY_AGAIN_LATER = 1013  # the registry of RFC 6455, section 11.7
@@ -191,13 +193,15 @@ class ConnectionManager:
         self._drop(held)
         await self._leave([connection])
 
-    async def run(self, trusts: Callable[[bytes], bool] = lambda _: True) -> None:
+    async def run(self, trusts: Callable[[bytes], bool] | None = None) -> None:
         """Renew leases, deliver pokes and close connections until cancelled: those whose token has expired, and those
         whose key ``trusts`` denies."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._renew_forever())
             group.create_task(self._deliver_forever())
-            group.create_task(self._end_forever(trusts))
+            group.create_task(self._expire_forever())
+            if trusts is not None:
+                group.create_task(self._withdraw_forever(trusts))
 
     async def drain(self) -> None:
         """Take no more connections, close all with 1001 in paced batches, and migrate their users' mail."""
@@ -406,11 +410,18 @@ class ConnectionManager:
 
     # Ends: of tokens, and of the keys that have signed them. A batch at a time, as a drain: all may end at once.
 
-    async def _end_forever(self, trusts: Callable[[bytes], bool]) -> None:
+    async def _expire_forever(self) -> None:
         more = False
         while True:
             await self._clock.sleep(CLOSE_PAUSE_SECONDS if more else TICK_SECONDS)
-            more = max(self.close_expired(), self.close_withdrawn(trusts)) >= CLOSE_CONNECTIONS
+            more = self.close_expired() >= CLOSE_CONNECTIONS
+
+    async def _withdraw_forever(self, trusts: Callable[[bytes], bool]) -> None:
+        more = False
+        while True:
+            # There are few keys, so that a look costs nothing.
+            await self._clock.sleep(CLOSE_PAUSE_SECONDS if more else KEYS_SECONDS)
+            more = self.close_withdrawn(trusts) >= CLOSE_CONNECTIONS
 
     @property
     def remembered(self) -> int:

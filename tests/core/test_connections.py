@@ -15,9 +15,9 @@ from router.core.connections import (
     CLOSE_PAUSE_SECONDS,
     FORGOTTEN,
     GOING_AWAY,
+    KEYS_SECONDS,
     REGISTERING,
     REPLACED,
-    TICK_SECONDS,
     TOKEN_EXPIRED,
     TRY_AGAIN_LATER,
 )
@@ -580,13 +580,18 @@ async def test_a_withdrawn_key_closes_its_connections_some_at_a_time(
     await stage.manager.disconnect(gone)
     await stage.manager.connect(EVE, new, None, b"new")
     trusted.discard(b"old")
-    for pause, closed in ((TICK_SECONDS, 2), (CLOSE_PAUSE_SECONDS, 4), (CLOSE_PAUSE_SECONDS, 5), (TICK_SECONDS, 5)):
+    for pause, closed in (
+        (KEYS_SECONDS, 2),
+        (CLOSE_PAUSE_SECONDS, 4),
+        (CLOSE_PAUSE_SECONDS, 5),
+        (KEYS_SECONDS, 5),
+    ):
         await settle()
         stage.clock.advance(pause)
         await settle()
         assert sum(len(socket.codes) for socket in old) == closed
     await stage.manager.connect(BOB, late := Socket(), None, b"old")
-    stage.clock.advance(TICK_SECONDS)
+    stage.clock.advance(KEYS_SECONDS)
     await settle()
     assert [socket.codes for socket in (*old, late)] == [[TOKEN_EXPIRED]] * 6
     assert new.codes == []
