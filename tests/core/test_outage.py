@@ -432,6 +432,15 @@ def test_what_comes_behind_ephemeral_mail_has_no_place_before_it() -> None:
     assert placed[2].sequence == now + 2, "as the store, which was asked no later, would have placed it"
 
 
+def test_what_the_store_is_told_late_says_how_large_it_is() -> None:
+    """Its envelope is not kept for that; it counts in ``limits.queue_bytes`` all the same."""
+    outage, message = Outage(), Message("m1", BOB, b"{...}", Lane.NORMAL, False, 0)
+    outage.owe([(Delivery(message, 1, 1), Queued(message, 10, 5))])
+    ((delivery, queued),) = outage.next(10)
+    assert delivery.message is not None
+    assert (delivery.message.envelope, queued.message.envelope, queued.size) == (b"", b"", 5)
+
+
 def test_a_place_that_the_store_has_forgotten_is_kept() -> None:
     """RACES 7, 17: cold refused the message, and took what was routed behind it, before the store came back empty."""
     outage, message = Outage(), Message("m1", BOB, b"", Lane.NORMAL, False, 0)

@@ -100,7 +100,7 @@ async def test_a_migration_lease_of_a_clock_that_was_ahead_keeps_no_user(stage: 
     assert left == []
 
 
-@pytest.mark.parametrize("part", [*PARTS, "qbmi"])
+@pytest.mark.parametrize("part", [*PARTS, "qbmi", "".join(PARTS)])
 async def test_what_was_evicted_takes_no_bytes(stores: RedisStores, clock: ManualClock, part: str) -> None:
     """Once what is left of it is acknowledged, and cold was found empty."""
     async with staged(stores, clock, limits={"queue_bytes": LIMIT}) as stage:
