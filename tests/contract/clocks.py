@@ -43,6 +43,7 @@ class ClockContract:
         stage.clock.time -= MONTH
         assert await stage.go("m3") is Outcome.COLD
         assert await stage.ids() == ["m1", "m2", "m3"]
+        assert await stage.go("gone", keyed=True) is Outcome.DUPLICATE, "routing forgets no ids by it either"
         assert stage.count("router_messages_dropped_total", reason="retention") == 0
         assert stage.count("router_retention_held") == 0
 
