@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from router.backends.embedded import schema
+from router.backends.embedded import schema, wal
 from router.backends.embedded.database import Database, Operation
 from router.backends.embedded.worker import InlineWorker
 from router.errors import DataDirError, DataDirLost, Unavailable
@@ -136,3 +136,16 @@ def test_a_log_that_a_crash_cut_short_is_no_damage(tmp_path: Path, cut: int) -> 
     with capture_logs() as logged:
         schema.prepare(tmp_path / "two")
     assert logged == []
+
+
+def test_whoever_starts_waits_for_what_others_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look at the log needs the lock, which another process on the same file may have."""
+    waits = []
+
+    def look(connection: sqlite3.Connection, *_: object) -> int:
+        waits.append(connection.execute("PRAGMA busy_timeout").fetchone()[0])
+        return 0
+
+    monkeypatch.setattr(wal, "lost_commits", look)
+    schema.prepare(tmp_path)
+    assert waits == [10_000]

@@ -40,6 +40,7 @@ CHECKED_SECONDS = 1.0
 CHECKED_BYTES = 256 * 1024 * 1024
 """A service that starts looks at a file of this size for so long; an old SQLite cannot be interrupted in it."""
 
+_WAIT_FOR_OTHERS = "PRAGMA busy_timeout = 10000"
 _GIVES_BACK = "PRAGMA auto_vacuum = INCREMENTAL"
 """Free pages can be given back to the disk: a file has that from its making, or by ``VACUUM``."""
 CONVERTED_BYTES = 64 * 1024 * 1024
@@ -136,7 +137,9 @@ def _tell_lost_commits(connection: sqlite3.Connection, path: Path) -> None:
     """Whoever opens the file first after a crash is the only one who can see this: closing it folds the log."""
     try:
         (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+        connection.execute(_WAIT_FOR_OTHERS)  # of several processes on the file, each writes now and then
         lost = wal.lost_commits(connection, path, page_size)
+        connection.execute("PRAGMA busy_timeout = 0")
     except sqlite3.Error as error:
         raise translated(error, path) from error
     if lost:
@@ -200,7 +203,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise translated(error, path) from error
     try:
-        connection.execute("PRAGMA busy_timeout = 10000")
+        connection.execute(_WAIT_FOR_OTHERS)
         if connection.execute("PRAGMA page_count").fetchone() == (0,):
             connection.execute(_GIVES_BACK)
         _begin_log(connection, path)
@@ -230,7 +233,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
     """A connection that only reads; it waits out the rare moments in which a reader can be locked out."""
     try:
         connection = _connect(path)
-        connection.executescript(_CONNECTION_SETTINGS + "PRAGMA busy_timeout = 10000; PRAGMA query_only = ON;")
+        connection.executescript(f"{_CONNECTION_SETTINGS}{_WAIT_FOR_OTHERS};PRAGMA query_only = ON;")
     except sqlite3.Error as error:
         raise translated(error, path) from error
     return connection
