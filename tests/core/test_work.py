@@ -1,4 +1,4 @@
-"""A budget of work for each user, and turns."""
+"""RACES 37: a budget of work for each user, and turns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user's requests cost: every route that takes a token is charged, and one user holds up no other."""
+"""RACES 37: what a user's requests cost: every route that takes a token is charged, and one user holds up no other."""
 
 from __future__ import annotations
 
