@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from router.checksum import checksum
 from router.errors import Unavailable
 from router.interfaces import DeadLetters
-from router.messages import DeadLetter, Message, MigrationResult, Outcome, Queued
+from router.messages import DeadLetter, Lane, Message, MigrationResult, Outcome, Queued
 from tests.contract.stage import BOB, PAGE_BYTES, Stage, names
 from tests.support.damage import Change, Tier, cut_off, flipped, spoil
 
@@ -109,6 +109,20 @@ class DamageContract:
             assert [*await stage.hot(), *await stage.in_cold()] == sent
         assert await stage.ids(limit=2) == sent[3:5]
         assert sorted(await stage.letters()) == [(id_, "damaged") for id_ in sent[:3]]
+
+    @TIERS
+    async def test_it_takes_no_place_that_is_kept_for_normal_mail(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch, tier: Tier
+    ) -> None:
+        """RACES 48: though it cannot be removed."""
+        await fill(stage, tier, "m0", "m1", "m2", "m3", "m4")
+        for id_ in ("m0", "m1", "m2"):
+            await spoil(stage, tier, id_)
+        express = [f"e{number}" for number in range(9)]
+        for id_ in express:
+            await stage.go(id_, lane=Lane.EXPRESS)
+        closed(stage, monkeypatch)
+        assert await stage.ids(limit=5) == [*express[:4], "m3"]
 
     async def test_the_copy_in_cold_is_served_instead(self, doubled: Stage) -> None:
         await fill(doubled, "hot", "m1", "m2", "m3")
