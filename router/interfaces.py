@@ -146,7 +146,7 @@ class HotQueue(Protocol):
         ...
 
     async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
-        """Those of ``ids`` that this user has acknowledged."""
+        """Those of ``ids``, found in cold or on their way to it, that this user has acknowledged."""
         ...
 
     async def ack(self, user: str, ids: Sequence[str]) -> list[str]:

@@ -30,6 +30,15 @@ async def new_reign(server: Server) -> None:
     await asyncio.to_thread(server.start)
 
 
+async def poked(stage: Stage) -> None:
+    """A heartbeat, and a sweep when that is due."""
+    await stage.manager.renew()
+    stage.clock.advance(3)
+    await stage.sweeper.sweep()
+    (user,) = await stage.online.hot_users("", 10)
+    assert user.poked_at == stage.clock.now()
+
+
 async def test_that_cold_is_empty_is_believed_for_a_minute(fragile: Stage) -> None:
     """A process that works on the old master brings mail to cold, and the new master never hears of it."""
     await fragile.connect()
@@ -101,21 +110,31 @@ async def test_a_note_of_another_master_is_not_believed(
 
 
 async def test_whoever_is_connected_is_poked_in_a_new_reign(fragile: Stage, own_redis: Server) -> None:
-    """Mail came to cold, and the poke for it was lost with the master that sent it."""
+    """Mail came to cold, and the poke for it was lost with the master that sent it; more came by way of that master
+    when there was another one."""
     await fragile.manager.connect(BOB, Socket(), None)
     assert await fragile.ids() == []
     await came_to_cold(fragile, "m1")
     await new_reign(own_redis)
-    await fragile.manager.renew()
-    fragile.clock.advance(3)
-    await fragile.sweeper.sweep()
-    (user,) = await fragile.online.hot_users("", 10)
-    assert user.poked_at == fragile.clock.now()
+    await poked(fragile)
     assert await fragile.ids() == ["m1"]
     await fragile.queue.acknowledge(BOB, ["m1"])
     assert await fragile.ids() == []
+    await came_to_cold(fragile, "m2")
     await fragile.manager.renew()
-    assert await fragile.online.hot_users("", 10) == [], "once"
+    assert await fragile.online.hot_users("", 10) == []
+    fragile.clock.advance(50)
+    await fragile.manager.renew()
+    fragile.clock.advance(11)
+    await poked(fragile)
+    assert await fragile.ids() == ["m2"]
+    await fragile.queue.acknowledge(BOB, ["m2"])
+    assert await fragile.ids() == []
+    fragile.clock.advance(50)
+    await fragile.manager.renew()
+    fragile.clock.advance(50)
+    await fragile.manager.renew()
+    assert await fragile.online.hot_users("", 10) == []
 
 
 async def test_what_is_acknowledged_in_a_new_reign_does_not_come_back(fragile: Stage, own_redis: Server) -> None:
@@ -127,6 +146,18 @@ async def test_what_is_acknowledged_in_a_new_reign_does_not_come_back(fragile: S
     assert await fragile.ids() == ["m1"]
     await fragile.queue.acknowledge(BOB, ["m1"])
     assert (await fragile.in_cold(), await fragile.ids()) == ([], [])
+
+
+async def test_a_copy_of_what_is_acknowledged_is_deleted_though_the_master_knows_of_none(fragile: Stage) -> None:
+    """A process on the old master has moved it there since. It must not come back when its tombstone ends."""
+    await fragile.connect()
+    (routed,) = await fragile.route(message := fragile.message("m1"))
+    await fragile.queue.acknowledge(BOB, ["m1"])
+    assert await fragile.cold.put([Queued(message, routed.sequence, routed.queued_at)]) == []
+    assert await fragile.ids() == []
+    fragile.clock.advance(61)
+    await fragile.sweeper.sweep()
+    assert await fragile.in_cold() == []
 
 
 async def test_a_cold_write_that_nobody_does_any_more_holds_nothing_up(fragile: Stage, own_redis: Server) -> None:

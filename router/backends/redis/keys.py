@@ -117,6 +117,11 @@ def is_acked(record: bytes | None) -> bool:
     return record is not None and record[0] & 7 in (3, 5)
 
 
+def owes_nothing(record: bytes | None) -> bool:
+    """Whether it says ``State.ACKED``: no copy in cold is known of."""
+    return record is not None and record[0] & 7 == 3
+
+
 def unpack_connection(user: str, connection_id: bytes, value: bytes) -> Connection:
     lease_until, since = (int.from_bytes(part, "big") for part in _CONNECTION.unpack_from(value))
     return Connection(user, connection_id.decode(), value[_CONNECTION.size :].decode(), since, lease_until)

@@ -6,7 +6,15 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import structs
 
-from router.backends.redis.keys import is_acked, pack_body, pack_id, unpack_id, unpack_page, unpack_pending
+from router.backends.redis.keys import (
+    is_acked,
+    owes_nothing,
+    pack_body,
+    pack_id,
+    unpack_id,
+    unpack_page,
+    unpack_pending,
+)
 from router.backends.redis.scripts import Command
 from router.backends.redis.store import by_user
 from router.backends.redis.sweeping import RedisSweeping
@@ -113,7 +121,13 @@ class RedisOnlineStore(RedisSweeping):
     async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
         if not ids:
             return set()
-        (records,) = await self._client.run([("HMGET", self._keys.of(user)[2], *map(pack_id, ids))])
+        packed = [pack_id(id_) for id_ in ids]
+        (records,) = await self._client.run([("HMGET", self._keys.of(user)[2], *packed)])
+        # Whoever asks has found them in cold.
+        unowed = [id_ for id_, record in zip(packed, records, strict=True) if owes_nothing(record)]
+        if unowed:
+            due = {user: self._clock.now() + ORPHAN_SECONDS * MICROSECONDS}
+            await self._client.run([self._call("owe", user, *unowed)], self._list_due(due))
         return {id_ for id_, record in zip(ids, records, strict=True) if is_acked(record)}
 
     async def ack(self, user: str, ids: Sequence[str]) -> list[str]:

@@ -218,7 +218,8 @@ end
 -- known of this user is as it was then; what has happened outside of this store since, it does not know. There are four
 -- such things:
 --   (a) mail has come to cold: what is known of cold is void;
---   (b) that was poked for, in vain: whoever is connected is poked once more;
+--   (b) that was poked for, in vain: whoever is connected is poked once more, and again after COLD_EMPTY µs (META.l), for
+--       what the master before goes on to take while it does not know of this one;
 --   (c) what is hot has a copy in cold, up to the sequence in META.x: see `may_be_double`;
 --   (d) cold writes under way have been done, and even acknowledged, up to META.x, and from META.y on: see read.lua.
 local function begin_reign(sequence)
@@ -233,7 +234,10 @@ local function adopt()
   if known[1] == reign() then return end
   begin_reign(known[2])
   cold_changed()
-  if call('EXISTS', CONNECTIONS) == 1 then keep_cut(next_cut(cut_at())) end
+  if call('EXISTS', CONNECTIONS) == 1 then
+    keep_cut(next_cut(cut_at()))
+    if known[1] then call('HSET', META, 'l', now) end
+  end
 end
 
 -- Believed for COLD_EMPTY µs, by whose clock ever, and only in the reign in which it was noted: a master that was

@@ -4,6 +4,11 @@
 -- Result: hot mail, an unanswered poke or a page that was cut short (0 or 1), then for each connection 1, or 0 where it is unknown or has ended
 
 adopt()
+local adopted_at = tonumber(call('HGET', META, 'l') or now)
+if math.abs(now - adopted_at) >= COLD_EMPTY then
+  keep_cut(next_cut(cut_at()))
+  call('HDEL', META, 'l')
+end
 local held = call('HMGET', META, 'f', 't')
 local results = {(call('EXISTS', QUEUE) == 1 or held[1] == '0' or held[2]) and 1 or 0}
 for i = 4, #ARGV do
