@@ -81,7 +81,19 @@ class Fault(Struct, frozen=True):
 
     at: float
     kind: Literal[
-        "crash", "stop", "pause", "step", "jump", "away", "power", "forget", "migrate", "restart", "full", "flip"
+        "crash",
+        "stop",
+        "pause",
+        "step",
+        "jump",
+        "away",
+        "power",
+        "forget",
+        "migrate",
+        "restart",
+        "full",
+        "flip",
+        "replace",
     ]
     target: int = 0
     seconds: float = 0.0

@@ -44,7 +44,7 @@ class Online(Protocol):
 class RedisLook:
     """``Online`` in Redis."""
 
-    def __init__(self, server: Redis, prefix: str, users: list[str]) -> None:
+    def __init__(self, server: Redis, *, prefix: str, users: list[str]) -> None:
         self._data = server.data
         self._keys = {user: [key.encode() for key in Keys(prefix).of(user)] for user in users}
 

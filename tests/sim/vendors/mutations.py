@@ -45,6 +45,12 @@ MUTANTS = (
         "false",
     ),
     Mutant(
+        "Redis: what one master believed of cold, the next one does",
+        f"{LUA}/prelude.lua",
+        "  if known[1] == reign() then return end\n",
+        "  if known[1] then return end\n",
+    ),
+    Mutant(
         "Redis: mail on its way to cold is not on record",
         f"{LUA}/route.lua",
         "        call('HSET', PENDING, id, place_of(lane, sequence))\n",

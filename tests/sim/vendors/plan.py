@@ -46,7 +46,21 @@ def make(seed: int) -> Plan:
         vendors=vendors,
     )
     plan = plans.plain(plan) if chance.random() < 0.1 else plans.with_jumps(plan)
+    if vendors.online == "redis" and write_through and not askew and _may_be_replaced(plan):
+        plan = structs.replace(plan, faults=plan.faults + _replacements(seed, seconds))
     return structs.replace(plan, sessions=plans._one_page(plan))
+
+
+def _may_be_replaced(plan: Plan) -> bool:
+    """Where clocks jump, nobody waits for what a master that was replaced was told of."""
+    return bool(plan.faults) and not plan.plain and all(fault.kind != "jump" for fault in plan.faults)
+
+
+def _replacements(seed: int, seconds: float) -> tuple[Fault, ...]:
+    """Masters that freeze, are replaced and thaw. From a chance of their own, so that all else is as without them."""
+    chance = random.Random(f"replacements {seed}")
+    spans = chance.choice(((), (2.0,), (9.0,), (2.0, 9.0)))
+    return tuple(Fault(chance.random() * seconds, "replace", seconds=chance.random() * span) for span in spans)
 
 
 def _faults(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any, TypeVar
 
 Reply = Any
@@ -98,6 +99,12 @@ class Data:
         """All is forgotten."""
         self.keys.clear()
         self._ends.clear()
+
+    def copied(self) -> Data:
+        """The same once more."""
+        copied = Data(self._now)
+        copied.keys, copied._ends = deepcopy(self.keys), dict(self._ends)
+        return copied
 
     def look(self, key: bytes, kind: type[V]) -> V | None:
         """What ``key`` holds; raises ``Error`` where that is of another kind."""

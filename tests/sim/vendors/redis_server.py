@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import hiredis
@@ -33,9 +34,13 @@ class Redis:
         self._scripts: dict[bytes, lua.Script] = {}
         self._lines: dict[RedisLine, None] = {}
         self._all: list[RedisLine] = []
-        self._run = ""
+        self._run = self._before = ""
         self._runs = 0
         self.up = True
+        self.ran: Callable[[], None] = lambda: None
+        """Called after each script."""
+        self._held: list[Callable[[], None]] | None = None
+        """What it has been sent since it froze."""
         self._start()
 
     def _start(self) -> None:
@@ -62,6 +67,31 @@ class Redis:
         self.stop()
         self.data.clear()
         self.start()
+
+    def replaced(self) -> Redis:
+        """It freezes, and a replica that has all of it takes over its name. The one that is frozen is returned: it has
+        all connections, and goes on as the master when it thaws."""
+        old = Redis(self.place)
+        old.data, old.settings, old.loses, old._run = self.data.copied(), self.settings, self.loses, self._run
+        old._scripts, old._lines, self._lines = dict(self._scripts), self._lines, {}
+        old._held = []
+        for line in old._lines:
+            line.server = old
+        self._before = self._run
+        self._start()
+        return old
+
+    def thaw(self) -> None:
+        """It does what it was sent meanwhile, in the order in which that came."""
+        held, self._held = self._held or [], None
+        for arrival in held:
+            arrival()
+
+    def takes(self, arrival: Callable[[], None]) -> bool:
+        """Whether it does not stand still; else ``arrival`` comes later."""
+        if self._held is not None:
+            self._held.append(arrival)
+        return self._held is None
 
     def connected(self, line: RedisLine) -> None:
         self._lines[line] = None
@@ -119,13 +149,15 @@ class Redis:
         if self.full and not script.allows_oom:
             raise Error("OOM command not allowed when used memory > 'maxmemory'.")
         count = int(arguments[0])
-        return lua.run(script, arguments[1 : 1 + count], arguments[1 + count :], self._perform)
+        reply = lua.run(script, arguments[1 : 1 + count], arguments[1 + count :], self._perform)
+        self.ran()
+        return reply
 
     def _info(self) -> bytes:
         lines = {
             "redis_version": VERSION, "redis_mode": "standalone", "run_id": self._run, "role": "master",
-            "master_replid": self._run, "connected_slaves": 0, "maxmemory": 0, "used_memory": 1,
-            "maxmemory_policy": "noeviction",
+            "master_replid": self._run, "master_replid2": self._before, "connected_slaves": 0,
+            "maxmemory": 0, "used_memory": 1, "maxmemory_policy": "noeviction",
         }  # fmt: skip
         return "".join(f"{name}:{value}\r\n" for name, value in lines.items()).encode()
 
@@ -159,7 +191,7 @@ class RedisLine(asyncio.Transport):
     def __init__(self, server: Redis, wire: Wire, reader: asyncio.StreamReader) -> None:
         super().__init__()
         self.channels: dict[bytes, None] = {}
-        self._server = server
+        self.server = server
         self._place = server.place
         self._wire = wire
         self._reader = reader
@@ -203,7 +235,9 @@ class RedisLine(asyncio.Transport):
         if self._closed:
             return
         self._closed = True
-        self._place.later(max(0.0, self._next_arrival - self._place.now()), self._server.left, self)
+        if self._reader.exception() is None:
+            self._reader.feed_eof()
+        self._place.later(max(0.0, self._next_arrival - self._place.now()), self.server.left, self)
 
     def abort(self) -> None:
         self.close()
@@ -214,7 +248,7 @@ class RedisLine(asyncio.Transport):
     # The server's end.
 
     def _arrived(self, data: bytes, fate: Any) -> None:
-        if self._dead:
+        if self._dead or not self.server.takes(partial(self._arrived, data, fate)):
             return
         self._requests.feed(data)
         commands: list[Any] = []
@@ -226,12 +260,12 @@ class RedisLine(asyncio.Transport):
         if len(commands) > 1 and self._place.chance.random() < 0.2:
             self._one_by_one(commands, [], fate)  # it was read in pieces: others come in between
             return
-        self._answer([self._server.ask(self, command) for command in commands], fate)
+        self._answer([self.server.ask(self, command) for command in commands], fate)
 
     def _one_by_one(self, commands: list[Any], replies: list[Reply], fate: Any) -> None:
         if self._dead:
             return
-        replies.append(self._server.ask(self, commands[0]))
+        replies.append(self.server.ask(self, commands[0]))
         if len(commands) > 1:
             self._place.later(0.0, self._one_by_one, commands[1:], replies, fate)
         else:
@@ -263,7 +297,7 @@ class RedisLine(asyncio.Transport):
     def break_off(self) -> None:
         """Both ends know that the connection is gone."""
         self._dead = True
-        self._server.left(self)
+        self.server.left(self)
         if not self._closed and self._reader.exception() is None:
             self._closed = True
             self._reader.set_exception(ConnectionResetError("the connection is reset"))

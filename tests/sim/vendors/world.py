@@ -7,7 +7,7 @@ import os
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, cast
 from unittest import mock
 
@@ -56,6 +56,10 @@ from tests.sim.world import MOVED, World
 PROJECT, DATABASE = "simulated", "(default)"
 START_AGAIN_SECONDS = 1.0
 TTL_SECONDS = 5.0
+BELIEF_SECONDS = 65.0
+"""By then a master has asked anew for what it believes of cold: what the others were told, it now finds."""
+REIGN_SECONDS = 10.0
+"""So long, at most, a master that thaws does not know that it was replaced."""
 SHARDS = 2
 """Of each index over all users: with as few users more of them only cost time."""
 
@@ -106,8 +110,13 @@ class VendorWorld(World):
         self._layout = Layout(PROJECT, DATABASE, self.config.cold.collection)
         users = [user_name(number) for number in range(plan.users)]
         online = self.config.online
+        self._olds: list[RedisLook] = []
+        """Masters that were replaced."""
+        self._told_others: set[str] = set()
+        """Ids whose cold write one of them was told of."""
+        self._look = partial(RedisLook, prefix=online.key_prefix, users=users)
         self._online: Online = (
-            RedisLook(self.redis, online.key_prefix, users)
+            self._look(self.redis)
             if plan.vendors.online == "redis"
             else FirestoreLook(self.firestore, OnlineLayout(PROJECT, DATABASE, online.collection), users)
         )
@@ -162,7 +171,7 @@ class VendorWorld(World):
     # Faults.
 
     async def _fault(self, fault: Fault) -> None:
-        if fault.kind not in ("restart", "full", "forget"):
+        if fault.kind not in ("restart", "full", "forget", "replace"):
             await super()._fault(fault)
             return
         await asyncio.sleep(fault.at)
@@ -174,6 +183,9 @@ class VendorWorld(World):
             await asyncio.sleep(fault.seconds)
             self.redis.full = False
             return
+        if fault.kind == "replace":
+            await self._replace(fault.seconds)
+            return
         self.redis.stop()
         if fault.kind == "forget":
             self._forgot = True
@@ -183,10 +195,40 @@ class VendorWorld(World):
         await asyncio.sleep(fault.seconds)
         self.redis.start()
 
+    async def _replace(self, seconds: float) -> None:
+        """The master freezes, and another takes over; it thaws, and calls itself the master until it is told."""
+        old, self._forgot = self.redis.replaced(), True
+        self._olds.append(self._look(old))
+        old.ran = self.redis.ran = self._differ
+        self._differ()
+        await asyncio.sleep(seconds)
+        old.thaw()
+        await asyncio.sleep(self.chance.random() * REIGN_SECONDS)
+        old.stop()
+
+    def _differ(self) -> None:
+        """Whatever one master is told, the others do not hear of, and those who ask them see it."""
+        own = self._online.states()
+        for old in self._olds:
+            told = old.states()
+            pending = {id_ for id_, state in (*told.items(), *own.items()) if state is State.PENDING}
+            self.add(
+                h.Forgotten(tuple(id_ for _, id_ in old.hot()), tuple(sorted(pending | (told.keys() ^ own.keys()))))
+            )
+            self._told_others |= {id_ for id_, state in told.items() if state is not State.PENDING}
+
     async def _settle(self) -> None:
         self.pubsub.duplicates = 0.0
         self.firestore.calm()
         await super()._settle()
+        if self._olds:
+            await asyncio.sleep(BELIEF_SECONDS)
+            await super()._settle()
+
+    async def _drain(self) -> None:
+        await super()._drain()
+        if self._olds:  # the copies of acknowledged mail that this has found are deleted as orphans are
+            await asyncio.sleep(BELIEF_SECONDS)
 
     # The end.
 
@@ -209,7 +251,9 @@ class VendorWorld(World):
 
     def _under_way(self) -> list[tuple[str, int]]:
         owing = (State.PENDING, State.ACKED_OWED)
-        return [(id_, int(state)) for id_, state in self._online.states().items() if state in owing]
+        found = [(id_, int(state)) for id_, state in self._online.states().items() if state in owing]
+        # What nobody tells of any more holds nothing up after a while, and its record goes with retention.
+        return [(id_, state) for id_, state in found if state != State.PENDING or id_ not in self._told_others]
 
     def _oddities(self) -> list[str]:
         found = self._online.miscounts()
