@@ -12,12 +12,14 @@ from pathlib import Path
 
 from router.auth.embedded import EmbeddedKey
 from router.clock import MICROSECONDS, SystemClock
+from tests.chaos.masters import Masters, masters
 from tests.chaos.plan import Shape, Target
 from tests.sim.mutants import ROOT, mutated
 from tests.sim.mutations import Mutant
 from tests.support.identity import identity_service
 from tests.support.production import COMMAND_SECONDS, SERVICES, Node, environment
-from tests.support.servers import Server, firestore_emulator, pubsub_emulator, redis_server, running
+from tests.support.redis_servers import SERVICE
+from tests.support.servers import Server, firestore_emulator, pubsub_emulator, running
 
 TOKEN_SECONDS, RENEW_SECONDS = 3600, 1800
 API, SOCKETS = "API connections", "WebSocket connections"
@@ -37,6 +39,12 @@ SPANS = {
 }
 """Short ones: everything that is due after a while becomes due within a run, and so falls together with faults."""
 
+SENTINEL = {
+    "ROUTER_ONLINE__MODE": "sentinel",
+    "ROUTER_ONLINE__SENTINEL_SERVICE": SERVICE,
+    "ROUTER_ONLINE__DURABILITY": "write-through",
+}
+
 
 class Cluster:
     """The processes of a topology, by name, and how to reach them."""
@@ -47,7 +55,7 @@ class Cluster:
         settings: Mapping[str, str],
         folder: Path,
         shapes: Sequence[Shape],
-        servers: Mapping[str, Server],
+        servers: Mapping[str, Server | Masters],
         sign: Callable[[str], str],
         notifier: Sequence[str],
     ) -> None:
@@ -118,16 +126,18 @@ def embedded(folder: Path, more: Mapping[str, str]) -> Iterator[Cluster]:
 
 @contextmanager
 def production(folder: Path, more: Mapping[str, str]) -> Iterator[Cluster]:
-    """Real servers. Redis syncs its log before it answers, and so loses nothing when it is killed; the emulators keep
-    all in memory, and are only paused."""
+    """Real servers. Redis is a master with replicas under a sentinel, which has it replaced when it is killed or frozen
+    for a second; it goes on as the master when it thaws, until it is told. The emulators keep all in memory, and are
+    only paused."""
     with ExitStack() as stack:
-        redis = redis_server(folder / "redis", "--maxmemory-policy", "noeviction", "--appendfsync", "always")
+        redis = stack.enter_context(masters(folder))
         firestore, pubsub = firestore_emulator(folder / "firestore"), pubsub_emulator(folder / "pubsub")
-        servers = {"redis": redis, "firestore": firestore, "pubsub": pubsub}
-        for server in servers.values():
+        for server in (firestore, pubsub):
             stack.enter_context(running(server))
+        servers: dict[str, Server | Masters] = {"redis": redis, "firestore": firestore, "pubsub": pubsub}
         identity = stack.enter_context(identity_service(folder))
-        settings = {**environment(folder, redis, firestore, pubsub, identity, "chaos"), **SPANS, **more}
+        common = environment(folder, redis.watcher, firestore, pubsub, identity, "chaos")
+        settings = {**common, **SPANS, **SENTINEL, **more}
         nodes = _pairs()
         targets = (
             *_targets(nodes),
