@@ -226,7 +226,9 @@ class Stranger(Account):
             socket.take()
 
     async def hear(self, sockets: Sequence[Socket]) -> None:
-        """What has come since the last time, exactly."""
+        """What has come since the last time, exactly; not over Pub/Sub, which brings pokes late and twice."""
+        if self.running.factory.config.online.kind == "firestore":
+            return
         for socket in sockets:
             await socket.flushed()
             self.note(socket.take())

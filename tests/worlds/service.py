@@ -6,11 +6,13 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from unittest import mock
 
 from pydantic import SecretStr
 
 from router.auth.embedded import EmbeddedKey
 from router.config import Config
+from router.core.clocks import ClockWatch
 from router.factory import Factory
 from router.service import _Service
 from router.web.health import Health
@@ -131,12 +133,18 @@ def config_of(stores: Stores) -> Config:
     )
 
 
+async def _looks_at_no_clock(self: ClockWatch) -> None:
+    """A server's clock cannot be held in hand: beside one that goes by days it would be a clock to be distrusted."""
+    await asyncio.Event().wait()
+
+
 @asynccontextmanager
 async def serving(stores: Stores) -> AsyncIterator[Running]:
     """``router serve`` over ``stores``, until the end of the block."""
     config, clock, entropy = config_of(stores), ManualClock(), Entropy()
     service = _Service(config, "serve")
     async with AsyncExitStack() as stack:
+        stack.enter_context(mock.patch.object(ClockWatch, "run", _looks_at_no_clock))
         factory = Factory(config, clock=clock, entropy=entropy, chance=random.Random(1), reports=service._reports)
         service._factory = await stack.enter_async_context(factory)
         service._health = Health(factory.metrics, clock)
