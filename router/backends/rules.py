@@ -16,11 +16,12 @@ from router.messages import Delivery, Message, Outcome, Queued
 
 DAY_SECONDS = 86_400
 MOVE_LEASE_SECONDS = 60
+IMPLAUSIBLE_SECONDS = 300
 PLAUSIBLE_LEASES = 3
 """A lease is one long; by the clock of another node it may seem a little longer."""
 APART_SECONDS = 2.0
 """Clocks that are no further apart count as alike."""
-PLAUSIBLE_INBOUND_SECONDS = 3600
+PLAUSIBLE_INBOUND_SECONDS = 60
 """An inbound budget that is to be whole again so much later than it can be was charged by a clock that was wrong."""
 KEPT_INBOUND_SECONDS = 7 * DAY_SECONDS
 """No user is remembered for longer for the sake of a budget that is not whole."""
@@ -107,6 +108,11 @@ def holds_move(move_until: int, now: int) -> bool:
 def keeps_inbound(now: int) -> int:
     """A budget that is whole again by then, and not yet, is remembered."""
     return now + KEPT_INBOUND_SECONDS * MICROSECONDS
+
+
+def implausible_ack(now: int) -> int:
+    """An acknowledgement after this was dated by a clock that was wrong: it may be long ago."""
+    return now + IMPLAUSIBLE_SECONDS * MICROSECONDS
 
 
 def implausible_move(now: int) -> int:

@@ -109,7 +109,7 @@ class Damage:
         to leave the queue has left it; if not, somebody must fetch again.
 
         There are three cases, and in each a failure leaves all as it was, for the next fetch:
-        (a) hot is damaged, cold is whole: the hot copy goes, and the other has its place;
+        (a) hot is damaged, cold is whole: the copy in cold has its place, and the hot one goes, once it is announced;
         (b) cold is damaged, hot is whole: the copy in cold is written anew;
         (c) neither is whole: a dead letter. One whose id is also that of a whole message elsewhere in the batch waits:
             it may be a copy of that one, and goes with it.
@@ -141,7 +141,7 @@ class Damage:
     async def _mend(self, user: str, whole: Mapping[Place, Queued], found: Found) -> None:
         for queued in found.hot:
             if queued.place in whole:
-                await self._left_hot(user, queued)
+                await self._whole_in_cold(user, queued)
         for queued in found.cold:
             if queued.place in whole:
                 await self._cold.mend(user, [whole[queued.place]])
@@ -149,18 +149,19 @@ class Damage:
     async def _bury_all(self, user: str, left: set[Place], found: Found) -> None:
         hopeless = frozenset(left)
         for queued in found.hot:
-            if queued.place in hopeless and not await self._left_hot(user, queued):
+            if queued.place in hopeless and not await self._whole_in_cold(user, queued):
                 await self.bury(user, queued, in_cold=False)
         for queued in found.cold:
             if queued.place in hopeless and not await self._mended(user, queued):
                 await self.bury(user, queued, in_cold=True)
         left.clear()
 
-    async def _left_hot(self, user: str, queued: Queued) -> bool:
-        """Whether cold had a whole copy of ``queued``, which then left hot."""
+    async def _whole_in_cold(self, user: str, queued: Queued) -> bool:
+        """Whether cold has a whole copy of ``queued``, which is damaged in hot: it is served from there. Hot lets go of
+        what is announced; of what is not, the migrator, which announces it."""
         copy = await self.copy_in_cold(user, queued)
-        if copy is None:
-            return False
+        if copy is None or not queued.announced:
+            return copy is not None
         if acked := await self._online.end_move(user, "", [copy]):
             await self._cold.delete(user, acked)
             await self._online.forget_orphans(user, acked)

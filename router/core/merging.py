@@ -56,6 +56,7 @@ def is_damaged_copy(damaged: Queued, whole: Queued) -> bool:
     it the checksum does, or that nothing else could be read."""
     return (
         damaged.damaged
+        and not whole.damaged
         and (damaged.message.id, damaged.message.lane) == (whole.message.id, whole.message.lane)
         and damaged.message.checksum in (whole.message.checksum, NEVER)
     )

@@ -330,10 +330,11 @@ class BoundsContract:
                 await slow.sweeper.sweep()
             await has_left(slow, 500)
 
+    @pytest.mark.parametrize("seconds", [300, 3600, 86_400])
     async def test_a_clock_that_was_ahead_keeps_nobody_from_mail(
-        self, stores: Stores, clock: ManualClock, budgeted: Stage
+        self, stores: Stores, clock: ManualClock, budgeted: Stage, seconds: int
     ) -> None:
-        async with staged(stores, ManualClock(clock.time + 86_400_000_000), limits=BUDGET) as ahead:
+        async with staged(stores, ManualClock(clock.time + seconds * 1_000_000), limits=BUDGET) as ahead:
             assert await ahead.go("m1", size=1000) is Outcome.COLD
         assert await budgeted.go("m2", size=1000) is Outcome.COLD
         assert await budgeted.go("m3", size=1000) is EXHAUSTED

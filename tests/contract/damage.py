@@ -128,6 +128,9 @@ class DamageContract:
         await fill(doubled, "hot", "m1", "m2", "m3")
         await spoil(doubled, "hot", "m2")
         assert await doubled.ids() == ["m1", "m2", "m3"]
+        assert await doubled.hot() == ["m1", "m2", "m3"], "nobody has announced it"
+        await doubled.online.mark_announced(await doubled.online.inspect(BOB, 10))
+        assert await doubled.ids() == ["m1", "m2", "m3"]
         assert await doubled.hot() == ["m1", "m3"]
         assert await doubled.in_cold() == ["m1", "m2", "m3"]
         await doubled.queue.acknowledge(BOB, ["m1", "m2", "m3"])
@@ -160,7 +163,6 @@ class DamageContract:
         sent = ["m1", "m2", "m3", *(f"c{number}" for number in range(behind))]
         assert await stage.ids(limit=limit) == sent[:limit]
         assert (await stage.ids(), await stage.letters()) == (sent, [])
-        assert await stage.hot() == ["m2", "m3"]
         await stage.queue.acknowledge(BOB, sent)
         assert (await stage.ids(), await stage.hot(), await stage.in_cold()) == ([], [], [])
 
@@ -183,6 +185,7 @@ class DamageContract:
         await stage.migrator.migrate(BOB, online_too=True)
         assert (await stage.hot(), await stage.in_cold()) == ([], ["m1", "m2", "m3"])
         assert (await stage.ids(), await stage.letters()) == (["m1", "m2", "m3"], [])
+        assert sorted(await stage.pushed()) == ["m1", "m2", "m3"], "each is announced"
 
     @pytest.mark.parametrize("summed", [True, False])
     async def test_the_first_under_an_id_stays_in_cold(self, stage: Stage, summed: bool) -> None:

@@ -11,8 +11,8 @@ from router.backends.embedded.presence import EmbeddedPresence, nodes_of
 from router.backends.embedded.routing import HOT as SQL
 from router.backends.embedded.rows import one
 from router.backends.embedded.signals import Nodes
-from router.backends.rules import ORPHAN_SECONDS, StoreRules, implausible_move, keeps_inbound
-from router.clock import MICROSECONDS, Clock
+from router.backends.rules import StoreRules, implausible_move, keeps_inbound
+from router.clock import Clock
 from router.interfaces import PokeBus
 from router.messages import Delivery, HotPage, HotUser, Move, MoveRefused, Queued, QueueTotals, Routed, Settled
 
@@ -127,8 +127,8 @@ class EmbeddedOnlineStore(EmbeddedPresence):
         await self._database.write_ordered(lambda db: moving.forget_cold(db, expired, now, self._rules))
 
     async def orphans(self, limit: int) -> list[tuple[str, str]]:
-        before = self._clock.now() - ORPHAN_SECONDS * MICROSECONDS
-        return self._database.read(lambda db: reading.orphans(db, self._rules, before, limit))
+        now = self._clock.now()
+        return self._database.read(lambda db: reading.orphans(db, self._rules, now, limit))
 
     async def forget_orphans(self, user: str, ids: Sequence[str]) -> None:
         now = self._clock.now()

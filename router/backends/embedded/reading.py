@@ -11,7 +11,8 @@ from msgspec import structs
 from router.backends.embedded.presence import is_connected
 from router.backends.embedded.routing import HOT as SQL
 from router.backends.embedded.rows import ANY_LANE, hot_message, integer, json_list, lane_of, one
-from router.backends.rules import StoreRules, cut_after, next_cut
+from router.backends.rules import ORPHAN_SECONDS, StoreRules, cut_after, implausible_ack, next_cut
+from router.clock import MICROSECONDS
 from router.messages import HotPage, HotUser, Lane, Pending, Queued, QueueTotals
 from router.pages import NO_LANES, Head, fits, share
 
@@ -114,10 +115,11 @@ def unannounced(db: sqlite3.Connection, user: str, before: int, limit: int) -> l
     return [hot_message(user, row, head[4]) for row in db.execute(SQL["unannounced"], values)]
 
 
-def orphans(db: sqlite3.Connection, rules: StoreRules, before: int, limit: int) -> list[tuple[str, str]]:
-    """Acknowledged before ``before``; their records say until when they are remembered, which is later."""
+def orphans(db: sqlite3.Connection, rules: StoreRules, now: int, limit: int) -> list[tuple[str, str]]:
+    """Acknowledged long enough before ``now``; their records say until when they are remembered, which is later."""
     keyed, plain = (rules.remember_until(0, keyed=keyed) for keyed in (True, False))
-    return list(db.execute(SQL["orphans"], (before, keyed, plain, limit)))
+    fresh = now - ORPHAN_SECONDS * MICROSECONDS + 1
+    return list(db.execute(SQL["orphans"], (keyed, plain, fresh, implausible_ack(now), limit)))
 
 
 def totals(db: sqlite3.Connection, user: str | None) -> QueueTotals:

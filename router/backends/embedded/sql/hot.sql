@@ -159,8 +159,10 @@ ORDER BY sequence LIMIT :limit;
 -- mark_announced: Push commands have gone out up to a sequence.
 UPDATE recipient SET announced = max(announced, ?) WHERE user = ?;
 
--- orphans: Acknowledged before a point in time, while cold had a copy that nobody reported as deleted.
-SELECT user, id FROM route WHERE state IN (1, 5) AND +state = 5 AND until <= ? + CASE keyed WHEN 1 THEN ? ELSE ? END LIMIT ?;
+-- orphans: Acknowledged before a point in time, or after one that no right clock can have named, while cold had a copy
+-- that nobody reported as deleted.
+SELECT user, id FROM route WHERE state IN (1, 5) AND +state = 5
+    AND until - CASE keyed WHEN 1 THEN ? ELSE ? END NOT BETWEEN ? AND ? LIMIT ?;
 
 -- forget_orphan: No copy of an acknowledged message is left in cold, and no migrator can be about to write one.
 UPDATE route SET state = 3 WHERE id = ? AND user = ? AND state = 5
