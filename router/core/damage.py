@@ -1,7 +1,7 @@
 """Mail that is not what was accepted: it is never served, and never disappears without a word.
 
 Whoever takes messages from a store checks them (``checked``). What is damaged in one tier and whole in the other is
-served from there, and the damaged copy goes or is mended. What is whole nowhere is the dead letter ``damaged``. A
+served from there, and a damaged copy in cold is mended. What is whole nowhere is the dead letter ``damaged``. A
 damaged id or recipient names anything: that two rows are one message is said by their place, or by their checksum
 (``merging.is_damaged_copy``).
 """
@@ -109,7 +109,7 @@ class Damage:
         to leave the queue has left it; if not, somebody must fetch again.
 
         There are three cases, and in each a failure leaves all as it was, for the next fetch:
-        (a) hot is damaged, cold is whole: the copy in cold has its place, and the hot one goes, once it is announced;
+        (a) hot is damaged, cold is whole: the copy in cold has its place, and the hot one goes with it or is moved;
         (b) cold is damaged, hot is whole: the copy in cold is written anew;
         (c) neither is whole: a dead letter. One whose id is also that of a whole message elsewhere in the batch waits:
             it may be a copy of that one, and goes with it.
@@ -157,15 +157,9 @@ class Damage:
         left.clear()
 
     async def _whole_in_cold(self, user: str, queued: Queued) -> bool:
-        """Whether cold has a whole copy of ``queued``, which is damaged in hot: it is served from there. Hot lets go of
-        what is announced; of what is not, the migrator, which announces it."""
-        copy = await self.copy_in_cold(user, queued)
-        if copy is None or not queued.announced:
-            return copy is not None
-        if acked := await self._online.end_move(user, "", [copy]):
-            await self._cold.delete(user, acked)
-            await self._online.forget_orphans(user, acked)
-        return True
+        """Whether cold has a whole copy of ``queued``, which is damaged in hot: it is served from there. The hot one
+        stays for the migrator, which announces what leaves hot."""
+        return await self.copy_in_cold(user, queued) is not None
 
     async def _mended(self, user: str, queued: Queued) -> bool:
         """Whether hot had a whole copy of ``queued``, at a later place than it, which is written over it then."""

@@ -138,7 +138,8 @@ class Migrator:
                 if copy is None:
                     await self.damage.bury(user, queued, in_cold=False)
                 else:
-                    await self._leave_hot(user, owner, [replace(copy, announced=queued.announced)])
+                    # Sweepers pass over what is damaged, and its mark does not say whether it was announced before.
+                    await self._leave_hot(user, owner, [replace(copy, announced=False)])
         except RouterError as error:
             return error
         return None

@@ -129,9 +129,6 @@ class DamageContract:
         await spoil(doubled, "hot", "m2")
         assert await doubled.ids() == ["m1", "m2", "m3"]
         assert await doubled.hot() == ["m1", "m2", "m3"], "nobody has announced it"
-        await doubled.online.mark_announced(await doubled.online.inspect(BOB, 10))
-        assert await doubled.ids() == ["m1", "m2", "m3"]
-        assert await doubled.hot() == ["m1", "m3"]
         assert await doubled.in_cold() == ["m1", "m2", "m3"]
         await doubled.queue.acknowledge(BOB, ["m1", "m2", "m3"])
         assert (await doubled.ids(), await doubled.in_cold(), await doubled.letters()) == ([], [], [])
@@ -244,6 +241,20 @@ class DamageContract:
         await stage.migrator.migrate(BOB, online_too=True)
         assert (await stage.hot(), await stage.in_cold()) == ([], ["m2", "m3"])
         assert await stage.letters() == [("m1", "damaged")]
+
+    async def test_the_whole_copy_is_announced_when_it_is_left(self, doubled: Stage) -> None:
+        """Sweepers announce what is whole, and count the damaged one as announced."""
+        phone = await doubled.connect()
+        await fill(doubled, "hot", "m1", "m2")
+        await spoil(doubled, "hot", "m1")
+        for _ in range(2):
+            doubled.clock.advance(31)
+            await doubled.online.renew([phone])
+        await doubled.sweeper.sweep()
+        assert await doubled.pushed() == ["m2"]
+        await doubled.online.disconnect([phone])
+        await doubled.migrator.migrate(BOB)
+        assert sorted(await doubled.pushed()) == ["m1", "m2"]
 
     async def test_nobody_is_told_of_it(self, stage: Stage) -> None:
         await fill(stage, "hot", "m1", "m2", "m3")
