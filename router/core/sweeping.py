@@ -222,15 +222,14 @@ class Sweeper:
             return
         before = at - self._retention
         while expired := await self._cold.expired(before, PAGE_MESSAGES):
-            due = [one for one in expired if may_delete((before - one.queued_at) / MICROSECONDS, agreed)]
-            if due:
-                # The store first: whoever dies in between leaves what is found again, and not a record that nobody
-                # looks at.
-                await self._online.forget_cold(due)
-                self._metrics.dropped("retention", len(await self._cold.expire(due)))
-            if len(due) < len(expired):
-                self._hold(min(one.queued_at for one in expired), before)
+            oldest_at = min(one.queued_at for one in expired)
+            if not may_delete((before - oldest_at) / MICROSECONDS, agreed):
+                # Then the rest of them is not to be believed either.
+                self._hold(oldest_at, before)
                 return
+            # The store first: whoever dies in between leaves what is found again, not a record that nobody looks at.
+            await self._online.forget_cold(expired)
+            self._metrics.dropped("retention", len(await self._cold.expire(expired)))
         self._release()
 
     def _hold(self, oldest_at: int, before: int) -> None:

@@ -45,7 +45,8 @@ class Timekeeper:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._offsets = [(clock.monotonic(), self._offset)]
-        """Since when (monotonic) this machine's clock was so far (µs) from the monotonic one, within the last hour."""
+        """Since when (monotonic) this machine's clock was so far (µs) from the monotonic one. Those before the last are
+        kept for an hour, and for a day where no store has a clock that could say which of them is right."""
         self._store: int | None = None
         """How far the store's is, as it was measured last."""
         self._sure: int | None = None
@@ -76,19 +77,29 @@ class Timekeeper:
         if abs(offset - before) > STEP_SECONDS * MICROSECONDS:
             self._offsets.append((now, offset))
             LOG.warning(
-                "this machine's clock was set: for an hour nothing is deleted because of its age",
+                "this machine's clock was set: for an hour nothing is deleted because of its age; where the store has "
+                "no clock, for a day nothing that is due by the new time only",
                 seconds=round((offset - before) / MICROSECONDS),
             )
         else:
             self._offsets[-1] = (since, offset)
-        while len(self._offsets) > 1 and now - self._offsets[1][0] >= SURE_SECONDS:
+        kept_seconds = LONG_SURE_SECONDS if self._store is None else SURE_SECONDS
+        while len(self._offsets) > 1 and now - self._offsets[1][0] >= kept_seconds:
             del self._offsets[0]
-        if self._agreed_seconds >= SURE_SECONDS:
+        if self.is_long_sure:
+            # What was known before, and is later, came from a clock that was ahead.
+            self._sure, self._least = offset, None
+        elif self._agreed_seconds >= SURE_SECONDS:
             self._sure = offset if self._sure is None else max(self._sure, offset)
 
     @property
     def _agreed_seconds(self) -> float:
         return self._clock.monotonic() - self._offsets[-1][0]
+
+    @property
+    def is_long_sure(self) -> bool:
+        """Whether this machine's clock has gone evenly for a day."""
+        return self._agreed_seconds >= LONG_SURE_SECONDS
 
     @property
     def agreed_seconds(self) -> float:

@@ -65,7 +65,7 @@ def test_a_store_that_has_a_clock_is_a_second_look(clock: ManualClock, keeper: T
     assert keeper.deleting_at() == keeper.dating_at() == true
 
 
-def test_a_step_is_not_believed_for_an_hour_and_is_told_of(clock: ManualClock, keeper: Timekeeper) -> None:
+def test_a_step_is_not_believed_at_once_and_is_told_of(clock: ManualClock, keeper: Timekeeper) -> None:
     """RACES 45."""
     clock.advance(2 * SURE_SECONDS)
     assert keeper.agreed_seconds == 2 * SURE_SECONDS
@@ -76,10 +76,38 @@ def test_a_step_is_not_believed_for_an_hour_and_is_told_of(clock: ManualClock, k
         assert (keeper.deleting_at(), keeper.agreed_seconds) == (0, SURE_SECONDS - 1)
         assert keeper.dating_at() == clock.now() - MONTH
         clock.advance(1)
+        assert keeper.dating_at() == clock.now(), "after an hour"
+        assert keeper.deleting_at() == clock.now() - MONTH, "no store has a clock: after a day"
+        clock.advance(LONG_SURE_SECONDS - SURE_SECONDS)
         assert keeper.deleting_at() == keeper.dating_at() == clock.now()
         clock.time -= MONTH
         assert (keeper.deleting_at(), keeper.agreed_seconds) == (0, 0)
     assert [line["seconds"] for line in logged] == [MONTH // MICROSECONDS, -MONTH // MICROSECONDS]
+
+
+def test_the_clock_of_a_store_says_after_an_hour_what_is_right(clock: ManualClock, keeper: Timekeeper) -> None:
+    clock.time -= MONTH
+    keeper.look()
+    clock.time += MONTH
+    keeper.look()
+    keeper.measured(0)
+    clock.advance(SURE_SECONDS)
+    assert keeper.deleting_at() == keeper.dating_at() == clock.now()
+
+
+def test_an_hour_ahead_is_forgotten_once_the_clock_has_gone_evenly_for_a_day(
+    clock: ManualClock, keeper: Timekeeper
+) -> None:
+    clock.time += 100 * MONTH
+    keeper.not_before(clock.now())
+    keeper.look()
+    clock.advance(SURE_SECONDS + 1)
+    keeper.look()
+    clock.time -= 100 * MONTH
+    keeper.look()
+    assert keeper.dating_at() == clock.now() + 100 * MONTH
+    clock.advance(LONG_SURE_SECONDS)
+    assert keeper.dating_at() == clock.now()
 
 
 def test_a_time_service_at_work_is_no_step(clock: ManualClock, keeper: Timekeeper) -> None:

@@ -20,7 +20,7 @@ STEP_PAGES = 256
 STEP_SECONDS = 0.005
 """So much is given back in one transaction at most; most pages take microseconds, those that are moved longer."""
 NOTE_SECONDS = 3600.0
-NOTE = "UPDATE clock SET at = max(at, ?)"
+NOTE = "UPDATE clock SET at = ?1 WHERE at < ?1 OR ?2"
 STEPS = 64
 """In one round; 64 MiB in all."""
 
@@ -57,8 +57,8 @@ class Keeper:
         """Keep the time, once it is sure: the next process may start with a clock that is behind."""
         now = self._clock.monotonic()
         if self._timekeeper.deleting_at() and (self._noted_at is None or now - self._noted_at >= NOTE_SECONDS):
-            at = self._timekeeper.dating_at()
-            await self._database.write_ordered(lambda db: db.execute(NOTE, (at,)).rowcount)
+            note = self._timekeeper.dating_at(), self._timekeeper.is_long_sure
+            await self._database.write_ordered(lambda db: db.execute(NOTE, note).rowcount)
             self._noted_at = now
 
     async def end(self) -> None:
