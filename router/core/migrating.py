@@ -139,7 +139,8 @@ class Migrator:
                     await self.damage.bury(user, queued, in_cold=False)
                 else:
                     # Sweepers pass over what is damaged, and its mark does not say whether it was announced before.
-                    await self._leave_hot(user, owner, [replace(copy, announced=False)])
+                    # In cold it may stand before the place that it has here.
+                    await self._leave_hot(user, owner, [replace(copy, sequence=queued.sequence, announced=False)])
         except RouterError as error:
             return error
         return None

@@ -184,6 +184,17 @@ class DamageContract:
         assert (await stage.ids(), await stage.letters()) == (["m1", "m2", "m3"], [])
         assert sorted(await stage.pushed()) == ["m1", "m2", "m3"], "each is announced"
 
+    async def test_it_leaves_hot_for_a_copy_at_an_earlier_place(self, stage: Stage) -> None:
+        untold = in_place_of_now(stage, "m1")
+        assert await stage.cold.put([untold]) == []
+        await fill(stage, "hot", "m2", "m1")
+        await stage.online.settle([untold])
+        await spoil(stage, "hot", "m1")
+        assert await stage.ids() == ["m1", "m2"]
+        await stage.migrator.migrate(BOB, online_too=True)
+        assert (await stage.hot(), await stage.in_cold()) == ([], ["m1", "m2"])
+        assert (await stage.ids(), await stage.letters()) == (["m1", "m2"], [])
+
     @pytest.mark.parametrize("summed", [True, False])
     async def test_the_first_under_an_id_stays_in_cold(self, stage: Stage, summed: bool) -> None:
         """A retry may have been encrypted again, while the first one is served already; it may only come before it."""
