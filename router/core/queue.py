@@ -52,11 +52,15 @@ class _Cold:
         self._more: set[Lane] = set()
         self._new: dict[Lane, list[Queued]] = {}
         """By lane, what the last read of it has added."""
+        self._gaps: dict[Lane, bool] = {}
+        """By lane, whether acknowledged ones, of whichever lane, took places in that read."""
 
     def take(self, messages: list[Queued], acked: set[str], more: Collection[Lane], lanes: Iterable[Lane]) -> None:
         """``messages`` of these ``lanes`` were read, and of ``more`` there are more."""
+        new = [one for one in messages if one.message.id not in self.read]
+        gaps = not acked.isdisjoint(one.message.id for one in new)
         for lane in lanes:
-            self._new[lane] = [one for one in messages if one.message.lane is lane and one.message.id not in self.read]
+            self._new[lane], self._gaps[lane] = [one for one in new if one.message.lane is lane], gaps
             (self._more.add if lane in more else self._more.discard)(lane)
         self.acked |= acked
         self.read |= {queued.message.id: queued for queued in messages}
@@ -65,7 +69,7 @@ class _Cold:
         """Whether more of ``lane`` is to be read."""
         new = self._new[lane]
         known = any(queued.message.lane is lane for queued in self.read.values())
-        if not known or lane not in self._more or (new and self.acked.isdisjoint(queued.message.id for queued in new)):
+        if not known or lane not in self._more or (new and not self._gaps[lane]):
             return False
         kept = self._kept()
         express = sum(queued.message.lane is Lane.EXPRESS for queued in kept)

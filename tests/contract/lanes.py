@@ -192,3 +192,11 @@ class LaneContract:
         mail = Mail(many)
         await mail.come(express=6, normal=6)
         assert await many.ids(limit=5) == mail.express[:4] + mail.normal[:1]
+
+    async def test_acknowledged_express_mail_that_is_still_in_cold_takes_no_place(self, stage: Stage) -> None:
+        await stage.go("e1", lane=Lane.EXPRESS)
+        for id_ in ("n1", "n2", "n3", "n4"):
+            await stage.go(id_)
+        await stage.online.ack(BOB, ["e1"])
+        assert await stage.in_cold() == ["e1", "n1", "n2", "n3", "n4"], "nobody has deleted it yet"
+        assert await stage.ids(limit=3) == ["n1", "n2", "n3"]
