@@ -15,10 +15,11 @@ from msgspec import structs
 from router.core import accepting
 from router.core.accepting import Acceptor
 from router.errors import RateLimited
-from router.messages import Lane, Message, Move, Outcome, Queued, Settled
+from router.messages import Lane, Move, Outcome, Queued, Settled
 from router.metrics import Metrics
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, names, staged
 from tests.support.clock import ManualClock
+from tests.support.kept import Kept
 from tests.support.stores import Stores
 
 pytestmark = pytest.mark.anyio
@@ -29,22 +30,6 @@ NUMBERS = count()
 BUDGET = {"inbound_bytes": 1000, "inbound_bytes_per_second": 10}
 """Whole again after 100 s."""
 EXHAUSTED = Outcome.INBOUND_EXHAUSTED
-
-
-class Kept:
-    """An ingress that keeps what is accepted."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-
-    async def publish(self, message: Message) -> None:
-        self.messages.append(message)
-
-    async def backlog(self) -> None:
-        return None
-
-    async def probe(self) -> None:
-        return None
 
 
 def body_of(size: int) -> bytes:

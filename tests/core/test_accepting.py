@@ -12,27 +12,11 @@ from router.config import Limits
 from router.core import accepting
 from router.core.accepting import Acceptor
 from router.errors import InvalidEnvelope, InvalidIdempotencyKey, RateLimited
-from router.messages import Message
 from router.metrics import Metrics
 from tests.support.clock import ManualClock
+from tests.support.kept import Kept
 
 pytestmark = pytest.mark.anyio
-
-
-class Kept:
-    """An ingress that keeps all."""
-
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
-
-    async def publish(self, message: Message) -> None:
-        self.messages.append(message)
-
-    async def backlog(self) -> None:
-        return None
-
-    async def probe(self) -> None:
-        return None
 
 
 class Stage:

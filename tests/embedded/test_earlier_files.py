@@ -19,14 +19,19 @@ from tests.support.stores import EmbeddedStores
 pytestmark = pytest.mark.anyio
 
 
+def made_by(data_dir: Path, version: int, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that a router with this version of the schema makes in ``data_dir``."""
+    with monkeypatch.context() as before:
+        before.setattr(schema, "_MIGRATIONS", schema._MIGRATIONS[:version])
+        before.setattr(schema, "VERSION", version)
+        return schema.prepare(data_dir)
+
+
 async def test_a_file_in_which_an_id_was_one_users_keeps_what_it_knows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hot, cold and acknowledged mail is known under its ids, which others may have too."""
-    with monkeypatch.context() as before:
-        before.setattr(schema, "_MIGRATIONS", schema._MIGRATIONS[:6])
-        before.setattr(schema, "VERSION", 6)
-        path = schema.prepare(tmp_path)
+    path = made_by(tmp_path, 6, monkeypatch)
     now = ManualClock().now()
     with closing(sqlite3.connect(path)) as connection, connection:
         places = [("hot", State.HOT, None), ("cold", State.COLD, None), ("acked", State.ACKED, now + 10**9)]
@@ -68,10 +73,7 @@ async def test_what_waited_before_bytes_were_counted_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In hot, in cold and on its way there; each gives back what it takes."""
-    with monkeypatch.context() as before:
-        before.setattr(schema, "_MIGRATIONS", schema._MIGRATIONS[:7])
-        before.setattr(schema, "VERSION", 7)
-        path = schema.prepare(tmp_path)
+    path = made_by(tmp_path, 7, monkeypatch)
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(WAITING.replace(":bob", f"'{BOB}'"))
     async with staged(EmbeddedStores(tmp_path), ManualClock(), limits={"queue_bytes": LIMIT}) as stage:
