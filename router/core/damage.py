@@ -23,11 +23,9 @@ from router.errors import RouterError, Unavailable
 from router.interfaces import ColdQueue, DeadLetters, OnlineStore, Place
 from router.messages import DeadLetter, DeadReason, Queued
 from router.metrics import Metrics
+from router.pages import LONGEST_PAGE, PAGE_BYTES
 
 DETAIL = "it does not match the checksum that it was accepted with"
-LONGEST_PAGE = 500
-PAGE_BYTES = 8 * 1024 * 1024
-"""A search for a copy looks at so much at once."""
 LOOK_BYTES = 1
 """The first message in a place is asked for, however large it is."""
 TEND_SECONDS = 1.0

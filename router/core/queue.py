@@ -13,12 +13,7 @@ from router.core.migrating import Migrated, Migrator
 from router.interfaces import ColdQueue, OnlineStore, Place
 from router.messages import ColdPage, HotPage, Lane, Queued
 from router.metrics import Metrics
-from router.pages import PART, cut, share
-
-PAGE_BYTES = 8 * 1024 * 1024
-"""The envelopes of one batch have this many bytes at most, or there is one envelope of a lane only."""
-LONGEST_PAGE = 500
-"""No batch has more messages (docs/specification.md#routes); what a client acknowledges is among its oldest so many."""
+from router.pages import LONGEST_PAGE, PAGE_BYTES, PART, cut, share
 
 
 class Bounds(NamedTuple):
