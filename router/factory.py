@@ -21,6 +21,7 @@ from router.core.damage import Damage
 from router.core.dependencies import Dependencies, Reports, Silent
 from router.core.migrating import Migrator
 from router.core.queue import CompositeMessageQueue
+from router.core.refusing import Refuser
 from router.core.replaying import Replayer
 from router.core.routing import Pipeline
 from router.core.sweeping import Rules, Sweeper
@@ -270,31 +271,25 @@ class Factory:
         async def make() -> Migrator:
             online = self.watched(Role.ONLINE, await self.online_store())
             cold = self.watched(Role.COLD, await self.cold_queue())
-            letters = self.watched(Role.DEAD_LETTERS, await self.dead_letters())
-            damage = Damage(
-                online,
-                cold,
-                letters,
-                clock=self.clock,
-                tasks=self.tasks,
-                metrics=self.metrics,
-                reports=self.reports,
-            )
+            refuser = await self.refuser()
             return Migrator(
                 online,
                 cold,
                 self.watched(Role.PUSH, await self.push_notifier()),
-                letters,
-                damage,
+                refuser,
+                Damage(online, cold, refuser, tasks=self.tasks),
                 owner=self.node,
                 clock=self.clock,
                 keeper=self.keeper,
                 chance=self.chance,
                 metrics=self.metrics,
-                reports=self.reports,
             )
 
         return await self._once("migrator", make)
+
+    async def refuser(self) -> Refuser:
+        letters = self.watched(Role.DEAD_LETTERS, await self.dead_letters())
+        return Refuser(letters, clock=self.clock, metrics=self.metrics, reports=self.reports)
 
     async def message_queue(self) -> CompositeMessageQueue:
         async def make() -> CompositeMessageQueue:
@@ -310,7 +305,7 @@ class Factory:
             self.watched(Role.ONLINE, await self.online_store()),
             self.watched(Role.COLD, await self.cold_queue()),
             self.watched(Role.PUSH, await self.push_notifier()),
-            self.watched(Role.DEAD_LETTERS, await self.dead_letters()),
+            await self.refuser(),
             max_attempts=self.config.ingress.max_attempts,
             write_through=self.config.online.durability == "write-through",
             clock=self.clock,

@@ -16,13 +16,13 @@ from contextlib import suppress
 from msgspec.structs import replace
 
 from router.checksum import is_whole
-from router.clock import Clock, Tasks
-from router.core.dependencies import Reports
+from router.clock import Tasks
 from router.core.merging import is_damaged_copy
+from router.core.refusing import Refuser
+from router.core.settling import Settler
 from router.errors import RouterError, Unavailable
-from router.interfaces import ColdQueue, DeadLetters, OnlineStore, Place
-from router.messages import DeadLetter, DeadReason, Queued
-from router.metrics import Metrics
+from router.interfaces import ColdQueue, OnlineStore, Place
+from router.messages import DeadReason, Queued
 from router.pages import LONGEST_PAGE, PAGE_BYTES
 
 DETAIL = "it does not match the checksum that it was accepted with"
@@ -80,24 +80,12 @@ class Found:
 class Damage:
     """Removes what is damaged. Its state is what it has sent to the dead letters, and whose damage is worked on now."""
 
-    def __init__(
-        self,
-        online: OnlineStore,
-        cold: ColdQueue,
-        letters: DeadLetters,
-        *,
-        clock: Clock,
-        tasks: Tasks,
-        metrics: Metrics,
-        reports: Reports,
-    ) -> None:
+    def __init__(self, online: OnlineStore, cold: ColdQueue, refuser: Refuser, *, tasks: Tasks) -> None:
         self._online = online
         self._cold = cold
-        self._letters = letters
-        self._clock = clock
+        self._settler = Settler(online, cold)
+        self._refuser = refuser
         self._tasks = tasks
-        self._metrics = metrics
-        self._reports = reports
         self._tended: set[str] = set()
         """Users whose damage is worked on."""
         self._told: OrderedDict[tuple[str, str, int, int], None] = OrderedDict()
@@ -194,27 +182,12 @@ class Damage:
         """Make ``queued`` a dead letter, then take it out of the queue; raises ``RouterError``."""
         name = (user, queued.message.id, *queued.place)
         if name not in self._told:
-            await self._publish(queued)
+            await self._refuser.refuse(queued, DeadReason.DAMAGED, DETAIL)
             self._told[name] = None
             if len(self._told) > REMEMBERED:
                 self._told.popitem(last=False)
         owed = await self._online.discard(user, [queued])
         # In hot, a damaged id may be that of another message: that one stays.
-        in_cold_as = [queued.message.id] if in_cold else []
-        await self._cold.delete(user, list(dict.fromkeys([*owed, *in_cold_as])))
-        await self._online.forget_orphans(user, owed)
-
-    async def _publish(self, queued: Queued) -> None:
-        message = queued.message
-        letter = DeadLetter(
-            id=message.id,
-            recipient=message.recipient,
-            reason=DeadReason.DAMAGED,
-            detail=DETAIL,
-            body=message.envelope,
-            attempts=queued.attempts,
-            at=self._clock.now(),
-        )
-        await self._letters.publish([letter])
-        self._metrics.dead_letter(letter.reason)
-        self._reports.dead_letter(letter)
+        if in_cold and queued.message.id not in owed:
+            await self._cold.delete(user, [queued.message.id])
+        await self._settler.delete_copies(user, owed)

@@ -15,12 +15,13 @@ from msgspec.structs import replace
 
 from router.clock import Clock
 from router.core.damage import Damage, checked
-from router.core.dependencies import Reports
+from router.core.refusing import Refuser
 from router.core.retrying import backoff
+from router.core.settling import Settler
 from router.core.timekeeping import Timekeeper
 from router.errors import Refused, RouterError, Unavailable
-from router.interfaces import ColdQueue, DeadLetters, OnlineStore, PushNotifier
-from router.messages import DeadLetter, DeadReason, MigrationResult, MoveRefused, Queued
+from router.interfaces import ColdQueue, OnlineStore, PushNotifier
+from router.messages import DeadReason, MigrationResult, MoveRefused, Queued
 from router.metrics import Metrics
 
 BATCH_MESSAGES = 250
@@ -47,7 +48,7 @@ class Migrator:
         online: OnlineStore,
         cold: ColdQueue,
         push: PushNotifier,
-        letters: DeadLetters,
+        refuser: Refuser,
         damage: Damage,
         *,
         owner: str,
@@ -55,13 +56,13 @@ class Migrator:
         keeper: Timekeeper,
         chance: random.Random,
         metrics: Metrics,
-        reports: Reports,
     ) -> None:
         """``owner`` names this migrator in the migration lease: one for each object that migrates."""
         self._online = online
         self._cold = cold
+        self._settler = Settler(online, cold)
         self._push = push
-        self._letters = letters
+        self._refuser = refuser
         self.damage = damage
         self._owner = owner
         self._count = 0
@@ -71,7 +72,6 @@ class Migrator:
         self._keeper = keeper
         self._chance = chance
         self._metrics = metrics
-        self._reports = reports
 
     async def migrate(
         self, user: str, *, online_too: bool = False, progress: Callable[[int], None] | None = None
@@ -160,9 +160,7 @@ class Migrator:
             await self._push.publish(unannounced)
             self._metrics.pushed(len(unannounced))
         acked = await self._online.end_move(user, owner, messages)
-        if acked:
-            await self._cold.delete(user, acked)
-            await self._online.forget_orphans(user, acked)
+        await self._settler.delete_copies(user, acked)
 
     async def _put(self, messages: Sequence[Queued]) -> None:
         attempt = 1
@@ -178,23 +176,7 @@ class Migrator:
         try:
             await self._put([queued])
         except Refused as error:
-            await self._refuse(queued, str(error))
+            await self._refuser.refuse(queued, DeadReason.UNSTORABLE, str(error))
+            await self._settler.forget(*queued.message.name)
             return False
         return True
-
-    async def _refuse(self, queued: Queued, detail: str) -> None:
-        message = queued.message
-        letter = DeadLetter(
-            id=message.id,
-            recipient=message.recipient,
-            reason=DeadReason.UNSTORABLE,
-            detail=detail,
-            body=message.envelope,
-            attempts=queued.attempts,
-            at=self._clock.now(),
-        )
-        await self._letters.publish([letter])
-        self._metrics.dead_letter(letter.reason)
-        self._reports.dead_letter(letter)
-        if await self._online.ack(message.recipient, [message.id]):
-            await self._online.forget_orphans(message.recipient, [message.id])

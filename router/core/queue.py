@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from router.core.damage import Found
 from router.core.merging import merge, passes_over, shows_all, within
 from router.core.migrating import Migrated, Migrator
+from router.core.settling import Settler
 from router.interfaces import ColdQueue, OnlineStore, Place
 from router.messages import ColdPage, HotPage, Lane, Queued
 from router.metrics import Metrics
@@ -99,6 +100,7 @@ class CompositeMessageQueue:
     def __init__(self, online: OnlineStore, cold: ColdQueue, migrator: Migrator, metrics: Metrics) -> None:
         self._online = online
         self._cold = cold
+        self._settler = Settler(online, cold)
         self._migrator = migrator
         self._damage = migrator.damage
         self._metrics = metrics
@@ -212,8 +214,7 @@ class CompositeMessageQueue:
         owed = await self._online.ack(user, unique)
         if owed:
             await self._tell_unknown(user, owed)
-            await self._cold.delete(user, owed)
-            await self._online.forget_orphans(user, owed)
+            await self._settler.delete_copies(user, owed)
         self._metrics.acknowledged(len(unique))
 
     async def _tell_unknown(self, user: str, owed: Sequence[str]) -> None:

@@ -21,12 +21,13 @@ from router.core import damage
 from router.core.copies import Copies, Unstorable, message_of
 from router.core.dependencies import Reports
 from router.core.outage import Outage, Owed
+from router.core.refusing import Refuser
 from router.core.retrying import backoff
 from router.core.settling import Settler
 from router.core.timekeeping import Timekeeper
 from router.errors import DataDirLost, RouterError, Unavailable
-from router.interfaces import ColdQueue, DeadLetters, IngressConsumer, OnlineStore, PushNotifier
-from router.messages import DeadLetter, DeadReason, Delivery, Message, Outcome, Routed
+from router.interfaces import ColdQueue, IngressConsumer, OnlineStore, PushNotifier
+from router.messages import DeadReason, Delivery, Message, Outcome, Routed
 from router.metrics import Metrics
 
 BATCH_MESSAGES = 256
@@ -64,7 +65,7 @@ class Pipeline:
         online: OnlineStore,
         cold: ColdQueue,
         push: PushNotifier,
-        letters: DeadLetters,
+        refuser: Refuser,
         *,
         max_attempts: int,
         write_through: bool,
@@ -81,7 +82,7 @@ class Pipeline:
         self._copies = Copies(cold, keeper, CALL_SECONDS)
         self._settler = Settler(online, cold, call_seconds=CALL_SECONDS)
         self._push = push
-        self._letters = letters
+        self._refuser = refuser
         self._max_attempts = max_attempts
         self._write_through = write_through
         self._outage = Outage()
@@ -398,19 +399,14 @@ class Pipeline:
     async def _give_up(self, delivery: Delivery, error: Exception) -> None:
         never, message = isinstance(error, Unstorable), delivery.message
         detail = str(error) if never else f"{type(error).__name__} in each of its tries"
-        await self._publish_letter(delivery, DeadReason.ATTEMPTS_EXHAUSTED, detail)
+        await self._refuse(delivery, DeadReason.ATTEMPTS_EXHAUSTED, detail)
         # It may have its place in the order, and readers wait for what is on its way to cold.
         if message is not None:
             if never:
-                await self._forget(message)
+                await self._settler.forget(*message.name)
             else:
                 await self._settler.free(message.recipient, message.id, self._announce)
         await self._finish([delivery])
-
-    async def _forget(self, message: Message) -> None:
-        async with asyncio.timeout(CALL_SECONDS):
-            if await self._online.ack(message.recipient, [message.id]):
-                await self._online.forget_orphans(message.recipient, [message.id])
 
     async def _refuse_all(self, refused: Sequence[Refusal]) -> list[Delivery]:
         """Returns those that the dead letters do not take now; what came together with them does not wait for it."""
@@ -418,6 +414,7 @@ class Pipeline:
             try:
                 await self._free_place(delivery)
                 await self._refuse(delivery, reason, detail)
+                await self._finish([delivery])
             except (Unavailable, TimeoutError):
                 return [left for left, *_ in refused[index:]]
         return []
@@ -429,24 +426,8 @@ class Pipeline:
         await self._settler.free(delivery.recipient, delivery.origin, self._announce)
 
     async def _refuse(self, delivery: Delivery, reason: DeadReason, detail: str) -> None:
-        await self._publish_letter(delivery, reason, detail)
-        await self._finish([delivery])
-
-    async def _publish_letter(self, delivery: Delivery, reason: DeadReason, detail: str) -> None:
-        message = delivery.message
-        letter = DeadLetter(
-            id=message.id if message else delivery.origin or str(delivery.receipt),
-            recipient=message.recipient if message else delivery.recipient,
-            reason=reason,
-            detail=detail,
-            body=message.envelope if message else delivery.body,
-            attempts=delivery.attempt,
-            at=self._clock.now(),
-        )
         async with asyncio.timeout(CALL_SECONDS):
-            await self._letters.publish([letter])
-        self._metrics.dead_letter(reason)
-        self._reports.dead_letter(letter)
+            await self._refuser.refuse(delivery, reason, detail)
 
 
 def _checked(delivery: Delivery) -> Delivery:

@@ -54,12 +54,19 @@ class Settler:
                     copies = await self._cold.read(user, 1, 1, (write.lane, write.sequence - 1))
                     own = [one for one in copies.messages if one.message.id == id_ and is_whole(one.message)]
                     await announce([copy.message for copy in own])
-                    await (self.settle(own) if own else self._forget(user, id_))
+                    await (self.settle(own) if own else self.forget(user, id_))
 
-    async def _forget(self, user: str, id_: str) -> None:
-        owed = await self._online.ack(user, [id_])
-        await self._cold.delete(user, owed)
-        await self._online.forget_orphans(user, owed)
+    async def forget(self, user: str, id_: str) -> None:
+        """``id_`` leaves the queue of ``user`` as if it were acknowledged. Raises like ``settle``."""
+        async with asyncio.timeout(self._call_seconds):
+            await self.delete_copies(user, await self._online.ack(user, [id_]))
+
+    async def delete_copies(self, user: str, ids: Sequence[str]) -> None:
+        """Delete from cold what the online store says may have a copy there and is acknowledged, and tell it so: until
+        then they are orphans. Raises ``Unavailable``; a sweeper repeats it."""
+        if ids:
+            await self._cold.delete(user, ids)
+            await self._online.forget_orphans(user, ids)
 
     async def _delete(self, acked: Sequence[Queued]) -> None:
         ids: dict[str, list[str]] = {}
@@ -68,5 +75,4 @@ class Settler:
         # A time for each call: the repetition of a long round would take as long again.
         for user, own in ids.items():
             async with asyncio.timeout(self._call_seconds):
-                await self._cold.delete(user, own)
-                await self._online.forget_orphans(user, own)
+                await self.delete_copies(user, own)

@@ -256,8 +256,7 @@ class Sweeper:
             # The same ones come first in each round, and must not keep it from the others.
             if len(self._failures) < OUTAGE_FAILURES:
                 with self._apart():
-                    await self._cold.delete(user, own)
-                    await self._online.forget_orphans(user, own)
+                    await self._settler.delete_copies(user, own)
 
     async def _tell_untold(self) -> None:
         """Tell the online store of what was written to cold without it: its pipeline may have died since, or be cut off

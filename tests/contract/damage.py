@@ -66,7 +66,7 @@ class Closed:
 
 def closed(stage: Stage, patch: pytest.MonkeyPatch) -> None:
     letters: DeadLetters = Closed()
-    patch.setattr(stage.migrator.damage, "_letters", letters)
+    patch.setattr(stage.migrator.damage._refuser, "_letters", letters)
 
 
 class DamageContract:

@@ -751,7 +751,7 @@ async def made(stage: Stage, consumer: IngressConsumer, push: PushNotifier) -> P
         stage.online,
         stage.cold,
         push,
-        await stage.factory.dead_letters(),
+        await stage.factory.refuser(),
         max_attempts=5,
         write_through=False,
         clock=stage.clock,

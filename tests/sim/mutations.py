@@ -47,7 +47,7 @@ MUTANTS = (
     Mutant(
         "an acknowledgement leaves the copy in cold",
         QUEUE,
-        "            await self._cold.delete(user, owed)\n            await self._online.forget_orphans(user, owed)\n",
+        "            await self._settler.delete_copies(user, owed)\n",
         "            await self._online.forget_orphans(user, owed)\n",
     ),
     Mutant(
@@ -141,7 +141,7 @@ MUTANTS = (
     Mutant(
         "damaged mail leaves the queue without a dead letter",
         "router/core/damage.py",
-        "            await self._publish(queued)\n",
+        "            await self._refuser.refuse(queued, DeadReason.DAMAGED, DETAIL)\n",
         "",
     ),
     # Migrating.
@@ -218,9 +218,9 @@ MUTANTS = (
     ),
     Mutant(
         "dead letters go nowhere",
-        ROUTING,
-        "            await self._letters.publish([letter])\n",
-        "            await self._clock.sleep(0)\n",
+        "router/core/refusing.py",
+        "        await self._letters.publish([letter])\n",
+        "",
     ),
     Mutant(
         "an outage of a dependency uses up a message's tries",
