@@ -20,7 +20,8 @@ from tests.chaos import page, report
 from tests.chaos.run import Options, Outcome, run
 from tests.chaos.topologies import TOPOLOGIES, broken
 from tests.sim.history import words
-from tests.sim.mutations import MUTANTS, Mutant
+from tests.sim.mutations import MUTANTS
+from tests.support.mutation import Mutant
 from tests.support.servers import MissingServer, end_when_told
 
 BUILD = Path("build")

@@ -14,9 +14,9 @@ from router.auth.embedded import EmbeddedKey
 from router.clock import MICROSECONDS, SystemClock
 from tests.chaos.masters import Masters, masters
 from tests.chaos.plan import Shape, Target
-from tests.sim.mutants import ROOT, mutated
-from tests.sim.mutations import Mutant
+from tests.sim.mutants import ROOT
 from tests.support.identity import identity_service
+from tests.support.mutation import Mutant, put
 from tests.support.production import COMMAND_SECONDS, SERVICES, Node, environment
 from tests.support.redis_servers import SERVICE
 from tests.support.servers import Server, firestore_emulator, pubsub_emulator, running
@@ -161,8 +161,7 @@ TOPOLOGIES = {"embedded": embedded, "production": production}
 def broken(folder: Path, mutant: Mutant) -> dict[str, str]:
     """With this in its environment, a process runs a router that has the bug ``mutant``."""
     shutil.copytree(ROOT / "router", folder / "router", ignore=shutil.ignore_patterns("__pycache__"))
-    path = folder / mutant.path
-    path.write_text(mutated(path.read_text(encoding="utf-8"), mutant), encoding="utf-8")
+    put(mutant, ROOT, folder)
     return {"PYTHONSAFEPATH": "1", "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
 
 

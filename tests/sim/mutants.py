@@ -1,6 +1,6 @@
 """``python -m tests.sim.mutants``: deliberate bugs of the kind that such systems ship, each of which must be caught.
 
-Each is a small change of one file, made in a copy of the code; then seeds are tried until a promise breaks.
+Each is a small change, made in a copy of the code; then seeds are tried until a promise breaks.
 ``--write`` writes the table in ``docs/proof``.
 """
 
@@ -17,9 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.sim.mutations import MUTANTS, Mutant
+from tests.sim.mutations import MUTANTS
 from tests.sim.vendors.mutations import MUTANTS as VENDOR_MUTANTS
 from tests.sim.worlds_mutations import MUTANTS as WORLD_MUTANTS
+from tests.support.mutation import Mutant, put
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 2000
@@ -89,19 +90,8 @@ def _hunt(mutant: Mutant, seeds: int, topology: str) -> Caught | None:
         copy = Path(directory)
         for name in ("router", "tests"):
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-        part: Mutant | None = mutant
-        while part is not None:
-            path = copy / part.path
-            path.write_text(mutated(path.read_text(encoding="utf-8"), part), encoding="utf-8")
-            part = part.also
+        put(mutant, ROOT, copy)
         return _try(copy, mutant, seeds, topology)
-
-
-def mutated(text: str, mutant: Mutant) -> str:
-    """``text`` with the bug in it; raises ``ValueError`` where its place is not found exactly once."""
-    if text.count(mutant.old) != 1:
-        raise ValueError(f"{mutant.name}: its place is {text.count(mutant.old)} times in {mutant.path}")
-    return text.replace(mutant.old, mutant.new)
 
 
 def _try(copy: Path, mutant: Mutant, seeds: int, topology: str) -> Caught | None:

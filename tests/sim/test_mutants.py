@@ -6,28 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.mutants import PAGES, main, mutated
-from tests.sim.mutations import MUTANTS, Mutant
+from tests.sim.mutants import PAGES, ROOT, main
+from tests.sim.mutations import MUTANTS
 from tests.sim.vendors.mutations import MUTANTS as VENDOR_MUTANTS
 from tests.sim.worlds_mutations import MUTANTS as WORLD_MUTANTS
-
-ROOT = Path(__file__).parents[2]
+from tests.support.mutation import Mutant, mutated
 
 
 @pytest.mark.parametrize("mutant", [*MUTANTS, *VENDOR_MUTANTS, *WORLD_MUTANTS], ids=lambda mutant: mutant.name)
 def test_each_finds_its_place_and_is_a_program(mutant: Mutant) -> None:
-    text = (ROOT / mutant.path).read_text(encoding="utf-8")
-    changed = mutated(text, mutant)
-    assert changed != text
-    if mutant.path.endswith(".py"):
-        compile(changed, mutant.path, "exec")
-    if mutant.also is not None:
-        test_each_finds_its_place_and_is_a_program(mutant.also)
-
-
-def test_a_place_that_is_gone_is_an_error() -> None:
-    with pytest.raises(ValueError, match="its place is 0 times in"):
-        mutated("nothing", MUTANTS[0])
+    changed = mutated(mutant, ROOT)
+    assert changed
+    for path, text in changed.items():
+        if path.suffix == ".py":
+            compile(text, path, "exec")
 
 
 def test_names_are_their_own() -> None:

@@ -2,72 +2,76 @@
 
 from __future__ import annotations
 
-from tests.sim.mutations import EMBEDDED, Mutant
+from tests.support.mutation import Mutant, after, before, in_function, in_script, replace
 
-API, EDGE = "router/web/api.py", "router/web/edge.py"
-_ACCEPT = "        id_ = await self._acceptor.accept("
-_TO = "        to = envelope.read(body, self._max_send_bytes).recipient\n"
-_ANSWER = '        return Ready(202, b\'{"id":"%b"}\' % id_.encode(), _JSON)\n'
-_ACK = "        ids = _ids(body)\n"
-_VICTIM = '"urn:sm:user:u0"'
+_TO = "to = envelope.read(body, self._max_send_bytes).recipient"
 
 MUTANTS = (
     Mutant(
         "one id for all recipients, in the hash and on record",
-        "router/ids.py",
-        "for part in (sender, recipient, key)]",
-        "for part in (sender, key)]",
-        also=Mutant(
-            "",
-            f"{EMBEDDED}/routing.py",
-            '    if connection.execute(HOT["register"], record).rowcount == 0:\n',
-            "    name = (message.id, message.recipient)\n"
-            '    known = connection.execute(HOT["registered"], name).fetchone()\n'
-            '    if known or connection.execute(HOT["register"], record).rowcount == 0:\n',
-            also=Mutant(
-                "",
-                f"{EMBEDDED}/sql/hot.sql",
-                "SELECT lane, sequence, state, keyed, size FROM route WHERE id = ? AND user = ?;",
-                "SELECT lane, sequence, state, keyed, size FROM route WHERE id = ? AND ? <> '';",
+        in_function("keyed_id", replace("(sender, recipient, key)", "(sender, key)")),
+        in_function(
+            "embedded._enter",
+            before(
+                'execute(HOT["register"], ...)',
+                "name = (message.id, message.recipient)\n"
+                'known = connection.execute(HOT["registered"], name).fetchone()',
+            ),
+            replace('execute(HOT["register"], ...).rowcount == 0', "known or it"),
+        ),
+        in_script("embedded.registered", replace("AND user = ?", "AND ? <> ''")),
+    ),
+    Mutant(
+        "request ids are counted",
+        in_function(
+            "Border.request_id",
+            replace(
+                "entropy(...).hex()",
+                "f\"{self.__dict__.setdefault('count', []).append(0) or len(self.__dict__['count']):016x}\"",
             ),
         ),
     ),
     Mutant(
-        "request ids are counted",
-        EDGE,
-        "else self.entropy(REQUEST_ID_BYTES).hex()",
-        "else f\"{self.__dict__.setdefault('count', []).append(0) or len(self.__dict__['count']):016x}\"",
-    ),
-    Mutant(
         "a full queue is answered",
-        API,
-        _ACCEPT,
-        _TO
-        + "        hot, cold = await self._queue._online.totals(to), await self._queue._cold.totals(to)\n"
-        + "        if hot.messages + cold.messages >= 8:\n"
-        + '            raise InvalidRequest("their queue is full")\n'
-        + _ACCEPT,
+        in_function(
+            "Api.send",
+            before(
+                "accept(...)",
+                f"{_TO}\n"
+                "hot, cold = await self._queue._online.totals(to), await self._queue._cold.totals(to)\n"
+                "if hot.messages + cold.messages >= 8:\n"
+                '    raise InvalidRequest("their queue is full")',
+            ),
+        ),
     ),
     Mutant(
         "a header tells who is online",
-        API,
-        _ANSWER,
-        _TO
-        + "        devices = len(await self._queue._online.connections(to))\n"
-        + _ANSWER.replace("_JSON)", '_JSON, (b"x-devices", b"%d" % devices))'),
+        in_function(
+            "Api.send",
+            before("Ready(...)", f"{_TO}\ndevices = len(await self._queue._online.connections(to))"),
+            replace("_JSON", '*(_JSON, (b"x-devices", b"%d" % devices))'),
+        ),
     ),
     Mutant(
         "an acknowledgement tells what somebody else has acknowledged",
-        API,
-        _ACK,
-        _ACK + f"        if await self._queue._online.acked({_VICTIM}, ids):\n"
-        '            raise InvalidRequest("some of these are not yours")\n',
+        in_function(
+            "Api.acknowledge",
+            after(
+                "_ids(...)",
+                'if await self._queue._online.acked("urn:sm:user:u0", ids):\n'
+                '    raise InvalidRequest("some of these are not yours")',
+            ),
+        ),
     ),
     Mutant(
         "a poke goes to everybody who is connected",
-        f"{EMBEDDED}/routing.py",
-        "            pokes += recipient.poke(now)\n",
-        "            recipient.poke(now)\n"
-        '            pokes += connection.execute("SELECT DISTINCT node, user FROM presence").fetchall()\n',
+        in_function(
+            "embedded.route",
+            replace(
+                "pokes += recipient.poke(now)",
+                "recipient.poke(now)\n"
+                'pokes += connection.execute("SELECT DISTINCT node, user FROM presence").fetchall()',
+            ),
+        ),
     ),
 )

@@ -2,149 +2,121 @@
 
 from __future__ import annotations
 
-from tests.sim.mutations import Mutant
-
-LUA, REDIS = "router/backends/redis/lua", "router/backends/redis"
-PUBSUB, FIRESTORE = "router/backends/pubsub", "router/backends/firestore"
+from tests.support.mutation import Mutant, before, drop, in_function, in_script, replace
 
 MUTANTS = (
     Mutant(
         "Redis: a redelivery is a new message",
-        f"{LUA}/route.lua",
-        "  local known = record_of(id)\n",
-        "  local known = nil\n",
+        in_script("lua.route", replace("local known = record_of(id)", "local known = nil")),
     ),
     Mutant(
         "Redis: sequences come from the clock alone",
-        f"{LUA}/route.lua",
-        "      sequence = math.max(sequence + 1, now)\n",
-        "      sequence = now\n",
+        in_script("lua.route", replace("sequence = math.max(sequence + 1, now)", "sequence = now")),
     ),
     Mutant(
         "Redis: leases never run out",
-        f"{LUA}/prelude.lua",
-        "    if struct.unpack('>I7', held[i + 1]) > now then\n      nodes",
-        "    if true then\n      nodes",
+        in_script("redis.live", replace("struct.unpack('>I7', held[i + 1]) > now", "true")),
     ),
     Mutant(
         "Redis: an acknowledged id is forgotten",
-        f"{LUA}/prelude.lua",
-        "  keep_record(id, record)\n  call('RPUSH'",
-        "  call('HDEL', IDS, id)\n  call('RPUSH'",
+        in_script("redis.bury", replace("keep_record(id, record)", "call('HDEL', IDS, id)")),
     ),
     Mutant(
         "Redis: a fetch is not noted: the next message is not poked for",
-        f"{LUA}/prelude.lua",
-        "call('HDEL', META, 'f') == 1\n",
-        "call('HGET', META, 'f') == '0'\n",
+        in_script("redis.answer_pokes", replace("call('HDEL', META, 'f') == 1", "call('HGET', META, 'f') == '0'")),
     ),
     Mutant(
         "Redis: cold is called empty whatever has come since",
-        f"{LUA}/note_cold_empty.lua",
-        "call('HGET', META, 'v') ~= ARGV[2] or call('EXISTS', PENDING) == 1",
-        "false",
+        in_script(
+            "lua.note_cold_empty",
+            replace("call('HGET', META, 'v') ~= ARGV[2] or call('EXISTS', PENDING) == 1", "false"),
+        ),
     ),
     Mutant(
         "Redis: what one master believed of cold, the next one does",
-        f"{LUA}/prelude.lua",
-        "  if known[1] == reign() then return end\n",
-        "  if known[1] then return end\n",
+        in_script("redis.adopt", replace("known[1] == reign()", "known[1]")),
     ),
     Mutant(
         "Redis: mail on its way to cold is not on record",
-        f"{LUA}/route.lua",
-        "        call('HSET', PENDING, id, place_of(lane, sequence))\n",
-        "",
+        in_script("lua.route", replace("call('HSET', PENDING, id, place_of(lane, sequence))", "")),
     ),
     Mutant(
         "Redis: mail acknowledged during its move is not told of",
-        f"{LUA}/end_move.lua",
-        "    acked[#acked + 1] = id\n",
-        "",
+        in_script("lua.end_move", replace("acked[#acked + 1] = id", "")),
     ),
     Mutant(
         "Redis: the express lane has the places of the normal one",
-        f"{LUA}/prelude.lua",
-        "  return lane == 0 and sequence - EXPRESS or sequence\n",
-        "  return sequence\n",
+        in_script("redis.place_of", replace("lane == 0 and sequence - EXPRESS or sequence", "sequence")),
     ),
     Mutant(
         "Redis: normal mail beside a full express lane is read from its second message on",
-        f"{LUA}/prelude.lua",
-        "    walk(call('ZCOUNT', QUEUE, '-inf', '(0'), cutoff, add)\n",
-        "    walk(call('ZCOUNT', QUEUE, '-inf', '(0') + 1, cutoff, add)\n",
+        in_script(
+            "redis.heads", replace("call('ZCOUNT', QUEUE, '-inf', '(0')", "call('ZCOUNT', QUEUE, '-inf', '(0') + 1")
+        ),
     ),
     Mutant(
         "Redis: a server that has forgotten the scripts is not sent them",
-        f"{REDIS}/client.py",
-        "                    if not (again := not_run(phases, results)):\n",
-        "                    if not (again := []):\n",
+        in_function("redis.Client.run", replace("not_run(...)", "[]")),
     ),
     Mutant(
         "Redis: a walk takes a user out who was listed anew",
-        f"{LUA}/relist.lua",
-        "  if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[i])) == tonumber(ARGV[i + 1]) then\n",
-        "  if true then\n",
+        in_script(
+            "lua.relist",
+            replace("tonumber(redis.call('ZSCORE', KEYS[1], ARGV[i])) == tonumber(ARGV[i + 1])", "true"),
+        ),
     ),
     Mutant(
         "Pub/Sub: requests of one key overtake one another",
-        f"{PUBSUB}/publishing.py",
-        "                if key:\n                    self._busy.add(key)\n",
-        "                if key:\n                    pass\n",
+        in_function("Publisher._send_ready", drop("_busy.add(...)")),
     ),
     Mutant(
         "Pub/Sub: what was not confirmed counts as published",
-        f"{PUBSUB}/publishing.py",
-        "        except Unavailable as unavailable:\n            error = unavailable\n",
-        "        except Unavailable:\n            pass\n",
+        in_function("Publisher._send", drop("error = unavailable")),
     ),
     Mutant(
         "Pub/Sub: leases are not extended",
-        f"{PUBSUB}/ingress.py",
-        "            await self._settling.extend(list(self._leases), LEASE_SECONDS)\n",
-        "            await self._settling.extend([], LEASE_SECONDS)\n",
+        in_function("PubSubIngressConsumer._keep_leases", replace("list(_leases)", "[]")),
     ),
     Mutant(
         "Pub/Sub: what is received is acknowledged at once",
-        f"{PUBSUB}/ingress.py",
-        "        self._failure = None\n        self._arrived.set()\n        while",
-        "        self._settling.ack([each.ack_id for each in received])\n"
-        "        self._failure = None\n        self._arrived.set()\n        while",
+        in_function(
+            "PubSubIngressConsumer._took",
+            before("_failure = None", "self._settling.ack([each.ack_id for each in received])"),
+        ),
     ),
     Mutant(
         "Firestore: a later copy in cold writes over an earlier one",
-        f"{FIRESTORE}/cold.py",
-        "[only_if(self._written(queued), None) for queued in messages]",
-        "[self._written(queued) for queued in messages]",
+        in_function("FirestoreColdQueue.put", replace("only_if(..., None)", "...")),
     ),
     Mutant(
         "Firestore: a write that was refused counts as done",
-        f"{FIRESTORE}/writing.py",
-        "        for item, error in failed:\n            item.resolve(error)\n",
-        "        for item, _ in failed:\n            item.resolve(None)\n",
+        in_function("Writer._send", replace("resolve(error)", "item.resolve(None)")),
     ),
     Mutant(
         "Firestore: a step commits whatever others have changed meanwhile",
-        f"{FIRESTORE}/transactions.py",
-        "            own = [only_if(recipients.write(path, self.recipient, now), self._update_time)]\n",
-        "            own = [recipients.write(path, self.recipient, now)]\n",
+        in_function(
+            "Work.writes", replace("only_if(recipients.write(...), ...)", "recipients.write(path, self.recipient, now)")
+        ),
     ),
     Mutant(
         "Firestore: a step that is repeated forgets the pokes that it owed",
-        f"{FIRESTORE}/online.py",
-        "            owed.update(pokes)\n",
-        "            owed.clear()\n            owed.update(pokes)\n",
+        in_function("FirestoreOnlineStore._change_and_poke.remember", before("owed.update(...)", "owed.clear()")),
     ),
     Mutant(
         "Firestore: cold mail is read in the order in which it was queued",
-        f"{FIRESTORE}/cold.py",
-        'query = Query(self._messages, "place", len(there) + page.places + 1, above=above)',
-        'query = Query(self._messages, "queued_at", len(there) + page.places + 1)',
+        in_function(
+            "FirestoreColdQueue._all",
+            replace(
+                'Query(..., "place", ..., above=above)',
+                'Query(self._messages, "queued_at", len(there) + page.places + 1)',
+            ),
+        ),
     ),
     Mutant(
         "Firestore: what a TTL policy may delete is mail that still counts",
-        f"{FIRESTORE}/cold.py",
-        "queued_at + self._retention + BACKSTOP_SECONDS * MICROSECONDS",
-        "queued_at + BACKSTOP_SECONDS",
+        in_function(
+            "FirestoreColdQueue._written",
+            replace("... + _retention + BACKSTOP_SECONDS * MICROSECONDS", "queued.queued_at + BACKSTOP_SECONDS"),
+        ),
     ),
 )
