@@ -194,15 +194,20 @@ def _script_changed(text: str, place: _Place, rewrites: Sequence[Rewrite]) -> st
         parts = {part[1]: part.span() for part in _SCRIPTS[place.path.suffix].finditer(text)}
         is_whole = (*place.inside, place.name) == place.path.with_suffix("").parts
         start, end = (0, len(text)) if is_whole else parts[place.name]
-        found = spans(rewrite.old, text[start:end])
-        if len(found) != 1:
-            raise Misplaced(f"in {place}, {rewrite} is found {len(found)} times, and it must be once")
-        ((first, last),) = found
-        now = text[: start + first] + rewrite.new + text[start + last :]
-        if now == text:
-            raise Misplaced(f"in {place}, the change of {rewrite} changes nothing")
-        text = now
+        text = text[:start] + rewritten(text[start:end], rewrite, str(place)) + text[end:]
     return text
+
+
+def rewritten(script: str, rewrite: Rewrite, place: str) -> str:
+    """``script``, of Lua or SQL, after ``rewrite``; raises ``Misplaced``, which calls it ``place``."""
+    found = spans(rewrite.old, script)
+    if len(found) != 1:
+        raise Misplaced(f"in {place}, {rewrite} is found {len(found)} times, and it must be once")
+    ((start, end),) = found
+    changed = script[:start] + rewrite.new + script[end:]
+    if changed == script:
+        raise Misplaced(f"in {place}, the change of {rewrite} changes nothing")
+    return changed
 
 
 def _function_changed(text: str, place: _Place, rewrites: Sequence[Rewrite], words: frozenset[str]) -> str:

@@ -20,6 +20,7 @@ from router.errors import InvalidEnvelope, InvalidRequest, RateLimited
 from router.messages import Message
 from router.web.edge import Border
 from router.web.health import Health
+from tests.support.mutation import replace, rewritten
 from tests.support.stores import CAP, EmbeddedStores
 from tests.worlds import client, service
 from tests.worlds.judge import difference, view
@@ -32,11 +33,17 @@ def one_id_for_all_recipients(patch: Patch) -> None:
     """In the hash and on record: whoever comes second under it is taken for a redelivery of the first."""
     keyed = ids.keyed_id
     patch.setattr(ids, "keyed_id", lambda secret, sender, recipient, key: keyed(secret, sender, "", key))
-    patch.setitem(HOT, "registered", HOT["registered"].replace("user = ?", "? <> ''"))
-    into, _, values = HOT["register"].partition("VALUES (")
-    places = ", ".join(f"?{number + 1}" for number in range(values.count("?")))
-    unless = "WHERE NOT EXISTS (SELECT 1 FROM route WHERE id = ?1)"
-    patch.setitem(HOT, "register", f"{into} SELECT {places} {unless}")
+    for name, rewrite in (
+        ("registered", replace("user = ?", "? <> ''")),
+        (
+            "register",
+            replace(
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "SELECT ?, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM route WHERE id = ?1)",
+            ),
+        ),
+    ):
+        patch.setitem(HOT, name, rewritten(HOT[name], rewrite, name))
 
 
 def request_ids_are_counted(patch: Patch) -> None:
