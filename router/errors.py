@@ -64,7 +64,8 @@ class Unauthorized(RouterError):
 
 
 class RateLimited(RouterError):
-    """A sender is over ``limits.send_rate`` or ``limits.pair_rate``; ``retry_after`` is in seconds."""
+    """A sender is over ``limits.send_rate``, ``limits.pair_rate`` or ``limits.outbound_bytes``; ``retry_after`` is in
+    seconds."""
 
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)

@@ -263,6 +263,8 @@ class _Service:
             burst=limits.send_burst,
             pair_rate=limits.pair_rate,
             pair_burst=limits.pair_burst,
+            outbound_bytes=limits.outbound_bytes,
+            outbound_bytes_per_second=limits.outbound_bytes_per_second,
             metrics=self._factory.metrics,
         )
         api = Api(

@@ -32,6 +32,7 @@ SETTINGS = {
     "ROUTER_SERVER__PING_SECONDS": "6",
     "ROUTER_LIMITS__SEND_RATE": str(Limits().send_rate),
     "ROUTER_LIMITS__PAIR_RATE": str(Limits().pair_rate),
+    "ROUTER_LIMITS__OUTBOUND_BYTES": str(Limits().outbound_bytes),
     "ROUTER_LIMITS__WORK_RATE": str(Limits().work_rate),
 }
 """The limits are those that everybody has. The spans are long enough for thousands to come while others use the

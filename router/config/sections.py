@@ -246,6 +246,15 @@ class Limits(Section):
         5, ge=0, description="Sends of 16 KiB per second of a sender to one recipient; 0 is no limit."
     )
     pair_burst: int = Field(1000, ge=1, description="Sends that a sender may make to one recipient at once.")
+    outbound_bytes: int = Field(
+        1_073_741_824,
+        ge=0,
+        description="Bytes that a sender may send to all recipients at once, of envelopes and 1 KiB for each; "
+        "0 is no limit.",
+    )
+    outbound_bytes_per_second: float = Field(
+        16_384, gt=0, description="How fast that budget comes back, in bytes a second."
+    )
     work_rate: float = Field(
         25_000,
         ge=0,

@@ -21,6 +21,8 @@ need 200 s. By then its bucket is full again by itself."""
 PAIR_BYTES = 16 * 1024
 """A message counts as one send to its recipient for each so many bytes, also begun ones: else one sender could use up
 what may come to the recipient from all (``limits.inbound_bytes``)."""
+MESSAGE_BYTES = 1024
+"""What a message costs of its sender's budget beside its bytes: about what its rows take in an embedded file."""
 
 
 class Acceptor:
@@ -38,9 +40,12 @@ class Acceptor:
         burst: int,
         pair_rate: float,
         pair_burst: int,
+        outbound_bytes: int,
+        outbound_bytes_per_second: float,
         metrics: Metrics,
     ) -> None:
-        """``rate`` is in sends per second and sender, ``pair_rate`` in those of a sender to a recipient; 0 is no limit.
+        """``rate`` is in sends per second and sender, ``pair_rate`` in those of a sender to a recipient;
+        ``outbound_bytes`` may come from a sender at once. 0 is no limit.
 
         The counts are this process's own.
         """
@@ -51,36 +56,33 @@ class Acceptor:
         self._max_bytes = max_bytes
         self._rate = rate
         self._pair_rate = pair_rate
+        self._bytes_rate = outbound_bytes_per_second if outbound_bytes else 0
         self._metrics = metrics
-        self._senders: Buckets[str] | None = Buckets(clock, rate, burst, REMEMBERED_SENDERS) if rate else None
-        self._pairs: Buckets[bytes] | None = None
-        self._pair_secret = b""
-        """Who sends to whom is not kept in clear, also not here."""
-        if pair_rate:
-            self._pairs = Buckets(clock, pair_rate, pair_burst, REMEMBERED_PAIRS)
-            self._pair_secret = entropy(32)
+        self._sends: Buckets[bytes] = Buckets(clock, rate, burst, REMEMBERED_SENDERS)
+        self._pairs: Buckets[bytes] = Buckets(clock, pair_rate, pair_burst, REMEMBERED_PAIRS)
+        self._bytes: Buckets[bytes] = Buckets(clock, self._bytes_rate, outbound_bytes, REMEMBERED_SENDERS)
+        self._names_secret = entropy(32) if rate or pair_rate or outbound_bytes else b""
+        """Who sends, and to whom, is not kept in clear, also not here."""
 
-    def _admit(self, sender: str) -> None:
+    def _admit(self, sender: bytes) -> None:
         """Count one send of ``sender``; raises ``RateLimited``."""
-        if self._senders is None:
-            return
-        if wait := self._senders.wait(sender, 1):
+        if wait := self._sends.wait(sender, 1):
             raise RateLimited(f"more than {self._rate:g} messages a second; wait {wait:.1f} s", wait)
-        self._senders.take(sender, 1)
+        self._sends.take(sender, 1)
 
-    def _admit_pair(self, sender: str, recipient: str, size: int) -> None:
-        """Count a message of ``size`` bytes of ``sender`` to ``recipient``, whoever that is; raises ``RateLimited``."""
-        if self._pairs is None:
-            return
-        pair, sends = _pair(self._pair_secret, sender, recipient), -(-size // PAIR_BYTES)
-        if wait := self._pairs.wait(pair, sends):
-            if self._senders is not None:
-                self._senders.give_back(sender, 1)
-            raise RateLimited(
-                f"more than {self._pair_rate:g} messages a second, of {PAIR_BYTES // 1024} KiB each, to one recipient; "
-                f"wait {wait:.1f} s",
-                wait,
+    def _admit_message(self, sender: bytes, pair: bytes, size: int) -> None:
+        """Count a message of ``size`` bytes, whoever it is for; raises ``RateLimited``, and then nothing is counted."""
+        sends, cost = -(-size // PAIR_BYTES), size + MESSAGE_BYTES
+        if wait := self._bytes.wait(sender, cost):
+            refusal = f"more than limits.outbound_bytes over all recipients; {self._bytes_rate:g} come back a second"
+        elif wait := self._pairs.wait(pair, sends):
+            refusal = (
+                f"more than {self._pair_rate:g} messages a second, of {PAIR_BYTES // 1024} KiB each, to one recipient"
             )
+        if wait:
+            self._sends.give_back(sender, 1)
+            raise RateLimited(f"{refusal}; wait {wait:.1f} s", wait)
+        self._bytes.take(sender, cost)
         self._pairs.take(pair, sends)
 
     async def accept(self, sender: str, body: bytes, idempotency_key: str | None = None) -> str:
@@ -89,17 +91,19 @@ class Acceptor:
         Raises ``RateLimited``, ``InvalidEnvelope``, ``InvalidIdempotencyKey`` and ``Unavailable``. The sender is
         used for the limits and the id, and is then gone.
 
-        In this order: the sender's limit; the envelope, and only then it is known whom it is for; the key; the limit of
-        sender and recipient. Whatever the last one refuses costs the sender nothing of the first.
+        In this order: the sender's limit of sends; the envelope, and only then it is known how large it is, and whom it
+        is for; the key; the sender's budget of bytes; the limit of sender and recipient. What one of the limits refuses
+        takes nothing of the others.
         """
-        self._admit(sender)
+        name = _hidden(self._names_secret, sender)
+        self._admit(name)
         now = self._clock.now()
         read = envelope.read(body, self._max_bytes)
         if idempotency_key is None:
             id_ = ids.new_id(now, self._entropy(10))
         else:
             id_ = ids.keyed_id(self._secret, sender, read.recipient, ids.parse_key(idempotency_key))
-        self._admit_pair(sender, read.recipient, len(read.canonical))
+        self._admit_message(name, _hidden(self._names_secret, sender, read.recipient), len(read.canonical))
         keyed = idempotency_key is not None
         summed = checksum(id_, read.recipient, read.canonical)
         await self._producer.publish(
@@ -109,7 +113,7 @@ class Acceptor:
         return id_
 
 
-def _pair(secret: bytes, sender: str, recipient: str) -> bytes:
+def _hidden(secret: bytes, sender: str, recipient: str = "") -> bytes:
     # The length in front keeps ("ab", "c") and ("a", "bc") apart.
     name = sender.encode()
     return hashlib.blake2b(

@@ -18,6 +18,7 @@ class Buckets(Generic[K]):
 
     State: for each key the moment at which its bucket is full again. Whoever is not there has a full one, so that those
     that are full again are forgotten without loss. Of ``most`` others, the one that was used longest ago is forgotten.
+    With a rate of 0 there is no limit, and nothing is remembered.
     """
 
     __slots__ = ("_burst", "_clock", "_full_at", "_most", "_rate")
@@ -42,6 +43,8 @@ class Buckets(Generic[K]):
 
     def take(self, key: K, amount: float) -> None:
         """Take ``amount``, also where that leaves a debt."""
+        if not self._rate:
+            return
         now, all_ = self._clock.monotonic(), self._full_at
         all_[key] = max(now, all_.get(key, now)) + amount / self._rate
         all_.move_to_end(key)

@@ -40,6 +40,7 @@ def router(tmp_path: Path) -> Router:
     settings = {
         "ROUTER_LIMITS__SEND_RATE": "0",
         "ROUTER_LIMITS__PAIR_RATE": "0",
+        "ROUTER_LIMITS__OUTBOUND_BYTES": "0",
         "ROUTER_LIMITS__WORK_RATE": "0",
         "ROUTER_ONLINE__LEASE_SECONDS": "1",
         "ROUTER_ONLINE__HEARTBEAT_SECONDS": "0.3",

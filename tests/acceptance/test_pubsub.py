@@ -21,6 +21,7 @@ def router(tmp_path: Path, pubsub: Server) -> Router:
     settings = {
         "ROUTER_LIMITS__SEND_RATE": "0",
         "ROUTER_LIMITS__PAIR_RATE": "0",
+        "ROUTER_LIMITS__OUTBOUND_BYTES": "0",
         "ROUTER_LIMITS__WORK_RATE": "0",
         "ROUTER_INGRESS__KIND": "pubsub",
         "ROUTER_INGRESS__IDEMPOTENCY_SECRET": secrets.token_hex(16),

@@ -28,7 +28,12 @@ EVENT_SECONDS = 20.0
 def router(tmp_path: Path) -> Router:
     return Router(
         tmp_path / "data",
-        {"ROUTER_LIMITS__SEND_RATE": "0", "ROUTER_LIMITS__PAIR_RATE": "0", "ROUTER_LIMITS__WORK_RATE": "0"},
+        {
+            "ROUTER_LIMITS__SEND_RATE": "0",
+            "ROUTER_LIMITS__PAIR_RATE": "0",
+            "ROUTER_LIMITS__OUTBOUND_BYTES": "0",
+            "ROUTER_LIMITS__WORK_RATE": "0",
+        },
     )
 
 

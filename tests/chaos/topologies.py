@@ -35,6 +35,7 @@ SPANS = {
     "ROUTER_SERVER__LOG_LEVEL": "warning",
     "ROUTER_LIMITS__SEND_RATE": "0",
     "ROUTER_LIMITS__PAIR_RATE": "0",
+    "ROUTER_LIMITS__OUTBOUND_BYTES": "0",
     "ROUTER_LIMITS__WORK_RATE": "0",
 }
 """Short ones: everything that is due after a while becomes due within a run, and so falls together with faults."""

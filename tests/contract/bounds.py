@@ -343,6 +343,8 @@ class BoundsContract:
                 burst=200,
                 pair_rate=5,
                 pair_burst=60,
+                outbound_bytes=0,
+                outbound_bytes_per_second=1,
                 metrics=Metrics(),
             )
             for second in range(40):

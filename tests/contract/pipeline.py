@@ -57,6 +57,8 @@ def accepting(stage: Stage) -> Acceptor:
         burst=1,
         pair_rate=0,
         pair_burst=1,
+        outbound_bytes=0,
+        outbound_bytes_per_second=1,
         metrics=stage.factory.metrics,
     )
 

@@ -22,7 +22,16 @@ pytestmark = pytest.mark.anyio
 class Stage:
     """An acceptor, and the hand that holds its clock."""
 
-    def __init__(self, *, rate: float = 1000, burst: int = 100_000, pair_rate: float = 5, pair_burst: int = 10) -> None:
+    def __init__(
+        self,
+        *,
+        rate: float = 1000,
+        burst: int = 100_000,
+        pair_rate: float = 5,
+        pair_burst: int = 10,
+        outbound_bytes: int = 0,
+        outbound_bytes_per_second: float = 1,
+    ) -> None:
         self.clock = ManualClock()
         self.kept = Kept()
         self.acceptor = Acceptor(
@@ -35,12 +44,15 @@ class Stage:
             burst=burst,
             pair_rate=pair_rate,
             pair_burst=pair_burst,
+            outbound_bytes=outbound_bytes,
+            outbound_bytes_per_second=outbound_bytes_per_second,
             metrics=Metrics(),
         )
 
-    async def send(self, to: str, sender: str = "urn:sm:user:alice", key: str | None = None) -> float:
-        """For how long the sender must wait instead; 0: it is accepted."""
-        body = json.dumps({"recipientId": to}).encode()
+    async def send(self, to: str, sender: str = "urn:sm:user:alice", key: str | None = None, *, size: int = 0) -> float:
+        """For how long the sender must wait instead of sending ``size`` sealed bytes; 0: it is accepted."""
+        sealed = {"encryptedData": base64.b64encode(bytes(size)).decode()} if size else {}
+        body = json.dumps({"recipientId": to, **sealed}).encode()
         try:
             await self.acceptor.accept(sender, body, key)
         except RateLimited as error:
@@ -95,19 +107,10 @@ async def test_what_is_malformed_takes_nothing_of_the_pair() -> None:
 
 async def test_a_large_message_counts_as_several() -> None:
     stage = Stage(pair_burst=10)
-
-    async def send(size: int) -> float:
-        body = json.dumps({"recipientId": "bob", "encryptedData": base64.b64encode(bytes(size)).decode()}).encode()
-        try:
-            await stage.acceptor.accept("urn:sm:user:alice", body)
-        except RateLimited as error:
-            return error.retry_after
-        return 0.0
-
     for _ in range(2):
-        assert await send(48 * 1024) == 0, "64 KiB in base64, and a little more: five sends"
+        assert await stage.send("bob", size=48 * 1024) == 0, "64 KiB in base64, and a little more: five sends"
     assert await stage.send("bob") == pytest.approx(0.2)
-    assert await send(48 * 1024) == pytest.approx(1)
+    assert await stage.send("bob", size=48 * 1024) == pytest.approx(1)
     assert await stage.send("carol") == 0
 
 
@@ -129,24 +132,97 @@ async def test_none_is_none() -> None:
     assert all(await stage.sends(50, "bob"))
 
 
-async def test_a_pair_is_kept_in_no_clear_word() -> None:
-    stage = Stage()
-    await stage.send("bob")
-    assert stage.acceptor._pairs is not None
-    (key,) = stage.acceptor._pairs._full_at
-    assert len(key) == 16
-    stage.acceptor._pair_secret = b"another"
-    await stage.send("bob")
-    assert len(stage.acceptor._pairs._full_at) == 2, "the hash is keyed"
+async def test_a_sender_has_a_budget_of_bytes_over_all_recipients() -> None:
+    stage = Stage(outbound_bytes=100_000, outbound_bytes_per_second=1000)
+    sent = 0
+    while not (wait := await stage.send(f"r{sent}", size=6000)):
+        sent += 1
+    costs = len(stage.kept.messages[0].envelope) + accepting.MESSAGE_BYTES
+    assert sent == 100_000 // costs
+    assert wait == pytest.approx(((sent + 1) * costs - 100_000) / 1000, rel=0.01), "until this one has room"
+    assert await stage.send("carol", "urn:sm:user:eve", size=6000) == 0, "another sender has another budget"
+    stage.clock.advance(wait + 0.1)
+    assert await stage.send("somebody", size=6000) == 0
+    assert await stage.send("another", size=6000) > 0
+    stage.clock.advance(30 * 86_400)
+    assert len([1 for number in range(100) if not await stage.send(f"s{number}", size=6000)]) == sent, (
+        "a long silence saves up no more"
+    )
 
 
-async def test_pairs_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_small_message_costs_what_its_rows_take() -> None:
+    """Or who sends nothing but names could fill a disk by rows, and be within the budget."""
+    stage = Stage(outbound_bytes=20_000, outbound_bytes_per_second=1)
+    assert 10 < sum([not await stage.send(f"r{number}") for number in range(40)]) < 20
+
+
+async def test_a_refusal_says_which_limit_it_was_and_when_to_try_again() -> None:
+    stage = Stage(outbound_bytes=2000, outbound_bytes_per_second=100)
+    await stage.send("bob", size=500)
+    with pytest.raises(RateLimited) as refused:
+        await stage.acceptor.accept("urn:sm:user:alice", b'{"recipientId":"carol"}')
+    assert "over all recipients" in str(refused.value)
+    assert "limits.outbound_bytes" in str(refused.value)
+    assert f"wait {refused.value.retry_after:.1f} s" in str(refused.value)
+
+
+async def test_what_the_budget_of_bytes_refuses_takes_nothing_of_other_limits() -> None:
+    stage = Stage(rate=0.001, burst=7, pair_burst=2, outbound_bytes=5000, outbound_bytes_per_second=1000)
+    assert await stage.send("bob", size=3000) == 0
+    assert [await stage.send("bob", size=3000) > 0 for _ in range(10)] == [True] * 10
+    stage.clock.advance(5)
+    assert await stage.sends(3, "bob") == [True, True, False], "the pair had both of its sends"
+    assert await stage.sends(1, "carol") == [True], "and the sender most of its seven"
+
+
+async def test_what_the_limit_of_a_pair_refuses_takes_nothing_of_the_bytes() -> None:
+    stage = Stage(pair_burst=1, outbound_bytes=10_000, outbound_bytes_per_second=0.001)
+    assert await stage.sends(50, "bob") == [True] + [False] * 49
+    assert await stage.send("carol", size=4000) == 0
+
+
+async def test_a_message_that_is_larger_than_the_budget_passes_when_it_is_whole() -> None:
+    stage = Stage(outbound_bytes=1000, outbound_bytes_per_second=100)
+    assert await stage.send("bob", size=4000) == 0
+    assert await stage.send("carol") > 0
+
+
+def test_the_budget_of_bytes_is_none_that_an_honest_sender_meets_and_fills_no_disk_in_a_day() -> None:
+    """With the defaults; base64 makes 4 bytes of 3."""
+    limits = Limits()
+    largest = limits.envelope_bytes * 4 // 3 + accepting.MESSAGE_BYTES
+    assert limits.outbound_bytes > 3 * 1000 * largest, "three of the largest to each of a group of a thousand"
+    assert limits.outbound_bytes_per_second * 86_400 > 500 * 1000 * 2 * 1024, "500 texts a day to such a group"
+    disk = 10e9 - 268_435_456
+    assert (disk - limits.outbound_bytes) / limits.outbound_bytes_per_second > 6 * 86_400
+
+
+async def test_names_are_kept_in_no_clear_word() -> None:
+    stage = Stage(outbound_bytes=100_000)
+    await stage.send("bob")
+    limits = (stage.acceptor._sends, stage.acceptor._bytes, stage.acceptor._pairs)
+    for kept in limits:
+        (key,) = kept._full_at
+        assert len(key) == 16
+    stage.acceptor._names_secret = b"another"
+    await stage.send("bob")
+    assert [len(kept._full_at) for kept in limits] == [2, 2, 2], "the hash is keyed"
+
+
+async def test_a_sender_is_no_pair() -> None:
+    """No name of a recipient makes the hash of a pair that of a sender alone."""
+    stage = Stage(outbound_bytes=100_000)
+    await stage.send("bob")
+    assert not set(stage.acceptor._bytes._full_at) & set(stage.acceptor._pairs._full_at)
+
+
+async def test_pairs_and_senders_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accepting, "REMEMBERED_PAIRS", 8)
-    stage = Stage()
+    monkeypatch.setattr(accepting, "REMEMBERED_SENDERS", 6)
+    stage = Stage(outbound_bytes=100_000)
     for number in range(50):
-        await stage.send(f"r{number}")
-    assert stage.acceptor._pairs is not None
-    assert len(stage.acceptor._pairs._full_at) == 8
+        await stage.send(f"r{number}", f"urn:sm:user:s{number}")
+    assert [len(kept._full_at) for kept in (stage.acceptor._pairs, stage.acceptor._bytes)] == [8, 6]
 
 
 async def test_nobody_pushes_out_a_pair_of_their_own() -> None:

@@ -47,7 +47,12 @@ absent, which no JSON schema says. ``tests/fuzz/targets.py`` judges by protobuf 
 def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Router]:
     router = Router(
         tmp_path_factory.mktemp("fuzzed") / "data",
-        {"ROUTER_LIMITS__SEND_RATE": "0", "ROUTER_LIMITS__PAIR_RATE": "0", "ROUTER_LIMITS__WORK_RATE": "0"},
+        {
+            "ROUTER_LIMITS__SEND_RATE": "0",
+            "ROUTER_LIMITS__PAIR_RATE": "0",
+            "ROUTER_LIMITS__OUTBOUND_BYTES": "0",
+            "ROUTER_LIMITS__WORK_RATE": "0",
+        },
     )
     with router.running():
         yield router

@@ -323,6 +323,7 @@ def config(plan: Plan) -> Config:
                 ephemeral_seconds=plan.ephemeral_seconds,
                 send_rate=0,
                 pair_rate=0,
+                outbound_bytes=0,
                 work_rate=0,
             ),
             online=Online(**({} if plan.day else SPANS), durability=durability),
@@ -389,6 +390,8 @@ class Node:
             burst=limits.send_burst,
             pair_rate=limits.pair_rate,
             pair_burst=limits.pair_burst,
+            outbound_bytes=limits.outbound_bytes,
+            outbound_bytes_per_second=limits.outbound_bytes_per_second,
             metrics=factory.metrics,
         )
         return Api(

@@ -160,6 +160,7 @@ def environment(
         "ROUTER_PUSH__KIND": "pubsub",
         "ROUTER_LIMITS__SEND_RATE": "0",
         "ROUTER_LIMITS__PAIR_RATE": "0",
+        "ROUTER_LIMITS__OUTBOUND_BYTES": "0",
         "ROUTER_LIMITS__WORK_RATE": "0",
         # Nothing is to be kept on this machine: a service that tried would fail.
         "ROUTER_EMBEDDED__DATA_DIR": "/dev/null/nowhere",

@@ -33,6 +33,7 @@ ENVELOPE_BYTES = 300
 BODY_SECONDS = 0.3
 WORK_RATE = 1000
 WORK_BURST = 1_000_000
+OUTBOUND_BYTES = 65_536
 PAIR_BURST = 8
 """More than a sender may send at once, so that only who means to meets it."""
 
@@ -106,6 +107,8 @@ async def web(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Web]:
             burst=5,
             pair_rate=0.5,
             pair_burst=PAIR_BURST,
+            outbound_bytes=OUTBOUND_BYTES,
+            outbound_bytes_per_second=256,
             metrics=factory.metrics,
         )
         work = Work(clock=Passing(clock), rate=WORK_RATE, burst=WORK_BURST)

@@ -21,7 +21,7 @@ from router.web.api import MAX_ACK_IDS
 from router.web.problems import MEDIA_TYPE, TYPE_PREFIX
 from tests.contract.stage import Socket
 from tests.support.protojson import by_oracle
-from tests.web.conftest import ENVELOPE_BYTES, PAIR_BURST, Web
+from tests.web.conftest import ENVELOPE_BYTES, OUTBOUND_BYTES, PAIR_BURST, Web
 
 pytestmark = pytest.mark.anyio
 ENVELOPE = {"recipientId": "bob", "encryptedData": "AQID"}
@@ -288,6 +288,26 @@ async def test_the_limit_of_a_pair_tells_nothing_of_the_recipient(web: Web) -> N
     await web.manager.disconnect(connection)
     assert len(set(refused)) == 1
     assert refused[0][0] > PAIR_BURST
+
+
+async def test_the_budget_of_a_sender_tells_nothing_of_the_recipients(web: Web) -> None:
+    """Online, with mail, or unknown: what is refused, when, for how long and in what words is the same."""
+    connection = await web.manager.connect("urn:sm:user:online", Socket(), None)
+    await web.http.post("/api/send", json={"recipientId": "queued"}, headers=web.bearer("eve"))
+    await web.route()
+    refused = []
+    for recipient in ("online", "queued", "nobody"):
+        for count in range(OUTBOUND_BYTES // 500):
+            web.clock.advance(1)  # more than that the sender's own limit does not ask for, nor that of a pair
+            to = recipient if count % 3 == 0 else f"other{count}"
+            sent = await web.http.post("/api/send", json={"recipientId": to}, headers=web.bearer(f"for-{recipient}"))
+            if sent.status_code != 202:
+                break
+        assert "over all recipients" in refusal(sent, 429, "rate-limited")
+        refused.append((count, sent.content, sent.headers["retry-after"]))
+    await web.manager.disconnect(connection)
+    assert len(set(refused)) == 1
+    assert refused[0][0] > OUTBOUND_BYTES // 1500
 
 
 async def test_a_failing_dependency_is_never_a_2xx(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,8 +106,8 @@ def metrics_are_public(patch: Patch) -> None:
 
 
 def all_senders_share_a_limit(patch: Patch) -> None:
-    pair = accepting._pair
-    patch.setattr(accepting, "_pair", lambda secret, sender, recipient: pair(secret, "", recipient))
+    hidden = accepting._hidden
+    patch.setattr(accepting, "_hidden", lambda secret, sender, recipient="": hidden(secret, "", recipient))
 
 
 def pokes_go_to_everybody(patch: Patch) -> None:

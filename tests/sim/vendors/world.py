@@ -91,7 +91,14 @@ def config(write_through: bool, cap: int, vendors: Vendors) -> Config:
         ),
         cold=Cold(kind="firestore"),
         push=Push(kind="pubsub"),
-        limits=Limits(queue_messages=cap, ephemeral_seconds=EPHEMERAL_SECONDS, send_rate=0, pair_rate=0, work_rate=0),
+        limits=Limits(
+            queue_messages=cap,
+            ephemeral_seconds=EPHEMERAL_SECONDS,
+            send_rate=0,
+            pair_rate=0,
+            outbound_bytes=0,
+            work_rate=0,
+        ),
     )
 
 
