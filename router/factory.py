@@ -177,7 +177,9 @@ class Factory:
             with _extra("google", 'kind = "firestore"'):
                 from router.backends.firestore.backend import FirestoreBackend  # noqa: PLC0415 - only where configured
 
-            backend = await self._stack.enter_async_context(FirestoreBackend(self.config, self.clock, self.chance))
+            backend = await self._stack.enter_async_context(
+                FirestoreBackend(self.config, self.clock, self.keeper, self.chance)
+            )
             self.metrics.firestore(lambda: msgspec.structs.asdict(backend.client.statistics))
             return backend
 

@@ -41,6 +41,7 @@ class ClockContract:
         assert await stage.ids(EVE) == ["hot"]
         assert await stage.go("gone", keyed=True) is Outcome.DUPLICATE
         stage.clock.time += MONTH
+        assert await stage.go("gone", keyed=True) is Outcome.DUPLICATE, "nor is an id forgotten while it lasts"
         assert await stage.go("m2") is Outcome.COLD
         stage.clock.time -= MONTH
         assert await stage.go("m3") is Outcome.COLD

@@ -18,6 +18,7 @@ from router.backends.google.channels import FIRESTORE, open_channels, project
 from router.backends.rules import StoreRules
 from router.clock import Clock
 from router.config import Config
+from router.core.timekeeping import Timekeeper
 from router.interfaces import PokeBus
 
 
@@ -29,10 +30,11 @@ class FirestoreBackend:
 
     patience = Patience()
 
-    def __init__(self, config: Config, clock: Clock, chance: random.Random) -> None:
+    def __init__(self, config: Config, clock: Clock, keeper: Timekeeper, chance: random.Random) -> None:
         self._config = config
         self._database = config.google.firestore_database
         self._clock = clock
+        self._keeper = keeper
         self._chance = chance
         self._stack = AsyncExitStack()
 
@@ -56,4 +58,4 @@ class FirestoreBackend:
     def online_store(self, pokes: PokeBus) -> FirestoreOnlineStore:
         layout = OnlineLayout(project(self._config), self._database, self._config.online.collection)
         transactions = Transactions(self.client, layout, StoreRules.of(self._config), self._clock)
-        return FirestoreOnlineStore(transactions, self._writer, pokes, self._clock)
+        return FirestoreOnlineStore(transactions, self._writer, pokes, self._clock, self._keeper)

@@ -19,6 +19,7 @@ from router.backends.firestore.wire import Document, deletion, only_if
 from router.backends.firestore.writing import Writer
 from router.backends.rules import ORPHAN_SECONDS, Skew, holds_move, keeps_inbound
 from router.clock import MICROSECONDS, Clock, apart
+from router.core.timekeeping import Timekeeper
 from router.interfaces import PokeBus
 from router.messages import Delivery, HotPage, HotUser, Move, MoveRefused, Queued, QueueTotals, Routed, Settled
 from router.pages import Head, Page
@@ -35,10 +36,13 @@ IDLE_SECONDS = 3600.0
 class FirestoreOnlineStore(FirestorePresence):
     """``OnlineStore`` over Firestore."""
 
-    def __init__(self, transactions: Transactions, writer: Writer, pokes: PokeBus, clock: Clock) -> None:
+    def __init__(
+        self, transactions: Transactions, writer: Writer, pokes: PokeBus, clock: Clock, keeper: Timekeeper
+    ) -> None:
         super().__init__(transactions, clock)
         self._writer = writer
         self._pokes = pokes
+        self._keeper = keeper
         self._skew = Skew()
         self._reader = Reader(self._client, self._layout)
         ids = f"{self._layout.collection}-ids"
@@ -74,12 +78,12 @@ class FirestoreOnlineStore(FirestorePresence):
         return [results[index] for index in range(len(deliveries))]
 
     async def _route(self, user: str, deliveries: Sequence[Delivery], now: int) -> list[Routed]:
-        hot = self._layout.hot_of(user)
+        hot, at = self._layout.hot_of(user), self._keeper.deleting_at()
         results: list[Routed] = []
         for part in routing.steps(deliveries):
 
             def step(work: Work, part: Sequence[Delivery] = part) -> tuple[list[Routed], Pokes]:
-                return routing.route(work, hot, part, now, self._rules, self._skew)
+                return routing.route(work, hot, part, now, at, self._rules, self._skew)
 
             ids = [routing.message_of(delivery).id for delivery in part]
             new = {id_ for id_, delivery in zip(ids, part, strict=True) if not delivery.delivered_before}

@@ -52,8 +52,8 @@ class Record(Struct):
         self.until = rules.remember_until(now, keyed=self.keyed)
         self.acked_at = now
 
-    def forgettable(self, now: int) -> bool:
-        return self.state is State.ACKED and self.until <= now
+    def forgettable(self, at: int) -> bool:
+        return self.state is State.ACKED and self.until <= at
 
 
 def record_of(queued: Queued, state: State, update_time: Any = None) -> Record:

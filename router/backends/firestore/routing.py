@@ -14,25 +14,26 @@ from router.messages import Delivery, Message, Outcome, Pending, Queued, Routed
 
 
 def route(
-    work: Work, hot: str, deliveries: Sequence[Delivery], now: int, rules: StoreRules, skew: Skew
+    work: Work, hot: str, deliveries: Sequence[Delivery], now: int, at: int, rules: StoreRules, skew: Skew
 ) -> tuple[list[Routed], Pokes]:
     """Route ``deliveries``, all of one recipient, in their order; the pokes are sent once this is committed.
 
-    ``hot``: the path of the recipient's hot queue.
+    ``hot``: the path of the recipient's hot queue; ``at``: tombstones whose time was over then count as gone, though no
+    sweeper has deleted them yet.
     """
     pokes: Pokes = []
     work.recipient.end_leases(now)
-    results = [_route(work, hot, delivery, now, rules, skew) for delivery in deliveries]
+    results = [_route(work, hot, delivery, now, at, rules, skew) for delivery in deliveries]
     if any(result.outcome is Outcome.HOT for result in results):
         pokes = work.recipient.poke(now)
     return results, pokes
 
 
-def _route(work: Work, hot: str, delivery: Delivery, now: int, rules: StoreRules, skew: Skew) -> Routed:
+def _route(work: Work, hot: str, delivery: Delivery, now: int, at: int, rules: StoreRules, skew: Skew) -> Routed:
     message = message_of(delivery)
     recipient = work.recipient
     record = work.records.get(message.id)
-    if record is not None and not record.forgettable(now):
+    if record is not None and not record.forgettable(at):
         return _known(work, record, delivery, now, rules)
     online = bool(recipient.live(now))
     outcome = decide(
