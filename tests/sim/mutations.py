@@ -250,10 +250,6 @@ MUTANTS = (
         in_function("Sweeper._delete_orphans", replace("_online.orphans(...)", "it[:0]")),
     ),
     Mutant(
-        "what a pipeline wrote to cold without the store, and died, is left to nobody",
-        in_function("Sweeper._tell_untold", replace("_cold.untold(...)", "it[:0]")),
-    ),
-    Mutant(
         "mail of a user whose node died is not moved",
         in_function("due", replace("Due(migrate=..., hush=True)", "Due(hush=True)")),
     ),
