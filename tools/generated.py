@@ -15,6 +15,7 @@ from router.config.sources import expected, variable
 from router.web.openapi import document
 from tests.chaos import report as chaos
 from tools.cli_reference import cli_reference
+from tools.life import lifecycle
 
 MARK = "<!-- The table is written by `make docs`. -->"
 PRODUCTION_MARK = "<!-- The table of production is written by `make docs`. -->"
@@ -82,6 +83,11 @@ def proof(root: Path) -> str:
     )
 
 
+def lifecycle_docs(root: Path) -> str:
+    """``docs/lifecycle.md`` with its diagram and its table."""
+    return _with_table((root / "docs" / "lifecycle.md").read_text(encoding="utf-8"), lifecycle())
+
+
 def _with_table(text: str, table: str, mark: str = MARK) -> str:
     before, _, rest = text.partition(mark)
     _, _, after = rest.partition(END_MARK)
@@ -138,6 +144,7 @@ GENERATED: dict[str, Callable[[Path], str]] = {
     "docs/specification.md": specification,
     "docs/benchmarks.md": benchmark_docs,
     "docs/cli.md": cli_reference,
+    "docs/lifecycle.md": lifecycle_docs,
     "docs/proof/chaos.md": proof,
     "docs/openapi.json": openapi,
     "examples/firestore/firestore.indexes.json": firestore_indexes,

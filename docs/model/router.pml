@@ -43,7 +43,7 @@ byte faults = FAULTS;
 byte inbox, sent, again;    /* to be routed; answered 202; delivered more than once */
 byte holder;                /* the pipeline that has what is in the inbox; 0: none */
 
-/* Online store: the record of ids (rules.State). What is HOT or DOUBLE has its copy in the hot queue. */
+/* Online store: the record of ids (lifecycle.State). What is HOT or DOUBLE has its copy in the hot queue. */
 byte HOT, PENDING, COLD, ACKED, DOUBLE, ACKED_OWED;
 byte sequence[IDS], last;
 bool leased[2];             /* presence */

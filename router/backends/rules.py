@@ -1,18 +1,18 @@
 """What every backend is told by the configuration, and the decisions that none of them may make in its own way.
 
-``State`` and ``decide`` are the rules of the atomic routing step (docs/specification.md#the-atomic-step). A store that
-runs its step in another language repeats them there, by these names; the contract tests hold it to them.
+``decide`` is the rule of the atomic routing step (docs/specification.md#the-atomic-step), beside the states of
+``router.lifecycle``. A store that runs its step in another language repeats both there, by these names; the contract
+tests hold it to them.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import IntEnum
 
 from router.clock import MICROSECONDS
 from router.config import Config
-from router.messages import Delivery, Message, Outcome, Queued
+from router.messages import Message, Outcome
 
 DAY_SECONDS = 86_400
 MOVE_LEASE_SECONDS = 60
@@ -140,52 +140,6 @@ class Skew:
         return max(now, now - self.ahead)
 
 
-class State(IntEnum):
-    """Where a routed message is; the numbers are stored."""
-
-    HOT = 0
-    PENDING = 1
-    """On its way to cold; the write is not confirmed."""
-    COLD = 2
-    ACKED = 3
-    """In no queue any more: a tombstone."""
-    DOUBLE = 4
-    """In hot, while cold has or may get a copy, by a migrator or by write-through."""
-    ACKED_OWED = 5
-    """Acknowledged, while cold has or may get a copy that must be deleted."""
-
-
-_NUMBERS = frozenset(State)
-
-
-def state_of(number: int) -> State | None:
-    """``number`` as it was stored; ``None`` where the record is damaged. Such a message may be anywhere: a redelivery
-    is written to cold, and then it counts as ``DOUBLE``, so that its acknowledgement reaches every copy."""
-    return State(number) if number in _NUMBERS else None
-
-
-def known_outcome(state: State, *, write_through: bool) -> Outcome:
-    """What a redelivery of a message in ``state`` still owes."""
-    if state is State.PENDING:
-        return Outcome.COLD
-    if state is State.COLD:
-        return Outcome.ANNOUNCE
-    if state is State.DOUBLE and write_through:
-        return Outcome.COPY
-    return Outcome.DUPLICATE
-
-
-def redelivered_state(state: State, delivery: Delivery) -> State:
-    """What ``delivery`` makes of the known ``state`` of its message.
-
-    A message that was delivered before may have been written to cold by a pipeline that could not reach this store:
-    that copy is deleted with its acknowledgement, or as an orphan where this has come already.
-    """
-    if delivery.delivered_before and delivery.message is not None and not delivery.message.ephemeral:
-        return {State.HOT: State.DOUBLE, State.ACKED: State.ACKED_OWED}.get(state, state)
-    return state
-
-
 def decide(
     message: Message, *, online: bool, queued: int, size: int, inbound_until: int, now: int, rules: StoreRules
 ) -> Outcome:
@@ -204,25 +158,6 @@ def decide(
     if rules.is_exhausted(inbound_until, len(message.envelope), now):
         return Outcome.INBOUND_EXHAUSTED
     return Outcome.HOT if online else Outcome.COLD
-
-
-def entered_state(delivery: Delivery, message: Message, outcome: Outcome, rules: StoreRules) -> State:
-    """The state of a new message that ``decide`` put where ``outcome`` says.
-
-    A message that was delivered before may have been written to cold by a pipeline that could not reach this store.
-    """
-    if outcome is Outcome.COLD:
-        return State.PENDING
-    may_be_cold = rules.write_through or delivery.delivered_before
-    return State.DOUBLE if may_be_cold and not message.ephemeral else State.HOT
-
-
-def is_misplaced(state: State, sequence: int, queued: Queued) -> bool:
-    """Whether ``queued`` was put into cold behind its place, which is ``sequence``, without this store.
-
-    A pipeline that was given the place has still to write it; what was routed behind it may be in cold already.
-    """
-    return state is State.PENDING and queued.sequence > sequence
 
 
 def next_sequence(highest: int, now: int) -> int:

@@ -12,6 +12,7 @@ from tests.contract.ingress import IngressContract
 from tests.contract.notices import PokeContract, PushContract
 from tests.contract.pipeline import PipelineContract
 from tests.contract.queues import QueueContract
+from tests.contract.records import RecordContract
 from tests.contract.stage import BOB, Stage
 from tests.support.stores import EmbeddedStores
 
@@ -47,3 +48,7 @@ class TestEmbeddedPipeline(PipelineContract):
 
 class TestEmbeddedDamage(DamageContract):
     """In one file."""
+
+
+class TestEmbeddedRecords(RecordContract):
+    """In a table of the file."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.queues import QueueContract
+from tests.contract.records import RecordContract
 from tests.support.servers import Server
 from tests.support.stores_firestore import FirestoreColdStores, FirestoreStores, use_emulator
 
@@ -26,6 +27,14 @@ class TestFirestoreColdQueue(QueueContract):
 
 class TestFirestoreQueues(QueueContract):
     """All of it in Firestore; pokes go over the embedded bus."""
+
+    @pytest.fixture
+    def stores(self, tmp_path: Path) -> FirestoreStores:
+        return FirestoreStores(tmp_path)
+
+
+class TestFirestoreRecords(RecordContract):
+    """A document each."""
 
     @pytest.fixture
     def stores(self, tmp_path: Path) -> FirestoreStores:

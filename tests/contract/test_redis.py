@@ -10,6 +10,7 @@ from tests.contract.damage import DamageContract
 from tests.contract.notices import PokeContract
 from tests.contract.pipeline import PipelineContract
 from tests.contract.queues import QueueContract
+from tests.contract.records import RecordContract
 from tests.support.redis_servers import documented_user
 from tests.support.servers import Server
 from tests.support.stores_redis import PREFIX, RedisStores
@@ -36,3 +37,7 @@ class TestRedisPipeline(PipelineContract):
 
 class TestRedisDamage(DamageContract):
     """In Redis, and in a file."""
+
+
+class TestRedisRecords(RecordContract):
+    """By the Lua scripts."""

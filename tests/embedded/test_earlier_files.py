@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from router.backends.embedded import schema
-from router.backends.rules import State
+from router.lifecycle import State
 from router.messages import Lane, Outcome
 from tests.contract.bounds import LIMIT, has_room
 from tests.contract.stage import BOB, EVE, staged

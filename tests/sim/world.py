@@ -8,10 +8,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from router.backends.rules import State
 from router.clock import MICROSECONDS
 from router.errors import RouterError
 from router.factory import Factory
+from router.lifecycle import State
 from router.messages import Delivery, Queued, Settled
 from tests.sim import history as h
 from tests.sim.clients import FAR, Device, Sender, acknowledge, fetch, user_name

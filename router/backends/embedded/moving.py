@@ -17,12 +17,11 @@ from router.backends.embedded.push import withdraw
 from router.backends.embedded.routing import HOT as SQL
 from router.backends.embedded.routing import Pokes, recipients_of, save
 from router.backends.embedded.rows import ANY_LANE, hot_message, json_list, one
-from router.backends.rules import MOVE_LEASE_SECONDS, State, StoreRules, holds_move, is_misplaced, next_cut, state_of
+from router.backends.rules import MOVE_LEASE_SECONDS, StoreRules, holds_move, next_cut
 from router.clock import MICROSECONDS
+from router.lifecycle import GONE, IN_COLD, Event, State, is_misplaced, state_of, step
 from router.messages import Lane, Move, MoveRefused, Queued, Settled
 from router.pages import Page
-
-_ACKED = {State.ACKED, State.ACKED_OWED}
 
 
 def _count(
@@ -45,43 +44,37 @@ def _count(
 def settle(db: sqlite3.Connection, messages: Sequence[Queued], now: int, rules: StoreRules) -> tuple[Settled, Pokes]:
     acked: list[Queued] = []
     misplaced: list[Queued] = []
-    arrived: dict[tuple[str, str], tuple[Queued, State | None]] = {}
+    arrived: dict[tuple[str, str], tuple[Queued, State]] = {}
     ids = json_list(queued.message.id for queued in messages)
-    records = {(user, id_): record for id_, user, *record in db.execute(SQL["registered_some"], (ids,))}
+    rows = db.execute(SQL["registered_some"], (ids,))
+    records = {(user, id_): (sequence, state_of(number)) for id_, user, sequence, number in rows}
     for queued in messages:
         name = queued.message.name
-        if name not in records:
-            arrived.setdefault(name, (queued, None))
-            continue
-        sequence, number = records[name]
-        state = state_of(number)
-        if state is None:
-            arrived.setdefault(name, (queued, State.HOT))
-        elif state in _ACKED:
+        sequence, state = records.get(name, (0, State.UNKNOWN))
+        settled = step(state, Event.SETTLED)
+        if settled.owes_deletion:
             acked.append(queued)
         elif is_misplaced(state, sequence, queued):
             misplaced.append(msgspec.structs.replace(queued, sequence=sequence))
-        elif state in (State.HOT, State.PENDING):
+        elif settled.after is not state:
             arrived.setdefault(name, (queued, state))
     return Settled(acked, misplaced), _arrive(db, arrived.values(), now, rules)
 
 
-def _arrive(
-    db: sqlite3.Connection, arrived: Collection[tuple[Queued, State | None]], now: int, rules: StoreRules
-) -> Pokes:
-    """Cold has these messages now; those without a state were written there while this store could not be asked."""
+def _arrive(db: sqlite3.Connection, arrived: Collection[tuple[Queued, State]], now: int, rules: StoreRules) -> Pokes:
+    """Cold has these messages now, each of which was in the state beside it."""
     recipients = recipients_of(db, (queued.message.recipient for queued, _ in arrived), now, rules)
     changed: list[tuple[object, ...]] = []
     for queued, state in arrived:
         message, recipient = queued.message, recipients[queued.message.recipient]
-        if state is None:
-            values = (message.id, message.recipient, message.lane, queued.sequence, State.COLD, message.keyed)
+        after = step(state, Event.SETTLED).after
+        if state is State.UNKNOWN:
+            values = (message.id, message.recipient, message.lane, queued.sequence, after, message.keyed)
             is_new = db.execute(SQL["register"], (*values, queued.size)).rowcount
             recipient.cold += is_new
             recipient.cold_bytes += is_new * queued.size
             recipient.sequence = max(recipient.sequence, queued.sequence)
         else:
-            after = State.COLD if state is State.PENDING else State.DOUBLE
             changed.append((after, None, message.id, message.recipient))
             recipient.pending -= state is State.PENDING
         recipient.cold_version += 1
@@ -102,26 +95,22 @@ def ack(db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: 
     owed: list[str] = []
     for id_ in ids:
         record = one(db, SQL["registered"], (id_, user))
-        if record is None:
-            # Also where cold is known to be empty: what is unknown here may have come to it without this store.
+        lane, sequence, number, keyed, size = record or (0, 0, 0, 0, 0)
+        state = state_of(number) if record else State.UNKNOWN
+        acked = step(state, Event.ACKNOWLEDGED)
+        if acked.owes_deletion:
             owed.append(id_)
+        if state in GONE or state is State.UNKNOWN:
             continue
-        lane, sequence, state, keyed, size = record
-        if state in (State.HOT, State.DOUBLE) or state_of(state) is None:
+        if state in IN_COLD:
+            pending -= state is State.PENDING
+            cold -= 1
+            cold_bytes -= size
+        else:
             removed = db.execute(SQL["remove"], (user, lane, sequence)).rowcount
             hot -= removed
             hot_bytes -= removed * size
-        pending -= state == State.PENDING
-        if state in (State.PENDING, State.COLD):
-            cold -= 1
-            cold_bytes -= size
-        if state in (State.HOT, State.ACKED):
-            after = State.ACKED
-        else:
-            after = State.ACKED_OWED
-            owed.append(id_)
-        if state not in _ACKED:
-            db.execute(SQL["set_state"], (after, rules.remember_until(now, keyed=bool(keyed)), id_, user))
+        db.execute(SQL["set_state"], (acked.after, rules.remember_until(now, keyed=bool(keyed)), id_, user))
     _count(db, user, hot=hot, hot_bytes=hot_bytes, cold=cold, cold_bytes=cold_bytes, pending=pending)
     withdraw(db, ((user, id_) for id_ in ids))
     return owed
@@ -184,7 +173,7 @@ def _drop_ephemeral(db: sqlite3.Connection, user: str, now: int, rules: StoreRul
 
 def _drop(db: sqlite3.Connection, user: str, lane: int, sequence: int, id_: str, until: int) -> None:
     db.execute(SQL["remove"], (user, lane, sequence))
-    db.execute(SQL["set_state"], (State.ACKED, until, id_, user))
+    db.execute(SQL["drop"], (until, id_, user))
 
 
 def end_move(db: sqlite3.Connection, user: str, moved: Sequence[Queued]) -> list[str]:
@@ -210,9 +199,12 @@ def forget_cold(db: sqlite3.Connection, expired: Sequence[Queued], now: int, rul
     for queued in expired:
         name = queued.message.id, queued.message.recipient
         record = one(db, SQL["registered"], name)
-        if record is not None and record[2] == State.COLD:
-            until = rules.remember_until(now, keyed=queued.message.keyed)
-            db.execute(SQL["set_state"], (State.ACKED, until, *name))
+        if record is None:
+            continue
+        state = state_of(record[2])
+        after = step(state, Event.EXPIRED).after
+        if after is not state:
+            db.execute(SQL["set_state"], (after, rules.remember_until(now, keyed=queued.message.keyed), *name))
             gone[queued.message.recipient] += 1
             sizes[queued.message.recipient] += record[-1]
     for user, count in gone.items():

@@ -8,16 +8,8 @@ from collections.abc import Iterable, Sequence
 from router.backends.embedded.presence import nodes_of
 from router.backends.embedded.queries import load
 from router.backends.embedded.rows import json_list
-from router.backends.rules import (
-    State,
-    StoreRules,
-    decide,
-    entered_state,
-    known_outcome,
-    next_sequence,
-    redelivered_state,
-    state_of,
-)
+from router.backends.rules import StoreRules, decide, next_sequence
+from router.lifecycle import State, entry, redelivery, redelivery_owes, state_of, step
 from router.messages import Delivery, Message, Outcome, Routed
 
 HOT = load("hot")
@@ -133,7 +125,7 @@ def _enter(
 ) -> Routed:
     before = recipient.sequence
     sequence = recipient.next_sequence(now)
-    state = entered_state(delivery, message, outcome, rules)
+    state = step(State.UNKNOWN, entry(delivery, outcome, write_through=rules.write_through)).after
     size = len(message.envelope)
     record = (message.id, message.recipient, message.lane, sequence, state, message.keyed, size)
     if connection.execute(HOT["register"], record).rowcount == 0:
@@ -165,11 +157,9 @@ def _known(
         return None
     _, sequence, number, _, _ = row
     state = state_of(number)
-    if state is None:
-        return Routed(Outcome.COLD, sequence, now)
-    if redelivered_state(state, delivery) is not state:
+    if redelivery(state, delivery) is not state:
         connection.execute(HOT["may_be_cold"], name)
-    return Routed(known_outcome(state, write_through=rules.write_through), sequence, now)
+    return Routed(redelivery_owes(state, write_through=rules.write_through), sequence, now)
 
 
 def _row(delivery: Delivery, message: Message, result: Routed) -> tuple[object, ...]:

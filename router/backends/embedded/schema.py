@@ -14,10 +14,10 @@ from pathlib import Path
 
 from router import logs
 from router.backends.embedded import integrity, library, wal
-from router.backends.rules import State
 from router.checksum import checksum
 from router.data_dir import claim, first_missing, make_data_dir, unusable
 from router.errors import DataDirError, RouterError, StorageFull, Unavailable
+from router.lifecycle import State
 from router.messages import Lane
 
 LOG = logs.logger(__name__)

@@ -12,12 +12,13 @@ import msgspec
 from router.backends.firestore.documents import queued_message
 from router.backends.firestore.names import document_id
 from router.backends.firestore.recipient import Pokes
-from router.backends.firestore.records import ANYHOW, GONE, record_of
+from router.backends.firestore.records import ANYHOW, record_of
 from router.backends.firestore.routing import effective_state
 from router.backends.firestore.transactions import Work
 from router.backends.firestore.wire import Document, deletion
-from router.backends.rules import MOVE_LEASE_SECONDS, State, StoreRules, holds_move, is_misplaced
+from router.backends.rules import MOVE_LEASE_SECONDS, StoreRules, holds_move
 from router.clock import MICROSECONDS
+from router.lifecycle import GONE, IN_COLD, IN_HOT, Event, State, is_misplaced, step
 from router.messages import MoveRefused, Queued, Settled
 
 
@@ -29,20 +30,22 @@ def settle(work: Work, messages: Sequence[Queued], now: int) -> tuple[Settled, P
     work.recipient.end_leases(now)
     for queued in messages:
         record = work.records.get(queued.message.id)
-        if record is None:
-            work.recipient.sequence = max(work.recipient.sequence, queued.sequence)
-            work.keep(record_of(queued, State.COLD))
-            work.recipient.enter_cold(queued.size)
-        elif record.state in GONE:
+        state = record.state if record else State.UNKNOWN
+        after, owes_deletion = step(state, Event.SETTLED)
+        if owes_deletion:
             acked.append(queued)
             continue
-        elif is_misplaced(record.state, record.sequence, queued):
+        if record is None:
+            work.recipient.sequence = max(work.recipient.sequence, queued.sequence)
+            work.keep(record_of(queued, after))
+            work.recipient.enter_cold(queued.size)
+        elif is_misplaced(state, record.sequence, queued):
             misplaced.append(msgspec.structs.replace(queued, sequence=record.sequence))
             continue
-        elif record.state not in (State.HOT, State.PENDING):
+        elif after is state:
             continue
         else:
-            record.state = State.COLD if record.state is State.PENDING else State.DOUBLE
+            record.state = after
             work.recipient.pending.pop(record.id, None)
             work.keep(record)
         work.recipient.cold_changed()
@@ -59,22 +62,21 @@ def ack(work: Work, hot: str, ids: Sequence[str], now: int, rules: StoreRules) -
     left = size = 0
     for id_ in ids:
         record = work.records.get(id_)
-        if record is None:
+        state = effective_state(work, record) if record else State.UNKNOWN
+        after, owes_deletion = step(state, Event.ACKNOWLEDGED)
+        if owes_deletion:
             owed.append(id_)
+        if record is None or state in GONE:
             continue
-        state = effective_state(work, record)
-        if state in (State.HOT, State.DOUBLE):
+        if state in IN_COLD:
+            recipient.leave_cold(record.size)
+            recipient.pending.pop(id_, None)
+        else:
             work.write(deletion(f"{hot}/{document_id(id_)}"))
             left += 1
             size += record.size
-        elif state in (State.PENDING, State.COLD):
-            recipient.leave_cold(record.size)
-            recipient.pending.pop(id_, None)
-        copied = state not in (State.HOT, State.ACKED)
-        owed += [id_] if copied else []
-        if state not in GONE:
-            record.gone(now, rules, owed=copied)
-            work.keep(record)
+        record.end(after, now, rules)
+        work.keep(record)
     recipient.leave_hot(left, size)
     return owed
 
@@ -107,15 +109,16 @@ def end_move(work: Work, hot: str, moved: Sequence[Queued]) -> list[str]:
         record = work.records.get(queued.message.id)
         if record is None:
             continue
-        if record.state in (State.HOT, State.DOUBLE):
+        after, owes_deletion = step(record.state, Event.MOVED)
+        if owes_deletion:
+            acked.append(record.id)
+        elif record.state in IN_HOT:
             work.write(deletion(f"{hot}/{document_id(record.id)}"))
-            record.state = State.COLD
+            record.state = after
             work.keep(record)
             count += 1
             size += record.size
             work.recipient.enter_cold(record.size)
-        elif record.state in GONE:
-            acked.append(record.id)
     work.recipient.leave_hot(count, size)
     work.recipient.cold_changed()
     return acked
@@ -127,7 +130,7 @@ def drop(work: Work, ephemeral: Sequence[Document], now: int, rules: StoreRules)
     for document in ephemeral:
         queued = queued_message(work.recipient.user, document, 0)
         record = record_of(queued, State.HOT, ANYHOW)
-        record.gone(now, rules)
+        record.end(step(State.HOT, Event.DROPPED).after, now, rules)
         work.keep(record)
         work.write(deletion(document.name))
         size += queued.size
@@ -138,8 +141,11 @@ def forget_cold(work: Work, ids: Sequence[str], now: int, rules: StoreRules) -> 
     """Retention removed these from cold."""
     for id_ in ids:
         record = work.records.get(id_)
-        if record is not None and record.state is State.COLD:
-            record.gone(now, rules)
+        if record is None:
+            continue
+        after = step(record.state, Event.EXPIRED).after
+        if after is not record.state:
+            record.end(after, now, rules)
             work.keep(record)
             work.recipient.leave_cold(record.size)
 
@@ -150,6 +156,9 @@ def forget_orphans(work: Work, ids: Sequence[str], now: int) -> None:
         return
     for id_ in ids:
         record = work.records.get(id_)
-        if record is not None and record.state is State.ACKED_OWED:
-            record.state = State.ACKED
+        if record is None:
+            continue
+        after = step(record.state, Event.CLEARED).after
+        if after is not record.state:
+            record.state = after
             work.keep(record)

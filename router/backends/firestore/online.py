@@ -21,6 +21,7 @@ from router.backends.rules import ORPHAN_SECONDS, Skew, holds_move, keeps_inboun
 from router.clock import MICROSECONDS, Clock, apart
 from router.core.timekeeping import Timekeeper
 from router.interfaces import PokeBus
+from router.lifecycle import GONE
 from router.messages import Delivery, HotPage, HotUser, Move, MoveRefused, Queued, QueueTotals, Routed, Settled
 from router.pages import Head, Page
 
@@ -163,7 +164,7 @@ class FirestoreOnlineStore(FirestorePresence):
 
     async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
         found = await self._transactions.records(user, [id_ for id_ in ids if possible(id_)])
-        return {record.id for record in found if record.state in records.GONE}
+        return {record.id for record in found if record.state in GONE}
 
     async def ack(self, user: str, ids: Sequence[str]) -> list[str]:
         now, hot = self._skew.latest(self._clock.now()), self._layout.hot_of(user)

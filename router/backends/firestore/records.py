@@ -1,8 +1,8 @@
 """The record of each id that was routed to a user: a document of its own, which outlives the message.
 
 ``{online.collection}-ids/{hash of user and id}-{message id}``: ``user``, ``lane``, ``sequence``, ``state`` (see
-``rules.State``), ``keyed``, ``size`` (bytes of the envelope; missing where an earlier version wrote it), and, of those
-in no queue any more,
+``router.lifecycle``), ``keyed``, ``size`` (bytes of the envelope; missing where an earlier version wrote it), and, of
+those in no queue any more,
 
     until      when it may be forgotten (µs since 1970)
     forget     the same with a shard (``names.sharded``), once no copy is left in cold
@@ -20,11 +20,11 @@ from msgspec import Struct
 
 from router.backends.firestore.names import earlier_record_id, record_id, recorded, sharded
 from router.backends.firestore.wire import Document, Write, integers, new_write, only_if
-from router.backends.rules import DAY_SECONDS, State, StoreRules
+from router.backends.rules import DAY_SECONDS, StoreRules
 from router.clock import MICROSECONDS
+from router.lifecycle import GONE, State
 from router.messages import Queued
 
-GONE = (State.ACKED, State.ACKED_OWED)
 BACKSTOP_SECONDS = DAY_SECONDS
 ANYHOW = object()
 """In place of an update time: whatever was there before is written over."""
@@ -46,9 +46,9 @@ class Record(Struct):
     earlier: bool = False
     """It is where an earlier version put it."""
 
-    def gone(self, now: int, rules: StoreRules, *, owed: bool = False) -> None:
-        """It leaves the queues at ``now``; ``owed``: while cold has, or may get, a copy."""
-        self.state = State.ACKED_OWED if owed else State.ACKED
+    def end(self, state: State, now: int, rules: StoreRules) -> None:
+        """The message leaves the queues at ``now``."""
+        self.state = state
         self.until = rules.remember_until(now, keyed=self.keyed)
         self.acked_at = now
 

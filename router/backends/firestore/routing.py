@@ -9,7 +9,8 @@ from router.backends.firestore.recipient import Pokes
 from router.backends.firestore.records import Record, record_of
 from router.backends.firestore.transactions import STEP_BYTES, STEP_MESSAGES, Work
 from router.backends.firestore.wire import Write, integers
-from router.backends.rules import Skew, State, StoreRules, decide, entered_state, known_outcome, redelivered_state
+from router.backends.rules import Skew, StoreRules, decide
+from router.lifecycle import Event, State, entry, redelivery, redelivery_owes, step
 from router.messages import Delivery, Message, Outcome, Pending, Queued, Routed
 
 
@@ -48,7 +49,7 @@ def _route(work: Work, hot: str, delivery: Delivery, now: int, at: int, rules: S
     if outcome not in (Outcome.HOT, Outcome.COLD):
         return Routed(outcome)
     entered = Queued(message, recipient.next_sequence(now), now, attempts=delivery.attempt)
-    state = entered_state(delivery, message, outcome, rules)
+    state = step(State.UNKNOWN, entry(delivery, outcome, write_through=rules.write_through)).after
     work.keep(record_of(entered, state, None if record is None else record.update_time))
     recipient.inbound_until = rules.charged(recipient.inbound_until, entered.size, now - skew.ahead)
     if outcome is Outcome.HOT:
@@ -64,10 +65,10 @@ def _route(work: Work, hot: str, delivery: Delivery, now: int, at: int, rules: S
 
 def _known(work: Work, record: Record, delivery: Delivery, now: int, rules: StoreRules) -> Routed:
     state = record.state
-    if (after := redelivered_state(state, delivery)) is not state:
+    if (after := redelivery(state, delivery)) is not state:
         record.state, record.acked_at = after, now
         work.keep(record)
-    return Routed(known_outcome(state, write_through=rules.write_through), record.sequence, now)
+    return Routed(redelivery_owes(state, write_through=rules.write_through), record.sequence, now)
 
 
 def hot_write(hot: str, queued: Queued) -> Write:
@@ -100,5 +101,5 @@ def steps(deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
 
 def effective_state(work: Work, record: Record) -> State:
     """The state of ``record``, in which a migrator that takes a message writes nothing."""
-    doubled = work.recipient.is_doubled(record.lane, record.sequence)
-    return State.DOUBLE if record.state is State.HOT and doubled else record.state
+    taken = work.recipient.is_doubled(record.lane, record.sequence)
+    return step(record.state, Event.TAKEN).after if taken else record.state

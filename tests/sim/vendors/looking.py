@@ -10,7 +10,7 @@ from router.backends.firestore import records
 from router.backends.firestore.names import Layout, name_of
 from router.backends.firestore.transactions import OnlineLayout
 from router.backends.redis.keys import Keys, unpack_id
-from router.backends.rules import State
+from router.lifecycle import State
 from tests.sim.vendors.firestore_server import Firestore
 from tests.sim.vendors.redis_data import SortedSet
 from tests.sim.vendors.redis_server import Redis

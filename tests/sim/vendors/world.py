@@ -21,12 +21,12 @@ from router.backends.google.channels import FIRESTORE, PUBSUB
 from router.backends.pubsub.resources import needs
 from router.backends.pubsub.wire import PubSubApi
 from router.backends.redis import index, keys
-from router.backends.rules import State
 from router.config import Cold, Config, Google, Ingress, Limits, Push
 from router.config import Online as OnlineConfig
 from router.errors import RouterError
 from router.factory import Factory
 from router.interfaces import DeadLetters, OnlineStore, PushNotifier
+from router.lifecycle import State
 from router.messages import Delivery, Queued, Routed, Settled
 from router.metrics import Metrics
 from tests.sim import history as h

@@ -40,7 +40,7 @@ CREATE TABLE presence (
     PRIMARY KEY (user, id)
 ) STRICT, WITHOUT ROWID;
 
--- Every id that was routed, until its tombstone runs out. States: see rules.State.
+-- Every id that was routed, until its tombstone runs out. States: see lifecycle.State.
 CREATE TABLE route (
     id          TEXT    PRIMARY KEY,
     user        TEXT    NOT NULL,

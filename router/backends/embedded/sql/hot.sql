@@ -33,8 +33,11 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 -- set_state: A message changes its state.
 UPDATE route SET state = ?, until = ? WHERE id = ? AND user = ?;
 
+-- drop: An ephemeral message leaves the hot queue.
+UPDATE route SET state = $AFTER_DROPPED, until = ? WHERE id = ? AND user = ?;
+
 -- may_be_cold: A message was delivered before: cold may hold a copy of it, by a pipeline that could not reach this store.
-UPDATE route SET state = CASE state WHEN 0 THEN 4 WHEN 3 THEN 5 ELSE state END WHERE id = ? AND user = ?;
+UPDATE route SET state = $AFTER_REDELIVERED WHERE id = ? AND user = ? AND state IN $BEFORE_REDELIVERED;
 
 -- count: Add to one user's counters; the cold queue may have changed. No messages have no bytes, whatever was damaged.
 UPDATE recipient SET
@@ -76,10 +79,10 @@ FROM recipient AS r LEFT JOIN hot AS h
 WHERE r.user = ? ORDER BY h.lane, h.sequence LIMIT ?;
 
 -- pending: Cold writes of one user that are under way.
-SELECT id, lane, sequence FROM route WHERE user = ? AND state IN (1, 5) AND +state = 1;
+SELECT id, lane, sequence FROM route WHERE user = ? AND state IN $UNDER_WAY AND +state = $PENDING;
 
 -- acked: Which of some ids this user has acknowledged.
-SELECT id FROM route WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state IN (3, 5);
+SELECT id FROM route WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state IN $GONE;
 
 -- record_at: The id on record for one place; whoever asks knows the place, and not the id.
 SELECT id FROM route WHERE user = ? AND lane = ? AND sequence = ?;
@@ -106,10 +109,12 @@ UPDATE recipient SET move_owner = '', move_until = 0 WHERE user = ? AND move_own
 SELECT id, lane, sequence, keyed, length(envelope) FROM hot WHERE user = ? AND ephemeral = 1;
 
 -- mark_moving: A migrator takes some messages.
-UPDATE route SET state = 4 WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state = 0;
+UPDATE route SET state = $AFTER_TAKEN
+WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state IN $BEFORE_TAKEN;
 
 -- end_moving: Messages that were hot, or were moving, are in cold.
-UPDATE route SET state = 2, until = NULL WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state IN (0, 4)
+UPDATE route SET state = $AFTER_MOVED, until = NULL
+WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state IN $BEFORE_MOVED
 RETURNING size;
 
 -- remove_some: Delete messages of one lane from the hot queue.
@@ -161,15 +166,15 @@ UPDATE recipient SET announced = max(announced, ?) WHERE user = ?;
 
 -- orphans: Acknowledged before a point in time, or after one that no right clock can have named, while cold had a copy
 -- that nobody reported as deleted.
-SELECT user, id FROM route WHERE state IN (1, 5) AND +state = 5
+SELECT user, id FROM route WHERE state IN $UNDER_WAY AND +state = $ACKED_OWED
     AND until - CASE keyed WHEN 1 THEN ? ELSE ? END NOT BETWEEN ? AND ? LIMIT ?;
 
 -- forget_orphan: No copy of an acknowledged message is left in cold, and no migrator can be about to write one.
-UPDATE route SET state = 3 WHERE id = ? AND user = ? AND state = 5
+UPDATE route SET state = $AFTER_CLEARED WHERE id = ? AND user = ? AND state IN $BEFORE_CLEARED
     AND NOT EXISTS (SELECT 1 FROM recipient WHERE recipient.user = route.user AND move_until > ? AND move_until <= ?);
 
 -- forgettable: Records whose time is over.
-SELECT id, user FROM route WHERE until <= ? AND state = 3 LIMIT ?;
+SELECT id, user FROM route WHERE until <= ? AND state IN $BEFORE_FORGOTTEN LIMIT ?;
 
 -- forget: Drop one record.
 DELETE FROM route WHERE id = ? AND user = ?;

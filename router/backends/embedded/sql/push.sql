@@ -4,7 +4,7 @@ SELECT :id, :recipient, iif(:cold_here AND (
     EXISTS (SELECT 1 FROM cold WHERE id = :id AND user = :recipient)
     OR EXISTS (SELECT 1 FROM route JOIN hot USING (user, lane, sequence) WHERE route.id = :id AND user = :recipient)
 ), x'', :command), :at
-WHERE NOT EXISTS (SELECT 1 FROM route WHERE id = :id AND user = :recipient AND state IN (3, 5));
+WHERE NOT EXISTS (SELECT 1 FROM route WHERE id = :id AND user = :recipient AND state IN $GONE);
 
 -- withdraw: The mail of a command is acknowledged, or gone.
 DELETE FROM outbox WHERE recipient = ? AND id = ?;

@@ -22,7 +22,7 @@ local META, CONNECTIONS, IDS, QUEUE, BODIES, PENDING, EPHEMERAL, OWED, GONE, GON
 local now = tonumber(ARGV[1])
 local call = redis.call
 
--- rules.State
+-- lifecycle.State
 local HOT, ON_ITS_WAY, COLD, ACKED, DOUBLE, ACKED_OWED = 0, 1, 2, 3, 4, 5
 local EXPRESS = 9e15 -- less than 2^53, so that every place is a whole number in a double
 local DAY = 86400e6
