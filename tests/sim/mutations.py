@@ -135,7 +135,7 @@ MUTANTS = (
     ),
     Mutant(
         "a migrator does not mark what it takes",
-        in_script("embedded.mark_moving", replace("AND state = 0", "AND state = 9")),
+        in_script("embedded.mark_moving", replace("AND state IN $BEFORE_TAKEN", "AND state = 9")),
     ),
     # Routing.
     Mutant(
