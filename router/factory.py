@@ -260,14 +260,14 @@ class Factory:
             )
         return (await self.embedded()).dead_letters()
 
+    async def dead_letter_queue(self) -> DeadLetterQueue:
+        if self.config.ingress.kind == "pubsub":
+            return (await self.pubsub()).dead_letter_queue()
+        return (await self.embedded()).dead_letters()
+
     async def replayer(self) -> Replayer:
         remembered = max(DAY_SECONDS, self.config.online.tombstone_seconds) + REMEMBERED_MORE_SECONDS
-        letters: DeadLetterQueue
-        if self.config.ingress.kind == "pubsub":
-            letters = (await self.pubsub()).dead_letter_queue()
-        else:
-            letters = (await self.embedded()).dead_letters()
-        return Replayer(letters, await self.ingress_producer(), self.clock, remembered)
+        return Replayer(await self.dead_letter_queue(), await self.ingress_producer(), self.clock, remembered)
 
     async def migrator(self) -> Migrator:
         async def make() -> Migrator:

@@ -326,7 +326,7 @@ LetterPage = list[tuple[Receipt, DeadLetter]]
 
 
 class DeadLetterQueue(Protocol):
-    """The reading end of the dead letters, for whoever replays them."""
+    """The reading end of the dead letters, for whoever replays or discards them."""
 
     def pages(self) -> AsyncIterator[LetterPage]:
         """Those that are there now, and none that comes meanwhile, each with its receipt; the oldest first where the
@@ -334,7 +334,7 @@ class DeadLetterQueue(Protocol):
         ...
 
     async def remove(self, receipts: Sequence[Receipt]) -> None:
-        """These are replayed. One that is not removed after all is there again the next time."""
+        """These are replayed, or discarded. One that is not removed after all is there again the next time."""
         ...
 
 

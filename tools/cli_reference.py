@@ -64,6 +64,7 @@ RECORDS: dict[str, tuple[type[Struct], ...]] = {
     "outbox": (outbox.Command,),
     "dead-letters": (dead_letters.Letter,),
     "dead-letters replay": (dead_letters.Replay,),
+    "dead-letters discard": (dead_letters.Discard,),
     "doctor": (Diagnosis, Finding),
     "config check": (config.Check, Problem),
     "config show": (config.Value,),

@@ -43,7 +43,12 @@ COMMANDS = (
     Entry("inspect-queue", "router.cli.inspect_queue:inspect_queue", MEND, "Show what is queued, and who is online."),
     Entry("migrate", "router.cli.migrate:migrate", MEND, "Move hot queues to cold by hand."),
     Entry("outbox", "router.cli.outbox:outbox", MEND, "Show the push commands that wait to be taken."),
-    Entry("dead-letters", "router.cli.dead_letters:app", MEND, "Show the messages that were refused, and replay them."),
+    Entry(
+        "dead-letters",
+        "router.cli.dead_letters:app",
+        MEND,
+        "Show the messages that were refused, replay or discard them.",
+    ),
     Entry("doctor", "router.cli.doctor:doctor", MEND, "Check what production needs, and say how to mend it."),
     Entry("config", "router.cli.config:app", CONFIGURE, "Check and show the configuration."),
     Entry("setup", "router.cli.setup:setup", CONFIGURE, "Create what the backends need."),

@@ -65,6 +65,15 @@ def seconds(text: str) -> int:
     return sum(int(number) * _UNITS[unit or "s"] for number, unit in re.findall(r"(\d+)([smhd]?)", text))
 
 
+def moment(text: str) -> int:
+    """The point in time (µs since 1970) that RFC 3339, or its date alone, names; UTC where it does not say."""
+    try:
+        named = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no point in time; write 2026-12-01 or 2026-12-01T08:30:00Z") from error
+    return ((named if named.tzinfo else named.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
+
+
 def now() -> int:
     """The wall clock in µs since 1970."""
     return SystemClock().now()

@@ -1,10 +1,10 @@
-"""``router dead-letters`` and ``router dead-letters replay``."""
+"""``router dead-letters``, ``router dead-letters replay`` and ``router dead-letters discard``."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from enum import StrEnum
 from typing import Annotated
 
@@ -12,11 +12,12 @@ import typer
 from msgspec import UNSET, Struct, UnsetType
 
 from router.cli.app import SETTINGS
-from router.cli.common import age_seconds, configured, look_at, now, timestamp
+from router.cli.common import age_seconds, configured, look_at, moment, now, timestamp
 from router.cli.exits import Code
 from router.cli.output import Table, json_document, json_line, line, progress, show, size, span
 from router.config import Config
 from router.config.places import Role
+from router.core import discarding
 from router.core.replaying import REFUSED, Replayed
 from router.factory import Factory
 from router.messages import DeadLetter, DeadReason
@@ -79,13 +80,27 @@ class Replay(Struct):
     """No whole envelopes for their recipients: cut off, damaged, or written by something else."""
 
 
+class Discard(Struct):
+    """What ``dead-letters discard --json`` prints."""
+
+    dry_run: bool
+    discarded: int
+    """Gone for good; with ``dry_run``, that would be."""
+    recipients: int
+    """Whose they were; all that could not be decoded count as one more."""
+    left: int
+    """Dead letters that are still there."""
+    unknown: list[str]
+    """Ids that were named and that no dead letter has."""
+
+
 @app.callback(context_settings=SETTINGS)
 def dead_letters(
     ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     body: Annotated[bool, typer.Option("--body", help="With --json: the sealed body too, as base64.")] = False,
 ) -> None:
-    """Show the messages that were refused, and replay them.
+    """Show the messages that were refused, replay or discard them.
 
     What cannot be routed comes here with its reason: it cannot be decoded, the recipient's queue is full, it failed
     too often, or it is damaged.
@@ -149,12 +164,88 @@ def replay(
 
 async def _replay(config: Config, reasons: set[DeadReason], *, dry_run: bool, quiet: bool) -> Replayed:
     async with Factory(config) as factory:
-        total = None
-        if config.ingress.kind == "embedded":
-            total = await (await factory.dead_letter_box()).count()
-        replayer = await factory.replayer()
+        replayer, total = await factory.replayer(), await _count(factory)
         with progress("replaying", "dead letters", total, quiet=quiet) as advance:
             return await replayer.replay(reasons, dry_run=dry_run, progress=advance)
+
+
+@app.command(context_settings=SETTINGS)
+def discard(
+    ctx: typer.Context,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Those of the messages with these ids.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that are there now.")] = False,
+    reasons: Annotated[
+        list[DeadReason] | None, typer.Option("--reason", help="Of this reason only; may be repeated.")
+    ] = None,
+    before: Annotated[
+        int | None,
+        typer.Option(
+            "--before",
+            metavar="TIME",
+            parser=moment,
+            help="Only what was refused before this, as 2026-12-01 or 2026-12-01T08:30:00Z.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be discarded.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the totals as JSON.")] = False,
+) -> None:
+    """Remove dead letters for good.
+
+    Say which: by ids, --reason and --before, where a letter must meet all that is given, or --all. A message was
+    accepted before it was refused, and its letter is the last copy: what is discarded, its recipient never gets.
+    Nothing is asked; --dry-run says what would go.
+
+    Embedded or, with ingress.kind pubsub, from the subscription of the dead-letter topic. Safe beside running services.
+
+    Exits with 65 where no letter has an id that was named; the others are discarded.
+
+    Example:
+
+      router dead-letters discard --all --dry-run
+      router dead-letters discard --reason damaged --reason undecodable
+      router dead-letters discard --before 2026-12-01 --json
+      router dead-letters discard 01KAVH1V5SJ1XPZ2S1C7JZ3Q4E
+    """
+    config = configured(ctx)
+    if not (ids or everything or reasons or before is not None):
+        raise typer.BadParameter("say which: ids, --reason, --before, or --all")
+    if everything and (ids or reasons or before is not None):
+        raise typer.BadParameter("--all is all of them: leave out ids, --reason and --before")
+    look_at(config, Role.DEAD_LETTERS)
+    unknown = set(ids or ())
+
+    def chosen(letter: DeadLetter) -> bool:
+        unknown.discard(letter.id)
+        return (
+            (not ids or letter.id in ids)
+            and (not reasons or letter.reason in reasons)
+            and (before is None or letter.at < before)
+        )
+
+    done = asyncio.run(_discard(config, chosen, dry_run=dry_run, quiet=as_json))
+    if as_json:
+        json_document(Discard(dry_run, done.discarded, len(done.recipients), done.left, sorted(unknown)))
+    else:
+        did = "would discard" if dry_run else "discarded"
+        line(f"{did} {done.discarded} dead letters of {len(done.recipients)} recipients, left {done.left}")
+        for id_ in sorted(unknown):
+            typer.echo(f"no dead letter has the id {id_}", err=True)
+    if unknown:
+        raise typer.Exit(Code.DATA)
+
+
+async def _discard(
+    config: Config, chosen: Callable[[DeadLetter], bool], *, dry_run: bool, quiet: bool
+) -> discarding.Discarded:
+    async with Factory(config) as factory:
+        letters, total = await factory.dead_letter_queue(), await _count(factory)
+        with progress("discarding", "dead letters", total, quiet=quiet) as advance:
+            return await discarding.discard(letters, chosen, dry_run=dry_run, progress=advance)
+
+
+async def _count(factory: Factory) -> int | None:
+    """How many letters there are; a topic does not say."""
+    return await (await factory.dead_letter_box()).count() if factory.config.ingress.kind == "embedded" else None
 
 
 def _tell(done: Replayed, *, dry_run: bool) -> None:

@@ -16,6 +16,7 @@ LOOKING = (
     "inspect-queue",
     "inspect-queue bob --json",
     "dead-letters",
+    "dead-letters discard --all --dry-run",
     "outbox",
     "migrate --stale",
     "migrate --all --dry-run",

@@ -17,6 +17,7 @@ import jwt
 import pytest
 
 from router.backends.embedded.schema import prepare
+from router.cli.common import timestamp
 from router.cli.exits import Code
 from router.factory import Factory
 from router.messages import DeadLetter, DeadReason, Lane, Queued
@@ -261,6 +262,49 @@ def test_dead_letters_are_replayed(router: Router, inside: Inside) -> None:
     inside(refuse_what_is_cut)
     assert router("dead-letters", "replay").returncode == Code.DATA
     assert len(router("dead-letters", "--json").stdout.splitlines()) == 3
+
+
+def test_dead_letters_are_discarded(router: Router, inside: Inside) -> None:
+    def letter(id_: str, recipient: str, reason: DeadReason, at: int = NOW) -> DeadLetter:
+        return DeadLetter(id_, recipient, reason, "", b"sealed", 1, at)
+
+    async def refuse(factory: Factory) -> None:
+        letters = [
+            letter("full", BOB, DeadReason.QUEUE_FULL),
+            letter("full-of-eve", ALICE, DeadReason.QUEUE_FULL, NOW + 10**6),
+            letter("damaged", BOB, DeadReason.DAMAGED),
+            letter("cut", "", DeadReason.UNDECODABLE),
+            letter("twice", BOB, DeadReason.DAMAGED),
+            letter("twice", ALICE, DeadReason.DAMAGED, NOW + 10**6),
+        ]
+        await (await factory.dead_letters()).publish(letters)
+
+    def left() -> list[str]:
+        return [json.loads(line)["id"] for line in router("dead-letters", "--json").stdout.splitlines()]
+
+    def discard(*arguments: str) -> tuple[int, dict[str, object]]:
+        ended = router("dead-letters", "discard", *arguments, "--json")
+        return ended.returncode, json.loads(ended.stdout)
+
+    inside(refuse)
+    everything = ["full", "full-of-eve", "damaged", "cut", "twice", "twice"]
+    tried = discard("--all", "--dry-run")
+    assert tried == (0, {"dry_run": True, "discarded": 6, "recipients": 3, "left": 0, "unknown": []})
+    assert left() == everything
+    later = timestamp(NOW + 10**6)
+    done = discard("--reason", "queue-full", "--before", later)
+    assert done == (0, {"dry_run": False, "discarded": 1, "recipients": 1, "left": 5, "unknown": []})
+    assert left() == everything[1:]
+    unknown = {"dry_run": False, "discarded": 2, "recipients": 2, "left": 3, "unknown": ["nobody's"]}
+    assert discard("twice", "nobody's") == (Code.DATA, unknown), "what is known goes all the same"
+    told = router("dead-letters", "discard", "nobody's")
+    assert told.returncode == Code.DATA
+    assert told.stdout.splitlines() == ["discarded 0 dead letters of 0 recipients, left 3"]
+    assert told.stderr.splitlines()[-1] == "no dead letter has the id nobody's"
+    assert discard("--reason", "damaged", "--reason", "undecodable")[1]["discarded"] == 2
+    assert left() == ["full-of-eve"]
+    assert "discarded 1 dead letters of 1 recipients, left 0" in router("dead-letters", "discard", "--all").stdout
+    assert left() == []
 
 
 def test_token(router: Router) -> None:
