@@ -104,6 +104,8 @@ TRANSITIONS: dict[State, dict[Event, Step]] = {
     State.PENDING: {
         Event.SETTLED: Step(State.COLD),
         Event.ACKNOWLEDGED: Step(State.ACKED_OWED, owes_deletion=True),
+        # Whoever wrote it has died before it could say so, and the ingress delivers it no more.
+        Event.EXPIRED: Step(State.ACKED),
     },
     State.COLD: {
         Event.ACKNOWLEDGED: Step(State.ACKED_OWED, owes_deletion=True),

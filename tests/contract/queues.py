@@ -1085,6 +1085,20 @@ class QueueContract(LaneContract, AnswerContract, BoundsContract, ClockContract,
         assert await stage.in_cold() == await stage.ids() == ["new"]
         assert (await stage.cold.totals(None)).messages == 1
 
+    async def test_retention_ends_the_wait_for_what_was_never_settled(self, stage: Stage) -> None:
+        """Its pipeline died after it had written to cold, and the ingress delivers it no more: what stands behind it
+        must not wait for ever."""
+        message = stage.message("old")
+        (routed,) = await stage.route(message)
+        assert await stage.cold.put([Queued(message, routed.sequence, routed.queued_at)]) == []
+        stage.clock.advance(29 * 86_400)
+        await stage.go("new")
+        assert await stage.ids() == ["old", "new"]
+        stage.clock.advance(2 * 86_400)
+        await stage.sweeper.sweep()
+        assert await stage.ids() == ["new"]
+        assert await stage.go("old") is Outcome.DUPLICATE
+
     async def test_retention_passes_by_mail_of_a_clock_that_was_wrong(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:

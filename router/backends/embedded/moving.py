@@ -196,6 +196,7 @@ def end_move(db: sqlite3.Connection, user: str, moved: Sequence[Queued]) -> list
 def forget_cold(db: sqlite3.Connection, expired: Sequence[Queued], now: int, rules: StoreRules) -> None:
     gone: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
+    pending: Counter[str] = Counter()
     for queued in expired:
         name = queued.message.id, queued.message.recipient
         record = one(db, SQL["registered"], name)
@@ -207,8 +208,9 @@ def forget_cold(db: sqlite3.Connection, expired: Sequence[Queued], now: int, rul
             db.execute(SQL["set_state"], (after, rules.remember_until(now, keyed=queued.message.keyed), *name))
             gone[queued.message.recipient] += 1
             sizes[queued.message.recipient] += record[-1]
+            pending[queued.message.recipient] += state is State.PENDING
     for user, count in gone.items():
-        _count(db, user, cold=-count, cold_bytes=-sizes[user])
+        _count(db, user, cold=-count, cold_bytes=-sizes[user], pending=-pending[user])
     withdraw(db, ((queued.message.recipient, queued.message.id) for queued in expired))
 
 

@@ -148,6 +148,7 @@ def forget_cold(work: Work, ids: Sequence[str], now: int, rules: StoreRules) -> 
             record.end(after, now, rules)
             work.keep(record)
             work.recipient.leave_cold(record.size)
+            work.recipient.pending.pop(id_, None)
 
 
 def forget_orphans(work: Work, ids: Sequence[str], now: int) -> None:
