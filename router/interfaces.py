@@ -29,6 +29,8 @@ from router.messages import (
 Place = tuple[int, int]
 """(lane, sequence): where a message stands in its recipient's queue."""
 BEFORE_ALL: Place = (-1, -1)
+MOST_IDS = 1000
+"""So many ids are looked for at once (``ColdQueue.find``); no acknowledgement has more."""
 
 
 class IngressProducer(Protocol):
@@ -261,6 +263,16 @@ class ColdQueue(Protocol):
         """The heads of both lanes, like ``HotQueue.read``; or the first ``limit`` messages after ``after``, or fewer
         where their envelopes exceed ``max_bytes``, at least one. What is past its retention is read until it is
         deleted: a clock that is wrong hides nothing."""
+        ...
+
+    async def find(self, user: str, ids: Sequence[str], *, envelopes: bool = False) -> list[Queued]:
+        """Those of ``ids`` that this user's cold queue holds now, each once, in any order. Nothing of other users' is
+        found, whatever its id is. What this costs rises with ``ids``, and with nothing that is in the queue.
+
+        Without ``envelopes`` none is read: they are empty, ``left_out`` says how large they are, and whether they are
+        whole nobody knows, so that no checksum matches. With ``envelopes`` they come as they are stored; whoever asks
+        for them names few, since their bytes have no bound, and checks them. Raises ``ValueError`` for more than
+        ``MOST_IDS``."""
         ...
 
     async def mend(self, user: str, messages: Sequence[Queued]) -> None:

@@ -15,7 +15,7 @@ from router.messages import Lane, Queued
 PAGE_BYTES = 8 * 1024 * 1024
 """The envelopes of one batch have this many bytes at most, or there is one envelope of a lane only."""
 LONGEST_PAGE = 500
-"""No batch has more messages (docs/specification.md#routes); what a client acknowledges is among its oldest so many."""
+"""No batch has more messages (docs/specification.md#routes)."""
 PART = 5
 """One part in so many, of places and of bytes, is kept for normal mail."""
 NO_LANES: frozenset[Lane] = frozenset()

@@ -8,10 +8,12 @@ tests hold it to them.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from router.clock import MICROSECONDS
 from router.config import Config
+from router.interfaces import MOST_IDS
 from router.messages import Message, Outcome
 
 DAY_SECONDS = 86_400
@@ -98,6 +100,14 @@ class StoreRules:
         """A lease that ends after this was given by a clock that was wrong and has been set back since; it counts as
         one that begins now."""
         return now + int(PLAUSIBLE_LEASES * self.lease_seconds * MICROSECONDS)
+
+
+def each_once(ids: Sequence[str]) -> list[str]:
+    """What ``ColdQueue.find`` is to look for; raises ``ValueError`` where that is more than ``MOST_IDS``."""
+    sought = list(dict.fromkeys(ids))
+    if len(sought) > MOST_IDS:
+        raise ValueError(f"{len(sought)} ids are too many to be looked for at once, which are {MOST_IDS} at most")
+    return sought
 
 
 def holds_move(move_until: int, now: int) -> bool:

@@ -14,7 +14,7 @@ from router.core.settling import Settler
 from router.interfaces import ColdQueue, OnlineStore, Place
 from router.messages import ColdPage, HotPage, Lane, Queued
 from router.metrics import Metrics
-from router.pages import LONGEST_PAGE, PAGE_BYTES, PART, cut, share
+from router.pages import PAGE_BYTES, PART, cut, share
 
 
 class Bounds(NamedTuple):
@@ -204,7 +204,8 @@ class CompositeMessageQueue:
         cold.take(messages, acked, page.more, Lane if lane is None else (lane,))
 
     async def acknowledge(self, user: str, ids: Sequence[str]) -> None:
-        """Delete ``ids`` of this user from whichever queue holds them; ids that are not theirs are no-ops.
+        """Delete ``ids`` of this user, ``MOST_IDS`` at most, from whichever queue holds them; ids that are not theirs
+        are no-ops.
 
         The online store remembers first: from then on no copy is served, wherever one may still be.
         """
@@ -222,12 +223,9 @@ class CompositeMessageQueue:
 
         Its pipeline has still to tell of it, or the ingress delivers it again. Ids that are nowhere stay unknown.
         """
-        unknown = set(owed) - await self._online.acked(user, owed)
-        if not unknown:
-            return
-        page = await self._cold.read(user, LONGEST_PAGE, PAGE_BYTES)
-        found = [queued for queued in page.messages if queued.message.id in unknown]
-        if found:
+        acked = await self._online.acked(user, owed)
+        unknown = [id_ for id_ in owed if id_ not in acked]
+        if unknown and (found := await self._cold.find(user, unknown)):
             await self._online.settle(found)
             await self._online.ack(user, [queued.message.id for queued in found])
 

@@ -18,6 +18,7 @@ from router.core.accepting import Acceptor
 from router.core.queue import CompositeMessageQueue
 from router.core.work import MESSAGE, SEND, Work
 from router.errors import InvalidIdempotencyKey, InvalidRequest
+from router.interfaces import MOST_IDS
 from router.web.calls import JSON, Handler, UserEndpoint, UserRequest
 from router.web.fields import Fields
 from router.web.turns import Turns
@@ -26,7 +27,7 @@ DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
 SLACK_BYTES = 16 * 1024
 """What a body may hold beside what it is about."""
-MAX_ACK_IDS = 1000
+MAX_ACK_IDS = MOST_IDS
 MAX_ID_LENGTH = 128
 """No message has a longer id, whoever made it."""
 MAX_ACK_BYTES = MAX_ACK_IDS * (MAX_ID_LENGTH + len('"", ')) + SLACK_BYTES

@@ -33,6 +33,7 @@ from router.messages import (
 from tests.contract.answers import AnswerContract
 from tests.contract.bounds import BoundsContract
 from tests.contract.clocks import ClockContract
+from tests.contract.finding import FindContract
 from tests.contract.ids import IdContract
 from tests.contract.lanes import LaneContract
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, moved_by_a_wrong_clock, names
@@ -112,7 +113,7 @@ class Deaf(Socket):
         raise ConnectionError
 
 
-class QueueContract(LaneContract, AnswerContract, BoundsContract, ClockContract, IdContract):
+class QueueContract(LaneContract, AnswerContract, BoundsContract, ClockContract, FindContract, IdContract):
     """Routing, reading, acknowledging, migrating, presence."""
 
     async def test_offline_goes_cold_and_online_goes_hot(self, stage: Stage) -> None:

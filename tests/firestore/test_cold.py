@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from router.backends.firestore.client import Client
 from router.backends.firestore.cold import CONTENT_BYTES, FirestoreColdQueue
+from router.backends.firestore.documents import BARE
 from router.backends.firestore.wire import Write
 from router.backends.firestore.writing import CALLS
 from router.errors import Refused, Unavailable
@@ -235,6 +236,22 @@ async def test_a_page_passes_over_nothing_in_one_place_with_another(beside: Stag
     assert await beside.cold.put(new) == []
     page = await beside.cold.read(BOB, limit, PAGE_BYTES)
     assert (names(page.messages), bool(page.more)) == (list(places)[:limit], limit < len(places))
+
+
+async def test_ids_are_looked_for_by_name_and_without_envelopes(beside: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of the queue would be paid for, and come over the network."""
+    client, asked, get = await client_of(beside), list[Sequence[str]](), Client.get
+    assert await beside.cold.put([queued(beside, f"m{number}") for number in range(30)]) == []
+
+    async def watch(client: Client, paths: Iterable[str], seconds: float, select: Sequence[str] = ()) -> Any:
+        asked.append(select)
+        return await get(client, paths, seconds, select)
+
+    monkeypatch.setattr(Client, "get", watch)
+    await beside.queue.acknowledge(BOB, ["unknown", "m7"])
+    assert asked == [BARE]
+    assert "envelope" not in BARE
+    assert (client.statistics.queries, client.statistics.documents_read) == (0, 1)
 
 
 async def test_retention_is_looked_at_once_a_minute(beside: Stage) -> None:

@@ -12,6 +12,8 @@ from router.backends.embedded.database import Database
 from router.backends.embedded.push import withdraw
 from router.backends.embedded.queries import load
 from router.backends.embedded.rows import cold_message, integer, one
+from router.backends.rules import each_once
+from router.checksum import NEVER
 from router.interfaces import BEFORE_ALL, Place
 from router.messages import ColdPage, Lane, Queued, QueueTotals
 from router.pages import Head, Page, share
@@ -56,6 +58,12 @@ class EmbeddedColdQueue:
             return ColdPage(page.messages, page.more)
 
         return self._database.read(lambda db: head(db) if after is None else behind(db, after))
+
+    async def find(self, user: str, ids: Sequence[str], *, envelopes: bool = False) -> list[Queued]:
+        sought, statement = each_once(ids), SQL["find" if envelopes else "find_bare"]
+        # Each by itself: ``json_each`` cuts an id off at a NUL.
+        rows = self._database.read(lambda db: [one(db, statement, (id_, user)) for id_ in sought])
+        return [cold_message(user, row) if envelopes else _bare(row) for row in rows if row is not None]
 
     async def mend(self, user: str, messages: Sequence[Queued]) -> None:
         rows = [(one.message.envelope, one.message.checksum, one.message.id, user) for one in messages]
@@ -108,5 +116,5 @@ class EmbeddedColdQueue:
 
 def _bare(row: Any) -> Queued:
     id_, user, lane, sequence, queued_at, accepted_at, keyed, tries, size = row
-    found = cold_message(user, (id_, lane, sequence, queued_at, accepted_at, keyed, tries, None, b""))
+    found = cold_message(user, (id_, lane, sequence, queued_at, accepted_at, keyed, tries, NEVER, b""))
     return structs.replace(found, left_out=integer(size))

@@ -29,7 +29,7 @@ from router.backends.firestore.names import (
 from router.backends.firestore.walking import Index, Walk, oldest_first, until
 from router.backends.firestore.wire import Document, Query, Write, deletion, integers, new_write, only_if
 from router.backends.firestore.writing import Exists, Writer, check, worst
-from router.backends.rules import DAY_SECONDS
+from router.backends.rules import DAY_SECONDS, each_once
 from router.checksum import is_whole
 from router.clock import MICROSECONDS, Clock
 from router.errors import RouterError
@@ -151,6 +151,12 @@ class FirestoreColdQueue:
                     yield queued_message(user, document, None)
             if found < query.limit:
                 return
+
+    async def find(self, user: str, ids: Sequence[str], *, envelopes: bool = False) -> list[Queued]:
+        paths = [self._path(user, id_) for id_ in each_once(ids) if possible(id_)]
+        select = () if envelopes else BARE
+        found = await self._client.call(lambda seconds: self._client.get(paths, seconds, select))
+        return [queued_message(user, document, None) for document in found.values()]
 
     async def mend(self, user: str, messages: Sequence[Queued]) -> None:
         paths = {self._path(user, queued.message.id): queued for queued in messages}

@@ -11,6 +11,14 @@ WHERE excluded.sequence < sequence OR NOT is_whole(id, user, envelope, checksum)
 SELECT id, lane, sequence, queued_at, accepted_at, keyed, attempts, checksum, envelope FROM cold
 WHERE user = ? AND (lane, sequence) > (?, ?) ORDER BY lane, sequence LIMIT ?;
 
+-- find: One message of one user, by its id.
+SELECT id, lane, sequence, queued_at, accepted_at, keyed, attempts, checksum, envelope FROM cold
+WHERE id = ? AND user = ?;
+
+-- find_bare: The same without its envelope.
+SELECT id, user, lane, sequence, queued_at, accepted_at, keyed, attempts, length(envelope) FROM cold
+WHERE id = ? AND user = ?;
+
 -- mend: Overwrite the envelope of one message that is there.
 UPDATE cold SET envelope = ?, checksum = ? WHERE id = ? AND user = ?;
 
