@@ -66,6 +66,8 @@ def users(token: Token, count: Callable[[int], int]) -> Iterator[tuple[str, Atta
     bearer, reader = token(user("abuser", 0)), token(READERS)
     for connections in ACK_CONNECTIONS:
         yield f"acknowledgements of {MAX_ACK_IDS} ids each", _insisting(count(connections), [_acks(bearer)])
+    unknown = [ack(reader, [str(uuid.uuid4())]) for _ in range(count(STORM))]
+    yield "acknowledgements of an unknown id, with a full mailbox", _insisting(len(unknown), unknown)
     yield "acknowledgements of 1 MB, whole", _insisting(count(WHOLE), [post("/api/messages/ack", bearer, b" " * 2**20)])
     yield "envelopes of 256 KiB, whole", _insisting(count(WHOLE), [post("/api/send", bearer, large(NOBODY, 2**18))])
     yield "fetches of 8 MB", _insisting(count(STORM), [fetch(reader, 500)])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from pathlib import Path
 
 import jwt
 import pytest
+from msgspec.structs import replace
 
 from benchmarks.abusers import Attack
-from benchmarks.attacks import attacks, forged, upgrade, users
+from benchmarks.attacks import READERS, attacks, forged, upgrade, users
 from benchmarks.load_http import ack
 from benchmarks.scenarios import abuse
 from benchmarks.servers import Bench
@@ -56,6 +59,26 @@ def test_what_users_ask_for_is_valid(bench: Bench) -> None:
             _, _, body = request.partition(b"\r\n\r\n")
             if b"/api/send" in request and "4,000 digits" not in name:
                 envelope.read(body, 2**18)
+
+
+def test_unknown_ids_are_acknowledged_by_the_owner_of_the_full_mailbox(bench: Bench) -> None:
+    """Whose first page is as long as one may be; each id is one that no message has."""
+    (attack,) = (attack for name, attack in users(bench.token, bench.count) if name.endswith("with a full mailbox"))
+    ids = set[str]()
+    for request in attack.first:
+        head, _, body = request.partition(b"\r\n\r\n")
+        (token,) = re.findall(rb"Bearer (\S+)", head)
+        assert jwt.decode(token, options={"verify_signature": False})["sub"] == READERS
+        ids |= set(json.loads(body)["messageIds"])
+    assert len(ids) == len(attack.first) == attack.count
+
+
+async def test_acknowledgements_of_unknown_ids_are_all_answered(bench: Bench) -> None:
+    """They are no more than may be under way at once, so that none is refused and all are work."""
+    (attack,) = (attack for name, attack in users(bench.token, bench.count) if name.endswith("with a full mailbox"))
+    seen = await abuse._under(bench, replace(attack, seconds=0.3))
+    assert set(seen.outcome.answers) == {"204"}
+    assert seen.reasons == {}
 
 
 def test_no_forged_token_is_a_good_one(bench: Bench) -> None:
