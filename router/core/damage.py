@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from msgspec.structs import replace
@@ -95,7 +95,8 @@ class Damage:
         to leave the queue has left it; if not, somebody must fetch again.
 
         There are three cases, and in each a failure leaves all as it was, for the next fetch:
-        (a) hot is damaged, cold is whole: the copy in cold has its place, and the hot one goes with it or is moved;
+        (a) hot is damaged, cold is whole: the copy in cold is served in its place, and the hot one stays until it is
+            acknowledged or moved;
         (b) cold is damaged, hot is whole: the copy in cold is written anew;
         (c) neither is whole: a dead letter. One whose id is also that of a whole message elsewhere in the batch waits:
             it may be a copy of that one, and goes with it.
@@ -105,47 +106,35 @@ class Damage:
             return False
         whole = {queued.place: queued for queued in batch if not queued.damaged}
         ids = {queued.message.id for queued in whole.values()}
-        hopeless = {queued.place for queued in batch if queued.damaged and queued.message.id not in ids}
-        left = set(hopeless)
+        left = {queued.place for queued in batch if queued.damaged and queued.message.id not in ids}
+        mends = [whole[queued.place] for queued in found.cold if queued.place in whole]
         self._tended.add(user)
-        work = self._tasks.spawn(self._work(user, whole, left, found), "damage")
+        work = self._tasks.spawn(self._work(user, mends, left, found), "damage")
         await asyncio.wait({work}, timeout=TEND_SECONDS)
         return not left
 
-    async def _work(self, user: str, whole: Mapping[Place, Queued], left: set[Place], found: Found) -> None:
+    async def _work(self, user: str, mends: Sequence[Queued], left: set[Place], found: Found) -> None:
         """Empties ``left``, the places of what is hopeless, as far as it can."""
         try:
             with suppress(RouterError, TimeoutError):
                 async with asyncio.timeout(CALL_SECONDS):
-                    await self._mend(user, whole, found)
+                    if mends:
+                        await self._cold.mend(user, mends)
             with suppress(RouterError, TimeoutError):
                 async with asyncio.timeout(CALL_SECONDS):
                     await self._bury_all(user, left, found)
         finally:
             self._tended.discard(user)
 
-    async def _mend(self, user: str, whole: Mapping[Place, Queued], found: Found) -> None:
-        for queued in found.hot:
-            if queued.place in whole:
-                await self._whole_in_cold(user, queued)
-        for queued in found.cold:
-            if queued.place in whole:
-                await self._cold.mend(user, [whole[queued.place]])
-
     async def _bury_all(self, user: str, left: set[Place], found: Found) -> None:
         hopeless = frozenset(left)
         for queued in found.hot:
-            if queued.place in hopeless and not await self._whole_in_cold(user, queued):
+            if queued.place in hopeless and await self.copy_in_cold(user, queued) is None:
                 await self.bury(user, queued, in_cold=False)
         for queued in found.cold:
             if queued.place in hopeless and not await self._mended(user, queued):
                 await self.bury(user, queued, in_cold=True)
         left.clear()
-
-    async def _whole_in_cold(self, user: str, queued: Queued) -> bool:
-        """Whether cold has a whole copy of ``queued``, which is damaged in hot: it is served from there. The hot one
-        stays for the migrator, which announces what leaves hot."""
-        return await self.copy_in_cold(user, queued) is not None
 
     async def _mended(self, user: str, queued: Queued) -> bool:
         """Whether hot had a whole copy of ``queued``, at a later place than it, which is written over it then."""
@@ -155,28 +144,21 @@ class Damage:
         return bool(copies)
 
     async def copy_in_cold(self, user: str, queued: Queued) -> Queued | None:
-        """A whole copy of ``queued``, which is damaged in hot, if there is one: from here on at its place."""
+        """A whole copy of ``queued``, which is damaged in hot, if there is one: from here on at its place, or before
+        it."""
         lane, sequence = queued.place
         page = await self._cold.read(user, 1, LOOK_BYTES, (lane, sequence - 1))
         for copy in checked(page.messages):
             if copy.place == queued.place and not copy.damaged:
                 return copy
         # What came to cold while the online store could not be asked has another place there.
-        return await self._moved_copy(user, queued)
-
-    async def _moved_copy(self, user: str, queued: Queued) -> Queued | None:
-        after: Place | None = None
-        while True:
-            page = await self._cold.read(user, LONGEST_PAGE, PAGE_BYTES, after)
-            for copy in checked(page.messages):
-                if is_damaged_copy(queued, copy):
-                    moved = replace(copy, sequence=min(copy.sequence, queued.sequence))
-                    if await self._cold.put([moved]):
-                        raise Unavailable("the cold queue did not take the place of a damaged message")
-                    return moved
-            if not page.more:
-                return None
-            after = page.messages[-1].place
+        for copy in checked(await self._cold.find(user, [queued.message.id], envelopes=True)):
+            if is_damaged_copy(queued, copy):
+                moved = replace(copy, sequence=min(copy.sequence, sequence))
+                if await self._cold.put([moved]):
+                    raise Unavailable("the cold queue did not take the place of a damaged message")
+                return moved
+        return None
 
     async def bury(self, user: str, queued: Queued, *, in_cold: bool) -> None:
         """Make ``queued`` a dead letter, then take it out of the queue; raises ``RouterError``."""

@@ -44,17 +44,16 @@ class Settler:
     async def free(self, user: str, id_: str, announce: Callable[[Sequence[Message]], Awaitable[None]]) -> None:
         """Nobody works on ``id_`` any more: where it is on its way to cold, readers wait for it no longer.
 
-        A whole copy that is in its place came there before, and stays; ``announce`` publishes its push command, which
-        may be owed. Raises like ``settle``.
+        A whole copy that cold has, in whichever place, came there before, and stays; ``announce`` publishes its push
+        command, which may be owed. Raises like ``settle``.
         """
         async with asyncio.timeout(self._call_seconds):
             page = await self._online.read(user, 1, 1, again=True)
-            for write in page.pending:
-                if write.id == id_:
-                    copies = await self._cold.read(user, 1, 1, (write.lane, write.sequence - 1))
-                    own = [one for one in copies.messages if one.message.id == id_ and is_whole(one.message)]
-                    await announce([copy.message for copy in own])
-                    await (self.settle(own) if own else self.forget(user, id_))
+            if any(write.id == id_ for write in page.pending):
+                found = await self._cold.find(user, [id_], envelopes=True)
+                own = [copy for copy in found if is_whole(copy.message)]
+                await announce([copy.message for copy in own])
+                await (self.settle(own) if own else self.forget(user, id_))
 
     async def forget(self, user: str, id_: str) -> None:
         """``id_`` leaves the queue of ``user`` as if it were acknowledged. Raises like ``settle``."""

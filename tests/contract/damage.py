@@ -133,6 +133,26 @@ class DamageContract:
         await doubled.queue.acknowledge(BOB, ["m1", "m2", "m3"])
         assert (await doubled.ids(), await doubled.in_cold(), await doubled.letters()) == ([], [], [])
 
+    async def test_nothing_is_looked_for_whose_whole_copy_is_served(
+        self, doubled: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is damaged in hot stays until the next move, and each fetch meets it."""
+        await fill(doubled, "hot", "m1", "m2")
+        await written_again(doubled, "m3")
+        await doubled.go("m4")
+        for id_ in ("m1", "m4"):
+            await spoil(doubled, "hot", id_)
+        looks = list[str]()
+
+        async def look(user: str, queued: Queued) -> Queued | None:
+            looks.append(queued.message.id)
+            return queued
+
+        with monkeypatch.context() as patch:
+            patch.setattr(doubled.migrator.damage, "copy_in_cold", look)
+            assert await doubled.ids() == await doubled.ids() == ["m1", "m2", "m3", "m4"]
+        assert looks == []
+
     async def test_the_hot_copy_is_served_instead_and_mends_the_other(self, doubled: Stage) -> None:
         await fill(doubled, "hot", "m1", "m2", "m3")
         await spoil(doubled, "cold", "m2")

@@ -106,6 +106,26 @@ async def test_a_place_on_the_way_to_cold_holds_what_came_there(stage: Stage) ->
     assert (await stage.online.read(BOB, 1, 1)).pending == []
 
 
+@pytest.mark.parametrize("sequence_more", [-3, 3])
+async def test_a_place_on_the_way_to_cold_takes_what_came_to_another(stage: Stage, sequence_more: int) -> None:
+    """RACES 42: a pipeline that could not ask the online store for its place wrote it to cold, and died; other mail
+    stands between the two places."""
+    message = stage.message("m1")
+    await publish_damaged(stage, message)
+    (routed,) = await stage.route(message)
+    others = [Queued(stage.message(id_), routed.sequence + more, 1) for id_, more in (("a", -1), ("b", 1))]
+    copy = Queued(message, routed.sequence + sequence_more, routed.queued_at, untold=True)
+    assert await stage.cold.put([copy, *others]) == []
+    async with running(stage):
+
+        async def told() -> bool:
+            return await stage.letters() == [("m1", "damaged")]
+
+        await eventually(stage, told)
+    assert await stage.ids() == (["m1", "a", "b"] if sequence_more < 0 else ["a", "m1", "b"])
+    assert (await stage.online.read(BOB, 1, 1)).pending == []
+
+
 @pytest.mark.parametrize("tier", ["hot", "cold", "pending"])
 @pytest.mark.parametrize("value", [6, -1, 99])
 async def test_a_record_in_no_state_costs_no_mail(stage: Stage, tier: str, value: int) -> None:
