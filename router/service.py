@@ -195,6 +195,10 @@ class _Service:
             entropy=factory.entropy,
         )
         routes: list[BaseRoute] = []
+        if self._config.online.kind != "embedded":  # which is on this machine
+            watch = ClockWatch(await factory.online_store(), factory.clock, factory.keeper, factory.metrics)
+            await watch.begin()
+            self._watch(watch.run, "clocks")
         if self._service in ("serve", "process"):
             await self._start_processing()
         if self._service != "process":
@@ -212,9 +216,6 @@ class _Service:
         self._watch(factory.dependencies.run, "dependencies")
         if self._config.uses_database:
             await self._keep(await factory.embedded())
-        if self._config.online.kind != "embedded":  # which is on this machine
-            watch = ClockWatch(await factory.online_store(), factory.clock, factory.keeper, factory.metrics)
-            self._watch(watch.run, "clocks")
         self._edge = app = application([*routes, *self._health.public_routes()], border, time.monotonic)
         for port in self._ports():
             server = Server(self._bounded(app, border), self._config.server.host, port)

@@ -144,11 +144,6 @@ class Skew:
         self.ahead = int(seconds * MICROSECONDS) if abs(seconds) >= APART_SECONDS else 0
         return seconds
 
-    def latest(self, now: int) -> int:
-        """The later of ``now``, by this process, and the same by the store: tombstones of a clock that is behind would
-        be over at once."""
-        return max(now, now - self.ahead)
-
 
 def decide(
     message: Message, *, online: bool, queued: int, size: int, inbound_until: int, now: int, rules: StoreRules

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 
 from router import logs
@@ -13,6 +14,8 @@ from router.metrics import Metrics
 
 LOG = logs.logger(__name__)
 LOOK_SECONDS = 60.0
+BEGIN_SECONDS = 3.0
+"""A store that is slower to say what time it is does not keep a process from its work."""
 WARN_SECONDS = 5.0
 """Clocks that are further apart are a fault, and no matter of a time service that is still at work."""
 
@@ -26,6 +29,12 @@ class ClockWatch:
         self._keeper = keeper
         self._metrics = metrics
         self._apart = False
+
+    async def begin(self) -> None:
+        """Look before any mail is dated or deleted: a process may start with a clock that is wrong."""
+        with suppress(RouterError, TimeoutError):
+            async with asyncio.timeout(BEGIN_SECONDS):
+                await self.look()
 
     async def run(self) -> None:
         """Look until cancelled; a store that cannot be asked just now is asked again."""

@@ -123,6 +123,11 @@ class Timekeeper:
         known = known or [offset for _, offset in self._offsets]
         return max(known if self._least is None else [*known, self._least]) + self._elapsed
 
+    def leaving_at(self) -> int:
+        """When what leaves the queues now does so (µs since 1970), for all that goes by it: dated by a clock that was
+        behind, the record of it would be dropped as soon as that was put right."""
+        return max(self._clock.now(), self.dating_at())
+
     def dated(self, queued: Queued) -> Queued:
         """``queued``, which is about to be written to cold, with a date that can be believed: by one that a clock gave
         which was a month behind, it would be deleted as soon as that was put right."""

@@ -83,6 +83,68 @@ class ClockContract:
             await second.sweeper.sweep()
         assert await stage.ids() == []
 
+    @pytest.mark.parametrize("measured", [False, True])
+    async def test_what_left_by_a_clock_that_was_behind_is_remembered(
+        self, stage: Stage, ahead: Stage, measured: bool
+    ) -> None:
+        """RACES 45: acknowledged, or dropped on its way to cold, by a clock that was 40 days behind, with a store that
+        has a clock, or since a step. Redelivered, it does not come back."""
+        ahead.clock.time = stage.clock.time - (40 * 86_400 * MICROSECONDS if measured else 0)
+        ahead.factory.keeper.look()
+        if measured:
+            ahead.factory.keeper.measured(-40 * 86_400)
+        for clock in (stage.clock, ahead.clock):
+            clock.advance(2 * 86_400)
+        ahead.factory.keeper.look()
+        if not measured:
+            ahead.clock.time -= 40 * 86_400 * MICROSECONDS
+        await stage.connect()
+        for id_ in ("plain", "keyed"):
+            assert await stage.go(id_, keyed=id_ == "keyed") is Outcome.HOT
+        await ahead.queue.acknowledge(BOB, ["plain", "keyed"])
+        assert await stage.go("typing", ephemeral=True) is Outcome.HOT
+        await ahead.migrator.migrate(BOB, online_too=True)
+        ahead.clock.time += 40 * 86_400 * MICROSECONDS
+        for span, remembered in ((1800, ["plain", "keyed", "typing"]), (20 * 3600, ["keyed"])):
+            for clock in (stage.clock, ahead.clock):
+                clock.advance(span)
+            for process in (stage, ahead):
+                await process.sweeper.sweep()
+            for id_ in remembered:
+                again = stage.message(id_, ephemeral=id_ == "typing", keyed=id_ == "keyed")
+                (routed,) = await stage.route(again, attempt=2)
+                assert routed.outcome is Outcome.DUPLICATE, id_
+        assert await stage.ids() == []
+
+    @pytest.mark.parametrize("known", ["by a step", "by the store", "to nobody"])
+    @pytest.mark.parametrize("seconds", [7200, 31 * 86_400])
+    async def test_what_was_acknowledged_by_a_clock_far_ahead_leaves_cold(
+        self, stores: Stores, doubled: Stage, known: str, seconds: int
+    ) -> None:
+        """Whoever was to delete its copy has died; the date of the acknowledgement says that it is yet to come."""
+        await doubled.connect()
+        await doubled.go("m1")
+        wrong = ManualClock(doubled.clock.time + seconds * MICROSECONDS)
+        wrong.time -= seconds * MICROSECONDS if known == "by a step" else 0
+        async with staged(stores, wrong, durability="write-through") as dies:
+            if known == "by a step":
+                wrong.time += seconds * MICROSECONDS
+            elif known == "by the store":
+                dies.factory.keeper.measured(seconds)
+            assert await dies.online.ack(BOB, ["m1"]) == ["m1"]
+        for _ in range(2):
+            doubled.clock.advance(61)
+            await doubled.sweeper.sweep()
+        assert await doubled.in_cold() == []
+        assert await doubled.go("m1") is Outcome.DUPLICATE
+
+    async def test_what_was_acknowledged_just_now_is_somebody_elses_to_delete(self, doubled: Stage) -> None:
+        await doubled.connect()
+        await doubled.go("m1")
+        assert await doubled.online.ack(BOB, ["m1"]) == ["m1"]
+        doubled.clock.time -= 60 * MICROSECONDS
+        assert await doubled.online.orphans(10) == []
+
     async def test_what_is_long_overdue_is_deleted_once_the_clock_was_even_for_a_day(
         self, stores: Stores, stage: Stage
     ) -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import cast
 
 import pytest
 from structlog.testing import capture_logs
 
+from router.clock import MICROSECONDS
 from router.core.clocks import LOOK_SECONDS, ClockWatch
 from router.core.timekeeping import Timekeeper
 from router.errors import Unavailable
 from router.interfaces import OnlineStore
 from router.metrics import Metrics
+from router.service import _Service
 from tests.contract.stage import until
 from tests.support.clock import ManualClock
+from tests.support.stores_simulated import simulated_redis_stores
+from tests.worlds.service import serving
 
 pytestmark = pytest.mark.anyio
 
@@ -47,3 +52,34 @@ async def test_clocks_that_come_apart_are_told_of_once_and_again_when_they_agree
     assert [line.get("seconds_ahead") for line in lines] == [-30.0, None, 40.0]
     assert "agree again" in lines[1]["event"]
     assert metrics.registry.get_sample_value("router_clock_ahead_seconds") == 40
+
+
+async def test_a_process_does_not_wait_for_a_store_that_does_not_say_what_time_it_is() -> None:
+    store, clock = Store(), ManualClock()
+    store.ahead = [None, 40 * 86_400.0]
+    keeper = Timekeeper(clock)
+    watch = ClockWatch(cast(OnlineStore, store), clock, keeper, Metrics())
+    with capture_logs():
+        await watch.begin()
+        assert keeper.deleting_at() == 0
+        await watch.begin()
+    assert keeper.deleting_at() == clock.now() - 40 * 86_400 * MICROSECONDS
+
+
+async def test_a_service_knows_the_time_of_its_store_before_it_routes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mail that a clock dated which was a month behind would be deleted as soon as that was put right."""
+    known: list[int] = []
+    start = _Service._start_processing
+
+    async def look(self: _Service) -> None:
+        known.append(self._factory.keeper.deleting_at())
+        await start(self)
+
+    monkeypatch.setattr(_Service, "_start_processing", look)
+    with simulated_redis_stores(tmp_path) as stores:
+        async with serving(stores, looks_at_clocks=True):
+            pass
+    assert known
+    assert all(known), "it has had a second look"

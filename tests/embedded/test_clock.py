@@ -51,26 +51,3 @@ async def test_a_process_that_was_down_dates_mail_by_its_clock(tmp_path: Path) -
         await stage.go("m1")
         (queued,) = (await stage.cold.read(BOB, 1, 1000)).messages
         assert queued.queued_at == clock.now()
-
-
-async def test_what_was_acknowledged_by_a_clock_far_ahead_leaves_cold(tmp_path: Path) -> None:
-    """Whoever was to delete its copy has died; the date of the acknowledgement says that it is yet to come."""
-    clock = ManualClock()
-    async with staged(EmbeddedStores(tmp_path), clock, durability="write-through") as stage:
-        await stage.connect()
-        await stage.go("m1")
-        clock.advance(31 * DAY)
-        assert await stage.online.ack(BOB, ["m1"]) == ["m1"]
-        clock.time -= 31 * DAY * MICROSECONDS
-        await stage.sweeper.sweep()
-        assert await stage.in_cold() == []
-
-
-async def test_what_was_acknowledged_just_now_is_somebody_elses_to_delete(tmp_path: Path) -> None:
-    clock = ManualClock()
-    async with staged(EmbeddedStores(tmp_path), clock, durability="write-through") as stage:
-        await stage.connect()
-        await stage.go("m1")
-        assert await stage.online.ack(BOB, ["m1"]) == ["m1"]
-        clock.time -= 60 * MICROSECONDS
-        assert await stage.online.orphans(10) == []

@@ -87,14 +87,14 @@ class Sender:
         node = self._chance.choice(world.nodes_with("api"))
         op = world.history.op()
         world.add(h.Sending(op, user_name(step.to), step.tag, step.express, step.ephemeral))
-        before = node.clock.now()
+        before = world.accepting_at(node.clock)
         try:
             status, answer, _ = await world.net.request(node, "POST", "/api/send", self._token, body=body, key=key)
         except Lost as error:
             world.add(h.NotSent(op, str(error)))
             return False
         if status == 202:
-            latest = max(before, node.clock.now()) / 1_000_000
+            latest = max(before, world.accepting_at(node.clock)) / 1_000_000
             world.add(h.Sent(op, msgspec.json.decode(answer)["id"], latest))
             return True
         world.add(h.NotSent(op, str(status)))

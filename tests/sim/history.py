@@ -23,7 +23,7 @@ class Sent(Struct, frozen=True):
     op: int
     id: str
     clock: float = 0.0
-    """The latest time, by the clock of the server, at which it can have been accepted; in seconds."""
+    """The latest time at which it can count as accepted, by the clocks that may date it; in seconds."""
 
 
 class NotSent(Struct, frozen=True):

@@ -272,7 +272,8 @@ class SimFactory(Factory):
     async def online_store(self) -> OnlineStore:
         async def make() -> OnlineStore:
             rules = dataclasses.replace(StoreRules.of(self.config), fresh_cold_empty=not self._world.apart)
-            store = Choking(await self._database("online"), await self.poke_bus(), rules, self._store_clock)
+            database, bus = await self._database("online"), await self.poke_bus()
+            store = Choking(database, bus, rules, self._store_clock, self.keeper)
             store.poison = self._world.plan.poison
             store.asked = self._world.routes
             store.given_up = self._world.gives_up
@@ -365,6 +366,7 @@ class Node:
         border = Border([], factory.metrics, entropy=self.world.entropy)
         authenticator = NameTokens(cast(KeySource, _NoKeys()), Auth(leeway_seconds=0), self.clock)
         routes: list[BaseRoute] = []
+        await self._start_watching()
         if "process" in self.roles:
             self.pipeline = await factory.pipeline()
             self.consuming = factory.tasks.spawn(self.pipeline.run(), "pipeline")
@@ -377,6 +379,9 @@ class Node:
             routes += Sockets(authenticator, self.manager, Work(clock=self.clock, rate=0, burst=1), border).routes()
         self.app = application(routes, border, asyncio.get_running_loop().time)
         self.listening = True
+
+    async def _start_watching(self) -> None:
+        """Compare the clocks, as a service does whose store is on another machine."""
 
     async def _api(self, factory: Factory, authenticator: Authenticator) -> Sequence[BaseRoute]:
         limits = factory.config.limits

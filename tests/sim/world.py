@@ -100,6 +100,10 @@ class World:
         detail = "".join(traceback.format_exception(error)) if error is not None else ""
         self.add(h.Failed(f"{text}\n{detail}".rstrip()))
 
+    def accepting_at(self, clock: NodeClock) -> int:
+        """The latest time (µs since 1970) that may date what a node with this ``clock`` accepts now."""
+        return clock.now()
+
     def routes(self, deliveries: Sequence[Delivery]) -> None:
         """The online store is asked for these."""
         for delivery in deliveries:

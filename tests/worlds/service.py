@@ -138,13 +138,19 @@ async def _looks_at_no_clock(self: ClockWatch) -> None:
     await asyncio.Event().wait()
 
 
+async def _does_not_look(self: ClockWatch) -> None:
+    """Nor before it begins."""
+
+
 @asynccontextmanager
-async def serving(stores: Stores) -> AsyncIterator[Running]:
+async def serving(stores: Stores, *, looks_at_clocks: bool = False) -> AsyncIterator[Running]:
     """``router serve`` over ``stores``, until the end of the block."""
     config, clock, entropy = config_of(stores), ManualClock(), Entropy()
     service = _Service(config, "serve")
     async with AsyncExitStack() as stack:
-        stack.enter_context(mock.patch.object(ClockWatch, "run", _looks_at_no_clock))
+        if not looks_at_clocks:
+            stack.enter_context(mock.patch.object(ClockWatch, "begin", _does_not_look))
+            stack.enter_context(mock.patch.object(ClockWatch, "run", _looks_at_no_clock))
         factory = Factory(config, clock=clock, entropy=entropy, chance=random.Random(1), reports=service._reports)
         service._factory = await stack.enter_async_context(factory)
         service._health = Health(factory.metrics, clock)

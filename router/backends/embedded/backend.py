@@ -76,7 +76,9 @@ class EmbeddedBackend:
         return EmbeddedIngressConsumer(self._database, self._signals, self._clock, lock)
 
     def online_store(self) -> EmbeddedOnlineStore:
-        return EmbeddedOnlineStore(self._database, self.poke_bus(), self._rules, self._clock, self._signals)
+        return EmbeddedOnlineStore(
+            self._database, self.poke_bus(), self._rules, self._clock, self._timekeeper, self._signals
+        )
 
     def poke_bus(self) -> EmbeddedPokeBus:
         return EmbeddedPokeBus(self._signals)

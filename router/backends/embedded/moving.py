@@ -142,6 +142,7 @@ def begin_move(
     limit: int,
     max_bytes: int,
     now: int,
+    leaving_at: int,
     rules: StoreRules,
     *,
     online_too: bool,
@@ -154,7 +155,7 @@ def begin_move(
         return MoveRefused.BUSY
     if not online_too and nodes_of(db, [user], now):
         return MoveRefused.ONLINE
-    dropped = _drop_ephemeral(db, user, now, rules)
+    dropped = _drop_ephemeral(db, user, leaving_at, rules)
     rows = db.execute(SQL["read"], (user, ANY_LANE, now, limit + 1))
     page = Page(limit, max_bytes).take(hot_message(user, row, announced) for row in rows)
     if page.messages:
@@ -214,8 +215,8 @@ def forget_cold(db: sqlite3.Connection, expired: Sequence[Queued], now: int, rul
     withdraw(db, ((queued.message.recipient, queued.message.id) for queued in expired))
 
 
-def drop_stale_ephemeral(db: sqlite3.Connection, now: int, limit: int, rules: StoreRules) -> int:
-    found = db.execute(SQL["stale_ephemeral"], (rules.ephemeral_cutoff(now), limit)).fetchall()
+def drop_stale_ephemeral(db: sqlite3.Connection, cutoff: int, limit: int, now: int, rules: StoreRules) -> int:
+    found = db.execute(SQL["stale_ephemeral"], (cutoff, limit)).fetchall()
     dropped: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     for user, lane, sequence, id_, keyed, size in found:

@@ -13,6 +13,7 @@ from router.backends.embedded.rows import one
 from router.backends.embedded.signals import Nodes
 from router.backends.rules import StoreRules, implausible_move, keeps_inbound
 from router.clock import Clock
+from router.core.timekeeping import Timekeeper
 from router.interfaces import PokeBus
 from router.messages import Delivery, HotPage, HotUser, Move, MoveRefused, Queued, QueueTotals, Routed, Settled
 
@@ -21,10 +22,17 @@ class EmbeddedOnlineStore(EmbeddedPresence):
     """``OnlineStore`` over SQLite. Only what a client was promised, its acknowledgement, waits for the disk."""
 
     def __init__(
-        self, database: Database, pokes: PokeBus, rules: StoreRules, clock: Clock, nodes: Nodes | None = None
+        self,
+        database: Database,
+        pokes: PokeBus,
+        rules: StoreRules,
+        clock: Clock,
+        keeper: Timekeeper,
+        nodes: Nodes | None = None,
     ) -> None:
         super().__init__(database, rules, clock, nodes)
         self._pokes = pokes
+        self._keeper = keeper
         self._idle_cursor = ""
 
     async def probe(self) -> None:
@@ -71,11 +79,11 @@ class EmbeddedOnlineStore(EmbeddedPresence):
         return self._database.read(lambda db: reading.acked(db, user, ids))
 
     async def ack(self, user: str, ids: Sequence[str]) -> list[str]:
-        now = self._clock.now()
+        now = self._keeper.leaving_at()
         return await self._database.write(lambda db: moving.ack(db, user, ids, now, self._rules))
 
     async def discard(self, user: str, damaged: Sequence[Queued]) -> list[str]:
-        now = self._clock.now()
+        now = self._keeper.leaving_at()
         return await self._database.write(lambda db: moving.discard(db, user, damaged, now, self._rules))
 
     async def note_cold_empty(self, user: str, version: int) -> None:
@@ -84,9 +92,11 @@ class EmbeddedOnlineStore(EmbeddedPresence):
     async def begin_move(
         self, user: str, owner: str, limit: int, max_bytes: int, *, online_too: bool
     ) -> Move | MoveRefused:
-        now = self._clock.now()
+        now, leaving_at = self._clock.now(), self._keeper.leaving_at()
         return await self._database.write_ordered(
-            lambda db: moving.begin_move(db, user, owner, limit, max_bytes, now, self._rules, online_too=online_too)
+            lambda db: moving.begin_move(
+                db, user, owner, limit, max_bytes, now, leaving_at, self._rules, online_too=online_too
+            )
         )
 
     async def end_move(self, user: str, owner: str, moved: Sequence[Queued]) -> list[str]:
@@ -123,7 +133,7 @@ class EmbeddedOnlineStore(EmbeddedPresence):
         await self._database.write_ordered(lambda db: db.executemany(SQL["mark_announced"], marks).rowcount)
 
     async def forget_cold(self, expired: Sequence[Queued]) -> None:
-        now = self._clock.now()
+        now = self._keeper.leaving_at()
         await self._database.write_ordered(lambda db: moving.forget_cold(db, expired, now, self._rules))
 
     async def orphans(self, limit: int) -> list[tuple[str, str]]:
@@ -143,10 +153,10 @@ class EmbeddedOnlineStore(EmbeddedPresence):
         return await self._drop_stale_ephemeral(self._clock.now(), limit)
 
     async def _drop_stale_ephemeral(self, now: int, limit: int) -> int:
-        total, stale = 0, (self._rules.ephemeral_cutoff(now), 1)
-        while self._database.read(lambda db: one(db, SQL["stale_ephemeral"], stale)):
+        total, cutoff, leaving_at = 0, self._rules.ephemeral_cutoff(now), self._keeper.leaving_at()
+        while self._database.read(lambda db: one(db, SQL["stale_ephemeral"], (cutoff, 1))):
             total += await self._database.write_ordered(
-                lambda db: moving.drop_stale_ephemeral(db, now, limit, self._rules)
+                lambda db: moving.drop_stale_ephemeral(db, cutoff, limit, leaving_at, self._rules)
             )
         return total
 

@@ -14,10 +14,10 @@ from router.backends.firestore.presence import FirestorePresence
 from router.backends.firestore.reading import Reader
 from router.backends.firestore.recipient import Pokes, Recipient
 from router.backends.firestore.transactions import STEP_MESSAGES, Transactions, Work, parts, together
-from router.backends.firestore.walking import Index, Walk, until
+from router.backends.firestore.walking import Index, Walk, beyond, until
 from router.backends.firestore.wire import Document, deletion, only_if
 from router.backends.firestore.writing import Writer
-from router.backends.rules import ORPHAN_SECONDS, Skew, holds_move, keeps_inbound
+from router.backends.rules import ORPHAN_SECONDS, Skew, holds_move, implausible_ack, keeps_inbound
 from router.clock import MICROSECONDS, Clock, apart
 from router.core.timekeeping import Timekeeper
 from router.interfaces import PokeBus
@@ -28,6 +28,7 @@ from router.pages import Head, Page
 T = TypeVar("T")
 
 ORPHANS_SECONDS = 10.0
+MISDATED_SECONDS = 60.0
 EPHEMERAL_SECONDS = 10.0
 FORGET_SECONDS = 60.0
 IDLE_SECONDS = 3600.0
@@ -49,6 +50,8 @@ class FirestoreOnlineStore(FirestorePresence):
         ids = f"{self._layout.collection}-ids"
         documents, users = self._layout.documents, self._layout.collection
         self._owed, self._orphans = Index(documents, ids, "owed"), Walk(clock, ORPHANS_SECONDS)
+        self._misdated = Walk(clock, MISDATED_SECONDS)
+        """Those of a clock that was wrong and has been set back."""
         self._forgettable, self._forgetting = Index(documents, ids, "forget"), Walk(clock, FORGET_SECONDS)
         self._idle, self._idling = Index(documents, users, "idle_at"), Walk(clock, FORGET_SECONDS)
         self._stale, self._dropping = Index(documents, users, "ephemeral_due"), Walk(clock, EPHEMERAL_SECONDS)
@@ -167,7 +170,7 @@ class FirestoreOnlineStore(FirestorePresence):
         return {record.id for record in found if record.state in GONE}
 
     async def ack(self, user: str, ids: Sequence[str]) -> list[str]:
-        now, hot = self._skew.latest(self._clock.now()), self._layout.hot_of(user)
+        now, hot = self._keeper.leaving_at(), self._layout.hot_of(user)
         owed: list[str] = []
         for part in parts([id_ for id_ in dict.fromkeys(ids) if possible(id_)]):
 
@@ -191,7 +194,7 @@ class FirestoreOnlineStore(FirestorePresence):
     async def begin_move(
         self, user: str, owner: str, limit: int, max_bytes: int, *, online_too: bool
     ) -> Move | MoveRefused:
-        now = self._clock.now()
+        now, leaving_at = self._clock.now(), self._keeper.leaving_at()
 
         async def attempt(seconds: float) -> Move | MoveRefused:
             deadline = asyncio.get_running_loop().time() + seconds
@@ -203,7 +206,7 @@ class FirestoreOnlineStore(FirestorePresence):
                 return Move([], 0, False)
             ephemeral = await self._reader.ephemeral(user) if work.recipient.ephemeral_at else []
             page = await self._reader.page(user, limit, max_bytes, work.recipient.announced, ephemeral=False)
-            moving.drop(work, ephemeral, now, self._rules)
+            moving.drop(work, ephemeral, leaving_at, self._rules)
             if page.messages:
                 moving.take(work, owner, page.messages, now)
             await self._transactions.commit(work, deadline)
@@ -271,7 +274,7 @@ class FirestoreOnlineStore(FirestorePresence):
         await self._transactions.change_all(highest, mark)
 
     async def forget_cold(self, expired: Sequence[Queued]) -> None:
-        now, own = self._skew.latest(self._clock.now()), _by_user(expired)
+        now, own = self._keeper.leaving_at(), _by_user(expired)
 
         async def forget(user: str) -> None:
             for part in parts(_ids(own[user])):
@@ -284,12 +287,16 @@ class FirestoreOnlineStore(FirestorePresence):
         await together(forget, own)
 
     async def orphans(self, limit: int) -> list[tuple[str, str]]:
-        if not self._orphans.due():
-            return []
-        before = self._clock.now() - ORPHAN_SECONDS * MICROSECONDS
-        found = [records.read(one) for one in await until(self._client, self._owed, before, limit)]
-        self._orphans.saw(len(found))
-        return [(record.user, record.id) for record in found]
+        now = self._clock.now()
+        found: list[Document] = []
+        if self._orphans.due():
+            found += await until(self._client, self._owed, now - ORPHAN_SECONDS * MICROSECONDS, limit)
+            self._orphans.saw(len(found))
+        if self._misdated.due():
+            misdated = await beyond(self._client, self._owed, implausible_ack(now), limit)
+            self._misdated.saw(len(misdated))
+            found += misdated
+        return [(record.user, record.id) for record in map(records.read, found[:limit])]
 
     async def forget_orphans(self, user: str, ids: Sequence[str]) -> None:
         now = self._clock.now()
@@ -301,19 +308,18 @@ class FirestoreOnlineStore(FirestorePresence):
             await self._transactions.change(user, part, step)
 
     async def purge(self, limit: int, at: int) -> int:
-        now = self._clock.now()
         if at and self._forgetting.due():
             self._forgetting.saw(await self._forget_records(at, limit))
         if at and self._idling.due():
             self._idling.saw(await self._forget_recipients(at, limit))
         if not self._dropping.due():
             return 0
-        cutoff = self._ephemeral_cutoff(now)
+        cutoff = self._ephemeral_cutoff(self._clock.now())
         found = await until(self._client, self._stale, cutoff, limit, select=("ephemeral_due",))
         self._dropping.saw(len(found))
 
         async def drop(document: Document) -> int:
-            return await self._drop(self._layout.user_of(document.name), now, cutoff)
+            return await self._drop(self._layout.user_of(document.name), cutoff)
 
         return sum(await together(drop, found))
 
@@ -336,7 +342,7 @@ class FirestoreOnlineStore(FirestorePresence):
         await self._transactions.change_all([self._layout.user_of(one.name) for one in found], forget)
         return len(found)
 
-    async def _drop(self, user: str, now: int, cutoff: int) -> int:
+    async def _drop(self, user: str, cutoff: int) -> int:
         """Drop a user's ephemeral messages accepted at or before ``cutoff``; returns how many."""
 
         async def attempt(seconds: float) -> int:
@@ -345,7 +351,7 @@ class FirestoreOnlineStore(FirestorePresence):
             stale = await self._reader.ephemeral(user, cutoff)
             last = stale[-1].fields["ephemeral_at"].integer_value if len(stale) == STEP_MESSAGES else cutoff
             following = await self._reader.next_ephemeral(user, last)
-            moving.drop(work, stale, now, self._rules)
+            moving.drop(work, stale, self._keeper.leaving_at(), self._rules)
             work.recipient.ephemeral_at = following
             await self._transactions.commit(work, deadline)
             return len(stale)

@@ -90,7 +90,7 @@ class FirestorePresence:
             return
         now = self._clock.now()
         implausible, lease = self._rules.implausible_lease(now), self._rules.lease_until(now)
-        found = await beyond(self._client, self._leases, implausible, limit)
+        found = await beyond(self._client, self._leases, implausible, limit, select=("lease_at",))
 
         def bound(work: Work) -> None:
             work.recipient.connections = [

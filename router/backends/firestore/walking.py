@@ -61,9 +61,9 @@ async def until(client: Client, index: Index, time: int, limit: int, *, select: 
     return [document for documents in found for document in documents][:limit]
 
 
-async def beyond(client: Client, index: Index, time: int, limit: int) -> list[Document]:
+async def beyond(client: Client, index: Index, time: int, limit: int, *, select: Sequence[str] = ()) -> list[Document]:
     """Up to ``limit`` documents whose time is after ``time``, from all shards."""
-    queries = [index.query(s, limit, above=in_shard(s, time), until=None, select=(index.field,)) for s in range(SHARDS)]
+    queries = [index.query(s, limit, above=in_shard(s, time), until=None, select=select) for s in range(SHARDS)]
     found = await asyncio.gather(*(client.find(index.parent, query) for query in queries))
     return [document for documents in found for document in documents][:limit]
 

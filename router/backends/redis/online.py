@@ -18,7 +18,7 @@ from router.backends.redis.keys import (
 from router.backends.redis.scripts import Command
 from router.backends.redis.store import by_user
 from router.backends.redis.sweeping import RedisSweeping
-from router.backends.rules import MOVE_LEASE_SECONDS, ORPHAN_SECONDS
+from router.backends.rules import MOVE_LEASE_SECONDS
 from router.clock import MICROSECONDS, apart
 from router.messages import Delivery, HotPage, Lane, Message, Move, MoveRefused, Outcome, Queued, Routed, Settled
 
@@ -76,7 +76,7 @@ class RedisOnlineStore(RedisSweeping):
             if any(message.ephemeral for _, _, message in batch):
                 due[user] = now + self._ephemeral_span
             elif any(delivery.delivered_before for _, delivery, _ in batch):
-                due[user] = now + ORPHAN_SECONDS * MICROSECONDS
+                due[user] = self._orphans_at
         commands = self._list_busy(recipients)
         return commands + self._list_due(due) if due else commands
 
@@ -126,15 +126,15 @@ class RedisOnlineStore(RedisSweeping):
         # Whoever asks has found them in cold.
         unowed = [id_ for id_, record in zip(packed, records, strict=True) if owes_nothing(record)]
         if unowed:
-            due = {user: self._clock.now() + ORPHAN_SECONDS * MICROSECONDS}
-            await self._client.run([self._call("owe", user, *unowed)], self._list_due(due))
+            at = self._keeper.deleting_at()
+            await self._client.run([self._call("owe", user, at, *unowed)], self._list_due({user: self._orphans_at}))
         return {id_ for id_, record in zip(ids, records, strict=True) if is_acked(record)}
 
     async def ack(self, user: str, ids: Sequence[str]) -> list[str]:
-        now = self._clock.now()
-        owed = await self._one("ack", user, *self._remember_until(now), *map(pack_id, ids), now=now)
+        now, at = self._clock.now(), self._keeper.deleting_at()
+        owed = await self._one("ack", user, *self._remember_until(), at, *map(pack_id, ids), now=now)
         if owed:
-            await self._client.run(self._list_due({user: now + ORPHAN_SECONDS * MICROSECONDS}))
+            await self._client.run(self._list_due({user: self._orphans_at}))
         return [unpack_id(packed) for packed in owed]
 
     async def discard(self, user: str, damaged: Sequence[Queued]) -> list[str]:
@@ -149,7 +149,7 @@ class RedisOnlineStore(RedisSweeping):
         now = self._clock.now()
         lease = now + MOVE_LEASE_SECONDS * MICROSECONDS
         bounds = (owner, lease, limit, max_bytes, int(online_too))
-        result = await self._one("begin_move", user, *bounds, *self._remember_until(now), now=now)
+        result = await self._one("begin_move", user, *bounds, *self._remember_until(), now=now)
         if isinstance(result, bytes):
             return MoveRefused(result.decode())
         dropped, more, announced, found = result
@@ -166,7 +166,7 @@ class RedisOnlineStore(RedisSweeping):
     async def forget_cold(self, expired: Sequence[Queued]) -> None:
         now = self._clock.now()
         users = by_user((queued.message.recipient, queued.message.id) for queued in expired)
-        until = self._remember_until(now)
+        until = self._remember_until()
         await self._client.run(
             [self._call("forget_cold", user, *until, *map(pack_id, ids), now=now) for user, ids in users.items()]
         )

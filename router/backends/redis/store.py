@@ -10,7 +10,7 @@ from router.backends.redis.client import Client
 from router.backends.redis.index import Index
 from router.backends.redis.keys import Keys
 from router.backends.redis.scripts import Argument, Command, Scripts
-from router.backends.rules import DAY_SECONDS, Skew, StoreRules
+from router.backends.rules import DAY_SECONDS, ORPHAN_SECONDS, Skew, StoreRules
 from router.clock import MICROSECONDS, Clock
 from router.core.timekeeping import Timekeeper
 
@@ -63,11 +63,16 @@ class RedisStore:
     def _list_due(self, times: Mapping[str, int]) -> list[Command]:
         return self._due.listing(times, "if-less")
 
-    def _remember_until(self, now: int) -> tuple[int, int]:
-        """Until when the ids of plain and of keyed messages are remembered that leave the queues at ``now``, by a clock
-        that may be behind."""
-        now = max(now, self._keeper.dating_at())
+    def _remember_until(self) -> tuple[int, int]:
+        """Until when the ids of plain and of keyed messages are remembered that leave the queues now."""
+        now = self._keeper.leaving_at()
         return self._rules.remember_until(now, keyed=False), self._rules.remember_until(now, keyed=True)
+
+    @property
+    def _orphans_at(self) -> int:
+        """When somebody must look whether what was acknowledged just now has left cold. A clock that is ahead delays it
+        for nobody, and whoever looks too early is asked to come back."""
+        return self._keeper.deleting_at() + ORPHAN_SECONDS * MICROSECONDS
 
     @property
     def _ephemeral_span(self) -> int:

@@ -10,7 +10,7 @@ from router.backends.redis.index import Change, Seen
 from router.backends.redis.keys import unpack_id, unpack_page
 from router.backends.redis.presence import PAGE, RedisPresence
 from router.backends.redis.scripts import Command
-from router.backends.rules import ORPHAN_SECONDS
+from router.backends.rules import ORPHAN_SECONDS, implausible_ack
 from router.clock import MICROSECONDS
 from router.messages import HotUser, Queued, QueueTotals
 
@@ -104,11 +104,13 @@ class RedisSweeping(RedisPresence):
         now = self._clock.now()
         before = now - ORPHAN_SECONDS * MICROSECONDS
         users = await self._due.due(now, limit)
+        spans = ("-inf", before), (f"({implausible_ack(now)}", "+inf")
+        asked = [(user, span) for user in users for span in spans]
         calls: list[Command] = [
-            ("ZRANGEBYSCORE", self._keys.of(user)[7], "-inf", before, "LIMIT", 0, limit) for user in users
+            ("ZRANGEBYSCORE", self._keys.of(user)[7], *span, "LIMIT", 0, limit) for user, span in asked
         ]
-        found = zip(users, await self._client.run(calls), strict=True)
-        return [(user, unpack_id(packed)) for user, ids in found for packed in ids][:limit]
+        found = zip(asked, await self._client.run(calls), strict=True)
+        return [(user, unpack_id(packed)) for (user, _), ids in found for packed in ids][:limit]
 
     async def purge(self, limit: int, at: int) -> int:
         now = self._clock.now()
@@ -127,7 +129,7 @@ class RedisSweeping(RedisPresence):
 
     async def _tend(self, claimed: Sequence[Seen], now: int, at: int, limit: int) -> list[tuple[Seen, Tended]]:
         """Do all that is due in the records of these users, ``limit`` in one script."""
-        bounds = (self._ephemeral_span, *self._remember_until(now), at - self._retention, limit, at)
+        bounds = (self._ephemeral_span, *self._remember_until(), at - self._retention, limit, at)
         tended: list[tuple[Seen, Tended]] = []
         while claimed:
             scripts = [self._call("tend", user, *bounds, now=now) for user, _ in claimed]

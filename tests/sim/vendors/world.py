@@ -21,8 +21,10 @@ from router.backends.google.channels import FIRESTORE, PUBSUB
 from router.backends.pubsub.resources import needs
 from router.backends.pubsub.wire import PubSubApi
 from router.backends.redis import index, keys
+from router.clock import MICROSECONDS
 from router.config import Cold, Config, Google, Ingress, Limits, Push
 from router.config import Online as OnlineConfig
+from router.core.clocks import ClockWatch
 from router.errors import RouterError
 from router.factory import Factory
 from router.interfaces import DeadLetters, OnlineStore, PushNotifier
@@ -31,7 +33,7 @@ from router.messages import Delivery, Queued, Routed, Settled
 from router.metrics import Metrics
 from tests.sim import history as h
 from tests.sim.clients import user_name
-from tests.sim.clock import NodeClock
+from tests.sim.clock import START, NodeClock
 from tests.sim.links import shown, tag_of
 from tests.sim.loop import Process
 from tests.sim.node import Node, WatchedLetters, WatchedPush
@@ -169,6 +171,11 @@ class VendorWorld(World):
             if gone := self.firestore.expire():
                 self.failed(f"a TTL policy deletes {gone} documents", None)
 
+    def accepting_at(self, clock: NodeClock) -> int:
+        """The middle one of three clocks dates ephemeral mail, and Pub/Sub's is one of them: it is no later than the
+        later of these two."""
+        return max(super().accepting_at(clock), int((START + self.loop.time()) * MICROSECONDS))
+
     def node(self, number: int, roles: str) -> Node:
         return VendorNode(self, number, roles)
 
@@ -280,7 +287,15 @@ class VendorWorld(World):
 
 
 class VendorNode(Node):
-    """Where a process that cannot start is started again, as whatever watches over it does."""
+    """Where a process that cannot start is started again, as whatever watches over it does; and compares its clock with
+    the store's in runs in which clocks jump. In the others there is nothing to see."""
+
+    async def _start_watching(self) -> None:
+        if not any(fault.kind == "jump" for fault in self.world.plan.faults):
+            return
+        watch = ClockWatch(await self.factory.online_store(), self.clock, self.factory.keeper, self.factory.metrics)
+        await watch.begin()
+        self.factory.tasks.spawn(watch.run(), "clocks")
 
     async def start(self) -> None:
         while True:

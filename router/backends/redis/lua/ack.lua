@@ -1,6 +1,7 @@
 -- The user has saved these messages: they leave the hot queue and are remembered as acknowledged.
 --
--- ARGV  2 remember plain ones until   3 remember keyed ones until; then the ids
+-- ARGV  2 remember plain ones until   3 remember keyed ones until   4 the earliest time that it may be, or 0 (see `owe`);
+--       then the ids
 -- Result: the ids that may have a copy in cold.
 
 local owed, bytes, hot, cold, cold_bytes = {}, 0, 0, 0, 0
@@ -8,7 +9,7 @@ local owed, bytes, hot, cold, cold_bytes = {}, 0, 0, 0, 0
 -- Whoever has a page that was cut short has time from here on to fetch the next.
 local cut = cut_at()
 if cut > 0 then keep_cut(next_cut(cut)) end
-for i = 4, #ARGV do
+for i = 5, #ARGV do
   local id, record = ARGV[i], record_of(ARGV[i])
   if not record then
     -- Also where cold is known to be empty: what is unknown here may have come to it without this store.
@@ -28,7 +29,7 @@ for i = 4, #ARGV do
       if state ~= ACKED_OWED then
         record.state, record.number = ACKED_OWED, tonumber(ARGV[record.keyed == 1 and 3 or 2])
         keep_record(id, record)
-        call('ZADD', OWED, now, id)
+        owe(id, tonumber(ARGV[4]))
       end
     end
   end

@@ -28,6 +28,7 @@ local EXPRESS = 9e15 -- less than 2^53, so that every place is a whole number in
 local DAY = 86400e6
 local SECOND = 1e6
 local ORPHAN = 60e6 -- rules.ORPHAN_SECONDS
+local IMPLAUSIBLE = 300e6 -- rules.IMPLAUSIBLE_SECONDS
 local COLD_EMPTY = 60e6
 local PENDING_LOST = 600e6 -- longer than a pipeline lives that nobody has taken its mail from
 local MOVE = 3 * 60e6 -- rules.PLAUSIBLE_LEASES times rules.MOVE_LEASE_SECONDS
@@ -74,6 +75,12 @@ local function keep_record(id, record)
     value = value .. struct.pack('>I7', record.size)
   end
   call('HSET', IDS, id, value)
+end
+
+-- Cold has or may get a copy of this acknowledged message. `at`: the earliest time that it may be, or 0 where nobody
+-- knows: by the date of a clock that is ahead, nobody would look for the copy until then.
+local function owe(id, at)
+  call('ZADD', OWED, at > 0 and at or now, id)
 end
 
 -- The message is in no queue any more: remember its id until `until_plain`, or `until_keyed` if it has a key.
@@ -366,6 +373,8 @@ local function due(ephemeral_span)
   no_later(first and tonumber(first) + ephemeral_span)
   first = call('ZRANGE', OWED, 0, 0, 'WITHSCORES')[2]
   no_later(first and tonumber(first) + ORPHAN)
+  local last = call('ZRANGE', OWED, -1, -1, 'WITHSCORES')[2]
+  no_later(last and tonumber(last) > now + IMPLAUSIBLE and now) -- rules.implausible_ack
   for _, list in ipairs({GONE, GONE_KEYED}) do
     local id = call('LINDEX', list, 0)
     local record = id and record_of(id)

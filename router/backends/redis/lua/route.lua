@@ -2,7 +2,8 @@
 --
 -- ARGV  2 the channels' prefix   3 user   4 cap of the queue, in messages   5 and in bytes
 --       6 ephemeral messages accepted until then have expired   7 write-through, 0 or 1
---       8 tombstones whose time was over then are dropped   9 now, by the server's clock
+--       8 the earliest time that it may be, or 0: tombstones whose time was over then are dropped; see `owe`
+--       9 now, by the server's clock
 --       10 the inbound budget, in µs until it is whole again; 0: none   11 how many bytes of it come back in a second
 --       then for each message, in order:
 --       id, lane, ephemeral, keyed, accepted_at, delivered before (0 or 1), body
@@ -35,7 +36,7 @@ local function may_be_cold(id, record)
     record.state = DOUBLE
   elseif record.state == ACKED then
     record.state = ACKED_OWED
-    call('ZADD', OWED, now, id)
+    owe(id, tonumber(ARGV[8]))
   else
     return
   end
