@@ -248,7 +248,7 @@ class Factory:
     async def dead_letters(self) -> DeadLetters:
         if self.config.ingress.kind == "pubsub":
             return (await self.pubsub()).dead_letters()
-        return (await self.embedded()).dead_letters()
+        return (await self.embedded()).dead_letters(self.metrics)
 
     async def dead_letter_box(self) -> EmbeddedDeadLetters:
         """The reading end of the embedded dead letters; raises ``ConfigError`` where they go elsewhere."""
@@ -258,12 +258,12 @@ class Factory:
                 f'ingress.kind = "{self.config.ingress.kind}": dead letters go to the topic {topic}; read them with '
                 f"its subscription, which `router setup` makes: gcloud pubsub subscriptions pull {topic}-sub"
             )
-        return (await self.embedded()).dead_letters()
+        return (await self.embedded()).dead_letters(self.metrics)
 
     async def dead_letter_queue(self) -> DeadLetterQueue:
         if self.config.ingress.kind == "pubsub":
             return (await self.pubsub()).dead_letter_queue()
-        return (await self.embedded()).dead_letters()
+        return (await self.embedded()).dead_letters(self.metrics)
 
     async def replayer(self) -> Replayer:
         remembered = max(DAY_SECONDS, self.config.online.tombstone_seconds) + REMEMBERED_MORE_SECONDS

@@ -14,7 +14,7 @@ from router.messages import DeadReason, MigrationResult, Outcome
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-Drop = Literal["ephemeral-expired", "ephemeral-migrated", "retention"]
+Drop = Literal["ephemeral-expired", "ephemeral-migrated", "retention", "letter-age", "letter-bytes"]
 Poke = Literal["heard", "repeat", "undeliverable", "unreadable", "left", "gone", "unsent"]
 Cut = Literal[
     "silent",

@@ -213,6 +213,13 @@ class Embedded(Section):
         description="While less is free on the volume of data_dir, sends are refused, so that what was accepted can be "
         "fetched and acknowledged; at most a quarter of the volume. 0 is none.",
     )
+    dead_letter_bytes: int = Field(
+        1_073_741_824,
+        ge=0,
+        description="Bytes of dead letters that are kept, 1 KiB for each beside its body; beyond it, the oldest of the "
+        "recipient who has most go. 0 is no limit.",
+    )
+    dead_letter_days: float = Field(30, gt=0, description="A dead letter is deleted after this.")
 
 
 class Google(Section):

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from router.backends.embedded import schema
+from router.factory import Factory
 from router.lifecycle import State
-from router.messages import Lane, Outcome
+from router.messages import DeadLetter, DeadReason, Lane, Outcome
 from tests.contract.bounds import LIMIT, has_room
 from tests.contract.stage import BOB, EVE, staged
 from tests.support.clock import ManualClock
@@ -83,3 +84,22 @@ async def test_what_waited_before_bytes_were_counted_is_counted(
             await stage.online.ack(BOB, [id_])
             waiting -= size
         await has_room(stage, LIMIT)
+
+
+async def test_dead_letters_that_were_there_before_the_cap_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = made_by(tmp_path, 10, monkeypatch)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for id_, recipient, size in (("a", BOB, 1000), ("b", BOB, 1000), ("c", EVE, 1500)):
+            row = (id_, recipient, size)
+            connection.execute(
+                "INSERT INTO dead_letter (id, recipient, reason, detail, attempts, at, body) "
+                "VALUES (?, ?, 'queue-full', '', 1, 1, zeroblob(?))",
+                row,
+            )
+    config = EmbeddedStores(tmp_path).config()
+    small = config.embedded.model_copy(update={"dead_letter_bytes": 3500 + 3 * 1024})
+    async with Factory(config.model_copy(update={"embedded": small}), clock=ManualClock()) as factory:
+        await (await factory.dead_letters()).publish([DeadLetter("d", EVE, DeadReason.DAMAGED, "", b"", 1, 1)])
+        assert [letter.id for _, letter in await (await factory.dead_letter_box()).list(0, 9)] == ["b", "c", "d"]

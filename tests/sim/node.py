@@ -302,7 +302,7 @@ class SimFactory(Factory):
 
     async def dead_letters(self) -> DeadLetters:
         async def make() -> DeadLetters:
-            letters = EmbeddedDeadLetters(await self._database("push"), self.keeper)
+            letters = EmbeddedDeadLetters(await self._database("push"), self.keeper, self.config.embedded, self.metrics)
             return cast(DeadLetters, self._linked(WatchedLetters(letters, self._world), "push"))
 
         return await self._once("letters", make)

@@ -22,6 +22,7 @@ from router.backends.rules import StoreRules
 from router.clock import Clock
 from router.config import Config
 from router.core.timekeeping import Timekeeper
+from router.metrics import Metrics
 
 
 class EmbeddedBackend:
@@ -90,5 +91,5 @@ class EmbeddedBackend:
         here = self._config.cold.kind == "embedded"
         return EmbeddedOutbox(self._database, self._clock, self._timekeeper, cold_here=here)
 
-    def dead_letters(self) -> EmbeddedDeadLetters:
-        return EmbeddedDeadLetters(self._database, self._timekeeper)
+    def dead_letters(self, metrics: Metrics) -> EmbeddedDeadLetters:
+        return EmbeddedDeadLetters(self._database, self._timekeeper, self._config.embedded, metrics)

@@ -7,14 +7,17 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 
 from msgspec import Struct
 
-from router import envelope
+from router import envelope, logs
 from router.backends.embedded.database import Database
 from router.backends.embedded.queries import load
 from router.clock import MICROSECONDS, Clock
+from router.config import Embedded
 from router.core.timekeeping import Timekeeper
 from router.interfaces import LetterPage, Receipt
 from router.messages import DeadLetter, Message
+from router.metrics import Drop, Metrics
 
+LOG = logs.logger(__name__)
 SQL = load("push")
 PAGE = 200
 """Dead letters read at once."""
@@ -22,8 +25,6 @@ KEEP_SECONDS = 7 * 86_400
 """A command that no notification service takes is worth nothing after a week."""
 EXPIRED_MORE = 100
 """With each batch of commands go as many old ones, and so many more."""
-KEEP_LETTERS_SECONDS = 30 * 86_400
-"""A dead letter that nobody has looked at for a month goes, so that refused mail cannot fill the disk for good."""
 
 
 class OutboxEntry(Struct, frozen=True):
@@ -93,11 +94,19 @@ class EmbeddedOutbox:
 
 
 class EmbeddedDeadLetters:
-    """``DeadLetters`` over SQLite, and their reading end, ``DeadLetterQueue``."""
+    """``DeadLetters`` over SQLite, and their reading end, ``DeadLetterQueue``.
 
-    def __init__(self, database: Database, timekeeper: Timekeeper) -> None:
+    Refused mail does not fill the disk: what is older than ``embedded.dead_letter_days`` goes, and beyond
+    ``embedded.dead_letter_bytes`` the oldest of the recipient whose letters take most: so a flood to one pushes out
+    nobody else's.
+    """
+
+    def __init__(self, database: Database, timekeeper: Timekeeper, limits: Embedded, metrics: Metrics) -> None:
         self._database = database
         self._timekeeper = timekeeper
+        self._keep = int(limits.dead_letter_days * 86_400 * MICROSECONDS)
+        self._most_bytes = limits.dead_letter_bytes
+        self._metrics = metrics
 
     async def publish(self, letters: Sequence[DeadLetter]) -> None:
         rows = [
@@ -112,13 +121,31 @@ class EmbeddedDeadLetters:
             )
             for letter in letters
         ]
-        before = self._timekeeper.deleting_at() - KEEP_LETTERS_SECONDS * MICROSECONDS
+        before = self._timekeeper.deleting_at() - self._keep
 
-        def insert(db: sqlite3.Connection) -> int:
-            db.execute(SQL["expire_letters"], (before,))
-            return db.executemany(SQL["bury"], rows).rowcount
+        def insert(db: sqlite3.Connection) -> tuple[int, int]:
+            expired = db.execute(SQL["expire_letters"], (before,)).rowcount
+            db.executemany(SQL["bury"], rows)
+            # More than come, or a cap that was lowered would never be met.
+            return expired, self._drop(db, len(rows) + EXPIRED_MORE)
 
-        await self._database.write_ordered(insert)
+        expired, dropped = await self._database.write_ordered(insert)
+        self._tell(expired, "letter-age", "embedded.dead_letter_days")
+        self._tell(dropped, "letter-bytes", "embedded.dead_letter_bytes")
+
+    def _drop(self, db: sqlite3.Connection, most: int) -> int:
+        """Drop so many letters as are over the cap, ``most`` at once; returns how many."""
+        for dropped in range(most):
+            (taken,) = db.execute(SQL["letters_take"]).fetchone()
+            if not self._most_bytes or taken <= self._most_bytes:
+                return dropped
+            db.execute(SQL["drop_letter"])
+        return most
+
+    def _tell(self, count: int, reason: Drop, limit: str) -> None:
+        if count:
+            self._metrics.dropped(reason, count)
+            LOG.warning("the oldest dead letters were dropped: their mail is gone for good", dropped=count, limit=limit)
 
     async def list(self, after: int, limit: int) -> list[tuple[int, DeadLetter]]:
         """The letters behind number ``after``, in order, each with its number."""

@@ -33,6 +33,7 @@ _MIGRATIONS: Sequence[str] = (
     "0008_bytes.sql",
     "0009_inbound.sql",
     "0010_clock.sql",
+    "0011_letters.sql",
 )
 """The n-th file takes a database from version n to n + 1; one that was released never changes."""
 VERSION = len(_MIGRATIONS)

@@ -34,10 +34,19 @@ INSERT INTO dead_letter (id, recipient, reason, detail, attempts, at, body) VALU
 -- expire_letters: Drop the oldest dead letters whose time is over.
 DELETE FROM dead_letter WHERE number IN (SELECT number FROM dead_letter ORDER BY number LIMIT 100) AND at < ?;
 
+-- letters_take: How many bytes the dead letters take.
+SELECT bytes FROM dead_letter_total;
+
+-- drop_letter: Drop the oldest dead letter of the recipient whose letters take most.
+DELETE FROM dead_letter WHERE number = (
+    SELECT min(number) FROM dead_letter
+    WHERE recipient = (SELECT recipient FROM dead_letter_share ORDER BY bytes DESC LIMIT 1)
+);
+
 -- letters: The dead letters behind a number.
 SELECT number, id, recipient, reason, detail, attempts, at, body FROM dead_letter WHERE number > ? ORDER BY number LIMIT ?;
 
--- remove_letter: A dead letter was replayed.
+-- remove_letter: A dead letter was replayed, or discarded.
 DELETE FROM dead_letter WHERE number = ?;
 
 -- last_letter: The number of the newest dead letter; 0 where there is none.
