@@ -28,6 +28,7 @@ LATE_SECONDS = 30.0
 _LOOK_SECONDS = 0.25
 _HEAD_BYTES = 2**16
 _LENGTH = re.compile(rb"\r\ncontent-length: ([0-9]+)")
+_CLOSE = b"\r\nconnection: close\r\n"
 _NARROW = 1
 """Bytes of a receive buffer, which the kernel rounds up to the least that it has."""
 
@@ -150,9 +151,11 @@ async def _insist(port: int, attack: Attack) -> Outcome:
             reader, writer = await asyncio.open_connection(HOST, port, limit=_HEAD_BYTES)
             came += 1
             try:
-                while time.monotonic() < until:
+                closes = False
+                while not closes and time.monotonic() < until:
                     writer.write(request)
-                    answers[await _answer(reader)] += 1
+                    status, closes = await _answer(reader)
+                    answers[status] += 1
             except (OSError, asyncio.IncompleteReadError):
                 answers["none"] += 1
             finally:
@@ -162,13 +165,13 @@ async def _insist(port: int, attack: Attack) -> Outcome:
     return Outcome(came, answers=dict(answers))
 
 
-async def _answer(reader: asyncio.StreamReader) -> str:
-    """The status of an answer that has come in full."""
+async def _answer(reader: asyncio.StreamReader) -> tuple[str, bool]:
+    """The status of an answer that has come in full, and whether it is the last one."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = _LENGTH.search(head)
     if length is not None:
         await reader.readexactly(int(length[1]))
-    return head[9:12].decode("ascii", "replace")
+    return head[9:12].decode("ascii", "replace"), _CLOSE in head
 
 
 async def _besiege(port: int, attack: Attack) -> Outcome:

@@ -30,20 +30,28 @@ ANSWER_BYTES = 4096
 UNIT_VALUES = 32
 """Of a body: so many values in it are slower to read than their bytes."""
 
-AT_ONCE = 600
-"""Units of one user that are under way together; whatever costs more is under way alone."""
+AT_ONCE = 200
+"""Units of one user that are under way together, in one turn of the event loop too; whatever costs more is under way
+alone. Everybody else may wait for as many, and a send does so several times."""
+HEAVY = 600
+"""Whatever costs more rests first."""
 CALLS = 64
 """Calls of one user that are under way or wait, the arrival of their bodies included."""
 PATIENCE_SECONDS = 1.0
 """A call over a limit waits so long for it before it is refused: whoever asks again at once costs little then."""
 REST = 2
-"""What may be under way alone first rests for so many times as long as it takes."""
+"""What is heavy first rests for so many times as long as it takes."""
+PACE = 20_000
+"""Units a second and user of what waits for no turn: bodies that arrive, refusals. It is a fifth of a core."""
+READ_BYTES = 8192
+"""Of a body, for a unit of that: bytes that come and are kept, and nothing else."""
 REMEMBERED_USERS = 100_000
 
 
 class _Own(Struct):
     """What one user has under way."""
 
+    user: str
     calls: int = 0
     units: int = 0
     waiting: deque[tuple[int, asyncio.Future[None]]] = field(default_factory=deque)
@@ -53,8 +61,8 @@ class _Own(Struct):
 class Work:
     """The budgets and turns of all users.
 
-    State: the budget of whoever has not a full one, and what those have under way who have anything. Turns of one user
-    are in the order in which they were asked for; no user waits for another's.
+    State: the budget of whoever has not a full one, what those have under way who have anything, and how far ahead of
+    their pace users are. Turns of one user are in the order in which they were asked for; no user waits for another's.
     """
 
     def __init__(self, *, clock: Clock, rate: float, burst: float) -> None:
@@ -62,6 +70,7 @@ class Work:
         self._clock = clock
         self._budgets: Buckets[str] | None = Buckets(clock, rate, burst, REMEMBERED_USERS) if rate else None
         self._own: dict[str, _Own] = {}
+        self._paced: Buckets[str] = Buckets(clock, PACE, 0, REMEMBERED_USERS)
 
     async def begin(self, user: str) -> Call:
         """A call of ``user``; whoever begins one ends it. Raises ``TooMuchWork``."""
@@ -69,12 +78,12 @@ class Work:
             return Call(self, user, None)
         own = self._own.get(user)
         if own is not None and own.calls >= CALLS:
-            await self._clock.sleep(PATIENCE_SECONDS)
+            await self._be_patient(user)
             own = self._own.get(user)
             if own is not None and own.calls >= CALLS:
                 raise TooMuchWork(f"{CALLS} requests of yours are under way: wait for their answers", PATIENCE_SECONDS)
         if own is None:
-            own = self._own[user] = _Own()
+            own = self._own[user] = _Own(user)
         own.calls += 1
         call = Call(self, user, own)
         try:
@@ -89,6 +98,20 @@ class Work:
         if self._budgets is not None and units:
             self._budgets.take(user, units)
 
+    def charge_bytes(self, user: str, size: int) -> None:
+        """``size`` bytes of a body came, and nothing more was done with them."""
+        self.charge(user, size / BODY_BYTES)
+
+    def _pace(self, user: str, units: float) -> float:
+        """After how many seconds it is the turn of ``units`` more of what waits for no other."""
+        wait = self._paced.wait(user, 0)
+        self._paced.take(user, units)
+        return wait
+
+    async def _be_patient(self, user: str) -> None:
+        """Those who began to wait together do not end together: each may be a refusal."""
+        await self._clock.sleep(PATIENCE_SECONDS + self._pace(user, CALL))
+
     def _affords(self, user: str, units: int) -> bool:
         """Charge ``units`` where the budget has them; whether it has."""
         assert self._budgets is not None, "nobody asks without a limit"
@@ -102,7 +125,7 @@ class Work:
         assert self._budgets is not None, "nobody asks without a limit"
         wait = self._budgets.wait(user, units)
         if wait > PATIENCE_SECONDS:
-            await self._clock.sleep(PATIENCE_SECONDS)
+            await self._be_patient(user)
             wait = self._budgets.wait(user, units)
         if wait > PATIENCE_SECONDS:
             raise TooMuchWork(
@@ -131,8 +154,14 @@ class Work:
             raise
 
     def _leave(self, own: _Own, units: int) -> None:
-        """``units`` are no longer under way; whose turn it is now begins."""
+        """``units`` are no longer under way when everybody else had a turn of the event loop: what ends at once would
+        hold nobody up by itself, and a hundred of them hold up everybody."""
+        asyncio.get_running_loop().call_soon(self._left, own, units)
+
+    def _left(self, own: _Own, units: int) -> None:
+        """``units`` are under way no longer; whose turn it is now begins."""
         own.units -= units
+        self._forget(own)
         while own.waiting:
             wanted, turn = own.waiting[0]
             if turn.cancelled():
@@ -144,10 +173,13 @@ class Work:
             else:
                 return
 
-    def _end(self, user: str, own: _Own) -> None:
+    def _end(self, own: _Own) -> None:
         own.calls -= 1
-        if not own.calls:
-            del self._own[user]
+        self._forget(own)
+
+    def _forget(self, own: _Own) -> None:
+        if not (own.calls or own.units):
+            self._own.pop(own.user, None)
 
 
 class Call:
@@ -178,13 +210,18 @@ class Call:
         if not self._work._enters(self._own, units):
             await self._work._enter(self._own, units)
         self._units = units
-        if units > AT_ONCE:
+        if units > HEAVY:
             # So that one user has a third of a core at most, and the time of the others is not cut into slices.
             await self._work._clock.sleep(units * UNIT_SECONDS * REST)
 
     def charge(self, units: float) -> None:
         """What was found to be work only when it was done; the next call waits for it."""
         self._work.charge(self.user, units)
+
+    async def rest(self, size: int) -> None:
+        """Return when so many bytes more of a body would have been read at the pace of a user."""
+        if self._own is not None:
+            await self._work._clock.sleep(self._work._pace(self.user, size / READ_BYTES) + size / READ_BYTES / PACE)
 
     def pause(self) -> None:
         """Nothing is under way: this call waits for its client, or for another turn."""
@@ -196,7 +233,7 @@ class Call:
         """It is answered, or will not be."""
         if self._own is not None:
             self.pause()
-            self._work._end(self.user, self._own)
+            self._work._end(self._own)
             self._own = None
 
 

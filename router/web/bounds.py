@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from typing import Any, cast
 
 import structlog
 import uvicorn
+from msgspec import Struct
 from starlette.types import ASGIApp
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -25,7 +27,7 @@ from router.web import addressing, problems
 from router.web.budget import Budget
 from router.web.edge import Border
 from router.web.fields import Fields
-from router.web.joined import Joined, LastStage
+from router.web.joined import Joined, LastStage, Pace
 from router.web.parsing import Parser
 from router.web.problems import HeadersTooLarge, HeadersTooSlow, MalformedRequest
 
@@ -35,6 +37,8 @@ WAITING_BYTES = 128 * 1024 * 1024
 """What all clients together may make this process keep: answers that they do not take, bodies that are not answered."""
 SMALL_BYTES = 4096
 """The bodies of one connection that count for nothing."""
+KEPT_BYTES = 16 * 1024
+"""A longer body, or one in chunks, that is refused before it is whole is not read to its end to keep its connection."""
 MAX_FRAME_BYTES = 4096
 MAX_FRAMES = 100
 FRAME_SECONDS = 10.0
@@ -53,6 +57,8 @@ PEER = "router.peer"
 """In the scope of a WebSocket: its ``BoundedSocket``, which can ping."""
 ARRIVED = "router.arrived"
 """In the scope of a request whose whole body is there: nobody needs to wait for it, nor to time that."""
+PAYER = "router.payer"
+"""In the scope of a request whose body is not charged yet: is told how many bytes of it came, whoever read them."""
 
 
 class BoundedConfig(uvicorn.Config):
@@ -66,6 +72,7 @@ class BoundedConfig(uvicorn.Config):
         self.client_seconds = client_seconds
         self.border = border
         self.waiting = Budget(WAITING_BYTES)
+        self.closing = Pace()
         super().__init__(
             app,
             loop="none",
@@ -170,6 +177,14 @@ class _Watched(asyncio.Protocol):
         self._joined.close_in_stages()
 
 
+class _Body(Struct):
+    """Of a request that is not answered, whether it is whole or not."""
+
+    scope: Mapping[str, Any]
+    size: int = 0
+    """Bytes that have come."""
+
+
 class _Ended(Exception):
     """Stops the parser: the connection has ended, whatever else has come by it."""
 
@@ -184,12 +199,13 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
     _head_bytes = 0
     _unanswered = 0
     """Requests whose headers have come."""
+    _keeps = False
+    """What comes last asks that the connection goes on behind it."""
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(Joined(transport, self.loop, self.bounds.client_seconds))
-        self._bodies: deque[int] = deque()
-        """The bytes of each request whose headers have come and that is not answered."""
+        super().connection_made(Joined(transport, self.loop, self.bounds.client_seconds, self.bounds.closing))
+        self._bodies: deque[_Body] = deque()
         self.parser = Parser(self.without_upgrade, self)  # type: ignore[assignment]  # all of one that uvicorn calls
         self._expect()
         if not self.bounds.border.enter():
@@ -205,6 +221,8 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._met()
+        for body in self._bodies:
+            _charge(body.scope, body.size)
         super().connection_lost(exc)
         if self.cycle is not None:
             # Whoever waits for their turn, to learn that the client is gone, keeps no body meanwhile.
@@ -212,6 +230,7 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._last_stage is not None:
+            _charge(cast(Mapping[str, Any] | None, self.scope), len(data))
             self._last_stage.discard(data)
             return
         self._head_bytes += len(data)
@@ -220,6 +239,9 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
             self._expect()
             if self._head_bytes > HEADER_BYTES and not self.transport.is_closing():
                 self.refuse(_too_large(), self.headers)
+        elif self._in_body and self._keeps and self._is_long():
+            # Until it is whole: then ``on_message_complete`` has its say.
+            self.cycle.keep_alive = False
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -247,11 +269,15 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         super().on_headers_complete()
         self._in_head, self._in_body = False, True
         self._unanswered += 1
-        self._bodies.append(0)
+        # An upgrade has no cycle.
+        self._keeps = getattr(self.cycle, "keep_alive", False)
+        self._bodies.append(_Body(cast(Mapping[str, Any], self.scope)))
 
     def on_body(self, body: bytes) -> None:
-        if not self.cycle.response_complete:
-            self._bodies[-1] += len(body)
+        if self.cycle.response_complete:
+            _charge(self.cycle.scope, len(body))
+        else:
+            self._bodies[-1].size += len(body)
             self._body_bytes += len(body)
             if self._body_bytes > SMALL_BYTES:
                 self._weigh()
@@ -263,6 +289,8 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         self._head_bytes = 0
         self._in_body = False
         self._met()
+        if self._keeps and not self.cycle.response_started:
+            self.cycle.keep_alive = True
         self.scope[ARRIVED] = True  # type: ignore[literal-required]  # a server may add its own (ASGI 3, "scope")
         super().on_message_complete()
 
@@ -303,6 +331,7 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         return self._unanswered > 0
 
     def shutdown(self) -> None:
+        self._keeps = False
         super().shutdown()
         if self.transport.is_closing():
             self._joined.end()
@@ -326,10 +355,16 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
 
     def _forget_body(self) -> None:
         """The first of those that were not answered is."""
-        counted = self._body_bytes > SMALL_BYTES
-        self._body_bytes -= self._bodies.popleft()
+        body, counted = self._bodies.popleft(), self._body_bytes > SMALL_BYTES
+        _charge(body.scope, body.size)
+        self._body_bytes -= body.size
         if counted:
             self._weigh()
+
+    def _is_long(self) -> bool:
+        """Whether what is being read may have a body that is not worth reading for the sake of the connection."""
+        lengths = [value for name, value in self.headers if name == b"content-length"]
+        return not lengths or int(lengths[0]) > KEPT_BYTES
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + len(b": \r\n") for name, value in self.headers)
@@ -352,6 +387,13 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
             self.refuse(error, self.headers)
         else:
             self.cut("slow-body" if self._in_body else "silent")
+
+
+def _charge(scope: Mapping[str, Any] | None, size: int) -> None:
+    """``size`` bytes of the body of this request have come."""
+    payer: Callable[[int], None] | None = None if scope is None else scope.get(PAYER)
+    if payer is not None:
+        payer(size)
 
 
 def _too_large() -> HeadersTooLarge:
@@ -433,6 +475,12 @@ class BoundedSocket(_Watched, WebSocketsSansIOProtocol):
             self._frames_since, self._frames = now, 0
         self._frames += frames
         return self._frames <= MAX_FRAMES
+
+    def shutdown(self) -> None:
+        if self._last_stage is None:
+            super().shutdown()
+        else:
+            self._joined.end()
 
     def handle_parser_exception(self) -> None:
         self._end("bad-frame")

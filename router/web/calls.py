@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -13,7 +14,7 @@ from router.auth.verifier import Authenticator
 from router.core import work
 from router.core.work import Work
 from router.errors import InvalidRequest
-from router.web.bounds import ARRIVED
+from router.web.bounds import ARRIVED, PAYER
 from router.web.fields import Fields, fields_of
 from router.web.problems import BodyTooLarge, BodyTooSlow, UnsupportedMediaType
 from router.web.tokens import from_authorization
@@ -21,6 +22,7 @@ from router.web.tokens import from_authorization
 JSON = "application/json"
 MAX_VALUES = 10_000
 """A body with more values is slow to read and nobody's: an envelope has six, an acknowledgement one for each id."""
+FEW_VALUES = 100
 LARGE_UNITS = 64
 """An answer that costs as much, 256 KiB, is sent in turn: each is a long moment in which nobody else is served."""
 
@@ -55,18 +57,34 @@ class UserRequest:
 
     async def _arrival(self, limit: int, what: str) -> bytes:
         if ARRIVED in self.scope:
-            return await _read(self._request, limit, what)
+            return await self._read(limit, what)
         # A slow body is no work, and holds up nobody.
         self.call.pause()
         try:
             async with asyncio.timeout(self._body_seconds):
-                return await _read(self._request, limit, what)
+                return await self._read(limit, what)
         except TimeoutError as error:
             raise BodyTooSlow(f"the body did not arrive within {self._body_seconds:g} s") from error
+
+    async def _read(self, limit: int, what: str) -> bytes:
+        chunks, size, more = [], 0, True
+        while more:
+            message = await self._request.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            chunk, more = message.get("body", b""), message.get("more_body", False)
+            size += len(chunk)
+            if size > limit:
+                raise BodyTooLarge(f"the body has more than {limit} bytes, which is the limit: {what}")
+            chunks.append(chunk)
+            if more:
+                await self.call.rest(len(chunk))
+        return b"".join(chunks)
 
     async def spend(self, body: bytes, units: int) -> None:
         """Return when it is the turn of this body, and of ``units`` that it asks for. Raises ``TooMuchWork``."""
         await self.call.spend(work.of_body(body, _values(body)) + units)
+        self.scope.pop(PAYER, None)
 
 
 Handler = Callable[[UserRequest], Awaitable[Response]]
@@ -88,6 +106,8 @@ class UserEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         fields = fields_of(scope)
         principal = await self._authenticator.authenticate(from_authorization(fields))
+        # Whatever comes of it, what has come of its body has been read.
+        scope[PAYER] = partial(self._work.charge_bytes, principal.user)
         call = await self._work.begin(principal.user)
         try:
             response = await self._handler(UserRequest(scope, receive, fields, call, self._body_seconds))
@@ -102,21 +122,17 @@ class UserEndpoint:
 
 def _values(body: bytes) -> int:
     """Each value but the first of an object or a list has a comma before it. Raises ``InvalidRequest``."""
-    values = body.count(b",") + body.count(b"{") + body.count(b"[")
+    values = sum(_count(body, mark) for mark in (b",", b"{", b"["))
     if values > MAX_VALUES:
         raise InvalidRequest(f"the body has more than {MAX_VALUES} values: send what is asked for, and not more")
     return values
 
 
-async def _read(request: Request, limit: int, what: str) -> bytes:
-    chunks, size, more = [], 0, True
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunk, more = message.get("body", b""), message.get("more_body", False)
-        size += len(chunk)
-        if size > limit:
-            raise BodyTooLarge(f"the body has more than {limit} bytes, which is the limit: {what}")
-        chunks.append(chunk)
-    return b"".join(chunks)
+def _count(body: bytes, mark: bytes) -> int:
+    """Where there are few, looking for the next one is far faster than counting: 12 µs of a large envelope, not 800."""
+    at = body.find(mark)
+    for found in range(FEW_VALUES):
+        if at < 0:
+            return found
+        at = body.find(mark, at + 1)
+    return body.count(mark)

@@ -7,6 +7,22 @@ from typing import Any
 
 DISCARDED_BYTES = 16 * 1024 * 1024
 """So much of what comes after the last answer is thrown away unread before the connection is closed all the same."""
+READ_SECONDS = 0.001
+"""Of all connections that throw away what comes, one is read once in this time: a read takes a tenth of it."""
+
+
+class Pace:
+    """When who throws away what comes may read again. State: until when those who asked before have their turns."""
+
+    __slots__ = ("_free_at",)
+
+    def __init__(self) -> None:
+        self._free_at = 0.0
+
+    def wait(self, now: float) -> float:
+        """For how many seconds whoever has just read is to wait for the next turn, which is theirs."""
+        self._free_at = max(now, self._free_at) + READ_SECONDS
+        return self._free_at - now
 
 
 class Joined(asyncio.Transport):
@@ -16,14 +32,18 @@ class Joined(asyncio.Transport):
     and two packets for an answer of a hundred bytes. ``last_stage`` is there from the moment that it is closed.
     """
 
-    __slots__ = ("_at_once", "_held", "_loop", "_seconds", "last_stage", "transport")
+    __slots__ = ("_at_once", "_held", "_loop", "_pace", "_seconds", "last_stage", "transport")
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, client_seconds: float) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, client_seconds: float, pace: Pace
+    ) -> None:
+        """``pace``: of all connections in their last stage."""
         super().__init__()
         self.transport = transport
         self.last_stage: LastStage | None = None
         self._loop = loop
         self._seconds = client_seconds
+        self._pace = pace
         self._held: list[bytes] = []
         self._at_once = False
 
@@ -75,7 +95,7 @@ class Joined(asyncio.Transport):
         """Send what is held, then close when the client has it."""
         self.release()
         if not self.is_closing():
-            self.last_stage = LastStage(self.transport, self._loop, self._seconds)
+            self.last_stage = LastStage(self.transport, self._loop, self._seconds, self._pace)
 
     def end(self) -> None:
         """Send what is held, then close, whatever comes."""
@@ -97,14 +117,19 @@ class LastStage:
 
     RFC 9112, section 9.6: closed with bytes unread, TCP resets the connection, and the reset overtakes the answer.
     A client that has its answer closes, and that is the end. It has ``seconds``, and longer while it takes the answer.
+    Each read waits for its turn by ``pace``, so that nobody else waits for many of them.
     """
 
-    __slots__ = ("_left", "_loop", "_seconds", "_timer", "_transport", "_unsent")
+    __slots__ = ("_left", "_loop", "_pace", "_reading", "_seconds", "_timer", "_transport", "_unsent")
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, seconds: float, pace: Pace
+    ) -> None:
         self._transport = transport
         self._loop = loop
         self._seconds = seconds
+        self._pace = pace
+        self._reading: asyncio.TimerHandle | None = None
         self._left = DISCARDED_BYTES
         self._unsent = transport.get_write_buffer_size()
         transport.write_eof()
@@ -112,14 +137,24 @@ class LastStage:
         self._timer = loop.call_later(seconds, self._look)
 
     def discard(self, data: bytes) -> None:
-        """Throw ``data`` away; where it is too much, close."""
+        """Throw ``data`` away, and read on in turn; where it is too much, close."""
         self._left -= len(data)
         if self._left < 0:
             self._transport.close()
+        elif self._reading is None:
+            self._transport.pause_reading()
+            self._reading = self._loop.call_later(self._pace.wait(self._loop.time()), self._read_on)
 
     def over(self) -> None:
         """The connection has ended."""
         self._timer.cancel()
+        if self._reading is not None:
+            self._reading.cancel()
+
+    def _read_on(self) -> None:
+        self._reading = None
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _look(self) -> None:
         unsent = self._transport.get_write_buffer_size()

@@ -12,8 +12,11 @@ from router.core.work import (
     AT_ONCE,
     CALL,
     CALLS,
+    HEAVY,
     MESSAGE,
+    PACE,
     PATIENCE_SECONDS,
+    READ_BYTES,
     REST,
     SEND,
     UNIT_SECONDS,
@@ -132,6 +135,7 @@ async def test_without_a_limit_nothing_waits() -> None:
     for call in calls:
         (await call).charge(10**9)
         (await call).end()
+    await turns()
     assert stage.work._own == {}
 
 
@@ -140,33 +144,53 @@ async def test_without_a_limit_nothing_waits() -> None:
 
 async def test_a_user_has_so_much_under_way_and_the_next_one_in_turn() -> None:
     stage = Stage()
-    calls = await stage.begin_many(5, AT_ONCE // 3 - CALL)
-    assert [call.done() for call in calls] == [True, True, True, False, False]
-    small = await stage.begin()
-    assert not small.done(), "no call of one user overtakes those that wait"
-    other = await stage.begin(EVE, AT_ONCE // 3)
+    most = AT_ONCE // CALL
+    calls = await stage.begin_many(most + 2)
+    assert [call.done() for call in calls] == [True] * most + [False] * 2, (
+        "no call of one user overtakes those that wait"
+    )
+    other = await stage.begin(EVE)
     assert other.done(), "and none of another user waits"
     (await calls[1]).end()
     await turns()
-    assert [call.done() for call in calls] == [True, True, True, True, False]
+    assert [call.done() for call in calls] == [True] * (most + 1) + [False]
     (await calls[0]).end()
-    (await calls[2]).end()
     await turns()
-    assert done([*calls, small]) == 6
-    for call in (calls[3], calls[4], small, other):
+    assert done(calls) == most + 2
+    for call in (*calls[2:], other):
         (await call).end()
+    await turns()
+    assert stage.work._own == {}
+
+
+async def test_what_ends_at_once_has_its_turn_all_the_same() -> None:
+    """Else a hundred requests that wait for nothing are all answered before anybody else is heard."""
+    stage = Stage()
+    most, served, seen = AT_ONCE // CALL, 0, []
+
+    async def one() -> None:
+        nonlocal served
+        (await stage.work.begin(ALICE)).end()
+        served += 1
+
+    tasks = [asyncio.create_task(one()) for _ in range(3 * most)]
+    while served < len(tasks):
+        await asyncio.sleep(0)
+        seen.append(served)
+    assert max(after - before for before, after in zip([0, *seen], seen, strict=False)) <= most
+    await turns()
     assert stage.work._own == {}
 
 
 async def test_what_is_heavy_is_alone_and_rests_first() -> None:
     stage = Stage()
     light = await (await stage.begin(units=AT_ONCE // 2))
-    heavy = await stage.begin(units=AT_ONCE + 1)
+    heavy = await stage.begin(units=HEAVY + 1)
     last = await stage.begin()
     light.end()
     await turns()
     assert not heavy.done()
-    await stage.pass_by((AT_ONCE + 1) * UNIT_SECONDS * REST)
+    await stage.pass_by((HEAVY + 1) * UNIT_SECONDS * REST)
     assert heavy.done()
     assert not last.done()
     (await heavy).end()
@@ -185,6 +209,7 @@ async def test_a_call_that_asks_for_another_turn_holds_up_nobody_meanwhile() -> 
     await turns()
     assert again[1].done()
     other.end()
+    await turns()
     assert stage.work._own == {}
 
 
@@ -204,6 +229,7 @@ async def test_a_cancelled_call_gives_its_turn_on(granted: bool) -> None:
         await turns()
     assert third.done()
     (await third).end()
+    await turns()
     assert stage.work._own == {}
 
 
@@ -217,11 +243,41 @@ async def test_so_many_calls_may_wait_and_more_are_refused() -> None:
     assert (await stage.begin(EVE)).done()
     (await calls[0]).end()
     await stage.pass_by(PATIENCE_SECONDS)
+    await stage.pass_by(CALL / PACE)
     assert await refused(lucky) == PATIENCE_SECONDS
     for call in calls[1:]:
         (await call).end()
         await turns()
     (await more).end()
+
+
+async def test_the_refusals_of_one_user_do_not_come_together() -> None:
+    """Hundreds that waited as long as one another would be answered in one go, and everybody else would wait for it."""
+    stage = Stage(burst=1000)
+    stage.work.charge(ALICE, 1_000_000)
+    refusals = await stage.begin_many(10)
+    other = await stage.begin(EVE)
+    assert other.done()
+    await stage.pass_by(PATIENCE_SECONDS)
+    assert done(refusals) == 1
+    for number in range(2, 11):
+        await stage.pass_by(CALL / PACE)
+        assert done(refusals) == number
+    for refusal in refusals:
+        await refused(refusal)
+
+
+async def test_what_is_read_is_read_at_a_pace() -> None:
+    stage = Stage()
+    calls = [await (await stage.begin()) for _ in range(3)]
+    reads = [asyncio.create_task(call.rest(READ_BYTES * 10)) for call in calls]
+    other = asyncio.create_task((await (await stage.begin(EVE))).rest(READ_BYTES * 10))
+    await turns()
+    assert [task.done() for task in (*reads, other)] == [False] * 4
+    for number in range(1, 4):
+        await stage.pass_by(10 / PACE)
+        assert sum(task.done() for task in reads) == number
+        assert other.done(), "who reads little waits for little"
 
 
 async def test_a_body_that_is_slow_holds_no_turn() -> None:

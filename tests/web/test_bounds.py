@@ -213,13 +213,14 @@ async def test_headers_have_a_size(web: Web, edge: Server, ended: bool) -> None:
 
 async def test_the_size_is_that_of_the_headers_not_of_the_body(web: Web, edge: Server) -> None:
     async with raw(edge.port) as client:
+        head = f"POST /api/messages/ack HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {web.token('alice')}\r\n".encode()
         body = b"x" * (HEADER_BYTES * 2)
         for _ in range(3):
-            await client.send(b"POST /healthz HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
-            assert await client.line() == b"HTTP/1.1 405 Method Not Allowed\r\n"
+            await client.send(head + b"content-length: %d\r\n\r\n" % len(body) + body)
+            assert await client.line() == b"HTTP/1.1 400 Bad Request\r\n"
             while await client.line() != b"\r\n":
                 pass
-            await client._reader.readuntil(b"}")
+            await client._reader.readuntil(b'"}')
 
 
 @pytest.mark.parametrize(
@@ -355,7 +356,7 @@ async def test_what_is_no_handshake_is_counted(
 
 @pytest.mark.parametrize("declared", [True, False])
 async def test_a_large_body_is_refused_before_it_is_there(web: Web, edge: Server, declared: bool) -> None:
-    """Declared, it is not even begun; in chunks, it is cut short. Who goes on sending is cut off."""
+    """Declared, it is not even begun; in chunks, it is cut short. The connection ends, whatever the client does."""
     authorization = f"authorization: {web.bearer('alice')['authorization']}\r\n".encode()
     length = b"content-length: 1000000000\r\n\r\n" if declared else b"transfer-encoding: chunked\r\n\r\n"
     async with raw(edge.port) as client:
@@ -366,7 +367,6 @@ async def test_a_large_body_is_refused_before_it_is_there(web: Web, edge: Server
         await client.send(b"1\r\n \r\n")
         await client.closed()
     assert counted(web, "body-too-large") == 1
-    assert cut(web, "slow-body") == 1
 
 
 async def test_a_slow_body_is_refused(web: Web, edge: Server) -> None:

@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from router.web import joined
-from router.web.bounds import HEADER_BYTES, MAX_FRAMES
+from router.errors import InvalidRequest
+from router.web import joined, problems
+from router.web.api import _ACK_FORM
+from router.web.bounds import HEADER_BYTES, KEPT_BYTES, MAX_FRAMES, BoundedHttp
 from router.web.server import Server
 from tests.support.edge import EVENT_SECONDS, HOST, Raw, eventually, frame, handshake, raw
 from tests.web.conftest import Web
@@ -50,7 +52,11 @@ async def refused(port: int, request: bytes, status: int) -> bytes:
     return answer
 
 
-@pytest.mark.parametrize("version", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nhost: x\r\n" + CLOSE], ids=["1.0", "close"])
+@pytest.mark.parametrize(
+    "version",
+    [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nhost: x\r\n" + CLOSE, b"HTTP/1.1\r\nhost: x\r\n"],
+    ids=["1.0", "close", "kept"],
+)
 @pytest.mark.parametrize(
     ("start", "more", "status"),
     [
@@ -65,8 +71,16 @@ async def refused(port: int, request: bytes, status: int) -> bytes:
 async def test_a_refusal_before_the_body_was_read(
     web: Web, edge: Server, version: bytes, start: bytes, more: bytes, status: int
 ) -> None:
+    """A connection that would be kept ends with it too: nobody reads megabytes to keep one."""
     more = more.replace(b"TOKEN", b"authorization: Bearer %b\r\n" % web.token("alice").encode())
-    await refused(edge.port, start + b" " + version + more + LENGTH + b"\r\n" + BODY, status)
+    answer = await refused(edge.port, start + b" " + version + more + LENGTH + b"\r\n" + BODY, status)
+    assert b"\r\n" + CLOSE in answer
+
+
+async def test_a_refusal_of_chunks_ends_the_connection(edge: Server) -> None:
+    """Nobody knows how many are to come."""
+    chunk = b"8000\r\n" + b" " * 0x8000 + b"\r\n"
+    await refused(edge.port, b"POST /x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + chunk * 100, 404)
 
 
 @pytest.mark.parametrize(
@@ -92,12 +106,44 @@ async def test_what_comes_after_the_last_request_does_not_take_its_answer_away(w
     assert answer.count(b"HTTP/1.1") == 1
 
 
-async def test_a_kept_connection_goes_on_behind_a_refused_body(edge: Server) -> None:
+async def test_a_kept_connection_goes_on_behind_a_short_refused_body(edge: Server) -> None:
+    """So many clients send their body after their headers, and a new connection costs more than the rest of it."""
     async with raw(edge.port) as client:
-        await client.send(b"POST /nowhere HTTP/1.1\r\nhost: x\r\n" + LENGTH + b"\r\n")
+        await client.send(b"POST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % KEPT_BYTES)
         assert await client.line() == b"HTTP/1.1 404 Not Found\r\n"
-        await client.send(BODY + b"GET /healthz HTTP/1.1\r\nhost: x\r\n" + CLOSE + b"\r\n")
+        await client.send(b" " * KEPT_BYTES + b"GET /healthz HTTP/1.1\r\nhost: x\r\n" + CLOSE + b"\r\n")
         assert b"HTTP/1.1 200 OK\r\n" in await client.answer()
+
+
+async def test_a_long_body_that_is_whole_ends_nothing(web: Web, edge: Server) -> None:
+    """Also where it comes in parts, and where it is refused for what is in it."""
+    head = b"POST /api/messages/ack HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %b\r\ncontent-length: 140000\r\n\r\n"
+    async with raw(edge.port) as client:
+        for _ in range(2):
+            await client.send(head % web.token("alice").encode() + b" " * 70_000)
+            await eventually(lambda: next(iter(web.work._own.values())).units == 0 if web.work._own else False)
+            await client.send(b" " * 70_000)
+            assert await client.line() == b"HTTP/1.1 400 Bad Request\r\n"
+            while await client.line() != b"\r\n":
+                pass
+            await client.read(len(_form()))
+
+
+async def test_what_is_thrown_away_is_read_in_turns(edge: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One read, then everybody else: who sends megabytes that nobody wants holds up no one."""
+    monkeypatch.setattr(joined, "READ_SECONDS", 1000)
+    async with raw(edge.port) as client, raw(edge.port) as other:
+        for each in (client, other):
+            await each.send(b"POST /nowhere HTTP/1.1\r\nhost: x\r\n" + LENGTH + b"\r\n")
+            assert b" 404 " in await each.answer()
+        protocols = [
+            protocol for protocol in edge._uvicorn.server_state.connections if isinstance(protocol, BoundedHttp)
+        ]
+        floods = [asyncio.create_task(each.send(BODY)) for each in (client, other)]
+        await eventually(lambda: not any(protocol._joined.transport.is_reading() for protocol in protocols))
+        assert not any(flood.done() for flood in floods)
+        for flood in floods:
+            flood.cancel()
 
 
 async def test_who_asks_first_is_refused_before_the_body(edge: Server) -> None:
@@ -138,10 +184,18 @@ async def test_a_flood_behind_a_refusal_is_bounded(edge: Server, monkeypatch: py
             await flood
 
 
-async def test_a_refused_client_that_stays_holds_up_no_stop(web: Web) -> None:
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"POST /nowhere HTTP/1.0\r\n" + LENGTH + b"\r\n", b" 404 "),
+        (handshake("nobody").replace(b"\r\n\r\n", b"\r\n" + LENGTH + b"\r\n"), b" 431 "),
+    ],
+    ids=["request", "handshake"],
+)
+async def test_a_refused_client_that_stays_holds_up_no_stop(web: Web, head: bytes, status: bytes) -> None:
     async with web.serve() as edge, raw(edge.port) as client:
-        await client.send(b"POST /nowhere HTTP/1.0\r\n" + LENGTH + b"\r\n")
-        assert b" 404 " in await client.answer()
+        await client.send(head)
+        assert status in await client.answer()
         assert _open(edge) == 1
         edge._uvicorn.server_state.connections.copy().pop().shutdown()
         await eventually(lambda: _open(edge) == 0)
@@ -155,6 +209,11 @@ async def test_the_code_that_ends_a_flood_of_frames_arrives(web: Web, edge: Serv
         await eventually(lambda: web.manager.count == 0)
         assert _open(edge) == 1, "the client has not closed"
         assert (await client.answer()).endswith(b"\x88\x11\x03\xf0too many frames"), "a close frame with 1008"
+
+
+def _form() -> bytes:
+    """The answer to an acknowledgement that is none."""
+    return bytes(problems.response(InvalidRequest(_ACK_FORM)).body)
 
 
 async def _without_end(client: Raw) -> None:

@@ -8,7 +8,7 @@ import pytest
 from uvicorn.server import ServerState
 
 from router.web.bounds import BoundedConfig, BoundedHttp
-from router.web.joined import Joined
+from router.web.joined import Joined, Pace
 from tests.support.edge import eventually
 from tests.web.conftest import Web
 
@@ -54,7 +54,7 @@ def recorder() -> Recorder:
 
 @pytest.fixture
 async def joined(anyio_backend: str, recorder: Recorder) -> Joined:
-    return Joined(recorder, asyncio.get_running_loop(), 20)
+    return Joined(recorder, asyncio.get_running_loop(), 20, Pace())
 
 
 async def test_what_is_written_before_the_release_is_one_write(recorder: Recorder, joined: Joined) -> None:
@@ -85,7 +85,7 @@ async def test_closing_sends_what_is_held_and_aborting_drops_it(recorder: Record
     assert joined.last_stage is not None
     joined.last_stage.over()
     aborted = Recorder()
-    other = Joined(aborted, asyncio.get_running_loop(), 20)
+    other = Joined(aborted, asyncio.get_running_loop(), 20, Pace())
     other.write(b"never")
     other.abort()
     await asyncio.sleep(0)

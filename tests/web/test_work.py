@@ -11,7 +11,7 @@ import pytest
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from router.core.queue import CompositeMessageQueue
-from router.core.work import CALL, CONNECT, SEND
+from router.core.work import BODY_BYTES, CALL, CONNECT, SEND
 from router.messages import Queued
 from router.web import calls
 from router.web.api import MAX_ACK_BYTES, MAX_ACK_IDS, MAX_ID_LENGTH
@@ -120,7 +120,7 @@ async def test_what_fails_is_over(web: Web, monkeypatch: pytest.MonkeyPatch) -> 
     for path in ("/api/messages", "/api/messages?limit=x"):
         await web.http.get(path, headers=web.bearer("alice"))
     await web.http.post("/api/send", content=b"{", headers=web.bearer("alice"))
-    assert web.work._own == {}
+    await eventually(lambda: web.work._own == {})
 
 
 # Bounds of an acknowledgement and of any body.
@@ -165,6 +165,81 @@ async def test_a_body_has_so_many_values(web: Web, monkeypatch: pytest.MonkeyPat
     assert few.is_success
     many = await web.http.post(path, content=head + b",".join([value] * 100) + b"]}", headers=web.bearer("alice"))
     assert "100 values" in refusal(many, 400, "invalid-request")
+
+
+# Bodies that are thrown away.
+
+LONG = b" " * 1_000_000
+CHUNKED = b"transfer-encoding: chunked\r\n"
+
+
+def head(web: Web, start: str, more: bytes) -> bytes:
+    return b"%b HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %b\r\n%b\r\n" % (
+        start.encode(),
+        web.token("alice").encode(),
+        more,
+    )
+
+
+@pytest.mark.parametrize("framing", [b"content-length: %d\r\n" % len(LONG), CHUNKED], ids=["length", "chunks"])
+@pytest.mark.parametrize(
+    ("start", "more", "status"),
+    [
+        ("POST /api/send", b"", 413),
+        ("POST /api/messages/ack", b"", 413),
+        ("POST /api/send", b"content-type: text/plain\r\n", 415),
+        ("POST /api/send", b"content-encoding: gzip\r\n", 415),
+        ("GET /api/messages", b"", 200),
+        ("GET /api/messages?limit=x", b"", 400),
+    ],
+)
+async def test_a_body_that_is_thrown_away_is_charged(
+    web: Web, start: str, more: bytes, status: int, framing: bytes
+) -> None:
+    """To its last byte, although it is refused at its first."""
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(LONG), LONG) if framing is CHUNKED else LONG
+    async with web.serve() as edge, raw(edge.port) as client:
+        await client.send(head(web, start, framing + more) + body)
+        assert (await client.answer()).startswith(b"HTTP/1.1 %d " % status)
+        # While a part is read a moment passes, in which a little comes back.
+        await eventually(lambda: spent(web) == pytest.approx(CALL + len(LONG) / BODY_BYTES, rel=0.01))
+
+
+async def test_a_body_behind_a_refusal_for_too_much_work_is_charged(web: Web) -> None:
+    """The refusal costs nothing; who sends megabytes with each try digs deeper."""
+    web.work.charge(ALICE, 3 * WORK_BURST)
+    async with web.serve() as edge, raw(edge.port) as client:
+        await client.send(head(web, "POST /api/send", b"content-length: %d\r\n" % len(LONG)))
+        assert b" 429 " in await client.answer()
+        before = spent(web)
+        await client.send(LONG)
+        await eventually(lambda: spent(web) >= before + len(LONG) / BODY_BYTES - 1)
+
+
+async def test_the_rest_of_a_short_body_is_charged(web: Web) -> None:
+    """Its connection is kept."""
+    async with web.serve() as edge, raw(edge.port) as client:
+        await client.send(head(web, "POST /api/send", b"content-type: text/plain\r\ncontent-length: 10240\r\n"))
+        assert b" 415 " in await client.line()
+        await client.send(b" " * 10240)
+        await eventually(lambda: spent(web) >= CALL + 10 - 0.1)
+
+
+async def test_a_body_whose_client_leaves_is_charged(web: Web) -> None:
+    async with web.serve() as edge, raw(edge.port) as client:
+        await client.send(head(web, "POST /api/send", b"content-length: 16000\r\n") + b" " * 10240)
+        await eventually(lambda: ALICE in web.work._own)
+        client.leave()
+        await eventually(lambda: spent(web) >= CALL + 10 - 0.1)
+
+
+async def test_a_body_of_nobody_costs_nobody_anything(web: Web) -> None:
+    for start in (b"POST /nowhere", b"POST /api/send"):
+        async with web.serve() as edge, raw(edge.port) as client:
+            await client.send(start + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 20000\r\n\r\n" + b" " * 20_000)
+            assert (await client.line()).startswith(b"HTTP/1.1 40")
+    assert web.work._budgets is not None
+    assert not web.work._budgets._full_at
 
 
 # One user and the others, at a real server.
