@@ -95,6 +95,9 @@ class Pipeline:
         self._held_bytes = 0
         self._finished: set[int | str] = set()
         """Receipts of which only the ingress is to be told; it may know already, if its answer was lost."""
+        self._refused: dict[int | str, Refusal] = {}
+        """By receipt, what the store has refused and no dead letter tells of yet: what came behind it may be in the
+        queue, so it is not routed after all when there is room again."""
         self._waiting: dict[str, list[Delivery]] = {}
         self._work: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
@@ -230,9 +233,9 @@ class Pipeline:
         """Do all that is owed for ``batch``; returns what must be tried again."""
         await self._ack([delivery for delivery in batch if delivery.receipt in self._finished])
         undone = self._undone(batch)
-        unreadable = [(delivery, delivery.reason, delivery.problem) for delivery in undone if delivery.message is None]
-        readable = [delivery for delivery in undone if delivery.message is not None]
-        left = await self._refuse_all(unreadable)
+        refused = [refusal for delivery in undone if (refusal := self._refusal(delivery)) is not None]
+        readable = [delivery for delivery in undone if self._refusal(delivery) is None]
+        left = await self._refuse_all(refused)
         stuck = await self._copies.write_again(readable)
         left += [delivery for delivery in readable if _recipient(delivery) in stuck]
         readable = [delivery for delivery in readable if _recipient(delivery) not in stuck]
@@ -243,6 +246,11 @@ class Pipeline:
             return [*left, *await self._follow(readable, routed)]
         placed = self._outage.place(readable, self._clock.now())
         return [*left, *await self._follow(readable, placed, unknown=True)]
+
+    def _refusal(self, delivery: Delivery) -> Refusal | None:
+        if delivery.message is None:
+            return delivery, delivery.reason, delivery.problem
+        return self._refused.get(delivery.receipt)
 
     async def _ask(self, readable: Sequence[Delivery]) -> list[Routed] | None:
         """Where the online store sends each; ``None`` while it cannot be reached."""
@@ -273,6 +281,7 @@ class Pipeline:
             else:
                 done.append(delivery)
         self._count(readable, routed)
+        self._refused.update((refusal[0].receipt, refusal) for refusal in refused)
         unsaid = await self._refuse_all(refused)
         # Acknowledged before the store was told of the copy: whoever did it found none to delete.
         await self._settler.settle(self._copies.tried(done))
@@ -375,6 +384,7 @@ class Pipeline:
             for delivery in deliveries:
                 self._let_go(delivery)
                 self._finished.discard(delivery.receipt)
+                self._refused.pop(delivery.receipt, None)
 
     async def _blame(self, delivery: Delivery, tries: int, error: Exception) -> bool:
         """``delivery`` itself cannot be routed: it has its tries, then it is a dead letter. Whether it is one now.

@@ -99,7 +99,7 @@ async def test_a_pipeline_keeps_nothing_of_what_is_done(tmp_path: Path) -> None:
             await routed(stage)
             await pipeline.finish()
             outage, copies = pipeline._outage, pipeline._copies
-            kept = [pipeline._held, pipeline._finished, pipeline._waiting, pipeline._work]
+            kept = [pipeline._held, pipeline._finished, pipeline._refused, pipeline._waiting, pipeline._work]
             assert not any([*kept, outage._known, outage._placed, copies._tried, copies._unconfirmed])
         assert await stage.letters() == [("full", Outcome.QUEUE_FULL.value)]
 
@@ -379,6 +379,25 @@ async def test_dead_letters_that_are_down_hold_up_only_what_is_refused(
             monkeypatch.undo()
             await routed(stage)
         assert sorted(await stage.letters()) == [("1", "undecodable"), ("too many", "queue-full")]
+
+
+async def test_what_is_refused_is_not_routed_after_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when there is room before its dead letter is out, either: what was behind it is in the queue already."""
+    async with staged(EmbeddedStores(tmp_path), ManualClock(), limits={"queue_bytes": 1000}) as stage:
+        letters = await stage.factory.dead_letters()
+
+        async def down(dead: Sequence[DeadLetter]) -> None:
+            raise Unavailable("down")
+
+        monkeypatch.setattr(type(letters), "publish", lambda _, dead: down(dead))
+        for id_, size in (("first", 300), ("large", 900), ("small", 300)):
+            await stage.producer.publish(stage.message(id_, size=size))
+        async with running(stage):
+            await eventually(stage, lambda: waiting(stage, 1))
+            await stage.queue.acknowledge(BOB, ["first", "small"])
+            monkeypatch.undo()
+            await routed(stage)
+        assert (await stage.ids(), await stage.letters()) == ([], [("large", "queue-full")])
 
 
 async def damaged_delivery(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
