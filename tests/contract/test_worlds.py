@@ -16,9 +16,9 @@ from tests.support.stores_google import google_stores
 from tests.support.stores_production import production_stores
 from tests.support.stores_redis import RedisStores
 from tests.support.stores_simulated import simulated_google_stores, simulated_redis_stores
-from tests.worlds.people import Full, Reader, Silent, Victim
+from tests.worlds.people import Full, FullOfBytes, Reader, Silent, Spent, Victim
 
-FEW = (Victim, Full, Silent, Reader)
+FEW = (Victim, Full, FullOfBytes, Spent, Silent, Reader)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ class TestGoogleWorlds(WorldsContract):
 class TestProductionWorlds(WorldsContract):
     """Redis, Firestore and Pub/Sub together."""
 
-    victims = (Victim, Full)
+    victims = (Victim, Full, Spent)
 
     @pytest.fixture
     def fresh(self, tmp_path: Path, redis: Server) -> Fresh:

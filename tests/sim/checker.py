@@ -18,7 +18,9 @@ from typing import Any
 from msgspec import Struct
 
 from tests.sim import history as h
+from tests.sim.plan import Plan
 from tests.sim.promptness import Promptness
+from tests.sim.refusals import REASONS, Refusals
 
 CLOCKS_SECONDS = 300.0
 """So long before its time, mail is no longer asked for; longer than a drain at the end takes."""
@@ -72,10 +74,12 @@ class _Fetch:
 
 @dataclass(slots=True)
 class Judge:
-    """Takes the events in their order; ``violations`` holds what it found."""
+    """Takes the events in their order; ``verdict`` tells what it found."""
 
     ephemeral_seconds: float
     retention_seconds: float = math.inf
+    may_refuse: bool = False
+    """Limits are small enough to be met."""
     violations: list[Violation] = field(default_factory=list)
     messages: dict[str, Known] = field(default_factory=dict)
     by_id: dict[str, Known] = field(default_factory=dict)
@@ -86,10 +90,16 @@ class Judge:
     buried: set[str] = field(default_factory=set)
     flipped: set[str] = field(default_factory=set)
     """A copy of them was damaged: they may be served from another, or be dead letters."""
+    turned_away: set[str] = field(default_factory=set)
+    """Dead letters, since a queue was full or a budget spent."""
+    refused: set[str] = field(default_factory=set)
+    """By an online store that was not heard."""
     again: set[str] = field(default_factory=set)
     """Routed more than once."""
     unsettled: set[str] = field(default_factory=set)
     """Written to cold in an outage: one fetch may have it, and the next one not."""
+    missing: list[tuple[Violation, Known]] = field(default_factory=list)
+    """What is one unless the message turns out to be refused: its dead letter comes a moment after later mail."""
     pushed: set[str] = field(default_factory=set)
     unannounceable: set[str] = field(default_factory=set)
     """When the online store forgot them: nobody knows that no push command went out."""
@@ -136,7 +146,7 @@ class Judge:
             self.broken("one id for life", f"{message} has a second id, {id_}")
 
     def _watch(self, message: Known) -> None:
-        gone = message.id in self.buried or message.id in self.flipped
+        gone = any(message.id in ids for ids in (self.buried, self.flipped, self.refused))
         kept = not message.ephemeral and message.ack_began is None and not gone
         if kept:
             self.live.setdefault(message.user, {})[message.tag] = message
@@ -210,7 +220,8 @@ class Judge:
 
     def _may_be_late(self, message: Known) -> bool:
         """It was dropped or refused, and then routed after all."""
-        return message.id in self.again and (message.ephemeral or message.id in self.buried)
+        again = message.id in self.again and (message.ephemeral or message.id in self.buried)
+        return again or message.id in self.refused
 
     def _complete(self, fetch: _Fetch, batch: list[Known]) -> None:
         """Nothing that had to be in the batch is missing."""
@@ -225,7 +236,11 @@ class Judge:
             if message.tag in given or message.id in self.adrift or self._may_have_expired(message):
                 continue
             if message.accepted is not None and message.accepted < latest[message.express]:
-                self.broken("in order", f"{message} is missing from a batch with later mail: {_tags(batch)}")
+                text = f"{message} is missing from a batch with later mail: {_tags(batch)}"
+                if self.may_refuse:
+                    self.missing.append((Violation("in order", text, self.at, self.index), message))
+                else:
+                    self.broken("in order", text)
             elif message.seen is not None and message.seen < fetch.began:
                 if not full:
                     self.broken("at least once", f"{message} was there before and is missing, nobody acknowledged it")
@@ -280,8 +295,14 @@ class Judge:
 
     def bury(self, event: h.Buried) -> None:
         self.buried.add(event.id)
+        if event.reason in REASONS:
+            self.turned_away.add(event.id)
         if event.reason == "damaged" and event.id not in self.flipped:
             self.broken("sealed as sent", f"{event.id} is called damaged, and nobody has touched it")
+        self._excuse(event.id)
+
+    def refuse(self, event: h.Refused) -> None:
+        self.refused.add(event.id)
         self._excuse(event.id)
 
     def flip(self, event: h.Flipped) -> None:
@@ -384,6 +405,12 @@ class Judge:
     def failed(self, event: h.Failed) -> None:
         self.broken("sound", event.text)
 
+    def verdict(self) -> list[Violation]:
+        """All that was found, in its order."""
+        refused = self.turned_away | self.refused
+        missing = [violation for violation, message in self.missing if message.id not in refused]
+        return sorted([*self.violations, *missing], key=lambda violation: violation.index)
+
     def forget_op(self, event: h.NotSent | h.NotFetched | h.NotAcked) -> None:
         self.ops.pop(event.op, None)
 
@@ -400,6 +427,7 @@ _HANDLERS: dict[type, Callable[[Judge, Any], None]] = {
     h.NotAcked: Judge.forget_op,
     h.Pushed: Judge.push,
     h.Buried: Judge.bury,
+    h.Refused: Judge.refuse,
     h.Flipped: Judge.flip,
     h.RoutedAgain: Judge.routed_again,
     h.Unsettled: Judge.unsettle,
@@ -419,13 +447,22 @@ def _tags(batch: list[Known]) -> str:
 
 
 def judge(
-    history: h.History, ephemeral_seconds: float, retention_seconds: float = math.inf, *, plain: bool = False
+    history: h.History,
+    ephemeral_seconds: float,
+    retention_seconds: float = math.inf,
+    *,
+    plain: bool = False,
+    plan: Plan | None = None,
 ) -> list[Violation]:
-    """All violations in ``history``, in the order in which they happened. ``plain``: see ``promptness``."""
-    found = Judge(ephemeral_seconds, retention_seconds)
+    """All violations in ``history``, in the order in which they happened. ``plain``: see ``promptness``; ``plan``: see
+    ``refusals``."""
+    found = Judge(ephemeral_seconds, retention_seconds, may_refuse=plan is not None)
     prompt = Promptness(found.broken)
+    refusals = Refusals(found.broken, plan) if plan is not None else None
     for index, (at, event) in enumerate(zip(history.times, history.events, strict=True)):
         found.take(at, index, event)
+        if refusals is not None:
+            refusals.take(index, event)
         if plain:
             prompt.take(at, index, event)
-    return found.violations
+    return found.verdict()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from router.envelope import read
 from tests.sim import history as h
 from tests.sim.clock import START
 from tests.sim.links import tag_of
@@ -48,7 +49,7 @@ def envelope(step: Step) -> bytes:
     """The body of one send; its payload is its tag."""
     document: dict[str, object] = {
         "recipientId": user_name(step.to),
-        "encryptedData": base64.b64encode(step.tag.encode()).decode(),
+        "encryptedData": base64.b64encode(step.tag.ljust(len(step.tag) + step.pad).encode()).decode(),
     }
     if step.ephemeral:
         document["isEphemeral"] = True
@@ -72,21 +73,24 @@ class Sender:
         for step in self._chain.steps:
             if step.wait:
                 await self._world.loop.pause(step.wait)
-            await self._send(step)
+            await self.send(step)
 
-    async def _send(self, step: Step) -> None:
+    async def send(self, step: Step) -> bool:
+        """Whether it was accepted, in one of the tries that a sender has who knows what was sent."""
         body = envelope(step)
         key = f"key-{step.tag}" if step.keyed else None
         for failures in range(SEND_TRIES if step.keyed else 1):
             if await self._try(step, body, key):
-                return
+                return True
             await self._world.loop.pause(self._chance.random() * 0.2 * 2**failures)
+        return False
 
     async def _try(self, step: Step, body: bytes, key: str | None) -> bool:
         world = self._world
         node = self._chance.choice(world.nodes_with("api"))
         op = world.history.op()
-        world.add(h.Sending(op, user_name(step.to), step.tag, step.express, step.ephemeral))
+        size = len(read(body, len(body)).canonical)
+        world.add(h.Sending(op, user_name(step.to), step.tag, step.express, step.ephemeral, self._name, size))
         before = world.accepting_at(node.clock)
         try:
             status, answer, _ = await world.net.request(node, "POST", "/api/send", self._token, body=body, key=key)

@@ -15,6 +15,9 @@ class Sending(Struct, frozen=True):
     tag: str
     express: bool = False
     ephemeral: bool = False
+    sender: str = ""
+    size: int = 0
+    """The bytes of its envelope as it is stored."""
 
 
 class Sent(Struct, frozen=True):
@@ -31,6 +34,7 @@ class NotSent(Struct, frozen=True):
 
     op: int
     why: str
+    """A status, or words."""
 
 
 class Fetching(Struct, frozen=True):
@@ -88,6 +92,13 @@ class Buried(Struct, frozen=True):
 
     id: str
     reason: str
+
+
+class Refused(Struct, frozen=True):
+    """An online store has refused a message, or may have, and nobody knows who could tell the dead letters: its answer
+    was lost, or whoever heard it has died. It may be routed after all, behind what came later."""
+
+    id: str
 
 
 class Flipped(Struct, frozen=True):
@@ -208,9 +219,9 @@ class Failed(Struct, frozen=True):
 
 
 Event = (
-    Sending | Sent | NotSent | Fetching | Fetched | NotFetched | Acking | Acked | NotAcked | Pushed | Buried | Flipped
-    | RoutedAgain | Unsettled | Settled | Connected | Waiting | Roused | Left | Died | Hot | PowerLost | Forgotten
-    | Final | Draining | End | Note | Failed
+    Sending | Sent | NotSent | Fetching | Fetched | NotFetched | Acking | Acked | NotAcked | Pushed | Buried | Refused
+    | Flipped | RoutedAgain | Unsettled | Settled | Connected | Waiting | Roused | Left | Died | Hot | PowerLost
+    | Forgotten | Final | Draining | End | Note | Failed
 )  # fmt: skip
 
 
@@ -246,5 +257,5 @@ def words(event: Event) -> str:
     fields = {name: getattr(event, name) for name in event.__struct_fields__}
     op = f"#{fields.pop('op')} " if "op" in fields else ""
     user = str(fields.pop("user", "")).rpartition(":")[2]
-    rest = ", ".join(f"{name} {value}" for name, value in fields.items() if value not in ((), False, 0.0))
+    rest = ", ".join(f"{name} {value}" for name, value in fields.items() if value not in ((), "", False, 0.0))
     return f"{user:8} {op}{type(event).__name__.lower()} {rest}"

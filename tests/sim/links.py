@@ -216,8 +216,8 @@ def shown(value: Any) -> str:
 
 
 def tag_of(envelope: bytes) -> str:
-    """The mark that each simulated payload carries; another word where it carries none."""
+    """The mark that each simulated payload begins with; another word where it carries none."""
     try:
-        return base64.b64decode(msgspec.json.decode(envelope)["encryptedData"]).decode()
+        return base64.b64decode(msgspec.json.decode(envelope)["encryptedData"]).decode().rstrip(" ")
     except (ValueError, KeyError, TypeError) as error:
         return f"damaged: {error}"

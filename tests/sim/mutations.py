@@ -323,4 +323,33 @@ MUTANTS = (
         "a consumer that nobody wakes sleeps on",
         in_function("EmbeddedIngressConsumer.receive", replace("LOOK_SECONDS", "None")),
     ),
+    # Limits.
+    Mutant(
+        "cold mail that is acknowledged gives no bytes back",
+        in_function("embedded.ack", drop("cold_bytes -= size")),
+    ),
+    Mutant(
+        "hot mail that is acknowledged gives no bytes back",
+        in_function("embedded.ack", drop("hot_bytes -= removed * size")),
+    ),
+    Mutant(
+        "the bytes of a redelivery are counted once more",
+        in_function("embedded._enter", after("recipient.sequence = before", "recipient.cold_bytes += size")),
+    ),
+    Mutant(
+        "the bytes of mail that moves to cold are counted no more",
+        in_function("embedded.end_move", replace("sum(arrived)", "0")),
+    ),
+    Mutant(
+        "what was refused is routed after all, where its dead letter takes a while",
+        in_function("Pipeline._refusal", replace("self._refused.get(...)", "None")),
+    ),
+    Mutant(
+        "what is refused goes nowhere",
+        in_function("Pipeline._follow", replace("refused.append(...)", "done.append(delivery)")),
+    ),
+    Mutant(
+        "an inbound budget is spent on ten times the bytes that came",
+        in_function("StoreRules._microseconds", replace("size * MICROSECONDS", "10 * size * MICROSECONDS")),
+    ),
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import jwt
+from msgspec import structs
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
@@ -46,7 +47,7 @@ from tests.sim import history as h
 from tests.sim.clock import CallClock, NodeClock
 from tests.sim.links import LATE, Local, Remote, tag_of
 from tests.sim.loop import Process
-from tests.sim.plan import SPANS, Plan
+from tests.sim.plan import SPANS, Bounds, Plan
 from tests.sim.signals import SimLock, SimSignals, Stream, Topic
 
 if TYPE_CHECKING:
@@ -182,6 +183,7 @@ class Choking(EmbeddedOnlineStore):
     asked: Callable[[Sequence[Delivery]], None]
     given_up: Callable[[Sequence[Delivery]], None]
     told: Callable[[Sequence[Queued], Settled], None]
+    refused: Callable[..., None]
 
     async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
         for delivery in deliveries if self.poison else ():
@@ -190,12 +192,33 @@ class Choking(EmbeddedOnlineStore):
         self.asked(deliveries)
         if LATE.get():
             self.given_up(deliveries)
-        return await super().route(deliveries)
+        routed = await super().route(deliveries)
+        self.refused(deliveries, routed, heard=not LATE.get())
+        return routed
 
     async def settle(self, messages: Sequence[Queued]) -> Settled:
         settled = await super().settle(messages)
         self.told(messages, settled)
         return settled
+
+
+class Heard:
+    """An online store as its callers know it, who may not hear what became of a call."""
+
+    def __init__(self, store: Any, world: World) -> None:
+        self._store = store
+        self._world = world
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
+        try:
+            routed: list[Routed] = await self._store.route(deliveries)
+        except BaseException:
+            self._world.unheard(deliveries)
+            raise
+        return routed
 
 
 class Told(EmbeddedColdQueue):
@@ -278,7 +301,8 @@ class SimFactory(Factory):
             store.asked = self._world.routes
             store.given_up = self._world.gives_up
             store.told = self._world.settles
-            return cast(OnlineStore, self._linked(store, "online"))
+            store.refused = self._world.refuses
+            return cast(OnlineStore, Heard(self._linked(store, "online"), self._world))
 
         return await self._once("online_store", make)
 
@@ -308,12 +332,12 @@ class SimFactory(Factory):
         return await self._once("letters", make)
 
 
-_CONFIGS: dict[tuple[bool, int, int, bool], Config] = {}
+_CONFIGS: dict[tuple[bool, int, Bounds, int, bool], Config] = {}
 
 
 def config(plan: Plan) -> Config:
     """The configuration of every node of a run."""
-    key = (plan.write_through, plan.cap, plan.connections, plan.day)
+    key = (plan.write_through, plan.cap, plan.bounds, plan.connections, plan.day)
     if key not in _CONFIGS:
         durability: Any = "write-through" if plan.write_through else "online-store"
         _CONFIGS[key] = Config(
@@ -323,9 +347,9 @@ def config(plan: Plan) -> Config:
                 connections_per_user=plan.connections,
                 ephemeral_seconds=plan.ephemeral_seconds,
                 send_rate=0,
-                pair_rate=0,
                 outbound_bytes=0,
                 work_rate=0,
+                **structs.asdict(plan.bounds),
             ),
             online=Online(**({} if plan.day else SPANS), durability=durability),
             cold=Cold(retention_days=plan.retention_seconds / 86_400),

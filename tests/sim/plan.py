@@ -28,8 +28,23 @@ STEP_SECONDS = 8.0
 JUMPS = (30.0, 7200.0, 31 * 86_400.0, -30.0, -7200.0, -40 * 86_400.0)
 """Seconds, hours and months."""
 
+SMALL_BOUNDS: tuple[tuple[dict[str, float], ...], ...] = (
+    ({"queue_bytes": 450}, {"queue_bytes": 1000}, {"queue_bytes": 2500}),
+    (
+        {"inbound_bytes": 600, "inbound_bytes_per_second": 60.0},
+        {"inbound_bytes": 1500, "inbound_bytes_per_second": 20.0},
+    ),
+    ({"pair_rate": 1.0, "pair_burst": 2}, {"pair_rate": 0.2, "pair_burst": 6}),
+)
+"""Limits that a run meets; an envelope has 60 to 480 bytes."""
+
 CALL_FAULTS = ("refused", "failed after", "no answer", "answer lost", "late")
 NET_FAULTS = ("request lost", "answer lost", "slow")
+
+
+SMALL_LIMITS = 11, 1
+"""Seeds that leave the second when they are divided by the first have plans with small limits. Of those that found
+something before there were such plans (``seeds.txt``), none does: they mean what they did."""
 
 
 class Step(Struct, frozen=True):
@@ -42,6 +57,8 @@ class Step(Struct, frozen=True):
     keyed: bool = False
     wait: float = 0.0
     """Seconds before it."""
+    pad: int = 0
+    """So many bytes of its payload say nothing."""
 
 
 class Chain(Struct, frozen=True):
@@ -111,6 +128,24 @@ class Rate(Struct, frozen=True):
     share: float
 
 
+class Bounds(Struct, frozen=True):
+    """Those of ``limits`` that have the same names; but for pairs, no run comes near these."""
+
+    queue_bytes: int = 1 << 30
+    inbound_bytes: int = 1 << 27
+    inbound_bytes_per_second: float = 131_072.0
+    pair_rate: float = 0.0
+    pair_burst: int = 1000
+
+    @property
+    def inbound_seconds(self) -> float:
+        """A budget that is spent is whole again after so long."""
+        return self.inbound_bytes / self.inbound_bytes_per_second
+
+
+NO_BOUNDS = Bounds()
+
+
 class Vendors(Struct, frozen=True):
     """How the vendors' stores are used."""
 
@@ -143,6 +178,7 @@ class Plan(Struct, frozen=True):
     skew: float = 0.0
     write_through: bool = False
     cap: int = 100_000
+    bounds: Bounds = NO_BOUNDS
     connections: int = 20
     """How many a user may have."""
     duplicates: float = 0.0
@@ -159,6 +195,10 @@ class Plan(Struct, frozen=True):
 
     vendors: Vendors = Vendors()
     """Where the topology is ``vendors``."""
+
+    @property
+    def clocks_agree(self) -> bool:
+        return not self.skew and not any(fault.kind in ("step", "jump") for fault in self.faults)
 
     @property
     def ephemeral_seconds(self) -> float:
@@ -210,7 +250,7 @@ def make(seed: int) -> Plan:
     )
     if chance.random() < 0.25:
         plan = _on_the_beat(plan, chance.choice((0.5, 1.0)))
-    plan = plain(plan) if chance.random() < 0.1 else with_jumps(_with_flips(plan))
+    plan = plain(plan) if chance.random() < 0.1 else with_limits(with_jumps(_with_flips(plan)))
     return structs.replace(plan, sessions=_one_page(plan))
 
 
@@ -246,6 +286,24 @@ def with_jumps(plan: Plan) -> Plan:
         for _ in range(chance.choice((1, 2, 5)))
     )
     return structs.replace(plan, faults=plan.faults + jumps)
+
+
+def with_limits(plan: Plan) -> Plan:
+    """In some plans, queues take few bytes, few come to one recipient in a time, or few messages from one sender."""
+    divisor, rest = SMALL_LIMITS
+    if plan.seed % divisor != rest:
+        return plan
+    chance = random.Random(f"limits {plan.seed}")
+    bounds = NO_BOUNDS
+    for some in chance.sample(SMALL_BOUNDS, chance.choice((1, 1, 2, 3))):
+        bounds = structs.replace(bounds, **chance.choice(some))
+    chains = tuple(
+        structs.replace(
+            chain, steps=tuple(structs.replace(step, pad=chance.choice((0, 0, 0, 90, 300))) for step in chain.steps)
+        )
+        for chain in plan.chains
+    )
+    return structs.replace(plan, bounds=bounds, chains=chains)
 
 
 def _one_page(plan: Plan) -> tuple[Session, ...]:

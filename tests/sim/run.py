@@ -53,7 +53,7 @@ def run(plan: Plan | int, *, traced: bool = False) -> Verdict:
     world = _world(plan, traced=traced)
     with quiet_logs(world):
         history = world.run()
-    found = judge(history, plan.ephemeral_seconds, plan.retention_seconds, plain=plan.plain)
+    found = judge(history, plan.ephemeral_seconds, plan.retention_seconds, plain=plan.plain, plan=plan)
     return Verdict(plan, history, found, world.loop.steps, world.loop.time(), world.weather.calls)
 
 

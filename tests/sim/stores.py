@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +114,33 @@ def _create() -> sqlite3.Connection:
     schema.set_up(connection)
     schema.create(connection)
     return connection
+
+
+def miscounted(
+    counted: Mapping[str, tuple[int, int]],
+    hot: Iterable[tuple[str, int]],
+    cold: Iterable[tuple[str, int]],
+    *,
+    cold_too: bool,
+) -> list[str]:
+    """Where the bytes that an online store has ``counted`` of each user's hot and cold mail are not those of the mail,
+    in words. ``hot``, ``cold``: of each message its user and its bytes; ``cold_too``: the latter counts."""
+    held = Counter[tuple[str, str]]()
+    for tier, messages in (("hot", hot), ("cold", cold)):
+        for user, size in messages:
+            held[tier, user] += size
+    told = Counter(
+        {
+            (tier, user): size
+            for user, (of_hot, of_cold) in counted.items()
+            for tier, size in (("hot", of_hot), ("cold", of_cold))
+        }
+    )
+    return [
+        f"the store counts {told[tier, user]} bytes of {tier} mail of {user}, and there are {held[tier, user]}"
+        for tier, user in sorted(told.keys() | held.keys())
+        if told[tier, user] != held[tier, user] and (cold_too or tier == "hot")
+    ]
 
 
 class SimDatabase(Database):

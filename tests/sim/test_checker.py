@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import pytest
 
@@ -18,37 +19,35 @@ class Story:
     def __init__(self) -> None:
         self.history = h.History()
 
-    def tell(self, *events: h.Event) -> Story:
+    def tell(self, *events: h.Event) -> Self:
         for event in events:
             self.history.add(float(len(self.history)), event)
         return self
 
-    def send(
-        self, tag: str, user: str = BOB, *, id_: str = "", express: bool = False, ephemeral: bool = False
-    ) -> Story:
+    def send(self, tag: str, user: str = BOB, *, id_: str = "", express: bool = False, ephemeral: bool = False) -> Self:
         op = self.history.op()
         return self.tell(h.Sending(op, user, tag, express, ephemeral), h.Sent(op, id_ or f"i{tag}"))
 
-    def express(self, *tags: str) -> Story:
+    def express(self, *tags: str) -> Self:
         for tag in tags:
             self.send(tag, express=True)
         return self
 
-    def lose(self, tag: str) -> Story:
+    def lose(self, tag: str) -> Self:
         op = self.history.op()
         return self.tell(h.Sending(op, BOB, tag), h.NotSent(op, "no answer"))
 
-    def get(self, *tags: str, user: str = BOB, limit: int = 50, clock: float = 0.0) -> Story:
+    def get(self, *tags: str, user: str = BOB, limit: int = 50, clock: float = 0.0) -> Self:
         op = self.history.op()
         batch = tuple(h.Item(f"i{tag}", tag) for tag in tags)
         return self.tell(h.Fetching(op, user, limit, clock), h.Fetched(op, batch))
 
-    def ack(self, *tags: str, user: str = BOB, answered: bool = True) -> Story:
+    def ack(self, *tags: str, user: str = BOB, answered: bool = True) -> Self:
         op = self.history.op()
         ids = tuple(f"i{tag}" for tag in tags)
         return self.tell(h.Acking(op, user, ids), h.Acked(op) if answered else h.NotAcked(op, "503"))
 
-    def end(self, *tags: str) -> Story:
+    def end(self, *tags: str) -> Self:
         """At the end ``tags`` are cold and announced, and then read."""
         for tag in tags:
             self.tell(h.Pushed(f"i{tag}", BOB))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+from collections import Counter
 
 import pytest
 
 from tests.sim.__main__ import main
+from tests.sim.history import Buried
+from tests.sim.plan import NO_BOUNDS
 from tests.sim.worlds import PROMISE, Pair, Stranger, make, run_pair
 
 PAIRS = range(40)
@@ -31,6 +34,16 @@ def test_pairs_differ_in_what_others_do_and_in_nothing_else() -> None:
     kinds = {act.kind for pair in pairs for act in pair.program}
     assert kinds == {"send", "own", "acknowledge", "come", "go", "listen", "malformed"}
     assert {pair.plans[0].topology for pair in pairs} == {"one", "file", "apart", "vendors"}
+
+
+def test_a_victim_is_full_by_bytes_or_has_spent_the_budget() -> None:
+    """And no mail of the stranger's own is refused."""
+    pairs = [pair for pair in map(make, PAIRS) if pair.plans[1].bounds != NO_BOUNDS]
+    refused: Counter[str] = Counter()
+    for pair in pairs[:12]:
+        events = run_pair(pair.plans[1].seed).history.events
+        refused.update({str(event.reason) for event in events if isinstance(event, Buried)})
+    assert min(refused[reason] for reason in ("queue-full", "inbound-exhausted")) > 1
 
 
 def test_what_differs_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

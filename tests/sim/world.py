@@ -8,11 +8,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from router.backends.rules import PLAUSIBLE_INBOUND_SECONDS
 from router.clock import MICROSECONDS
 from router.errors import RouterError
 from router.factory import Factory
 from router.lifecycle import State
-from router.messages import Delivery, Queued, Settled
+from router.messages import Delivery, Outcome, Queued, Routed, Settled
 from tests.sim import history as h
 from tests.sim.clients import FAR, Device, Sender, acknowledge, fetch, user_name
 from tests.sim.clock import START, NodeClock
@@ -20,17 +21,21 @@ from tests.sim.links import Weather
 from tests.sim.loop import MAX_STEPS, Deadlock, Process, SimLoop, Spinning
 from tests.sim.net import Net
 from tests.sim.node import Node, SimFactory, token
-from tests.sim.plan import STEP_SECONDS, Fault, Plan
+from tests.sim.plan import NO_BOUNDS, STEP_SECONDS, Chain, Fault, Plan, Step
 from tests.sim.signals import Locks, Post, Topic
-from tests.sim.stores import Disk, SimDatabase
+from tests.sim.stores import Disk, SimDatabase, miscounted
 
 STORES = ("online", "cold", "push")
 ROOMY = 1000
 """No run fills a queue of as many messages."""
+REFUSED = (Outcome.QUEUE_FULL, Outcome.QUEUE_BYTES_FULL, Outcome.INBOUND_EXHAUSTED)
 SETTLE_SECONDS = 600
 """Longer than any span after which something is due, as a dead migrator's lease and then an orphan's minute, and than
 the longest row of calls, each of which takes a second or two."""
 DAY_SETTLE_SECONDS = 2000
+KNOCKER = 99
+"""The number of one who has sent nothing before."""
+WEIGH_SECONDS = 0.1
 MOVED = 3 * MICROSECONDS
 """When a migration lease has ended, a sweeper has so long to take it."""
 DAY_STEPS = 500
@@ -75,6 +80,8 @@ class World:
         self.devices: list[Device] = []
         self.seen_ids: set[str] = set()
         self._routed: set[str] = set()
+        self._refused: set[str] = set()
+        """By the online store, or perhaps, whether or not anybody heard it."""
         self._flipped: set[str] = set()
         self.leaving = False
         self._fuses: dict[Process, Callable[[], None]] = {}
@@ -83,8 +90,10 @@ class World:
         """Whatever is still cleaned up happens to nobody."""
         self.reasons = {"attempts-exhausted"} if plan.poison else set()
         """Why a message may become a dead letter in this run."""
-        if plan.cap < ROOMY:
+        if plan.cap < ROOMY or plan.bounds.queue_bytes < NO_BOUNDS.queue_bytes:
             self.reasons.add("queue-full")
+        if plan.bounds.inbound_bytes < NO_BOUNDS.inbound_bytes:
+            self.reasons.add("inbound-exhausted")
         if any(fault.kind == "flip" for fault in plan.faults):
             self.reasons.add("damaged")
 
@@ -126,6 +135,22 @@ class World:
         for delivery in deliveries:
             if delivery.message is not None and delivery.delivered_before:
                 self.add(h.RoutedAgain(delivery.message.id))
+                if delivery.message.id in self._refused:
+                    self.add(h.Refused(delivery.message.id))
+
+    def refuses(self, deliveries: Sequence[Delivery], routed: Sequence[Routed], *, heard: bool) -> None:
+        """The online store has routed these."""
+        for delivery, result in zip(deliveries, routed, strict=True):
+            if result.outcome in REFUSED and delivery.message is not None:
+                self._refused.add(delivery.message.id)
+                if not heard:
+                    self.add(h.Refused(delivery.message.id))
+
+    def unheard(self, deliveries: Sequence[Delivery]) -> None:
+        """Whoever asked the online store for these knows nothing of its answer."""
+        for delivery in deliveries:
+            if delivery.message is not None and delivery.message.id in self._refused:
+                self.add(h.Refused(delivery.message.id))
 
     def unsettles(self, messages: Sequence[Queued]) -> None:
         """A cold queue is asked to take these."""
@@ -205,10 +230,12 @@ class World:
             (staying if session.stays else work).append(spawn(self.outside, device.run()))
         work += [spawn(self.outside, self._fault(fault)) for fault in plan.faults]
         watching = spawn(self.outside, self._watch()) if plan.plain else None
+        weighing = spawn(self.outside, self._weigh()) if plan.bounds != NO_BOUNDS else None
         await asyncio.gather(*work)
         await self._settle()
-        if watching is not None:
-            watching.cancel()
+        for task in (watching, weighing):
+            if task is not None:
+                task.cancel()
         self.add(self._final())
         self.leaving = True
         if staying:
@@ -216,6 +243,9 @@ class World:
         for task in staying:
             task.result()
         await self._drain()
+        if plan.bounds != NO_BOUNDS:
+            await self._knock()
+            await self._drain()
         self.add(h.End(tuple(f"{store}: {id_}" for store, id_ in self._left())))
 
     async def gone_or_done(self, process: Process, task: asyncio.Task[Any]) -> None:
@@ -231,6 +261,13 @@ class World:
             await self.loop.pause(1.0)
             if found := self._hot_and_unmoved(int((START + self.loop.time()) * MICROSECONDS)):
                 self.add(h.Hot(found))
+
+    async def _weigh(self) -> None:
+        """The bytes of hot mail are what its store counts, at any moment: not only at the end, when there is none."""
+        while True:
+            await self.loop.pause(WEIGH_SECONDS)
+            for found in self._miscounted(cold_too=False):
+                self.failed(found, None)
 
     def _hot_and_unmoved(self, now: int) -> tuple[tuple[str, str], ...]:
         """What no migrator has taken."""
@@ -434,6 +471,7 @@ class World:
                 "FROM recipient WHERE hot <> held"
             )
         ]
+        found += self._miscounted(cold_too=not self._forgot)
         found += [
             f"the store counts {counted} pending messages of {user} and knows of {held}"
             for user, counted, held in online.rows(
@@ -456,10 +494,41 @@ class World:
             ]
         return found
 
+    def _miscounted(self, *, cold_too: bool) -> list[str]:
+        """A store that forgot counts none of what was in cold then."""
+        online = self.disk("online")
+        hot = online.rows("SELECT user, length(envelope) FROM hot")
+        cold = self.disk("cold").rows("SELECT user, id, length(envelope) FROM cold")
+        recorded = set(online.rows("SELECT user, id FROM route WHERE state IN (1, 2)"))
+        counted = online.rows("SELECT user, hot_bytes, cold_bytes FROM recipient")
+        return miscounted(
+            {str(user): (int(str(of_hot)), int(str(of_cold))) for user, of_hot, of_cold in counted},
+            [(str(user), int(str(size))) for user, size in hot],
+            [(str(user), int(str(size))) for user, id_, size in cold if (user, id_) in recorded],
+            cold_too=cold_too,
+        )
+
     def _left(self) -> list[tuple[str, str]]:
         found = [("ingress", id_) for id_ in self._waiting()]
         found += [("hot", id_) for _, id_ in self._held("hot", "online")]
         return found + [("cold", id_) for _, id_ in self._held("cold", "cold")]
+
+    async def _knock(self) -> None:
+        """All is acknowledged: once budgets have come back, each queue takes a message again."""
+        await self.loop.pause(self.plan.bounds.inbound_seconds + PLAUSIBLE_INBOUND_SECONDS)
+        steps = tuple(Step(f"k{number}0", number) for number in range(self.plan.users))
+        sender = Sender(self, Chain(0.0, KNOCKER, steps), KNOCKER)
+        began = len(self.history)
+        for step in steps:
+            if not await sender.send(step):
+                self.failed(f"{step.tag} is not accepted, with all queues empty", None)
+        for _ in range(SETTLE_SECONDS):
+            if not (self._waiting() or self._under_way() or any(node.routing for node in self.nodes)):
+                break
+            await self.loop.pause(1.0)
+        for event in self.history.events[began:]:
+            if isinstance(event, h.Buried):
+                self.failed(f"{event.id} is refused, with all queues empty: {event.reason}", None)
 
     def _holds_damage(self, user: str) -> bool:
         held = (*self._held("hot", "online"), *self._held("cold", "cold"))

@@ -23,7 +23,7 @@ from tests.sim.history import Failed, History
 from tests.sim.loop import Process
 from tests.sim.net import ASKED_BY, Answer, Line
 from tests.sim.node import token
-from tests.sim.plan import Plan, Vendors
+from tests.sim.plan import NO_BOUNDS, Bounds, Plan, Vendors
 from tests.sim.run import Verdict, quiet_logs
 from tests.sim.world import World
 
@@ -33,6 +33,10 @@ COMES_SECONDS, QUIET_SECONDS = 40.0, 8.0
 POLL_SECONDS = 0.2
 SLOW_SECONDS = 0.1
 CAP = 8
+PAD = 900
+BYTES_FULL = Bounds(queue_bytes=4000)
+SPENT = Bounds(inbound_bytes=4000, inbound_bytes_per_second=1.0)
+"""Three large messages of a friend leave room for a dozen small ones."""
 _PLAIN_ID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-7")
 """The part of an id without a key that tells when it was given."""
 
@@ -73,7 +77,29 @@ def make(seed: int) -> Pair:
         vendors=Vendors(online=chance.choice(("redis", "firestore")), shards=chance.choice((0, 4))),
     )
     quiet = chance.random() < 0.3
-    return Pair((base if quiet else _busy(base, chance), _busy(base, chance)), _program(chance))
+    worlds = (base if quiet else _busy(base, chance), _busy(base, chance))
+    return _with_large_mail(Pair(worlds, _program(chance)), random.Random(f"large mail {seed}"))
+
+
+def _with_large_mail(pair: Pair, chance: random.Random) -> Pair:
+    """In some pairs a friend's mail is large: the victim's queue is full by its bytes, or no more may come to them. The
+    stranger's own mail is small, and far below either. All else is what it would be without."""
+    bounds = chance.choice((NO_BOUNDS, NO_BOUNDS, BYTES_FULL, SPENT))
+    first, second = (
+        structs.replace(
+            plan,
+            bounds=bounds,
+            cap=plan.cap if bounds == NO_BOUNDS else 100_000,
+            chains=tuple(
+                structs.replace(chain, steps=tuple(structs.replace(step, pad=PAD) for step in chain.steps))
+                for chain in plan.chains
+            )
+            if bounds != NO_BOUNDS
+            else plan.chains,
+        )
+        for plan in pair.plans
+    )
+    return Pair((first, second), pair.program)
 
 
 def _busy(plan: Plan, chance: random.Random) -> Plan:

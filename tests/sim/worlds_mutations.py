@@ -74,4 +74,30 @@ MUTANTS = (
             ),
         ),
     ),
+    Mutant(
+        "a queue that is full by bytes is answered",
+        in_function(
+            "Api.send",
+            before(
+                "accept(...)",
+                f"{_TO}\n"
+                "hot, cold = await self._queue._online.totals(to), await self._queue._cold.totals(to)\n"
+                "if hot.bytes + cold.bytes >= 3700:\n"
+                '    raise InvalidRequest("their queue is full")',
+            ),
+        ),
+    ),
+    Mutant(
+        "a spent inbound budget is answered",
+        in_function(
+            "EmbeddedIngressProducer.publish",
+            before(
+                "_check_room(...)",
+                'spent = "SELECT inbound_until - sequence > 2e9 FROM recipient WHERE user = ?"\n'
+                "if (self._database.read(lambda db: one(db, spent, (message.recipient,))) or (0,))[0]:\n"
+                "    from router.errors import Unavailable\n"
+                '    raise Unavailable("too much comes to them")',
+            ),
+        ),
+    ),
 )

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec import Struct
 
+from router.envelope import read
 from tests.support.stores import CAP
 from tests.worlds.client import TEXT, Answer, Connection, Socket, request
-from tests.worlds.service import STEP_SECONDS, Running
+from tests.worlds.service import LARGE_BYTES, LARGE_COUNT, STEP_SECONDS, Running
 
 STRANGER, VICTIM, FRIEND = (f"urn:sm:user:{name}" for name in ("stranger", "victim", "friend"))
 JSON = ("content-type", "application/json")
@@ -97,6 +98,12 @@ class Victim(Account):
             await self.friend.send(VICTIM, f"key-{number}" if number % 2 else "")
         await self.running.settled()
 
+    async def get_large(self) -> None:
+        """A friend sends a message of ``LARGE_BYTES``, as it is stored."""
+        small = len(read(json.dumps({"recipientId": VICTIM, "encryptedData": "AAAA"}).encode(), 4).canonical)
+        await self.friend.send(VICTIM, encryptedData="A" * (LARGE_BYTES - small + 4))
+        await self.running.settled()
+
     async def read(self) -> None:
         """Fetch and acknowledge all there is."""
         while ids := await self.fetch():
@@ -131,6 +138,22 @@ class Full(Victim):
 
     async def prepare(self) -> None:
         await self.get_mail(CAP + 2)
+
+
+class FullOfBytes(Victim):
+    """Offline, with one message; no other fits beside it."""
+
+    async def prepare(self) -> None:
+        await self.get_large()
+
+
+class Spent(Victim):
+    """Offline, with an empty queue; nothing more may come to them for a while."""
+
+    async def prepare(self) -> None:
+        for _ in range(LARGE_COUNT):
+            await self.get_large()
+            await self.read()
 
 
 class Online(Victim):
@@ -169,7 +192,7 @@ class Guest(Victim):
         await self.go()
 
 
-VICTIMS: Sequence[type[Victim]] = (Victim, Known, Away, Full, Online, Silent, Reader, Guest)
+VICTIMS: Sequence[type[Victim]] = (Victim, Known, Away, Full, FullOfBytes, Spent, Online, Silent, Reader, Guest)
 
 
 class Seen(Struct, frozen=True):

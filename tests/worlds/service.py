@@ -26,6 +26,12 @@ TICK_SECONDS, PAUSE_SECONDS = 0.0001, 0.004
 SETTLE_SECONDS = 20.0
 TOKEN_SECONDS = 3600
 PAIR_RATE, PAIR_BURST = 0.05, 40
+QUEUE_BYTES, LARGE_BYTES = 8192, 8151
+"""Beside a large envelope no other one fits into a queue."""
+LARGE_COUNT = 4
+INBOUND_BYTES, INBOUND_BYTES_PER_SECOND = LARGE_COUNT * LARGE_BYTES, 0.1
+"""So many large ones spend what may come to one recipient. It is whole again after days; the stranger's own mail is a
+small part of it."""
 REPOKE_SECONDS, REPOKES = 16.0, 2
 PAGE_BYTES = 1 << 20
 
@@ -85,6 +91,10 @@ class Running:
                 self._clock.advance(TICK_SECONDS)
                 await asyncio.sleep(PAUSE_SECONDS)
 
+    def refused(self, reason: str) -> float:
+        """How many dead letters there are of this reason."""
+        return self._count("router_dead_letters", reason=reason)
+
     async def settled(self) -> None:
         """Return when all that was accepted is where it belongs, as far as this service knows."""
 
@@ -107,14 +117,14 @@ class Running:
             return True
         return False
 
-    def _count(self, metric: str) -> float:
+    def _count(self, metric: str, **labels: str) -> float:
         families = self.factory.metrics.registry.collect()
         return sum(
             sample.value
             for family in families
             if family.name == metric
             for sample in family.samples
-            if sample.name == f"{metric}_total"
+            if sample.name == f"{metric}_total" and labels.items() <= sample.labels.items()
         )
 
 
@@ -128,7 +138,15 @@ def config_of(stores: Stores) -> Config:
                 update={"api_port": 0, "ws_port": 0, "admin_port": 0, "ping_seconds": 300.0}
             ),
             "ingress": config.ingress.model_copy(update={"idempotency_secret": secret}),
-            "limits": config.limits.model_copy(update={"pair_rate": PAIR_RATE, "pair_burst": PAIR_BURST}),
+            "limits": config.limits.model_copy(
+                update={
+                    "pair_rate": PAIR_RATE,
+                    "pair_burst": PAIR_BURST,
+                    "queue_bytes": QUEUE_BYTES,
+                    "inbound_bytes": INBOUND_BYTES,
+                    "inbound_bytes_per_second": INBOUND_BYTES_PER_SECOND,
+                }
+            ),
         }
     )
 

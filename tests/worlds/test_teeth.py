@@ -14,6 +14,7 @@ from router import ids
 from router.backends.embedded.ingress import EmbeddedIngressProducer
 from router.backends.embedded.pokes import EmbeddedPokeBus
 from router.backends.embedded.routing import HOT
+from router.clock import MICROSECONDS
 from router.core import accepting
 from router.core.queue import CompositeMessageQueue
 from router.errors import InvalidEnvelope, InvalidRequest, RateLimited
@@ -24,7 +25,7 @@ from tests.support.mutation import replace, rewritten
 from tests.support.stores import CAP, EmbeddedStores
 from tests.worlds import client, service
 from tests.worlds.judge import difference, view
-from tests.worlds.people import STRANGER, Full, Online, Reader, Silent, Victim
+from tests.worlds.people import STRANGER, Full, FullOfBytes, Online, Reader, Silent, Spent, Victim
 
 Patch = pytest.MonkeyPatch
 
@@ -68,12 +69,24 @@ def who_is_unknown_is_answered(patch: Patch) -> None:
     before_publishing(patch, f"SELECT NOT EXISTS ({query})", InvalidEnvelope("there is nobody of this name"))
 
 
-def before_publishing(patch: Patch, query: str, refusal: Exception) -> None:
-    """Refuse where ``query`` says yes of the recipient."""
+def a_queue_full_by_bytes_is_answered(patch: Patch) -> None:
+    query = "SELECT hot_bytes + cold_bytes >= ? FROM recipient WHERE user = ?"
+    before_publishing(patch, query, RateLimited("their queue is full", 9), service.LARGE_BYTES)
+
+
+def a_spent_inbound_budget_is_answered(patch: Patch) -> None:
+    """It is whole again in days; what is behind the last sequence by more than half of that is spent."""
+    spent = int(service.INBOUND_BYTES / service.INBOUND_BYTES_PER_SECOND / 2 * MICROSECONDS)
+    query = "SELECT inbound_until - sequence > ? FROM recipient WHERE user = ?"
+    before_publishing(patch, query, RateLimited("too much comes to them", 9), spent)
+
+
+def before_publishing(patch: Patch, query: str, refusal: Exception, limit: int = CAP) -> None:
+    """Refuse where ``query`` says yes of the recipient, for this ``limit``."""
     publish = EmbeddedIngressProducer.publish
 
     async def ask(self: EmbeddedIngressProducer, message: Message) -> None:
-        row = self._database.read(lambda db: db.execute(query, (CAP, message.recipient)).fetchone())
+        row = self._database.read(lambda db: db.execute(query, (limit, message.recipient)).fetchone())
         if row is not None and row[0]:
             raise refusal
         await publish(self, message)
@@ -136,6 +149,8 @@ MUTANTS: Sequence[tuple[Callable[[Patch], None], type[Victim], type[Victim]]] = 
     (request_ids_are_counted, Victim, Reader),
     (message_ids_are_counted, Victim, Full),
     (a_full_queue_is_answered, Victim, Full),
+    (a_queue_full_by_bytes_is_answered, Victim, FullOfBytes),
+    (a_spent_inbound_budget_is_answered, Victim, Spent),
     (who_is_unknown_is_answered, Victim, Online),
     (a_header_tells_who_is_online, Victim, Silent),
     (metrics_are_public, Victim, Reader),
@@ -159,3 +174,15 @@ async def test_what_tells_something_is_caught(
     mutant(monkeypatch)
     first, second = [await view(EmbeddedStores(tmp_path / victim.__name__), victim) for victim in (one, other)]
     assert difference(first, second)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("victim", "reason"), [(FullOfBytes, "queue-full"), (Spent, "inbound-exhausted")])
+async def test_nothing_more_comes_to_whom_nothing_may_come(tmp_path: Path, victim: type[Victim], reason: str) -> None:
+    async with service.serving(EmbeddedStores(tmp_path)) as running:
+        other = victim(running)
+        await other.prepare()
+        assert running.refused(reason) == 0
+        await other.get_mail(2)
+        assert running.refused(reason) == 2
+        await other.leave()

@@ -15,6 +15,8 @@ from tests.sim.vendors.firestore_server import Firestore
 from tests.sim.vendors.redis_data import SortedSet
 from tests.sim.vendors.redis_server import Redis
 
+HEADER = 21
+"""Bytes that stand before an envelope in Redis."""
 Pairs = tuple[tuple[str, str], ...]
 """(user, id) pairs."""
 
@@ -38,6 +40,14 @@ class Online(Protocol):
 
     def miscounts(self) -> list[str]:
         """What it counts wrongly, in words."""
+        ...
+
+    def bytes(self) -> dict[str, tuple[int, int]]:
+        """What it counts of each user's hot and cold mail."""
+        ...
+
+    def sizes(self) -> list[tuple[str, int]]:
+        """Of each hot message its user, and the bytes of its envelope."""
         ...
 
 
@@ -83,6 +93,13 @@ class RedisLook:
                 found.append(f"the store knows of {len(pending)} cold writes for {user}, and says otherwise")
         return found
 
+    def bytes(self) -> dict[str, tuple[int, int]]:
+        metas = {user: self._hash(user, 0) for user in self._keys}
+        return {user: (int(meta.get(b"b", b"0")), int(meta.get(b"z", b"0"))) for user, meta in metas.items()}
+
+    def sizes(self) -> list[tuple[str, int]]:
+        return [(user, len(body) - HEADER) for user in self._keys for body in self._hash(user, 4).values()]
+
 
 class FirestoreLook:
     """``Online`` in Firestore."""
@@ -119,12 +136,23 @@ class FirestoreLook:
             if self._state(user).hot != len(self._hot(user))
         ]
 
+    def bytes(self) -> dict[str, tuple[int, int]]:
+        states = {user: self._state(user) for user in self._users}
+        return {user: (state.hot_bytes, state.cold_bytes) for user, state in states.items()}
 
-def cold_of(server: Firestore, layout: Layout) -> Iterator[tuple[str, str]]:
-    """All cold mail."""
+    def sizes(self) -> list[tuple[str, int]]:
+        return [(user, _size(one)) for user in self._users for one in self._hot(user)]
+
+
+def cold_of(server: Firestore, layout: Layout) -> Iterator[tuple[str, str, int]]:
+    """Of all cold mail its user, its id and the bytes of its envelope."""
     for path, held in server.collections.items():
         if path.endswith(f"/{layout.collection}-messages"):
-            yield from ((layout.user_of(path), _id(one)) for one in held.values())
+            yield from ((layout.user_of(path), _id(one), _size(one)) for one in held.values())
+
+
+def _size(one: Any) -> int:
+    return len(one.fields["envelope"].bytes_value)
 
 
 def _id(one: Any) -> str:

@@ -119,4 +119,33 @@ MUTANTS = (
             replace("... + _retention + BACKSTOP_SECONDS * MICROSECONDS", "queued.queued_at + BACKSTOP_SECONDS"),
         ),
     ),
+    Mutant(
+        "Redis: mail that is acknowledged gives no bytes back",
+        in_script("lua.ack", replace("add_to_meta('b', -bytes)", ""), replace("-cold_bytes", "0")),
+    ),
+    Mutant(
+        "Redis: the bytes of a redelivery are counted once more",
+        in_script(
+            "lua.route",
+            replace(
+                "if before and ephemeral == 0 then may_be_cold", "add_to_meta('z', size) if before then may_be_cold"
+            ),
+        ),
+    ),
+    Mutant(
+        "Redis: the bytes of mail that moves to cold are counted no more",
+        in_script("lua.end_move", replace("count_cold(moved, bytes)", "count_cold(moved, 0)")),
+    ),
+    Mutant(
+        "Firestore: mail that is acknowledged gives no bytes back",
+        in_function("firestore.ack", replace("leave_cold(...)", "recipient.leave_cold(0)")),
+    ),
+    Mutant(
+        "Firestore: the bytes of a redelivery are counted once more",
+        in_function("firestore._known", before("work.keep(record)", "work.recipient.cold_bytes += record.size")),
+    ),
+    Mutant(
+        "Firestore: the bytes of mail that moves to cold are counted no more",
+        in_function("firestore.end_move", replace("enter_cold(...)", "work.recipient.enter_cold(0)")),
+    ),
 )

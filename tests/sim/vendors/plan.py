@@ -45,7 +45,7 @@ def make(seed: int) -> Plan:
         seconds=seconds,
         vendors=vendors,
     )
-    plan = plans.plain(plan) if chance.random() < 0.1 else plans.with_jumps(plan)
+    plan = plans.plain(plan) if chance.random() < 0.1 else plans.with_limits(plans.with_jumps(plan))
     if vendors.online == "redis" and write_through and not askew and _may_be_replaced(plan):
         plan = structs.replace(plan, faults=plan.faults + _replacements(seed, seconds))
     return structs.replace(plan, sessions=plans._one_page(plan))

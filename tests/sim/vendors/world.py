@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 from typing import Any, cast
 from unittest import mock
 
+from msgspec import structs
 from pydantic import SecretStr
 
 from router.backends.firestore import names, walking
@@ -37,8 +38,9 @@ from tests.sim.clock import START, NodeClock
 from tests.sim.links import shown, tag_of
 from tests.sim.loop import Process
 from tests.sim.node import Node, WatchedLetters, WatchedPush
-from tests.sim.plan import EPHEMERAL_SECONDS, SPANS, Fault, Plan, Vendors
+from tests.sim.plan import EPHEMERAL_SECONDS, NO_BOUNDS, SPANS, Bounds, Fault, Plan, Vendors
 from tests.sim.signals import LOST_IN_A_ROW
+from tests.sim.stores import miscounted
 from tests.sim.vendors.firestore_server import Firestore
 from tests.sim.vendors.grpc_channel import Service, SimChannel
 from tests.sim.vendors.looking import FirestoreLook, Online, RedisLook, cold_of
@@ -77,7 +79,7 @@ _METRICS: list[Metrics] = []
 
 
 @lru_cache(maxsize=64)
-def config(write_through: bool, cap: int, vendors: Vendors) -> Config:
+def config(write_through: bool, cap: int, bounds: Bounds, vendors: Vendors) -> Config:
     """The configuration of every node of a run."""
     durability: Any = "write-through" if write_through else "online-store"
     return Config(
@@ -97,9 +99,9 @@ def config(write_through: bool, cap: int, vendors: Vendors) -> Config:
             queue_messages=cap,
             ephemeral_seconds=EPHEMERAL_SECONDS,
             send_rate=0,
-            pair_rate=0,
             outbound_bytes=0,
             work_rate=0,
+            **structs.asdict(bounds),
         ),
     )
 
@@ -108,7 +110,7 @@ class VendorWorld(World):
     """All there is in one run."""
 
     def __init__(self, plan: Plan, *, traced: bool = False) -> None:
-        self.config = config(plan.write_through, plan.cap, plan.vendors)
+        self.config = config(plan.write_through, plan.cap, plan.bounds, plan.vendors)
         super().__init__(plan, traced=traced)
         place = Place(self.chance, self.server.context)
         self.redis, self.pubsub, self.firestore = Redis(place), PubSub(place), Firestore(place)
@@ -244,6 +246,19 @@ class VendorWorld(World):
         if self._olds:  # the copies of acknowledged mail that this has found are deleted as orphans are
             await asyncio.sleep(BELIEF_SECONDS)
 
+    def routes(self, deliveries: Sequence[Delivery]) -> None:
+        super().routes(deliveries)
+        # As long as nobody has heard what the server makes of it: the process may die before.
+        self._refused.update(_ids(deliveries) if self.plan.bounds != NO_BOUNDS else ())
+
+    def refuses(self, deliveries: Sequence[Delivery], routed: Sequence[Routed], *, heard: bool) -> None:
+        self._refused.difference_update(_ids(deliveries))
+        super().refuses(deliveries, routed, heard=heard)
+
+    def gives_up(self, deliveries: Sequence[Delivery]) -> None:
+        super().gives_up(deliveries)
+        self.unheard(deliveries)
+
     # The end.
 
     def can_be_found(self, id_: str) -> bool:
@@ -261,7 +276,10 @@ class VendorWorld(World):
         return tuple(pair for pair in self._online.hot() if self._online.moving_until(pair[0]) < now - MOVED)
 
     def _held(self, table: str, store: str) -> tuple[tuple[str, str], ...]:
-        return self._online.hot() if table == "hot" else tuple(cold_of(self.firestore, self._layout))
+        return self._online.hot() if table == "hot" else tuple((user, id_) for user, id_, _ in self._cold())
+
+    def _cold(self) -> Iterator[tuple[str, str, int]]:
+        return cold_of(self.firestore, self._layout)
 
     def _under_way(self) -> list[tuple[str, int]]:
         owing = (State.PENDING, State.ACKED_OWED)
@@ -269,14 +287,19 @@ class VendorWorld(World):
         # What nobody tells of any more holds nothing up after a while, and its record goes with retention.
         return [(id_, state) for id_, state in found if state != State.PENDING or id_ not in self._told_others]
 
+    def _miscounted(self, *, cold_too: bool) -> list[str]:
+        states = self._online.states() if cold_too else {}
+        cold = [(user, size) for user, id_, size in self._cold() if states.get(id_) in (State.PENDING, State.COLD)]
+        return miscounted(self._online.bytes(), self._online.sizes(), cold, cold_too=cold_too)
+
     def _oddities(self) -> list[str]:
-        found = self._online.miscounts()
+        found, states = self._online.miscounts(), self._online.states()
+        found += self._miscounted(cold_too=not self._forgot)
         hot, cold = ({id_ for _, id_ in self._held(table, table)} for table in ("hot", "cold"))
         if not self.plan.write_through:
             found += [f"{id_} is in hot and in cold" for id_ in sorted(cold & hot)]
         # What is refused may have been put into cold before, in an outage of the online store.
         if not self._forgot and not self.reasons:
-            states = self._online.states()
             settled = (State.COLD, State.DOUBLE) if self.plan.write_through else (State.COLD,)
             found += [
                 f"{id_} is in cold and the store calls it {states.get(id_)}"
@@ -284,6 +307,10 @@ class VendorWorld(World):
                 if states.get(id_) not in settled
             ]
         return found
+
+
+def _ids(deliveries: Sequence[Delivery]) -> set[str]:
+    return {delivery.message.id for delivery in deliveries if delivery.message is not None}
 
 
 class VendorNode(Node):
@@ -385,6 +412,7 @@ class Watched:
         except BaseException:
             self._world.gives_up(deliveries)
             raise
+        self._world.refuses(deliveries, routed, heard=True)
         return routed
 
     async def settle(self, messages: Sequence[Queued]) -> Settled:
