@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from router.core.accepting import Acceptor
+from router.core.discarding import discard
 from router.core.replaying import REFUSED
 from router.messages import DeadLetter, DeadReason, Delivery, Lane, Routed
 from tests.contract.stage import BOB, EVE, Socket, Stage, envelope
@@ -111,6 +112,19 @@ class PipelineContract:
             await stage.producer.publish(stage.message("last"))
             await arrived(stage, *sent[5:-1], "last")
         assert await stage.letters() == []
+
+    async def test_what_is_discarded_is_gone_and_the_others_stay(self, stage: Stage) -> None:
+        body, now = envelope(BOB, Lane.NORMAL, ephemeral=False), stage.clock.now()
+        letters = [
+            DeadLetter(id_, BOB, reason, "", body, 1, now)
+            for id_, reason in (("m1", DeadReason.QUEUE_FULL), ("m2", DeadReason.DAMAGED))
+        ]
+        await (await stage.factory.dead_letters()).publish(letters)
+        queue = await stage.factory.dead_letter_queue()
+        for dry_run in (True, False):
+            done = await discard(queue, lambda letter: letter.reason == DeadReason.DAMAGED, dry_run=dry_run)
+            assert (done.discarded, done.left, done.recipients) == (1, 1, {BOB})
+        assert await stage.letters() == [("m1", "queue-full")]
 
     async def test_mail_is_routed_in_order_and_announced(self, stage: Stage) -> None:
         sent = [f"m{number}" for number in range(10)]
