@@ -6,10 +6,21 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from router.backends.pubsub import push, receiving
 from tests.contract.notices import Buses
 from tests.contract.stage import Stage, staged
 from tests.support.clock import ManualClock
 from tests.support.stores import Durability, Stores
+
+PULL_SECONDS = 1.2
+"""A Pull call that finds nothing ends a second before that."""
+
+
+@pytest.fixture(autouse=True)
+def short_pulls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A consumer that stops, and a replay that comes to the end, wait for a fifth of a second only."""
+    monkeypatch.setattr(receiving, "PULL_SECONDS", PULL_SECONDS)
+    monkeypatch.setattr(push, "PULL_SECONDS", PULL_SECONDS)
 
 
 @pytest.fixture

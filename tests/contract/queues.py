@@ -41,7 +41,7 @@ from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, moved_by_a
 pytestmark = pytest.mark.anyio
 REPOKE_SECONDS = 15
 YEAR_SECONDS = 365 * 86_400
-TURN_SECONDS = 30.0
+TURN_SECONDS = 60.0
 """What has not come by then does not come."""
 POLLS, POLL_SECONDS = 200, 0.005
 """So long a poke may be on its way before it is sent again."""
@@ -86,9 +86,10 @@ async def listening(stage: Stage) -> AsyncIterator[None]:
 async def comes(stage: Stage, living: Sequence[Socket]) -> Connection:
     """One more connects at the limit; its node asks, and those of the ``living`` are renewed before it looks again."""
     before = {connection.id: connection.lease_until for connection in await stage.online.connections(BOB)}
-    entering = asyncio.create_task(stage.manager.connect(BOB, socket := Socket(), None))
-    while not all(asked.pings for asked in living):  # noqa: ASYNC110 - a bus sets no event
-        await asyncio.sleep(POLL_SECONDS)
+    async with insisting(stage):
+        entering = asyncio.create_task(stage.manager.connect(BOB, socket := Socket(), None))
+        while not all(asked.pings for asked in living):  # noqa: ASYNC110 - a bus sets no event
+            await asyncio.sleep(POLL_SECONDS)
     stage.clock.advance(ANSWER_SECONDS)
     while not entering.done():
         found = await stage.online.connections(BOB)
@@ -98,6 +99,31 @@ async def comes(stage: Stage, living: Sequence[Socket]) -> Connection:
     connection = await entering
     assert not socket.codes
     return connection
+
+
+@asynccontextmanager
+async def insisting(stage: Stage) -> AsyncIterator[None]:
+    """What this process pokes is sent again now and then, since a bus may lose any of it."""
+    bus, sent = await stage.factory.poke_bus(), list[tuple[str, str]]()
+    publish = bus.publish
+
+    async def noted(pokes: Sequence[tuple[str, str]]) -> None:
+        sent.extend(pokes)
+        await publish(pokes)
+
+    async def again() -> None:
+        while True:
+            await asyncio.sleep(POLLS * POLL_SECONDS)
+            await publish(sent)
+
+    repeating = asyncio.create_task(again())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bus, "publish", noted)
+        try:
+            yield
+        finally:
+            repeating.cancel()
+            await asyncio.wait([repeating])
 
 
 class Deaf(Socket):
