@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.forks import Forks
+from tests.support import certificates
 from tests.support.redis_servers import Cluster, Watched, cluster, watched
 from tests.support.servers import (
     REDIS_VARIABLE,
@@ -67,12 +67,15 @@ def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
-    """Runs commands of the router, for all tests."""
-    made = Forks()
-    yield made
-    made.close()
+@pytest.fixture(scope="session", autouse=True)
+def cheap_starts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests start lives for seconds. Each HTTP client reads the certificate authorities, 25 ms of work for all of
+    the world's: here one is known. And Java is to compile quickly: the emulators work half as much as with its best."""
+    authority, *_ = certificates.make(tmp_path_factory.mktemp("authorities"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(authority))
+        patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+        yield
 
 
 @pytest.fixture(scope="session")

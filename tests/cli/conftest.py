@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +15,7 @@ import pytest
 from router.config import Config, Embedded
 from router.factory import Factory
 from router.messages import Connection, Delivery, Lane, Message
-from tests.support.forks import Forks
+from tests.support import forks
 
 NOW = 1_800_000_000_000_000
 BOB = "urn:sm:user:bob"
@@ -54,15 +53,10 @@ def data_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def router(data_dir: Path, forks: Forks) -> Router:
+def router(data_dir: Path) -> Router:
     def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        whole = environment(data_dir, **environ)
-        if all(name.startswith("ROUTER_") for name in environ):
-            done = forks.run(arguments, whole)
-            return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
-        # An interpreter looks at some variables only when it starts, and libraries when they are imported.
-        command = [sys.executable, "-m", "router", *arguments]
-        return subprocess.run(command, env=whole, capture_output=True, text=True, timeout=60, check=False)
+        done = forks.run(arguments, environment(data_dir, **environ))
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     return run
 

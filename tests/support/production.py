@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.support import forks
 from tests.support.identity import Identity
 from tests.support.servers import Guard, Server, free_port
 
@@ -126,12 +127,9 @@ class Production:
 
     def cli(self, *arguments: str) -> str:
         """What a command printed that worked."""
-        command = [sys.executable, "-m", "router", *arguments]
-        done = subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        done = forks.run(arguments, self.environment, timeout=COMMAND_SECONDS)
+        assert done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace")
+        return done.stdout.decode()
 
 
 def environment(

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support import forks
 from tests.support.servers import free_port
 
 START_SECONDS = 20.0
@@ -75,8 +76,7 @@ class Router:
 
     def command(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """Run a command to its end."""
-        command = [sys.executable, "-m", "router", *arguments]
-        return subprocess.run(command, env=self.environment, input=stdin, capture_output=True, timeout=60, check=False)
+        return forks.run(arguments, self.environment, stdin=stdin)
 
     def cli(self, *arguments: str, stdin: bytes = b"") -> str:
         """What a command printed that worked."""
