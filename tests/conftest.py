@@ -70,10 +70,11 @@ def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def cheap_starts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What tests start lives for seconds. Each HTTP client reads the certificate authorities, 25 ms of work for all of
-    the world's: here one is known. And Java is to compile quickly: the emulators work half as much as with its best."""
-    authority, *_ = certificates.make(tmp_path_factory.mktemp("authorities"))
+    the world's: here one is known, which has signed nothing. And Java is to compile quickly: the emulators work half
+    as much as with its best."""
+    _, known, _ = certificates.make(tmp_path_factory.mktemp("certificates"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSL_CERT_FILE", str(authority))
+        patch.setenv("SSL_CERT_FILE", str(known))
         patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
         yield
 
