@@ -5,7 +5,7 @@ LOWEST := .venv-lowest
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help serve test test-lowest sim sim-day mutants chaos chaos-disk powerloss model fuzz bench bench-production lint check lock docs dist \
+.PHONY: help serve test proof test-lowest sim sim-day mutants chaos chaos-disk powerloss model fuzz bench bench-production lint check lock docs dist \
     try-dist clean
 
 help:  ## Show the targets
@@ -14,8 +14,14 @@ help:  ## Show the targets
 serve: $(READY)  ## Run the whole router on this machine
 	@$(BIN)/router serve
 
-test: $(READY)  ## Run every test, in three processes: many wait for servers
-	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+# What proves beyond the promises' own tests: more of what chance finds, the model, and that the simulated servers are
+# like the real ones.
+PROOF := tests/chaos tests/contract/test_simulated.py tests/fuzz tests/powerloss tests/proof tests/sim/vendors
+test: $(READY)  ## Run every test but those of `make proof`, in four processes: many wait for servers
+	@$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder $(PROOF:%=--ignore=%)
+
+proof: $(READY)  ## Run the rest of the tests: chaos, loss of power, fuzzing, the model, the simulated vendors
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(PROOF)
 
 LOWEST_TESTS := tests/auth/test_verifier.py tests/client tests/cli/test_looking.py tests/contract/test_simulated.py \
     tests/redis/test_exchange.py tests/redis/test_failover.py tests/unit/test_channels.py tests/unit/test_logs.py \

@@ -16,7 +16,7 @@ echo "make $* in $PWD with $(ls | tr '\\n' ' ')and CI=$CI"
 [ "$*" != "$FAILS" ]
 """
 GIT = ("git", "-c", "user.name=nobody", "-c", "user.email=nobody@example.com", "-c", "commit.gpgSign=false")
-TARGETS = ["lint", "check", "test", "test-lowest"]
+TARGETS = ["lint", "check", "test", "proof", "test-lowest"]
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is missing: .ci/run checks a commit of it")
 
 
@@ -74,10 +74,21 @@ def test_what_fails_fails_it(checkout: Path, target: str) -> None:
     assert done.stdout.splitlines()[-1].startswith(f"make {target} ")
 
 
+def test_what_one_target_leaves_out_the_other_runs() -> None:
+    """So that ``.ci/run`` runs every test."""
+    told = subprocess.run(
+        ["make", "-n", "test", "proof"], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=True
+    )
+    lines = [line.split() for line in told.stdout.splitlines() if " -m pytest " in line]
+    test, proof = ({word for word in line if "tests/" in word} for line in lines)
+    assert test == {f"--ignore={path}" for path in proof}
+    assert all((ROOT / path).exists() for path in proof)
+
+
 def test_where_there_is_no_commit_it_says_what_to_run_instead(checkout: Path) -> None:
     """A repository further up has other files: they must not be checked in place of these."""
     inner = checkout / "unpacked"
     shutil.copytree(ROOT / ".ci", inner / ".ci")
     done = subprocess.run([inner / ".ci" / "run"], capture_output=True, text=True, timeout=SECONDS, check=False)
     assert (done.returncode, done.stdout) == (64, "")
-    assert "make lint check test" in done.stderr
+    assert "make lint check test proof" in done.stderr
