@@ -9,7 +9,16 @@ import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
 SUMMARY = " ".join((DOCS / "proof.md").read_text().split())
-WORDS = {3: "three", 4: "four", 5: "five", 31: "thirty-one", 32: "thirty-two", 33: "thirty-three", 34: "thirty-four"}
+WORDS = {
+    3: "three",
+    4: "four",
+    5: "five",
+    8: "eight",
+    31: "thirty-one",
+    32: "thirty-two",
+    33: "thirty-three",
+    34: "thirty-four",
+}
 
 
 def rows(page: str, after: str) -> int:
