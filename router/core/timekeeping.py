@@ -67,8 +67,11 @@ class Timekeeper:
         self._store = self._offset - int(ahead_seconds * MICROSECONDS)
 
     def not_before(self, at: int) -> None:
-        """It was later than this (µs since 1970) once already."""
+        """It was later than this (µs since 1970) once already; 0 where nothing is known. By how much nobody knows: this
+        machine's clock counts as set since then."""
         self._least = at - self._elapsed
+        if at:
+            self._offsets.insert(0, (self._clock.monotonic(), self._least))
 
     def look(self) -> None:
         """Compare the clocks; there is a line in the log where this machine's was set."""

@@ -85,6 +85,22 @@ def test_a_step_is_not_believed_at_once_and_is_told_of(clock: ManualClock, keepe
     assert [line["seconds"] for line in logged] == [MONTH // MICROSECONDS, -MONTH // MICROSECONDS]
 
 
+def test_a_start_that_is_long_after_what_was_known_is_a_step(clock: ManualClock, keeper: Timekeeper) -> None:
+    """RACES 45: the process before was down for long, or this one started with a clock that is ahead."""
+    keeper.not_before(clock.now() - MONTH)
+    assert keeper.dating_at() == clock.now()
+    clock.advance(SURE_SECONDS)
+    assert keeper.deleting_at() == clock.now() - MONTH
+    clock.advance(LONG_SURE_SECONDS - SURE_SECONDS)
+    assert keeper.deleting_at() == clock.now()
+
+
+def test_a_new_file_knows_no_time(clock: ManualClock, keeper: Timekeeper) -> None:
+    keeper.not_before(0)
+    clock.advance(SURE_SECONDS)
+    assert keeper.deleting_at() == clock.now()
+
+
 def test_the_clock_of_a_store_says_after_an_hour_what_is_right(clock: ManualClock, keeper: Timekeeper) -> None:
     clock.time -= MONTH
     keeper.look()

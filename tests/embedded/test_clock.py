@@ -51,3 +51,22 @@ async def test_a_process_that_was_down_dates_mail_by_its_clock(tmp_path: Path) -
         await stage.go("m1")
         (queued,) = (await stage.cold.read(BOB, 1, 1000)).messages
         assert queued.queued_at == clock.now()
+
+
+async def test_a_process_that_starts_with_a_clock_that_is_ahead(tmp_path: Path) -> None:
+    """RACES 45: for a day it deletes what was due by the time that the file knows, and nothing that the clock adds."""
+    clock = ManualClock()
+    async with staged(EmbeddedStores(tmp_path), clock) as before:
+        for id_, days in (("m1", 0.5), ("m2", 29.4)):
+            await before.go(id_)
+            clock.advance(days * DAY)
+        await (await before.factory.embedded()).keeper().look()
+    ahead = ManualClock(clock.time + DAY * MICROSECONDS)
+    async with staged(EmbeddedStores(tmp_path), ahead) as wrong:
+        for _ in range(10):
+            ahead.advance(3600)
+            await wrong.sweeper.sweep()
+        assert await wrong.ids() == ["m2"]
+        ahead.advance(DAY)
+        await wrong.sweeper.sweep()
+        assert await wrong.ids() == []
