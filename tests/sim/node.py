@@ -366,7 +366,7 @@ class Node:
         self.roles = roles.split()
         jumps = [abs(fault.size) for fault in world.plan.faults if fault.kind == "jump" and fault.target == number]
         skew = world.plan.skew * (2 * world.chance.random() - 1)
-        self.clock = NodeClock(world.loop, skew, max(jumps, default=0.0))
+        self.clock = NodeClock(world.loop, skew, sum(jumps))
         self.process = Process(f"n{number}")
         self.process.alive = False
         self.app: ASGIApp | None = None

@@ -47,6 +47,10 @@ SMALL_LIMITS = 11, 1
 something before there were such plans (``seeds.txt``), none does: they mean what they did."""
 
 
+LONG_JUMPS = 16, 4
+"""Likewise, those in whose plans a clock is far off for minutes, where a clock may be at all."""
+
+
 class Step(Struct, frozen=True):
     """One message to send."""
 
@@ -250,7 +254,7 @@ def make(seed: int) -> Plan:
     )
     if chance.random() < 0.25:
         plan = _on_the_beat(plan, chance.choice((0.5, 1.0)))
-    plan = plain(plan) if chance.random() < 0.1 else with_limits(with_jumps(_with_flips(plan)))
+    plan = plain(plan) if chance.random() < 0.1 else with_limits(with_long_jump(with_jumps(_with_flips(plan))))
     return structs.replace(plan, sessions=_one_page(plan))
 
 
@@ -272,8 +276,7 @@ def with_jumps(plan: Plan) -> Plan:
     Without the online store, sequences come from the clocks: then these may not jump (docs/proof.md).
     """
     chance = random.Random(f"{plan.seed} clocks")
-    gone = {"away", "forget", "restart", "full"} & {fault.kind for fault in plan.faults}
-    if plan.calls or gone or chance.random() > 0.25:
+    if not _may_jump(plan) or chance.random() > 0.25:
         return plan
     jumps = tuple(
         Fault(
@@ -286,6 +289,27 @@ def with_jumps(plan: Plan) -> Plan:
         for _ in range(chance.choice((1, 2, 5)))
     )
     return structs.replace(plan, faults=plan.faults + jumps)
+
+
+def _may_jump(plan: Plan) -> bool:
+    return not plan.calls and not {"away", "forget", "restart", "full"} & {fault.kind for fault in plan.faults}
+
+
+def with_long_jump(plan: Plan) -> Plan:
+    """In some plans, the clock of a node is far off for minutes. For an hour it may not be: retention believes it then,
+    where there is no other clock to ask (docs/security.md)."""
+    divisor, rest = LONG_JUMPS
+    if plan.seed % divisor != rest or not _may_jump(plan):
+        return plan
+    chance = random.Random(f"{plan.seed} long clocks")
+    jump = Fault(
+        at=chance.random() * plan.seconds,
+        kind="jump",
+        target=chance.randrange(len(plan.nodes)),
+        seconds=chance.choice((120.0, 600.0, 2400.0)),
+        size=chance.choice(JUMPS),
+    )
+    return structs.replace(plan, faults=(*plan.faults, jump))
 
 
 def with_limits(plan: Plan) -> Plan:

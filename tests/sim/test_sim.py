@@ -10,12 +10,13 @@ from msgspec import structs
 from router.core.challenges import WAIT_SECONDS
 from tests.sim.__main__ import main
 from tests.sim.history import Connected, Fetched
-from tests.sim.plan import Chain, Fault, Session, Step, Topology, day, make
+from tests.sim.plan import LONG_JUMPS, Chain, Fault, Session, Step, Topology, day, make
 from tests.sim.run import Verdict, known_seeds, run
 from tests.support.seeds import every_promise_holds
 
 BUDGET = 250
 GROUP = 25
+LONG = range(256 + LONG_JUMPS[1], 656, LONG_JUMPS[0])
 SEEDS = Path(__file__).with_name("seeds.txt")
 
 
@@ -26,6 +27,11 @@ def test_every_promise_holds(start: int) -> None:
 
 @pytest.mark.parametrize("seed", known_seeds(SEEDS))
 def test_what_once_failed_holds(seed: int) -> None:
+    every_promise_holds("own", [seed])
+
+
+@pytest.mark.parametrize("seed", [seed for seed in LONG if any(fault.seconds > 60 for fault in make(seed).faults)])
+def test_every_promise_holds_with_a_clock_that_is_far_off_for_minutes(seed: int) -> None:
     every_promise_holds("own", [seed])
 
 
