@@ -1,4 +1,4 @@
-"""What the time of an answer tells a sender about a recipient: the same sends to recipients in different states."""
+"""What time tells a sender about a recipient: the same sends to recipients in different states, and own mail beside."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 
+from benchmarks.arrivals import arrivals
 from benchmarks.figures import Figure
 from benchmarks.load import PAGE, background
 from benchmarks.load_http import ANSWER_SECONDS, HOST, Http, LoadError, ack, connections, fetch, post
@@ -16,7 +17,7 @@ from benchmarks.servers import Bench, Server
 from router.bench.latencies import Latencies
 
 NAME = "timing"
-SENDS, BURSTS = 1500, 90
+SENDS, BURSTS, PROBES = 1500, 90, 150
 BURST = 40
 _OK = b"HTTP/1.1 202 "
 
@@ -27,8 +28,14 @@ async def run(bench: Bench) -> list[Figure]:
         async with recipients(server) as people, connections(server.port, 1) as (http,):
             single = await alone(server, http, people, bench.count(SENDS))
             burst = await at_once(server, people, bench.count(BURSTS))
+    with bench.data_dir() as data:
+        arrived = await arrivals(data, bench.count(PROBES))
     figures = [figure(f"a send to {who}", latencies) for who, latencies in single.items()]
-    return [*figures, *(figure(f"{BURST} pipelined sends to {who}", latencies) for who, latencies in burst.items())]
+    figures += [figure(f"{BURST} pipelined sends to {who}", latencies) for who, latencies in burst.items()]
+    return figures + [
+        figure(f"own mail to somebody {own}, beside somebody {other}", latencies)
+        for (own, other), latencies in arrived.items()
+    ]
 
 
 @contextlib.asynccontextmanager
@@ -55,8 +62,8 @@ async def read(http: Http, token: str, poked: asyncio.Event) -> None:
 
 
 def figure(what: str, latencies: Latencies) -> Figure:
-    p50, p90 = (latencies.percentile_ms(percent) for percent in (50, 90))
-    return Figure(NAME, f"{what}, p50", [p50], "ms", note=f"p90 {p90:.1f} ms")
+    least, p50, p90, most = (latencies.percentile_ms(percent) for percent in (0, 50, 90, 100))
+    return Figure(NAME, f"{what}, p50", [p50], "ms", note=f"p90 {p90:.1f} ms; {least:.1f} to {most:.1f} ms in all")
 
 
 async def alone(server: Server, http: Http, people: dict[str, str], count: int) -> dict[str, Latencies]:

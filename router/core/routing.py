@@ -1,16 +1,18 @@
 """The pipeline: from the ingress to the hot or the cold queue, one recipient's messages strictly in order.
 
-A batch is worked on as a whole. A recipient with messages in work is *busy*: what arrives for them meanwhile
-waits until that work is done. A pass that fails is repeated from the top; every step is idempotent, so the
-repetition completes what is missing and doubles nothing. Without an online store, mail goes cold (see ``outage``).
+A batch is routed as a whole, and then divided by what is owed. A recipient with messages in work is *busy*: what
+arrives for them meanwhile waits until these are done, and for nobody else's. A pass that fails is repeated from the
+top; every step is idempotent, so the repetition completes what is missing and doubles nothing. Without an online store,
+mail goes cold (see ``outage``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from msgspec import structs
@@ -21,6 +23,8 @@ from router.core import damage
 from router.core.copies import Copies, Unstorable, message_of
 from router.core.dependencies import Reports
 from router.core.outage import Outage, Owed
+from router.core.outcomes import REFUSED, SILENT, Fate, apart, belongs_in_cold
+from router.core.recipients import Recipients, by_recipient, portions, recipient_of, size_of
 from router.core.refusing import Refuser
 from router.core.retrying import backoff
 from router.core.settling import Settler
@@ -40,20 +44,10 @@ CALL_SECONDS = 15.0
 """A dependency that has not answered by then counts as failed."""
 Refusal = tuple[Delivery, DeadReason, str]
 """What is to be a dead letter, why, and what more there is to say."""
+Pass = Callable[[], Awaitable[Sequence[Delivery]]]
+"""Returns what must be tried again."""
 HAND_BACK_SECONDS = 1.0
 """A process that stops waits for the ingress no longer."""
-
-_REFUSED = {
-    Outcome.QUEUE_FULL: (DeadReason.QUEUE_FULL, "the recipient's queue holds limits.queue_messages"),
-    Outcome.QUEUE_BYTES_FULL: (
-        DeadReason.QUEUE_FULL,
-        "with it the recipient's queue would hold more than limits.queue_bytes",
-    ),
-    Outcome.INBOUND_EXHAUSTED: (
-        DeadReason.INBOUND_EXHAUSTED,
-        "more came to the recipient than limits.inbound_bytes and limits.inbound_bytes_per_second",
-    ),
-}
 
 
 class Pipeline:
@@ -98,7 +92,7 @@ class Pipeline:
         self._refused: dict[int | str, Refusal] = {}
         """By receipt, what the store has refused and no dead letter tells of yet: what came behind it may be in the
         queue, so it is not routed after all when there is room again."""
-        self._waiting: dict[str, list[Delivery]] = {}
+        self._recipients = Recipients()
         self._work: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
 
@@ -122,15 +116,13 @@ class Pipeline:
         fits = len(self._held) < HELD_MESSAGES and self._held_bytes < HELD_BYTES
         return fits and len(self._outage) < OUTAGE_MESSAGES
 
-    def _hold(self, delivery: Delivery) -> None:
-        self._let_go(delivery)
-        self._held[delivery.receipt] = delivery
-        self._held_bytes += _size(delivery)
-
-    def _let_go(self, delivery: Delivery) -> None:
-        held = self._held.pop(delivery.receipt, None)
-        if held is not None:
-            self._held_bytes -= _size(held)
+    def _done(self, deliveries: Sequence[Delivery]) -> None:
+        """These are held no longer; start on what has waited for recipients with nothing else in work."""
+        gone = [held for delivery in deliveries if (held := self._held.pop(delivery.receipt, None)) is not None]
+        self._held_bytes -= sum(map(size_of, gone))
+        if self._has_room():
+            self._room.set()
+        self._start(self._recipients.end(gone))
 
     async def finish(self) -> None:
         """Return when all that was received is routed."""
@@ -149,43 +141,42 @@ class Pipeline:
                     await self._consumer.nack(held)
 
     def take(self, deliveries: Sequence[Delivery]) -> None:
-        """Start on those whose recipient is free; the others wait behind the work that is under way."""
-        ready: list[Delivery] = []
-        unreadable: list[Delivery] = []
-        for received in deliveries:
-            delivery = _checked(received)
-            self._hold(delivery)
-            if (waiting := self._waiting.get(_recipient(delivery))) is not None:
-                waiting.append(delivery)
-            else:
-                (unreadable if delivery.message is None else ready).append(delivery)
-        # Apart, since it takes other ways, which nobody else has to wait for.
-        for batch in (ready, unreadable):
-            if batch:
-                self._start(batch)
+        """Start on those whose recipient is free; the others wait behind the work that is under way.
 
-    def _start(self, batch: Sequence[Delivery]) -> None:
-        for delivery in batch:
-            self._waiting.setdefault(_recipient(delivery), [])
-        self._start_work(self._route(batch), "route")
+        What comes again while it is held is held already.
+        """
+        new: list[Delivery] = []
+        for received in deliveries:
+            if received.receipt not in self._held:
+                delivery = self._held[received.receipt] = _checked(received)
+                self._held_bytes += size_of(delivery)
+                new.append(delivery)
+        begun = self._recipients.begin(new)
+        # Apart, since it takes other ways, which nobody else has to wait for.
+        self._start([delivery for delivery in begun if delivery.message is not None])
+        self._start([delivery for delivery in begun if delivery.message is None])
+
+    def _start(self, begun: Sequence[Delivery]) -> None:
+        for batch in portions(begun):
+            self._start_work(self._route(batch), "route")
 
     def _start_work(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = self._tasks.spawn(work, name)
         self._work.add(task)
         task.add_done_callback(self._work.discard)
 
-    async def _route(self, batch: Sequence[Delivery]) -> None:
+    async def _route(self, batch: Sequence[Delivery], routed: Pass | None = None) -> None:
+        """Pass after pass until all is done; ``routed`` is the first one where ``batch`` was routed before."""
         passes = tries = 0
         while batch:
             passes += 1
             try:
-                left = await self._pass(batch)
+                left = await (self._pass(batch) if routed is None else routed())
             except (Unavailable, TimeoutError) as error:
                 # A dependency is down: that is no fault of the messages and no try of theirs.
                 left = self._undone(batch)
-                if isinstance(error, DataDirLost) and len({_recipient(delivery) for delivery in left}) > 1:
+                if isinstance(error, DataDirLost) and len(by_recipient(left)) > 1:
                     # A damaged page is that of some recipients, and the others do not wait for it.
-                    self._release(batch, left)
                     self._divide(left)
                     return
             except Exception as error:  # noqa: BLE001 - one message that cannot be routed must not stop the others
@@ -193,13 +184,11 @@ class Pipeline:
                     self._reports.bug("routing", error)
                 left = self._undone(batch)
                 if len(left) > 1:
-                    self._release(batch, left)
                     self._divide(left)
                     return
                 tries += 1
                 left = [delivery for delivery in left if not await self._blame(delivery, tries, error)]
-            self._release(batch, left)
-            batch = left
+            batch, routed = left, None
             if batch:
                 await self._clock.sleep(backoff(passes, self._chance))
 
@@ -209,25 +198,12 @@ class Pipeline:
 
     def _divide(self, batch: Sequence[Delivery]) -> None:
         """Narrow down which message fails: each recipient alone, then the first message alone."""
-        by_recipient: dict[str, list[Delivery]] = {}
-        for delivery in batch:
-            by_recipient.setdefault(_recipient(delivery), []).append(delivery)
-        if len(by_recipient) == 1:
-            self._waiting[_recipient(batch[0])][:0] = batch[1:]
-            self._start(batch[:1])
-            return
-        for own in by_recipient.values():
+        parts = by_recipient(batch)
+        if len(parts) == 1:
+            self._recipients.put_back(batch[1:])
+            parts = [list(batch[:1])]
+        for own in parts:
             self._start(own)
-
-    def _release(self, batch: Sequence[Delivery], left: Sequence[Delivery]) -> None:
-        """Recipients with nothing left are no longer busy; start on what has waited for them."""
-        if self._has_room():
-            self._room.set()
-        busy = {_recipient(delivery) for delivery in left}
-        freed = [name for name in dict.fromkeys(_recipient(delivery) for delivery in batch) if name not in busy]
-        waited = [delivery for recipient in freed for delivery in self._waiting.pop(recipient)]
-        if waited:
-            self._start(waited)
 
     async def _pass(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         """Do all that is owed for ``batch``; returns what must be tried again."""
@@ -237,15 +213,23 @@ class Pipeline:
         readable = [delivery for delivery in undone if self._refusal(delivery) is None]
         left = await self._refuse_all(refused)
         stuck = await self._copies.write_again(readable)
-        left += [delivery for delivery in readable if _recipient(delivery) in stuck]
-        readable = [delivery for delivery in readable if _recipient(delivery) not in stuck]
+        left += [delivery for delivery in readable if recipient_of(delivery) in stuck]
+        readable = [delivery for delivery in readable if recipient_of(delivery) not in stuck]
         if not readable:
             return left
         routed = await self._ask(readable)
-        if routed is not None:
-            return [*left, *await self._follow(readable, routed)]
-        placed = self._outage.place(readable, self._clock.now())
-        return [*left, *await self._follow(readable, placed, unknown=True)]
+        unknown = routed is None
+        if routed is None:
+            routed = self._outage.place(readable, self._clock.now())
+        self._count(readable, routed)
+        parts = apart(list(zip(readable, routed, strict=True)))
+        if len(parts) == 1:
+            return [*left, *await self._follow(parts[0], unknown=unknown)]
+        # Nothing may fail from here on: these are no longer this batch's.
+        for part in parts:
+            batch = [delivery for delivery, _ in part]
+            self._start_work(self._route(batch, partial(self._follow, part, unknown=unknown)), "route")
+        return left
 
     def _refusal(self, delivery: Delivery) -> Refusal | None:
         if delivery.message is None:
@@ -266,21 +250,18 @@ class Pipeline:
             return None
         return self._outage.saw(readable, routed)
 
-    async def _follow(
-        self, readable: Sequence[Delivery], routed: Sequence[Routed], *, unknown: bool = False
-    ) -> Sequence[Delivery]:
-        """Do what ``routed`` owes; returns what must be tried again. ``unknown``: to the online store."""
+    async def _follow(self, fates: Sequence[Fate], *, unknown: bool) -> Sequence[Delivery]:
+        """Do what ``fates`` owe; returns what must be tried again. ``unknown``: to the online store."""
         done: list[Delivery] = []
         refused: list[Refusal] = []
-        stored: list[tuple[Delivery, Routed]] = []
-        for delivery, result in zip(readable, routed, strict=True):
-            if self._belongs_in_cold(delivery, result.outcome):
+        stored: list[Fate] = []
+        for delivery, result in fates:
+            if belongs_in_cold((delivery, result), write_through=self._write_through):
                 stored.append((delivery, result))
-            elif result.outcome in _REFUSED:
-                refused.append((delivery, *_REFUSED[result.outcome]))
+            elif result.outcome in REFUSED:
+                refused.append((delivery, *REFUSED[result.outcome]))
             else:
                 done.append(delivery)
-        self._count(readable, routed)
         self._refused.update((refusal[0].receipt, refusal) for refusal in refused)
         unsaid = await self._refuse_all(refused)
         # Acknowledged before the store was told of the copy: whoever did it found none to delete.
@@ -292,7 +273,7 @@ class Pipeline:
         # What has its place comes before what has none.
         return [*left, *unsaid]
 
-    async def _store_in_turn(self, stored: Sequence[tuple[Delivery, Routed]]) -> list[Delivery]:
+    async def _store_in_turn(self, stored: Sequence[Fate]) -> list[Delivery]:
         """Write one recipient's messages to cold one after another, so that what is there is always the head of them.
 
         Nobody else knows their sequences: where this process ends, those that were not written get later ones.
@@ -307,18 +288,13 @@ class Pipeline:
             stored = [pair for pair in behind if message_of(pair[0]).recipient not in stuck]
         return left
 
-    def _belongs_in_cold(self, delivery: Delivery, outcome: Outcome) -> bool:
-        if outcome is Outcome.HOT:
-            return self._write_through and not message_of(delivery).ephemeral
-        return outcome in (Outcome.COLD, Outcome.ANNOUNCE, Outcome.COPY)
-
     def _count(self, deliveries: Sequence[Delivery], routed: Sequence[Routed]) -> None:
         for result in routed:
             self._metrics.routed(result.outcome)
         oldest = min(delivery.message.accepted_at for delivery in deliveries if delivery.message is not None)
         self._metrics.routing_took((self._clock.now() - oldest) / 1_000_000)
 
-    async def _store(self, stored: Sequence[tuple[Delivery, Routed]], *, unknown: bool) -> Sequence[Delivery]:
+    async def _store(self, stored: Sequence[Fate], *, unknown: bool) -> Sequence[Delivery]:
         """Write to cold, then announce; returns the deliveries whose write was refused."""
         owed: list[Owed] = [
             (delivery, self._copies.place(delivery, result, untold=unknown))
@@ -330,8 +306,7 @@ class Pipeline:
         if not unknown:
             await self._settler.settle([queued for _, queued in written])
         kept = [pair for pair in stored if message_of(pair[0]).name not in refused]
-        silent = (Outcome.HOT, Outcome.COPY)
-        await self._announce([message_of(delivery) for delivery, result in kept if result.outcome not in silent])
+        await self._announce([message_of(delivery) for delivery, result in kept if result.outcome not in SILENT])
         if unknown:
             self._owe(written)
         else:
@@ -341,8 +316,7 @@ class Pipeline:
     def _owe(self, written: Sequence[Owed]) -> None:
         self._outage.owe(written)
         self._copies.forget([delivery for delivery, _ in written])
-        for delivery, _ in written:
-            self._let_go(delivery)
+        self._done([delivery for delivery, _ in written])
 
     async def _end_outage(self) -> None:
         """Return when the online store can be reached again and knows what was routed without it."""
@@ -382,9 +356,9 @@ class Pipeline:
             self._outage.forget(deliveries)
             self._copies.forget(deliveries)
             for delivery in deliveries:
-                self._let_go(delivery)
                 self._finished.discard(delivery.receipt)
                 self._refused.pop(delivery.receipt, None)
+            self._done(deliveries)
 
     async def _blame(self, delivery: Delivery, tries: int, error: Exception) -> bool:
         """``delivery`` itself cannot be routed: it has its tries, then it is a dead letter. Whether it is one now.
@@ -395,7 +369,7 @@ class Pipeline:
             return False
         if delivery.message is not None and self._outage.lasts:
             # The store is to forget it, and cannot be told now. What waits behind it is routed by the store again.
-            self._outage.withdraw([delivery, *self._waiting[_recipient(delivery)]])
+            self._outage.withdraw([delivery, *self._recipients.behind(delivery)])
             return False
         try:
             await self._give_up(delivery, error)
@@ -450,12 +424,3 @@ def _checked(delivery: Delivery) -> Delivery:
         delivery, message=None, reason=DeadReason.DAMAGED, problem=damage.DETAIL,
         origin=message.id, recipient=message.recipient, body=message.envelope,
     )  # fmt: skip
-
-
-def _recipient(delivery: Delivery) -> str:
-    """Whose order ``delivery`` belongs to; one that could not be read has an order of its own."""
-    return delivery.message.recipient if delivery.message else f"?{delivery.receipt}"
-
-
-def _size(delivery: Delivery) -> int:
-    return len(delivery.message.envelope if delivery.message else delivery.body)

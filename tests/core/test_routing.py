@@ -99,7 +99,7 @@ async def test_a_pipeline_keeps_nothing_of_what_is_done(tmp_path: Path) -> None:
             await routed(stage)
             await pipeline.finish()
             outage, copies = pipeline._outage, pipeline._copies
-            kept = [pipeline._held, pipeline._finished, pipeline._refused, pipeline._waiting, pipeline._work]
+            kept = [pipeline._held, pipeline._finished, pipeline._refused, pipeline._recipients, pipeline._work]
             assert not any([*kept, outage._known, outage._placed, copies._tried, copies._unconfirmed])
         assert await stage.letters() == [("full", Outcome.QUEUE_FULL.value)]
 

@@ -161,11 +161,20 @@ MUTANTS = (
     ),
     Mutant(
         "one recipient's messages are worked on at once",
-        in_function("Pipeline.take", replace("(waiting := ...) is not None", "it and False")),
+        in_function("Recipients.begin", replace("(line := ...) is not None", "it and False")),
     ),
     Mutant(
         "what waited for a recipient starts in the wrong order",
-        in_function("Pipeline._release", replace("_waiting.pop(...)", "reversed(it)")),
+        in_function("Recipients.end", replace("_busy.pop(...).waiting", "reversed(it)")),
+    ),
+    Mutant(
+        "a recipient is free when the first of their messages in work is done",
+        in_function(
+            "Recipients.end",
+            replace("_busy[...]", "self._busy.get(..., _Line())"),
+            force("line.in_work", False),
+            replace("_busy.pop(...)", "self._busy.pop(..., _Line())"),
+        ),
     ),
     Mutant(
         "push commands are forgotten",
@@ -213,7 +222,7 @@ MUTANTS = (
     ),
     Mutant(
         "write-through writes nothing",
-        in_function("Pipeline._belongs_in_cold", force("_write_through", False)),
+        in_function("belongs_in_cold", force("write_through", False)),
     ),
     # An online store that is away.
     Mutant(
