@@ -69,7 +69,7 @@ async def test_a_process_does_not_wait_for_a_store_that_does_not_say_what_time_i
 async def test_a_service_knows_the_time_of_its_store_before_it_routes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Mail that a clock dated which was a month behind would be deleted as soon as that was put right."""
+    """RACES 45: otherwise mail dated by a clock a month behind would be deleted as soon as the clock is put right."""
     known: list[int] = []
     start = _Service._start_processing
 
