@@ -39,9 +39,9 @@ def example_config(root: Path) -> str:
         for key, schema in keys.items():
             unset = schema.get("default") is None
             value = toml_value(schema["examples"][0] if unset else schema["default"])
-            takes = "" if expected(schema) in ("a text", "a path") else f" Takes {expected(schema)}."
-            note = " Unset by default; for example:" if unset else ""
-            lines += ["", *_comment(f"{schema['description']}{takes}{note}"), f"#{key} = {value}"]
+            takes = "" if expected(schema) in ("a string", "a path") else f" Takes {expected(schema)}."
+            note = ["# Unset by default; for example:"] if unset else []
+            lines += ["", *_comment(f"{schema['description']}{takes}"), *note, f"#{key} = {value}"]
         sections.append("\n".join(lines))
     return "\n\n".join([EXAMPLE_HEAD.rstrip(), *sections]) + "\n"
 

@@ -40,67 +40,78 @@ HomePath = Annotated[Path, AfterValidator(expanded)]
 class Server(Section):
     host: str = Field(
         "127.0.0.1",
-        description="Address to listen on; anything but loopback needs an identity service.",
+        description="Address to listen on. Any address but loopback needs an identity service.",
     )
-    api_port: Port = Field(8082, description="Port of the API; `serve` answers everything here.")
-    ws_port: Port = Field(8083, description="Port of the WebSocket service; `serve` answers sockets here too.")
+    api_port: Port = Field(8082, description="Port of the API. `serve` answers everything on it, WebSockets included.")
+    ws_port: Port = Field(
+        8083, description="Port of the WebSocket service. `serve` answers WebSockets on this port too."
+    )
     admin_host: str = Field(
         "127.0.0.1",
-        description="Address of the admin port: metrics and readiness by name, for your own network only.",
+        description="Address of the admin port (metrics, readiness of each dependency), for your own network only.",
     )
     admin_port: Port = Field(
-        8084, description="The admin port; where it is not set, `serve-ws` has 8085 and `process` 8086."
+        8084, description="The admin port. If unset, `serve-ws` uses 8085 and `process` uses 8086."
     )
     allowed_origins: list[str] = Field(
         [],
-        description='Origins of pages and apps that may call from a browser (CORS and WebSocket); ["*"] is any.',
+        description='Origins that may call from a browser, by CORS and WebSocket. ["*"] allows any origin.',
     )
     ping_seconds: Seconds = Field(
-        20, description="How often a WebSocket is pinged; one that has not answered by the next time is cut off."
+        20,
+        description="Interval of pings to a WebSocket. One that has not answered by the next ping is disconnected.",
     )
     client_seconds: Seconds = Field(
         20,
-        description="How long a client may take to send its headers, then its body, and to take any of an answer.",
+        description="Timeout for a client to send its headers, to send its body, and to read any part of a response.",
     )
     keep_alive_seconds: int = Field(
         620,
         ge=1,
-        description="How long a connection may be idle; longer than any proxy in front keeps one (Google's: 600 s).",
+        description="How long a connection may be idle. Set it longer than any proxy in front does (Google's: 600 s).",
     )
-    drain_seconds: Seconds = Field(25, description="How long a stopping process may take to finish.")
+    drain_seconds: Seconds = Field(25, description="Time that a stopping process has to finish its work.")
     log_format: Literal["auto", "json", "text"] = Field(
-        "auto", description="auto is text on a terminal, JSON elsewhere."
+        "auto", description="auto writes text to a terminal and JSON elsewhere."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Minimum level of what is logged."
+    )
 
 
 class Auth(Section):
     kind: Literal["embedded", "jwks"] | None = Field(
         None,
-        description="embedded signs with a key of its own, for this machine only; jwks trusts an identity service. "
-        "Where unset: jwks if one of the two URLs is set, else embedded.",
+        description="embedded signs tokens with its own key, for this machine only; jwks trusts an identity service. "
+        "If unset: jwks if one of the two URLs is set, else embedded.",
         examples=["jwks"],
     )
     identity_service_url: str | None = Field(
         None,
-        description="The JWKS is discovered at its /.well-known/oauth-authorization-server.",
+        description="URL of the identity service; its /.well-known/oauth-authorization-server names the JWKS.",
         examples=["https://id.example.com"],
     )
     jwks_url: str | None = Field(
-        None, description="The JWKS, where it is named directly.", examples=["https://id.example.com/jwks.json"]
+        None, description="URL of the JWKS, to skip discovery.", examples=["https://id.example.com/jwks.json"]
     )
-    algorithms: list[str] = Field(["RS256"], min_length=1, description="Allowed signature algorithms, pinned.")
-    issuer: str | None = Field(None, description="Required `iss`, where set.", examples=["https://id.example.com"])
+    algorithms: list[str] = Field(
+        ["RS256"], min_length=1, description="Allowed signature algorithms. A token with any other is rejected."
+    )
+    issuer: str | None = Field(
+        None,
+        description="Required `iss` of a token. If unset, `iss` is not checked.",
+        examples=["https://id.example.com"],
+    )
     audience: str | Annotated[list[str], Field(min_length=1)] | None = Field(
         None,
-        description="Required `aud`, where set; of several, a token needs one.",
+        description="Required `aud` of a token; of a list, one is enough. If unset, `aud` is not checked.",
         examples=["router"],
     )
-    leeway_seconds: float = Field(30, ge=0, description="Clock skew that is forgiven.")
+    leeway_seconds: float = Field(30, ge=0, description="Clock skew that is tolerated when a token is verified.")
     remember_seconds: Seconds = Field(
         300,
-        description="A verified token is verified again after this, and the identity service is asked for its keys as "
-        "often: a key that it withdraws opens nothing after this.",
+        description="How long a verified token is cached, and how often the identity service is asked for its keys. "
+        "A key that it withdraws is rejected after this.",
     )
 
     @model_validator(mode="before")
@@ -114,172 +125,186 @@ class Auth(Section):
 
 class Ingress(Section):
     kind: Literal["embedded", "pubsub"] = Field(
-        "embedded", description="What carries accepted envelopes; embedded is SQLite."
+        "embedded", description="Backend that carries accepted messages to the pipelines. embedded is SQLite."
     )
-    topic: str = Field("ingress-topic", description="Where accepted envelopes go.")
-    subscription: str = Field("ingress-sub", description="Where the pipeline reads them.")
-    dead_letter_topic: str = Field("ingress-topic-dlq", description="Where refused messages go.")
-    max_attempts: int = Field(5, ge=1, description="Tries before a message is a dead letter.")
+    topic: str = Field("ingress-topic", description="Pub/Sub topic for accepted messages.")
+    subscription: str = Field("ingress-sub", description="Pub/Sub subscription that the pipelines read.")
+    dead_letter_topic: str = Field("ingress-topic-dlq", description="Pub/Sub topic for dead letters.")
+    max_attempts: int = Field(5, ge=1, description="Attempts to process a message before it becomes a dead letter.")
     ordering_shards: int = Field(
         16,
         ge=0,
         le=10_000,
-        description="Pub/Sub: how many ordering keys all recipients share; 0 gives each recipient its own.",
+        description="Pub/Sub: number of ordering keys that all recipients share. 0 gives each recipient its own.",
     )
     pulls: int = Field(
         0,
         ge=0,
         le=100,
-        description="Pub/Sub: Pull calls that wait at once, for the emulator; 0 is one StreamingPull.",
+        description="Pub/Sub: Pull calls that wait at the same time, for the emulator only. 0 uses one StreamingPull.",
     )
     idempotency_secret: SecretStr | None = Field(
         None,
-        description="Keys the ids derived from Idempotency-Key; the same on all API nodes. "
-        "Embedded makes one in its data directory.",
+        description="HMAC secret that derives message ids from Idempotency-Key. Must be identical on all API nodes. "
+        "The embedded backend creates one in its data directory.",
         examples=["32 or more random characters"],
     )
 
 
 class Online(Section):
     kind: Literal["embedded", "redis", "firestore"] = Field(
-        "embedded", description="What holds presence and the hot queue; embedded is SQLite."
+        "embedded", description="Backend that holds presence and the hot queue. embedded is SQLite."
     )
     url: SecretStr | None = Field(
         None,
-        description="The Redis: redis://… or rediss://…; several hosts with commas between them.",
+        description="URL of the Redis: redis://… or rediss://…. Separate several hosts with commas.",
         examples=["rediss://:password@redis.example.com:6379"],
     )
-    mode: Literal["single", "sentinel", "cluster"] = Field("single", description="How the Redis is run.")
-    sentinel_service: str = Field("mymaster", description="The name that the sentinels know the master by.")
+    mode: Literal["single", "sentinel", "cluster"] = Field("single", description="How the Redis is deployed.")
+    sentinel_service: str = Field("mymaster", description="Name of the master as the sentinels know it.")
     key_prefix: str = Field(
         "router",
         pattern=r"^[^{}\s]+$",
-        description="Begins all keys and channels; two routers on one Redis differ in it.",
+        description="Prefix of all Redis keys and channels. Must be unique for each router that shares a Redis.",
     )
-    pool_size: int = Field(32, ge=1, description="Connections to Redis that one process may use at once.")
-    timeout_seconds: Seconds = Field(3, description="A Redis that has not answered by then counts as down.")
-    collection: str = Field("online-queue", description="The Firestore collection, where kind is firestore.")
-    lease_seconds: Seconds = Field(60, description="A connection that is not renewed counts as gone after this.")
-    heartbeat_seconds: Seconds = Field(20, description="How often leases are renewed.")
-    repoke_seconds: Seconds = Field(15, description="Unfetched mail is poked again after this.")
-    push_after_seconds: Seconds = Field(60, description="Unfetched mail is announced by a push command after this.")
-    sweep_after_seconds: Seconds = Field(600, description="Unfetched mail moves to cold after this.")
+    pool_size: int = Field(32, ge=1, description="Maximum number of connections to Redis of one process.")
+    timeout_seconds: Seconds = Field(
+        3, description="Timeout of a request to Redis. Without an answer by then, Redis counts as down."
+    )
+    collection: str = Field("online-queue", description="Firestore collection, if kind is firestore.")
+    lease_seconds: Seconds = Field(
+        60, description="A WebSocket whose lease was not renewed for this long counts as gone."
+    )
+    heartbeat_seconds: Seconds = Field(
+        20, description="Interval at which a process renews the leases of its WebSockets."
+    )
+    repoke_seconds: Seconds = Field(
+        15, description="A user with hot mail that is still unfetched after this is poked again."
+    )
+    push_after_seconds: Seconds = Field(
+        60, description="Hot mail that is still unfetched after this is announced by a push command."
+    )
+    sweep_after_seconds: Seconds = Field(600, description="Hot mail that is still unfetched after this moves to cold.")
     tombstone_seconds: Seconds = Field(
-        3600, description="How long an id is remembered; a day where the sender gave an Idempotency-Key."
+        3600,
+        description="How long the id of a finished message is remembered; at least a day if it has an Idempotency-Key.",
     )
     poke_topic: str = Field(
-        "router-pokes", description="Begins the names of the nodes' Pub/Sub topics, where Firestore is online store."
+        "router-pokes", description="Prefix of the names of the nodes' Pub/Sub topics, if kind is firestore."
     )
     durability: Literal["online-store", "write-through"] = Field(
-        "online-store", description="write-through keeps a cold copy of each hot message from the start."
+        "online-store", description="write-through also keeps a copy of each hot message in cold."
     )
 
 
 class Cold(Section):
     kind: Literal["embedded", "firestore"] = Field(
-        "embedded", description="What holds the cold queue; embedded is SQLite."
+        "embedded", description="Backend that holds the cold queue. embedded is SQLite."
     )
-    collection: str = Field("cold-queue", description="The Firestore collection.")
-    retention_days: float = Field(30, gt=0, description="Mail that nobody fetches is deleted after this.")
+    collection: str = Field("cold-queue", description="Firestore collection, if kind is firestore.")
+    retention_days: float = Field(30, gt=0, description="Mail in cold that is older than this is deleted.")
 
 
 class Push(Section):
     kind: Literal["embedded", "pubsub", "none"] = Field(
-        "embedded", description="Where push commands go; embedded is an outbox, see `router outbox`."
+        "embedded", description="Backend that takes push commands. embedded is an outbox that `router outbox` reads."
     )
-    topic: str = Field("push-notifications", description="The Pub/Sub topic of push commands.")
+    topic: str = Field("push-notifications", description="Pub/Sub topic for push commands.")
     format: Literal["command", "notification-request"] = Field(
         "command",
-        description="The form of a push command. command has the recipient and the sealed envelope; "
-        "notification-request is for a service that is told what to show, and has no envelope.",
+        description="Format of a push command. command holds the recipient and the sealed envelope; "
+        "notification-request is for a service that is told what to show, and holds no envelope.",
     )
 
 
 class Process(Section):
     port: Port | None = Field(
-        None, description="Where `process` answers probes of liveness and readiness; nowhere if unset.", examples=[8080]
+        None,
+        description="Port where `process` answers liveness and readiness probes. If unset, it answers none.",
+        examples=[8080],
     )
 
 
 class Embedded(Section):
     data_dir: HomePath = Field(
         default_factory=_default_data_dir,
-        description="Where the embedded backend keeps its data; the platform's place for it if unset.",
+        description="Directory for the data of the embedded backend. If unset, the platform's default for data.",
         examples=["/var/lib/sealed-router"],
     )
     reserve_bytes: int = Field(
         268_435_456,
         ge=0,
-        description="While less is free on the volume of data_dir, sends are refused, so that what was accepted can be "
-        "fetched and acknowledged; at most a quarter of the volume. 0 is none.",
+        description="Free space to keep on the volume of data_dir, at most a quarter of the volume. With less, sends "
+        "are refused, so that accepted messages can still be fetched and acknowledged. 0 turns this off.",
     )
     dead_letter_bytes: int = Field(
         1_073_741_824,
         ge=0,
-        description="Bytes of dead letters that are kept, 1 KiB for each beside its body; beyond it, the oldest of the "
-        "recipient who has most go. 0 is no limit.",
+        description="Maximum size of all dead letters: their bodies plus 1 KiB each. Beyond it, the oldest ones of the "
+        "recipient with the most bytes are deleted. 0 is no limit.",
     )
     dead_letter_days: float = Field(30, gt=0, description="A dead letter is deleted after this.")
 
 
 class Google(Section):
     project: str | None = Field(
-        None, description="The Google Cloud project; GOOGLE_CLOUD_PROJECT if unset.", examples=["my-project"]
+        None, description="Google Cloud project. If unset, GOOGLE_CLOUD_PROJECT names it.", examples=["my-project"]
     )
     credentials_file: HomePath | None = Field(
         None,
-        description="Service account key; application default credentials if unset.",
+        description="File with a service account key. If unset, application default credentials are used.",
         examples=["/run/secrets/google.json"],
     )
-    firestore_database: str = Field("(default)", description="The Firestore database, which must be there.")
+    firestore_database: str = Field("(default)", description="Name of the Firestore database, which must exist.")
     firestore_endpoint: str = Field(
         "firestore.googleapis.com:443",
-        description="Where Firestore is asked; a location has its own, as nam5-firestore.googleapis.com.",
+        description="Endpoint of Firestore. Each location has its own, such as nam5-firestore.googleapis.com.",
     )
     pubsub_endpoint: str = Field(
         "pubsub.googleapis.com:443",
-        description="Where Pub/Sub is asked; with API nodes in several regions one region's, or mail has no order.",
+        description="Endpoint of Pub/Sub. With API nodes in several regions, set the endpoint of one region on all of "
+        "them, or messages lose their order.",
     )
     channels: int = Field(
-        2, ge=1, le=64, description="Connections to each Google service; each carries 100 calls at a time."
+        2, ge=1, le=64, description="Connections to each Google service. One carries 100 requests at a time."
     )
 
 
 class Limits(Section):
-    envelope_bytes: int = Field(262_144, ge=1, description="Decoded bytes of the three opaque fields.")
-    send_rate: float = Field(50, ge=0, description="Sends per second and sender; 0 is no limit.")
-    send_burst: int = Field(200, ge=1, description="Sends that a sender may make at once.")
-    pair_rate: float = Field(
-        5, ge=0, description="Sends of 16 KiB per second of a sender to one recipient; 0 is no limit."
+    envelope_bytes: int = Field(
+        262_144, ge=1, description="Maximum size of an envelope: the decoded bytes of its three opaque fields."
     )
-    pair_burst: int = Field(1000, ge=1, description="Sends that a sender may make to one recipient at once.")
+    send_rate: float = Field(50, ge=0, description="Sends per second of one sender. 0 is no limit.")
+    send_burst: int = Field(200, ge=1, description="Sends that one sender may make at once.")
+    pair_rate: float = Field(
+        5, ge=0, description="Sends per second of one sender to one recipient; each 16 KiB count as one. 0 is no limit."
+    )
+    pair_burst: int = Field(1000, ge=1, description="Sends that one sender may make to one recipient at once.")
     outbound_bytes: int = Field(
         1_073_741_824,
         ge=0,
-        description="Bytes that a sender may send to all recipients at once, of envelopes and 1 KiB for each; "
+        description="Budget of bytes of one sender for all recipients; a message costs its envelope plus 1 KiB. "
         "0 is no limit.",
     )
-    outbound_bytes_per_second: float = Field(
-        16_384, gt=0, description="How fast that budget comes back, in bytes a second."
-    )
+    outbound_bytes_per_second: float = Field(16_384, gt=0, description="How fast the budget of outbound_bytes refills.")
     work_rate: float = Field(
         25_000,
         ge=0,
-        description="Work per second and user over all routes, in units of about 10 µs of a core; 0 is no limit.",
+        description="Work per second of one user over all routes, in units of about 10 µs of a core. 0 is no limit.",
     )
-    work_burst: int = Field(1_000_000, ge=1, description="Units of work that a user may ask for at once.")
-    queue_messages: int = Field(100_000, ge=1, description="Messages that may wait for one recipient.")
+    work_burst: int = Field(1_000_000, ge=1, description="Units of work that one user may request at once.")
+    queue_messages: int = Field(100_000, ge=1, description="Maximum number of messages that wait for one recipient.")
     queue_bytes: int = Field(
-        1_073_741_824, ge=1, description="Bytes of envelopes, as they are stored, that may wait for one recipient."
+        1_073_741_824, ge=1, description="Maximum bytes of envelopes, as stored, that wait for one recipient."
     )
     inbound_bytes: int = Field(
-        134_217_728, ge=0, description="Bytes of envelopes that may come to one recipient at once; 0 is no limit."
+        134_217_728,
+        ge=0,
+        description="Budget of bytes for envelopes to one recipient, from all senders. 0 is no limit.",
     )
-    inbound_bytes_per_second: float = Field(
-        131_072, gt=0, description="How fast that budget comes back, in bytes a second."
-    )
-    connections_per_user: int = Field(20, ge=1, description="Live WebSockets of one user.")
-    ephemeral_seconds: Seconds = Field(10, description="An ephemeral message is dropped after this.")
+    inbound_bytes_per_second: float = Field(131_072, gt=0, description="How fast the budget of inbound_bytes refills.")
+    connections_per_user: int = Field(20, ge=1, description="Maximum number of live WebSockets of one user.")
+    ephemeral_seconds: Seconds = Field(10, description="An ephemeral message that is older than this is dropped.")
 
 
 class Config(Section):

@@ -219,9 +219,9 @@ def _expected_one(schema: Schema) -> str:
         case "number":
             return f"a number{_bounds(schema)}"
         case "array":
-            return "a list of texts" + (f" with at least {schema['minItems']}" if "minItems" in schema else "")
+            return "a list of strings" + (f" ({schema['minItems']} or more)" if "minItems" in schema else "")
         case _:
-            return "a path" if schema.get("format") == "path" else "a text"
+            return "a path" if schema.get("format") == "path" else "a string"
 
 
 def _bounds(schema: Schema) -> str:
@@ -244,7 +244,7 @@ def kind_of(value: object) -> str:
         case int() | float():
             return "a number"
         case str():
-            return "a text"
+            return "a string"
         case list():
             return "a list"
         case dict():

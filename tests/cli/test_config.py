@@ -148,7 +148,7 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         "server.host", "server.log_level", "server.nope", "limits.send_rate", "limits.send_burst", "ROUTER_NO__PE",
     }  # fmt: skip
     assert found["limits.send_burst"].source == "ROUTER_LIMITS__SEND_BURST"
-    assert found["limits.send_burst"].message == "is a text ('many'), but must be a whole number of 1 or more"
+    assert found["limits.send_burst"].message == "is a string ('many'), but must be a whole number of 1 or more"
     assert found["server.log_level"].message.endswith("must be debug, info, warning or error")
     assert found["limits.send_rate"].source == str(path)
 
@@ -169,8 +169,8 @@ def test_an_audience_or_several(text: str, audience: list[str], tmp_path: Path) 
     path = write(tmp_path / "r.toml", f"[auth]\naudience = {json.dumps(audience)}\n")
     assert load(path, {}).auth.audience == audience
     assert load(write(path, '[auth]\naudience = "router"\n'), {}).auth.audience == "router"
-    assert "a text or a list of texts with at least 1" in problems(write(path, "[auth]\naudience = []\n"))
-    assert "a text or a list of texts with at least 1" in problems(write(path, "[auth]\naudience = [5]\n"))
+    assert "a string or a list of strings (1 or more)" in problems(write(path, "[auth]\naudience = []\n"))
+    assert "a string or a list of strings (1 or more)" in problems(write(path, "[auth]\naudience = [5]\n"))
 
 
 def test_a_broken_list_is_told() -> None:
