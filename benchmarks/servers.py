@@ -73,8 +73,15 @@ class Process:
 
     def memory(self) -> int:
         """Resident bytes now."""
+        return self._resident("VmRSS")
+
+    def most_memory(self) -> int:
+        """Resident bytes at most so far."""
+        return self._resident("VmHWM")
+
+    def _resident(self, name: str) -> int:
         for line in Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmRSS"):
+            if line.startswith(name):
                 return int(line.split()[1]) * 1024
         raise ServerError(f"process {self.pid} has ended")
 

@@ -44,8 +44,8 @@ MOST_SECONDS = 120.0
 LOOK_SECONDS = 0.01
 P90_MS = 25
 """Of an honest send beside a user who asks for all that one may."""
-MOST_BYTES = 256_000_000
-"""By which all of one kind may make the server grow together."""
+MOST_MIB = 256
+"""That the server may have in memory, all in all."""
 _FULL = 40
 _LARGE = 150_000
 _COUNTED = re.compile(
@@ -57,8 +57,10 @@ class Seen(Struct):
     """One kind of abuse."""
 
     outcome: Outcome
-    grown: int
-    """Bytes by which the server's resident memory was larger at most than before."""
+    before: int
+    """Resident bytes of the server before the abuse."""
+    most: int
+    """Resident bytes of the server at most, from its start to the end of the abuse."""
     alone: Latencies
     """Each request of the honest client before the abuse, and meanwhile; and each first one on a new connection."""
     meanwhile: Latencies
@@ -100,18 +102,12 @@ def _rows(name: str, attack: Attack, seen: Seen) -> list[Figure]:
     left = f"; {outcome.left:,} NEVER ENDED" if outcome.left else ""
     alone = f"without abuse median {seen.alone.p50_ms:.1f} ms, longest {seen.alone.max_ms:.0f} ms"
     wait = f"median {seen.meanwhile.p50_ms:.1f} ms of {len(seen.meanwhile):,} requests; {alone}; newcomer {_new(seen)}"
-    each = seen.grown / attack.count / 1000
+    each = (seen.most - seen.before) / attack.count / 1000
+    memory = f"{seen.before / 2**20:.0f} MiB before, {each:,.1f} KB more for each; {how}{left}"
     sends = [_sends(f"{attack.count:,} {name}", seen)] if attack.user else []
     return [
         *sends,
-        Figure(
-            NAME,
-            f"{attack.count:,} {name}: memory each",
-            [each],
-            "KB",
-            at_most(MOST_BYTES / attack.count / 1000),
-            f"{how}{left}",
-        ),
+        Figure(NAME, f"{attack.count:,} {name}: memory", [seen.most / 2**20], "MiB", at_most(MOST_MIB), memory),
         Figure(NAME, f"{attack.count:,} {name}: longest wait", [seen.meanwhile.max_ms], "ms", at_most(1000), wait),
         Figure(NAME, f"{attack.count:,} {name}: left open", [outcome.left], "", at_most(0), f"{status}; {counted}"),
     ]
@@ -119,7 +115,7 @@ def _rows(name: str, attack: Attack, seen: Seen) -> list[Figure]:
 
 def _sends(what: str, seen: Seen) -> Figure:
     p90, alone = seen.sends_meanwhile.percentile_ms(90), seen.sends_alone.percentile_ms(90)
-    note = f"of {len(seen.sends_meanwhile):,}; without abuse {alone:.1f} ms; grown by {seen.grown / 1e6:.0f} MB in all"
+    note = f"of {len(seen.sends_meanwhile):,}; without abuse {alone:.1f} ms"
     return Figure(NAME, f"{what}: an honest send, p90", [p90], "ms", at_most(P90_MS), note)
 
 
@@ -137,22 +133,22 @@ async def _under(bench: Bench, attack: Attack) -> Seen:
             alone, honest.waits = honest.waits, Latencies()
             sends_alone, honest.sends = honest.sends, Latencies()
             newcomer.waits = Latencies()
-            outcome, grown = await _attacked(server, attack)
+            before = server.memory()
+            outcome, most = await _attacked(server, attack)
             meanwhile, sends, fresh = honest.waits, honest.sends, newcomer.waits
-        return Seen(outcome, grown, alone, meanwhile, sends_alone, sends, fresh, await _reasons(server))
+        return Seen(outcome, before, most, alone, meanwhile, sends_alone, sends, fresh, await _reasons(server))
 
 
 async def _attacked(server: Server, attack: Attack) -> tuple[Outcome, int]:
-    before = most = server.memory()
+    """The outcome, and the most memory that the server has had by then."""
     with _abusers(server, attack) as (process, outcome):
         deadline = time.monotonic() + MOST_SECONDS
         while process.running:
-            most = max(most, server.memory())
             if time.monotonic() > deadline:
                 raise LoadError(f"the abuse has not ended after {MOST_SECONDS:g} s")
             await asyncio.sleep(LOOK_SECONDS)
         process.finish()
-        return msgspec.json.decode(outcome.read_bytes(), type=Outcome), most - before
+        return msgspec.json.decode(outcome.read_bytes(), type=Outcome), server.most_memory()
 
 
 @contextlib.contextmanager

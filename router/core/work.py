@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from msgspec import Struct, field
 
@@ -185,7 +186,7 @@ class Work:
 class Call:
     """One request of one user, from its token to its answer. State: its units that are under way."""
 
-    __slots__ = ("_own", "_units", "_work", "user")
+    __slots__ = ("_own", "_units", "_work", "at_end", "user")
 
     def __init__(self, work: Work, user: str, own: _Own | None) -> None:
         """``own``: ``None`` where there is no limit."""
@@ -193,6 +194,8 @@ class Call:
         self._work = work
         self._own = own
         self._units = 0
+        self.at_end: Callable[[], None] = _nothing
+        """Called when this call ends: what it holds until then."""
 
     async def spend(self, units: int) -> None:
         """Return when work of ``units`` more may begin; what was under way has ended. Raises ``TooMuchWork``."""
@@ -231,10 +234,16 @@ class Call:
 
     def end(self) -> None:
         """It is answered, or will not be."""
+        at_end, self.at_end = self.at_end, _nothing
+        at_end()
         if self._own is not None:
             self.pause()
             self._work._end(self._own)
             self._own = None
+
+
+def _nothing() -> None:
+    """Nothing is held."""
 
 
 def of_body(body: bytes, values: int) -> int:

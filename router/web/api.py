@@ -97,7 +97,12 @@ class Api:
 
     async def messages(self, request: UserRequest) -> Response:
         """``GET /api/messages``: the oldest messages; nothing is removed."""
-        page = await self._turns.take(request.user, _limit(request.scope["query_string"]))
+        limit = _limit(request.scope["query_string"])
+        # Whoever has a page to send may wait until nothing else is under way.
+        request.call.pause()
+        turn = await self._turns.take(request.user, limit)
+        request.call.at_end = turn.leave
+        page = turn.page
         request.call.charge(page.messages * MESSAGE)
         return Ready(200, page.body, _JSON, _NO_STORE)
 

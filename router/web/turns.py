@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Generic, TypeVar
 
 P = TypeVar("P")
@@ -11,34 +12,66 @@ FETCHES_AT_ONCE = 2
 """Of one user. A page may have 8 MiB, and nobody has a turn while it is put together."""
 
 
+class Turn(Generic[P]):
+    """One page of a user, from its fetch until all who share it have left. State: how many those are."""
+
+    __slots__ = ("_over", "_sharing", "page", "ready")
+
+    def __init__(self, over: Callable[[], None]) -> None:
+        self.page: P
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._over = over
+        self._sharing = 1
+
+    def share(self) -> None:
+        self._sharing += 1
+
+    def leave(self) -> None:
+        """Whoever took this turn has no more need of its page."""
+        self._sharing -= 1
+        if not self._sharing:
+            self._over()
+
+
 class Turns(Generic[P]):
-    """Runs ``FETCHES_AT_ONCE`` fetches of one user; whoever comes meanwhile shares one that begins afterwards.
+    """``FETCHES_AT_ONCE`` turns of each user; whoever comes meanwhile shares one that begins afterwards.
 
     So a user's requests wait for two fetches at most, however many there are, and also where the clients of some have
-    given up long ago.
+    given up long ago. A turn ends when its page is answered: one user has no more pages than that in memory.
     """
 
     def __init__(self, fetch: Callable[[str, int], Awaitable[P]]) -> None:
         """``fetch``: the page of a user with a limit."""
         self._fetch = fetch
         self._going: dict[str, int] = {}
-        self._waiting: dict[str, dict[int, asyncio.Future[P]]] = {}
+        self._waiting: dict[str, dict[int, Turn[P]]] = {}
         """By user and limit: those who ask for the same get the same."""
         self._serving: set[asyncio.Task[None]] = set()
 
-    async def take(self, user: str, limit: int) -> P:
-        """What a fetch found that began no earlier than this call. Raises what it raised."""
+    async def take(self, user: str, limit: int) -> Turn[P]:
+        """A turn with what a fetch found that began no earlier than this call; whoever takes it leaves it. Raises what
+        the fetch raised."""
         going = self._going.get(user, 0)
         if going < FETCHES_AT_ONCE:
             self._going[user] = going + 1
+            turn = Turn[P](partial(self._pass_on, user))
             try:
-                return await self._fetch(user, limit)
-            finally:
-                self._pass_on(user)
+                turn.page = await self._fetch(user, limit)
+            except BaseException:
+                turn.leave()
+                raise
+            return turn
         groups = self._waiting.setdefault(user, {})
         if limit not in groups:
-            groups[limit] = asyncio.get_running_loop().create_future()
-        return await asyncio.shield(groups[limit])
+            groups[limit] = Turn[P](partial(self._pass_on, user))
+        turn = groups[limit]
+        turn.share()
+        try:
+            await asyncio.shield(turn.ready)
+        except BaseException:
+            turn.leave()
+            raise
+        return turn
 
     def _pass_on(self, user: str) -> None:
         """A turn of ``user`` has ended: it goes to those who wait longest."""
@@ -54,11 +87,12 @@ class Turns(Generic[P]):
         if not self._going[user]:
             del self._going[user]
 
-    async def _serve(self, user: str, limit: int, group: asyncio.Future[P]) -> None:
+    async def _serve(self, user: str, limit: int, turn: Turn[P]) -> None:
         try:
-            group.set_result(await self._fetch(user, limit))
+            turn.page = await self._fetch(user, limit)
+            turn.ready.set_result(None)
         except Exception as error:  # noqa: BLE001 - each of those who wait raises it
-            group.set_exception(error)
+            turn.ready.set_exception(error)
         finally:
-            group.cancel()
-            self._pass_on(user)
+            turn.ready.cancel()
+            turn.leave()

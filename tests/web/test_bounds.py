@@ -17,11 +17,12 @@ from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 
+from router.core import work
 from router.core.challenges import ANSWER_SECONDS
 from router.core.queue import CompositeMessageQueue
 from router.messages import Delivery, Message, Queued
 from router.metrics import Metrics
-from router.web import bounds
+from router.web import bounds, calls
 from router.web.bounds import HEADER_BYTES, MAX_FRAMES, MAX_PIPELINED, BoundedConfig, BoundedHttp
 from router.web.budget import Budget
 from router.web.edge import Border
@@ -529,6 +530,17 @@ async def test_one_user_cannot_take_all_turns(web: Web, edge: Server, monkeypatc
         go.set()
         await asyncio.gather(*fetches)
     assert going.count(BOB) == FETCHES_AT_ONCE + 1
+
+
+async def test_pages_that_are_to_be_sent_wait_for_no_fetch(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A heavy page is sent when nothing else of its user is under way, and those who wait for a page wait for that."""
+    await fill(web)
+    monkeypatch.setattr(work, "HEAVY", 50)
+    monkeypatch.setattr(work, "AT_ONCE", 50)
+    monkeypatch.setattr(calls, "LARGE_UNITS", 1)
+    async with asyncio.timeout(EVENT_SECONDS):
+        pages = await asyncio.gather(*(web.http.get("/api/messages", headers=web.bearer("bob")) for _ in range(40)))
+    assert {page.status_code for page in pages} == {200}
 
 
 # Sockets.

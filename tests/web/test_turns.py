@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from router.errors import Unavailable
-from router.web.turns import FETCHES_AT_ONCE, Turns
+from router.web.turns import FETCHES_AT_ONCE, Turn, Turns
 
 pytestmark = pytest.mark.anyio
 
@@ -19,6 +19,9 @@ class Pages:
         self.turns: Turns[bytes] = Turns(self._fetch)
         self.begun: list[tuple[str, int]] = []
         self.ends: list[asyncio.Future[None]] = []
+        self.keeps = False
+        """Whether those who ask leave their turns later."""
+        self.kept: list[Turn[bytes]] = []
 
     async def _fetch(self, user: str, limit: int) -> bytes:
         self.begun.append((user, limit))
@@ -29,9 +32,17 @@ class Pages:
         return f"{user} {limit} {number}".encode()
 
     async def ask(self, *requests: tuple[str, int]) -> list[asyncio.Task[bytes]]:
-        asked = [asyncio.create_task(self.turns.take(user, limit)) for user, limit in requests]
+        asked = [asyncio.create_task(self._taken(user, limit)) for user, limit in requests]
         await turn()
         return asked
+
+    async def _taken(self, user: str, limit: int) -> bytes:
+        taken = await self.turns.take(user, limit)
+        if self.keeps:
+            self.kept.append(taken)
+        else:
+            taken.leave()
+        return taken.page
 
 
 async def turn() -> None:
@@ -56,6 +67,36 @@ async def test_who_comes_meanwhile_shares_what_begins_afterwards() -> None:
     assert [task.result() for task in first] == [b"bob 50 1", b"bob 50 2"]
     assert [task.result() for task in later] == [b"bob 50 4", b"bob 3 5", b"bob 50 4", b"eve 50 3"]
     assert [task.result() for task in latest] == [b"bob 50 6"], "what began before it came may lack its mail"
+
+
+async def test_a_page_that_is_not_answered_keeps_its_turn() -> None:
+    """Else hundreds of pages of one user wait in memory to be sent, each of megabytes."""
+    pages = Pages()
+    pages.keeps = True
+    await pages.ask(*[("bob", 50)] * FETCHES_AT_ONCE)
+    shared = await pages.ask(("bob", 50), ("bob", 50))
+    for end in pages.ends:
+        end.set_result(None)
+    await turn()
+    assert len(pages.begun) == FETCHES_AT_ONCE
+    pages.kept[0].leave()
+    await turn()
+    pages.ends[-1].set_result(None)
+    await turn()
+    assert [task.result() for task in shared] == [b"bob 50 3"] * 2
+    await pages.ask(("bob", 50))
+    for number, taken in enumerate(pages.kept[2:]):
+        assert len(pages.begun) == FETCHES_AT_ONCE + 1, "one has left the page, another one has it still"
+        taken.leave()
+        assert len(pages.begun) == FETCHES_AT_ONCE + 1, number
+        await turn()
+    assert len(pages.begun) == FETCHES_AT_ONCE + 2
+    pages.ends[-1].set_result(None)
+    await turn()
+    for taken in (pages.kept[1], pages.kept[-1]):
+        taken.leave()
+    await turn()
+    assert nothing_is_kept(pages)
 
 
 async def test_a_failure_is_everybodys_and_the_next_one_has_its_turn() -> None:
