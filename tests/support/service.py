@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -67,11 +67,10 @@ class Router:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             assert process.poll() is None, f"the router ended with {process.returncode}; see its log"
-            try:
+            with suppress(httpx.TransportError):
                 if httpx.get(f"http://127.0.0.1:{port}/readyz").is_success:
                     return
-            except httpx.TransportError:
-                time.sleep(0.02)
+            time.sleep(0.02)
         raise AssertionError("the router did not become ready")
 
     def command(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
