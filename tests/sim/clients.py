@@ -141,7 +141,7 @@ class Device:
             except (Lost, Refused) as error:
                 self._world.note(self._name, f"cannot connect: {error}")
                 failures += 1
-                await self._world.loop.pause(self._chance.random() * min(2.0, 0.1 * 2**failures))
+                await self._world.loop.pause(self._chance.random() * min(2.0, 0.1 * 2 ** min(failures, 9)))
                 await self._drain(None)
                 continue
             failures = 0
@@ -226,7 +226,7 @@ class Device:
                     return False
                 if line is not None and line.closed:
                     return False
-                await self._world.loop.pause(self._chance.random() * min(1.0, 0.05 * 2**failures))
+                await self._world.loop.pause(self._chance.random() * min(1.0, 0.05 * 2 ** min(failures, 9)))
                 continue
             if not batch or self._session.one_page:
                 return True

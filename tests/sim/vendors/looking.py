@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -11,12 +12,15 @@ from router.backends.firestore.names import Layout, name_of
 from router.backends.firestore.transactions import OnlineLayout
 from router.backends.redis.keys import Keys, unpack_id
 from router.lifecycle import State
+from tests.sim.stores import flipped
 from tests.sim.vendors.firestore_server import Firestore
 from tests.sim.vendors.redis_data import SortedSet
 from tests.sim.vendors.redis_server import Redis
 
 HEADER = 21
 """Bytes that stand before an envelope in Redis."""
+CHECKSUM = 17
+"""Where the checksum begins in them."""
 Pairs = tuple[tuple[str, str], ...]
 """(user, id) pairs."""
 
@@ -48,6 +52,10 @@ class Online(Protocol):
 
     def sizes(self) -> list[tuple[str, int]]:
         """Of each hot message its user, and the bytes of its envelope."""
+        ...
+
+    def flip(self, chance: random.Random) -> str | None:
+        """A bit of a hot message is another; returns which message, if there is one."""
         ...
 
 
@@ -100,6 +108,15 @@ class RedisLook:
     def sizes(self) -> list[tuple[str, int]]:
         return [(user, len(body) - HEADER) for user in self._keys for body in self._hash(user, 4).values()]
 
+    def flip(self, chance: random.Random) -> str | None:
+        held = [(self._hash(user, 4), id_) for user in self._keys for id_ in self._hash(user, 4)]
+        if not held:
+            return None
+        bodies, id_ = chance.choice(held)
+        body = bodies[id_]
+        bodies[id_] = body[:CHECKSUM] + flipped(body[CHECKSUM:], chance)
+        return unpack_id(id_)
+
 
 class FirestoreLook:
     """``Online`` in Firestore."""
@@ -143,12 +160,32 @@ class FirestoreLook:
     def sizes(self) -> list[tuple[str, int]]:
         return [(user, _size(one)) for user in self._users for one in self._hot(user)]
 
+    def flip(self, chance: random.Random) -> str | None:
+        return flip_one([one for user in self._users for one in self._hot(user)], chance)
+
 
 def cold_of(server: Firestore, layout: Layout) -> Iterator[tuple[str, str, int]]:
     """Of all cold mail its user, its id and the bytes of its envelope."""
     for path, held in server.collections.items():
         if path.endswith(f"/{layout.collection}-messages"):
             yield from ((layout.user_of(path), _id(one), _size(one)) for one in held.values())
+
+
+def flip_cold(server: Firestore, layout: Layout, chance: random.Random) -> str | None:
+    """As ``Online.flip``, in cold."""
+    paths = [path for path in server.collections if path.endswith(f"/{layout.collection}-messages")]
+    return flip_one([one for path in paths for one in server.collections[path].values()], chance)
+
+
+def flip_one(documents: list[Any], chance: random.Random) -> str | None:
+    if not documents:
+        return None
+    one = chance.choice(documents)
+    if chance.random() < 0.1:
+        one.fields["checksum"].integer_value ^= 1 << chance.randrange(32)
+    else:
+        one.fields["envelope"].bytes_value = flipped(one.fields["envelope"].bytes_value, chance)
+    return _id(one)
 
 
 def _size(one: Any) -> int:

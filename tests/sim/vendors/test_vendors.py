@@ -10,7 +10,7 @@ import pytest
 
 from tests.sim import history as h
 from tests.sim.run import known_seeds, run
-from tests.sim.vendors.plan import make
+from tests.sim.vendors.plan import FLIPS, make
 from tests.sim.vendors.world import VendorWorld
 from tests.support.seeds import every_promise_holds
 
@@ -22,6 +22,22 @@ SEEDS = Path(__file__).with_name("seeds.txt")
 @pytest.mark.parametrize("start", range(0, BUDGET, GROUP))
 def test_every_promise_holds(start: int) -> None:
     every_promise_holds("vendors", range(start, start + GROUP))
+
+
+FLIPPED = range(FLIPS[1], 8 * FLIPS[0], FLIPS[0])
+
+
+@pytest.mark.parametrize("seed", FLIPPED)
+def test_every_promise_holds_with_bits_that_flip(seed: int) -> None:
+    every_promise_holds("vendors", [seed])
+
+
+def test_bits_flip_in_what_each_tier_holds() -> None:
+    """And it is told: a damaged copy is a dead letter, or another copy is served."""
+    events = [event for seed in FLIPPED for event in run(make(seed)).history.events]
+    flips = {event.who for event in events if isinstance(event, h.Note) and "a bit flips in" in event.text}
+    assert flips == {"online", "cold"}
+    assert any(isinstance(event, h.Buried) and event.reason == "damaged" for event in events)
 
 
 @pytest.mark.parametrize("seed", known_seeds(SEEDS))

@@ -43,7 +43,7 @@ from tests.sim.signals import LOST_IN_A_ROW
 from tests.sim.stores import miscounted
 from tests.sim.vendors.firestore_server import Firestore
 from tests.sim.vendors.grpc_channel import Service, SimChannel
-from tests.sim.vendors.looking import FirestoreLook, Online, RedisLook, cold_of
+from tests.sim.vendors.looking import FirestoreLook, Online, RedisLook, cold_of, flip_cold
 from tests.sim.vendors.pubsub_server import PubSub
 from tests.sim.vendors.redis_server import Redis
 from tests.sim.vendors.sky import Sky
@@ -286,6 +286,10 @@ class VendorWorld(World):
         found = [(id_, int(state)) for id_, state in self._online.states().items() if state in owing]
         # What nobody tells of any more holds nothing up after a while, and its record goes with retention.
         return [(id_, state) for id_, state in found if state != State.PENDING or id_ not in self._told_others]
+
+    def _flip_row(self, store: str) -> str | None:
+        online = store == "online"
+        return self._online.flip(self.chance) if online else flip_cold(self.firestore, self._layout, self.chance)
 
     def _miscounted(self, *, cold_too: bool) -> list[str]:
         states = self._online.states() if cold_too else {}
