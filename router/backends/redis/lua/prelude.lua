@@ -8,7 +8,7 @@
 --   5 BODIES      hash    message id -> 21 bytes of header and the envelope, of each message in QUEUE
 --   6 PENDING     hash    message id -> place: cold writes under way
 --   7 EPHEMERAL   zset    message id by accepted_at: the ephemeral ones of QUEUE
---   8 OWED        zset    message id by the time of its acknowledgement: cold has or may get a copy to be deleted
+--   8 OWED        zset    message id by the earliest time of its acknowledgement: cold has or may get a copy to delete
 --   9 GONE        list    ids of tombstones, the first to run out first
 --  10 GONE_KEYED  list    the same for messages with an Idempotency-Key, which are remembered longer
 -- ARGV[1] is always the caller's time. Times are µs since 1970 by the caller's clock, never the server's.
