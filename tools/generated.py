@@ -14,6 +14,7 @@ from router.config import Config, known_keys
 from router.config.sources import expected, variable
 from router.web.openapi import document
 from tests.chaos import report as chaos
+from tools import races
 from tools.cli_reference import cli_reference
 from tools.life import lifecycle
 
@@ -88,6 +89,12 @@ def lifecycle_docs(root: Path) -> str:
     return _with_table((root / "docs" / "lifecycle.md").read_text(encoding="utf-8"), lifecycle())
 
 
+def races_docs(root: Path) -> str:
+    """``docs/races.md`` with the tests of each race, and with its table of backends."""
+    page, found = (root / "docs" / "races.md").read_text(encoding="utf-8"), races.tests_of_races(root / "tests")
+    return _with_table(races.with_tests(page, found), races.matrix(page, found))
+
+
 def _with_table(text: str, table: str, mark: str = MARK) -> str:
     before, _, rest = text.partition(mark)
     _, _, after = rest.partition(END_MARK)
@@ -146,6 +153,7 @@ GENERATED: dict[str, Callable[[Path], str]] = {
     "docs/cli.md": cli_reference,
     "docs/lifecycle.md": lifecycle_docs,
     "docs/proof/chaos.md": proof,
+    "docs/races.md": races_docs,
     "docs/openapi.json": openapi,
     "examples/firestore/firestore.indexes.json": firestore_indexes,
 }
