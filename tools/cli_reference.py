@@ -23,20 +23,22 @@ from router.doctor.findings import Diagnosis, Finding
 HEAD = """\
 # Command line
 
-`router --help` lists the commands, `router COMMAND --help` explains each. This page says the same, and what else a
-script needs to know. It is written from the code by `make docs`.
+`router --help` lists the commands, and `router COMMAND --help` explains each. This page repeats those texts and adds
+what scripts need: exit codes and the records of `--json`. `make docs` writes it from the code.
 
-On a terminal, tables are drawn (those of `outbox` are plain there too, since they may have no end); in a pipe they are
-plain aligned text. `--json` prints records whose fields keep
-their names and meaning: later versions may add fields, and remove none. Sizes are bytes, points in time are RFC 3339
-in UTC, spans are seconds. No command prints a payload, but for `outbox --json` and `dead-letters --body`, which print
-sealed ones, and `listen`, which saves them.
+## Output
 
-JSON and TOML are printed in ASCII, with escapes, whatever the locale is. What else the locale cannot show is printed
-as Python escapes it: `\\xfc`, `\\u2603`. A byte of a file's name that is no UTF-8 is `\\udcff` in JSON, its two last
-digits the byte: the backslash is text there, so that it can be read wherever JSON can.
-
-A closed standard input or output is an error once it is used (74); without standard error, all goes on in silence.
+* **Tables** are drawn on a terminal and are plain aligned text in a pipe. Those of `outbox` are always plain, since
+  `--follow` may print rows for ever.
+* **`--json`** prints records. Later versions may add fields, but never remove one or change its name or meaning.
+* **Units:** sizes are in bytes, points in time are RFC 3339 in UTC, time spans are in seconds.
+* **Payloads** are never printed, with three exceptions: `outbox --json` and `dead-letters --body` print sealed ones,
+  and `listen` saves them.
+* **Encoding:** JSON and TOML are printed in ASCII with escapes, whatever the locale. In other output, characters that
+  the locale cannot show are escaped as in Python: `\\xfc`, `\\u2603`. In JSON, a byte of a file name that is not UTF-8
+  is written as the six characters `\\udcff`, where the last two digits are the byte.
+* **Closed streams:** using a closed standard input or output is an error (74). With standard error closed, commands run
+  without messages.
 
 `--install-completion` installs completion for bash, zsh, fish and PowerShell.
 """

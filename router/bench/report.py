@@ -14,52 +14,52 @@ from router.bench.pace import NANOSECONDS
 
 
 class Promises(Struct):
-    """How often each promise was broken: 0, or the router is at fault."""
+    """How often each promise was broken; anything but 0 is a fault of the router."""
 
     lost: int
-    """Accepted, and never returned though nothing else was coming any more."""
+    """Accepted, but not returned within `--patience` after the last progress."""
     out_of_order: int
-    """Returned behind a message of the same recipient that was begun after this one was accepted."""
+    """Returned after a message to the same recipient that was sent only after this one was accepted."""
     second_id: int
-    """A message under two ids, or an id of two messages."""
+    """One message with two ids, or two messages with one id."""
     came_back: int
-    """Returned by a fetch that began after its acknowledgement was answered."""
+    """Returned by a fetch that began after the acknowledgement was answered."""
     somebody_elses: int
-    """Returned to whom it was not sent."""
+    """Returned to another user than its recipient."""
     altered: int
-    """Not the bytes that were sent."""
+    """Returned with other bytes than were sent."""
 
 
 class Messages(Struct):
-    """What became of the messages."""
+    """Counts of messages."""
 
     offered: int
-    """That were due to be sent."""
+    """Due to be sent."""
     accepted: int
     """Answered 202."""
     given_up: int
-    """Begun, and not answered 202 within 10 s of tries; they may have arrived all the same."""
+    """Sent, but not answered 202 within 10 s of attempts; they may have arrived nevertheless."""
     unsent: int
-    """Due, and never begun, since no sender was free; with `--rate` only."""
+    """Due, but never sent, since no sender was free; with `--rate` only."""
     saved: int
     """Saved by their recipients and acknowledged, each counted once."""
     redelivered: int
-    """Returned again before their acknowledgement was answered; that is no fault."""
+    """Returned again before their acknowledgement was answered, which is allowed."""
     left: int
-    """In the router still, as far as is known."""
+    """Still in the router, as far as the command knows."""
 
 
 class Rates(Struct):
-    """Messages a second."""
+    """Messages per second."""
 
     offered: float
     accepted: float
     saved: float
-    """Of those who were online, until they had the last."""
+    """By recipients who were online, until they had the last one."""
 
 
 class Percentiles(Struct):
-    """Seconds, each from the moment at which a message was due."""
+    """In seconds, from the moment at which a message was due."""
 
     p50: float
     p90: float
@@ -68,35 +68,35 @@ class Percentiles(Struct):
 
 
 class Latency(Struct):
-    """Null where nothing was measured."""
+    """Null if nothing was measured."""
 
     accepted: Percentiles | None
-    """Until it was answered 202."""
+    """Until the 202."""
     poked: Percentiles | None
-    """Of people online, until the poke for it was read; until it was fetched, where a fetch under way brought it."""
+    """For recipients online: until its poke was read, or until a fetch already under way returned it."""
     saved: Percentiles | None
-    """Of people online, until it was saved and its acknowledgement was answered."""
+    """For recipients online: until it was saved and its acknowledgement was answered."""
 
 
 class Cold(Struct):
-    """People who came online when nothing was sent any more."""
+    """Recipients who came online after all messages were sent."""
 
     people: int
     messages: int
-    """Which they saved."""
+    """Messages that they saved."""
     seconds: float
-    """From their coming until they had the last."""
+    """From coming online until they had the last one."""
     per_second: float
 
 
 class Refusal(Struct):
-    """A kind of try that was refused or not answered."""
+    """A kind of failed attempt: refused, or not answered."""
 
     route: str
     status: int | None
-    """Null where there was no answer."""
+    """Null if there was no answer."""
     reason: str
-    """The last part of the problem's `type`; without one the words of the status, or the name of the error."""
+    """The last part of the problem's `type`; if there is none, the phrase of the status or the name of the error."""
     tries: int
 
 
@@ -104,7 +104,7 @@ class Report(Struct):
     """What `--json` prints."""
 
     run: str
-    """Part of the names of its people: `urn:sm:bench:<run>-0` and so on."""
+    """Part of the names of the generated users: `urn:sm:bench:<run>-0` and so on."""
     url: str
     started_at: str
     """RFC 3339."""
@@ -113,12 +113,12 @@ class Report(Struct):
     interrupted: bool
     people: int
     offline: int
-    """How many of the people came at the end."""
+    """How many of the people came online only at the end."""
     senders: int
     message_bytes: int
     """Decoded bytes of the opaque fields of each message."""
     rate: float | None
-    """What `--rate` asked for; null where senders waited for answers."""
+    """The value of `--rate`; null without it."""
     seconds: float
     """From the first send until the last was answered."""
     messages: Messages
@@ -127,16 +127,16 @@ class Report(Struct):
     cold: Cold | None
     """Null without `--offline`."""
     refusals: list[Refusal]
-    """Of tries: a message may have been refused and then accepted."""
+    """Counts attempts: a message may have been refused and then accepted."""
     reconnections: int
-    """Sockets that were lost and connected again."""
+    """WebSockets that were lost and opened again."""
     foreign: int
-    """Messages of others that were in the way, with `--tokens`; they were left alone."""
+    """With `--tokens`: messages from other senders that were in the way; they were left alone."""
     promises: Promises
     examples: list[str]
-    """Some of the broken promises in words."""
+    """Descriptions of some broken promises."""
     cpu_share: float
-    """Of one core that the load itself took; near 1, it is the load that is measured."""
+    """Share of one core that the load generator used. Near 1, the figures measure the generator, not the router."""
 
 
 def report(load: Load, run: str, started_at: str, *, interrupted: bool) -> Report:

@@ -30,7 +30,7 @@ class Entry(Struct, frozen=True):
     """The first line of its help."""
 
 
-SERVE, TRY, MEND, CONFIGURE = "Serve", "Try it", "Look and mend", "Configuration"
+SERVE, TRY, REPAIR, CONFIGURE = "Serve", "Try it", "Inspect and repair", "Configuration"
 COMMANDS = (
     Entry("serve", "router.cli.serving:serve", SERVE, "Run the whole router in one process."),
     Entry("serve-api", "router.cli.serving:serve_api", SERVE, "Run the API service only."),
@@ -38,18 +38,20 @@ COMMANDS = (
     Entry("process", "router.cli.serving:process", SERVE, "Run the processing pipeline only."),
     Entry("token", "router.cli.token:token", TRY, "Print a token for a user, signed by the embedded key."),
     Entry("send", "router.cli.send:send", TRY, "Send messages."),
-    Entry("listen", "router.cli.listen:listen", TRY, "Receive messages: pull, save, acknowledge."),
-    Entry("bench", "router.cli.bench:bench", TRY, "Load a running router, and prove that it keeps its promises."),
-    Entry("inspect-queue", "router.cli.inspect_queue:inspect_queue", MEND, "Show what is queued, and who is online."),
-    Entry("migrate", "router.cli.migrate:migrate", MEND, "Move hot queues to cold by hand."),
-    Entry("outbox", "router.cli.outbox:outbox", MEND, "Show the push commands that wait to be taken."),
+    Entry("listen", "router.cli.listen:listen", TRY, "Receive messages: fetch, save, acknowledge."),
+    Entry("bench", "router.cli.bench:bench", TRY, "Load a running router and check that it keeps its promises."),
+    Entry("inspect-queue", "router.cli.inspect_queue:inspect_queue", REPAIR, "Show what is queued and who is online."),
+    Entry("migrate", "router.cli.migrate:migrate", REPAIR, "Move hot queues to cold."),
+    Entry("outbox", "router.cli.outbox:outbox", REPAIR, "Show the push commands that wait in the outbox."),
     Entry(
         "dead-letters",
         "router.cli.dead_letters:app",
-        MEND,
-        "Show the messages that were refused, replay or discard them.",
+        REPAIR,
+        "Show, replay or discard dead letters.",
     ),
-    Entry("doctor", "router.cli.doctor:doctor", MEND, "Check what production needs, and say how to mend it."),
+    Entry(
+        "doctor", "router.cli.doctor:doctor", REPAIR, "Check what production needs, and say how to fix what is wrong."
+    ),
     Entry("config", "router.cli.config:app", CONFIGURE, "Check and show the configuration."),
     Entry("setup", "router.cli.setup:setup", CONFIGURE, "Create what the backends need."),
 )
@@ -114,7 +116,7 @@ def _version(wanted: bool) -> None:
 
 def _file(text: str) -> Path:
     if not text:  # which would be the directory that one is in
-        raise typer.BadParameter("names no file; leave --config out for none")
+        raise typer.BadParameter("is empty; name a file, or leave --config out")
     return Path(text)
 
 
@@ -126,7 +128,7 @@ def router(
         typer.Option(
             "--config",
             metavar="FILE",
-            help="The TOML file to use; also ROUTER_CONFIG. See config.example.toml.",
+            help="The TOML file to use, instead of the one that ROUTER_CONFIG names. See config.example.toml.",
             parser=_file,
         ),
     ] = None,
@@ -136,10 +138,10 @@ def router(
 ) -> None:
     """A pure router for sealed-sender messages: at least once, in order, and it learns nothing.
 
-    Start here; no file and no server is needed:
+    To try it, you need no file and no other server:
 
       router serve                                   run it, in one terminal
-      router token bob                               a token, for programs of your own
+      router token bob                               print a token, for your own programs
       router listen --as bob --dir inbox             receive bob's mail, in a second terminal
       router send --as alice --to bob --data hello   send him a message, in a third
 

@@ -32,49 +32,60 @@ MIB = 1024 * 1024
 def bench(
     ctx: typer.Context,
     people: Annotated[
-        int | None, typer.Option(min=1, max=1000, help=f"How many receive; {PEOPLE} if unset.", show_default=False)
+        int | None, typer.Option(min=1, max=1000, help=f"Number of recipients. Default: {PEOPLE}.", show_default=False)
     ] = None,
     offline: Annotated[
-        float, typer.Option(min=0, max=1, metavar="SHARE", help="Of the people, who come online at the end only.")
+        float,
+        typer.Option(
+            min=0, max=1, metavar="SHARE", help="Share of the recipients that stay offline until all messages are sent."
+        ),
     ] = 0.0,
-    senders: Annotated[int, typer.Option(min=1, max=256, help="How many send at once.")] = 8,
+    senders: Annotated[int, typer.Option(min=1, max=256, help="Number of concurrent senders.")] = 8,
     seconds: Annotated[
         float | None,
-        typer.Option(min=0.1, help=f"Send for so long; {SECONDS:g} if unset and without --messages."),
+        typer.Option(min=0.1, help=f"How long to send. Default: {SECONDS:g}, or no limit with --messages."),
     ] = None,
-    messages: Annotated[int | None, typer.Option(min=1, help="Send so many, and no more.")] = None,
+    messages: Annotated[int | None, typer.Option(min=1, help="Stop after this many messages.")] = None,
     rate: Annotated[
-        float | None, typer.Option(min=0.1, help="Messages a second that are due; as fast as answers come if unset.")
+        float | None,
+        typer.Option(
+            min=0.1, help="Messages to send per second. Default: each sender sends as soon as it is answered."
+        ),
     ] = None,
     size: Annotated[
-        int, typer.Option("--bytes", min=LEAST_BYTES, max=16 * MIB, help="Of the opaque fields of each message.")
+        int, typer.Option("--bytes", min=LEAST_BYTES, max=16 * MIB, help="Size of the opaque fields of each message.")
     ] = 1024,
     patience: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="When nothing came for so long, the rest is lost.")
+        float,
+        typer.Option(
+            min=0.1, metavar="SECONDS", help="Count outstanding messages as lost after this long without progress."
+        ),
     ] = 30.0,
     tokens: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Users to be, a user and a token a line; made-up ones if unset."),
+        typer.Option(metavar="FILE", help='File with one "USER TOKEN" per line. Default: generated users.'),
     ] = None,
     url: Url = None,
     ws_url: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Where the socket is; if unset, <URL>/connect, or else the configured one."),
+        typer.Option(
+            metavar="URL", help="URL of the WebSocket. Default: <URL>/connect with --url, else as configured."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Load a running router, and prove that it keeps its promises.
+    """Load a running router and check that it keeps its promises.
 
-    People who exist for this run only receive what others send them: they connect, fetch on each poke, save (into
-    memory) and acknowledge. Every message is judged: lost, out of order, under a second id, back after its
-    acknowledgement, somebody else's, or altered. Nobody else's mail is touched, and nothing is left behind.
+    The command generates users for the run. Recipients connect, fetch on each poke, save (in memory) and
+    acknowledge. It checks every message: lost, out of order, under a second id, returned after its
+    acknowledgement, delivered to somebody else, or altered. It touches nobody else's mail and leaves nothing behind.
 
-    With --rate, messages are due at fixed moments, and their latency counts from there, however late a sender was
-    free. With the embedded identity the names are made up; where tokens come from an identity service, --tokens
-    names users who get no other mail.
+    With --rate, each message is due at a fixed moment, and its latency counts from that moment, even if no sender
+    was free then. If tokens come from an identity service, users cannot be generated: name a file of them with
+    --tokens, and choose users who get no other mail.
 
-    Ctrl-C ends the sending, receives what is under way and reports; a second one ends at once, and says what is
-    left. Exits with 12 where a promise was broken.
+    Ctrl-C stops sending, receives what is under way, and prints the report. A second Ctrl-C ends the command at
+    once; it then prints what is left in the router. Exits with 12 if a promise was broken.
 
     Example:
 
@@ -150,7 +161,7 @@ def _interruptible(load: Load) -> Iterator[Callable[[], bool]]:
         count += 1
         load.stop()
         if count == 1:
-            typer.echo("no more is sent; receiving what is under way (Ctrl-C again ends at once)", err=True)
+            typer.echo("stopped sending; receiving what is under way (Ctrl-C again ends at once)", err=True)
         else:
             whole.cancel()
 

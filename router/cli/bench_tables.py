@@ -32,13 +32,13 @@ def tables(report: Report) -> list[Table]:
     return [
         Table(_title(report), ["messages", "count", "a second"], _counts(report)),
         Table("Latency", ["from when it was due", "p50", "p90", "p99", "max"], latency),
-        Table("Tries that were refused", ["route", "status", "reason", "tries"], refusals),
+        Table("Failed attempts", ["route", "status", "reason", "attempts"], refusals),
         Table("Promises", ["messages", "broken"], broken),
     ]
 
 
 def _title(report: Report) -> str:
-    pace = f"{report.rate:g} a second" if report.rate else "as fast as answers come"
+    pace = f"{report.rate:g} a second" if report.rate else "as fast as the router answers"
     away = f", {report.offline} of them offline" if report.offline else ""
     return (
         f"{report.url}: {report.senders} senders to {report.people} people{away}, "
@@ -56,12 +56,12 @@ def _counts(report: Report) -> list[list[str]]:
     if cold:
         rows.append(["saved, from offline", f"{cold.messages:,}", f"{cold.per_second:,.1f}"])
     more = {
-        "unsent, no sender was free": messages.unsent,
-        "given up, not accepted": messages.given_up,
-        "redelivered, no fault": messages.redelivered,
+        "unsent: no sender was free": messages.unsent,
+        "given up: not accepted in time": messages.given_up,
+        "redelivered (allowed)": messages.redelivered,
         "left in the router": messages.left,
-        "sockets connected again": report.reconnections,
-        "of others, left alone": report.foreign,
+        "reconnections": report.reconnections,
+        "from others, left alone": report.foreign,
     }
     return rows + [[words, f"{count:,}", ""] for words, count in more.items() if count]
 
@@ -77,8 +77,8 @@ def verdict(report: Report) -> str:
     lines = []
     if report.cpu_share > BUSY:
         lines.append(
-            f"The load itself took {report.cpu_share:.0%} of a core: its own work is in these figures. For latencies, "
-            "offer less than it can do with --rate."
+            f"The load generator itself used {report.cpu_share:.0%} of a core, which affects these figures. To measure "
+            "latencies, set a lower rate with --rate."
         )
     broken = [f"{count:,} {PROMISES[name]}" for name, count in msgspec.structs.asdict(report.promises).items() if count]
     if broken:

@@ -19,12 +19,14 @@ from router.errors import ConfigError, Unauthorized
 TOKEN_VARIABLE = "ROUTER_TOKEN"  # noqa: S105 - the name of a variable
 TOKEN_SECONDS = 3600
 
-AsUser = Annotated[str | None, typer.Option("--as", metavar="USER", help="Act as this user, by the embedded key.")]
+AsUser = Annotated[
+    str | None, typer.Option("--as", metavar="USER", help="Act as this user, with a token signed by the embedded key.")
+]
 TokenFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Read the token from here; without it, from ROUTER_TOKEN.")
+    Path | None, typer.Option(metavar="FILE", help="File with the token. Default: the variable ROUTER_TOKEN.")
 ]
 Url = Annotated[
-    str | None, typer.Option(metavar="URL", envvar="ROUTER_URL", help="Where the API is; the configured one if unset.")
+    str | None, typer.Option(metavar="URL", envvar="ROUTER_URL", help="URL of the API. Default: as configured.")
 ]
 
 
@@ -42,7 +44,7 @@ def socket_url(config: Config, url: str | None, ws_url: str | None) -> str | Non
 
 def _checked(url: str, option: str, scheme: str) -> str:
     if not is_url(url, scheme, f"{scheme}s"):
-        raise typer.BadParameter(f"{url!r} is no {scheme}:// or {scheme}s:// URL", param_hint=option)
+        raise typer.BadParameter(f"{url!r} is not a {scheme}:// or {scheme}s:// URL", param_hint=option)
     return url
 
 
@@ -66,7 +68,7 @@ class Teller:
         if not self._connected:
             self._connected = True
             self._told.clear()
-            typer.echo("connected; mail is saved as it comes (Ctrl-C ends it)", err=True)
+            typer.echo("connected; messages are saved as they arrive (Ctrl-C ends it)", err=True)
 
 
 def token_source(ctx: typer.Context, as_user: str | None, token_file: Path | None) -> Callable[[], str]:
@@ -79,7 +81,7 @@ def token_source(ctx: typer.Context, as_user: str | None, token_file: Path | Non
         return lambda: token_file.read_text(encoding="ascii", errors="replace").strip()
     if token := os.environ.get(TOKEN_VARIABLE):
         return lambda: token
-    raise Unauthorized(f"say who you are: --as USER with the embedded identity, --token-file, or {TOKEN_VARIABLE}")
+    raise Unauthorized(f"no token: use --as USER (with the embedded key), --token-file FILE, or set {TOKEN_VARIABLE}")
 
 
 @contextmanager
@@ -93,17 +95,19 @@ def signed_by(ctx: typer.Context, as_user: str | None) -> Iterator[None]:
         if as_user is None or error.status != 401:
             raise
         where = configured(ctx).embedded.data_dir
-        hint = f"--as signs with the key in {where}; is that the embedded.data_dir of the router that was asked?"
+        hint = f"--as signs with the key in {where}; is that the embedded.data_dir of this router?"
         raise Refused(error.status, f"{error.detail}; {hint}") from error
 
 
 def _embedded(config: Config, name: str) -> Callable[[], str]:
     if config.auth.kind != "embedded":
-        raise ConfigError("--as works with the embedded identity only; get a token and name it with --token-file")
+        raise ConfigError(
+            "--as works with the embedded key only; get a token from your identity service and use --token-file"
+        )
     from router.auth.embedded import EmbeddedKey  # noqa: PLC0415 - brings cryptography
 
     directory = config.embedded.data_dir
     if not key_file(directory, SIGNING_KEY).exists():
-        typer.echo(f"a new key was made in {directory}; only a router with this embedded.data_dir knows it", err=True)
+        typer.echo(f"created a new key in {directory}; only a router with this embedded.data_dir trusts it", err=True)
     key = EmbeddedKey.open(directory)
     return lambda: key.sign(name, now(), TOKEN_SECONDS)

@@ -54,14 +54,14 @@ def user(text: str) -> str:
     try:
         return urn.parse(text)
     except InvalidUrn as error:
-        raise typer.BadParameter(f"{text!r} names no user: {error}") from error
+        raise typer.BadParameter(f"{text!r} is not a valid user: {error}") from error
 
 
 def seconds(text: str) -> int:
     """The seconds that ``90s``, ``30m``, ``1h30m`` or ``2d`` name; a bare number is seconds."""
     parts = re.fullmatch(r"(\d{1,9})|((\d{1,9})d)?((\d{1,9})h)?((\d{1,9})m)?((\d{1,9})s)?", text)
     if not text or parts is None:
-        raise typer.BadParameter(f"{text!r} is no span of time; write 90s, 30m, 1h30m or 2d")
+        raise typer.BadParameter(f"{text!r} is not a duration; write for example 90s, 30m, 1h30m or 2d")
     return sum(int(number) * _UNITS[unit or "s"] for number, unit in re.findall(r"(\d+)([smhd]?)", text))
 
 
@@ -70,7 +70,9 @@ def moment(text: str) -> int:
     try:
         named = datetime.fromisoformat(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no point in time; write 2026-12-01 or 2026-12-01T08:30:00Z") from error
+        raise typer.BadParameter(
+            f"{text!r} is not a date or time; write for example 2026-12-01 or 2026-12-01T08:30:00Z"
+        ) from error
     return ((named if named.tzinfo else named.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
 
 

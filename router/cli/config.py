@@ -43,7 +43,7 @@ class Check(Struct, frozen=True):
     file: str | None
     problems: list[Problem]
     warnings: list[Problem] = []
-    """What starts all the same."""
+    """Probable mistakes that do not keep a service from starting."""
 
 
 class Value(Struct, frozen=True):
@@ -59,9 +59,9 @@ class Value(Struct, frozen=True):
 def check(
     ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False
 ) -> None:
-    """Check the configuration, and say all that is wrong with it.
+    """Check the configuration and list all problems.
 
-    Unknown keys and variables are errors, with what they may have meant. Connects to nothing. Exits with 78 where
+    Unknown keys and variables are errors; the closest known name is suggested. Connects to nothing. Exits with 78 if
     there is a problem.
 
     Example:
@@ -97,13 +97,13 @@ def _check_machine(loaded: Loaded) -> None:
 def show_config(
     ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    as_toml: Annotated[bool, typer.Option("--toml", help="Print a file that says the same.")] = False,
+    as_toml: Annotated[bool, typer.Option("--toml", help="Print the values as a TOML file.")] = False,
     section: Annotated[SectionName | None, typer.Option(metavar="NAME", help="Only this section.")] = None,
 ) -> None:
-    """Show the values in force, and where each comes from.
+    """Show the values in effect and where each comes from.
 
-    Defaults, then the file, then the environment. Secrets are masked. PORT is not counted in: it belongs to the
-    service that runs.
+    The environment overrides the file, and the file overrides the defaults. Secrets are masked. PORT is left out,
+    since its meaning depends on the service that runs.
 
     Example:
 

@@ -33,8 +33,8 @@ def made_up(config: Config, run: str, people: int | None, offline: float, sender
 
     if config.auth.kind != "embedded":
         raise ConfigError(
-            "auth.kind is jwks, so tokens come from your identity service: put users and their tokens into a file, "
-            "one user and one token a line, and name it with --tokens"
+            "auth.kind is jwks, so tokens come from your identity service: write users and their tokens into a file, "
+            "one user and one token per line, and name it with --tokens"
         )
     key = EmbeddedKey.open(config.embedded.data_dir)
     names = [f"urn:sm:bench:{run}-{number}" for number in range(people or PEOPLE)]
@@ -91,7 +91,7 @@ def _read(path: Path) -> Sequence[Person]:
     lines = enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
     persons = [_person(path, number, line) for number, line in lines if line.strip() and not line.startswith("#")]
     if not persons:
-        raise InvalidInput(f"{path} has no user and token; it needs one of each a line")
+        raise InvalidInput(f"{path} holds no users; write one user and one token per line")
     if len({person.user for person in persons}) < len(persons):
         raise InvalidInput(f"{path} names a user twice")
     return persons
@@ -109,7 +109,7 @@ def _person(path: Path, number: int, line: str) -> Person:
     except InvalidUrn:
         raise InvalidInput(f"{where}: write a user, a space, and a token of that user (a JWT)") from None
     if user != owner:
-        raise InvalidInput(f"{where}: the token is one of {owner}, not of {user}")
+        raise InvalidInput(f"{where}: the token belongs to {owner}, not to {user}")
     return Person(user, lambda: token)
 
 

@@ -29,7 +29,7 @@ class Letter(Struct, frozen=True):
     """One line of ``--json``."""
 
     number: int
-    """Rises with each letter."""
+    """Increases with each dead letter."""
     id: str
     recipient: str
     reason: str
@@ -37,12 +37,12 @@ class Letter(Struct, frozen=True):
     ``damaged``."""
     detail: str
     at: str
-    """RFC 3339: when it was refused."""
+    """When it was refused, RFC 3339."""
     bytes: int
     attempts: int
-    """Which delivery by the ingress it was; 1 is the first."""
+    """How often the ingress had delivered it; 1 means once."""
     body: str | UnsetType = UNSET
-    """Base64, with ``--body`` only."""
+    """The sealed body in base64, with ``--body`` only."""
 
 
 app = typer.Typer(
@@ -69,15 +69,15 @@ class Replay(Struct):
 
     dry_run: bool
     replayed: int
-    """Published to the ingress again, and no dead letters any more; with ``dry_run``, that would be."""
+    """Dead letters that were published to the ingress again and removed; with ``dry_run``, that would be."""
     recipients: int
-    """Whose they are."""
+    """Number of their recipients."""
     passed_over: int
-    """Of other reasons."""
+    """Dead letters with other reasons."""
     remembered: int
-    """Too young: their ids are remembered as gone for a day."""
+    """Dead letters that are less than a day old: the online store may still remember their ids as gone."""
     unreadable: int
-    """No whole envelopes for their recipients: cut off, damaged, or written by something else."""
+    """Dead letters without a complete envelope for their recipient: cut off, damaged, or written by other software."""
 
 
 class Discard(Struct):
@@ -85,25 +85,25 @@ class Discard(Struct):
 
     dry_run: bool
     discarded: int
-    """Gone for good; with ``dry_run``, that would be."""
+    """Dead letters that were removed; with ``dry_run``, that would be."""
     recipients: int
-    """Whose they were; all that could not be decoded count as one more."""
+    """Number of their recipients; all undecodable ones together count as one more."""
     left: int
-    """Dead letters that are still there."""
+    """Dead letters that remain."""
     unknown: list[str]
-    """Ids that were named and that no dead letter has."""
+    """Ids on the command line that no dead letter has."""
 
 
 @app.callback(context_settings=SETTINGS)
 def dead_letters(
     ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
-    body: Annotated[bool, typer.Option("--body", help="With --json: the sealed body too, as base64.")] = False,
+    body: Annotated[bool, typer.Option("--body", help="With --json: include the sealed body, in base64.")] = False,
 ) -> None:
-    """Show the messages that were refused, replay or discard them.
+    """Show, replay or discard dead letters.
 
-    What cannot be routed comes here with its reason: it cannot be decoded, the recipient's queue is full, it failed
-    too often, or it is damaged.
+    A dead letter is a message that the router refused for good, with the reason: it cannot be decoded, the
+    recipient's queue is full or gets too much, it failed too often, or it is damaged.
 
     Example:
 
@@ -125,24 +125,24 @@ def replay(
     ctx: typer.Context,
     reasons: Annotated[
         list[Reason] | None,
-        typer.Option(
-            "--reason", help="Of this reason; may be repeated. queue-full and inbound-exhausted if none is given."
-        ),
+        typer.Option("--reason", help="Only this reason; may be repeated. Default: queue-full and inbound-exhausted."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be replayed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the totals as JSON.")] = False,
 ) -> None:
-    """Route messages again that were refused meanwhile.
+    """Route messages again that became dead letters.
 
-    Each is published to the ingress under its own id, its place in the queue is new, and its letter is removed once
-    that is durable. Safe beside running services, and as often as you like: an id that is queued already, or was
-    acknowledged within a day, is not routed twice. Where it is still too much, the message is a dead letter again.
+    Each message is published to the ingress with its own id and gets a new place in the queue. Its dead letter is
+    removed once the message is durable. You can run this beside running services and repeat it: an id that is
+    already queued, or was acknowledged within the last day, is not routed twice. A message that is refused again
+    becomes a dead letter again.
 
-    Without --reason, that is what was too much for its recipient. Mail of other reasons may have had a place: its id
-    is remembered as gone for a day, and it is left until then. What is damaged is not what was sent: its recipient
-    cannot open it, and after a replay nothing tells it from whole mail.
+    Without --reason, only messages that were too much for their recipient are replayed. Messages with other reasons
+    may have had a place in a queue: the router remembers their ids as gone for a day, so they are left until then.
+    Damaged messages are not what was sent: their recipients cannot open them, and after a replay nothing
+    distinguishes them from intact ones.
 
-    Exits with 75 where letters are too young, with 65 where one holds no envelope; both are left where they are.
+    Exits with 75 if some dead letters are too young, and with 65 if one holds no envelope; both kinds are left.
 
     Example:
 
@@ -172,10 +172,12 @@ async def _replay(config: Config, reasons: set[DeadReason], *, dry_run: bool, qu
 @app.command(context_settings=SETTINGS)
 def discard(
     ctx: typer.Context,
-    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Those of the messages with these ids.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All that are there now.")] = False,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID", help="The dead letters of these message ids.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All present dead letters.")] = False,
     reasons: Annotated[
-        list[DeadReason] | None, typer.Option("--reason", help="Of this reason only; may be repeated.")
+        list[DeadReason] | None, typer.Option("--reason", help="Only this reason; may be repeated.")
     ] = None,
     before: Annotated[
         int | None,
@@ -183,21 +185,22 @@ def discard(
             "--before",
             metavar="TIME",
             parser=moment,
-            help="Only what was refused before this, as 2026-12-01 or 2026-12-01T08:30:00Z.",
+            help="Only those refused before this time: 2026-12-01 or 2026-12-01T08:30:00Z.",
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be discarded.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the totals as JSON.")] = False,
 ) -> None:
-    """Remove dead letters for good.
+    """Delete dead letters.
 
-    Say which: by ids, --reason and --before, where a letter must meet all that is given, or --all. A message was
-    accepted before it was refused, and its letter is the last copy: what is discarded, its recipient never gets.
-    Nothing is asked; --dry-run says what would go.
+    Choose them by ids, --reason and --before (a dead letter must match all that you give), or use --all. A dead
+    letter is the last copy of a message that the router accepted: once it is deleted, its recipient never gets it.
+    The command does not ask for confirmation; use --dry-run to see what it would delete.
 
-    Embedded or, with ingress.kind pubsub, from the subscription of the dead-letter topic. Safe beside running services.
+    With ingress.kind pubsub, dead letters are deleted from the subscription of the dead-letter topic. You can run
+    this beside running services.
 
-    Exits with 65 where no letter has an id that was named; the others are discarded.
+    Exits with 65 if an id is unknown; the other dead letters are deleted nevertheless.
 
     Example:
 
@@ -208,9 +211,9 @@ def discard(
     """
     config = configured(ctx)
     if not (ids or everything or reasons or before is not None):
-        raise typer.BadParameter("say which: ids, --reason, --before, or --all")
+        raise typer.BadParameter("choose dead letters: ids, --reason, --before, or --all")
     if everything and (ids or reasons or before is not None):
-        raise typer.BadParameter("--all is all of them: leave out ids, --reason and --before")
+        raise typer.BadParameter("--all cannot be combined with ids, --reason or --before")
     look_at(config, Role.DEAD_LETTERS)
     unknown = set(ids or ())
 
@@ -252,11 +255,11 @@ def _tell(done: Replayed, *, dry_run: bool) -> None:
     did = "would replay" if dry_run else "replayed"
     line(f"{did} {done.replayed} dead letters of {len(done.recipients)} recipients")
     if done.passed_over:
-        line(f"left {done.passed_over} of other reasons; see --reason")
+        line(f"left {done.passed_over} with other reasons; see --reason")
     if done.remembered:
-        line(f"left {done.remembered} whose ids are remembered as gone; try again a day after they were refused")
+        line(f"left {done.remembered} that are too young: try again a day after they were refused")
     if done.unreadable:
-        line(f"left {done.unreadable} that hold no whole envelope for their recipients")
+        line(f"left {done.unreadable} without a complete envelope for their recipient")
 
 
 async def _dead_letters(config: Config, *, as_json: bool, body: bool) -> None:

@@ -25,19 +25,16 @@ STYLES = {Severity.FINE: "green", Severity.NOTE: "cyan", Severity.WARNING: "yell
 def doctor(
     ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
-    timeout: Annotated[
-        float, typer.Option(min=0.1, max=600, metavar="SECONDS", help="How long each check may take.")
-    ] = 15.0,
+    timeout: Annotated[float, typer.Option(min=0.1, max=600, metavar="SECONDS", help="Timeout of each check.")] = 15.0,
 ) -> None:
-    """Check what production needs, and say how to mend it.
+    """Check what production needs, and say how to fix what is wrong.
 
-    Connects to what the configuration names and tries it: a probe user takes a message through the online store, a
-    probe document is written to the cold queue and read, a probe goes through a topic of its own, the keys of the
-    identity service are fetched, clocks are compared. No real mail is touched and nobody is poked or notified. It
-    works with the services running or down; what is down is a finding. Run it where the services run, with their
-    configuration.
+    Tries everything that the configuration names: it takes a probe message through the online store, writes and reads
+    a probe document in the cold queue, sends a probe through a topic of its own, fetches the keys of the identity
+    service, and compares clocks. It touches no real mail, and pokes and notifies nobody. The services may be running
+    or stopped. Run it on the machines of the services, with their configuration.
 
-    Exits with 0 where all is fine, with 10 where the worst finding is a warning, with 11 where it is an error.
+    Exits with 0 if all is fine, with 10 if the worst finding is a warning, and with 11 if it is an error.
 
     Example:
 

@@ -21,20 +21,23 @@ class Code(IntEnum):
         return code
 
     OK = 0, "It worked."
-    FAILURE = 1, "It did not work, for a reason that has no code of its own."
+    FAILURE = 1, "It failed for a reason that has no code of its own."
     USAGE = 2, "The command line is wrong: an unknown command or option, a missing or bad argument."
-    WARNINGS = 10, "`doctor`: the worst finding is a warning; it works now, and will hurt in production."
-    ERRORS = 11, "`doctor`: the worst finding is an error; something does not work, or loses mail."
-    BROKEN_PROMISE = 12, "`bench`: the router broke a promise; the report says which, and how often."
-    DATA = 65, "The input is wrong, and will be the next time too: no SecureEnvelope, no URN, too large."
-    UNAVAILABLE = 69, "A service does not answer: the router itself, or what it depends on. Try again later."
+    WARNINGS = 10, "`doctor`: the worst finding is a warning: it works now, but will cause trouble in production."
+    ERRORS = 11, "`doctor`: the worst finding is an error: something does not work, or loses mail."
+    BROKEN_PROMISE = 12, "`bench`: the router broke a promise; the report says which one and how often."
+    DATA = 65, "The input is invalid: not a SecureEnvelope, not a URN, or too large. Trying again does not help."
+    UNAVAILABLE = 69, "The router, or a service that it depends on, does not answer. Try again later."
     SOFTWARE = 70, "A bug in the router. `ROUTER_DEBUG=1` shows where."
-    IO = 74, "A file, standard input or standard output cannot be read or written: it is full, or closed."
-    TEMPORARY = 75, "Not now: another migrator is at work, a rate limit, a router that is stopping. Try again soon."
-    DENIED = 77, "The token is missing, expired, or not trusted."
+    IO = (
+        74,
+        "A file, standard input or standard output cannot be read or written, for example because the disk is full.",
+    )
+    TEMPORARY = 75, "A temporary reason: another migrator, a rate limit, or a router that is stopping. Try again soon."
+    DENIED = 77, "The token is missing, expired or not trusted."
     CONFIG = 78, "The configuration or the data directory is wrong."
     INTERRUPTED = 130, "Interrupted by Ctrl-C (SIGINT)."
-    BROKEN_PIPE = 141, "The reader of the output has gone, as when it is `head`."
+    BROKEN_PIPE = 141, "The process that reads the output has ended, such as `head`."
 
 
 _BY_ERROR: tuple[tuple[type[Exception], Code], ...] = (

@@ -23,19 +23,20 @@ View = Overview | UserView
 def inspect_queue(
     ctx: typer.Context,
     name: Annotated[
-        str | None, typer.Argument(metavar="USER", help="Whose queue; without it, totals and the oldest queues.")
+        str | None,
+        typer.Argument(metavar="USER", help="User whose queue to show. Default: totals and the oldest queues."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until Ctrl-C.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many messages, or queues, to show.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of messages or queues to show.")] = 20,
 ) -> None:
-    """Show what is queued, and who is online.
+    """Show what is queued and who is online.
 
-    For one user: the connections, and the messages of both queues in the order of a fetch. Without a user: totals
-    and the oldest queues. Payloads are never shown. It only looks, with the services running or down. A user of
-    whom nothing is known has nothing queued.
+    With USER: the user's connections, and the messages of both queues in the order of a fetch. Without: totals and
+    the oldest queues. Payloads are never shown. The command changes nothing, and works with the services running or
+    stopped. A user whom the router does not know has nothing queued.
 
-    --watch in a pipe, or with --json, prints one JSON object a line.
+    With --json, or in a pipe, --watch prints one JSON object per line.
 
     Example:
 

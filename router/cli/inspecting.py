@@ -26,7 +26,7 @@ class Share(Struct, frozen=True):
     messages: int
     bytes: int
     oldest_at: str | None
-    """RFC 3339, like every point in time here; ``null`` where the tier is empty."""
+    """RFC 3339, like every point in time here; null if the tier is empty."""
 
 
 class ConnectionView(Struct, frozen=True):
@@ -34,7 +34,7 @@ class ConnectionView(Struct, frozen=True):
     node: str
     since: str
     lease_seconds: float
-    """Seconds that are left before it counts as gone."""
+    """Seconds until it counts as gone, unless it is renewed."""
 
 
 class MessageView(Struct, frozen=True):
@@ -42,17 +42,17 @@ class MessageView(Struct, frozen=True):
     lane: str
     """``express`` or ``normal``."""
     tier: str
-    """``hot``, ``cold``, or ``hot+cold`` while it is being moved."""
+    """``hot``, ``cold``, or ``hot+cold`` if both hold a copy, as during a move."""
     sequence: int
     bytes: int
-    """Of the envelope."""
+    """Size of the envelope."""
     queued_at: str
     age_seconds: float
     attempts: int
-    """Which delivery by the ingress routed it; 1 is the first."""
+    """How often the ingress had delivered it when it was routed; 1 means once."""
     ephemeral: bool
     announced: bool
-    """A push command for it has gone out."""
+    """A push command for it was sent."""
 
 
 class UserView(Struct, frozen=True):
@@ -64,9 +64,9 @@ class UserView(Struct, frozen=True):
     hot: Share
     cold: Share
     messages: list[MessageView]
-    """The first of both tiers, in the order in which a fetch returns them."""
+    """The first messages of both tiers, in the order of a fetch."""
     more: bool
-    """There are messages after these."""
+    """There are more messages than these."""
 
 
 class OldQueue(Struct, frozen=True):
@@ -83,15 +83,15 @@ class Overview(Struct, frozen=True):
 
     at: str
     ingress: Share | None
-    """What was accepted and waits to be routed; null where the topic does not tell."""
+    """Accepted messages that wait to be routed; null with Pub/Sub, which does not count them."""
     hot: Share
     cold: Share
     online_users: int
     connections: int
     dead_letters: int | None
-    """Null where they go to a topic."""
+    """Null if they go to a topic."""
     oldest: list[OldQueue]
-    """The queues whose first message waits longest."""
+    """The queues whose first message has waited longest."""
 
 
 async def overview(factory: Factory, limit: int) -> Overview:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def _directory(text: str) -> Path:
     if not text:  # which would be the directory that one is in
-        raise typer.BadParameter("names no directory; write . for the one you are in")
+        raise typer.BadParameter("is empty; name a directory (. is the current one)")
     return Path(text)
 
 
@@ -28,23 +28,25 @@ def listen(
     ctx: typer.Context,
     directory: Annotated[
         Path,
-        typer.Option("--dir", metavar="DIR", help="Where messages are saved, as <id>.json.", parser=_directory),
+        typer.Option("--dir", metavar="DIR", help="Directory for the messages, each as <id>.json.", parser=_directory),
     ],
-    once: Annotated[bool, typer.Option("--once", help="Receive what waits, then end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Receive the waiting messages, then end.")] = False,
     as_user: AsUser = None,
     token_file: TokenFile = None,
     url: Url = None,
     ws_url: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Where the socket is; if unset, <URL>/connect, or else the configured one."),
+        typer.Option(
+            metavar="URL", help="URL of the WebSocket. Default: <URL>/connect with --url, else as configured."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each message.")] = False,
 ) -> None:
-    """Receive messages: pull, save, acknowledge.
+    """Receive messages: fetch, save, acknowledge.
 
-    Each envelope is on disk before it is acknowledged, and is listed once, however often this is interrupted: run
-    it again and it goes on. Ctrl-C ends it. While there is no router it goes on trying; stderr says so, and when it is
-    connected.
+    Each envelope is on disk before it is acknowledged, and is listed once, even if the command was interrupted and
+    started again. If the router cannot be reached, the command keeps trying and says so on stderr, also when it is
+    connected. Ctrl-C ends it.
 
     Example:
 

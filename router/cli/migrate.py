@@ -28,15 +28,15 @@ class Report(Struct):
 
     dry_run: bool
     users: int = 0
-    """Users whose hot queue was looked at."""
+    """Users whose hot queue was processed."""
     moved: int = 0
-    """Messages that are in cold now; with ``dry_run``, that would be."""
+    """Messages that were moved to cold; with ``dry_run``, that would be."""
     dropped: int = 0
-    """Ephemeral messages, which never enter cold."""
+    """Ephemeral messages that were dropped, since they never go to cold."""
     busy: list[str] = field(default_factory=list)
-    """Users on whom another migrator is at work."""
+    """Users whose mail another migrator is moving."""
     online: list[str] = field(default_factory=list)
-    """Users who came online in the meantime, and keep what is hot."""
+    """Users who came online meanwhile; their mail stays hot."""
 
 
 class Choice(Struct, frozen=True):
@@ -52,18 +52,20 @@ class Choice(Struct, frozen=True):
 
 def migrate(
     ctx: typer.Context,
-    users: Annotated[list[str] | None, typer.Argument(metavar="USER", help="Move these, online or not.")] = None,
-    stale: Annotated[bool, typer.Option("--stale", help="Move users with hot mail and no live connection.")] = False,
-    everyone: Annotated[bool, typer.Option("--all", help="Move everyone, online or not.")] = False,
+    users: Annotated[
+        list[str] | None, typer.Argument(metavar="USER", help="Move the mail of these users, online or not.")
+    ] = None,
+    stale: Annotated[bool, typer.Option("--stale", help="Move the mail of users without a live connection.")] = False,
+    everyone: Annotated[bool, typer.Option("--all", help="Move all hot mail, of users online or not.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would move.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the totals as JSON.")] = False,
 ) -> None:
-    """Move hot queues to cold by hand.
+    """Move hot queues to cold.
 
-    Name users, or choose --stale or --all. Safe beside running services and beside itself, and with the services
-    down. Nothing is lost or reordered if it is interrupted: run it again, and it goes on with what is left.
+    Name users, or choose --stale or --all. You can run this beside running services, with the services stopped, and
+    several times at once. If it is interrupted, nothing is lost or reordered: run it again to move the rest.
 
-    Exits with 75 where another migrator was at work on somebody; what that one leaves, the next run moves.
+    Exits with 75 if another migrator was moving the mail of one of the users; run it again to move what is left.
 
     Example:
 
@@ -73,7 +75,7 @@ def migrate(
     """
     named = [user(name) for name in users or []]
     if [bool(named), stale, everyone].count(True) != 1:
-        raise typer.BadParameter("say whose mail to move: name users, or give --stale, or --all", param_hint="USER")
+        raise typer.BadParameter("choose whose mail to move: name users, or use --stale or --all", param_hint="USER")
     choice = Choice(named, stale)
     config = configured(ctx)
     look_at(config, Role.ONLINE, Role.COLD)
@@ -102,7 +104,9 @@ async def _migrate(config: Config, choice: Choice, *, dry_run: bool, quiet: bool
                 try:
                     done = await queue.migrate_hot_to_cold(name, online_too=choice.online_too, progress=advance)
                 except Unavailable as error:
-                    text = f"{error}; {report.moved} messages of {report.users} users are moved: run it again to go on"
+                    text = (
+                        f"{error}; moved {report.moved} messages of {report.users} users; run it again to move the rest"
+                    )
                     raise Unavailable(text) from error
                 report.users += 1
                 report.moved += done.moved
@@ -137,9 +141,9 @@ def _tell(report: Report) -> None:
     dropped = f", dropped {report.dropped} ephemeral" if report.dropped else ""
     line(f"moved {_count(report.moved, 'message')} of {_count(report.users, 'user')}{dropped}")
     if report.online:
-        line(f"left to users who came online: {', '.join(report.online)}")
+        line(f"left hot, since these users came online: {', '.join(report.online)}")
     if report.busy:
-        line(f"another migrator is at work on: {', '.join(report.busy)}; run it again")
+        line(f"another migrator is moving the mail of: {', '.join(report.busy)}; run it again")
 
 
 def _count(number: int, noun: str) -> str:

@@ -24,27 +24,29 @@ class Command(Struct, frozen=True):
     """One line of ``--json``."""
 
     number: int
-    """Rises with each command."""
+    """Increases with each command."""
     id: str
-    """Of the message."""
+    """Id of the message."""
     recipient: str
     at: str
-    """RFC 3339: when it was published."""
+    """When it was published, RFC 3339."""
     command: Raw
-    """What goes to a notification service: ``{"recipientId": …, "envelope": {…}}``."""
+    """The push command for a notification service: ``{"recipientId": …, "envelope": {…}}``."""
 
 
 def outbox(
     ctx: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, commands included.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on with new commands until Ctrl-C.")] = False,
-    take: Annotated[bool, typer.Option("--take", help="Remove each command once it is printed and flushed.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line, with the commands.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Wait for new commands and print them, until Ctrl-C.")
+    ] = False,
+    take: Annotated[bool, typer.Option("--take", help="Remove each command after it is printed and flushed.")] = False,
 ) -> None:
-    """Show the push commands that wait to be taken.
+    """Show the push commands that wait in the outbox.
 
-    With push.kind embedded, the router leaves here what it would tell a notification service: somebody has mail.
-    --take makes this the queue of such a service: a command is removed after the pipe has taken it, so one that the
-    reader never got is there the next time.
+    With push.kind embedded, the router writes push commands to the outbox instead of sending them to a notification
+    service. With --take, you can pipe them to such a service yourself: a command is removed after it was written to
+    the pipe, so a command that the reader never got is printed again the next time.
 
     Example:
 

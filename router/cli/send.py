@@ -19,21 +19,24 @@ from router.cli.output import json_line, line, progress
 def send(
     ctx: typer.Context,
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="FILE", help="An envelope as JSON, or - for standard input.")
+        list[str] | None, typer.Argument(metavar="FILE", help="File with an envelope as JSON, or - for standard input.")
     ] = None,
-    to: Annotated[str | None, typer.Option(metavar="USER", help="Build an envelope for this user instead.")] = None,
-    data: Annotated[str | None, typer.Option(metavar="TEXT", help="The opaque data of a built envelope.")] = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="USER", help="Build an envelope for this user, instead of reading FILE.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(metavar="TEXT", help="With --to: the opaque data.")] = None,
     data_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The same from a file, byte for byte, or - for standard input.")
+        str | None,
+        typer.Option(metavar="FILE", help="With --to: a file with the opaque data, or - for standard input."),
     ] = None,
     priority: Annotated[
-        int | None, typer.Option(help="Of a built envelope; 5 and above take the express lane.")
+        int | None, typer.Option(help="With --to: the priority. 5 and above take the express lane.")
     ] = None,
     ephemeral: Annotated[
-        bool, typer.Option("--ephemeral", help="Mark a built envelope: deliver now or never.")
+        bool, typer.Option("--ephemeral", help="With --to: deliver only if the recipient is online now.")
     ] = False,
-    lines: Annotated[bool, typer.Option("--lines", help="Each FILE holds many envelopes, one a line.")] = False,
-    key: Annotated[str | None, typer.Option(metavar="KEY", help="The Idempotency-Key; a new one if unset.")] = None,
+    lines: Annotated[bool, typer.Option("--lines", help="Each FILE holds one envelope per line.")] = False,
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="The Idempotency-Key. Default: a random one.")] = None,
     as_user: AsUser = None,
     token_file: TokenFile = None,
     url: Url = None,
@@ -41,8 +44,8 @@ def send(
 ) -> None:
     """Send messages.
 
-    Prints the id of each message once the router has it safe, one after another in the order given. Failures that
-    may pass are retried for a minute under one Idempotency-Key, so that nothing is sent twice.
+    Sends the messages one after another, in the given order, and prints the id of each when the router has stored it.
+    Temporary failures are retried for a minute with the same Idempotency-Key, so that nothing is sent twice.
 
     Example:
 
@@ -58,7 +61,7 @@ def send(
     else:
         envelopes = [envelope for file in files or () for envelope in _read(file, lines=lines)]
     if key is not None and len(envelopes) != 1:
-        raise typer.BadParameter("one key is for one message", param_hint="--key")
+        raise typer.BadParameter("an Idempotency-Key is for one message only", param_hint="--key")
     show: Callable[[str], None] = (lambda id_: json_line({"id": id_})) if as_json else line
     target = api_url(configured(ctx), url)
     with signed_by(ctx, as_user):
@@ -70,15 +73,15 @@ def _check(
 ) -> None:
     """Raise where options don't go together: none is to be ignored in silence."""
     if bool(files) == (to is not None):
-        raise typer.BadParameter("name a FILE with an envelope, or build one with --to")
+        raise typer.BadParameter("give either a FILE with an envelope, or --to")
     if files and (built or data is not None or data_file is not None):
-        raise typer.BadParameter("--data, --data-file, --priority and --ephemeral build an envelope; they need --to")
+        raise typer.BadParameter("--data, --data-file, --priority and --ephemeral need --to")
     if data is not None and data_file is not None:
         raise typer.BadParameter("choose --data or --data-file", param_hint="--data-file")
     if to is not None and data is None and data_file is None:
         raise typer.BadParameter(
             "say what to send: --data TEXT, or --data-file FILE (- for standard input); "
-            "--data '' sends an empty message"
+            "for an empty message, use --data ''"
         )
 
 

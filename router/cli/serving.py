@@ -11,10 +11,10 @@ from router.config import Service, load_with_origins, with_ports
 def serve(ctx: typer.Context) -> None:
     """Run the whole router in one process.
 
-    Needs no file and no server: without a configuration it listens on 127.0.0.1, keeps its data in the platform's
-    place for it, and trusts the tokens of `router token`. It answers everything on server.api_port, and sockets on
-    server.ws_port too; PORT, where set, is its one public port. Metrics are on server.admin_port. SIGTERM, Ctrl-C or
-    a closed terminal drains it.
+    Works without a configuration file and without other servers: it then listens on 127.0.0.1, keeps its data in the
+    platform's default directory, and trusts the tokens of `router token`. It answers everything on server.api_port,
+    and WebSockets on server.ws_port too; if PORT is set, it answers both on that port instead. Metrics are on
+    server.admin_port. SIGTERM, Ctrl-C or closing the terminal drains and ends it.
 
     Example:
 
@@ -27,7 +27,7 @@ def serve(ctx: typer.Context) -> None:
 def serve_api(ctx: typer.Context) -> None:
     """Run the API service only.
 
-    Stateless: run as many as you like. Listens on server.api_port, or on PORT.
+    Stateless: run as many as you like. Listens on server.api_port, or on PORT if set.
 
     Example:
 
@@ -39,7 +39,7 @@ def serve_api(ctx: typer.Context) -> None:
 def serve_ws(ctx: typer.Context) -> None:
     """Run the WebSocket service only.
 
-    Holds the connections and owns presence. Listens on server.ws_port, or on PORT.
+    Holds the WebSockets and records who is online. Listens on server.ws_port, or on PORT if set.
 
     Example:
 
@@ -51,8 +51,8 @@ def serve_ws(ctx: typer.Context) -> None:
 def process(ctx: typer.Context) -> None:
     """Run the processing pipeline only.
 
-    Routes what was accepted, hot or cold, and sweeps. Has a port for probes where process.port or PORT is set, and its
-    metrics on server.admin_port, as every service.
+    Routes accepted messages to hot or cold, and sweeps. Answers probes on process.port, or on PORT, if one is set.
+    Metrics are on server.admin_port, as for every service.
 
     Example:
 

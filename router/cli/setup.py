@@ -30,9 +30,9 @@ class Step(Struct, frozen=True):
     what: str
     where: str
     state: str
-    """``there``, ``made``, ``missing`` with ``--dry-run``, or why what is there cannot be used."""
+    """``there``, ``made``, ``missing`` (with ``--dry-run``), or why the existing one cannot be used."""
     commands: list[str] = []
-    """Shell commands that make it without the router."""
+    """Shell commands that create it without the router."""
 
 
 def setup(
@@ -42,9 +42,12 @@ def setup(
 ) -> None:
     """Create what the backends need.
 
-    The embedded backend needs a data directory, a database and keys; `router serve` makes them too, so this is for
-    those who want to see them first. Topics and subscriptions of Pub/Sub, but those of pokes, are made by this command
-    only, or by the `gcloud` commands that it prints. What is there is left as it is: run it as often as you like.
+    For the embedded backend: the data directory, the database and the keys. `router serve` creates these too.
+
+    For Pub/Sub: the topics and subscriptions, except those of pokes. No service creates these. This command also prints
+    the `gcloud` commands that do the same.
+
+    What exists is left unchanged, so you can run this as often as you like.
 
     Example:
 
@@ -59,7 +62,7 @@ def setup(
         show([Table("Setup", ["what", "where", "state"], rows, "nothing is needed")])
         commands = [command for step in steps for command in step.commands]
         if commands:
-            line("\nThe same by hand, for where this command lacks the rights:\n")
+            line("\nCommands that do the same, in case `router setup` lacks the rights:\n")
             for command in commands:
                 line(command)
     if unusable := [step for step in steps if step.state not in (THERE, MADE, MISSING)]:

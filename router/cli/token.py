@@ -17,17 +17,17 @@ LONGEST_SECONDS = 36_500 * 86_400
 
 def token(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="USER", help="Who the token is for: bob, or urn:sm:user:bob.")],
-    ttl: Annotated[str, typer.Option(metavar="SPAN", help="How long it is good for: 90s, 30m, 1h, 2d.")] = "1h",
+    name: Annotated[str, typer.Argument(metavar="USER", help="The user: bob, or urn:sm:user:bob.")],
+    ttl: Annotated[str, typer.Option(metavar="SPAN", help="How long the token is valid: 90s, 30m, 1h, 2d.")] = "1h",
     handle: Annotated[
         str | None,
-        typer.Option(metavar="URN", help="Put this into the handle claim, which the router prefers to sub."),
+        typer.Option(metavar="URN", help="Value of the handle claim, which the router prefers to sub."),
     ] = None,
 ) -> None:
     """Print a token for a user, signed by the embedded key.
 
-    For trying things on one machine. The key is in embedded.data_dir and is made when it is first needed. Where
-    tokens come from an identity service (auth.kind is jwks), that service issues them, and this is refused.
+    For tests on one machine. The key is in embedded.data_dir and is created when it is first needed. If auth.kind is
+    jwks, your identity service issues the tokens, and this command refuses to.
 
     Example:
 
@@ -38,10 +38,10 @@ def token(
     if config.auth.kind != "embedded":
         raise ConfigError(
             "auth.kind is jwks, so tokens come from your identity service; "
-            "for tokens of the embedded key, unset auth.identity_service_url and auth.jwks_url"
+            "to use the embedded key, unset auth.identity_service_url and auth.jwks_url"
         )
     subject, lifetime = user(name), seconds(ttl)
     if not 1 <= lifetime <= LONGEST_SECONDS:
-        raise typer.BadParameter("a token is good for a second at least, 36500d at the most", param_hint="--ttl")
+        raise typer.BadParameter("must be from 1s to 36500d", param_hint="--ttl")
     key = EmbeddedKey.open(config.embedded.data_dir)
     line(key.sign(subject, now(), lifetime, handle=user(handle) if handle else None))

@@ -36,11 +36,11 @@ class Problem(Struct, frozen=True):
     """One thing that is wrong with the configuration."""
 
     key: str
-    """``section.key``, or the section, or empty where it is about the file as a whole."""
+    """``section.key``, or the section; empty if the problem concerns the whole file."""
     source: str
-    """The file or the environment variable; empty where values from several places don't fit together."""
+    """The file or the environment variable; empty if values from several places contradict each other."""
     message: str
-    """What is wrong and how to mend it, in one line, without a secret."""
+    """What is wrong and how to fix it, in one line, without secrets."""
 
     def __str__(self) -> str:
         if not self.source or self.source == self.key:
@@ -57,7 +57,7 @@ class Sources(Struct):
     """``section.key`` -> file or variable; a key that is missing here has its default."""
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
-    """What starts all the same."""
+    """Probable mistakes that do not keep a service from starting."""
 
     def put(self, section: str, key: str, value: object, origin: str) -> None:
         self.values.setdefault(section, {})[key] = value

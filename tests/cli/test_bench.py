@@ -103,7 +103,7 @@ def test_ctrl_c_ends_the_sending_and_still_reports(router: Router) -> None:
     assert found.interrupted
     assert found.held
     assert found.messages.saved == found.messages.accepted > 0
-    assert errors.decode().startswith("no more is sent")
+    assert errors.decode().startswith("stopped sending")
     assert nothing_left(router), "of any run on this router"
 
 
@@ -128,7 +128,7 @@ async def test_a_second_ctrl_c_ends_at_once_and_says_what_is_left(router: Router
             assert process.stderr is not None
             await eventually(lambda: len(faulty.sends) == 10)
             process.send_signal(signal.SIGTERM)
-            assert b"no more is sent" in await asyncio.to_thread(process.stderr.readline)
+            assert b"stopped sending" in await asyncio.to_thread(process.stderr.readline)
             process.send_signal(signal.SIGINT)
             said = await asyncio.to_thread(process.stderr.read)
             # Two are lost; others may have been on their way.
@@ -178,11 +178,11 @@ def test_a_router_with_another_key(
 @pytest.mark.parametrize(
     ("lines", "word"),
     [
-        ("", "has no user and token"),
+        ("", "holds no users"),
         ("bob\n", "line 1: write a user, a space, and a token"),
         ("# one\nbob secret.secret.secret\n", "line 2: write a user, a space, and a token"),
-        (f"bob {token({'sub': 'eve'})}\n", "the token is one of urn:sm:user:eve, not of urn:sm:user:bob"),
-        (f"bob {token({'sub': 'bob', 'handle': 'eve'})}\n", "the token is one of urn:sm:user:eve"),
+        (f"bob {token({'sub': 'eve'})}\n", "the token belongs to urn:sm:user:eve, not to urn:sm:user:bob"),
+        (f"bob {token({'sub': 'bob', 'handle': 'eve'})}\n", "the token belongs to urn:sm:user:eve"),
         (f"bob {token({'sub': 'bob'})}\n" * 2, "names a user twice"),
     ],
 )

@@ -67,5 +67,5 @@ def test_whose_key_signed_a_token_that_is_refused(tmp_path: Path) -> None:
         ended = service.command("send", "--as", "alice", "--to", "bob", "--data", "hello")
     assert ended.returncode == Code.DENIED
     made, refused = ended.stderr.decode().splitlines()
-    assert made == f"a new key was made in {other}; only a router with this embedded.data_dir knows it"
-    assert f"--as signs with the key in {other}; is that the embedded.data_dir of the router that was asked?" in refused
+    assert made == f"created a new key in {other}; only a router with this embedded.data_dir trusts it"
+    assert f"--as signs with the key in {other}; is that the embedded.data_dir of this router?" in refused

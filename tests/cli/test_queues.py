@@ -257,7 +257,7 @@ def test_dead_letters_are_replayed(router: Router, inside: Inside) -> None:
     inside(look)
     assert "replayed 0 dead letters" in router("dead-letters", "replay").stdout
     young = router("dead-letters", "replay", "--reason", "damaged")
-    assert (young.returncode, "left 1 whose ids" in young.stdout) == (Code.TEMPORARY, True)
+    assert (young.returncode, "left 1 that are too young" in young.stdout) == (Code.TEMPORARY, True)
     assert router("dead-letters", "replay", "--reason", "undecodable").returncode == Code.USAGE
     inside(refuse_what_is_cut)
     assert router("dead-letters", "replay").returncode == Code.DATA
