@@ -25,7 +25,6 @@ from router.core.refusing import Refuser
 from router.core.replaying import Replayer
 from router.core.routing import Pipeline
 from router.core.sweeping import Rules, Sweeper
-from router.core.timekeeping import Timekeeper
 from router.errors import ConfigError
 from router.interfaces import (
     ColdQueue,
@@ -39,6 +38,7 @@ from router.interfaces import (
 )
 from router.messages import Message
 from router.metrics import Metrics
+from router.timekeeping import Timekeeper
 
 if TYPE_CHECKING:
     from router.backends.embedded.backend import EmbeddedBackend

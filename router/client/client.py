@@ -22,12 +22,13 @@ from router import proxies
 from router.clock import Clock, SystemClock
 from router.errors import RouterError, Unauthorized, Unavailable
 from router.ids import parse_key
+from router.retry import backoff
 
 PAGE = 50
 TIMEOUT_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
 RETRY_BUDGET_SECONDS = 60.0
-LONGEST_WAIT_SECONDS = 5.0
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.2, 5.0
 REPLACED = 4409
 """A newer connection of the user took the place of this one, which had not answered a ping (docs/http.md)."""
 REPLACED_WAIT_SECONDS = 30.0
@@ -290,8 +291,7 @@ class RouterClient:
         return self._chance.uniform(REPLACED_WAIT_SECONDS / 2, REPLACED_WAIT_SECONDS)
 
     def _wait(self, failures: int) -> float:
-        """Exponential, with full jitter."""
-        return self._chance.uniform(0.02, min(LONGEST_WAIT_SECONDS, 0.1 * 2.0 ** min(failures, 10)))
+        return backoff(failures, self._chance, first=FIRST_WAIT_SECONDS, longest=LONGEST_WAIT_SECONDS)
 
 
 def _words(error: Exception) -> str:

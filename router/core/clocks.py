@@ -7,10 +7,10 @@ from contextlib import suppress
 
 from router import logs
 from router.clock import Clock
-from router.core.timekeeping import Timekeeper
 from router.errors import RouterError
 from router.interfaces import OnlineStore
 from router.metrics import Metrics
+from router.timekeeping import Timekeeper
 
 LOG = logs.logger(__name__)
 LOOK_SECONDS = 60.0

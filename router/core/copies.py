@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from router.core.timekeeping import Timekeeper
 from router.errors import Refused
 from router.interfaces import ColdQueue
 from router.messages import Delivery, Message, Queued, Routed
+from router.timekeeping import Timekeeper
 
 
 class Unstorable(Exception):

@@ -16,13 +16,13 @@ from msgspec.structs import replace
 from router.clock import Clock
 from router.core.damage import Damage, checked
 from router.core.refusing import Refuser
-from router.core.retrying import backoff
 from router.core.settling import Settler
-from router.core.timekeeping import Timekeeper
 from router.errors import Refused, RouterError, Unavailable
 from router.interfaces import ColdQueue, OnlineStore, PushNotifier
 from router.messages import DeadReason, MigrationResult, MoveRefused, Queued
 from router.metrics import Metrics
+from router.retry import backoff
+from router.timekeeping import Timekeeper
 
 BATCH_MESSAGES = 250
 BATCH_BYTES = 2 * 1024 * 1024

@@ -26,13 +26,13 @@ from router.core.outage import Outage, Owed
 from router.core.outcomes import REFUSED, SILENT, Fate, apart, belongs_in_cold
 from router.core.recipients import Recipients, by_recipient, portions, recipient_of, size_of
 from router.core.refusing import Refuser
-from router.core.retrying import backoff
 from router.core.settling import Settler
-from router.core.timekeeping import Timekeeper
 from router.errors import DataDirLost, RouterError, Unavailable
 from router.interfaces import ColdQueue, IngressConsumer, OnlineStore, PushNotifier
 from router.messages import DeadReason, Delivery, Message, Outcome, Routed
 from router.metrics import Metrics
+from router.retry import backoff
+from router.timekeeping import Timekeeper
 
 BATCH_MESSAGES = 256
 HELD_MESSAGES = 2048

@@ -17,11 +17,11 @@ from router.clock import MICROSECONDS, Clock
 from router.core.dependencies import Reports
 from router.core.migrating import Migrator
 from router.core.settling import Settler
-from router.core.timekeeping import Timekeeper, may_delete
 from router.errors import RouterError, Unavailable
 from router.interfaces import ColdQueue, OnlineStore, PushNotifier
 from router.messages import HotUser
 from router.metrics import Metrics
+from router.timekeeping import Timekeeper, may_delete
 
 LOG = logs.logger(__name__)
 PAGE_USERS = 200

@@ -11,11 +11,11 @@ from structlog.testing import capture_logs
 
 from router.clock import MICROSECONDS
 from router.core.clocks import LOOK_SECONDS, ClockWatch
-from router.core.timekeeping import Timekeeper
 from router.errors import Unavailable
 from router.interfaces import OnlineStore
 from router.metrics import Metrics
 from router.service import _Service
+from router.timekeeping import Timekeeper
 from tests.contract.stage import until
 from tests.support.clock import ManualClock
 from tests.support.stores_simulated import simulated_redis_stores

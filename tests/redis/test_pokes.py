@@ -12,8 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from router.backends.redis.pokes import RedisPokeBus
-from router.core.retrying import backoff
 from router.messages import Connection, Outcome
+from router.retry import backoff
 from tests.contract.stage import BOB, EVE, Stage, staged
 from tests.redis.conftest import commands
 from tests.support.clock import ManualClock

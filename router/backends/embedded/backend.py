@@ -21,8 +21,8 @@ from router.backends.embedded.worker import InlineWorker, ThreadWorker
 from router.backends.rules import StoreRules
 from router.clock import Clock
 from router.config import Config
-from router.core.timekeeping import Timekeeper
 from router.metrics import Metrics
+from router.timekeeping import Timekeeper
 
 
 class EmbeddedBackend:

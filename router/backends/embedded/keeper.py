@@ -9,8 +9,8 @@ from contextlib import suppress
 from router.backends.embedded.database import Database
 from router.backends.embedded.space import Space
 from router.clock import Clock
-from router.core.timekeeping import Timekeeper
 from router.errors import RouterError
+from router.timekeeping import Timekeeper
 
 LOOK_SECONDS = 2.0
 FOLD_SECONDS = 20.0

@@ -13,9 +13,9 @@ from router.backends.embedded.rows import one
 from router.backends.embedded.signals import Nodes
 from router.backends.rules import StoreRules, implausible_move, keeps_inbound
 from router.clock import Clock
-from router.core.timekeeping import Timekeeper
 from router.interfaces import PokeBus
 from router.messages import Delivery, HotPage, HotUser, Move, MoveRefused, Queued, QueueTotals, Routed, Settled
+from router.timekeeping import Timekeeper
 
 
 class EmbeddedOnlineStore(EmbeddedPresence):

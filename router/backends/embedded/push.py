@@ -12,10 +12,10 @@ from router.backends.embedded.database import Database
 from router.backends.embedded.queries import load
 from router.clock import MICROSECONDS, Clock
 from router.config import Embedded
-from router.core.timekeeping import Timekeeper
 from router.interfaces import LetterPage, Receipt
 from router.messages import DeadLetter, Message
 from router.metrics import Drop, Metrics
+from router.timekeeping import Timekeeper
 
 LOG = logs.logger(__name__)
 SQL = load("push")

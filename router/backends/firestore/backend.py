@@ -18,8 +18,8 @@ from router.backends.google.channels import FIRESTORE, open_channels, project
 from router.backends.rules import StoreRules
 from router.clock import Clock
 from router.config import Config
-from router.core.timekeeping import Timekeeper
 from router.interfaces import PokeBus
+from router.timekeeping import Timekeeper
 
 
 class FirestoreBackend:

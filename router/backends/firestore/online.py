@@ -19,11 +19,11 @@ from router.backends.firestore.wire import Document, deletion, only_if
 from router.backends.firestore.writing import Writer
 from router.backends.rules import ORPHAN_SECONDS, Skew, holds_move, implausible_ack, keeps_inbound
 from router.clock import MICROSECONDS, Clock, apart
-from router.core.timekeeping import Timekeeper
 from router.interfaces import PokeBus
 from router.lifecycle import GONE
 from router.messages import Delivery, HotPage, HotUser, Move, MoveRefused, Queued, QueueTotals, Routed, Settled
 from router.pages import Head, Page
+from router.timekeeping import Timekeeper
 
 T = TypeVar("T")
 

@@ -15,6 +15,7 @@ import grpc
 from msgspec import Struct
 
 from router.errors import Refused, RouterError, Unavailable
+from router.retry import backoff
 
 T = TypeVar("T")
 
@@ -22,7 +23,7 @@ CALL_SECONDS = 4.0
 """A call that is not answered by then is given up."""
 BUDGET_SECONDS = 6.0
 """No call is repeated later than this after the first; with the last one it is less than the core waits."""
-FIRST_PAUSE_SECONDS = 0.02
+FIRST_PAUSE_SECONDS = 0.04
 LONGEST_PAUSE_SECONDS = 1.0
 
 
@@ -56,8 +57,8 @@ _MENDING = {
 
 
 def pause(attempt: int, chance: random.Random) -> float:
-    """Seconds to wait after try number ``attempt`` (from 1): exponential, with full jitter."""
-    return chance.random() * min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(attempt, 20))
+    """Seconds to wait after try number ``attempt`` (from 1)."""
+    return backoff(attempt, chance, first=FIRST_PAUSE_SECONDS, longest=LONGEST_PAUSE_SECONDS)
 
 
 def translate(service: str, code: grpc.StatusCode, details: str) -> RouterError:

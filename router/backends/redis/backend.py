@@ -19,9 +19,9 @@ from router.backends.redis.scripts import Scripts
 from router.backends.rules import StoreRules
 from router.clock import Clock
 from router.config import Config
-from router.core.timekeeping import Timekeeper
 from router.errors import ConfigError, Forbidden, Unavailable
 from router.metrics import Metrics
+from router.timekeeping import Timekeeper
 
 LOG = logs.logger(__name__)
 OLDEST = 7

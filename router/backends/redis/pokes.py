@@ -17,9 +17,9 @@ from router.backends.redis.client import Client, closed
 from router.backends.redis.failing import FOREIGN
 from router.backends.redis.keys import Keys
 from router.clock import Clock
-from router.core.retrying import backoff
 from router.errors import Unavailable
 from router.metrics import Metrics
+from router.retry import backoff
 
 LOG = logs.logger(__name__)
 IDLE_SECONDS = 5.0

@@ -12,7 +12,7 @@ from router.backends.redis.keys import Keys
 from router.backends.redis.scripts import Argument, Command, Scripts
 from router.backends.rules import DAY_SECONDS, ORPHAN_SECONDS, Skew, StoreRules
 from router.clock import MICROSECONDS, Clock
-from router.core.timekeeping import Timekeeper
+from router.timekeeping import Timekeeper
 
 
 class RedisStore:

@@ -6,7 +6,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from router.clock import MICROSECONDS
-from router.core.timekeeping import (
+from router.messages import Lane, Message, Queued
+from router.timekeeping import (
     EARLY_SECONDS,
     LATE_SECONDS,
     LONG_SURE_SECONDS,
@@ -15,7 +16,6 @@ from router.core.timekeeping import (
     Timekeeper,
     may_delete,
 )
-from router.messages import Lane, Message, Queued
 from tests.support.clock import ManualClock
 
 MONTH = 31 * 86_400 * MICROSECONDS
