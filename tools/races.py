@@ -61,7 +61,8 @@ REASONS = {
 _USUAL_REASONS = {"Sentinel": "s", "Pub/Sub": "r"}
 
 _SECTION = re.compile(r"^### RACES (\d+):.*?(?=^##|\Z)", re.MULTILINE | re.DOTALL)
-_BULLET = re.compile(r"^\* (?:[\w/, ]+: )?`[\w/]+\.py(?:::\w+)?`\n", re.MULTILINE)
+_TESTS = "Tests:"
+"""Begins a section's list of tests; what stands behind it is written anew."""
 
 
 class Case(Struct, frozen=True):
@@ -110,8 +111,9 @@ def with_tests(page: str, found: dict[int, list[Case]]) -> str:
     """``page`` with the tests of each section at its end."""
 
     def renewed(section: re.Match[str]) -> str:
-        prose, tests = _BULLET.sub("", section[0]).rstrip(), found.get(int(section[1]), [])
-        return "\n".join([prose, "", *_bullets(tests), "", ""])
+        prose, _, _ = section[0].partition(f"\n{_TESTS}\n")
+        tests = found.get(int(section[1]), [])
+        return "\n".join([prose.rstrip(), "", *([_TESTS, "", *_bullets(tests), ""] if tests else []), ""])
 
     return _SECTION.sub(renewed, page)
 
