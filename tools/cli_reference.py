@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from router.bench import report
 from router.cli import config, dead_letters, inspecting, migrate, outbox, setup
@@ -143,6 +143,7 @@ def _record(record: type[Struct]) -> str:
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(record))).body
     assert isinstance(tree, ast.ClassDef)
     summary = (ast.get_docstring(tree) or "").split("\n")[0]
+    keys = {field.name: field.encode_name for field in structs.fields(record)}
     lines = [
         f"`{record.__name__}`{': ' + _code(summary) if summary else ''}",
         "",
@@ -155,7 +156,8 @@ def _record(record: type[Struct]) -> str:
             for python, words in TYPES.items():
                 type_ = type_.replace(python, words)
             type_ = type_.replace("|", PIPE)
-            lines.append(f"| `{ast.unparse(statement.target)}` | {type_} | {_code(_docstring(following))} |")
+            key = keys[ast.unparse(statement.target)]
+            lines.append(f"| `{key}` | {type_} | {_code(_docstring(following))} |")
     return "\n".join([*lines, ""])
 
 

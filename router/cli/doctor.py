@@ -58,7 +58,7 @@ def doctor(
 
 
 def plain(diagnosis: Diagnosis) -> list[str]:
-    """One line a finding, and two more where there is something to mend; the last line sums up."""
+    """One line per finding, and two more if there is something to fix; the last line sums up."""
     lines = []
     for finding in diagnosis.findings:
         lines.append(f"{finding.severity.value.upper():8} {finding.check}: {finding.found}")
@@ -77,7 +77,7 @@ def _counted(severity: Severity, count: int) -> str:
 
 
 def _more(finding: Finding) -> list[str]:
-    return [f"{word}: {text}" for word, text in (("why", finding.why), ("mend", finding.mend)) if text]
+    return [f"{word}: {text}" for word, text in (("why", finding.why), ("fix", finding.fix)) if text]
 
 
 def _draw(diagnosis: Diagnosis) -> None:

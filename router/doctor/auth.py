@@ -38,20 +38,21 @@ def embedded(config: Config) -> Finding:
     if not is_loopback(host):
         return error(
             check,
-            f"the embedded identity, and server.host is {host}",
-            "No service that listens beyond loopback starts with it: any local user may sign tokens.",
+            f"tokens are signed by the embedded key, and server.host is {host}",
+            "A service that listens beyond loopback does not start with the embedded key.",
             "set auth.identity_service_url or auth.jwks_url",
         )
     if "RS256" not in config.auth.algorithms:
-        why = "It signs with RS256, which auth.algorithms leaves out, so that no service starts."
-        return error(check, "the embedded identity is not allowed", why, "add RS256 to auth.algorithms")
+        why = "The embedded key signs with RS256. Without it in auth.algorithms, no service starts."
+        return error(check, "auth.algorithms does not allow the embedded key", why, "add RS256 to auth.algorithms")
     path = key_file(config.embedded.data_dir, SIGNING_KEY)
     if _readable_by_others(path):
-        why = "Whoever reads it can sign a token for anybody."
-        mend = f"rm {path}  # a new key is made at the next start; until then a running service trusts the old one"
-        return warning(check, f"others can read {path}", why, mend)
-    why = "Tokens come from `router token`; no other machine trusts them."
-    return note(check, "the embedded identity, for this machine only", why, "auth.identity_service_url, for production")
+        why = "Anybody who reads the key can sign tokens for every user."
+        fix = f"rm {path}  # the next start creates a new key; until then, a running service trusts the old one"
+        return warning(check, f"others can read {path}", why, fix)
+    why = "`router token` issues the tokens, and no other machine trusts them."
+    fix = "for production, set auth.identity_service_url"
+    return note(check, "tokens are signed by the embedded key, for this machine only", why, fix)
 
 
 def _readable_by_others(path: Path) -> bool:
@@ -61,27 +62,27 @@ def _readable_by_others(path: Path) -> bool:
 def rules(auth: Auth) -> Iterator[Finding]:
     """What the settings alone say."""
     if auth.audience is None:
-        why = "A token that the identity service made for another service opens mailboxes here."
-        yield warning(
-            "auth.audience", "no audience is required", why, "auth.audience, as the identity service sets `aud`"
-        )
+        why = "Tokens that the identity service issued for other services are accepted here."
+        fix = "set auth.audience to the `aud` that the identity service uses"
+        yield warning("auth.audience", "no audience is required", why, fix)
     if auth.issuer is None:
-        why = "Any token that these keys have signed is believed, whoever it says made it."
-        yield warning("auth.issuer", "no issuer is required", why, "auth.issuer, as the identity service sets `iss`")
+        why = "Every token that these keys signed is accepted, whichever issuer it names."
+        fix = "set auth.issuer to the `iss` that the identity service uses"
+        yield warning("auth.issuer", "no issuer is required", why, fix)
     for key in ("identity_service_url", "jwks_url"):
         url = getattr(auth, key)
         parts = urlsplit(url or "")
         if parts.scheme == "http" and not is_loopback(parts.hostname):
-            why = "Whoever is between can hand out keys of their own, and be anybody."
-            yield warning(f"auth.{key}", "the keys come over plain http", why, f"https:// in auth.{key}")
+            why = "An attacker on the network can replace the keys and then act as any user."
+            yield warning(f"auth.{key}", "the keys are fetched over plain http", why, f"use https:// in auth.{key}")
 
 
 def judge(keys: Sequence[jwt.PyJWK], algorithms: Sequence[str]) -> Iterator[Finding]:
     """What the keys that were fetched are good for."""
     if not keys:
-        why = "All its keys count as withdrawn: every token is refused, every socket closed, and no service gets ready."
-        mend = "publish a key for one of auth.algorithms at the identity service, with `use` sig or none"
-        yield error("auth.keys", f"the key set names no key for {', '.join(algorithms)}", why, mend)
+        why = "Every token is rejected, every WebSocket is closed, and no service becomes ready."
+        fix = "publish a key for one of auth.algorithms at the identity service, with `use` sig or without `use`"
+        yield error("auth.keys", f"the key set has no key for {', '.join(algorithms)}", why, fix)
         return
     fitting = Counter(key.algorithm_name for key in keys)
     count = len({id(key.Algorithm) if key.key_id is None else key.key_id for key in keys})
@@ -89,11 +90,14 @@ def judge(keys: Sequence[jwt.PyJWK], algorithms: Sequence[str]) -> Iterator[Find
     yield fine("auth.keys", f"{count} usable {'key' if count == 1 else 'keys'}: {listed}")
     unused = [algorithm for algorithm in algorithms if not fitting[algorithm]]
     if unused:
-        why = "A token that is signed so is refused; one that never comes need not be allowed."
-        mend = "leave it out of auth.algorithms, or publish such a key"
-        yield note("auth.algorithms", f"no key fits {', '.join(unused)}", why, mend)
+        why = "Tokens with this signature are rejected, so allowing it has no use."
+        fix = "remove it from auth.algorithms, or publish such a key"
+        yield note("auth.algorithms", f"the key set has no key for {', '.join(unused)}", why, fix)
     if len(keys) > 1 and any(key.key_id is None for key in keys):
-        why = "A token cannot name the key that signed it, so that each one has to be tried."
+        why = "Tokens cannot name the key that signed them, so the router has to try each key."
         yield note(
-            "auth.kid", "several keys, and not all have a kid", why, "give each key a kid at the identity service"
+            "auth.kid",
+            "there are several keys, and some have no kid",
+            why,
+            "give each key a kid at the identity service",
         )

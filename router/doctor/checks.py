@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 PINGS = 3
 EMULATORS = (endpoints.PUBSUB_EMULATOR, endpoints.FIRESTORE_EMULATOR)
 GOOGLE_CLOCK = "https://www.googleapis.com/"
-ONLINE_WHY = "Nobody counts as online without it: mail goes to cold, clients are told by push commands only."
-COLD_WHY = "Mail for users who are offline waits in the ingress, and who comes online gets none of what is cold."
-INGRESS_WHY = "Nothing is accepted without it: senders get 503."
+ONLINE_WHY = "Without it nobody counts as online: all mail goes to cold, and clients learn of it by push commands only."
+COLD_WHY = "Without it, mail for users who are offline waits in the ingress, and nobody gets the mail that is in cold."
+INGRESS_WHY = "Without it no message is accepted: senders get 503."
 
 
 def checks(config: Config) -> list[Check]:
@@ -37,23 +37,23 @@ def checks(config: Config) -> list[Check]:
     ]
     if config.uses_data_dir:
         path = config.embedded.data_dir
-        why = "All that is accepted is kept there."
+        why = "All accepted mail is stored there."
         found.append(
             Check(
                 "embedded",
                 _of(partial(embedded.data_dir, path, config.embedded.reserve_bytes)),
                 why,
-                "look at its disk",
+                "check its disk",
             )
         )
     if config.uses_database:
         found.append(Check("embedded.sqlite", _of(lambda: [embedded.sqlite_library()]), "", ""))
     if config.online.kind == "redis":
-        found.append(Check("redis.answers", partial(_redis, config), ONLINE_WHY, _mend("online", "redis")))
+        found.append(Check("redis.answers", partial(_redis, config), ONLINE_WHY, _fix("online", "redis")))
     if config.uses_firestore:
-        found.append(Check("firestore.database", partial(_firestore, config), COLD_WHY, _mend("cold", "firestore")))
+        found.append(Check("firestore.database", partial(_firestore, config), COLD_WHY, _fix("cold", "firestore")))
     if config.uses_pubsub:
-        found.append(Check("pubsub.answers", partial(_pubsub, config), INGRESS_WHY, _mend("ingress", "pubsub")))
+        found.append(Check("pubsub.answers", partial(_pubsub, config), INGRESS_WHY, _fix("ingress", "pubsub")))
     return [*found, *_stores(config), *_clocks(config, google=not emulators)]
 
 
@@ -64,15 +64,15 @@ def _stores(config: Config) -> list[Check]:
         ("cold", config.cold.kind, _cold, COLD_WHY),
     ]
     return [
-        Check(name, partial(look, config), why, _mend(name, kind))
+        Check(name, partial(look, config), why, _fix(name, kind))
         for name, kind, look, why in parts
         if not _nothing_yet(config, kind)
     ]
 
 
-def _mend(section: str, kind: str) -> str:
+def _fix(section: str, kind: str) -> str:
     what = {
-        "embedded": "look at embedded.data_dir",
+        "embedded": "check embedded.data_dir",
         "redis": "start the Redis, or name another in online.url",
         "firestore": "check google.project, the credentials and the network",
         "pubsub": "check google.project, the credentials and the network, and run `router setup`",
@@ -152,9 +152,9 @@ def _nothing_yet(config: Config, kind: str) -> bool:
 
 
 def _auth(config: Config) -> Check:
-    mend = "start the identity service, or mend auth.identity_service_url or auth.jwks_url"
-    why = "Without its keys nobody who is new gets in; those whose tokens were verified stay."
-    return Check("auth.keys", partial(auth.look, config), why, mend)
+    fix = "start the identity service, or correct auth.identity_service_url or auth.jwks_url"
+    why = "Without its keys, new tokens cannot be verified. Tokens that were verified before are still accepted."
+    return Check("auth.keys", partial(auth.look, config), why, fix)
 
 
 def _clocks(config: Config, *, google: bool) -> list[Check]:
@@ -164,7 +164,7 @@ def _clocks(config: Config, *, google: bool) -> list[Check]:
     if google and {"pubsub", "firestore"} & {config.ingress.kind, config.online.kind, config.cold.kind}:
         compared["clock.google"] = GOOGLE_CLOCK
     return [
-        Check(name, partial(clocks.by_http, name, url, SystemClock(), tolerated(config)), clocks.WHY, clocks.MEND)
+        Check(name, partial(clocks.by_http, name, url, SystemClock(), tolerated(config)), clocks.WHY, clocks.FIX)
         for name, url in compared.items()
     ]
 

@@ -15,10 +15,10 @@ from router.errors import ConfigError
 OFF_SECONDS = 2.0
 """An HTTP date has a resolution of one second; what is more than this is no rounding."""
 WHY = (
-    "Leases, tokens and ephemeral messages are judged by the clock of whichever node looks. A clock that is off ends "
-    "presence too early or too late, and refuses tokens that are good."
+    "Each node judges leases, tokens and ephemeral messages by its own clock. A wrong clock ends presence too early or "
+    "too late and rejects valid tokens."
 )
-MEND = "Run a time service on every node: timedatectl set-ntp true"
+FIX = "run a time service on every node: timedatectl set-ntp true"
 
 
 def judge(check: str, whose: str, apart_seconds: float, tolerated: float) -> Finding:
@@ -26,9 +26,9 @@ def judge(check: str, whose: str, apart_seconds: float, tolerated: float) -> Fin
     apart = abs(apart_seconds)
     way = "ahead of" if apart_seconds > 0 else "behind"
     if apart < OFF_SECONDS:
-        return fine(check, f"this clock and that of {whose} agree")
+        return fine(check, f"this clock agrees with that of {whose}")
     found = f"this clock is {apart:.1f} s {way} that of {whose}"
-    return (error if apart > tolerated else warning)(check, found, WHY, MEND)
+    return (error if apart > tolerated else warning)(check, found, WHY, FIX)
 
 
 async def by_http(check: str, url: str, clock: Clock, tolerated: float) -> AsyncIterator[Finding]:
@@ -39,13 +39,13 @@ async def by_http(check: str, url: str, clock: Clock, tolerated: float) -> Async
         try:
             response = await client.get(url, headers={"cache-control": "no-cache"})
         except (httpx.HTTPError, ConfigError) as problem:
-            yield note(check, f"{whose} does not answer, so that its clock is not known: {problem!r}")
+            yield note(check, f"{whose} does not answer, so its clock is unknown: {problem!r}")
             return
         after = clock.now()
     try:
         told = parsedate_to_datetime(response.headers.get("date", ""))
     except ValueError:
-        yield note(check, f"{whose} says no date", "So this clock cannot be compared with it.")
+        yield note(check, f"{whose} sent no date", "This clock cannot be compared with it.")
         return
     # A date is cut to the second: the moment meant may be up to one second later.
     theirs = int(told.timestamp()) * MICROSECONDS

@@ -22,12 +22,12 @@ ROOM_WARNING = 1024**3
 ROOM_ERROR = 100 * 1024**2
 CHECK_SECONDS = 5.0
 """For each of the two checks of the database."""
-RECOVER = "sqlite3 router.db .dump | sqlite3 mended.db (docs/operations.md#a-damaged-file)"
+RECOVER = "sqlite3 router.db .dump | sqlite3 repaired.db (docs/operations.md#a-damaged-file)"
 INODES_WARNING = 1000
 SLOW_SYNC_SECONDS = 0.1
 SYNCS = 3
 NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs")
-NO_STORE = "The first start makes it; until then nothing in it can be tried."
+NO_STORE = "The first start creates it; until then it cannot be checked."
 LOCKS = {"serve.lock": "`router serve`", "consumer.lock": "the pipeline"}
 
 
@@ -51,7 +51,7 @@ def data_dir(path: Path, reserve_bytes: int) -> Iterator[Finding]:
         yield from _free_pages(path / FILE_NAME)
         yield from _integrity(path / FILE_NAME)
     else:
-        yield note("embedded.database", "there is none yet", NO_STORE, "router setup")
+        yield note("embedded.database", "it does not exist yet", NO_STORE, "router setup")
     yield _users(path)
 
 
@@ -59,7 +59,7 @@ def _owners(path: Path) -> Iterator[Finding]:
     keys = (key_file(path, name) for name in (SIGNING_KEY, IDEMPOTENCY_KEY))
     for file in (path, path / FILE_NAME, path / KEYS, *keys):
         if os.path.exists(file) and (said := foreign(file)) is not None:  # noqa: PTH110 - also what cannot be looked at
-            why = "No service starts: its owner can read and replace all mail and keys."
+            why = "No service starts, since the owner could read and replace all mail and keys."
             yield error("embedded.owner", said, why, chown(path))
 
 
@@ -67,7 +67,7 @@ def sqlite_library() -> Finding:
     """Whether this Python's SQLite is new enough."""
     check, lack = "embedded.sqlite", library.missing()
     if lack is not None:
-        return error(check, lack, "No service of the embedded backend starts without it.", library.ADVICE)
+        return error(check, lack, "No service with the embedded backend starts without it.", library.ADVICE)
     return fine(check, f"version {sqlite3.sqlite_version}")
 
 
@@ -77,7 +77,12 @@ def _works(path: Path, trial: Callable[[Path], None] = try_database) -> Finding:
     try:
         trial(path)
     except RouterError as problem:
-        return error(check, str(problem), "The database's log has its index there.", "name another embedded.data_dir")
+        return error(
+            check,
+            str(problem),
+            "The database keeps the index of its log in shared memory.",
+            "name another embedded.data_dir",
+        )
     return fine(check, "a database works here")
 
 
@@ -87,19 +92,19 @@ def has_database(path: Path) -> bool:
 
 
 def _not_there(path: Path, problem: OSError) -> Finding:
-    check, why, another = "embedded.data_dir", "All mail is kept there.", "name another embedded.data_dir"
+    check, why, another = "embedded.data_dir", "All mail is stored there.", "name another embedded.data_dir"
     in_the_way = no_directory(path)
     if in_the_way is not None:
-        found = f"{path} cannot be a directory: {in_the_way} is none"
+        found = f"{path} cannot be a directory: {in_the_way} is not one"
         return error(check, found, why, f"move {in_the_way} away, or {another}")
     if not isinstance(problem, FileNotFoundError):
-        found = f"{path} cannot be looked at: {problem.strerror}"
-        return error(check, found, why, f"run this as the user who runs the router, or {another}")
+        found = f"{path} cannot be read: {problem.strerror}"
+        return error(check, found, why, f"run this as the user that runs the router, or {another}")
     try:
         _try_to_make(path)
     except OSError as refusal:
-        found = f"{path} does not exist, and this user cannot make it: {refusal.strerror}"
-        return error(check, found, why, f"make it as one who may, and chown {os.getuid()} {path}, or {another}")
+        found = f"{path} does not exist, and this user cannot create it: {refusal.strerror}"
+        return error(check, found, why, f"create it as root and run chown {os.getuid()} {path}, or {another}")
     works = _works(path, try_nearest)
     if works.severity is Severity.ERROR:
         return works
@@ -116,23 +121,28 @@ def _try_to_make(path: Path) -> None:
 def _rights(path: Path, found: os.stat_result) -> Finding:
     check = "embedded.data_dir"
     if not stat.S_ISDIR(found.st_mode):
-        return error(check, f"{path} is no directory", "All mail is kept there.", "name another embedded.data_dir")
+        return error(check, f"{path} is not a directory", "All mail is stored there.", "name another embedded.data_dir")
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        why = "All mail is kept there."
+        why = "All mail is stored there."
         return error(check, f"{path} cannot be written by this user", why, f"chown -R {os.getuid()} {path}")
     held = [path / FILE_NAME, *(key_file(path, name) for name in (SIGNING_KEY, IDEMPOTENCY_KEY))]
     files = [str(file.relative_to(path)) for file in held if _is_open(file)]
     if found.st_mode & 0o077 and files:
-        why = "They hold sealed mail and the keys of this router."
-        found_open, mend = f"others can read {', '.join(files)} in {path}", f"chmod -R go= {path}"
+        why = "These files hold sealed mail and the keys of this router."
+        found_open, fix = f"others can read {', '.join(files)} in {path}", f"chmod -R go= {path}"
         if not any((path / name).stat().st_mode & 0o007 for name in files) and found.st_mode & stat.S_ISGID:
             # What a group may read on a volume of Kubernetes is opened to it again at each start.
-            return note(check, f"{found_open}: those in group {found.st_gid}", f"{why} fsGroup opens them to it.", mend)
-        return warning(check, found_open, why, mend)
+            return note(
+                check,
+                f"{found_open}: the members of group {found.st_gid}",
+                f"{why} fsGroup of Kubernetes gives the group access.",
+                fix,
+            )
+        return warning(check, found_open, why, fix)
     if found.st_mode & 0o077:
-        why = "Who may enter it sees that there is a router, and may use up its disk or remove its files."
+        why = "Other users can see that there is a router, and may fill its disk or remove its files."
         return warning(check, f"others may enter {path} (mode {found.st_mode & 0o777:o})", why, f"chmod go= {path}")
-    return fine(check, f"{path} is this user's alone")
+    return fine(check, f"only this user has access to {path}")
 
 
 def _is_open(path: Path) -> bool:
@@ -144,13 +154,13 @@ def _room(path: Path, reserve_bytes: int) -> Finding:
     volume, inodes = space.volume(path), os.statvfs(path).f_favail
     mark = space.mark_of(volume.total, reserve_bytes)
     found = f"{volume.free / 1024**3:.1f} GiB are free"
-    why = f"While less than {mark / 1024**2:.0f} MiB are free (embedded.reserve_bytes) sends are refused with 503."
-    mend = f"Free some space on the disk of {path}, or name an embedded.data_dir on a larger one."
+    why = f"Below {mark / 1024**2:.0f} MiB of free space (embedded.reserve_bytes), sends are refused with 503."
+    fix = f"free space on the disk of {path}, or name an embedded.data_dir on a larger disk"
     if volume.free < max(mark, ROOM_ERROR):
-        return error(check, found, why, mend)
+        return error(check, found, why, fix)
     # Some file systems have no fixed number of inodes and report none.
     if volume.free < ROOM_WARNING or 0 < inodes < INODES_WARNING:
-        return warning(check, found if volume.free < ROOM_WARNING else f"only {inodes} inodes are free", why, mend)
+        return warning(check, found if volume.free < ROOM_WARNING else f"only {inodes} inodes are free", why, fix)
     return fine(check, found)
 
 
@@ -164,25 +174,25 @@ def _free_pages(path: Path) -> Iterator[Finding]:
             free, (size,) = free_pages(db), db.execute("PRAGMA page_size").fetchone()
     except sqlite3.Error:
         return  # said above
-    found = f"{free * size / 1024**2:.0f} MiB of {path.name} are free and not given back to the disk"
-    why = "An earlier version made the file. Free pages are used again, and hold sealed mail until then."
+    found = f"{free * size / 1024**2:.0f} MiB of {path.name} are free, but not returned to the disk"
+    why = "An earlier version created the file. Free pages hold sealed mail until they are used again."
     needed = 2 * (path.stat().st_size - free * size) / 1024**2
     vacuum = f"db=sqlite3.connect('{path}'); db.execute('PRAGMA auto_vacuum=2'); db.execute('VACUUM')"
-    mend = f'with {needed:.0f} MiB free, stop the services; python3 -c "import sqlite3; {vacuum}"'
-    yield warning(check, found, why, mend)
+    fix = f'with {needed:.0f} MiB free, stop the services; python3 -c "import sqlite3; {vacuum}"'
+    yield warning(check, found, why, fix)
 
 
 def _file_system(path: Path) -> Finding:
     check, kind = "embedded.file_system", _mounted_as(path)
     if kind is None:
-        return note(check, "the kind of file system cannot be told here", "It must be a local one.")
+        return note(check, "the kind of file system is unknown", "It must be a local one.")
     if kind in NETWORK_FILE_SYSTEMS:
-        why = "The database's log is shared memory of one machine; over a network it corrupts the file."
+        why = "The database uses shared memory of one machine; on a network file system the file gets corrupted."
         return error(check, f"{path} is on {kind}", why, "name an embedded.data_dir on a local disk")
     if kind in ("tmpfs", "ramfs"):
-        why = "What is in memory is gone with the power, and a 202 promises that it is not."
+        why = "A power failure erases memory, but a 202 promises that the message survives it."
         return error(check, f"{path} is on {kind}", why, "name an embedded.data_dir on a disk")
-    return fine(check, f"a local one ({kind})")
+    return fine(check, f"local ({kind})")
 
 
 def _mounted_as(path: Path) -> str | None:
@@ -211,14 +221,14 @@ def _syncs(path: Path) -> Finding:
                 file.flush()
                 os.fsync(file.fileno())
     except OSError as problem:
-        why = "A 202 is given when the message is on disk; without fsync there is none."
-        mend = f"Look at the disk of {path}, or name another embedded.data_dir"
-        return error(check, f"fsync fails: {problem.strerror}", why, mend)
+        why = "A send is answered 202 only when the message is on disk, which needs fsync."
+        fix = f"check the disk of {path}, or name another embedded.data_dir"
+        return error(check, f"fsync fails: {problem.strerror}", why, fix)
     each = (time.perf_counter() - began) / SYNCS
     found = f"an fsync takes {each * 1000:.1f} ms"
     if each > SLOW_SYNC_SECONDS:
-        why = "Each group of 202s waits for one."
-        return warning(check, found, why, "use a disk that is faster, or less busy")
+        why = "Each group of sends waits for one fsync."
+        return warning(check, found, why, "use a faster or less busy disk")
     return fine(check, found)
 
 
@@ -229,13 +239,13 @@ def _database(path: Path) -> Finding:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     except sqlite3.Error as problem:
-        why = "It holds all mail that is not acknowledged."
+        why = "It holds all mail that is not acknowledged yet."
         return error(check, f"{path} cannot be read: {problem}", why, "restore it from a backup")
     if version > VERSION:
-        found = f"a newer version wrote it (schema {version}, this one knows {VERSION})"
-        return error(check, found, "No service of this version starts on it.", "run the newer version")
+        found = f"a newer version wrote it (schema {version}; this version knows {VERSION})"
+        return error(check, found, "No service of this version starts with it.", "run the newer version")
     if version < VERSION:
-        return note(check, f"schema {version}", f"The next start brings it to {VERSION}.", "router setup")
+        return note(check, f"schema {version}", f"The next start upgrades it to {VERSION}.", "router setup")
     return fine(check, f"schema {version}, {path.stat().st_size / 1024**2:.1f} MiB")
 
 
@@ -254,24 +264,25 @@ def _integrity(path: Path) -> Iterator[Finding]:
 def _file(path: Path, checked: integrity.Checked) -> Finding:
     check = "embedded.integrity"
     if checked.faults:
-        why = "What is on damaged pages cannot be read, and mail that a damaged index misses is not served."
+        why = "Mail on damaged pages cannot be read, and mail that is missing from a damaged index is not served."
         if all("index" in fault for fault in checked.faults):
-            mend = f"stop the services; python3 -c \"import sqlite3; sqlite3.connect('{path}').execute('REINDEX')\""
+            fix = f"stop the services; python3 -c \"import sqlite3; sqlite3.connect('{path}').execute('REINDEX')\""
         else:
-            mend = f"stop the services; restore {path.parent} from a backup, or save what can be read of it: " + RECOVER
-        return error(check, f"{path.name} is damaged: {'; '.join(checked.faults)}", why, mend)
+            fix = f"stop the services; restore {path.parent} from a backup, or save what can be read: " + RECOVER
+        return error(check, f"{path.name} is damaged: {'; '.join(checked.faults)}", why, fix)
     if not checked.finished:
-        return note(check, f"no damage in what can be read of it in {CHECK_SECONDS:.0f} s", "It is large.")
+        return note(check, f"no damage in what can be read in {CHECK_SECONDS:.0f} s", "The file is large.")
     return fine(check, "SQLite finds no damage")
 
 
 def _messages(checked: integrity.Checked) -> Finding:
     check = "embedded.checksums"
     if checked.faults:
-        why = "They are not served: each is the dead letter `damaged` when it is next read. The disk or memory is bad."
-        return error(check, "; ".join(checked.faults), why, "look at the disk, and at `router dead-letters`")
+        why = "They are not served: each becomes a dead letter (`damaged`) when it is next read. Disk or memory is bad."
+        return error(check, "; ".join(checked.faults), why, "check the disk, and look at `router dead-letters`")
     if not checked.finished:
-        return note(check, f"no damage in the messages that can be read in {CHECK_SECONDS:.0f} s", "There are many.")
+        found = f"no damage in the messages that can be read in {CHECK_SECONDS:.0f} s"
+        return note(check, found, "There are many messages.")
     return fine(check, "all messages match their checksums")
 
 
@@ -280,14 +291,14 @@ def _users(path: Path) -> Finding:
     check = "embedded.processes"
     holders = _lock_holders()
     if holders is None:
-        return note(check, "who uses the directory cannot be told here")
+        return note(check, "it is unknown which processes use the directory")
     found = []
     for name, who in LOCKS.items():
         lock = path / name
         pids = holders.get(lock.stat().st_ino, []) if lock.exists() else []
         found += [f"{who} runs as process {pid}" for pid in pids]
     if not found:
-        return note(check, "no service runs on it", "That is as it should be while the services are stopped.")
+        return note(check, "no service is running", "That is fine while the services are stopped.")
     return fine(check, "; ".join(found))
 
 

@@ -1,11 +1,11 @@
-"""What a check says: what it found, how bad that is, why it matters, and what mends it."""
+"""What a check says: what it found, how bad that is, why it matters, and how to fix it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 
 class Severity(StrEnum):
@@ -14,9 +14,9 @@ class Severity(StrEnum):
     FINE = "fine"
     """It is as it should be."""
     NOTE = "note"
-    """Worth knowing; nothing to mend, or nothing that could be checked."""
+    """Worth knowing; nothing to fix, or nothing that could be checked."""
     WARNING = "warning"
-    """It works now, and will hurt in production."""
+    """It works now, but will cause trouble in production."""
     ERROR = "error"
     """It does not work, or loses mail."""
 
@@ -27,18 +27,18 @@ class Severity(StrEnum):
 
 
 class Finding(Struct, frozen=True):
-    """One thing that was looked at."""
+    """One thing that was checked."""
 
     check: str
-    """Which one: ``area.thing``, stable; several findings may be of one, as where there are several servers."""
+    """Which check: ``area.thing``, a stable name. One check may have several findings, such as one for each server."""
     severity: Severity
     """``fine``, ``note``, ``warning`` or ``error``."""
     found: str
-    """What is the case, in one line, without a secret."""
+    """What was found, in one line, without secrets."""
     why: str = ""
-    """Why it matters; empty where it is fine."""
-    mend: str = ""
-    """The command or the setting that mends it; empty where there is nothing to mend."""
+    """Why it matters; empty if all is fine."""
+    fix: str = field(default="", name="mend")
+    """The command or the setting that fixes it; empty if there is nothing to fix. The key of ``--json`` is public."""
 
 
 class Diagnosis(Struct, frozen=True):
@@ -59,13 +59,13 @@ def fine(check: str, found: str) -> Finding:
     return Finding(check, Severity.FINE, found)
 
 
-def note(check: str, found: str, why: str = "", mend: str = "") -> Finding:
-    return Finding(check, Severity.NOTE, found, why, mend)
+def note(check: str, found: str, why: str = "", fix: str = "") -> Finding:
+    return Finding(check, Severity.NOTE, found, why, fix)
 
 
-def warning(check: str, found: str, why: str, mend: str) -> Finding:
-    return Finding(check, Severity.WARNING, found, why, mend)
+def warning(check: str, found: str, why: str, fix: str) -> Finding:
+    return Finding(check, Severity.WARNING, found, why, fix)
 
 
-def error(check: str, found: str, why: str, mend: str) -> Finding:
-    return Finding(check, Severity.ERROR, found, why, mend)
+def error(check: str, found: str, why: str, fix: str) -> Finding:
+    return Finding(check, Severity.ERROR, found, why, fix)

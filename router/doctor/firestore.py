@@ -22,8 +22,8 @@ UNSEEN = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED)
 async def look(config: Config) -> AsyncIterator[Finding]:
     """Raises ``Unavailable``, and ``ConfigError`` where there are no credentials."""
     if FIRESTORE.emulator():
-        why = "It has no TTL policies and no admin service."
-        yield note("firestore.database", "an emulator, whose settings cannot be checked", why)
+        why = "An emulator has no TTL policies and no admin service."
+        yield note("firestore.database", "an emulator: its settings cannot be checked", why)
         return
     name = Layout(project(config), config.google.firestore_database, config.cold.collection).database
     async with Factory(config) as factory, open_channels(FIRESTORE, config) as channels:
@@ -32,9 +32,9 @@ async def look(config: Config) -> AsyncIterator[Finding]:
         except Unavailable as problem:
             if not _is_unseen(problem):
                 raise
-            why = "Whether it is in the right mode, and deletes what has expired, is not known."
-            mend = "gcloud projects add-iam-policy-binding … --role=roles/datastore.viewer, to check it"
-            yield note("firestore.database", f"its settings may not be seen ({problem})", why, mend)
+            why = "So it is unknown whether it is in the right mode and deletes expired documents."
+            fix = "to check this, gcloud projects add-iam-policy-binding … --role=roles/datastore.viewer"
+            yield note("firestore.database", f"these credentials may not read its settings ({problem})", why, fix)
             return
         for finding in judge(found, project(config), config.google.firestore_database):
             yield finding
@@ -48,15 +48,15 @@ def _is_unseen(problem: Unavailable) -> bool:
 def judge(found: FirestoreFacts, project_id: str, database: str) -> Iterator[Finding]:
     """All that is to be said of one database."""
     if found.kind != "FIRESTORE_NATIVE":
-        why = "The router uses documents under documents, transactions and collection groups of the native mode."
-        mend = f"gcloud firestore databases update --type=firestore-native {_named(project_id, database)}"
-        yield error("firestore.database", f"it is in {found.kind.lower()}", why, mend)
+        why = "The router uses subcollections, transactions and collection groups of the native mode."
+        fix = f"gcloud firestore databases update --type=firestore-native {_named(project_id, database)}"
+        yield error("firestore.database", f"it is in {found.kind.lower()}", why, fix)
         return
     yield fine("firestore.database", f"native mode, {found.location}")
     if not found.protected:
-        why = "One command deletes it, and all cold mail with it."
-        mend = f"gcloud firestore databases update --delete-protection {_named(project_id, database)}"
-        yield note("firestore.protection", "the database may be deleted", why, mend)
+        why = "A single command can delete it with all cold mail."
+        fix = f"gcloud firestore databases update --delete-protection {_named(project_id, database)}"
+        yield note("firestore.protection", "the database has no delete protection", why, fix)
     for group, state in found.expiry.items():
         yield _expiry(group, state, _named(project_id, database))
 
@@ -70,9 +70,9 @@ def _expiry(group: str, state: str, named: str) -> Finding:
     if state == "ACTIVE":
         return fine(check, f"{group}: on {facts.EXPIRY_FIELD}")
     if state == "CREATING":
-        return note(check, f"{group}: being made", "It may take some hours, and nothing waits for it.")
+        return note(check, f"{group}: being created", "This may take some hours, and nothing waits for it.")
     why = (
-        "Sweepers delete what has expired; what they cannot, as when none runs, stays and is paid for until this does."
+        "Sweepers delete expired documents. Those that they miss stay, and cost money, until a TTL policy deletes them."
     )
-    mend = f"gcloud firestore fields ttls update {facts.EXPIRY_FIELD} --collection-group={group} --enable-ttl {named}"
-    return warning(check, f"{group}: no TTL policy that works ({state.lower()})", why, mend)
+    fix = f"gcloud firestore fields ttls update {facts.EXPIRY_FIELD} --collection-group={group} --enable-ttl {named}"
+    return warning(check, f"{group}: no active TTL policy ({state.lower()})", why, fix)

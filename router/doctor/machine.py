@@ -17,6 +17,6 @@ def open_files(limit: int | None = None) -> Finding:
         return fine(check, "no limit")
     if hard >= FEW_FILES:
         return fine(check, f"up to {hard}")
-    why = f"Each WebSocket takes one: `serve-ws` holds fewer than {hard} clients under this limit."
-    mend = "ulimit -Hn 65536, as root; systemd: LimitNOFILE=65536; Docker: --ulimit nofile=65536"
-    return warning(check, f"at most {hard}", why, mend)
+    why = f"Each WebSocket needs one open file: with this limit, `serve-ws` holds fewer than {hard} clients."
+    fix = "ulimit -Hn 65536 as root; systemd: LimitNOFILE=65536; Docker: --ulimit nofile=65536"
+    return warning(check, f"at most {hard}", why, fix)

@@ -23,13 +23,11 @@ PAGE_BYTES = 1024 * 1024
 POKE_SECONDS = 3.0
 POKE_AGAIN_SECONDS = 0.5
 BACKLOG_SECONDS = 60.0
-STEP_WHY = (
-    "Routing, fetching and acknowledging each are one atomic step in this store; nothing is delivered without it."
-)
-STEP_MEND = "Run `router setup`; where that does not help, this is a store of another version, or a bug in the router."
+STEP_WHY = "Routing, fetching and acknowledging are atomic steps in this store; without them nothing is delivered."
+STEP_FIX = "run `router setup`; if that does not help, the store has another version, or the router has a bug"
 
 SLOW_SECONDS = 2.0
-SLOW_MEND = "Put the router into the same region as this store, and look at its load."
+SLOW_FIX = "run the router in the same region as this store, and check the load of the store"
 
 
 class ProbeFailed(Exception):
@@ -57,10 +55,8 @@ async def ingress(producer: IngressProducer, clock: Clock) -> Finding:
     waits = (clock.now() - backlog.oldest_at) / MICROSECONDS if backlog.messages else 0.0
     found = f"takes messages; {backlog.messages} wait to be routed"
     if waits > BACKLOG_SECONDS:
-        why = "Nobody gets these before they are routed."
-        return warning(
-            check, f"{found}, the oldest for {waits:.0f} s", why, "start `router process`, or one more of it"
-        )
+        why = "Messages are delivered only after they are routed."
+        return warning(check, f"{found}, the oldest for {waits:.0f} s", why, "start `router process`, or another one")
     return fine(check, found)
 
 
@@ -81,10 +77,8 @@ async def online_store(store: OnlineStore, pokes: PokeBus, clock: Clock) -> Asyn
         _require(not await store.connections(connection.user), "a connection that was removed is still there")
     except ProbeFailed as problem:
         took = time.perf_counter() - began
-        slow = (
-            f" after {took:.1f} s, by when its presence or the message may have expired" if took > SLOW_SECONDS else ""
-        )
-        yield error("online.step", f"{problem}{slow}", STEP_WHY, SLOW_MEND if slow else STEP_MEND)
+        slow = f" after {took:.1f} s; its presence or the message may have expired" if took > SLOW_SECONDS else ""
+        yield error("online.step", f"{problem}{slow}", STEP_WHY, SLOW_FIX if slow else STEP_FIX)
     finally:
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
@@ -97,7 +91,7 @@ async def _message_passes(store: OnlineStore, user: str, clock: Clock) -> None:
     _require(routed.outcome is Outcome.HOT, f"a message for a user who is online was routed {routed.outcome.value}")
     page = await store.read(user, 10, PAGE_BYTES)
     served = [queued.message for queued in page.messages]
-    _require(served == [message], f"a fetch gave {len(served)} messages and not the one that was routed")
+    _require(served == [message], f"a fetch returned {len(served)} messages instead of the one that was routed")
     await store.ack(user, [message.id])
     page = await store.read(user, 10, PAGE_BYTES)
     _require(not page.messages, "a message that was acknowledged is still there")
@@ -124,8 +118,8 @@ async def _poke_arrives(store: OnlineStore, user: str, heard: asyncio.Event, lis
     return error(
         "online.pokes",
         f"no poke arrived within {POKE_SECONDS:g} s{reason}",
-        "Without pokes, clients that are online learn of new mail by the push command only, a minute late.",
-        "Redis: may this user subscribe, as docs/redis.md says? Firestore: may it create subscriptions?",
+        "Without pokes, clients that are online learn of new mail by push commands only, a minute late.",
+        "Redis: let the user subscribe, as in docs/redis.md; Firestore: let the account create subscriptions",
     )
 
 
@@ -135,8 +129,8 @@ async def cold_queue(cold: ColdQueue, clock: Clock) -> AsyncIterator[Finding]:
     began = time.perf_counter()
     user, now = probe_user(), clock.now()
     queued = Queued(probe_message(user, now, ephemeral=False), now, now, announced=True)
-    why = "The mail of everybody who is offline goes there; while it cannot, the pipeline waits and the ingress fills."
-    mend = "Firestore: are its permissions and indexes as docs/firestore.md says?"
+    why = "It holds the mail of users who are offline. While it fails, the pipeline waits and the ingress fills."
+    fix = "Firestore: compare permissions and indexes with docs/firestore.md"
     try:
         _require(not await cold.put([queued]), "the probe document was refused")
         page = await cold.read(user, 10, PAGE_BYTES)
@@ -149,7 +143,7 @@ async def cold_queue(cold: ColdQueue, clock: Clock) -> AsyncIterator[Finding]:
         await cold.oldest(1)  # what walks over all users needs indexes that a user's own queue does without
         yield _pace("cold.document", f"writes, reads and deletes a probe document in {_ms(began)}", spent)
     except ProbeFailed as problem:
-        yield error("cold.document", str(problem), why, mend)
+        yield error("cold.document", str(problem), why, fix)
     finally:
         await cold.delete(user, [queued.message.id])
 
@@ -157,7 +151,7 @@ async def cold_queue(cold: ColdQueue, clock: Clock) -> AsyncIterator[Finding]:
 def _pace(check: str, found: str, seconds: float) -> Finding:
     if seconds < SLOW_SECONDS:
         return fine(check, found)
-    return warning(check, found, "Each message waits for such steps.", SLOW_MEND)
+    return warning(check, found, "Each message needs such steps.", SLOW_FIX)
 
 
 def _require(holds: bool, otherwise: str) -> None:

@@ -48,10 +48,10 @@ def judge_need(need: Need, state: str) -> Finding:
     check, name = f"pubsub.{need.what}", need.where.rpartition("/")[2]
     if state == THERE:
         return fine(check, name)
-    why = "No service that needs it starts without it."
+    why = "Services that need it do not start without it."
     if state == MISSING:
         return error(check, f"{name} is missing", why, f"router setup, or: {'; '.join(need.commands)}")
-    return error(check, f"{name} {state}", "What it does otherwise loses or reorders mail.", "router setup --dry-run")
+    return error(check, f"{name} {state}", "Other settings lose or reorder mail.", "router setup --dry-run")
 
 
 def judge(found: Any, dead_letter_topic: str) -> Iterator[Finding]:
@@ -64,33 +64,33 @@ def judge(found: Any, dead_letter_topic: str) -> Iterator[Finding]:
 
     expires = found.expiration_policy.ttl.seconds
     if expires:
-        why = "When nothing reads it for so long, it is deleted, with all that waits in it."
+        why = "After this time without a reader, Pub/Sub deletes it with all messages in it."
         text = f"{name} expires after {expires // DAY_SECONDS} days without a reader"
         yield warning("pubsub.expiry", text, why, update("--expiration-period=never"))
     kept = found.message_retention_duration.seconds / DAY_SECONDS
     if kept < SHORT_RETENTION_DAYS:
-        why = "What is not routed by then is gone: that is how long an outage of the pipeline may last."
-        mend = update(f"--message-retention-duration={resources.RETENTION_DAYS}d")
-        yield warning("pubsub.retention", f"{name} keeps what waits for {kept:.1f} days", why, mend)
+        why = "Messages that are not routed within this time are lost, for example in a long outage of the pipeline."
+        fix = update(f"--message-retention-duration={resources.RETENTION_DAYS}d")
+        yield warning("pubsub.retention", f"{name} keeps messages for {kept:.1f} days", why, fix)
     if found.filter:
-        why = "What does not match is acknowledged unseen: mail that was answered 202 is lost."
-        yield error("pubsub.filter", f"{name} has a filter", why, "delete it once it is drained, then router setup")
+        why = "Pub/Sub acknowledges messages that do not match: mail that was answered 202 is lost."
+        yield error("pubsub.filter", f"{name} has a filter", why, "delete it when it is empty, then run router setup")
     if found.push_config.push_endpoint:
-        why = "Its messages go there, and no pipeline gets them."
+        why = "Its messages go to that endpoint, and no pipeline gets them."
         yield error("pubsub.push_endpoint", f"{name} pushes to an endpoint", why, update("--push-endpoint="))
     if dead_letter_topic:
-        mend = update(f"--dead-letter-topic={dead_letter_topic} --max-delivery-attempts={resources.DELIVERY_ATTEMPTS}")
-        yield from _judge_policy(name, found.dead_letter_policy, mend)
+        fix = update(f"--dead-letter-topic={dead_letter_topic} --max-delivery-attempts={resources.DELIVERY_ATTEMPTS}")
+        yield from _judge_policy(name, found.dead_letter_policy, fix)
 
 
-def _judge_policy(name: str, policy: Any, mend: str) -> Iterator[Finding]:
+def _judge_policy(name: str, policy: Any, fix: str) -> Iterator[Finding]:
     attempts = policy.max_delivery_attempts or DEFAULT_ATTEMPTS
     if not policy.dead_letter_topic:
-        why = "A message that kills each pipeline that reads it comes again for ever."
-        yield warning("pubsub.dead_letters", f"{name} has no dead-letter policy", why, mend)
+        why = "A message that crashes every pipeline that reads it is redelivered for ever."
+        yield warning("pubsub.dead_letters", f"{name} has no dead-letter policy", why, fix)
     elif attempts < resources.DELIVERY_ATTEMPTS:
-        why = "Each restart of a pipeline counts for what it held: in an outage, good mail becomes dead letters."
-        yield warning("pubsub.dead_letters", f"{name} makes dead letters after {attempts} deliveries", why, mend)
+        why = "A restart of a pipeline counts as a delivery: in an outage, valid mail would become dead letters."
+        yield warning("pubsub.dead_letters", f"{name} makes dead letters after {attempts} deliveries", why, fix)
 
 
 async def _is_read(api: PubSubApi, topic: str) -> Finding:
@@ -100,12 +100,12 @@ async def _is_read(api: PubSubApi, topic: str) -> Finding:
         listed = await api.call("list_topic_subscriptions", full, topic=full)
     except Unavailable as problem:
         if status(problem) in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED):
-            return note(check, f"the subscriptions of {topic} cannot be seen")
+            return note(check, f"the subscriptions of {topic} cannot be listed")
         raise
     if listed.subscriptions:
         return fine(check, f"{len(listed.subscriptions)} of {topic}")
-    why = "Push commands go nowhere: who is offline learns of mail only by opening the app."
-    return warning(check, f"nobody has subscribed to {topic}", why, "a subscription for the notification service")
+    why = "Push commands are lost: users who are offline learn of mail only when they open the app."
+    return warning(check, f"{topic} has no subscription", why, "create one for the notification service")
 
 
 async def probe(api: PubSubApi) -> Finding:
@@ -118,8 +118,8 @@ async def probe(api: PubSubApi) -> Finding:
     except Unavailable as problem:
         if status(problem) is not grpc.StatusCode.PERMISSION_DENIED:
             raise
-        why = "These credentials may make no topic, which is as it should be for services."
-        return note(check, "publishing and pulling was not tried", why, "run it with the account of `router setup`")
+        why = "These credentials may not create topics, as is right for services."
+        return note(check, "publishing and pulling were not tried", why, "run this with the account of `router setup`")
     try:
         await _subscribe(api, topic, subscription)
         sent = [PubsubMessage(data=data, ordering_key="probe") for data in (b"first", b"second")]
@@ -130,7 +130,7 @@ async def probe(api: PubSubApi) -> Finding:
     if got == [b"first", b"second"]:
         return fine(check, f"two messages pass in order, in {(time.perf_counter() - began) * 1000:.0f} ms")
     why = "Mail is not routed, or not in order."
-    return error(check, f"of two messages {len(got)} came back, or not in order", why, "look at Google's status page")
+    return error(check, f"{len(got)} of two messages came back, or not in order", why, "check Google's status page")
 
 
 async def _subscribe(api: PubSubApi, topic: str, subscription: str) -> None:

@@ -19,12 +19,12 @@ class Check(Struct, frozen=True):
     """Looks at one thing over connections of its own, and says one finding after another."""
 
     name: str
-    """The ``check`` of the finding that it did not come to its end."""
+    """The ``check`` of the finding which says that it did not come to its end."""
     look: Look
     """May raise ``RouterError``: then that is the last finding."""
     why: str
     """What follows while the thing is down."""
-    mend: str
+    fix: str
     """What to do when it is."""
 
 
@@ -51,17 +51,17 @@ async def _run(check: Check, into: list[Finding], seconds: float) -> None:
     except TimeoutError:
         into.append(_slow(check, seconds))
     except ConfigError as problem:
-        into.append(error(check.name, str(problem), check.why, "mend the configuration as it says"))
+        into.append(error(check.name, str(problem), check.why, "change the configuration as it says"))
     except Forbidden as problem:
-        into.append(error(check.name, _in_words(problem), check.why, "give it the rights that the documentation names"))
+        into.append(error(check.name, _in_words(problem), check.why, "grant the rights that the documentation lists"))
     except RouterError as problem:
-        into.append(error(check.name, _in_words(problem), check.why, check.mend))
+        into.append(error(check.name, _in_words(problem), check.why, check.fix))
     except Exception as problem:  # noqa: BLE001 - a check that fails must not hide what the others found
-        into.append(error(check.name, f"the check failed: {_in_words(problem)}", check.why, check.mend))
+        into.append(error(check.name, f"the check failed: {_in_words(problem)}", check.why, check.fix))
 
 
 def _slow(check: Check, seconds: float) -> Finding:
-    return error(check.name, f"no answer within {seconds:g} s", check.why, check.mend)
+    return error(check.name, f"no answer within {seconds:g} s", check.why, check.fix)
 
 
 def _in_words(problem: BaseException) -> str:

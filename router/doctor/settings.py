@@ -1,4 +1,4 @@
-"""What the configuration alone says: combinations that start, and hurt later."""
+"""What the configuration alone says: combinations that start, but cause trouble later."""
 
 from __future__ import annotations
 
@@ -17,26 +17,31 @@ def look(config: Config, environ_emulators: list[str]) -> Iterator[Finding]:
     if config.ingress.kind != "embedded" and config.ingress.idempotency_secret is None:
         yield warning(
             "config.idempotency_secret",
-            "it is not set, so that each data directory has one of its own",
-            "A send that is repeated on another API node with the same Idempotency-Key becomes a second message.",
-            "ROUTER_INGRESS__IDEMPOTENCY_SECRET, 32 or more random characters, the same on all API nodes",
+            "it is not set, so each data directory has its own",
+            "A send that is retried on another API node with the same Idempotency-Key becomes a second message.",
+            "set ROUTER_INGRESS__IDEMPOTENCY_SECRET to 32 or more random characters, the same on all API nodes",
         )
     if config.push.kind == "none":
-        why = "Who is offline learns of mail only by opening the app."
-        yield note("config.push", "push commands go nowhere", why, 'push.kind = "pubsub"')
+        why = "Users who are offline learn of mail only when they open the app."
+        yield note("config.push", "push commands are discarded", why, 'set push.kind = "pubsub"')
     if config.online.kind == "redis":
         yield from reaching_redis(config)
     if environ_emulators and {"pubsub", "firestore"} & set(kinds):
-        why = "An emulator keeps everything in memory and knows no permissions: a 202 promises nothing."
-        yield warning("config.emulators", f"{' and '.join(environ_emulators)} set", why, "unset them in production")
+        why = "An emulator keeps everything in memory and checks no permissions: a 202 promises nothing."
+        yield warning(
+            "config.emulators",
+            f"emulators are configured: {' and '.join(environ_emulators)}",
+            why,
+            "unset them in production",
+        )
 
 
 def _kinds(config: Config, described: str) -> Finding:
     stores = [config.ingress.kind, config.online.kind, config.cold.kind]
     local = [name for name, kind in zip(("ingress", "online", "cold"), stores, strict=True) if kind == "embedded"]
     if local and len(local) < len(stores):
-        why = f"The {' and '.join(local)} part is a file of one machine, so all services must run on that one."
-        return note("config.backends", described, why, "other kinds for these too, to run on several machines")
+        why = f"A file on one machine holds {' and '.join(local)}, so all services must run on that machine."
+        return note("config.backends", described, why, "to run on several machines, set other kinds for these too")
     return fine("config.backends", described)
 
 
@@ -46,9 +51,9 @@ def reaching_redis(config: Config) -> Iterator[Finding]:
     if all(is_loopback(name) for name, _ in url.hosts):
         return
     if not url.tls:
-        why = "The password, presence and sealed mail pass the network in the clear."
-        yield warning("config.redis_tls", "the Redis is reached without TLS", why, "rediss:// in online.url")
+        why = "The password, presence and sealed mail cross the network unencrypted."
+        yield warning("config.redis_tls", "the connection to Redis has no TLS", why, "use rediss:// in online.url")
     if not url.password:
-        why = "Whoever reaches its port reads who is online and deletes mail."
-        mend = "requirepass or an ACL user at the Redis, and rediss://user:password@… in online.url"
-        yield (warning if url.tls else error)("config.redis_password", "no password is set", why, mend)
+        why = "Anybody who reaches its port can see who is online and delete mail."
+        fix = "set requirepass or an ACL user in Redis, and rediss://user:password@… in online.url"
+        yield (warning if url.tls else error)("config.redis_password", "no password is set", why, fix)

@@ -40,7 +40,7 @@ def test_it_makes_nothing(router: Router, data_dir: Path) -> None:
     assert not data_dir.exists()
 
 
-def test_a_warning_has_its_code_and_says_how_to_mend_it(router: Router, data_dir: Path) -> None:
+def test_a_warning_has_its_code_and_says_how_to_fix_it(router: Router, data_dir: Path) -> None:
     router("setup")
     data_dir.chmod(0o755)
     done = router("doctor", "--json")
@@ -51,7 +51,7 @@ def test_a_warning_has_its_code_and_says_how_to_mend_it(router: Router, data_dir
     (finding,) = [finding for finding in report["findings"] if finding["severity"] == "warning"]
     assert set(finding) == {"check", "severity", "found", "why", "mend"}
     assert finding["check"] == "embedded.data_dir"
-    assert f"mend: chmod go= {data_dir}" in router("doctor").stdout
+    assert f"fix: chmod go= {data_dir}" in router("doctor").stdout
 
 
 def test_what_is_down_is_an_error_and_not_a_crash(router: Router) -> None:
@@ -130,7 +130,7 @@ def test_a_redis_that_is_set_well(router: Router, start: Callable[..., Server]) 
     assert code == Code.OK, found
     for check in ("redis.eviction", "redis.memory", "redis.persistence", "redis.sync", "online.step", "online.pokes"):
         assert found[check]["severity"] == "fine"
-    assert found["clock.redis"]["found"] == "this clock and that of the Redis agree"
+    assert found["clock.redis"]["found"] == "this clock agrees with that of the Redis"
 
 
 def test_a_redis_that_is_down_or_does_not_answer(router: Router, start: Callable[..., Server]) -> None:

@@ -1,4 +1,4 @@
-"""Where a service cannot listen, it says what is wrong and how to mend it."""
+"""Where a service cannot listen, it says what is wrong and how to fix it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands that look at queues and mend them, on what the components themselves have put there."""
+"""The commands that look at queues and repair them, on what the components themselves have put there."""
 
 from __future__ import annotations
 

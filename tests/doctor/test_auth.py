@@ -41,7 +41,7 @@ async def test_usable_keys_are_fine(identity: Identity) -> None:
 
 async def test_what_is_pinned_and_has_no_key(identity: Identity) -> None:
     found = await look(trusting(identity, algorithms=["RS256", "ES256"]))
-    assert found["auth.algorithms"].found == "no key fits ES256"
+    assert found["auth.algorithms"].found == "the key set has no key for ES256"
 
 
 @pytest.mark.parametrize("other", [{"alg": "RS512"}, {"use": "enc"}, None], ids=str)
@@ -50,7 +50,7 @@ async def test_a_set_without_a_key_that_is_allowed(identity: Identity, other: di
     keys = [] if other is None else [identity.published(identity.key, **other)]
     identity.documents["/jwks"] = {"keys": keys}
     found = (await look(trusting(identity)))["auth.keys"]
-    assert (found.severity, found.found) == (Severity.ERROR, "the key set names no key for RS256")
+    assert (found.severity, found.found) == (Severity.ERROR, "the key set has no key for RS256")
 
 
 async def test_a_discovery_document_of_another_issuer(identity: Identity) -> None:

@@ -60,7 +60,7 @@ def test_a_file_that_gives_nothing_back_is_named_with_what_it_takes(tmp_path: Pa
     found = look(tmp_path)["embedded.free_pages"]
     assert found.severity is Severity.WARNING
     assert found.found.startswith("3 MiB")
-    command = found.mend.partition("; ")[2]
+    command = found.fix.partition("; ")[2]
     subprocess.run(["sh", "-c", command.replace("python3", sys.executable)], check=True)
     assert "embedded.free_pages" not in look(tmp_path)
 
@@ -88,7 +88,7 @@ def test_one_that_cannot_be_made_is_an_error(path: Path) -> None:
     """Not even by root."""
     found = look(path)["embedded.data_dir"]
     assert found.severity is Severity.ERROR
-    assert "cannot make it" in found.found
+    assert "cannot create it" in found.found
 
 
 def test_one_that_could_be_made_leaves_no_trace(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_rights_that_are_too_wide(data_dir: Path) -> None:
     finding = look(data_dir)["embedded.data_dir"]
     assert finding.severity is Severity.WARNING
     assert FILE_NAME in finding.found
-    assert finding.mend == f"chmod -R go= {data_dir}"
+    assert finding.fix == f"chmod -R go= {data_dir}"
 
 
 def test_a_file_in_the_place_of_the_directory(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_torn_database(data_dir: Path) -> None:
     (data_dir / FILE_NAME).write_bytes(b"no database" * 1000)
     finding = look(data_dir)["embedded.database"]
     assert finding.severity is Severity.ERROR
-    assert "restore" in finding.mend
+    assert "restore" in finding.fix
 
 
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="locks are listed on Linux only")
@@ -184,7 +184,7 @@ def test_an_index_that_misses_mail_is_named_with_what_mends_it(data_dir: Path) -
     finding = look(data_dir)["embedded.integrity"]
     assert finding.severity is Severity.ERROR
     assert "cold_place" in finding.found
-    exec(finding.mend.partition('python3 -c "')[2].rstrip('"'))
+    exec(finding.fix.partition('python3 -c "')[2].rstrip('"'))
     assert look(data_dir)["embedded.integrity"].severity is Severity.FINE
 
 
@@ -197,7 +197,7 @@ def test_a_page_of_zeroes(data_dir: Path) -> None:
     path.write_bytes(content)
     finding = look(data_dir)["embedded.integrity"]
     assert finding.severity is Severity.ERROR
-    assert ".dump" in finding.mend
+    assert ".dump" in finding.fix
 
 
 def test_a_large_file_is_looked_at_for_a_time(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,7 @@ async def test_what_is_wrong_with_one() -> None:
     assert judged(expiry={"x": "CREATING"})["firestore.ttl"].severity is Severity.NOTE
     missing = judged(expiry={"x-messages": "STATE_UNSPECIFIED"})["firestore.ttl"]
     assert missing.severity is Severity.WARNING
-    assert "ttls update expire_at --collection-group=x-messages --enable-ttl --project=p" in missing.mend
+    assert "ttls update expire_at --collection-group=x-messages --enable-ttl --project=p" in missing.fix
 
 
 async def test_which_collections_expire() -> None:

@@ -85,7 +85,7 @@ async def test_a_store_that_is_too_slow_is_not_taken_for_a_broken_one(
     store: Any = Broken(await factory.online_store(), "connect", True)
     finding = (await examined(factory, store))["online.step"]
     assert "may have expired" in finding.found
-    assert finding.mend == probing.SLOW_MEND
+    assert finding.fix == probing.SLOW_FIX
 
 
 async def test_pokes_that_do_not_arrive(factory: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,4 +137,4 @@ async def test_a_backlog_that_nobody_works_on(factory: Factory, clock: ManualClo
     clock.advance(300)
     finding = await probing.ingress(producer, clock)
     assert finding.severity is Severity.WARNING
-    assert "router process" in finding.mend
+    assert "router process" in finding.fix

@@ -50,7 +50,7 @@ async def set_up(api: PubSubApi, config: Config) -> None:
 async def test_what_is_missing_is_an_error_with_its_command(config: Config) -> None:
     missing = [finding for finding in await look(config) if finding.severity is Severity.ERROR]
     assert [finding.check for finding in missing] == ["pubsub.topic"] * 3 + ["pubsub.subscription"] * 2
-    assert "gcloud pubsub topics create ingress-topic --project=" in missing[0].mend
+    assert "gcloud pubsub topics create ingress-topic --project=" in missing[0].fix
 
 
 async def test_what_setup_makes_is_fine(config: Config, api: PubSubApi) -> None:

@@ -90,7 +90,7 @@ def test_what_is_wrong_with_one(
 ) -> None:
     found = judged(facts(info, settings))
     assert found[check].severity is severity
-    assert (severity is Severity.FINE) or (found[check].why and found[check].mend)
+    assert (severity is Severity.FINE) or (found[check].why and found[check].fix)
     others = {finding.severity for name, finding in found.items() if name != check}
     assert others <= {Severity.FINE}, "one thing is wrong, and one is said to be"
 
@@ -161,7 +161,7 @@ async def test_a_missing_right_is_called_so_and_not_a_wrong_password(redis: Serv
     looked = [check for check in checks(config) if check.name in ("redis.answers", "online")]
     wrong = [finding for finding in await examine(looked, 15) if finding.severity is Severity.ERROR]
     assert wrong
-    assert all("docs/redis.md" in finding.found + finding.mend for finding in wrong), wrong
+    assert all("docs/redis.md" in finding.found + finding.fix for finding in wrong), wrong
     assert not any("password" in repr(finding) for finding in wrong)
 
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 def check(name: str, look: Look) -> Check:
-    return Check(name, look, f"why {name}", f"mend {name}")
+    return Check(name, look, f"why {name}", f"fix {name}")
 
 
 async def well() -> AsyncIterator[Finding]:
@@ -39,7 +39,7 @@ async def test_a_dependency_that_is_down_is_a_finding_beside_the_others() -> Non
         ("down", Severity.ERROR),
         ("well.thing", Severity.FINE),
     ]
-    assert found[1] == error("down", "the Redis does not answer: connection refused", "why down", "mend down")
+    assert found[1] == error("down", "the Redis does not answer: connection refused", "why down", "fix down")
 
 
 @pytest.mark.parametrize("problem", [ConfigError("no such database"), ZeroDivisionError("division by zero")])
