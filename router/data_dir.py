@@ -84,14 +84,14 @@ def first_missing(path: Path) -> Path | None:
 
 
 def unusable(path: Path, error: OSError) -> DataDirError:
-    """What ``error`` means for whoever wants the directory ``path``, and how to mend it."""
+    """What ``error`` means for whoever wants the directory ``path``, and how to fix it."""
     in_the_way = no_directory(path)
     if in_the_way is not None:
-        found, mend = f"{in_the_way} is no directory", "move that away, or name"
+        found, advice = f"{in_the_way} is not a directory", "move that away, or name"
     else:
         found = error.strerror or str(error)
-        mend = "make it writable, or name" if error.errno in _NOT_WRITABLE else "name"
-    return DataDirError(f"cannot use the data directory {path}: {found}; {mend} another with embedded.data_dir")
+        advice = "make it writable, or name" if error.errno in _NOT_WRITABLE else "name"
+    return DataDirError(f"cannot use the data directory {path}: {found}; {advice} another with embedded.data_dir")
 
 
 def no_directory(path: Path) -> Path | None:

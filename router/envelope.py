@@ -87,7 +87,7 @@ def priority(canonical: bytes) -> int:
 def _envelope(wire: _Wire, max_bytes: int) -> Envelope:
     size = len(wire.encrypted_data) + len(wire.encrypted_symmetric_key) + len(wire.signature)
     if size > max_bytes:
-        raise EnvelopeTooLarge(f"the opaque fields hold {size} bytes together, {max_bytes} is the most")
+        raise EnvelopeTooLarge(f"the opaque fields hold {size} bytes together, but the maximum is {max_bytes}")
     try:
         wire.recipient_id = urn.parse(wire.recipient_id)
     except InvalidUrn as error:
@@ -129,7 +129,7 @@ def _read_fully(body: bytes) -> _Wire:
         if field is None:
             continue
         if field.name in found:
-            raise InvalidEnvelope(f'"{field.encode_name}" is given under both of its names: leave one out')
+            raise InvalidEnvelope(f'"{field.encode_name}" is given under both of its names: remove one')
         found[field.name] = field.default if value is None else _READERS[field.type](name, value)
     if found.get("recipient_id", msgspec.NODEFAULT) is msgspec.NODEFAULT:
         raise InvalidEnvelope('"recipientId" is missing: name the recipient as "urn:<namespace>:<type>:<id>"')
@@ -138,7 +138,7 @@ def _read_fully(body: bytes) -> _Wire:
 
 def _members(body: bytes) -> dict[str, Any]:
     if body.startswith(codecs.BOM_UTF8):
-        raise InvalidEnvelope("the body begins with a byte order mark: leave it out")
+        raise InvalidEnvelope("the body begins with a byte order mark: remove it")
     try:
         document = _JSON.decode(body.decode())
     except UnicodeDecodeError as error:
@@ -151,19 +151,19 @@ def _members(body: bytes) -> dict[str, Any]:
     except ValueError:
         raise InvalidEnvelope("the body holds a number that is too long") from None
     if not isinstance(document, dict):
-        raise InvalidEnvelope("the body is JSON, but no object: send one JSON object")
+        raise InvalidEnvelope("the body is JSON, but not an object: send one JSON object")
     return document
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise InvalidEnvelope("an object in the body has two members of one name: leave one out")
+        raise InvalidEnvelope("an object in the body has two members with the same name: remove one")
     return members
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise InvalidEnvelope(f"the body is not JSON: {name} is no JSON number")
+    raise InvalidEnvelope(f"the body is not JSON: {name} is not a JSON number")
 
 
 _MOST_DIGITS = 400
@@ -202,7 +202,7 @@ def _bytes(name: str, value: Any) -> bytes:
         return binascii.a2b_base64(padded, strict_mode=True)
     except ValueError:  # binascii.Error and UnicodeEncodeError; the latter holds the text
         raise InvalidEnvelope(
-            f'"{name}" is not base64: use the standard or the URL-safe alphabet, padded with "=" or not at all'
+            f'"{name}" is not base64: use the standard or the URL-safe alphabet, with or without "=" padding'
         ) from None
 
 

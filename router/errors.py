@@ -29,7 +29,7 @@ class RouterError(Exception):
 
 
 class InvalidEnvelope(RouterError):
-    """The bytes are no SecureEnvelope; the message says which field is wrong and how to mend it."""
+    """The bytes are not a SecureEnvelope; the message says which field is wrong and how to fix it."""
 
 
 class EnvelopeTooLarge(InvalidEnvelope):
@@ -37,23 +37,23 @@ class EnvelopeTooLarge(InvalidEnvelope):
 
 
 class InvalidUrn(InvalidEnvelope):
-    """The text is no ``urn:<namespace>:<type>:<id>`` and no bare id."""
+    """The text is neither a ``urn:<namespace>:<type>:<id>`` nor a bare id."""
 
 
 class InvalidIdempotencyKey(RouterError):
-    """The Idempotency-Key header cannot be a key."""
+    """The Idempotency-Key header is not a valid key."""
 
 
 class InvalidRequest(RouterError):
-    """A request other than an envelope is malformed; the message says how to mend it."""
+    """A request other than an envelope is malformed; the message says how to fix it."""
 
 
 class InvalidInput(RouterError):
-    """A file that a command was given is not what it should be; the message says where and how to mend it."""
+    """A file for a command is invalid; the message says where and how to fix it."""
 
 
 class Unauthorized(RouterError):
-    """The token is missing, malformed, expired, or not signed by whom the configuration trusts.
+    """The token is missing, malformed, expired, or not signed by a key that the configuration trusts.
 
     Neither ``reason`` nor the message repeats the token.
     """
@@ -88,29 +88,29 @@ class Unavailable(RouterError):
     """A dependency failed or did not answer in time; the same call may succeed later."""
 
     dependency: str = ""
-    """Which one, by its role, where that is known."""
+    """Which one, by its role, if that is known."""
 
 
 class Forbidden(Unavailable):
-    """A dependency knows the router and does not let it do this; the message says which right to give it."""
+    """A dependency denies the router this operation; the message says which right is missing."""
 
 
 class Refused(RouterError):
-    """A dependency will never take this, however often it is tried; what was asked together with it may have been
+    """A dependency will never accept this, however often it is tried. Other parts of the same request may have been
     done."""
 
 
 class StorageFull(Unavailable):
-    """There is no room left to write; nothing that was accepted is lost."""
+    """There is no space left to write; no accepted message is lost."""
 
 
 class NoRoom(RouterError):
-    """There is less room than ``embedded.reserve_bytes`` keeps free: nothing new is accepted, and what was accepted is
-    fetched, acknowledged and moved as ever."""
+    """Less space is free than ``embedded.reserve_bytes``: no new messages are accepted, while accepted ones are
+    fetched, acknowledged and moved as usual."""
 
 
 class ConfigError(RouterError):
-    """The configuration cannot work; the message names the key and how to mend it."""
+    """The configuration cannot work; the message names the key and how to fix it."""
 
 
 class DataDirError(ConfigError):
@@ -118,5 +118,5 @@ class DataDirError(ConfigError):
 
 
 class DataDirLost(DataDirError, Unavailable):
-    """The data directory could be used, and cannot be now: read-only since, or damaged. That is no fault of what was to
-    be written."""
+    """The data directory can no longer be used: it became read-only, or is damaged. The message that was to be written
+    is not at fault, so the write may be retried."""

@@ -77,11 +77,11 @@ def parse_key(header: str) -> str:
     if key.startswith('"'):
         quoted = _QUOTED.fullmatch(key)
         if quoted is None:
-            raise InvalidIdempotencyKey('the Idempotency-Key is no quoted string: write "key" or the bare key')
+            raise InvalidIdempotencyKey('the Idempotency-Key is not a quoted string: write "key" or the bare key')
         key = _ESCAPED.sub(r"\1", quoted[1])
     if len(key) > MAX_KEY_LENGTH or not _VISIBLE.fullmatch(key):
         raise InvalidIdempotencyKey(
-            f"the Idempotency-Key must be 1 to {MAX_KEY_LENGTH} visible ASCII characters: take a UUID"
+            f"the Idempotency-Key must be 1 to {MAX_KEY_LENGTH} visible ASCII characters: use for example a UUID"
         )
     return key
 

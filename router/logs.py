@@ -81,7 +81,7 @@ def _never_waiting(stream: TextIO, form: Callable[[logging.LogRecord], str]) -> 
         return stream
 
     def dropped_line(count: int) -> str:
-        words = f"{count} lines were dropped here: whoever reads the log had stopped reading"
+        words = f"{count} lines were dropped here, since the reader of the log had stopped reading"
         return form(logging.LogRecord(__name__, logging.WARNING, __file__, 0, words, None, None))
 
     writer = Writer(descriptor, dropped_line)

@@ -88,11 +88,11 @@ def _usable(url: str, environ: Mapping[str, str], library: str, package: str) ->
     except ValueError:
         able = False
     whose = f"{proxy.variable} is {masked_url(proxy.url)!r}"
-    mend = f"unset it, or add {urlsplit(url).hostname} to NO_PROXY"
+    advice = f"unset it, or add {urlsplit(url).hostname} to NO_PROXY"
     if not able:
-        raise ConfigError(f"{whose}, which is no proxy that can be used; write http://host:port, {mend}")
+        raise ConfigError(f"{whose}, which is not a usable proxy; write http://host:port, {advice}")
     if parts.scheme in _SOCKS and find_spec(library) is None:
-        raise ConfigError(f"{whose}, and SOCKS needs a library that is missing: pip install '{package}', {mend}")
+        raise ConfigError(f"{whose}, and SOCKS needs a library that is missing: pip install '{package}', {advice}")
     return proxy.url
 
 

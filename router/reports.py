@@ -13,19 +13,19 @@ from router.sampling import Later, Sampler, in_loop
 
 LOG = logger(__name__)
 EFFECTS: dict[str, str] = {
-    Role.INGRESS: "sends are answered 503 where they cannot be stored, and what was accepted waits to be routed",
-    Role.ONLINE: "mail goes to cold from now on; fetches, acknowledgements and new connections are answered 503",
+    Role.INGRESS: "sends that cannot be stored are answered 503, and accepted messages wait to be routed",
+    Role.ONLINE: "mail goes to cold; fetches, acknowledgements and new connections are answered 503",
     Role.COLD: "mail for users who are offline waits in the ingress; users who may have cold mail are answered 503",
-    Role.PUSH: "mail is stored and can be fetched; it waits in the ingress until its push command is out",
-    Role.DEAD_LETTERS: "what is refused waits in the ingress, and its recipients' later mail behind it",
+    Role.PUSH: "mail is stored and can be fetched; it stays in the ingress until its push command is sent",
+    Role.DEAD_LETTERS: "refused messages wait in the ingress, and later mail of their recipients waits behind them",
 }
 """What an outage means for mail, from its beginning on, where everything else works."""
 ONE_DATABASE = (
-    "ingress and online store are one database: what was accepted waits in it; sends, fetches, acknowledgements and "
+    "ingress and online store are one database: accepted messages wait in it; sends, fetches, acknowledgements and "
     "new connections are answered 503"
 )
 ONE_STORE = (
-    "mail waits in the ingress where cold, which is in the same store, fails too; fetches, acknowledgements and new "
+    "if cold, which is in the same store, fails too, mail waits in the ingress; fetches, acknowledgements and new "
     "connections are answered 503"
 )
 

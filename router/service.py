@@ -89,7 +89,7 @@ def _check_address(config: Config, service: Service) -> None:
     """Whoever can reach a router with the embedded identity trusts a key that any local user may use."""
     if service != "process" and config.auth.kind == "embedded" and not is_loopback(config.server.host):
         raise ConfigError(
-            f"server.host is {config.server.host}, but the embedded identity serves loopback only; "
+            f"server.host is {config.server.host}, but the embedded key is for loopback only; "
             "set auth.identity_service_url or auth.jwks_url"
         )
 
@@ -345,13 +345,16 @@ class _Service:
             node=self._factory.node,
         )
         if not is_loopback(admin_host):
-            LOG.warning("metrics beyond loopback; let nobody but your own network ask there", admin_host=admin_host)
+            LOG.warning("metrics are served beyond loopback; allow your own network only", admin_host=admin_host)
         if self._service == "process":
             return
         if config.auth.kind == "embedded":
-            LOG.info("embedded identity: tokens come from `router token USER`", data_dir=str(config.embedded.data_dir))
+            LOG.info(
+                "tokens are signed by the embedded key: `router token USER` prints one",
+                data_dir=str(config.embedded.data_dir),
+            )
         if not is_loopback(host):
-            LOG.warning("listening beyond loopback; put TLS in front", host=host)
+            LOG.warning("listening beyond loopback; put a proxy with TLS in front", host=host)
 
     async def _drain(self) -> None:
         """Finish what is in flight, within ``server.drain_seconds``; sweepers elsewhere finish what is left."""

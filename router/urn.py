@@ -34,9 +34,9 @@ def parse(text: str) -> str:
 def _fault(urn: str) -> str:
     size = len(urn.encode(errors="surrogatepass"))
     if size > MAX_BYTES:
-        return f"the URN is {size} bytes long in UTF-8, {MAX_BYTES} is the most: shorten its id"
+        return f"the URN is {size} bytes long in UTF-8, but the maximum is {MAX_BYTES}: shorten its id"
     if found := _REFUSED_CHARACTER.search(urn):
-        return f"the URN holds the character U+{ord(found[0]):04X}: leave out white space and control characters"
+        return f"the URN holds the character U+{ord(found[0]):04X}: remove white space and control characters"
     parts = urn.split(":")
     if parts[0] != "urn":
         return f'the URN does not begin with "urn:": write {_FORM} or a bare id without a colon'

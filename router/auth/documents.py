@@ -40,7 +40,7 @@ def read(body: bytes, encoding: str) -> dict[str, Any]:
     """
     document = json.loads(_unpacked(body, encoding.strip().lower()))
     if not isinstance(document, dict):
-        raise ValueError("the document is no JSON object")  # noqa: TRY004 - wrong content, not a wrong call
+        raise ValueError("the document is not a JSON object")  # noqa: TRY004 - wrong content, not a wrong call
     return document
 
 
@@ -51,9 +51,9 @@ def usable(document: dict[str, Any], algorithms: Sequence[str]) -> list[jwt.PyJW
     """
     listed = document.get("keys")
     if not isinstance(listed, list):
-        raise ValueError("the document is no key set: it has no list of keys")  # noqa: TRY004 - wrong content
+        raise ValueError("the document is not a key set: it has no list of keys")  # noqa: TRY004 - wrong content
     if len(listed) > MAX_KEYS:
-        LOG.warning("the identity service has more keys than are read", keys=len(listed), read=MAX_KEYS)
+        LOG.warning("the identity service has more keys than the router reads", keys=len(listed), read=MAX_KEYS)
     entries = [entry for entry in listed[:MAX_KEYS] if isinstance(entry, dict)]
     return [key for entry in entries for key in _verifying(entry, algorithms)]
 
@@ -70,16 +70,16 @@ def _unpacked(body: bytes, encoding: str) -> bytes:
     if not encoding:
         return body
     if encoding not in _WINDOWS:
-        raise ValueError(f"the document is compressed ({encoding[:20]!r}), which was not asked for")
+        raise ValueError(f"the document is compressed ({encoding[:20]!r}), which the router did not ask for")
     try:
         return _inflated(body, _WINDOWS[encoding])
     except zlib.error:
         if encoding != "deflate":
-            raise ValueError("the document is no gzip, as its server says") from None
+            raise ValueError("the document is not gzip, although its server says so") from None
     try:
         return _inflated(body, -zlib.MAX_WBITS)  # without the frame that the name stands for, as many send it
     except zlib.error:
-        raise ValueError("the document is not deflated, as its server says") from None
+        raise ValueError("the document is not deflate, although its server says so") from None
 
 
 def _inflated(body: bytes, window: int) -> bytes:

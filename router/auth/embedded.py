@@ -57,9 +57,9 @@ class EmbeddedKey:
             # The check that is skipped takes longer than the rest of the start; it is for keys of strangers.
             key = serialization.load_pem_private_key(pem, password=None, unsafe_skip_rsa_key_validation=True)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise _broken(path, "no private key") from error
+            raise _broken(path, "something that is not a private key") from error
         if not isinstance(key, rsa.RSAPrivateKey) or key.key_size < KEY_BITS:
-            raise _broken(path, f"no RSA key of {KEY_BITS} bits")
+            raise _broken(path, f"something that is not an RSA key of {KEY_BITS} bits")
         return cls(key)
 
     def sign(self, user: str, now: int, ttl_seconds: float, handle: str | None = None) -> str:
@@ -96,7 +96,7 @@ def idempotency_secret(data_dir: Path) -> bytes:
     path = key_file(data_dir, IDEMPOTENCY_KEY)
     secret = kept_secret(path, lambda: secrets.token_bytes(SECRET_BYTES))
     if len(secret) != SECRET_BYTES:
-        raise _broken(path, f"no {SECRET_BYTES} bytes")
+        raise _broken(path, f"something that is not {SECRET_BYTES} bytes long")
     return secret
 
 
@@ -144,4 +144,4 @@ def _new_pem() -> bytes:
 
 
 def _broken(path: Path, holds: str) -> DataDirError:
-    return DataDirError(f"{path} holds {holds}; remove it, and a new one is made")
+    return DataDirError(f"{path} holds {holds}; remove it, and the next start creates a new one")

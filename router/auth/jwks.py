@@ -102,7 +102,7 @@ class JwksKeys:
             raise self._unknown()
 
     def _unknown(self) -> Unavailable:
-        why = self._why if self._keys is None else f"it names none for {self._allowed}"
+        why = self._why if self._keys is None else f"it has none for {self._allowed}"
         unknown = Unavailable(f"no key of the identity service is known yet: {why}")
         unknown.__cause__ = self._problem
         return unknown
@@ -171,7 +171,7 @@ class JwksKeys:
         if self._marks and not self._stale and self.age_seconds > self._rules.remember_seconds:
             self._stale = True
             LOG.warning(
-                "the key set is stale: until the identity service answers, a key that it has withdrawn still opens",
+                "the key set is stale: until the identity service answers, a withdrawn key is still accepted",
                 age_seconds=round(self.age_seconds),
             )
 
@@ -191,13 +191,13 @@ class JwksKeys:
         self._had_keys = self._had_keys or bool(keys)
         if not keys and (first or before):
             LOG.warning(
-                "the identity service names no key that auth.algorithms allows: every token is refused",
+                "the identity service has no key that auth.algorithms allows: every token is rejected",
                 algorithms=self._allowed,
                 withdrawn=len(before),
             )
         elif self._marks != before and not first:
             withdrawn, new = len(before - self._marks), len(self._marks - before)
-            LOG.info("the identity service names other keys", keys=len(self._marks), withdrawn=withdrawn, new=new)
+            LOG.info("the identity service has other keys", keys=len(self._marks), withdrawn=withdrawn, new=new)
 
     async def _jwks_url(self) -> str:
         if self._rules.jwks_url:
@@ -208,16 +208,16 @@ class JwksKeys:
         url = document.get("jwks_uri")
         # Plain http is for a service that is itself reached so: on this machine.
         if not isinstance(url, str) or urlsplit(url).scheme not in {"https", urlsplit(service).scheme}:
-            raise ValueError("the discovery document names no jwks_uri that can be trusted")
+            raise ValueError("the discovery document has no jwks_uri that can be trusted")
         return url
 
     async def _get(self, what: str, url: str) -> dict[str, Any]:
         # Not compressed, so that the bound on what is read is one on what it becomes.
         async with self._client.stream("GET", url, headers={"accept-encoding": "identity"}) as response:
             if response.is_redirect:
-                raise ValueError(f"{what} is at another place, to which no redirect is followed; name that one")
+                raise ValueError(f"{what} has moved, and the router follows no redirects; configure the new URL")
             if not response.is_success:
-                raise ValueError(f"{what} cannot be had: status {response.status_code}")
+                raise ValueError(f"{what} cannot be fetched: status {response.status_code}")
             body = bytearray()
             async for chunk in response.aiter_raw():
                 body += chunk

@@ -88,7 +88,7 @@ class Authenticator:
     async def authenticate(self, token: str) -> Principal:
         """The principal of ``token``; raises ``Unauthorized``, and ``Unavailable`` where no keys are known."""
         if len(token) > MAX_TOKEN_BYTES or not token.isascii():
-            raise Unauthorized("the token is no JWT of at most 8 KiB")
+            raise Unauthorized("the token is not a JWT of at most 8 KiB")
         digest = hashlib.sha256(token.encode()).digest()
         principal = self._recall(digest)
         if principal is None:
@@ -119,14 +119,14 @@ class Authenticator:
         try:
             header = jwt.get_unverified_header(token)
         except (jwt.InvalidTokenError, ValueError, RecursionError) as error:
-            raise Unauthorized("the token is no JWT") from error
+            raise Unauthorized("the token is not a JWT") from error
         if header.get("alg") not in self._rules.algorithms:
             raise Unauthorized("the token's algorithm is not allowed", "algorithm")
         if "crit" in header:
-            raise Unauthorized("the token demands an extension that is not understood", "critical")
+            raise Unauthorized("the token requires an extension that the router does not support", "critical")
         kid = header.get("kid")
         if kid is not None and not isinstance(kid, str):
-            raise Unauthorized("the token's kid is no string")
+            raise Unauthorized("the token's kid is not a string")
         keys = await self._fitting(kid, header["alg"])
         principal = self._signed(token, keys)
         if principal is None and await self._keys.look_again():
@@ -136,8 +136,8 @@ class Authenticator:
         if principal is not None:
             return principal
         if keys:
-            raise Unauthorized("the token's signature is wrong", "signature")
-        raise Unauthorized("no trusted key has signed the token", "unknown_key")
+            raise Unauthorized("the token's signature is invalid", "signature")
+        raise Unauthorized("the token is not signed by a trusted key", "unknown_key")
 
     async def _fitting(self, kid: str | None, algorithm: str) -> list[jwt.PyJWK]:
         return [key for key in await self._keys.candidates(kid) if _fits(key, algorithm)]
@@ -203,7 +203,7 @@ def _moment(claims: Mapping[str, Any], name: str) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > 1e12:
-        raise Unauthorized(f"the token's {name} is no time", "claims")
+        raise Unauthorized(f"the token's {name} is not a time", "claims")
     return int(value * MICROSECONDS)
 
 
@@ -215,4 +215,4 @@ def _user(claims: Mapping[str, Any]) -> str:
     try:
         return urn.parse(value)
     except InvalidUrn as error:
-        raise Unauthorized(f"the token's {name} is no URN and no bare id", "subject") from error
+        raise Unauthorized(f"the token's {name} is neither a URN nor a bare id", "subject") from error

@@ -163,7 +163,7 @@ class Load:
             self.plan.url, person.token, budget_seconds=START_SECONDS, trouble=self._trouble, transport=transport
         ) as client:
             if await self._first(client):
-                raise ConfigError(f"{person.user} has mail already; name users in --tokens who get none but from here")
+                raise ConfigError(f"{person.user} already has mail; name users in --tokens who get no other mail")
 
     async def _first(self, client: RouterClient) -> bool:
         """Has the user mail?"""
@@ -202,7 +202,7 @@ class Load:
                         await one.online.wait()
             except TimeoutError:
                 where = self.plan.ws_url or f"{self.plan.url} (/connect)"
-                raise Unreachable(f"{where} lets nobody connect; is it the address of the sockets?") from None
+                raise Unreachable(f"{where} accepts no WebSocket; is --ws-url right?") from None
 
     async def _send_all(self) -> None:
         work = [asyncio.create_task(self._sender(token)) for token in self.cast.senders]

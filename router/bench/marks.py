@@ -32,7 +32,7 @@ class Stray(Enum):
     """What has no mark."""
 
     FOREIGN = "not of this run"
-    ALTERED = "of this run, and not what was sent"
+    ALTERED = "of this run, but not what was sent"
 
 
 class _Envelope(Struct, rename="camel"):

@@ -89,7 +89,7 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._fail(httpx.RemoteProtocolError("the answer is no HTTP"), error)
+            self._fail(httpx.RemoteProtocolError("the answer is not HTTP"), error)
 
     def _begin(self) -> None:
         self._parser = httptools.HttpResponseParser(self)

@@ -36,7 +36,7 @@ REPLACED_WAIT_SECONDS = 30.0
 MAX_FRAME_BYTES = 4096
 _SENDABLE = re.compile(r"[!-~]+")
 """A token that a header can hold; the router says whether it is a good one."""
-NOBODY = "nothing takes connections there; is it running? `router serve` starts it"
+NOBODY = "nothing listens there; is it running? `router serve` starts it"
 _ALL_REFUSED = ("All connection attempts failed", "Multiple exceptions: [Errno 111]", "Multiple exceptions: [Errno 61]")
 _PASSING = {408, 429, 500, 502, 503, 504}
 """Statuses of which the same request may be answered better later."""
@@ -269,7 +269,7 @@ class RouterClient:
             except httpx.TransportError as error:
                 problem = _words(error)
             except (httpx.DecodingError, msgspec.MsgspecError, UnicodeDecodeError):
-                problem = "what answers is no router"
+                problem = "the server that answers is not a router"
             else:
                 if response.status_code not in _PASSING:
                     raise Refused(response.status_code, _detail(response))
@@ -284,7 +284,9 @@ class RouterClient:
         token = self._token()
         if not _SENDABLE.fullmatch(token):
             # A library would quote it, and not say that trying again is of no use.
-            raise Unauthorized("the token is empty" if not token else "the token is no JWT: it has foreign characters")
+            raise Unauthorized(
+                "the token is empty" if not token else "the token is not a JWT: it has characters that none has"
+            )
         return f"Bearer {token}"
 
     def _wait_replaced(self) -> float:

@@ -42,7 +42,7 @@ class Directory:
         new = []
         for received in batch:
             if not _SAFE_ID.fullmatch(received.id):
-                raise UnsafeId("the router gave an id that cannot be a file name")
+                raise UnsafeId("the router sent an id that cannot be a file name")
             path = self._path / f"{received.id}.json"
             if not path.exists():
                 _write_atomically(path, bytes(received.envelope))

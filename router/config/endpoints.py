@@ -36,5 +36,5 @@ def _address(text: str, *, scheme: str, default_port: int | None, example: str) 
                 return f"{host}:{port}"
     except ValueError:
         pass  # a port that is none, brackets without an address
-    optional = "" if default_port is None else ", the port may be left out"
+    optional = "" if default_port is None else " (the port is optional)"
     raise ValueError(f"is {text!r}, but must be a host and a port, such as {example}{optional}")

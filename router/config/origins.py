@@ -67,7 +67,7 @@ def same_host(origin: str, host: str | None) -> bool:
 def advice(text: str) -> str:
     """How to write what ``text``, which is no origin, may mean."""
     if "*" in text:
-        return f'name each host, or write "{ANY}" for any'
+        return f'list each host, or write "{ANY}" for any origin'
     try:
         parts = urlsplit(text)
         host = _in_ascii(parts.hostname or "")
@@ -79,7 +79,7 @@ def advice(text: str) -> str:
             return "write the host in ASCII, as browsers do (xn--…)"
     scheme = WEB_SCHEME_OF.get(parts.scheme, parts.scheme) if host else ""
     meant = comparable(f"{scheme}://{f'[{host}]' if ':' in host else host}{port}")
-    return f"write {meant}" if meant else f'write one such as https://example.com, or "{ANY}" for any'
+    return f"write {meant}" if meant else f'write for example https://example.com, or "{ANY}" for any origin'
 
 
 def _in_ascii(host: str) -> str | None:

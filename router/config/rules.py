@@ -23,7 +23,7 @@ DATABASE = re.compile(r"\(default\)|[a-z][a-z0-9-]{2,61}[a-z0-9]")
 """What Firestore takes for the name of a database."""
 
 SECRETLESS = (
-    'is not set, but ingress.kind = "pubsub" needs it: a message that is sent again must get the same id on each API '
+    'is not set, but ingress.kind = "pubsub" needs it: a message that is retried must get the same id on each API '
     "node; set the same 32 or more random characters on all of them (openssl rand -hex 32)"
 )
 SECRET_CHARACTERS = 16
@@ -31,7 +31,8 @@ SECRET_VARIETY = 8
 """Random ones have so many different characters, but for one in millions."""
 GUESSABLE = (
     f"can be guessed: it has fewer than {SECRET_CHARACTERS} characters, or fewer than {SECRET_VARIETY} different ones. "
-    "Whoever knows it and an id can try who has sent it to whom; set 32 or more random ones (openssl rand -hex 32)"
+    "Anybody who knows it and an id can find out by trying who sent the message to whom; set 32 or more random "
+    "characters (openssl rand -hex 32)"
 )
 PUBSUB_ENVELOPE_BYTES = 7_000_000
 """A third more in base64, with some room for names, the other fields and attributes: less than 10 MB."""
@@ -84,8 +85,8 @@ def cautions(config: Config) -> list[Problem]:
     found = []
     if origins.NULL in config.server.allowed_origins:
         message = (
-            "null lets any page call: each can have a sandboxed frame, which has this origin; name the origins of "
-            "your pages and apps where they have one"
+            "null allows every page, since any page can open a sandboxed frame, which has this origin; list "
+            "the origins of your pages and apps instead"
         )
         found.append(Problem("server.allowed_origins", "", message))
     return found
@@ -96,7 +97,7 @@ def _server(config: Config) -> Iterator[tuple[str, str]]:
         if origin != origins.ANY and origins.comparable(origin) is None:
             yield (
                 "server.allowed_origins",
-                f"{origin!r} is no origin as browsers send it, and would never match; {origins.advice(origin)}",
+                f"{origin!r} is not an origin as browsers send it, so it would never match; {origins.advice(origin)}",
             )
 
 
@@ -106,10 +107,10 @@ def _auth(auth: Auth) -> Iterator[tuple[str, str]]:
     for key in ("identity_service_url", "jwks_url"):
         url = getattr(auth, key)
         if url is not None and not is_url(url, "http", "https"):
-            yield f"auth.{key}", "is no http:// or https:// URL"
+            yield f"auth.{key}", "is not a http:// or https:// URL"
     for algorithm in auth.algorithms:
         if algorithm not in SIGNATURES:
-            yield "auth.algorithms", f"{algorithm!r} is not possible here; there are {', '.join(SIGNATURES)}"
+            yield "auth.algorithms", f"{algorithm!r} is not supported; choose from {', '.join(SIGNATURES)}"
 
 
 def _ingress(config: Config) -> Iterator[tuple[str, str]]:
@@ -140,7 +141,7 @@ def _online(online: Online) -> Iterator[tuple[str, str]]:
     if online.heartbeat_seconds >= online.lease_seconds:
         yield (
             "online.heartbeat_seconds",
-            "must be less than online.lease_seconds, or leases run out between two heartbeats; a third of it is good",
+            "must be less than online.lease_seconds, or leases expire between two heartbeats; use about a third of it",
         )
     if online.push_after_seconds >= online.sweep_after_seconds:
         yield "online.push_after_seconds", "must be less than online.sweep_after_seconds"
@@ -154,7 +155,7 @@ def _online(online: Online) -> Iterator[tuple[str, str]]:
 def _push(push: Push) -> Iterator[tuple[str, str]]:
     if push.kind == "embedded" and push.format != "command":
         # A setting that does nothing would be found out by the notification service.
-        yield "push.format", f'{push.format!r} is not for the embedded outbox; use "command"'
+        yield "push.format", f'{push.format!r} does not work with the embedded outbox; use "command"'
 
 
 def _paths(config: Config) -> Iterator[tuple[str, str]]:
@@ -165,7 +166,7 @@ def _paths(config: Config) -> Iterator[tuple[str, str]]:
     }
     for key, path in used.items():
         if path is not None and is_homeless(path):
-            yield key, f"is {path}, but there is no such home directory here; write the full path, or set HOME"
+            yield key, f"is {path}, but there is no such home directory; write the full path, or set HOME"
 
 
 def _google(config: Config) -> Iterator[tuple[str, str]]:
@@ -179,7 +180,10 @@ def _google(config: Config) -> Iterator[tuple[str, str]]:
     if named and not config.google.project:
         yield "google.project", f"is not set, but {named[0]} needs it; set it, or GOOGLE_CLOUD_PROJECT"
     if not DATABASE.fullmatch(config.google.firestore_database):
-        yield "google.firestore_database", "must be (default), or 4 to 63 of a-z, 0-9 and -, beginning with a letter"
+        yield (
+            "google.firestore_database",
+            "must be (default), or 4 to 63 characters of a-z, 0-9 and -, starting with a letter",
+        )
     for key in ("firestore_endpoint", "pubsub_endpoint"):
         try:
             endpoints.service(getattr(config.google, key))

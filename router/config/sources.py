@@ -88,11 +88,11 @@ def _read_file(sources: Sources, keys: Keys, path: Path, named: str) -> None:
     except OSError as error:
         sources.refuse("", named, f"cannot be read: {error.strerror or error}")
     except UnicodeDecodeError:
-        sources.refuse("", named, "is not UTF-8 text; TOML files are")
+        sources.refuse("", named, "is not UTF-8; a TOML file must be")
     except RecursionError:
-        sources.refuse("", named, "is no TOML that can be read: something in it is nested too deeply")
+        sources.refuse("", named, "cannot be read as TOML: something in it is nested too deeply")
     except ValueError as error:  # of TOML, or of a number without end
-        sources.refuse("", named, f"is no TOML: {error}")
+        sources.refuse("", named, f"is not valid TOML: {error}")
     else:
         for section, table in tables.items():
             _read_table(sources, keys, section, table, str(path))
@@ -129,7 +129,9 @@ def _read_environment(sources: Sources, keys: Keys, environ: Mapping[str, str]) 
             if "__" in name:
                 sources.refuse(name, name, f"there is no such variable; {guess}")
             else:
-                sources.warnings.append(Problem(name, name, f"is ignored, since it is no variable of router; {guess}"))
+                sources.warnings.append(
+                    Problem(name, name, f"is ignored, since the router has no such variable; {guess}")
+                )
     project = environ.get(PROJECT_VARIABLE)
     if project and "project" in keys.get("google", {}) and "google.project" not in sources.origins:
         sources.put("google", "project", project, PROJECT_VARIABLE)
@@ -141,7 +143,7 @@ def _put_text(sources: Sources, section: str, key: str, text: str, name: str, sc
         try:
             value = as_list(text)
         except ValueError as error:
-            sources.refuse(f"{section}.{key}", name, f'is no list ({error}); write ["a", "b"] or a,b')
+            sources.refuse(f"{section}.{key}", name, f'is not a list ({error}); write ["a", "b"] or a,b')
             return
     sources.put(section, key, value, name)
 

@@ -51,8 +51,8 @@ class ClockWatch:
         apart = abs(ahead) >= WARN_SECONDS
         if apart and not self._apart:
             LOG.warning(
-                "this machine's clock and that of the online store are apart; run a time service on every node: leases "
-                "and tokens are judged by it",
+                "this machine's clock and that of the online store differ; run a time service on every node, since "
+                "leases and tokens depend on the clock",
                 seconds_ahead=round(ahead, 1),
             )
         elif self._apart and not apart:

@@ -159,7 +159,7 @@ class ConnectionManager:
             raise Draining("this node is stopping; connect again")
         if len(self._by_user.get(user, ())) >= self._limit:
             # The store would say so too; a flood of one user's sockets should not cost everybody its writes.
-            raise TooManyConnections(f"{self._limit} connections are open, which is the limit; close one first")
+            raise TooManyConnections(f"{self._limit} connections are open, and the limit is reached; close one first")
         connection = Connection(user, self._new_id(), self._node, self._clock.now())
         held = _Held(connection, socket, key)
         # Held before it is registered: a message that is routed hot in between finds someone to poke.

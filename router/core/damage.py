@@ -156,7 +156,7 @@ class Damage:
             if is_damaged_copy(queued, copy):
                 moved = replace(copy, sequence=min(copy.sequence, sequence))
                 if await self._cold.put([moved]):
-                    raise Unavailable("the cold queue did not take the place of a damaged message")
+                    raise Unavailable("cannot keep the place of a damaged message in cold")
                 return moved
         return None
 

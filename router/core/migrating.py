@@ -167,7 +167,7 @@ class Migrator:
         messages = [self._keeper.dated(queued) for queued in messages]
         while messages := await self._cold.put(messages):
             if attempt == PUT_TRIES:
-                raise Unavailable(f"the cold queue did not take {len(messages)} messages of a migration")
+                raise Unavailable(f"the cold queue refused {len(messages)} messages of a migration")
             await self._clock.sleep(backoff(attempt, self._chance))
             attempt += 1
 

@@ -12,11 +12,11 @@ REFUSED = {
     Outcome.QUEUE_FULL: (DeadReason.QUEUE_FULL, "the recipient's queue holds limits.queue_messages"),
     Outcome.QUEUE_BYTES_FULL: (
         DeadReason.QUEUE_FULL,
-        "with it the recipient's queue would hold more than limits.queue_bytes",
+        "with this message, the recipient's queue would hold more than limits.queue_bytes",
     ),
     Outcome.INBOUND_EXHAUSTED: (
         DeadReason.INBOUND_EXHAUSTED,
-        "more came to the recipient than limits.inbound_bytes and limits.inbound_bytes_per_second",
+        "the recipient gets more than limits.inbound_bytes and limits.inbound_bytes_per_second allow",
     ),
 }
 """Why a message is a dead letter, and what more there is to say."""

@@ -382,7 +382,7 @@ class Pipeline:
 
     async def _give_up(self, delivery: Delivery, error: Exception) -> None:
         never, message = isinstance(error, Unstorable), delivery.message
-        detail = str(error) if never else f"{type(error).__name__} in each of its tries"
+        detail = str(error) if never else f"{type(error).__name__} in each attempt"
         await self._refuse(delivery, DeadReason.ATTEMPTS_EXHAUSTED, detail)
         # It may have its place in the order, and readers wait for what is on its way to cold.
         if message is not None:

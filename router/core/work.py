@@ -82,7 +82,7 @@ class Work:
             await self._be_patient(user)
             own = self._own.get(user)
             if own is not None and own.calls >= CALLS:
-                raise TooMuchWork(f"{CALLS} requests of yours are under way: wait for their answers", PATIENCE_SECONDS)
+                raise TooMuchWork(f"{CALLS} of your requests are under way: wait for their answers", PATIENCE_SECONDS)
         if own is None:
             own = self._own[user] = _Own(user)
         own.calls += 1
@@ -129,9 +129,7 @@ class Work:
             await self._be_patient(user)
             wait = self._budgets.wait(user, units)
         if wait > PATIENCE_SECONDS:
-            raise TooMuchWork(
-                f"this user's requests are more work than limits.work_rate allows; wait {wait:.1f} s", wait
-            )
+            raise TooMuchWork(f"your requests take more work than limits.work_rate allows; wait {wait:.1f} s", wait)
         self._budgets.take(user, units)
         if wait:
             await self._clock.sleep(wait)

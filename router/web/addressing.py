@@ -14,10 +14,14 @@ def problem(version: str, headers: Sequence[tuple[bytes, bytes]]) -> str | None:
     """What is wrong with the Host field, if anything: who is in front may have gone by another."""
     hosts = [value for name, value in headers if name == b"host"]
     if len(hosts) == 1:
-        return None if _HOST.fullmatch(hosts[0]) else "Host names no host: send a name or an address, and a port if any"
+        return (
+            None
+            if _HOST.fullmatch(hosts[0])
+            else "the Host header has no host: send a name or an address, with an optional port"
+        )
     if hosts:
-        return "there is more than one Host: a request is for one"
-    return "an HTTP/1.1 request needs a Host" if version == "1.1" else None
+        return "there is more than one Host header: send one"
+    return "an HTTP/1.1 request needs a Host header" if version == "1.1" else None
 
 
 def in_origin_form(target: bytes) -> bytes:

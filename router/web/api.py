@@ -127,7 +127,7 @@ class Api:
 def _idempotency_key(fields: Fields) -> str | None:
     keys = fields.every("idempotency-key")
     if len(keys) > 1:
-        raise InvalidIdempotencyKey("there is more than one Idempotency-Key: a message has one")
+        raise InvalidIdempotencyKey("there is more than one Idempotency-Key header: send one")
     return keys[0] if keys else None
 
 
@@ -161,7 +161,7 @@ def _ids(body: bytes) -> list[str]:
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidRequest(_ACK_FORM) from error
     if ack.camel is not None and ack.snake is not None:
-        raise InvalidRequest('"messageIds" is given under both of its names: leave one out')
+        raise InvalidRequest('"messageIds" is given under both of its names: remove one')
     ids = ack.camel or ack.snake or []
     if len(ids) > MAX_ACK_IDS:
         raise InvalidRequest(f"{len(ids)} ids are too many for one request; send {MAX_ACK_IDS} at most")
@@ -184,7 +184,7 @@ def _refuse_twins(body: bytes) -> None:
 
 def _unique(pairs: list[tuple[str, object]]) -> None:
     if len(dict(pairs)) != len(pairs):
-        raise InvalidRequest("an object in the body has two members of one name: leave one out")
+        raise InvalidRequest("an object in the body has two members with the same name: remove one")
 
 
 _JSON_OBJECTS = json.JSONDecoder(object_pairs_hook=_unique, parse_int=str)

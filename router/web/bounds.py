@@ -310,7 +310,7 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         """uvicorn's answer to what its parser cannot read, or has stopped reading since a callback of ours refused."""
         del msg
         if not self.transport.is_closing():
-            self.refuse(MalformedRequest("this is no HTTP request"), self.headers or ())
+            self.refuse(MalformedRequest("this is not an HTTP request"), self.headers or ())
 
     def refuse(self, error: RouterError, known: Sequence[tuple[bytes, bytes]] = ()) -> None:
         if self._owes:
@@ -397,13 +397,13 @@ def _charge(scope: Mapping[str, Any] | None, size: int) -> None:
 
 
 def _too_large() -> HeadersTooLarge:
-    return HeadersTooLarge(f"request line and headers may have {HEADER_BYTES} bytes")
+    return HeadersTooLarge(f"request line and headers may have at most {HEADER_BYTES} bytes")
 
 
 def _no_handshake(error: Exception | None) -> MalformedRequest:
     """Names the header and not its value, which may be the token."""
     what = f"look at {error.name}" if isinstance(error, InvalidHeader) else "it is a GET"
-    return MalformedRequest(f"this is no WebSocket handshake (RFC 6455, section 4.1): {what}")
+    return MalformedRequest(f"this is not a WebSocket handshake (RFC 6455, section 4.1): {what}")
 
 
 class BoundedSocket(_Watched, WebSocketsSansIOProtocol):
@@ -451,7 +451,7 @@ class BoundedSocket(_Watched, WebSocketsSansIOProtocol):
         super().data_received(data)
         if not self.handshake_initiated and not self.transport.is_closing():
             # A handshake that websockets cannot read is left without an answer otherwise.
-            self.refuse(HeadersTooLarge("a WebSocket handshake may have 128 headers of 8 KiB, and no body"))
+            self.refuse(HeadersTooLarge("a WebSocket handshake may have at most 128 headers of 8 KiB, and no body"))
 
     async def send(self, message: ASGISendEvent) -> None:
         await super().send(message)

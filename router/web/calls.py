@@ -52,7 +52,7 @@ class UserRequest:
             raise UnsupportedMediaType("send the body without a Content-Encoding")
         length = self.fields.get("content-length") or ""
         if length.isdecimal() and int(length) > limit:
-            raise BodyTooLarge(f"the body has {length} bytes; {limit} is the limit: {what}")
+            raise BodyTooLarge(f"the body has {length} bytes, but the limit is {limit}: {what}")
         return await self._arrival(limit, what)
 
     async def _arrival(self, limit: int, what: str) -> bytes:
@@ -124,7 +124,7 @@ def _values(body: bytes) -> int:
     """Each value but the first of an object or a list has a comma before it. Raises ``InvalidRequest``."""
     values = sum(_count(body, mark) for mark in (b",", b"{", b"["))
     if values > MAX_VALUES:
-        raise InvalidRequest(f"the body has more than {MAX_VALUES} values: send what is asked for, and not more")
+        raise InvalidRequest(f"the body has more than {MAX_VALUES} values: send only the fields of the request")
     return values
 
 

@@ -43,7 +43,7 @@ def document() -> Document:
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
             "schemas": _schemas(),
-            "responses": {"Problem": _json("A refusal (RFC 9457).", "Problem", MEDIA_TYPE)},
+            "responses": {"Problem": _json("A problem (RFC 9457).", "Problem", MEDIA_TYPE)},
         },
     }
 
@@ -67,14 +67,20 @@ def _send() -> Document:
         "name": "Idempotency-Key",
         "in": "header",
         "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-        "description": "The same sender, recipient and key within a day is the same message, accepted once.",
+        "description": "Sends with the same sender, recipient and key within a day are one message, accepted once.",
     }
     return {
         "operationId": "send",
         "summary": "Send a sealed envelope",
         "parameters": [key],
         "requestBody": _body("SecureEnvelope"),
-        "responses": _answers({"202": _json("Durable; the same whether the recipient is online or not.", "Accepted")}),
+        "responses": _answers(
+            {
+                "202": _json(
+                    "The message is durable. The answer is the same whether the recipient is online or not.", "Accepted"
+                )
+            }
+        ),
     }
 
 
@@ -105,14 +111,14 @@ def _ack() -> Document:
         "operationId": "acknowledge",
         "summary": "Acknowledge messages that were saved",
         "requestBody": _body("Acknowledgement"),
-        "responses": _answers({"204": _plain("They are deleted; unknown ids were ignored.")}),
+        "responses": _answers({"204": _plain("The messages are deleted; unknown ids are ignored.")}),
     }
 
 
 def _connect() -> Document:
     return {
         "operationId": "connect",
-        "summary": "WebSocket: the text frame {} is the poke, upon which a client fetches",
+        "summary": "WebSocket: the text frame {} is a poke, which tells the client to fetch",
         "responses": _answers({"101": _plain("Connected.")}),
     }
 
@@ -155,8 +161,12 @@ def _schemas() -> Document:
             encryptedData=opaque,
             encryptedSymmetricKey=opaque,
             signature=opaque,
-            isEphemeral={"type": "boolean", "default": False, "description": "Deliver now or never."},
-            priority={"type": "integer", "format": "int32", "description": "5 and above: the express lane."},
+            isEphemeral={
+                "type": "boolean",
+                "default": False,
+                "description": "Deliver only if the recipient is online now.",
+            },
+            priority={"type": "integer", "format": "int32", "description": "5 and above take the express lane."},
         ),
         "Accepted": _object(["id"], id=text),
         "QueuedMessage": _object(["id", "envelope"], id=text, envelope=_ref("SecureEnvelope")),

@@ -122,7 +122,7 @@ def not_ready(slug: str, title: str, detail: str, failed: Sequence[Mapping[str, 
 
 
 def internal_error() -> Response:
-    return problem(500, "internal", "Internal error", "this is a fault of the router; its log has the request id")
+    return problem(500, "internal", "Internal error", "the router has a bug; its log names this request id")
 
 
 def not_served(error: HTTPException, method: str, path: str) -> Response:

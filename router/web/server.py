@@ -142,9 +142,9 @@ def _resolved(host: str, port: int, keys: Keys) -> list[_Place]:
 def _in_words(error: OSError, keys: Keys) -> str:
     """What is wrong, and how to mend it."""
     if error.errno in _LACKING:
-        return f"{keys.host} is no address of this machine; {HOSTS}"
+        return f"{keys.host} is not an address of this machine; {HOSTS}"
     if error.errno == errno.EADDRINUSE:
         return f"the port is in use; is another router running? set another {keys.ports}"
     if error.errno == errno.EACCES:
-        return f"this user may not; set a port above 1023 ({keys.ports}), or give the process CAP_NET_BIND_SERVICE"
+        return f"this user may not use it; set one above 1023 ({keys.ports}) or give the process CAP_NET_BIND_SERVICE"
     return f"{error.strerror}; set another {keys.host}, or another {keys.ports}"

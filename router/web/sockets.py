@@ -41,7 +41,7 @@ class Sockets:
 
     async def plain(self, request: Request) -> Response:
         """A GET without an upgrade."""
-        raise UpgradeRequired(f"{request.url.path} speaks WebSocket: connect with ws:// or wss://")
+        raise UpgradeRequired(f"{request.url.path} is a WebSocket: connect with ws:// or wss://")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()

@@ -172,7 +172,7 @@ async def test_a_redirect_is_told_and_not_followed(
     config = Config(auth=Auth(jwks_url=f"{service.url}/moved?key=secret"))
     with capture_logs() as logged:
         async with open_authenticator(config, ManualClock(), tasks, random.Random(1)) as authenticator:
-            with pytest.raises(Unavailable, match="no redirect is followed"):
+            with pytest.raises(Unavailable, match="the router follows no redirects"):
                 await authenticator.authenticate(token(keys[0], ManualClock()))
     assert "secret" not in str(logged)
     assert service.fetches == 0

@@ -80,7 +80,7 @@ async def test_a_withdrawn_key_opens_nothing_whether_or_not_its_tokens_are_remem
         assert await trust.user(token(new, trust.clock, "ann")) == "ann"
         assert not trust.authenticator.trusts(key)
     assert [(line["event"], line["withdrawn"], line["new"]) for line in logged] == [
-        ("the identity service names other keys", 1, 1)
+        ("the identity service has other keys", 1, 1)
     ]
 
 
@@ -127,8 +127,8 @@ async def test_a_set_without_a_key_that_is_allowed_is_an_answer(
             await trust.ask()
             assert await trust.user(token(key, trust.clock, "seen")) == "seen"
     assert [line["event"] for line in logged] == [
-        "the identity service names no key that auth.algorithms allows: every token is refused",
-        "the identity service names other keys",
+        "the identity service has no key that auth.algorithms allows: every token is rejected",
+        "the identity service has other keys",
     ]
 
 
@@ -167,7 +167,7 @@ async def test_a_process_that_starts_with_an_empty_set_refuses_and_is_not_ready(
     """Clients hear 401, since it is an answer; it is not ready, since it never had a key: a mistake in the settings."""
     async with trusting(service, tasks, []) as trust:
         assert await trust.user(token(keys[0], trust.clock)) == "unknown_key"
-        with pytest.raises(Unavailable, match="it names none for RS256"):
+        with pytest.raises(Unavailable, match="it has none for RS256"):
             await trust.authenticator.probe()
 
 

@@ -35,7 +35,7 @@ from tests.support.tracebacks import traceback_in
 USERS = tuple(f"urn:sm:user:disk{number}" for number in range(3))
 MESSAGES = 60
 PAGE = 4096
-TOLD = ("is damaged", "no intact database", "log of the database")
+TOLD = ("is damaged", "not an intact database", "log of the database")
 """What the log says where the file or its log is damaged."""
 
 

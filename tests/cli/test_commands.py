@@ -173,7 +173,7 @@ def test_a_data_directory_that_is_a_file(router: Router, data_dir: Path, command
     ended = router(*command.split(), ROUTER_EMBEDDED__DATA_DIR=str(data_dir / below))
     assert ended.returncode == Code.CONFIG
     assert ended.stderr.startswith("error: ")
-    assert f"{data_dir} is no directory; move that away, or name another with embedded.data_dir" in ended.stderr
+    assert f"{data_dir} is not a directory; move that away, or name another with embedded.data_dir" in ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_a_host_that_does_not_resolve(router: Router) -> None:
 def test_a_host_that_is_another_machine(router: Router) -> None:
     said = told(router, ELSEWHERE, free_port())
     assert f"cannot listen on {ELSEWHERE}:" in said
-    assert "server.host is no address of this machine; set it to" in said
+    assert "server.host is not an address of this machine; set it to" in said
 
 
 def test_a_port_that_is_in_use(router: Router) -> None:
@@ -62,7 +62,7 @@ def test_an_admin_host_that_is_another_machine(router: Router) -> None:
     free = {"ROUTER_SERVER__API_PORT": "0", "ROUTER_SERVER__WS_PORT": "0"}
     ended = router("serve", ROUTER_SERVER__ADMIN_HOST=ELSEWHERE, **free)
     assert ended.returncode == Code.CONFIG
-    assert "server.admin_host is no address of this machine; set it to" in ended.stderr
+    assert "server.admin_host is not an address of this machine; set it to" in ended.stderr
 
 
 def test_a_port_of_root(data_dir: Path) -> None:
@@ -77,4 +77,4 @@ def test_a_port_of_root(data_dir: Path) -> None:
         check=False,
     )
     assert ended.returncode == Code.CONFIG
-    assert "cannot listen on 127.0.0.1:80: this user may not; set a port above 1023" in ended.stderr
+    assert "cannot listen on 127.0.0.1:80: this user may not use it; set one above 1023" in ended.stderr

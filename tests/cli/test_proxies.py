@@ -55,5 +55,5 @@ def test_a_proxy_that_cannot_be_used_is_named(tmp_path: Path, service: str) -> N
     done = Router(tmp_path / "data", settings).command(service)
     said = (done.stdout + done.stderr).decode()
     assert done.returncode == (Code.CONFIG if service == "serve-api" else Code.ERRORS)
-    assert "ALL_PROXY is 'socks9://127.0.0.1:9', which is no proxy that can be used" in " ".join(said.split())
+    assert "ALL_PROXY is 'socks9://127.0.0.1:9', which is not a usable proxy" in " ".join(said.split())
     assert "Traceback" not in said

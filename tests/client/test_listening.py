@@ -210,7 +210,7 @@ async def test_an_answer_of_somebody_else_is_no_answer() -> None:
     ):
         assert await client.drain(save) == 1
     assert len(clock.noted) == len(troubles) == 4
-    assert "no router" in troubles[0]
+    assert "is not a router" in troubles[0]
 
 
 @pytest.mark.parametrize("failing", ["save", "connected", "poked", "token"])

@@ -151,7 +151,7 @@ async def test_a_damaged_file_stops_no_queue(database: Database, monkeypatch: py
         patch.setattr(Database, "_set_level", damaged)
         for name in ("a", "b"):
             async with asyncio.timeout(10):
-                with pytest.raises(DataDirError, match="no intact database"):
+                with pytest.raises(DataDirError, match="not an intact database"):
                     await database.write(insert(name))
     await database.write(insert("c"))
     assert stored(database) == ["c"]
@@ -200,7 +200,7 @@ def test_a_newer_file_is_refused_untouched(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / schema.FILE_NAME).write_bytes(b"no database at all, " * 100)
-    with pytest.raises(DataDirError, match="no intact database"):
+    with pytest.raises(DataDirError, match="not an intact database"):
         schema.prepare(tmp_path)
 
 

@@ -351,7 +351,7 @@ def test_whose_a_damaged_body_is_says_its_key(body: bytes, shards: int) -> None:
         (b"no envelope \xff", {}, "not UTF-8"),
         (b"{}", {}, "recipientId"),
         (b'{"recipientId":"bob"}', {"id": "a/b"}, 'attribute "id"'),
-        (b'{"recipientId":"bob","encryptedData":"%b"}' % (b"A" * 400_000), {}, "262144 is the most"),
+        (b'{"recipientId":"bob","encryptedData":"%b"}' % (b"A" * 400_000), {}, "the maximum is 262144"),
     ],
 )
 async def test_what_cannot_be_read_is_a_dead_letter(

@@ -113,7 +113,7 @@ async def test_a_server_that_comes_back_empty_says_what_to_do_and_then_works(
         with pytest.raises(Unavailable):
             await stage.producer.publish(stage.message("m1"))
     emulator.start()
-    with pytest.raises(Unavailable, match="ingress-topic: it is not there; run `router setup`"):
+    with pytest.raises(Unavailable, match="ingress-topic: it does not exist; run `router setup`"):
         await stage.producer.publish(stage.message("m1"))
     with pytest.raises(Unavailable, match="router setup"):
         await stage.producer.probe()
@@ -121,7 +121,7 @@ async def test_a_server_that_comes_back_empty_says_what_to_do_and_then_works(
         while True:
             with pytest.raises(Unavailable) as failure:
                 await consumer.receive(1)
-            if "ingress-sub: it is not there; run `router setup`" in str(failure.value):
+            if "ingress-sub: it does not exist; run `router setup`" in str(failure.value):
                 break
     with pytest.raises(ConfigError, match=r"topic .*ingress-topic, .* missing: create it with `router setup`"):
         async with staged(stores, ManualClock()):

@@ -75,7 +75,7 @@ async def test_what_is_no_poke_makes_nobody_deaf(stores: PubSubStores, backend: 
             await ear.hears(bus, EVE)
             assert ear.heard == {BOB, EVE}
             await until(lambda: counted(metrics, "unreadable")() == 4)
-    assert [entry["event"] for entry in logged] == ["what came as pokes is none"] * 4
+    assert [entry["event"] for entry in logged] == ["dropped a message on the poke topic that is not a poke"] * 4
     assert "payload" not in str(logged)
 
 

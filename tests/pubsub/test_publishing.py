@@ -129,7 +129,7 @@ async def test_beyond_what_may_wait_is_refused_at_once(
     monkeypatch.setattr(publishing, "WAITING_MESSAGES", 3)
     callers = start(publisher, "1", "2", "3")
     await until(lambda: len(gate.requests) == 1)
-    with pytest.raises(Unavailable, match="too much waits"):
+    with pytest.raises(Unavailable, match="too many messages wait"):
         await publisher.publish([PubsubMessage(data=b"4", ordering_key="k")])
     assert not publisher.offer(PubsubMessage(data=b"5"))
     gate.open.set()
@@ -144,7 +144,7 @@ async def test_waiting_bytes_are_bounded_and_given_back(
     monkeypatch.setattr(publishing, "WAITING_BYTES", 100)
     caller = start(publisher, "x" * 80)
     await until(lambda: len(gate.requests) == 1)
-    with pytest.raises(Unavailable, match="too much waits"):
+    with pytest.raises(Unavailable, match="too many messages wait"):
         await publisher.publish([PubsubMessage(data=b"x" * 80)])
     gate.failures = [Unavailable("down")]
     gate.open.set()

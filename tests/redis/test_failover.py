@@ -170,7 +170,7 @@ async def test_the_next_call_reaches_the_new_master(
                 assert await stage.go("m2") is Outcome.HOT
                 for _ in range(2 * stage.factory.config.online.pool_size):
                     assert await stage.ids() == ["m1", "m2"]
-            left = "this Redis is no master; its connections are closed"
+            left = "this Redis is not a master; closing its connections"
             assert [entry["event"] for entry in logged].count(left) == 1
             await eventually(lambda: pair.subscribed(pair.new, stage.factory.node), stage)
             await eventually(lambda: not pair.connections(pair.old), stage)

@@ -261,7 +261,9 @@ async def test_what_is_no_poke_makes_nobody_deaf(stage: Stage, redis: Server) ->
             client(redis).publish(channel, BOB)
             await eventually(stage, heard)
     assert stage.count("router_pokes_total", kind="unreadable") == 1
-    assert logged == [{"event": "what came as a poke is none", "size": 8, "log_level": "warning"}]
+    assert logged == [
+        {"event": "dropped a message on the poke channel that is not a poke", "size": 8, "log_level": "warning"}
+    ]
 
 
 async def test_a_user_who_came_while_their_mail_went_to_cold_is_poked(fragile: Stage, own_redis: Server) -> None:

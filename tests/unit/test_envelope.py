@@ -60,21 +60,21 @@ HUGE = 200_000
         (with_fields('"priority":"2147483648"'), '"priority" is out of range: .* 2147483647'),
         (with_fields('"priority":1e400'), '"priority" must be an integer'),
         (with_fields('"priority":"NaN"'), '"priority" must be an integer'),
-        (with_fields('"x":[-Infinity]'), "-Infinity is no JSON number"),
+        (with_fields('"x":[-Infinity]'), "-Infinity is not a JSON number"),
         (b'\xef\xbb\xbf{"recipientId":"bob"}', "byte order mark"),
         ('{"recipientId":"bob"}'.encode("utf-16-le"), "not JSON"),
         ('{"recipientId":"bob"}'.encode("utf-16"), "not UTF-8 at byte 1"),
         (b'{"recipientId":"bo\xed\xa0\x80b"}', "not UTF-8 at byte 19"),
         (b'{"recipientId":"bob"', r"not JSON: .*\(line 1, column 21\)"),
         (b'{"recipientId":"bob"}\0', "not JSON"),
-        (b"[]", "no object"),
+        (b"[]", "not an object"),
         (b"{}", '"recipientId" is missing'),
         (b'{"recipientId":"bob","recipient_id":"eve"}', '"recipientId" is given under both of its names'),
         (b'{"recipientId":"bob","recipient_id":null}', '"recipientId" is given under both of its names'),
         (b'{"recipient_id":7}', '"recipient_id" must be a string'),
-        (b'{"recipientId":"bob","recipientId":"bob"}', "two members of one name"),
-        (with_fields('"x":{"y":1,"y":2}'), "two members of one name"),
-        (b'{"recipientId":"urn:sm:user:' + b"x" * 10_000 + b'"}', '^"recipientId": .* 256 is the most'),
+        (b'{"recipientId":"bob","recipientId":"bob"}', "two members with the same name"),
+        (with_fields('"x":{"y":1,"y":2}'), "two members with the same name"),
+        (b'{"recipientId":"urn:sm:user:' + b"x" * 10_000 + b'"}', '^"recipientId": .* the maximum is 256'),
         (b'{"recipientId":"urn:sm:bob"}', '^"recipientId": .*3 parts'),
         (with_fields('"signature":"A*=="'), '"signature" is not base64'),
         (with_fields('"encrypted_data":"AQ="'), '"encrypted_data" is not base64'),
@@ -126,7 +126,7 @@ def test_other_space_in_base64_is_refused(gap: str) -> None:
 def test_the_limit_counts_the_decoded_bytes_of_all_three_fields(spelling: Any) -> None:
     body = compact({"recipientId": BOB} | {name: spelling(b"\xff" * 100).decode() for name in OPAQUE})
     assert envelope.read(body, 300).size == 300
-    with pytest.raises(EnvelopeTooLarge, match="300 bytes together, 299 is the most"):
+    with pytest.raises(EnvelopeTooLarge, match="300 bytes together, but the maximum is 299"):
         envelope.read(body, 299)
 
 

@@ -83,7 +83,7 @@ async def test_an_address_that_this_machine_lacks_is_passed_over(stands_for: Sta
     async with healthy("localhost") as server:
         assert server.addresses == ["127.0.0.1"]
     stands_for(NOT_HERE)
-    with pytest.raises(ConfigError, match="no address of this machine"):
+    with pytest.raises(ConfigError, match="not an address of this machine"):
         await healthy("localhost").__aenter__()
 
 

@@ -9,7 +9,7 @@ from router.errors import DataDirError
 
 OLDEST = (3, 37)
 """The first version with STRICT tables (sqlite.org/stricttables.html)."""
-ADVICE = "use a Python with a newer SQLite, as python.org and current systems bring it"
+ADVICE = "use a Python with a newer SQLite, such as one from python.org or a current system"
 
 
 def check() -> None:

@@ -43,7 +43,7 @@ class EmbeddedPresence:
                 db.executemany(SQL["replace"], [(other.user, other.id, other.lease_until) for other in replacing])
             (others,) = db.execute(SQL["others"], (connection.user, connection.id, now)).fetchone()
             if others >= limit:
-                raise TooManyConnections(f"{others} connections are open, the limit is {limit}; close one first")
+                raise TooManyConnections(f"{others} connections are open, and the limit is {limit}; close one first")
             lease = self._rules.lease_until(now)
             db.execute(SQL["connect"], (connection.user, connection.id, connection.node, connection.since, lease))
             welcome = {"user": connection.user, "fresh_cold_empty": self._rules.fresh_cold_empty, "now": now}

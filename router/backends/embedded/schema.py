@@ -93,7 +93,7 @@ def check_made(data_dir: Path) -> None:
     except FileNotFoundError as error:
         raise DataDirError(
             f"there is no {FILE_NAME} in {data_dir}, so no router has run there: "
-            "name the data directory of yours with embedded.data_dir, or be the user whom it runs as"
+            "set embedded.data_dir to the data directory of your router, or run this as its user"
         ) from error
     except OSError as error:
         raise unusable(data_dir, error) from error
@@ -326,7 +326,7 @@ def refuse_damaged(path: Path) -> None:
         raise translated(error, path) from error
     if checked.faults:
         raise DataDirError(
-            f"{path} is damaged ({'; '.join(checked.faults[:3])}): `router doctor` says more; mend it or restore it "
+            f"{path} is damaged ({'; '.join(checked.faults[:3])}): `router doctor` says more; repair it or restore it "
             "(docs/operations.md#a-damaged-file), or name another embedded.data_dir"
         )
 
@@ -352,11 +352,11 @@ def translated(error: sqlite3.Error, path: Path, unusable: type[DataDirError] = 
         result = unusable(f"cannot write {path}: make it writable, or name another embedded.data_dir")
     elif primary in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         result = unusable(
-            f"{path} is no intact database ({error}): `router doctor` says more; mend it or restore it "
+            f"{path} is not an intact database ({error}): `router doctor` says more; repair it or restore it "
             "(docs/operations.md#a-damaged-file), or name another embedded.data_dir"
         )
     elif primary == sqlite3.SQLITE_IOERR:
-        result = Unavailable(f"the disk of {path} fails ({error}): look at the system's log")
+        result = Unavailable(f"the disk of {path} fails ({error}): check the system's log")
     else:
         result = Unavailable(f"the database {path} failed: {error}")
     result.__cause__ = error

@@ -250,7 +250,7 @@ def _is_private(directory: Path, *, close: bool) -> bool:
         directory.mkdir(mode=0o700, exist_ok=True)
         found = directory.lstat()
     except OSError as error:
-        raise DataDirError(f"cannot make {directory}: {error.strerror}") from error
+        raise DataDirError(f"cannot create {directory}: {error.strerror}") from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise _others_may_enter(directory)
     if close and found.st_mode & 0o077:

@@ -42,7 +42,7 @@ def volume(directory: Path) -> Volume:
     try:
         found = os.statvfs(directory)
     except OSError as error:
-        raise Unavailable(f"the volume of {directory} does not say what it has free: {error.strerror}") from error
+        raise Unavailable(f"the volume of {directory} does not report its free space: {error.strerror}") from error
     return Volume(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
 
 
@@ -89,7 +89,9 @@ class Space:
         if self._clock.monotonic() - self._looked_at >= LOOK_SECONDS:
             self.look()
         if self.short:
-            raise NoRoom("the volume of the data directory is nearly full: nothing is accepted until there is room")
+            raise NoRoom(
+                "the volume of the data directory is nearly full: no messages are accepted until space is free"
+            )
 
     def look(self) -> bool:
         """Look anew, and tell where it begins or ends; returns whether room is short."""
@@ -111,10 +113,10 @@ class Space:
     def _tell(self, short: bool, wanted: int) -> None:
         values = {"data_dir": str(self._data_dir), "free_bytes": self._found.free, "wanted_bytes": wanted}
         if short:
-            told = "the volume of the data directory is nearly full: sends are refused until there is room; free some"
+            told = "the volume of the data directory is nearly full: sends are refused until space is free"
             LOG.error(told, **values)
         else:
-            LOG.warning("there is room on the volume of the data directory again: sends are accepted", **values)
+            LOG.warning("the volume of the data directory has free space again: sends are accepted", **values)
 
     # The file: made while there is room to spare, and removed for good when a write finds the volume full.
 

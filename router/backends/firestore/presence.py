@@ -45,7 +45,7 @@ class FirestorePresence:
             ]
             live = sum(other.lease_until > now for other in others)
             if live >= limit:
-                raise TooManyConnections(f"{live} connections are open, the limit is {limit}; close one first")
+                raise TooManyConnections(f"{live} connections are open, and the limit is {limit}; close one first")
             recipient.connections = [*others, leased]
             waiting = bool(recipient.hot or recipient.pending or not recipient.cold_empty)
             if waiting:  # and poked for: what was poked for before stays so until somebody fetches

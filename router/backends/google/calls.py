@@ -51,7 +51,7 @@ TRANSIENT = UNKNOWN | {grpc.StatusCode.ABORTED, grpc.StatusCode.RESOURCE_EXHAUST
 _MENDING = {
     grpc.StatusCode.PERMISSION_DENIED: "the credentials lack a role",
     grpc.StatusCode.UNAUTHENTICATED: "the credentials are not accepted",
-    grpc.StatusCode.NOT_FOUND: "it is not there; run `router setup`",
+    grpc.StatusCode.NOT_FOUND: "it does not exist; run `router setup`",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "a quota is used up",
 }
 

@@ -70,7 +70,7 @@ PUBSUB = Service("Pub/Sub", lambda google: google.pubsub_endpoint, endpoints.PUB
 def project(config: Config) -> str:
     """The Google Cloud project; raises ``ConfigError`` where none is named."""
     if not config.google.project:
-        raise ConfigError("google.project is not set: name the Google Cloud project there or in GOOGLE_CLOUD_PROJECT")
+        raise ConfigError("google.project is not set: set it, or GOOGLE_CLOUD_PROJECT")
     return config.google.project
 
 

@@ -73,7 +73,7 @@ class IngressReader:
         except InvalidEnvelope as error:
             reason, problem, recipient = DeadReason.UNDECODABLE, str(error), ""
             if CHECKSUM in message.attributes:
-                reason, problem = DeadReason.DAMAGED, f"it was whole when it was accepted, and now {problem}"
+                reason, problem = DeadReason.DAMAGED, f"it was valid when it was accepted, and now {problem}"
                 origin, recipient = message.attributes.get("id") or origin, _named(message.ordering_key)
             return Delivery(
                 None, received.ack_id, attempt, problem, message.data,
@@ -85,7 +85,9 @@ class IngressReader:
         attributes = message.attributes
         id_ = attributes.get("id")
         if id_ is not None and not _ID.fullmatch(id_):
-            raise InvalidEnvelope('the attribute "id" is no id: leave it out, or write letters, digits and ._~:-')
+            raise InvalidEnvelope(
+                'the attribute "id" is not a valid id: leave it out, or write letters, digits and ._~:-'
+            )
         # What the API has accepted is not refused here, whatever became of the limit since.
         read = envelope.read(message.data, self._max_bytes if id_ is None else sys.maxsize)
         recipient, summed = read.recipient, checksum(id_ or origin, read.recipient, message.data)

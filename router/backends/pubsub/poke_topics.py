@@ -78,7 +78,7 @@ class PokeTopics:
         try:
             await asyncio.gather(*(self._delete(kind, name) for kind, name in gone))
         except RouterError as error:
-            LOG.warning("the topic of this node is left to later ones to delete", node=node, reason=str(error))
+            LOG.warning("cannot delete the topic of this node; a later node deletes it", node=node, reason=str(error))
 
     async def collect(self) -> None:
         """Delete topics of nodes that died; of very many, some."""
@@ -87,9 +87,9 @@ class PokeTopics:
             for name in self._chance.sample(old, min(LOOKED_AT, len(old))):
                 if not await self._is_read(name):
                     await self._delete("topic", name)
-                    LOG.info("the topic of a node that died is deleted", topic=name)
+                    LOG.info("deleted the topic of a node that died", topic=name)
         except RouterError as error:
-            LOG.warning("topics of nodes that died are left to later ones to delete", reason=str(error))
+            LOG.warning("cannot delete topics of nodes that died; a later node deletes them", reason=str(error))
 
     async def _old(self) -> AsyncIterator[str]:
         begin, until, token = self._api.topic(f"{self._prefix}-"), self._now() - OLD_SECONDS, ""

@@ -91,7 +91,7 @@ class PubSubPokeBus:
         except (msgspec.DecodeError, UnicodeDecodeError):
             # Somebody else publishes here. A listener that ended because of it would be deaf to its users.
             self._metrics.poked("unreadable", 1)
-            LOG.warning("what came as pokes is none", size=len(data))
+            LOG.warning("dropped a message on the poke topic that is not a poke", size=len(data))
             return
         try:
             arrived.put_nowait(users)

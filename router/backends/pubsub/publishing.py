@@ -96,7 +96,7 @@ class Publisher:
     def _enqueue(self, message: Any) -> asyncio.Future[None]:
         size = message.ByteSize()
         if self._messages >= WAITING_MESSAGES or self._bytes + size > WAITING_BYTES:
-            raise Unavailable(f"too much waits to be published to {self._topic}; try again")
+            raise Unavailable(f"too many messages wait to be published to {self._topic}; try again")
         self._messages += 1
         self._bytes += size
         waiting = _Waiting(message, size, self._loop.create_future())

@@ -89,14 +89,14 @@ async def _find(api: PubSubApi, kind: str, name: str) -> Any:
     except Unavailable as error:
         if status(error) is grpc.StatusCode.PERMISSION_DENIED:
             raise ConfigError(
-                f"may not look at the Pub/Sub {kind} {name}: give this account roles/pubsub.viewer"
+                f"may not read the Pub/Sub {kind} {name}: give this account roles/pubsub.viewer"
             ) from error
         raise
 
 
 def _fault(api: PubSubApi, wanted: WantedSubscription, found: Any) -> str:
     """Why ``found`` cannot do what is wanted; none of it can be changed on a subscription that exists."""
-    again = "delete it once it is drained, and run `router setup` again"
+    again = "delete it when it is empty, and run `router setup` again"
     if found.topic != api.topic(wanted.topic):
         return f"reads {found.topic} instead of {api.topic(wanted.topic)}: {again}"
     if wanted.ordered and not found.enable_message_ordering:

@@ -49,7 +49,7 @@ class Settling:
         self._acks += ids
         if (over := len(self._acks) - WAITING_ACKS) > 0:
             del self._acks[:over]
-            self._lose(over, "too many wait")
+            self._lose(over, "too many acknowledgements wait")
         self._start()
 
     def nack(self, ids: Sequence[str]) -> None:
@@ -108,9 +108,9 @@ class Settling:
 
     def _give_up(self, waiting: list[str]) -> None:
         if waiting:
-            self._lose(len(waiting), "they waited behind a call that failed")
+            self._lose(len(waiting), "they waited behind a request that failed")
             waiting.clear()
 
     def _lose(self, count: int, reason: str) -> None:
         self.lost += count
-        LOG.warning("deliveries come again: the ingress was not told of them", count=count, reason=reason)
+        LOG.warning("gave up acknowledgements: these deliveries come again", count=count, reason=reason)

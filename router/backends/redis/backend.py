@@ -88,7 +88,7 @@ class RedisBackend:
             raise ConfigError(str(error)) from error
         except Unavailable as error:
             LOG.warning(
-                "Redis cannot be asked; its settings are not checked, and until it can, no mail is hot",
+                "Redis cannot be reached: its settings are not checked, and all mail goes to cold",
                 error=str(error),
             )
             return

@@ -183,7 +183,7 @@ class Exchange:
             return
         if not self._refused:
             self._refused = True
-            LOG.warning("this Redis is no master; its connections are closed", error=str(refusal))
+            LOG.warning("this Redis is not a master; closing its connections", error=str(refusal))
         if str(refusal).startswith("NOREPLICAS") and self._masters.is_fresh(connection):
             return  # its name, or the sentinels, have led here only now
         await self._masters.leave()

@@ -57,11 +57,11 @@ def translated(error: BaseException) -> RouterError:
         # The library takes every refusal of CLUSTER SLOTS for that of a single server.
         return translated(error.__context__)
     text = str(error)
-    result: RouterError = Unavailable(f"Redis cannot be reached or asked now ({text})")
+    result: RouterError = Unavailable(f"Redis cannot be reached or used now ({text})")
     if isinstance(error, OutOfMemoryError) or text.startswith(("OOM", "MISCONF")):
-        result = StorageFull(f"Redis takes no more writes: give it memory, or its disk space ({text})")
+        result = StorageFull(f"Redis refuses writes: give it more memory, or its disk more space ({text})")
     elif isinstance(error, NoPermissionError) or text.startswith(_FORBIDDEN_IN_SCRIPT):
-        result = Forbidden(f"Redis lacks a right for the user of online.url; docs/redis.md has all of them ({text})")
+        result = Forbidden(f"the user of online.url lacks a right in Redis; docs/redis.md lists all of them ({text})")
     elif isinstance(error, AuthenticationError | AuthorizationError):
         result = Unauthenticated(f"Redis refuses the user or the password of online.url ({text})")
     elif isinstance(error, MasterNotFoundError):

@@ -127,7 +127,7 @@ class Masters:
             raise NoMaster("another Redis has taken over from this one")
 
     async def _change(self, before: Server) -> None:
-        LOG.warning("another Redis is the master, or it was restarted; the connections before are closed")
+        LOG.warning("another Redis is the master, or it was restarted; closing the old connections")
         if before.reign and before.reign not in self._replaced:
             self._replaced.append(before.reign)
         self._era += 1

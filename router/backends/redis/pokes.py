@@ -49,7 +49,7 @@ class RedisPokeBus:
                 async with aclosing(self._subscribed(node)) as bunches:
                     async for users in bunches:
                         if failures:
-                            LOG.info("pokes are heard again", failures=failures)
+                            LOG.info("pokes are received again", failures=failures)
                         failures = 0
                         if users:
                             yield users
@@ -79,7 +79,7 @@ class RedisPokeBus:
             except UnicodeDecodeError:
                 # Somebody else publishes here. A listener that ended because of it would be deaf to its users.
                 self._metrics.poked("unreadable", 1)
-                LOG.warning("what came as a poke is none", size=len(poke))
+                LOG.warning("dropped a message on the poke channel that is not a poke", size=len(poke))
         return users
 
 

@@ -40,7 +40,7 @@ class RedisPresence(RedisStore):
         )
         result, _ = await self._client.run([script], self._live.listing({user: lease}))
         if result < 0:
-            raise TooManyConnections(f"{-result} connections are open, the limit is {limit}; close one first")
+            raise TooManyConnections(f"{-result} connections are open, and the limit is {limit}; close one first")
         if result:
             # A sweeper looks whether the poke that follows is answered. Most who connect have nothing that waits.
             await self._client.run(self._list_busy([user]))
