@@ -70,10 +70,11 @@ SECONDS ?= 60
 fuzz: $(READY)  ## Fuzz envelopes, URNs, tokens and handshakes for SECONDS=60 each
 	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
-lint: $(READY)  ## Ruff and mypy over code and tests
+lint: $(READY)  ## Ruff and mypy over code and tests, and words to avoid in texts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m tools.words
 
 check: $(READY)  ## Are lock, example configuration, OpenAPI and command-line docs what the code says?
 	@$(BIN)/python -m tools.check

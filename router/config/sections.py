@@ -241,7 +241,7 @@ class Embedded(Section):
         1_073_741_824,
         ge=0,
         description="Maximum size of all dead letters: their bodies plus 1 KiB each. Beyond it, the oldest ones of the "
-        "recipient with the most bytes are deleted. 0 is no limit.",
+        "recipient with the most bytes are deleted. 0 means no limit.",
     )
     dead_letter_days: float = Field(30, gt=0, description="A dead letter is deleted after this.")
 
@@ -274,23 +274,25 @@ class Limits(Section):
     envelope_bytes: int = Field(
         262_144, ge=1, description="Maximum size of an envelope: the decoded bytes of its three opaque fields."
     )
-    send_rate: float = Field(50, ge=0, description="Sends per second of one sender. 0 is no limit.")
+    send_rate: float = Field(50, ge=0, description="Sends per second of one sender. 0 means no limit.")
     send_burst: int = Field(200, ge=1, description="Sends that one sender may make at once.")
     pair_rate: float = Field(
-        5, ge=0, description="Sends per second of one sender to one recipient; each 16 KiB count as one. 0 is no limit."
+        5,
+        ge=0,
+        description="Sends per second of one sender to one recipient; each 16 KiB count as one. 0 means no limit.",
     )
     pair_burst: int = Field(1000, ge=1, description="Sends that one sender may make to one recipient at once.")
     outbound_bytes: int = Field(
         1_073_741_824,
         ge=0,
         description="Budget of bytes of one sender for all recipients; a message costs its envelope plus 1 KiB. "
-        "0 is no limit.",
+        "0 means no limit.",
     )
     outbound_bytes_per_second: float = Field(16_384, gt=0, description="How fast the budget of outbound_bytes refills.")
     work_rate: float = Field(
         25_000,
         ge=0,
-        description="Work per second of one user over all routes, in units of about 10 µs of a core. 0 is no limit.",
+        description="Work per second of one user over all routes, in units of about 10 µs of a core. 0 means no limit.",
     )
     work_burst: int = Field(1_000_000, ge=1, description="Units of work that one user may request at once.")
     queue_messages: int = Field(100_000, ge=1, description="Maximum number of messages that wait for one recipient.")
@@ -300,7 +302,7 @@ class Limits(Section):
     inbound_bytes: int = Field(
         134_217_728,
         ge=0,
-        description="Budget of bytes for envelopes to one recipient, from all senders. 0 is no limit.",
+        description="Budget of bytes for envelopes to one recipient, from all senders. 0 means no limit.",
     )
     inbound_bytes_per_second: float = Field(131_072, gt=0, description="How fast the budget of inbound_bytes refills.")
     connections_per_user: int = Field(20, ge=1, description="Maximum number of live WebSockets of one user.")

@@ -235,8 +235,8 @@ class Sweeper:
     def _hold(self, oldest_at: int, before: int) -> None:
         if self._held_at is None:
             LOG.warning(
-                "retention waits: mail seems to be overdue by days; either no sweeper has run for so long, or this "
-                "machine's clock is ahead. Look at the clock; once it has gone evenly for a day, the mail is deleted",
+                "retention waits: mail seems to be overdue by days; either no sweeper ran for that time, or this "
+                "machine's clock is ahead. Check the clock; after it has run evenly for a day, the mail is deleted",
                 overdue_seconds=round((before - oldest_at) / MICROSECONDS),
             )
         self._held_at = self._clock.monotonic()
