@@ -47,15 +47,17 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._requests = self._counter("router_http_requests", "HTTP answers", "route", "status")
-        self._request_seconds = self._histogram("router_http_request_seconds", "Time to answer", "route")
+        self._request_seconds = self._histogram("router_http_request_seconds", "Time until the answer", "route")
         self._accepted = self._counter("router_messages_accepted", "Messages answered 202")
         self._refusals = self._counter("router_requests_refused", "Requests refused", "reason")
         self._routed = self._counter("router_messages_routed", "Messages routed, by outcome", "outcome")
         self._by_outcome = {outcome: self._routed.labels(outcome.value) for outcome in Outcome}
-        self._routing = self._histogram("router_routing_seconds", "Acceptance to routing, oldest of each batch")
-        self._dropped = self._counter("router_messages_dropped", "Messages dropped by rule", "reason")
-        self._letters = self._counter("router_dead_letters", "Messages that could not be routed", "reason")
-        self._pokes = self._counter("router_pokes", "Pokes, by what became of them", "kind")
+        self._routing = self._histogram(
+            "router_routing_seconds", "Time from acceptance to routing, of the oldest message of each batch"
+        )
+        self._dropped = self._counter("router_messages_dropped", "Messages dropped, by reason", "reason")
+        self._letters = self._counter("router_dead_letters", "Messages that became dead letters, by reason", "reason")
+        self._pokes = self._counter("router_pokes", "Pokes, by result", "kind")
         self._pushed = self._counter("router_push_commands", "Push commands published")
         self._fetched = self._counter("router_messages_fetched", "Messages returned by fetches")
         self._acknowledged = self._counter("router_ids_acknowledged", "Ids in acknowledgements")
@@ -63,13 +65,17 @@ class Metrics:
         self._moved = self._counter("router_messages_migrated", "Messages moved from hot to cold")
         self._connections = Gauge("router_connections", "Live WebSockets of this process", registry=self.registry)
         self._clock = Gauge(
-            "router_clock_ahead_seconds", "This clock ahead of the online store's", registry=self.registry
+            "router_clock_ahead_seconds",
+            "How far this clock is ahead of that of the online store",
+            registry=self.registry,
         )
         self._retention = Gauge(
-            "router_retention_held", "1 while retention does not believe the clock", registry=self.registry
+            "router_retention_held",
+            "1 while retention waits because it does not trust the clock",
+            registry=self.registry,
         )
         self._closes = self._counter("router_connections_closed", "WebSockets closed by the server", "code", "clean")
-        self._cuts = self._counter("router_clients_cut_off", "Clients cut off, by reason", "reason")
+        self._cuts = self._counter("router_clients_cut_off", "Clients disconnected, by reason", "reason")
         self._failures = self._counter("router_dependency_failures", "Failed calls", "dependency", "kind")
         self._begin(self._dropped, DROPS)
         self._begin(self._letters, DeadReason)
@@ -112,27 +118,29 @@ class Metrics:
     def key_set_age(self, seconds: Callable[[], float]) -> None:
         """``seconds``: asked whenever the metrics are, since an identity service said last which keys it has."""
         Gauge(
-            "router_key_set_age_seconds", "Since the identity service said which keys it has", registry=self.registry
+            "router_key_set_age_seconds",
+            "Seconds since the identity service last gave its keys",
+            registry=self.registry,
         ).set_function(seconds)
 
     def lines_dropped(self, count: Callable[[], int]) -> None:
         """``count``: asked whenever the metrics are, for all lines of the log that were dropped since the start."""
         self.registry.register(
-            _Counts("router_log_lines_dropped", "Lines of the log that nobody read", lambda: {"": count()})
+            _Counts("router_log_lines_dropped", "Log lines dropped because nobody read the log", lambda: {"": count()})
         )
 
     def data_dir(self, free: Callable[[], int], short: Callable[[], bool]) -> None:
         """``free``: the bytes free on the volume of the data directory; ``short``: whether sends are refused for it."""
         for name, help_text, value in (
-            ("router_data_dir_free_bytes", "Free on the volume of the data directory", free),
-            ("router_data_dir_short", "1 while sends are refused since that is too little", short),
+            ("router_data_dir_free_bytes", "Free bytes on the volume of the data directory", free),
+            ("router_data_dir_short", "1 while sends are refused for lack of free space", short),
         ):
             Gauge(name, help_text, registry=self.registry).set_function(value)
 
     def firestore(self, counts: Callable[[], Mapping[str, int]]) -> None:
         """``counts``: asked whenever the metrics are, for all that was counted since the start, by what."""
         self.registry.register(
-            _Counts("router_firestore_operations", "Firestore calls and documents", counts, "operation")
+            _Counts("router_firestore_operations", "Firestore requests and documents", counts, "operation")
         )
 
     def render(self) -> bytes:
