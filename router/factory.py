@@ -380,7 +380,7 @@ async def needs_of_servers(config: Config, stack: AsyncExitStack) -> list[Need]:
 
 @contextmanager
 def _extra(name: str, setting: str) -> Iterator[None]:
-    """Translate a missing library into the words that mend it; raises ``ConfigError``."""
+    """Translate a missing library into an error that says how to install it; raises ``ConfigError``."""
     try:
         yield
     except ModuleNotFoundError as error:

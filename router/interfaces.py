@@ -30,7 +30,7 @@ Place = tuple[int, int]
 """(lane, sequence): where a message stands in its recipient's queue."""
 BEFORE_ALL: Place = (-1, -1)
 MOST_IDS = 1000
-"""So many ids are looked for at once (``ColdQueue.find``); no acknowledgement has more."""
+"""The most ids that ``ColdQueue.find`` looks for at once; no acknowledgement has more."""
 
 
 class IngressProducer(Protocol):
@@ -77,7 +77,7 @@ class PresenceCache(Protocol):
         In the same step those of ``replacing`` are removed whose leases are still what ``connections`` said: nobody has
         renewed them since. Returns whether mail may be waiting: then the caller pokes the connection, and the user
         counts as one whose page was cut short now, who is poked again without a fetch. Raises ``TooManyConnections``
-        where the user holds ``limit`` other live connections all the same; then none is removed.
+        if the user still holds ``limit`` other live connections; then none is removed.
         """
         ...
 
@@ -281,7 +281,7 @@ class ColdQueue(Protocol):
         ...
 
     async def delete(self, user: str, ids: Sequence[str]) -> None:
-        """Delete these of this user; unknown ones are no error."""
+        """Delete these of this user; unknown ones are not an error."""
         ...
 
     async def expired(self, before: int, limit: int) -> list[Queued]:

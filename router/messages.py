@@ -75,7 +75,7 @@ class DeadReason(StrEnum):
     """Why a message is a dead letter: a stable word, for people and for the metric."""
 
     UNDECODABLE = "undecodable"
-    """The bytes in the ingress are no message."""
+    """The bytes in the ingress are not a message."""
     QUEUE_FULL = "queue-full"
     """The recipient's queue holds ``limits.queue_messages``, or would hold more than ``limits.queue_bytes``."""
     INBOUND_EXHAUSTED = "inbound-exhausted"
@@ -139,7 +139,7 @@ class Outcome(StrEnum):
     QUEUE_BYTES_FULL = "queue-bytes-full"
     """With it the recipient's queue would hold more than ``limits.queue_bytes``: a dead letter."""
     INBOUND_EXHAUSTED = "inbound-exhausted"
-    """The recipient's inbound budget has not so many bytes left: a dead letter."""
+    """The recipient's inbound budget has too few bytes left: a dead letter."""
 
 
 class Routed(Struct, frozen=True, gc=False):

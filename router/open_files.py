@@ -8,7 +8,7 @@ from router import logs
 
 LOG = logs.logger(__name__)
 OWN_FILES = 256
-"""Of the open files that are allowed, so many are the process's own: databases, logs, connections to its stores."""
+"""Open files that the process keeps for itself: databases, logs, connections to its stores."""
 
 
 def raise_limit() -> None:

@@ -17,12 +17,12 @@ PAGE_BYTES = 8 * 1024 * 1024
 LONGEST_PAGE = 500
 """No batch has more messages (docs/specification.md#routes)."""
 PART = 5
-"""One part in so many, of places and of bytes, is kept for normal mail."""
+"""The share of places and of bytes that is kept for normal mail is one divided by this."""
 NO_LANES: frozenset[Lane] = frozenset()
 
 
 def share(whole: int) -> int:
-    """What is kept for normal mail of so many places, or bytes."""
+    """What is kept for normal mail, of ``whole`` places or bytes."""
     return max(1, whole // PART)
 
 

@@ -103,7 +103,7 @@ def _first(environ: Mapping[str, str], name: str) -> tuple[str, str]:
 
 
 def _is_here(host: str) -> bool:
-    """Whether ``host`` is this machine, which is no business of a proxy (RFC 6761, section 6.3)."""
+    """Whether ``host`` is this machine, which no proxy is used for (RFC 6761, section 6.3)."""
     host = host.removesuffix(".")
     if is_loopback(host) or host.endswith(".localhost"):
         return True

@@ -1,4 +1,4 @@
-"""So many lines of a kind in a span, and then how many more there were: strangers cannot fill the log."""
+"""A limited number of lines of a kind in a time, then how many were left out: strangers cannot fill the log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LINES = 10
 SPAN_SECONDS = 60.0
 
 Later = Callable[[float, Callable[[], None]], object]
-"""Calls something after so many seconds."""
+"""Calls something after a number of seconds."""
 
 
 def in_loop(seconds: float, call: Callable[[], None]) -> object:

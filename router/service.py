@@ -53,10 +53,10 @@ SWITCH_SECONDS = 0.0005
 """How long a thread that has a commit to begin or to report waits for a busy event loop; Python's own 5 ms, twice a
 commit, would be most of the time that a 202 takes."""
 ADMIN_CONNECTIONS = 32
-"""So many may be open to the admin port at once; they are among the files that a process keeps for itself."""
+"""Connections that may be open to the admin port at once; they are among the files that a process keeps for itself."""
 GARBAGE_OBJECTS = 10_000
-"""So many containers more than were freed, and the young ones are searched for cycles. A request makes none that live
-longer than it does; at Python's own 700 the search was a tenth of all that a request costs."""
+"""With this many more containers than were freed, Python searches the young ones for cycles. A request makes none that
+live longer than it does; at Python's own 700 the search was a tenth of all that a request costs."""
 
 
 def run(config: Config, service: Service, warnings: Sequence[Problem] = ()) -> int:

@@ -113,7 +113,7 @@ class Stderr(io.TextIOBase):
 
     def write(self, text: str, /) -> int:
         with self._lock:
-            # What is no text is refused here: there are those who find out so what a stream takes.
+            # What is not text is refused here: some libraries find out this way what a stream takes.
             whole, newline, self._begun = (self._begun + text).rpartition("\n")
             if newline:
                 self._writer.put((whole + newline).encode(self.encoding, self.errors or "backslashreplace"))
@@ -121,7 +121,7 @@ class Stderr(io.TextIOBase):
 
 
 def descriptor_of(stream: TextIO) -> int | None:
-    """What ``stream`` writes to; ``None`` where that is no file."""
+    """What ``stream`` writes to; ``None`` if that is not a file."""
     with contextlib.suppress(OSError, ValueError):
         return stream.fileno()
     return None

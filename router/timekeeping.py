@@ -17,9 +17,9 @@ LOG = logs.logger(__name__)
 STEP_SECONDS = 60.0
 """A clock that is further from the monotonic one than at the look before was set."""
 SURE_SECONDS = 3600.0
-"""A clock that has gone with the monotonic one for so long may delete what has become due."""
+"""A clock that has agreed with the monotonic one for this time may delete what has become due."""
 LONG_SURE_SECONDS = 86_400.0
-"""Where it has done so for so long, it may also delete what is long overdue."""
+"""A clock that has agreed with it for this time may also delete what is long overdue."""
 OVERDUE_SECONDS = 86_400.0
 """What is overdue by more was due long ago, and somebody would have deleted it, or the clock was set."""
 EARLY_SECONDS = 86_400.0

@@ -40,16 +40,14 @@ def in_pages(root: Path) -> Iterator[str]:
 
 
 def in_strings(root: Path) -> Iterator[str]:
-    """One line for each word to avoid in a string of the router. A string without a space is a name.
-
-    Docstrings of commands and records are in docs/cli.md."""
+    """One line for each word to avoid in a string or docstring of the router. A string without a space is a name."""
     for path in sorted(root.glob("router/**/*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
             match node:
-                case ast.Constant(value=str(text)) if " " in text and id(node) not in docstrings:
-                    yield from (f"{path.relative_to(root)}:{node.lineno}: {found}" for _, found in judge(text))
+                case ast.Constant(value=str(text)) if " " in text:
+                    for line, found in judge(text):
+                        yield f"{path.relative_to(root)}:{node.lineno + line - 1}: {found}"
 
 
 def judge(text: str) -> Iterator[tuple[int, str]]:

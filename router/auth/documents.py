@@ -35,8 +35,8 @@ _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate
 def read(body: bytes, encoding: str) -> dict[str, Any]:
     """The JSON object in ``body``, which came with this Content-Encoding; raises ``ValueError``.
 
-    Nothing compressed is asked for, and some servers send it all the same: with the header, or, from a file that was
-    stored so, without.
+    The router asks for nothing compressed, but some servers send it anyway: with the header, or without it, from a
+    file that was stored compressed.
     """
     document = json.loads(_unpacked(body, encoding.strip().lower()))
     if not isinstance(document, dict):

@@ -22,7 +22,7 @@ IMPLAUSIBLE_SECONDS = 300
 PLAUSIBLE_LEASES = 3
 """A lease is one long; by the clock of another node it may seem a little longer."""
 APART_SECONDS = 2.0
-"""Clocks that are no further apart count as alike."""
+"""Clocks that differ by at most this count as equal."""
 PLAUSIBLE_INBOUND_SECONDS = 60
 """An inbound budget that is to be whole again so much later than it can be was charged by a clock that was wrong."""
 KEPT_INBOUND_SECONDS = 7 * DAY_SECONDS

@@ -14,7 +14,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 EXAMPLES = 3
-"""Of each kind of fault, so many are told in words; all are counted."""
+"""Faults of each kind that are described in words; all are counted."""
 
 
 class Fault(StrEnum):

@@ -24,7 +24,7 @@ from router.open_files import raise_limit
 START_SECONDS = 5.0
 """A router that does not answer by then is not there."""
 TRY_SECONDS = 10.0
-"""For so long a request is tried; a message that is not accepted by then is given up."""
+"""How long a request is tried; a message that is not accepted by then is given up."""
 AT_ONCE = 50
 UNAUTHORIZED = 401
 
@@ -38,7 +38,7 @@ class Plan(Struct, frozen=True):
     size: int
     """Decoded bytes of the three opaque fields of each message."""
     patience_seconds: float
-    """What has not come when nothing has come for so long will not come."""
+    """After this time without progress, outstanding messages count as lost."""
 
 
 class Cast(Struct, frozen=True):
@@ -121,7 +121,7 @@ class Load:
     async def send(self) -> None:
         """Return when the time is over, everything is sent or ``stop`` was called, and what was begun is answered.
 
-        A message whose answer does not come within ``TRY_SECONDS`` is given up; it may arrive all the same.
+        A message whose answer does not come within ``TRY_SECONDS`` is given up; it may arrive nevertheless.
         """
         self.began_at = self._accepted_at = now()
         used = time.process_time()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PEOPLE = 20
 NAMED_FOR = 100
-"""A sender with a made-up name takes another after so many messages, or ``limits.send_rate`` would be measured."""
+"""A sender with a generated name takes another after this many messages, or ``limits.send_rate`` would be measured."""
 
 
 def made_up(config: Config, run: str, people: int | None, offline: float, senders: int) -> Cast:

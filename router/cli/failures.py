@@ -14,7 +14,7 @@ DEBUG_VARIABLE = "ROUTER_DEBUG"
 
 
 def report(error: Exception) -> Code:
-    """Say on stderr what ``error`` means, and return the exit code for it. That a reader has gone is no news."""
+    """Say on stderr what ``error`` means, unless the reader of the output has ended; returns the exit code for it."""
     if os.environ.get(DEBUG_VARIABLE):
         traceback.print_exception(error, file=sys.stderr)
     code = code_of(error)

@@ -52,7 +52,7 @@ def _encoded(value: object) -> bytes:
 
 
 def _decodable(value: Any) -> Any:
-    """``value`` with the bytes of files' names that are no UTF-8 written as ``\\udcff``: JSON holds text only."""
+    """``value`` with the bytes of file names that are not UTF-8 written as ``\\udcff``: JSON holds text only."""
     if isinstance(value, str):
         return value.encode(errors="backslashreplace").decode()
     if isinstance(value, dict):

@@ -216,7 +216,7 @@ class RouterClient:
                 replaced = (
                     isinstance(error, ConnectionClosed) and error.rcvd is not None and error.rcvd.code == REPLACED
                 )
-            # A socket that is closed as soon as it is open is no better than none.
+            # A socket that is closed as soon as it is open counts as a failure.
             lasted = self._clock.monotonic() - began > LONGEST_WAIT_SECONDS
             failures = 1 if lasted else failures + 1
             await self._clock.sleep(self._wait_replaced() if replaced else self._wait(failures))

@@ -34,7 +34,7 @@ class Loaded(Struct, frozen=True):
     origins: Mapping[str, str]
     """``section.key`` -> file or environment variable; a key that is missing here has its default."""
     warnings: list[Problem]
-    """What is seldom meant, and starts all the same."""
+    """Probable mistakes that do not keep a service from starting."""
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:

@@ -65,7 +65,7 @@ def same_host(origin: str, host: str | None) -> bool:
 
 
 def advice(text: str) -> str:
-    """How to write what ``text``, which is no origin, may mean."""
+    """How to write what ``text``, which is not an origin, may mean."""
     if "*" in text:
         return f'list each host, or write "{ANY}" for any origin'
     try:

@@ -28,7 +28,7 @@ SECRETLESS = (
 )
 SECRET_CHARACTERS = 16
 SECRET_VARIETY = 8
-"""Random ones have so many different characters, but for one in millions."""
+"""A random secret has at least this many different characters, except one in millions."""
 GUESSABLE = (
     f"can be guessed: it has fewer than {SECRET_CHARACTERS} characters, or fewer than {SECRET_VARIETY} different ones. "
     "Anybody who knows it and an id can find out by trying who sent the message to whom; set 32 or more random "

@@ -22,7 +22,7 @@ Keys = Mapping[str, Mapping[str, Schema]]
 PREFIX = "ROUTER_"
 FILE_VARIABLE = "ROUTER_CONFIG"
 OTHER_VARIABLES = (FILE_VARIABLE, "ROUTER_DEBUG", "ROUTER_TOKEN", "ROUTER_URL")
-"""Variables of the command line that are no configuration keys."""
+"""Variables of the command line that are not configuration keys."""
 TEST_PREFIX = "ROUTER_TEST_"
 PROJECT_VARIABLE = "GOOGLE_CLOUD_PROJECT"
 CLOSE, VERY_CLOSE = 0.6, 0.85

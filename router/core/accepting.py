@@ -16,11 +16,11 @@ from router.metrics import Metrics
 
 REMEMBERED_SENDERS = 100_000
 REMEMBERED_PAIRS = 100_000
-"""With the defaults, one sender needs 2,000 s to send to so many others that a pair of theirs is forgotten, ten senders
-need 200 s. By then its bucket is full again by itself."""
+"""With the defaults, one sender needs 2,000 s to send to enough others that a pair is forgotten, ten senders need
+200 s. By then the bucket of that pair is full again anyway."""
 PAIR_BYTES = 16 * 1024
-"""A message counts as one send to its recipient for each so many bytes, also begun ones: else one sender could use up
-what may come to the recipient from all (``limits.inbound_bytes``)."""
+"""A message counts as one send to its recipient for each of these many bytes, rounded up: else one sender could use up
+the recipient's budget for all senders (``limits.inbound_bytes``)."""
 MESSAGE_BYTES = 1024
 """What a message costs of its sender's budget beside its bytes: about what its rows take in an embedded file."""
 
@@ -45,7 +45,7 @@ class Acceptor:
         metrics: Metrics,
     ) -> None:
         """``rate`` is in sends per second and sender, ``pair_rate`` in those of a sender to a recipient;
-        ``outbound_bytes`` may come from a sender at once. 0 is no limit.
+        ``outbound_bytes`` may come from a sender at once. 0 means no limit.
 
         The counts are this process's own.
         """

@@ -21,11 +21,12 @@ from router.metrics import Metrics
 
 RENEW_CONNECTIONS = 500
 RENEWING = 8
-"""So many calls to renew leases are under way at once: one that is not answered must not outlast the others' leases."""
+"""Concurrent calls that renew leases: more than one, so that a call that hangs does not delay the rest past their
+leases."""
 OUTAGE_FAILURES = 10
-"""After so many failures in one heartbeat, who is left to register again waits for the next."""
+"""After this many failures in one heartbeat, connections that are still to be registered again wait for the next."""
 CLOSE_CONNECTIONS = 200
-"""A drain closes this many sockets, then lets the others of the house have a turn."""
+"""While draining, close this many sockets, then yield to the event loop."""
 CLOSE_PAUSE_SECONDS = 0.05
 CLOSE_SECONDS = 2.0
 """A peer that has not taken the close frame by then is waited for no longer."""
@@ -41,9 +42,9 @@ TOKEN_EXPIRED = 4401
 REPLACED = 4409
 CLOSE_CODES = (GOING_AWAY, TRY_AGAIN_LATER, TOKEN_EXPIRED, REPLACED)
 TURNS = 3
-"""So many turns of the loop read what arrived while something held it up."""
+"""Turns of the event loop that it takes to read what arrived while the loop was blocked."""
 FORGOTTEN = 1024
-"""So many connections that are gone may be remembered, until their tokens expire, beyond those that are held."""
+"""Entries for closed connections that the expiry heap may hold, beyond those of open ones, before it is cleaned up."""
 
 
 class Socket(Protocol):
@@ -171,7 +172,7 @@ class ConnectionManager:
             self._drop(held)
             raise
         except BaseException:
-            # Cancelled or unanswered, it may have been registered all the same.
+            # Cancelled or unanswered, it may have been registered nevertheless.
             self._drop(held)
             self._start(self._leave([connection]), "leave")
             raise

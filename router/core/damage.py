@@ -1,7 +1,7 @@
 """Mail that is not what was accepted: it is never served, and never disappears without a word.
 
 Whoever takes messages from a store checks them (``checked``). What is damaged in one tier and whole in the other is
-served from there, and a damaged copy in cold is mended. What is whole nowhere is the dead letter ``damaged``. A
+served from there, and a damaged copy in cold is repaired. What is whole nowhere becomes the dead letter ``damaged``. A
 damaged id or recipient names anything: that two rows are one message is said by their place, or by their checksum
 (``merging.is_damaged_copy``).
 """
@@ -33,9 +33,9 @@ TEND_SECONDS = 1.0
 CALL_SECONDS = 15.0
 """Work that has not ended by then has failed, and the next fetch begins it anew."""
 TENDED_USERS = 1000
-"""So many users' damage is worked on at once."""
+"""Users whose damage is worked on at once."""
 REMEMBERED = 10_000
-"""So many letters are remembered, in case that what they tell of cannot be removed."""
+"""Dead letters that are remembered, in case that their damaged rows cannot be removed."""
 
 
 def checked(messages: list[Queued]) -> list[Queued]:
@@ -91,8 +91,8 @@ class Damage:
         self._told: OrderedDict[tuple[str, str, int, int], None] = OrderedDict()
 
     async def tend(self, user: str, batch: Sequence[Queued], found: Found) -> bool:
-        """Mend or remove what of ``found`` stands in ``batch``, or has a whole copy there. Returns whether all that is
-        to leave the queue has left it; if not, somebody must fetch again.
+        """Repair or remove what of ``found`` stands in ``batch``, or has a whole copy there. Returns whether all
+        that is to leave the queue has left it; if not, somebody must fetch again.
 
         There are three cases, and in each a failure leaves all as it was, for the next fetch:
         (a) hot is damaged, cold is whole: the copy in cold is served in its place, and the hot one stays until it is
@@ -100,7 +100,7 @@ class Damage:
         (b) cold is damaged, hot is whole: the copy in cold is written anew;
         (c) neither is whole: a dead letter. One whose id is also that of a whole message elsewhere in the batch waits:
             it may be a copy of that one, and goes with it.
-        What is whole is served all the same, and soon: a fetch waits ``TEND_SECONDS``, and not for what another began.
+        What is whole is served anyway, and soon: a fetch waits ``TEND_SECONDS``, and not for what another began.
         """
         if user in self._tended or len(self._tended) >= TENDED_USERS:
             return False

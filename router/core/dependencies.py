@@ -33,7 +33,7 @@ UNANSWERED_SECONDS = 1.0
 LOOK_SECONDS = 5.0
 """How often a dependency that fails is asked whether it works again."""
 QUIET_LOOKS = 2
-"""One that has answered nothing in the time of so many looks is asked whether it still works."""
+"""After this many looks without any answer, a dependency is asked whether it still works."""
 ANSWER_SECONDS = 3.0
 """One that takes longer to answer that does not work."""
 WAITS = frozenset({"receive"})
@@ -61,7 +61,7 @@ class Reports(Protocol):
         ...
 
     def outage_over(self, place: Place, seconds: float, failures: int) -> None:
-        """It works again, after ``seconds`` in which so many calls failed."""
+        """It works again, after ``seconds`` in which ``failures`` calls failed."""
         ...
 
     def dead_letter(self, letter: DeadLetter) -> None:

@@ -28,7 +28,8 @@ BATCH_MESSAGES = 250
 BATCH_BYTES = 2 * 1024 * 1024
 PUT_TRIES = 5
 UNFINISHED = 10_000
-"""So many migrations that failed are gone on with under their leases; others wait for the leases' end."""
+"""Failed migrations that continue under their lease when they are retried. Beyond this, a retry waits until the lease
+expires."""
 
 
 class Migrated(Struct, frozen=True):
@@ -130,8 +131,8 @@ class Migrator:
                 return Migrated(moved, dropped, MigrationResult.DONE)
 
     async def _remove(self, user: str, owner: str, damaged: Sequence[Queued]) -> RouterError | None:
-        """What is whole in cold is only to leave hot; the rest are dead letters. Returns why some cannot be removed
-        now: what stands behind them moves all the same."""
+        """What is whole in cold only leaves hot; the rest become dead letters. Returns why some cannot be removed
+        now; messages behind them move nevertheless."""
         try:
             for queued in damaged:
                 copy = await self.damage.copy_in_cold(user, queued)

@@ -53,8 +53,9 @@ class Outage:
     def place(self, deliveries: Sequence[Delivery], now: int) -> list[Routed]:
         """What becomes of ``deliveries`` without the store.
 
-        It stays so when their cold write fails: that may have worked all the same, and the store, if it routed them
-        after all, must hear of a copy in cold. Until ``owe``, ``forget`` or ``withdraw`` the outage does not end.
+        Their place stays the same when their cold write fails: the write may have worked nevertheless, and the store,
+        if it routed them after all, must hear of a copy in cold. Until ``owe``, ``forget`` or ``withdraw`` the outage
+        does not end.
         """
         for delivery in deliveries:
             if (known := self._known.get(delivery.receipt)) is not None and not _ephemeral(delivery):

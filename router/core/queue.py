@@ -205,7 +205,7 @@ class CompositeMessageQueue:
 
     async def acknowledge(self, user: str, ids: Sequence[str]) -> None:
         """Delete ``ids`` of this user, ``MOST_IDS`` at most, from whichever queue holds them; ids that are not theirs
-        are no-ops.
+        are ignored.
 
         The online store remembers first: from then on no copy is served, wherever one may still be.
         """

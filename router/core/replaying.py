@@ -30,7 +30,7 @@ class Replayed(Struct):
     remembered: int = 0
     """The router still remembers their ids as gone, and would drop them: later."""
     unreadable: int = 0
-    """Their bodies are no canonical envelopes for their recipients, as where a body is damaged."""
+    """Their bodies are not canonical envelopes for their recipients, for example because they are damaged."""
     recipients: set[str] = field(default_factory=set)
 
 
@@ -100,7 +100,7 @@ class Replayer:
 
 
 def message_of(letter: DeadLetter) -> Message | None:
-    """The message that ``letter`` was made of; ``None`` where its body is no canonical envelope for its recipient."""
+    """The message that ``letter`` was made of; ``None`` if its body is not a canonical envelope for its recipient."""
     try:
         read = envelope.read(letter.body, sys.maxsize)
     except InvalidEnvelope:

@@ -39,7 +39,7 @@ HELD_MESSAGES = 2048
 HELD_BYTES = 64 * 1024 * 1024
 """Deliveries held at once, and their envelopes; beyond either nothing more is received."""
 OUTAGE_MESSAGES = 100_000
-"""So many messages, without their envelopes, may wait for the online store; beyond it nothing more is received."""
+"""Messages, without their envelopes, that may wait for the online store; beyond it nothing more is received."""
 CALL_SECONDS = 15.0
 """A dependency that has not answered by then counts as failed."""
 Refusal = tuple[Delivery, DeadReason, str]
@@ -134,7 +134,7 @@ class Pipeline:
         for task in self._work:
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
-        # Where that fails, it gives them out again all the same, when it notices that their holder is gone.
+        # If that fails, the ingress redelivers them anyway, when it notices that their holder is gone.
         with suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(HAND_BACK_SECONDS):
                 if held := [*self._held.values(), *self._outage.untold()]:
@@ -173,7 +173,7 @@ class Pipeline:
             try:
                 left = await (self._pass(batch) if routed is None else routed())
             except (Unavailable, TimeoutError) as error:
-                # A dependency is down: that is no fault of the messages and no try of theirs.
+                # A dependency is down: that is not a fault of the messages and does not count as an attempt.
                 left = self._undone(batch)
                 if isinstance(error, DataDirLost) and len(by_recipient(left)) > 1:
                     # A damaged page is that of some recipients, and the others do not wait for it.

@@ -36,7 +36,7 @@ HELD_SECONDS = 60.0
 UNTOLD_SECONDS = 60
 """A pipeline that has not told the online store by then, of what it wrote to cold without it, is cut off or dead."""
 OUTAGE_FAILURES = 10
-"""After so many failures in one round the rest of its moves and its orphans wait for the next."""
+"""After this many failures in one round, the rest of its moves and its orphans wait for the next round."""
 
 
 @dataclass(frozen=True, slots=True)

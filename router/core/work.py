@@ -29,7 +29,7 @@ BODY_BYTES = 1024
 """Of a body: read, checked, and written more than once."""
 ANSWER_BYTES = 4096
 UNIT_VALUES = 32
-"""Of a body: so many values in it are slower to read than their bytes."""
+"""Values of a body that count as one unit: many values take longer to read than their bytes."""
 
 AT_ONCE = 200
 """Units of one user that are under way together, in one turn of the event loop too; whatever costs more is under way
@@ -41,7 +41,7 @@ CALLS = 64
 PATIENCE_SECONDS = 1.0
 """A call over a limit waits so long for it before it is refused: whoever asks again at once costs little then."""
 REST = 2
-"""What is heavy first rests for so many times as long as it takes."""
+"""Heavy work first rests for this many times as long as it takes."""
 PACE = 20_000
 """Units a second and user of what waits for no turn: bodies that arrive, refusals. It is a fifth of a core."""
 READ_BYTES = 8192
@@ -220,7 +220,7 @@ class Call:
         self._work.charge(self.user, units)
 
     async def rest(self, size: int) -> None:
-        """Return when so many bytes more of a body would have been read at the pace of a user."""
+        """Return when ``size`` more bytes of a body would have been read at the pace of a user."""
         if self._own is not None:
             await self._work._clock.sleep(self._work._pace(self.user, size / READ_BYTES) + size / READ_BYTES / PACE)
 
@@ -245,5 +245,5 @@ def _nothing() -> None:
 
 
 def of_body(body: bytes, values: int) -> int:
-    """The units of a body with so many values in it."""
+    """The units of a body with ``values`` values in it."""
     return len(body) // BODY_BYTES + values // UNIT_VALUES

@@ -13,7 +13,7 @@ from router.doctor.findings import Finding, error, fine, note, warning
 from router.errors import ConfigError
 
 OFF_SECONDS = 2.0
-"""An HTTP date has a resolution of one second; what is more than this is no rounding."""
+"""An HTTP date has a resolution of one second; a difference above this is not due to rounding."""
 WHY = (
     "Each node judges leases, tokens and ephemeral messages by its own clock. A wrong clock ends presence too early or "
     "too late and rejects valid tokens."

@@ -299,7 +299,7 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         self._forget_body()
         self._joined.release()
         if self._in_body and self.cycle.response_complete:
-            # Refused before it was whole: the rest is thrown away, and must end all the same.
+            # Refused before it was complete: the rest is discarded, but must still end in time.
             self._expect()
         super().on_response_complete()
         if self.pipeline:

@@ -58,7 +58,7 @@ class UserRequest:
     async def _arrival(self, limit: int, what: str) -> bytes:
         if ARRIVED in self.scope:
             return await self._read(limit, what)
-        # A slow body is no work, and holds up nobody.
+        # A slow body takes no work and delays nobody.
         self.call.pause()
         try:
             async with asyncio.timeout(self._body_seconds):

@@ -196,7 +196,7 @@ class Edge:
         answer = _Answer(self._border, self._timer, scope["path"], fields_of(scope), send)
         # Never unbound: each request is a task, which has a context of its own.
         structlog.contextvars.bind_contextvars(request_id=answer.request_id)
-        # A WebSocket is no request to be finished: the connection manager ends it.
+        # A WebSocket is not a request to be finished: the connection manager ends it.
         if scope["type"] == "http":
             self._under_way.add(answer)
         try:

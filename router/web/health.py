@@ -16,7 +16,7 @@ from router.metrics import CONTENT_TYPE, Metrics
 from router.web import problems
 
 FRESH_SECONDS = 1.0
-"""What was found stays for so long: a flood of questions asks each dependency once a second."""
+"""How long a result is reused: a flood of requests asks each dependency once a second."""
 Probe = Callable[[], Awaitable[None]]
 Failed = dict[str, str]
 """A dependency that does not work, and its kind."""
@@ -58,7 +58,7 @@ class Health:
         ]
 
     async def alive(self, request: Request) -> Response:
-        """The event loop turns; no dependency is asked, since a restart mends none."""
+        """The event loop turns; no dependency is asked, since a restart fixes none."""
         del request
         return JSONResponse({"status": "alive"})
 

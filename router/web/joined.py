@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 DISCARDED_BYTES = 16 * 1024 * 1024
-"""So much of what comes after the last answer is thrown away unread before the connection is closed all the same."""
+"""After the last answer, this many bytes are discarded unread before the connection is closed anyway."""
 READ_SECONDS = 0.001
 """Of all connections that throw away what comes, one is read once in this time: a read takes a tenth of it."""
 

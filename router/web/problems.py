@@ -29,7 +29,7 @@ class Kind(Struct, frozen=True):
 
 
 class MalformedRequest(errors.RouterError):
-    """The bytes are no HTTP request."""
+    """The bytes are not an HTTP request."""
 
 
 class HeadersTooLarge(errors.RouterError):

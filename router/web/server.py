@@ -140,7 +140,7 @@ def _resolved(host: str, port: int, keys: Keys) -> list[_Place]:
 
 
 def _in_words(error: OSError, keys: Keys) -> str:
-    """What is wrong, and how to mend it."""
+    """What is wrong, and how to fix it."""
     if error.errno in _LACKING:
         return f"{keys.host} is not an address of this machine; {HOSTS}"
     if error.errno == errno.EADDRINUSE:

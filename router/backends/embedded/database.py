@@ -320,7 +320,7 @@ class Database:
 
     def _restart_log(self) -> None:
         empties = self._empties or self._log_bytes() > CHECKPOINT_BYTES
-        # Other processes read for moments, and are waited for so long; what writes waits too.
+        # Other processes read for moments only, so this waits for them; writes wait meanwhile.
         self._writer.execute(f"PRAGMA busy_timeout = {RESTART_MILLISECONDS}")
         try:
             self._writer.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if empties else 'RESTART'})").fetchall()

@@ -14,7 +14,7 @@ from router.checksum import is_whole
 
 MOST_FAULTS = 10
 STEPS = 10_000
-"""So many of SQLite's steps, some milliseconds, go by between two looks at the time."""
+"""Steps of SQLite between two looks at the time: some milliseconds."""
 _MESSAGES = {
     "ingress": "SELECT id, recipient, envelope, lane, ephemeral, accepted_at, keyed, checksum FROM ingress",
     "hot": "SELECT id, user, envelope, lane, ephemeral, accepted_at, keyed, checksum FROM hot",

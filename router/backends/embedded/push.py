@@ -24,7 +24,7 @@ PAGE = 200
 KEEP_SECONDS = 7 * 86_400
 """A command that no notification service takes is worth nothing after a week."""
 EXPIRED_MORE = 100
-"""With each batch of commands go as many old ones, and so many more."""
+"""Each batch of new commands deletes as many old ones, and this many more."""
 
 
 class OutboxEntry(Struct, frozen=True):
@@ -134,7 +134,7 @@ class EmbeddedDeadLetters:
         self._tell(dropped, "letter-bytes", "embedded.dead_letter_bytes")
 
     def _drop(self, db: sqlite3.Connection, most: int) -> int:
-        """Drop so many letters as are over the cap, ``most`` at once; returns how many."""
+        """Drop the letters that exceed the cap, ``most`` at once; returns how many were dropped."""
         for dropped in range(most):
             (taken,) = db.execute(SQL["letters_take"]).fetchone()
             if not self._most_bytes or taken <= self._most_bytes:

@@ -18,7 +18,7 @@ from router.pages import NO_LANES, Head, fits, share
 
 LONG_AGO = 0
 HEAD_COLUMNS = 6
-"""So many columns of ``hot.page`` say the same in each of its rows; the others are those of ``hot.read``."""
+"""Leading columns of ``hot.page`` that are the same in each of its rows; the others are those of ``hot.read``."""
 
 
 def page_of(

@@ -1,4 +1,4 @@
-"""Rows to records. A damaged row may hold anything anywhere; what it makes is no whole message then, and no error."""
+"""Rows to records. A damaged row may hold anything anywhere; it becomes a damaged message, not an error."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def lane_of(value: Any) -> Lane:
 
 
 def integer(value: Any) -> int:
-    """``value``; 0 where it is no integer."""
+    """``value``; 0 if it is not an integer."""
     return value if value.__class__ is int else 0
 
 

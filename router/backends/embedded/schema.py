@@ -39,7 +39,8 @@ _MIGRATIONS: Sequence[str] = (
 VERSION = len(_MIGRATIONS)
 CHECKED_SECONDS = 1.0
 CHECKED_BYTES = 256 * 1024 * 1024
-"""A service that starts looks at a file of this size for so long; an old SQLite cannot be interrupted in it."""
+"""A service that starts checks a file of up to this size, for up to this time; an old SQLite cannot be interrupted in
+it."""
 
 _WAIT_FOR_OTHERS = "PRAGMA busy_timeout = 10000"
 _GIVES_BACK = "PRAGMA auto_vacuum = INCREMENTAL"
@@ -59,8 +60,8 @@ _CONNECTION_SETTINGS = """
 # pages back.
 
 
-# sqlite3 looks for an adapter of each value that is no plain int, float, str or bytearray, in several places; finding
-# one costs half of finding none.
+# sqlite3 looks for an adapter of each value that is not a plain int, float, str or bytearray, in several places;
+# finding one costs half of finding none.
 for _kind in (bool, Lane, State):
     sqlite3.register_adapter(_kind, int)
 sqlite3.register_adapter(bytes, bytes)

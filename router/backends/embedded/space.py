@@ -3,7 +3,7 @@
     enough --(less than the mark)--> short --(an eighth more than the mark)--> enough
 
 What was accepted still has to be routed, fetched, acknowledged and moved, and deleting too writes to the log first. The
-mark keeps room for that. Where something else fills the volume all the same, a file that is kept there for it goes.
+mark keeps room for that. If something else fills the volume, a file that is kept there for this case is deleted.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from router.errors import NoRoom, Unavailable
 LOG = logs.logger(__name__)
 FILE_NAME = "reserve"
 LOOK_SECONDS = 0.1
-"""A look is no older than this when a message is accepted."""
+"""When a message is accepted, the last look at the volume is at most this old."""
 LARGEST_SHARE = 4
-"""The mark is at most one part in so many of the volume."""
+"""The mark is at most the volume divided by this."""
 FILE_SHARE = 8
-"""The file has one part in so many of the mark; and so much more than the mark ends the shortage."""
+"""The file has the size of the mark divided by this; the shortage ends once this share more than the mark is free."""
 
 
 class Volume(Struct, frozen=True):
@@ -136,7 +136,7 @@ class Space:
         size = self._size()
         if not size or self._volume(self._data_dir).free >= size:
             return False
-        with suppress(FileNotFoundError):  # another process was faster: there is room all the same
+        with suppress(FileNotFoundError):  # another process was faster: there is room now
             self._file.unlink()
         LOG.error("the volume of the data directory is full: its reserve is in use", reserve_bytes=size)
         return True

@@ -46,7 +46,7 @@ CONTENT_BYTES = 2 * 1024 * 1024
 """So much of envelopes is read in one call."""
 OLDEST_PAGE = 50
 OLDEST_MESSAGES = 5_000
-"""``oldest`` looks at so many messages at most."""
+"""``oldest`` looks at this many messages at most."""
 
 
 class FirestoreColdQueue:

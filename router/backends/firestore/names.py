@@ -15,7 +15,7 @@ _LONGEST = 1460
 """Bytes: Firestore takes 1,500, and ``record_id`` needs some."""
 
 SHARDS = 8
-"""Into so many ranges each index by time is spread: one range takes 500 writes a second."""
+"""Number of ranges over which each index by time is spread: one range takes 500 writes a second."""
 _TIME_BITS = 56
 
 

@@ -142,14 +142,14 @@ class Recipient(Struct):
             self.ephemeral_at = min(self.ephemeral_at or message.accepted_at, message.accepted_at)
 
     def leave_hot(self, count: int, size: int) -> None:
-        """So many messages, with so many bytes of envelopes, are not in the hot queue any more."""
+        """``count`` messages, with ``size`` bytes of envelopes, have left the hot queue."""
         self.hot -= count
         self.hot_bytes = max(0, self.hot_bytes - size) if self.hot else 0
         if not self.hot:
             self.hot_since = self.ephemeral_at = 0
 
     def enter_cold(self, size: int) -> None:
-        """A message with an envelope of so many bytes is in cold, or on its way there."""
+        """A message with an envelope of ``size`` bytes is in cold, or on its way there."""
         self.cold += 1
         self.cold_bytes += size
 

@@ -62,7 +62,7 @@ class IngressReader:
         self._topic = config.ingress.topic
 
     def read(self, received: Any) -> Delivery:
-        """``received`` is a ``ReceivedMessage``; where its body is no envelope, the delivery holds no message."""
+        """``received`` is a ``ReceivedMessage``; if its body is not an envelope, the delivery holds no message."""
         message = received.message
         attempt = max(1, received.delivery_attempt)
         origin = foreign_id(self._topic, message.message_id)

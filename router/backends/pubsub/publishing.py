@@ -1,8 +1,8 @@
 """Publishing to one topic, batched over all callers without making anybody wait for a batch.
 
 Whatever waits when a call may be made is sent with it. A request holds one ordering key, and of each key one request
-is under way at a time, so that requests cannot overtake one another. A request that fails is no obstacle to the next
-of its key.
+is under way at a time, so that requests cannot overtake one another. A request that fails does not stop the next
+one of its key.
 """
 
 from __future__ import annotations

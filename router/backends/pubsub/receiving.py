@@ -121,7 +121,7 @@ class Pulls:
     The emulator looks for a waiting call when it is made and then every ``TICK_SECONDS``. So the calls begin at even
     distances within that time: those that begin together all look together, and a message waits for half of it.
 
-    None is cancelled: the emulator does not hear of it, and hands the next messages to it all the same.
+    No call is cancelled: the emulator does not notice, and hands the next messages to the cancelled call.
     """
 
     def __init__(self, api: PubSubApi, subscription: str, count: int, chance: random.Random) -> None:

@@ -198,7 +198,7 @@ class Client:
             raise
 
     async def _left(self) -> None:
-        """A subscription at a server that is no master may never hear anything: it breaks, and is taken up anew."""
+        """A subscription at a server that is not a master may get nothing: close it, so that it is opened again."""
         for listener in list(self._listeners):
             await closed(listener.connection_pool.disconnect)
 

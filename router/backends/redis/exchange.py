@@ -5,9 +5,9 @@ wait until a connection was free. A batch that waits alone is sent at the end of
 more. The library's own pipeline packs and reads in Python, with a timer for each answer, which is several times what a
 small script costs the server.
 
-A server that is no master any more may keep its connections, while its name, or the sentinels, lead to another one.
-Its refusal is a sign of that, and so is an outage: all connections that were opened before it are closed then, and each
-new one finds out who is the master (``masters``).
+A server that is not the master any more may keep its connections, while its name, or the sentinels, lead to another
+one. Its refusal is a sign of that, and so is an outage: then all connections that were opened before it are closed, and
+each new one finds out which server is the master (``masters``).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Exchange:
         """``pool`` is the caller's to close. Its connections meet ``masters``, and have no time-out of their own for
         what they read.
 
-        ``left`` is called when a server that is no master is left.
+        ``left`` is called when a server that is not a master is left.
         """
         self._pool: Any = pool  # its methods have no types
         self._most = most
@@ -178,7 +178,7 @@ class Exchange:
                     batch.replies.set_result(replies)
 
     async def _leave(self, connection: Any, refusal: Exception) -> None:
-        """The server of ``connection`` is no master, or none whose writes count: another is to be looked for."""
+        """The server of ``connection`` is not a master, or not one whose writes count: look for another."""
         if self._masters.is_left(connection):
             return
         if not self._refused:

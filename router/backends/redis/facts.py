@@ -25,7 +25,7 @@ class RedisFacts(Struct, frozen=True):
     replicas: int
     """Replicas that are connected."""
     maxmemory: int
-    """Bytes; 0 is no limit."""
+    """Bytes; 0 means no limit."""
     used_memory: int
     maxmemory_policy: str
     appendonly: str

@@ -22,12 +22,12 @@ from router.errors import Forbidden, Refused, RouterError, StorageFull, Unavaila
 
 _NO_MASTER = (ReadOnlyError, MasterDownError)
 _NO_MASTER_CODES = ("NOREPLICAS", "UNBLOCKED")
-"""How a server says that it is no master, or no longer one whose writes count: by the class of the refusal or, where it
-has none, by its first word."""
+"""How a server says that it is not a master, or no longer one whose writes count: by the class of the refusal or,
+if it has none, by its first word."""
 _FORBIDDEN_IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")
 """The same refusal in the words of Redis 7.2 and newer, and of 7.0; it has no class of its own."""
 _OF_THE_DATA = ("WRONGTYPE", "@user_script")
-"""What is in a refusal that repeating does not mend: a key is not what the router made it, or a script stumbles over
+"""What is in a refusal that a retry does not help: a key is not what the router made it, or a script stumbles over
 what it was given. All others, those that nobody has thought of here too, are of the server and pass: taken for a
 fault of the mail they would be its dead letter."""
 FOREIGN = (RedisError, RedisClusterException, OSError, TimeoutError)
@@ -39,7 +39,7 @@ class Unauthenticated(Unavailable):
 
 
 class NoCluster(Unavailable):
-    """The server is no node of a cluster, though ``online.mode`` says so."""
+    """The server is not a node of a cluster, though ``online.mode`` says so."""
 
 
 def no_master(result: Any) -> TypeGuard[Exception]:

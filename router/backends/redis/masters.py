@@ -35,7 +35,7 @@ REMEMBERED = 100
 
 
 class NoMaster(RedisConnectionError):
-    """The server is no master, or another one has taken over from it."""
+    """The server is not a master, or another one has taken over from it."""
 
 
 class Server(Struct, frozen=True):

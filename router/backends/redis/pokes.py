@@ -23,9 +23,9 @@ from router.retry import backoff
 
 LOG = logs.logger(__name__)
 IDLE_SECONDS = 5.0
-"""A subscription that was silent for so long is asked whether it lives."""
+"""A subscription that was silent for this time is asked whether it is alive."""
 ANSWER_SECONDS = 5.0
-"""What it has to answer."""
+"""Time that it has to answer."""
 BUNCH = 500
 
 

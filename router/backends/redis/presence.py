@@ -14,7 +14,7 @@ from router.messages import Connection, QueueTotals
 PAGE = 500
 BEYOND_SECONDS = 60.0
 GARBAGE_LEASES = 10
-"""The server drops a user's connections itself after so many leases: a backstop, no rule."""
+"""The server drops a user's connections itself after this many leases, as a backstop."""
 
 
 class RedisPresence(RedisStore):

@@ -47,7 +47,7 @@ class Scripts:
 
 def not_run(phases: Sequence[Sequence[Command]], results: Sequence[Any]) -> list[list[int]]:
     """Which commands must be sent once more, phase by phase: those whose script the server did not know, since it was
-    restarted or is another one, those that it refused since it is no master, and all of the later phases, which have
+    restarted or is another one, those that it refused since it is not a master, and all of the later phases, which have
     run too early. Nothing else: what has run would find its own work done, and say so."""
     again: list[list[int]] = []
     end = 0

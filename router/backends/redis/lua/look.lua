@@ -1,4 +1,4 @@
--- What a sweeper, or a person, needs to know of one user. Changes nothing but what `hot_count` mends.
+-- What a sweeper, or a person, needs to know of one user. Changes nothing but what `hot_count` corrects.
 --
 -- ARGV  2 how long an ephemeral message lives, µs
 -- Result: live connections, hot messages, queued_at of the oldest, queued_at of the oldest that is not announced,

@@ -149,7 +149,7 @@ local function add_to_meta(field, amount)
   if amount ~= 0 and call('HINCRBY', META, field, amount) < 0 then call('HSET', META, field, 0) end
 end
 
--- So many messages, with so many bytes of envelopes, have come to cold or left it. No messages have no bytes: a node of
+-- `messages` messages, with `bytes` bytes of envelopes, have come to cold or left it. No messages have no bytes: a node of
 -- an earlier version counts messages only.
 local function count_cold(messages, bytes)
   add_to_meta('n', messages)

@@ -1,4 +1,4 @@
--- Write, as everything else does: a server that is no master, or takes no writes, says so.
+-- Write, as everything else does: a server that is not a master, or refuses writes, says so.
 --
 -- KEYS  1 string  the same for all who ask
 -- ARGV  1 when it is gone again, in s
