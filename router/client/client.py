@@ -285,7 +285,7 @@ class RouterClient:
         if not _SENDABLE.fullmatch(token):
             # A library would quote it, and not say that trying again is of no use.
             raise Unauthorized(
-                "the token is empty" if not token else "the token is not a JWT: it has characters that none has"
+                "the token is empty" if not token else "the token is not a JWT: it has invalid characters"
             )
         return f"Bearer {token}"
 
