@@ -65,6 +65,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="chooses the faults, and what each client does (0)")
     parser.add_argument("--rate", type=float, default=60.0, help="messages a second, of all senders together (60)")
     parser.add_argument("--gap", type=float, default=3.5, help="seconds from one fault to the next, on average (3.5)")
+    parser.add_argument("--messages", type=int, default=0, help="go on until so many are accepted (0)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the report goes as JSON")
     parser.add_argument("--html", type=Path, metavar="FILE", help="where it goes as one page with charts")
     parser.add_argument("--history", type=Path, metavar="FILE", help="where all that happened goes, a line each")
@@ -82,7 +83,7 @@ def _mutant(name: str) -> Mutant:
 
 def _run(options: argparse.Namespace) -> Outcome:
     options.dir.mkdir(parents=True, exist_ok=True)
-    chosen = Options(options.seed, options.minutes * 60, options.rate, options.gap)
+    chosen = Options(options.seed, options.minutes * 60, options.rate, options.gap, options.messages)
     folder = Path(tempfile.mkdtemp(dir=options.dir.resolve(), prefix="chaos-"))
     more = broken(folder / "code", options.mutant) if options.mutant else {}
     with TOPOLOGIES[options.topology](folder, more) as cluster:

@@ -1,24 +1,31 @@
-"""What the plan says happens: processes and servers are killed, told to stop, frozen; connections are cut."""
+"""What the plan says happens: processes and servers are killed, told to stop, frozen; connections are cut; stored
+copies of messages are damaged."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import signal
 import subprocess
 from collections import defaultdict
+from functools import partial
 
 from msgspec import Struct
 
 from router.cli.exits import Code
+from tests.chaos.damage import LOCKED_SECONDS, OUT_OF_REACH, Copy, Stored
 from tests.chaos.plan import Fault, Shape
 from tests.chaos.recording import Recorder
 from tests.chaos.topologies import Cluster
 from tests.sim import history as h
+from tests.sim.stores import flipped
 from tests.support.balancer import Balancer
 from tests.support.production import Node
 
 WATCH_SECONDS = 0.5
+LOOK_SECONDS = 0.1
+"""From one look for a copy to damage to the next: in the ingress there is none for most of the time."""
 YOUNG_SECONDS = 10.0
 """A process that was started no longer ago may not have come to handling signals."""
 DROPPED = 0.3
@@ -50,6 +57,7 @@ class Chaos:
         self._recorder = recorder
         self._balancers = balancers
         self._chance = random.Random(f"{seed} connections")
+        self._copies = random.Random(f"{seed} copies")
         self._shape = cluster.shapes[0]
         self._started: dict[str, float] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -93,6 +101,9 @@ class Chaos:
     async def _carry_out(self, fault: Fault) -> None:
         if fault.kind == "reshape":
             await self._reshape(fault)
+            return
+        if fault.kind == "damage":
+            await self._damage(self._cluster.stored[fault.target], fault)
             return
         async with self._locks[fault.target]:
             if self._cluster.nodes.get(fault.target) is not None and fault.target not in self._shape.nodes:
@@ -152,6 +163,37 @@ class Chaos:
             return
         share = DROPPED if fault.kind == "drop" else 1.0
         balancer.cut(lambda: self._chance.random() < share)
+
+    async def _damage(self, stored: Stored, fault: Fault) -> None:
+        """One bit of one copy is another, as soon as there is one; none where there is none in time."""
+        ends = self._recorder.now() + fault.seconds
+        while self._recorder.now() < ends:
+            with contextlib.suppress(*OUT_OF_REACH):
+                if copy := self._choose(await asyncio.to_thread(stored.copies)):
+                    change = partial(self._flip, copy.id, asyncio.get_running_loop())
+                    if await asyncio.to_thread(stored.change, copy, change):
+                        at = self._recorder.now()
+                        self.done.append(Done("damage", fault.target, fault.group, at, at))
+                        self._recorder.note(fault.target, f"a bit flips in {copy.id}")
+                        return
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _flip(self, id_: str, loop: asyncio.AbstractEventLoop, envelope: bytes) -> bytes:
+        """Called in another thread, before it is stored: the judge knows before anybody can meet it."""
+        told = asyncio.run_coroutine_threadsafe(self._tell_flip(id_), loop)
+        told.result(LOCKED_SECONDS)
+        return flipped(envelope, self._copies)
+
+    async def _tell_flip(self, id_: str) -> None:
+        self._recorder.add(h.Flipped(id_))
+
+    def _choose(self, copies: list[Copy]) -> Copy | None:
+        """Of any queue, however long others are; none that was damaged before."""
+        fresh = [copy for copy in copies if copy.id not in self._recorder.judge.flipped]
+        if not fresh:
+            return None
+        queue = self._copies.choice(sorted({copy.queue for copy in fresh}))
+        return self._copies.choice([copy for copy in fresh if copy.queue == queue])
 
     async def _reshape(self, fault: Fault) -> None:
         """Other nodes over the same stores: the new ones start, then the old ones are told to stop."""

@@ -12,8 +12,11 @@ QUIET_SECONDS = 2.0
 RESHAPE_SECONDS = 75.0
 """A topology with several shapes keeps each about so long."""
 SHORT, LONG = (0.2, 3.0), (0.5, 9.0)
-"""How long something is down, and how long it stands still: at times longer than a lease."""
-SPANS = {"kill": SHORT, "stop": SHORT, "pause": LONG, "cut": (0.0, 0.0), "drop": (0.0, 0.0), "hush": LONG}
+"""How long something is down, and how long it stands still: at times longer than a lease. So long, too, is a copy to
+damage looked for."""
+SPANS = {
+    "kill": SHORT, "stop": SHORT, "pause": LONG, "cut": (0.0, 0.0), "drop": (0.0, 0.0), "hush": LONG, "damage": LONG,
+}  # fmt: skip
 
 
 class Target(Struct, frozen=True):
@@ -24,7 +27,7 @@ class Target(Struct, frozen=True):
     """Those that are of one kind are counted together."""
     kinds: tuple[str, ...]
     """``kill`` (-9), ``stop`` (SIGTERM), ``pause`` (SIGSTOP); of connections: ``cut`` (all of them), ``drop`` (some),
-    ``hush`` (nothing gets through, and nobody is told)."""
+    ``hush`` (nothing gets through, and nobody is told); of stored copies: ``damage`` (a bit of one is another)."""
 
 
 class Shape(Struct, frozen=True):

@@ -70,7 +70,10 @@ def _payload(tag: str, size: int) -> bytes:
 
 def tag_of(data: str) -> str:
     """The tag that ``encryptedData`` carries; another word where a byte of it is not as it was sealed."""
-    payload = base64.b64decode(data)
+    try:
+        payload = base64.b64decode(data)
+    except ValueError:
+        return f"damaged {data[:40]!r}"
     tag, _, rest = payload.partition(b" ")
     size, _, _ = rest.partition(b" ")
     whole = size.isdigit() and payload == _payload(tag.decode(errors="replace"), int(size))
@@ -133,7 +136,7 @@ class Recorded(httpx.AsyncBaseTransport):
             # It may have worked and it may not; also where the one who asked does not wait for it.
             add(_unknown(op, request, str(error) or type(error).__name__))
             raise
-        add(_answered(op, request, response))
+        add(self._answered(op, request, response))
         return response
 
     def _begins(self, op: int, request: httpx.Request) -> h.Event:
@@ -146,19 +149,30 @@ class Recorded(httpx.AsyncBaseTransport):
             return h.Fetching(op, self._user, int(request.url.params["limit"]), time.time())
         return h.Acking(op, self._user, tuple(_acked(request.content).message_ids))
 
+    def _answered(self, op: int, request: httpx.Request, response: httpx.Response) -> h.Event:
+        if not response.is_success:
+            return _unknown(op, request, str(response.status_code))
+        if request.url.path == "/api/send":
+            return h.Sent(op, _accepted(response.content).id, time.time())
+        if request.url.path == "/api/messages":
+            return h.Fetched(op, self._items(response.content))
+        return h.Acked(op)
+
+    def _items(self, body: bytes) -> tuple[h.Item, ...]:
+        try:
+            batch = _batch(body).messages
+        except msgspec.DecodeError as error:
+            # Nobody can say which message it is, and nobody has sent it so.
+            return (h.Item("one of a batch", f"damaged: {error}"),)
+        return tuple(h.Item(one.id, self._tag(one.envelope)) for one in batch)
+
+    def _tag(self, envelope: _Envelope) -> str:
+        if envelope.recipient_id != self._user:
+            return f"damaged: for {envelope.recipient_id}"
+        return tag_of(envelope.encrypted_data)
+
 
 def _unknown(op: int, request: httpx.Request, why: str) -> h.Event:
     if request.url.path == "/api/send":
         return h.NotSent(op, why)
     return h.NotFetched(op, why) if request.url.path == "/api/messages" else h.NotAcked(op, why)
-
-
-def _answered(op: int, request: httpx.Request, response: httpx.Response) -> h.Event:
-    if not response.is_success:
-        return _unknown(op, request, str(response.status_code))
-    if request.url.path == "/api/send":
-        return h.Sent(op, _accepted(response.content).id, time.time())
-    if request.url.path == "/api/messages":
-        batch = _batch(response.content).messages
-        return h.Fetched(op, tuple(h.Item(one.id, tag_of(one.envelope.encrypted_data)) for one in batch))
-    return h.Acked(op)

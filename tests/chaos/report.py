@@ -76,6 +76,12 @@ class Counts(Struct, frozen=True):
     dead_letters: int
     restarts: int
     """Nodes that ended since a server did not answer, and were started again."""
+    damaged: int = 0
+    """Messages of which a stored copy was damaged; of these, ..."""
+    damaged_delivered: int = 0
+    """... were returned by a fetch that began after that, from another copy;"""
+    damaged_dead_letters: int = 0
+    """... became the dead letter ``damaged``."""
 
 
 class Moment(Struct, frozen=True):
@@ -161,12 +167,15 @@ class Trail(Struct):
     accepted: float | None = None
     delivered: float | None = None
     returns: int = 0
+    damaged: bool = False
+    """A stored copy of it."""
 
 
 def trails(history: h.History) -> dict[str, Trail]:
     """Of every message, by its tag, in the order of their first tries."""
     found: dict[str, Trail] = {}
     sending: dict[int, Trail] = {}
+    flipped = {event.id for event in history.events if isinstance(event, h.Flipped)}
     for at, event in zip(history.times, history.events, strict=True):
         if isinstance(event, h.Sending):
             trail = Trail(event.tag, event.user, at, event.ephemeral)
@@ -174,6 +183,7 @@ def trails(history: h.History) -> dict[str, Trail]:
         elif isinstance(event, h.Sent):
             trail = sending[event.op]
             trail.accepted = at if trail.accepted is None else trail.accepted
+            trail.damaged = event.id in flipped
         elif isinstance(event, h.Fetched):
             for item in event.batch:
                 if item.tag in found:
@@ -212,8 +222,10 @@ def _broken(history: h.History, violations: Sequence[Violation]) -> Iterator[Bro
 
 
 def _counts(trail: Trail) -> bool:
-    """Whether its delivery says how long delivery takes: its reader is there, and it may not be dropped."""
-    return trail.user in STEADY_USERS and not trail.ephemeral and trail.accepted is not None
+    """Whether its delivery says how long delivery takes: its reader is there, and it may be neither dropped nor a dead
+    letter."""
+    may_vanish = trail.ephemeral or trail.damaged
+    return trail.user in STEADY_USERS and not may_vanish and trail.accepted is not None
 
 
 def _count(outcome: Outcome, known: dict[str, Trail]) -> Counts:
@@ -221,6 +233,8 @@ def _count(outcome: Outcome, known: dict[str, Trail]) -> Counts:
     acked = {id_ for op in _acknowledged(events) for id_ in op.ids}
     returned = {item.id for event in events if isinstance(event, h.Fetched) for item in event.batch}
     delivered = sum(trail.returns > 0 for trail in known.values())
+    damaged = {event.id for event in events if isinstance(event, h.Flipped)}
+    buried = {event.id for event in events if isinstance(event, h.Buried)}
     return Counts(
         sent=len(known),
         accepted=sum(trail.accepted is not None for trail in known.values()),
@@ -231,9 +245,27 @@ def _count(outcome: Outcome, known: dict[str, Trail]) -> Counts:
         tries_failed=sum(isinstance(event, h.NotSent | h.NotFetched | h.NotAcked) for event in events),
         requests=sum(isinstance(event, h.Sending | h.Fetching | h.Acking) for event in events),
         pushed=len({event.id for event in events if isinstance(event, h.Pushed)}),
-        dead_letters=len({event.id for event in events if isinstance(event, h.Buried)}),
+        dead_letters=len(buried),
         restarts=outcome.restarts,
+        damaged=len(damaged),
+        damaged_delivered=len(_returned_after_damage(events)),
+        damaged_dead_letters=len(damaged & buried),
     )
+
+
+def _returned_after_damage(events: Sequence[h.Event]) -> set[str]:
+    """Ids of messages that a fetch has returned which began when a copy of them was damaged already."""
+    damaged: set[str] = set()
+    before: dict[int, set[str]] = {}
+    returned: set[str] = set()
+    for event in events:
+        if isinstance(event, h.Flipped):
+            damaged.add(event.id)
+        elif isinstance(event, h.Fetching):
+            before[event.op] = set(damaged)
+        elif isinstance(event, h.Fetched):
+            returned.update(item.id for item in event.batch if item.id in before[event.op])
+    return returned
 
 
 def _acknowledged(events: Sequence[h.Event]) -> Iterator[h.Acking]:
@@ -312,7 +344,7 @@ def _names(event: h.Event) -> list[str]:
         return [item.id for item in event.batch]
     if isinstance(event, h.Acking):
         return list(event.ids)
-    return [event.id] if isinstance(event, h.Sent | h.Pushed | h.Buried) else []
+    return [event.id] if isinstance(event, h.Sent | h.Pushed | h.Buried | h.Flipped) else []
 
 
 def _shortened(event: h.Event, text: str) -> str:
@@ -403,6 +435,9 @@ def markdown(reports: Sequence[Report]) -> str:
         "redeliveries, the same id before its acknowledgement": [f"{r.counts.redeliveries:,}" for r in reports],
         "delivery to who is online, p50 and p99": [
             f"{seconds(report.delivery_p50)}, {seconds(report.delivery_p99)}" for report in reports
+        ],
+        "damaged in a store; delivered from another copy; dead letters `damaged`": [
+            f"{r.counts.damaged}, {r.counts.damaged_delivered}, {r.counts.damaged_dead_letters}" for r in reports
         ],
         "dead letters": [str(report.counts.dead_letters) for report in reports],
     }

@@ -6,28 +6,34 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
 from msgspec import Struct
 
+from router.client import Unreachable
+from router.messages import DeadReason
 from tests.chaos.faults import Chaos, Done
 from tests.chaos.people import ABSENT_USER, DEVICES, ROAMING_USERS, SENDERS, STEADY_USERS, USERS, People
 from tests.chaos.plan import make
 from tests.chaos.recording import Recorder
 from tests.chaos.topologies import API, SOCKETS, Cluster
 from tests.sim import history as h
-from tests.sim.checker import Violation
+from tests.sim.checker import Judge, Known, Violation
 from tests.support.balancer import balancing
 from tests.support.tracebacks import traceback_in
 
+ENOUGH_SECONDS = 300.0
+"""So long are messages waited for that a busy machine has not taken yet."""
 LAST_SENDS_SECONDS = 150.0
 """A sender gives up a message after two minutes."""
 SETTLE_SECONDS = 150.0
 """Longer than any span after which something is due, one after the other."""
 DRAIN_SECONDS = 120.0
+DAMAGE_LOOKS = 30
+"""So often are all queues read until what is damaged has left them."""
 LOOK_SECONDS = 1.0
 TELL_SECONDS = 30.0
 DEEP = "100000"
@@ -42,6 +48,8 @@ class Options(Struct, frozen=True):
     """Messages a second, all senders together."""
     gap_seconds: float = 3.5
     """From one fault to the next, on average."""
+    messages: int = 0
+    """Traffic goes on until so many are accepted, where that takes longer."""
 
 
 class Outcome(Struct, frozen=True):
@@ -72,7 +80,7 @@ async def run(cluster: Cluster, options: Options, tell: Callable[[str], None]) -
             background.start(_tell(recorder, chaos, tell))
             tell(f"{cluster.name}: {options.seconds:.0f} s of faults, seed {options.seed}")
             staying = [background.start(people.stay(user)) for user in STEADY_USERS]
-            await _rage(options, cluster, chaos, people, background)
+            await _rage(options, cluster, chaos, recorder, people, background)
             tell("settling")
             settled = await _settle(cluster, recorder)
             await _finish(cluster, recorder, people, staying)
@@ -88,11 +96,8 @@ async def _tell(recorder: Recorder, chaos: Chaos, tell: Callable[[str], None]) -
     """How far it is, now and then."""
     while True:
         await asyncio.sleep(TELL_SECONDS)
-        judge = recorder.judge
-        accepted = sum(message.accepted is not None for message in judge.messages.values())
-        tell(
-            f"{recorder.now():.0f} s: {len(chaos.done)} faults, {accepted} messages, {len(judge.violations)} violations"
-        )
+        found = len(recorder.judge.violations)
+        tell(f"{recorder.now():.0f} s: {len(chaos.done)} faults, {_accepted(recorder)} messages, {found} violations")
 
 
 class _Background:
@@ -117,7 +122,9 @@ class _Background:
         return task
 
 
-async def _rage(options: Options, cluster: Cluster, chaos: Chaos, people: People, background: _Background) -> None:
+async def _rage(
+    options: Options, cluster: Cluster, chaos: Chaos, recorder: Recorder, people: People, background: _Background
+) -> None:
     """Traffic and faults; returns when all senders have done and all who roam are gone."""
     senders = [background.start(people.send(number, options.rate / SENDERS)) for number in range(SENDERS)]
     roaming = [background.start(people.roam(user, device)) for user in ROAMING_USERS for device in range(DEVICES)]
@@ -125,10 +132,23 @@ async def _rage(options: Options, cluster: Cluster, chaos: Chaos, people: People
         group.create_task(asyncio.sleep(options.seconds))
         group.create_task(chaos.run(make(options.seed, options.seconds, cluster.shapes, options.gap_seconds)))
     await chaos.lift()
+    await _enough(recorder, options.messages)
     people.sending.clear()
     for task in roaming:
         task.cancel()
     await asyncio.wait([*senders, *roaming], timeout=LAST_SENDS_SECONDS)
+
+
+async def _enough(recorder: Recorder, messages: int) -> None:
+    """Return when so many are accepted; a machine that cannot do that in time has the rest of the run judged."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(ENOUGH_SECONDS):
+            while _accepted(recorder) < messages:  # noqa: ASYNC110
+                await asyncio.sleep(LOOK_SECONDS)
+
+
+def _accepted(recorder: Recorder) -> int:
+    return sum(message.accepted is not None for message in recorder.judge.messages.values())
 
 
 async def _settle(cluster: Cluster, recorder: Recorder) -> float:
@@ -137,9 +157,15 @@ async def _settle(cluster: Cluster, recorder: Recorder) -> float:
     recorder.note("chaos", "all faults are over")
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(SETTLE_SECONDS):
-            while not (_all_read(recorder) and await asyncio.to_thread(_is_quiet, cluster)):  # noqa: ASYNC110
+            while not await _is_settled(cluster, recorder):  # noqa: ASYNC110
                 await asyncio.sleep(LOOK_SECONDS)
     return recorder.now() - began
+
+
+async def _is_settled(cluster: Cluster, recorder: Recorder) -> bool:
+    if _damaged(recorder.judge, STEADY_USERS):
+        await _bury(cluster, recorder)
+    return _all_read(recorder) and await asyncio.to_thread(_is_quiet, cluster)
 
 
 def _all_read(recorder: Recorder) -> bool:
@@ -147,8 +173,16 @@ def _all_read(recorder: Recorder) -> bool:
     judge = recorder.judge
     unread = [message for user in STEADY_USERS for message in judge.live.get(user, {}).values()]
     unread += [m for user in STEADY_USERS for m in judge.doubtful.get(user, {}).values() if m.gone is None]
+    unread += _damaged(judge, STEADY_USERS)
     waiting = [m for user in (*ROAMING_USERS, ABSENT_USER) for m in judge.live.get(user, {}).values()]
     return not unread and all(message.id in judge.pushed for message in waiting)
+
+
+def _damaged(judge: Judge, users: Collection[str]) -> list[Known]:
+    """What was damaged, and neither came to one of ``users`` from another copy nor is a dead letter."""
+    known = [judge.by_id[id_] for id_ in judge.flipped - judge.buried if id_ in judge.by_id]
+    accepted = [m for m in known if m.user in users and m.accepted is not None and not m.ephemeral]
+    return [message for message in accepted if message.ack_began is None]
 
 
 def _is_quiet(cluster: Cluster) -> bool:
@@ -159,19 +193,35 @@ def _is_quiet(cluster: Cluster) -> bool:
 
 async def _finish(cluster: Cluster, recorder: Recorder, people: People, staying: Sequence[asyncio.Task[None]]) -> None:
     """What lies in the stores, then every queue is read until it is empty, and what then lies there."""
-    for letter in await asyncio.to_thread(_dead_letters, cluster):
-        recorder.add(letter)
+    await _bury(cluster, recorder)
     recorder.add(await asyncio.to_thread(_final, cluster))
     for task in staying:
         task.cancel()
     await asyncio.wait(staying)
     recorder.add(h.Draining())
-    async with asyncio.timeout(DRAIN_SECONDS):
-        for user in USERS:
-            await people.read_all(user)
-    final = await asyncio.to_thread(_final, cluster)
+    final = await _drain(cluster, recorder, people)
     left = [f"hot: {id_}" for _, id_ in final.hot] + [f"cold: {id_}" for _, id_ in final.cold]
     recorder.add(h.End((*(f"ingress: {id_}" for id_ in final.ingress), *left)))
+
+
+async def _drain(cluster: Cluster, recorder: Recorder, people: People) -> h.Final:
+    """Everybody reads all there is; what is left then. What is damaged may leave a moment after the fetch that has met
+    it, and its dead letter may be told a moment later: both are waited for."""
+    for _ in range(DAMAGE_LOOKS):
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                for user in USERS:
+                    await people.read_all(user)
+        except (Unreachable, TimeoutError) as error:
+            recorder.add(h.Failed(f"not all can be read: {str(error) or 'it takes too long'}"))
+            return await asyncio.to_thread(_final, cluster)
+        await _bury(cluster, recorder)
+        final = await asyncio.to_thread(_final, cluster)
+        held = {id_ for _, id_ in (*final.hot, *final.cold)}
+        if not _damaged(recorder.judge, USERS) and not held & recorder.judge.flipped:
+            break
+        await asyncio.sleep(LOOK_SECONDS)
+    return final
 
 
 def _final(cluster: Cluster) -> h.Final:
@@ -196,17 +246,24 @@ def _overview(cluster: Cluster) -> dict[str, Any]:
     return dict(json.loads(cluster.cli("inspect-queue", "--json", "--limit", DEEP)))
 
 
-def _dead_letters(cluster: Cluster) -> list[h.Event]:
+async def _bury(cluster: Cluster, recorder: Recorder) -> None:
+    """The judge is told of the dead letters that it does not know."""
     if cluster.servers:
-        return []  # they came as the push commands did
-    letters = [json.loads(line) for line in cluster.cli("dead-letters", "--json").splitlines()]
-    return [event for letter in letters for event in _buried(letter)]
+        return  # they come as the push commands do
+    told = await asyncio.to_thread(cluster.cli, "dead-letters", "--json")
+    letters = [json.loads(line) for line in told.splitlines()]
+    for letter in letters:
+        if letter["id"] not in recorder.judge.buried:
+            _add_buried(recorder, letter)
 
 
-def _buried(letter: dict[str, Any]) -> list[h.Event]:
-    """Nobody sends what cannot be routed: here a dead letter is a failure, though none in secret."""
+def _add_buried(recorder: Recorder, letter: dict[str, Any]) -> None:
+    """Nobody sends what cannot be routed: here a dead letter is a failure, though none in secret. Whether one may be
+    called damaged the judge knows."""
     id_, reason = letter["id"], letter["reason"]
-    return [h.Buried(id_, reason), h.Failed(f"{id_} is a dead letter: {reason}")]
+    recorder.add(h.Buried(id_, reason))
+    if reason != DeadReason.DAMAGED:
+        recorder.add(h.Failed(f"{id_} is a dead letter: {reason}"))
 
 
 async def _notified(cluster: Cluster, recorder: Recorder) -> None:
@@ -215,8 +272,7 @@ async def _notified(cluster: Cluster, recorder: Recorder) -> None:
         async for line in lines:
             found = json.loads(line)
             if "reason" in found:
-                for event in _buried(found):
-                    recorder.add(event)
+                _add_buried(recorder, found)
             else:
                 recorder.add(h.Pushed(found["id"], found["recipient"]))
     raise AssertionError("what takes the push commands has ended")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 from tests.chaos.plan import SPANS, Shape, Target, make
+from tests.chaos.topologies import embedded
 
 NODES = Shape("nodes", ("api",), (Target("api", "api", ("kill", "pause")), Target("wires", "connections", ("cut",))))
 OTHERS = Shape("others", ("ws",), (Target("ws", "ws", ("stop",)),))
@@ -21,6 +23,13 @@ def test_everything_fails_about_as_often() -> None:
     assert counts.keys() == {("kill", "api"), ("pause", "api"), ("cut", "wires")}
     assert max(counts.values()) - min(counts.values()) <= 1
     assert 150 <= len(faults) <= 250
+
+
+def test_whatever_is_up_stored_mail_is_damaged(tmp_path: Path) -> None:
+    with embedded(tmp_path, {}) as cluster:
+        for shape in cluster.shapes:
+            damaged = {fault.target for fault in make(7, 600, [shape], 3) if fault.kind == "damage"}
+            assert damaged == cluster.stored.keys() == {"hot", "cold", "ingress"}
 
 
 def test_faults_come_in_time_and_last_as_long_as_their_kind_may() -> None:

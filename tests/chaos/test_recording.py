@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 
@@ -67,6 +68,21 @@ async def test_a_batch_and_its_acknowledgement() -> None:
     assert [violation.promise for violation in recorder.judge.violations] == ["sealed as sent"], "nobody sent it"
 
 
+@pytest.mark.parametrize(
+    "changed", [(b"urn:sm", b"urn:si"), (b"recipientId", b"recipientIe"), (b'"}', b"'}"), (b"Data", b"Dat\xe1")]
+)
+async def test_a_batch_that_is_not_as_it_was_sent_is_seen(changed: tuple[bytes, bytes]) -> None:
+    recorder = Recorder()
+    recorder.add(h.Sending(1, BOB, "a"))
+    batch = b'{"messages":[{"id":"i","envelope":%b}]}' % envelope.read(sealed(BOB, "a", 10), 10_000).canonical
+    assert batch.count(changed[0]) >= 1
+    answers = httpx.Response(200, content=batch.replace(*changed)), httpx.Response(400, json={"detail": "enough"})
+    async with client(recorder, *answers) as c:
+        with contextlib.suppress(Refused):
+            await c.fetch()  # what it cannot read it asks for again
+    assert [violation.promise for violation in recorder.judge.violations] == ["sealed as sent"]
+
+
 async def test_what_the_router_refuses_is_an_answer() -> None:
     recorder = Recorder()
     async with client(recorder, httpx.Response(400, json={"detail": "no"})) as c:
@@ -89,6 +105,7 @@ def test_a_payload_says_what_it_is_and_whether_it_is_whole() -> None:
     assert tag_of(data) == "3.7"
     assert tag_of(data[:400] + "AAAA" + data[404:]).startswith("damaged")
     assert tag_of("AAAA").startswith("damaged")
+    assert tag_of(data[:-1]).startswith("damaged")
 
 
 def test_it_is_an_envelope() -> None:

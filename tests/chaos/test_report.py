@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -52,6 +53,25 @@ def story() -> h.History:
     return told
 
 
+def damaged() -> h.History:
+    """A copy of each of Bob's new ones is damaged: one is served from another copy, one had been read before, one is a
+    dead letter."""
+    told = story()
+    new: list[tuple[float, h.Event]] = [
+        *((50.0 + op / 100, h.Sending(op, BOB, tag)) for op, tag in ((20, "x"), (21, "y"), (22, "z"))),
+        *((51.0 + op / 100, h.Sent(op, f"i{tag}")) for op, tag in ((20, "x"), (21, "y"), (22, "z"))),
+        (52.0, h.Flipped("ix")),
+        (52.1, h.Fetching(23, BOB, 50)),
+        (52.2, h.Flipped("iy")),
+        (52.3, h.Flipped("iz")),
+        (52.4, h.Fetched(23, (h.Item("ib", "b"), h.Item("ix", "x"), h.Item("iy", "y")))),
+        (52.5, h.Buried("iz", "damaged")),
+    ]
+    for at, event in new:
+        told.add(at, event)
+    return told
+
+
 def outcome(told: h.History) -> Outcome:
     options = Options(seed=7, seconds=60.0)
     return Outcome("production", options, told, FAULTS, 1, 2.5, judge(told, 10.0))
@@ -88,6 +108,34 @@ def test_the_counts(good: report.Report) -> None:
         restarts=1,
     )
     assert (good.delivery_p50, good.delivery_p99) == (0.5, 3.0)
+
+
+def test_what_was_damaged() -> None:
+    found = report.make(outcome(damaged()), "2026-01-02", "2 cores")
+    assert found.violations == []
+    assert (found.counts.damaged, found.counts.damaged_delivered, found.counts.damaged_dead_letters) == (3, 1, 1)
+    assert "| damaged in a store; delivered from another copy; dead letters `damaged` | 3, 1, 1 |" in report.markdown(
+        [found]
+    )
+    known = report.trails(damaged())
+    assert report.recovery(50.0, known) is None, "what is damaged need not come, so nobody waits for it"
+
+
+def test_a_dead_letter_of_what_nobody_damaged_is_a_violation() -> None:
+    told = story()
+    told.add(60.0, h.Buried("ib", "damaged"))
+    (broken,) = report.make(outcome(told), "2026-01-02", "2 cores").violations
+    assert broken.promise == "sealed as sent"
+
+
+def test_a_run_from_before_there_was_damage_is_read(good: report.Report, tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    report.save(good, path)
+    earlier = json.loads(path.read_bytes())
+    for name in [name for name in earlier["counts"] if name.startswith("damaged")]:
+        del earlier["counts"][name]
+    path.write_text(json.dumps(earlier), encoding="utf-8")
+    assert report.load(path) == good
 
 
 def test_a_fault_is_over_when_what_it_hit_is_there(good: report.Report) -> None:

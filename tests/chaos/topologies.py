@@ -6,12 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from router.auth.embedded import EmbeddedKey
+from router.backends.embedded.schema import FILE_NAME
 from router.clock import MICROSECONDS, SystemClock
+from router.config import Config
+from tests.chaos.damage import Bodies, Documents, Stored, Table
 from tests.chaos.masters import Masters, masters
 from tests.chaos.plan import Shape, Target
 from tests.sim.mutants import ROOT
@@ -25,6 +28,7 @@ TOKEN_SECONDS, RENEW_SECONDS = 3600, 1800
 API, SOCKETS = "API connections", "WebSocket connections"
 CONNECTIONS = tuple(Target(name, "connections", ("cut", "drop", "hush")) for name in (API, SOCKETS))
 NODE_FAULTS = ("kill", "stop", "pause")
+PROJECT = "chaos"
 SPANS = {
     "ROUTER_ONLINE__LEASE_SECONDS": "6",
     "ROUTER_ONLINE__HEARTBEAT_SECONDS": "2",
@@ -57,6 +61,7 @@ class Cluster:
         folder: Path,
         shapes: Sequence[Shape],
         servers: Mapping[str, Server | Masters],
+        stored: Mapping[str, Stored],
         sign: Callable[[str], str],
         notifier: Sequence[str],
     ) -> None:
@@ -65,6 +70,7 @@ class Cluster:
         self.settings = dict(settings)
         self.shapes = shapes
         self.servers = servers
+        self.stored = stored
         self.notifier = notifier
         names = dict.fromkeys(name for shape in shapes for name in shape.nodes)
         self.nodes = {name: Node(name.partition(" ")[0], settings, folder) for name in names}
@@ -113,14 +119,15 @@ def embedded(folder: Path, more: Mapping[str, str]) -> Iterator[Cluster]:
     def sign(user: str) -> str:
         return key.sign(user, SystemClock().now(), TOKEN_SECONDS)
 
+    stored = {table: Table(data / FILE_NAME, table) for table in ("hot", "cold", "ingress")}
+    always = (*CONNECTIONS, *_copies(stored, 1))
     together, apart = ("serve",), _pairs()
     shapes = (
-        Shape("one process", together, (*_targets(together), *CONNECTIONS)),
-        Shape("several processes", apart, (*_targets(apart), *CONNECTIONS)),
+        Shape("one process", together, (*_targets(together), *always)),
+        Shape("several processes", apart, (*_targets(apart), *always)),
     )
-    cluster = Cluster(
-        "embedded", settings, folder, shapes, {}, sign, ("router", "outbox", "--json", "--follow", "--take")
-    )
+    notifier = ("router", "outbox", "--json", "--follow", "--take")
+    cluster = Cluster("embedded", settings, folder, shapes, {}, stored, sign, notifier)
     with _ending(cluster):
         yield cluster
 
@@ -137,8 +144,13 @@ def production(folder: Path, more: Mapping[str, str]) -> Iterator[Cluster]:
             stack.enter_context(running(server))
         servers: dict[str, Server | Masters] = {"redis": redis, "firestore": firestore, "pubsub": pubsub}
         identity = stack.enter_context(identity_service(folder))
-        common = environment(folder, redis.watcher, firestore, pubsub, identity, "chaos")
+        common = environment(folder, redis.watcher, firestore, pubsub, identity, PROJECT)
         settings = {**common, **SPANS, **SENTINEL, **more}
+        defaults = Config()
+        stored: dict[str, Stored] = {
+            "hot": Bodies(redis.master, defaults.online.key_prefix),
+            "cold": Documents(firestore, PROJECT, f"{defaults.cold.collection}-messages"),
+        }
         nodes = _pairs()
         targets = (
             *_targets(nodes),
@@ -146,9 +158,11 @@ def production(folder: Path, more: Mapping[str, str]) -> Iterator[Cluster]:
             Target("firestore", "firestore", ("pause", "pause")),
             Target("pubsub", "pubsub", ("pause", "pause")),
             *CONNECTIONS,
+            *_copies(stored, 2),
         )
         shapes = (Shape("two of each", nodes, targets),)
-        cluster = Cluster("production", settings, folder, shapes, servers, identity.token, ("tests.chaos.notifier",))
+        notifier = ("tests.chaos.notifier",)
+        cluster = Cluster("production", settings, folder, shapes, servers, stored, identity.token, notifier)
         cluster.cli("setup")
         cluster.run(*cluster.notifier, "subscribe")
         with _ending(cluster):
@@ -172,6 +186,11 @@ def _pairs() -> tuple[str, ...]:
 
 def _targets(nodes: Sequence[str]) -> list[Target]:
     return [Target(name, name.partition(" ")[0], NODE_FAULTS) for name in nodes]
+
+
+def _copies(stored: Iterable[str], times: int) -> list[Target]:
+    """``times``: how often each is damaged while each process is killed once."""
+    return [Target(name, name, times * ("damage",)) for name in stored]
 
 
 @contextmanager
