@@ -170,6 +170,7 @@ class Damage:
                 self._told.popitem(last=False)
         owed = await self._online.discard(user, [queued])
         # In hot, a damaged id may be that of another message: that one stays.
-        if in_cold and queued.message.id not in owed:
-            await self._cold.delete(user, [queued.message.id])
+        if in_cold:
+            owed = list(dict.fromkeys([*owed, queued.message.id]))
+            await self._settler.remember(user, owed)
         await self._settler.delete_copies(user, owed)

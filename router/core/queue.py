@@ -214,20 +214,9 @@ class CompositeMessageQueue:
             return
         owed = await self._online.ack(user, unique)
         if owed:
-            await self._tell_unknown(user, owed)
+            await self._settler.remember(user, owed)
             await self._settler.delete_copies(user, owed)
         self._metrics.acknowledged(len(unique))
-
-    async def _tell_unknown(self, user: str, owed: Sequence[str]) -> None:
-        """Have the online store remember also what was written to cold, and served from there, without it.
-
-        Its pipeline has still to tell of it, or the ingress delivers it again. Ids that are nowhere stay unknown.
-        """
-        acked = await self._online.acked(user, owed)
-        unknown = [id_ for id_ in owed if id_ not in acked]
-        if unknown and (found := await self._cold.find(user, unknown)):
-            await self._online.settle(found)
-            await self._online.ack(user, [queued.message.id for queued in found])
 
     async def migrate_hot_to_cold(
         self, user: str, *, online_too: bool = False, progress: Callable[[int], None] | None = None

@@ -60,6 +60,18 @@ class Settler:
         async with asyncio.timeout(self._call_seconds):
             await self.delete_copies(user, await self._online.ack(user, [id_]))
 
+    async def remember(self, user: str, owed: Sequence[str]) -> None:
+        """Have the online store remember as acknowledged also what of ``owed`` was written to cold without it.
+
+        Its pipeline has still to tell of it, or the ingress delivers it again: it would count as mail in cold then. Ids
+        that are nowhere stay unknown. Raises ``Unavailable``; to be repeated then.
+        """
+        acked = await self._online.acked(user, owed)
+        unknown = [id_ for id_ in owed if id_ not in acked]
+        if unknown and (found := await self._cold.find(user, unknown)):
+            await self._online.settle(found)
+            await self._online.ack(user, [queued.message.id for queued in found])
+
     async def delete_copies(self, user: str, ids: Sequence[str]) -> None:
         """Delete from cold what the online store says may have a copy there and is acknowledged, and tell it so: until
         then they are orphans. Raises ``Unavailable``; a sweeper repeats it."""

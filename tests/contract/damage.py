@@ -86,6 +86,15 @@ class DamageContract:
         await stage.queue.acknowledge(BOB, ["m1", "m3"])
         assert await stage.ids() == []
 
+    async def test_a_pipeline_that_tells_of_it_too_late_is_told_that_it_is_gone(self, stage: Stage) -> None:
+        """It was written to cold while the online store could not be asked: it must not count as mail in cold then."""
+        untold = replace(in_place_of_now(stage, "m1"), untold=True)
+        assert await stage.cold.put([untold]) == []
+        await spoil(stage, "cold", "m1")
+        assert await stage.ids() == []
+        assert await stage.letters() == [("m1", "damaged")]
+        assert (await stage.online.settle([untold])).acked == [untold]
+
     @TIERS
     async def test_it_takes_no_place_in_a_page(self, stage: Stage, tier: Tier) -> None:
         sent = [f"m{number}" for number in range(6)]

@@ -136,6 +136,11 @@ class Judge:
             self._watch(message)
         message.accepted_clock = max(message.accepted_clock, event.clock)
 
+    def published(self, event: h.Published) -> None:
+        message = self.by_id.get(event.id)
+        if message is not None:
+            message.accepted_clock = max(message.accepted_clock, event.clock)
+
     def _identify(self, message: Known, id_: str) -> None:
         other = self.by_id.setdefault(id_, message)
         if other is not message:
@@ -159,6 +164,7 @@ class Judge:
     def fetched(self, event: h.Fetched) -> None:
         fetch = self.ops.pop(event.op)
         assert isinstance(fetch, _Fetch)
+        fetch.clock = min(fetch.clock, event.clock)
         batch = self._known(fetch, event.batch)
         self._returned_rightly(fetch, batch)
         self._ordered(batch)
@@ -418,6 +424,7 @@ class Judge:
 _HANDLERS: dict[type, Callable[[Judge, Any], None]] = {
     h.Sending: Judge.sending,
     h.Sent: Judge.sent,
+    h.Published: Judge.published,
     h.NotSent: Judge.forget_op,
     h.Fetching: Judge.fetching,
     h.Fetched: Judge.fetched,

@@ -91,14 +91,14 @@ class Sender:
         op = world.history.op()
         size = len(read(body, len(body)).canonical)
         world.add(h.Sending(op, user_name(step.to), step.tag, step.express, step.ephemeral, self._name, size))
-        before = world.accepting_at(node.clock)
+        began = world.loop.time()
         try:
             status, answer, _ = await world.net.request(node, "POST", "/api/send", self._token, body=body, key=key)
         except Lost as error:
             world.add(h.NotSent(op, str(error)))
             return False
         if status == 202:
-            latest = max(before, world.accepting_at(node.clock)) / 1_000_000
+            latest = world.accepted_by(node.clock, began)
             world.add(h.Sent(op, msgspec.json.decode(answer)["id"], latest))
             return True
         world.add(h.NotSent(op, str(status)))
@@ -263,7 +263,8 @@ async def fetch(world: World, chance: random.Random, user: str, bearer: str, lim
     """The ids of a batch; ``None`` where there was no answer."""
     node: Node = chance.choice(world.nodes_with("api"))
     op = world.history.op()
-    world.add(h.Fetching(op, user, limit, node.clock.earliest() / 1_000_000))
+    began = world.loop.time()
+    world.add(h.Fetching(op, user, limit, node.clock.now() / 1_000_000))
     try:
         status, body, _ = await world.net.request(node, "GET", "/api/messages", bearer, query=f"limit={limit}")
     except Lost as error:
@@ -277,7 +278,8 @@ async def fetch(world: World, chance: random.Random, user: str, bearer: str, lim
     except ValueError as error:
         world.failed(f"{user} was given what cannot be read", error)
         return None
-    world.add(h.Fetched(op, items))
+    earliest, _ = node.clock.shown_since(began)
+    world.add(h.Fetched(op, items, earliest))
     ids = [item.id for item in items]
     world.seen_ids.update(ids)
     return ids

@@ -14,15 +14,28 @@ START = 1_790_000_000
 class NodeClock:
     """``Clock`` of one node: virtual time and an offset of its own, in seconds."""
 
-    def __init__(self, loop: SimLoop, offset: float = 0.0, behind: float = 0.0) -> None:
+    def __init__(self, loop: SimLoop, offset: float = 0.0) -> None:
         self._loop = loop
-        self.offset = offset
-        self.behind = behind
-        """How far it will be behind at most, in a jump."""
+        self._offsets = [(loop.time(), offset)]
+        """Since when it has which offset; the last one is that of now."""
 
-    def earliest(self) -> int:
-        """What it may show before a call is answered: it may be in a jump by then, or out of it."""
-        return self.now() - int(self.behind * MICROSECONDS)
+    @property
+    def offset(self) -> float:
+        return self._offsets[-1][1]
+
+    @offset.setter
+    def offset(self, seconds: float) -> None:
+        self._offsets.append((self._loop.time(), seconds))
+
+    def shown_since(self, began: float) -> tuple[float, float]:
+        """The earliest and the latest time (seconds since 1970) that it has shown since ``began``, in virtual time."""
+        ends = [*(at for at, _ in self._offsets[1:]), self._loop.time()]
+        spans = [
+            (max(at, began) + offset, end + offset)
+            for (at, offset), end in zip(self._offsets, ends, strict=True)
+            if end >= began
+        ]
+        return START + min(first for first, _ in spans), START + max(last for _, last in spans)
 
     def now(self) -> int:
         return int((START + self._loop.time() + self.offset) * MICROSECONDS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from msgspec import Struct
 
 
@@ -55,6 +57,8 @@ class Item(Struct, frozen=True):
 class Fetched(Struct, frozen=True):
     op: int
     batch: tuple[Item, ...]
+    clock: float = inf
+    """The earliest time that the server's clock has shown since the fetch began, where that is known."""
 
 
 class NotFetched(Struct, frozen=True):
@@ -112,6 +116,14 @@ class RoutedAgain(Struct, frozen=True):
     it again, or its sender sent it again. Or it is ephemeral, and routed by a call that was given up."""
 
     id: str
+
+
+class Published(Struct, frozen=True):
+    """A pipeline has a message that Pub/Sub dated with ``clock``. Its time is the middle one of three, and a publish
+    that was repeated, or took effect late, may be dated after its 202."""
+
+    id: str
+    clock: float
 
 
 class Unsettled(Struct, frozen=True):
@@ -220,8 +232,8 @@ class Failed(Struct, frozen=True):
 
 Event = (
     Sending | Sent | NotSent | Fetching | Fetched | NotFetched | Acking | Acked | NotAcked | Pushed | Buried | Refused
-    | Flipped | RoutedAgain | Unsettled | Settled | Connected | Waiting | Roused | Left | Died | Hot | PowerLost
-    | Forgotten | Final | Draining | End | Note | Failed
+    | Flipped | RoutedAgain | Published | Unsettled | Settled | Connected | Waiting | Roused | Left | Died | Hot
+    | PowerLost | Forgotten | Final | Draining | End | Note | Failed
 )  # fmt: skip
 
 

@@ -43,7 +43,7 @@ MUTANTS = (
     ),
     Mutant(
         "what was served in an outage is acknowledged and not remembered",
-        in_function("CompositeMessageQueue.acknowledge", drop("_tell_unknown(...)")),
+        in_function("CompositeMessageQueue.acknowledge", drop("remember(...)")),
     ),
     Mutant(
         "copies of acknowledged mail take the places of others",

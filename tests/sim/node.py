@@ -364,9 +364,8 @@ class Node:
         self.world = world
         self.number = number
         self.roles = roles.split()
-        jumps = [abs(fault.size) for fault in world.plan.faults if fault.kind == "jump" and fault.target == number]
         skew = world.plan.skew * (2 * world.chance.random() - 1)
-        self.clock = NodeClock(world.loop, skew, sum(jumps))
+        self.clock = NodeClock(world.loop, skew)
         self.process = Process(f"n{number}")
         self.process.alive = False
         self.app: ASGIApp | None = None

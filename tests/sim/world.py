@@ -109,9 +109,11 @@ class World:
         detail = "".join(traceback.format_exception(error)) if error is not None else ""
         self.add(h.Failed(f"{text}\n{detail}".rstrip()))
 
-    def accepting_at(self, clock: NodeClock) -> int:
-        """The latest time (µs since 1970) that may date what a node with this ``clock`` accepts now."""
-        return clock.now()
+    def accepted_by(self, clock: NodeClock, began: float) -> float:
+        """The latest time (seconds since 1970) that may date what a node with this ``clock`` has accepted since
+        ``began``, in virtual time."""
+        _, latest = clock.shown_since(began)
+        return latest
 
     def routes(self, deliveries: Sequence[Delivery]) -> None:
         """The online store is asked for these."""

@@ -35,6 +35,8 @@ class PubSub:
         """Of topics."""
         self.duplicates = 0.0
         """How often what was delivered is delivered again."""
+        self.published_at: dict[str, float] = {}
+        """When a message with this attribute ``id`` was published last, in seconds since 1970."""
         self._messages = 0
 
     # Calls.
@@ -60,6 +62,7 @@ class PubSub:
             self._messages += 1
             message.message_id = str(self._messages)
             message.publish_time.FromMicroseconds(int((START + self.place.now()) * 1e6))
+            self.published_at[message.attributes["id"]] = START + self.place.now()
             for subscription in subscriptions:
                 subscription.add(message)
         for subscription in subscriptions:

@@ -22,7 +22,6 @@ from router.backends.google.channels import FIRESTORE, PUBSUB
 from router.backends.pubsub.resources import needs
 from router.backends.pubsub.wire import PubSubApi
 from router.backends.redis import index, keys
-from router.clock import MICROSECONDS
 from router.config import Cold, Config, Google, Ingress, Limits, Push
 from router.config import Online as OnlineConfig
 from router.core.clocks import ClockWatch
@@ -173,10 +172,10 @@ class VendorWorld(World):
             if gone := self.firestore.expire():
                 self.failed(f"a TTL policy deletes {gone} documents", None)
 
-    def accepting_at(self, clock: NodeClock) -> int:
+    def accepted_by(self, clock: NodeClock, began: float) -> float:
         """The middle one of three clocks dates ephemeral mail, and Pub/Sub's is one of them: it is no later than the
         later of these two."""
-        return max(super().accepting_at(clock), int((START + self.loop.time()) * MICROSECONDS))
+        return max(super().accepted_by(clock, began), START + self.loop.time())
 
     def node(self, number: int, roles: str) -> Node:
         return VendorNode(self, number, roles)
@@ -247,6 +246,8 @@ class VendorWorld(World):
             await asyncio.sleep(BELIEF_SECONDS)
 
     def routes(self, deliveries: Sequence[Delivery]) -> None:
+        for id_ in sorted(_ids([one for one in deliveries if one.message is not None and one.message.ephemeral])):
+            self.add(h.Published(id_, self.pubsub.published_at[id_]))
         super().routes(deliveries)
         # As long as nobody has heard what the server makes of it: the process may die before.
         self._refused.update(_ids(deliveries) if self.plan.bounds != NO_BOUNDS else ())
