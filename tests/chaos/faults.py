@@ -27,7 +27,9 @@ WATCH_SECONDS = 0.5
 LOOK_SECONDS = 0.1
 """From one look for a copy to damage to the next: in the ingress there is none for most of the time."""
 YOUNG_SECONDS = 10.0
-"""A process that was started no longer ago may not have come to handling signals."""
+"""A process that was started no longer ago may not have come to handling signals, or may end since something that it
+needs does not answer."""
+ENDS_OF_YOUNG = (-signal.SIGTERM, Code.UNAVAILABLE)
 DROPPED = 0.3
 """The share of connections that ``drop`` breaks."""
 
@@ -152,7 +154,7 @@ class Chaos:
             await asyncio.to_thread(node.kill)
             return
         young = self._recorder.now() - self._started[name] < YOUNG_SECONDS
-        if code and not (young and code == -signal.SIGTERM):
+        if code and not (young and code in ENDS_OF_YOUNG):
             self._recorder.add(h.Failed(f"{name} was told to stop and ended with {code}: {node.said()}"))
 
     async def _strike_connections(self, balancer: Balancer, fault: Fault) -> None:
