@@ -224,7 +224,9 @@ class HotQueue(Protocol):
 
     async def purge(self, limit: int, at: int) -> int:
         """Drop all tombstones whose time was over at ``at`` (µs), and ephemeral messages past their time, ``limit`` in
-        one step; returns how many ephemeral ones were dropped."""
+        one step; returns how many ephemeral ones were dropped. At ``at``, 0 where nobody knows the time, the places of
+        mail on its way to cold that nobody is going to write any more are forgotten too
+        (``StoreRules.abandoned_before``); a store that would have to look for them forgets a user's in ``read``."""
         ...
 
     async def inspect(self, user: str, limit: int) -> list[Queued]:

@@ -59,6 +59,9 @@ class Event(StrEnum):
     """It is ephemeral, and its time is over or its recipient is gone."""
     EXPIRED = "expired"
     """Retention is about to delete it from the cold queue."""
+    ABANDONED = "abandoned"
+    """Its place is older than ``cold.retention_days``, by a day: nobody is going to write it to the cold queue any
+    more."""
     CLEARED = "copies deleted"
     """No copy of an acknowledged message is left in the cold queue, and no migrator can be about to write one."""
     FORGOTTEN = "forgotten"
@@ -106,6 +109,8 @@ TRANSITIONS: dict[State, dict[Event, Step]] = {
         Event.ACKNOWLEDGED: Step(State.ACKED_OWED, owes_deletion=True),
         # Whoever wrote it has died before it could say so, and the ingress delivers it no more.
         Event.EXPIRED: Step(State.ACKED),
+        # Not a tombstone: nobody has got it, and whoever publishes its dead letter again means it.
+        Event.ABANDONED: Step(State.UNKNOWN),
     },
     State.COLD: {
         Event.ACKNOWLEDGED: Step(State.ACKED_OWED, owes_deletion=True),

@@ -33,7 +33,7 @@ ORPHAN_SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class StoreRules:
-    """Spans in seconds, from the ``online`` and ``limits`` sections."""
+    """Spans in seconds, from the ``online``, ``cold`` and ``limits`` sections."""
 
     lease_seconds: float
     tombstone_seconds: float
@@ -47,6 +47,7 @@ class StoreRules:
     """A user of whom this store knows nothing has nothing in cold but what it sees there, since that is in its file."""
     write_through: bool
     """Each hot message gets a copy in cold from the start, so cold may hold one of every message."""
+    retention_seconds: float
 
     @classmethod
     def of(cls, config: Config) -> StoreRules:
@@ -62,6 +63,7 @@ class StoreRules:
             inbound_bytes_per_second=limits.inbound_bytes_per_second,
             fresh_cold_empty=config.online.kind == config.cold.kind == "embedded",
             write_through=config.online.durability == "write-through",
+            retention_seconds=config.cold.retention_days * DAY_SECONDS,
         )
 
     def remember_until(self, now: int, *, keyed: bool) -> int:
@@ -70,6 +72,11 @@ class StoreRules:
 
     def remember_seconds(self, *, keyed: bool) -> float:
         return max(DAY_SECONDS, self.tombstone_seconds) if keyed else self.tombstone_seconds
+
+    def abandoned_before(self, at: int) -> int:
+        """A sequence (µs): where ``at`` is the earliest time that it may be, mail with a lower one is in cold no more,
+        and nobody is going to write it. Retention comes a day before, and leaves a tombstone of what it removes."""
+        return at - int((self.retention_seconds + DAY_SECONDS) * MICROSECONDS)
 
     def ephemeral_cutoff(self, now: int) -> int:
         """An ephemeral message accepted at or before this has expired."""

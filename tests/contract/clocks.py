@@ -50,6 +50,26 @@ class ClockContract:
         assert stage.count("router_messages_dropped_total", reason="retention") == 0
         assert stage.count("router_retention_held") == 0
 
+    @pytest.mark.parametrize("up_seconds", [0, 7200, 2 * 86_400])
+    async def test_a_clock_that_is_months_ahead_for_three_seconds_ends_no_wait_for_a_write_under_way(
+        self, stage: Stage, up_seconds: int
+    ) -> None:
+        """RACES 45: what stands behind it in its lane would be fetched before it."""
+        stage.clock.advance(up_seconds)
+        message = stage.message("m1")
+        (routed,) = await stage.route(message)
+        await stage.go("m2")
+        await stage.sweeper.sweep()
+        stage.clock.time += 2 * MONTH
+        for _ in range(3):
+            assert await stage.ids() == []
+            await stage.sweeper.sweep()
+            stage.clock.advance(1)
+        stage.clock.time -= 2 * MONTH
+        assert await stage.ids() == []
+        await stage.store(message, routed)
+        assert await stage.ids() == ["m1", "m2"]
+
     @pytest.mark.parametrize("measured", [False, True])
     async def test_mail_of_a_clock_that_was_behind_is_not_deleted_when_it_is_put_right(
         self, stage: Stage, second: Stage, ahead: Stage, measured: bool

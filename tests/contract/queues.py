@@ -18,6 +18,7 @@ from router.core.connections import REPLACED
 from router.core.migrating import BATCH_MESSAGES
 from router.errors import TooManyConnections, Unavailable
 from router.interfaces import Place
+from router.lifecycle import State
 from router.messages import (
     ColdPage,
     Connection,
@@ -36,7 +37,9 @@ from tests.contract.clocks import ClockContract
 from tests.contract.finding import FindContract
 from tests.contract.ids import IdContract
 from tests.contract.lanes import LaneContract
-from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, moved_by_a_wrong_clock, names
+from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, moved_by_a_wrong_clock, names, staged
+from tests.support.records import state_on_record
+from tests.support.stores import Stores
 
 pytestmark = pytest.mark.anyio
 REPOKE_SECONDS = 15
@@ -1125,6 +1128,47 @@ class QueueContract(LaneContract, AnswerContract, BoundsContract, ClockContract,
         await stage.sweeper.sweep()
         assert await stage.ids() == ["new"]
         assert await stage.go("old") is Outcome.DUPLICATE
+
+    async def test_a_place_that_nobody_will_write_any_more_holds_up_nothing(self, stores: Stores, stage: Stage) -> None:
+        """RACES 6: its pipeline died before it wrote to cold, and the ingress delivers it no more. It counts no longer,
+        and whoever publishes its dead letter again sends new mail."""
+        async with staged(stores, stage.clock, cap=3, limits={"queue_bytes": 3000}) as small:
+            await small.route(small.message("lost", size=1000))
+            small.clock.advance(5 * 86_400)
+            await small.go("new", size=1000)
+            for _ in range(27):
+                assert await small.ids() == []
+                small.clock.advance(86_400)
+                await small.sweeper.sweep()
+            assert await small.ids() == ["new"]
+            assert (await small.online.read(BOB, 10, PAGE_BYTES)).pending == []
+            assert await small.go("lost", size=1000) is Outcome.COLD
+            assert await small.go("too large", size=1001) is Outcome.QUEUE_BYTES_FULL
+            assert await small.go("last", size=1000) is Outcome.COLD
+            assert await small.go("one more", size=10) is Outcome.QUEUE_FULL
+            assert await small.ids() == ["new", "lost", "last"]
+            await small.queue.acknowledge(BOB, ["new", "lost", "last"])
+            assert await small.ids() == []
+            assert (await small.online.read(BOB, 10, PAGE_BYTES)).cold_empty, "nothing is on its way there"
+
+    async def test_a_copy_of_what_was_given_up_is_counted_once(self, stores: Stores, stage: Stage) -> None:
+        """RACES 6: it came to cold late, and was never settled. It is served, and retention removes it in its turn."""
+        async with staged(stores, stage.clock, cap=3) as small:
+            message = small.message("late")
+            (routed,) = await small.route(message)
+            await small.cold.put([Queued(message, routed.sequence, routed.queued_at + 5 * 86_400 * MICROSECONDS)])
+            for _ in range(32):
+                small.clock.advance(86_400)
+                await small.sweeper.sweep()
+                assert await small.ids() == ["late"]
+            assert await state_on_record(small, "late") is State.UNKNOWN
+            for number in range(3):
+                assert await small.go(f"m{number}") is Outcome.COLD
+            for _ in range(5):
+                small.clock.advance(86_400)
+                await small.sweeper.sweep()
+            assert await small.ids() == ["m0", "m1", "m2"]
+            assert await small.go("one more") is Outcome.QUEUE_FULL
 
     async def test_retention_passes_by_mail_of_a_clock_that_was_wrong(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch

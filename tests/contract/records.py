@@ -18,7 +18,8 @@ BROUGHT = (
     Event.REDELIVERED, Event.SETTLED, Event.ACKNOWLEDGED, Event.TAKEN, Event.MOVED, Event.EXPIRED, Event.CLEARED,
     Event.FORGOTTEN,
 )  # fmt: skip
-"""Events that can meet any state; those that make a record lead to the states, and ``DROPPED`` is of ephemeral mail."""
+"""Events that can meet any state; those that make a record lead to the states, ``DROPPED`` is of ephemeral mail, and
+``ABANDONED`` comes after so long that tombstones are over."""
 
 
 async def reach(stage: Stage, state: State) -> Queued:
@@ -59,14 +60,22 @@ async def bring(stage: Stage, event: Event, queued: Queued) -> bool:
         await online.forget_cold([queued])
     elif event is Event.CLEARED:
         await online.forget_orphans(BOB, [ID])
+    elif event is Event.ABANDONED:
+        await _pass_by(stage, 32 * 86_400)
+        await online.read(BOB, 10, PAGE_BYTES)
     else:
         assert event is Event.FORGOTTEN
-        stage.clock.advance(stage.factory.config.online.tombstone_seconds + 1)
-        # As sweepers do, who find there whose records are to be looked at.
-        await online.hush(await online.expire(100))
-        await online.hot_users("", 100)
-        await online.purge(100, stage.clock.now())
+        await _pass_by(stage, stage.factory.config.online.tombstone_seconds + 1)
     return False
+
+
+async def _pass_by(stage: Stage, seconds: float) -> None:
+    """Let time go by, and look as sweepers do, who find by the way whose records are to be looked at."""
+    await stage.online.hot_users("", 100)
+    stage.clock.advance(seconds)
+    await stage.online.hush(await stage.online.expire(100))
+    await stage.online.hot_users("", 100)
+    await stage.online.purge(100, stage.clock.now())
 
 
 class RecordContract:
@@ -82,6 +91,15 @@ class RecordContract:
         expected = step(state, event)
         assert await bring(stage, event, queued) is expected.owes_deletion
         assert await state_on_record(stage, ID) is expected.after
+
+    @pytest.mark.parametrize(
+        "state", [State.PENDING, State.HOT, State.DOUBLE, State.ACKED_OWED], ids=lambda state: state.name.lower()
+    )
+    async def test_a_place_is_abandoned_and_nothing_else(self, stage: Stage, state: State) -> None:
+        """Mail that is past its retention is hot all the same, and an orphan is still to be deleted."""
+        queued = await reach(stage, state)
+        await bring(stage, Event.ABANDONED, queued)
+        assert await state_on_record(stage, ID) is step(state, Event.ABANDONED).after
 
     async def test_ephemeral_mail_that_is_dropped_leaves_a_tombstone(self, stage: Stage) -> None:
         """Its recipient goes, and a migrator finds it."""

@@ -215,6 +215,18 @@ def forget_cold(db: sqlite3.Connection, expired: Sequence[Queued], now: int, rul
     withdraw(db, ((queued.message.recipient, queued.message.id) for queued in expired))
 
 
+def abandon(db: sqlite3.Connection, before: int, limit: int) -> None:
+    """Forget places before this sequence, which nobody is going to write any more."""
+    places: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for user, id_, size in db.execute(SQL["abandoned"], (before, limit)).fetchall():
+        db.execute(SQL["forget"], (id_, user))
+        places[user] += 1
+        sizes[user] += size
+    for user, count in places.items():
+        _count(db, user, cold=-count, cold_bytes=-sizes[user], pending=-count)
+
+
 def drop_stale_ephemeral(db: sqlite3.Connection, cutoff: int, limit: int, now: int, rules: StoreRules) -> int:
     found = db.execute(SQL["stale_ephemeral"], (cutoff, limit)).fetchall()
     dropped: Counter[str] = Counter()

@@ -149,6 +149,7 @@ class EmbeddedOnlineStore(EmbeddedPresence):
 
     async def purge(self, limit: int, at: int) -> int:
         await self._forget_records(at, limit)
+        await self._abandon(self._rules.abandoned_before(at), limit)
         await self._forget_recipients(at, limit)
         return await self._drop_stale_ephemeral(self._clock.now(), limit)
 
@@ -169,6 +170,10 @@ class EmbeddedOnlineStore(EmbeddedPresence):
         if records:
             await self._database.write_ordered(lambda db: db.executemany(SQL["forget"], records).rowcount)
         return len(records) == limit
+
+    async def _abandon(self, before: int, limit: int) -> None:
+        while self._database.read(lambda db: one(db, SQL["abandoned"], (before, 1))):
+            await self._database.write_ordered(lambda db: moving.abandon(db, before, limit))
 
     async def _forget_recipients(self, now: int, limit: int) -> None:
         """Walk over all users, a page a time; forget those with nothing queued whose sequences are past."""

@@ -151,6 +151,18 @@ def forget_cold(work: Work, ids: Sequence[str], now: int, rules: StoreRules) -> 
             work.recipient.pending.pop(id_, None)
 
 
+def abandon(work: Work, ids: Sequence[str], before: int) -> None:
+    """Forget those of these places before this sequence that nobody is going to write any more."""
+    recipient = work.recipient
+    for id_ in [id_ for id_ in recipient.abandoned(before) if id_ in ids]:
+        record = work.records.get(id_)
+        del recipient.pending[id_]
+        recipient.leave_cold(record.size if record else 0)
+        if record is not None:
+            record.state = step(record.state, Event.ABANDONED).after
+            work.keep(record)
+
+
 def forget_orphans(work: Work, ids: Sequence[str], now: int) -> None:
     """No copy of these is left in cold; believed unless a migrator can be about to write one."""
     if holds_move(work.recipient.move_until, now):

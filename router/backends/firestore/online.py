@@ -141,6 +141,10 @@ class FirestoreOnlineStore(FirestorePresence):
             return work.recipient
 
         state = await self._transactions.change(user, [], look)
+        # No walk comes by a place that nobody is going to write any more, and whoever fetches waits for it.
+        before = self._rules.abandoned_before(self._keeper.deleting_at())
+        for part in parts(state.abandoned(before)):
+            state = await self._abandon(user, part, before)
         cut_at, since = state.cut_at, self._ephemeral_cutoff(now)
         page: Page = Head(limit, max_bytes)
         if state.hot:
@@ -148,6 +152,13 @@ class FirestoreOnlineStore(FirestorePresence):
             # What left the queue before it was read is found in cold, of which only a later state knows.
             state = await self._transactions.state(user) or state
         return reading.hot_page(page, state, cut_at)
+
+    async def _abandon(self, user: str, ids: Sequence[str], before: int) -> Recipient:
+        def step(work: Work) -> Recipient:
+            moving.abandon(work, ids, before)
+            return work.recipient
+
+        return await self._transactions.change(user, ids, step)
 
     async def note_end(self, user: str, cut_at: int) -> None:
         def note(work: Work) -> None:

@@ -158,6 +158,10 @@ class Recipient(Struct):
         self.cold = max(0, self.cold - 1)
         self.cold_bytes = max(0, self.cold_bytes - size) if self.cold else 0
 
+    def abandoned(self, before: int) -> list[str]:
+        """The ids of cold writes under way that were given their places before this sequence."""
+        return [write.id for write in self.pending.values() if write.sequence < before]
+
     def cold_changed(self) -> None:
         """Mail has come, or may come, into cold."""
         self.cold_version += 1

@@ -19,7 +19,7 @@ from typing import Any
 from msgspec import Struct
 
 from router.backends.firestore.names import earlier_record_id, record_id, recorded, sharded
-from router.backends.firestore.wire import Document, Write, integers, new_write, only_if
+from router.backends.firestore.wire import Document, Write, deletion, integers, new_write, only_if
 from router.backends.rules import DAY_SECONDS, StoreRules
 from router.clock import MICROSECONDS
 from router.lifecycle import GONE, State
@@ -92,10 +92,14 @@ def earlier_path(collection: str, id_: str) -> str:
 
 
 def write(collection: str, record: Record) -> Write:
-    """Write the document of ``record``, whole, unless somebody else changed it since it was read."""
-    written = new_write()
+    """Write the document of ``record``, whole, or delete it where nothing is to be known of it; unless somebody else
+    changed it since it was read."""
     earlier = record.earlier
-    written.update.name = earlier_path(collection, record.id) if earlier else path(collection, record.user, record.id)
+    name = earlier_path(collection, record.id) if earlier else path(collection, record.user, record.id)
+    if record.state is State.UNKNOWN:
+        return only_if(deletion(name), record.update_time)
+    written = new_write()
+    written.update.name = name
     fields = written.update.fields
     fields["user"].string_value = record.user
     fields["keyed"].boolean_value = record.keyed

@@ -72,7 +72,6 @@ class RedisBackend:
             self._keys,
             self._scripts,
             StoreRules.of(self._config),
-            retention_days=self._config.cold.retention_days,
             clock=self._clock,
             keeper=self._keeper,
             chance=self._chance,

@@ -10,7 +10,7 @@ from router.backends.redis.client import Client
 from router.backends.redis.index import Index
 from router.backends.redis.keys import Keys
 from router.backends.redis.scripts import Argument, Command, Scripts
-from router.backends.rules import DAY_SECONDS, ORPHAN_SECONDS, Skew, StoreRules
+from router.backends.rules import ORPHAN_SECONDS, Skew, StoreRules
 from router.clock import MICROSECONDS, Clock
 from router.timekeeping import Timekeeper
 
@@ -25,7 +25,6 @@ class RedisStore:
         scripts: Scripts,
         rules: StoreRules,
         *,
-        retention_days: float,
         clock: Clock,
         keeper: Timekeeper,
         chance: random.Random,
@@ -34,8 +33,6 @@ class RedisStore:
         self._keys = keys
         self._scripts = scripts
         self._rules = rules
-        self._retention = int((retention_days + 1) * DAY_SECONDS * MICROSECONDS)
-        """No mail is in cold for longer (µs), whoever removes it there."""
         self._clock = clock
         self._keeper = keeper
         self._skew = Skew()

@@ -129,7 +129,7 @@ class RedisSweeping(RedisPresence):
 
     async def _tend(self, claimed: Sequence[Seen], now: int, at: int, limit: int) -> list[tuple[Seen, Tended]]:
         """Do all that is due in the records of these users, ``limit`` in one script."""
-        bounds = (self._ephemeral_span, *self._remember_until(), at - self._retention, limit, at)
+        bounds = (self._ephemeral_span, *self._remember_until(), self._rules.abandoned_before(at), limit, at)
         tended: list[tuple[Seen, Tended]] = []
         while claimed:
             scripts = [self._call("tend", user, *bounds, now=now) for user, _ in claimed]

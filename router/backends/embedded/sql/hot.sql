@@ -173,6 +173,10 @@ SELECT user, id FROM route WHERE state IN $UNDER_WAY AND +state = $ACKED_OWED
 UPDATE route SET state = $AFTER_CLEARED WHERE id = ? AND user = ? AND state IN $BEFORE_CLEARED
     AND NOT EXISTS (SELECT 1 FROM recipient WHERE recipient.user = route.user AND move_until > ? AND move_until <= ?);
 
+-- abandoned: Places before a sequence that nobody is going to write to cold any more.
+SELECT user, id, size FROM route
+WHERE state IN $UNDER_WAY AND +state IN $BEFORE_ABANDONED AND sequence < ? LIMIT ?;
+
 -- forgettable: Records whose time is over.
 SELECT id, user FROM route WHERE until <= ? AND state IN $BEFORE_FORGOTTEN LIMIT ?;
 
