@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router import ids
 from router.config.origins import Origins
-from router.errors import RouterError, TokenProblem, Unauthorized, Unavailable
+from router.errors import Draining, RouterError, TokenProblem, Unauthorized, Unavailable
 from router.logs import logger
 from router.metrics import Cut, Metrics
 from router.sampling import Later, Sampler, in_loop
@@ -205,6 +205,10 @@ class Edge:
             # There is nobody to answer, and nothing that we did wrong.
             if not answer.started:
                 answer.count(CLIENT_GONE)
+        except asyncio.CancelledError:
+            # The server stops, and its grace is over. What has begun ends with its connection.
+            if not answer.started:
+                await problems.response(Draining("this node is stopping; try again"))(scope, receive, answer)
         except Exception as error:
             self._border.failed(error, scope["path"])
             if answer.started:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -9,11 +10,14 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from starlette.routing import Router
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
 
 from router.errors import ConfigError
 from router.metrics import Metrics
 from router.web import server as servers
+from router.web.edge import application
 from router.web.health import Health
 from router.web.server import Server
 from tests.support.clock import ManualClock
@@ -64,6 +68,28 @@ async def test_one_that_is_told_to_stop_before_it_serves(web: Web) -> None:
     async with web.serve() as server:
         server.stop_listening()
     assert not answers(server.port)
+
+
+async def test_a_request_that_outlasts_the_drain_is_told_to_come_again(
+    web: Web, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The server cancels it when its grace is over: it is no fault of ours, and has no traceback."""
+    under_way = asyncio.Event()
+
+    async def wait(request: Request) -> Response:
+        del request
+        under_way.set()
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError("nobody ends this but the server")
+
+    edge = application([Route("/readyz", wait)], web.border, web.clock.monotonic)
+    async with httpx.AsyncClient() as http:
+        async with server_of(edge, web.border) as server:
+            asking = asyncio.create_task(http.get(f"http://127.0.0.1:{server.port}/readyz"))
+            await under_way.wait()
+        answer = await asking
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:sealed-router:problem:draining")
+    assert "Traceback" not in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize("places", [(V6, V4), (V4, V6), (V4, OTHER_V4)], ids=["6-4", "4-6", "4-4"])
