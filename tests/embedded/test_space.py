@@ -76,7 +76,7 @@ def test_a_stream_of_sends_looks_ten_times_a_second(tmp_path: Path) -> None:
 
 
 def test_a_volume_that_does_not_tell_is_a_failure_that_may_pass(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="does not say"):
+    with pytest.raises(Unavailable, match="does not report its free space"):
         Space(tmp_path / "gone", MIB, ManualClock()).check()
 
 

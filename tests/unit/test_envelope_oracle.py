@@ -182,5 +182,5 @@ def test_a_member_given_twice_is_refused_whatever_else_is_there(values: dict[str
     ],
 )
 def test_escapes_and_defaults_hide_no_second_member(body: bytes) -> None:
-    with pytest.raises(InvalidEnvelope, match="two members of one name"):
+    with pytest.raises(InvalidEnvelope, match="two members with the same name"):
         envelope.read(body, MAX)
