@@ -36,7 +36,7 @@ from router.errors import ConfigError, DataDirError
 from router.factory import Factory, check_machine
 from router.reports import LogReports
 from router.web import openapi
-from router.web.api import Api
+from router.web.api import Api, longest_body
 from router.web.bounds import BoundedConfig
 from router.web.edge import Border, Edge, application
 from router.web.health import Health, Probe
@@ -238,6 +238,7 @@ class _Service:
             client_seconds=server.client_seconds,
             keep_alive_seconds=server.keep_alive_seconds,
             border=border,
+            longest_body=longest_body(self._config.limits.envelope_bytes),
         )
 
     async def _start_processing(self) -> None:

@@ -55,6 +55,16 @@ class Page(NamedTuple):
     messages: int
 
 
+def longest_send(envelope_bytes: int) -> int:
+    """How many bytes the body of a send may have. Base64 makes four bytes of three (RFC 4648, section 4)."""
+    return envelope_bytes * 4 // 3 + SLACK_BYTES
+
+
+def longest_body(envelope_bytes: int) -> int:
+    """How many bytes any body may have."""
+    return max(longest_send(envelope_bytes), MAX_ACK_BYTES)
+
+
 class Api:
     """The handlers; everything they need is handed in."""
 
@@ -73,8 +83,7 @@ class Api:
         self._acceptor = acceptor
         self._queue = queue
         self._work = work
-        # Base64 makes four bytes of three (RFC 4648, section 4).
-        self._max_send_bytes = envelope_bytes * 4 // 3 + SLACK_BYTES
+        self._max_send_bytes = longest_send(envelope_bytes)
         self._body_seconds = body_seconds
         self._turns: Turns[Page] = Turns(self._page)
 

@@ -6,6 +6,7 @@ Nobody holds a connection or memory by being slow, by talking without end, or by
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -65,9 +66,18 @@ class BoundedConfig(uvicorn.Config):
     """uvicorn's configuration, and what the protocols of this module need beside it."""
 
     def __init__(
-        self, app: ASGIApp, *, ping_seconds: float, client_seconds: float, keep_alive_seconds: int, border: Border
+        self,
+        app: ASGIApp,
+        *,
+        ping_seconds: float,
+        client_seconds: float,
+        keep_alive_seconds: int,
+        border: Border,
+        longest_body: int = sys.maxsize,
     ) -> None:
-        """``border`` is told of each request refused and each client cut off, with the reason."""
+        """``border`` is told of each request refused and each client cut off, with the reason. ``longest_body``: every
+        route refuses one that says that it has more bytes, so nothing of it is kept."""
+        self.longest_body = longest_body
         self.ping_seconds = ping_seconds
         self.client_seconds = client_seconds
         self.border = border
@@ -181,8 +191,15 @@ class _Body(Struct):
     """Of a request that is not answered, whether it is whole or not."""
 
     scope: Mapping[str, Any]
+    is_kept: bool = True
+    """Every route refuses it otherwise, since it says that it is too long."""
     size: int = 0
     """Bytes that have come."""
+
+    @property
+    def held(self) -> int:
+        """Bytes that are in memory."""
+        return self.size if self.is_kept else 0
 
 
 class _Ended(Exception):
@@ -271,13 +288,16 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         self._unanswered += 1
         # An upgrade has no cycle.
         self._keeps = getattr(self.cycle, "keep_alive", False)
-        self._bodies.append(_Body(cast(Mapping[str, Any], self.scope)))
+        is_kept = self._content_length() <= self.bounds.longest_body
+        self._bodies.append(_Body(cast(Mapping[str, Any], self.scope), is_kept))
 
     def on_body(self, body: bytes) -> None:
         if self.cycle.response_complete:
             _charge(self.cycle.scope, len(body))
         else:
             self._bodies[-1].size += len(body)
+            if not self._bodies[-1].is_kept:
+                body = b""
             self._body_bytes += len(body)
             if self._body_bytes > SMALL_BYTES:
                 self._weigh()
@@ -357,14 +377,17 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         """The first of those that were not answered is."""
         body, counted = self._bodies.popleft(), self._body_bytes > SMALL_BYTES
         _charge(body.scope, body.size)
-        self._body_bytes -= body.size
+        self._body_bytes -= body.held
         if counted:
             self._weigh()
 
     def _is_long(self) -> bool:
         """Whether what is being read may have a body that is not worth reading for the sake of the connection."""
-        lengths = [value for name, value in self.headers if name == b"content-length"]
-        return not lengths or int(lengths[0]) > KEPT_BYTES
+        return not 0 <= self._content_length() <= KEPT_BYTES
+
+    def _content_length(self) -> int:
+        """-1 where the request does not say; the parser has seen that it is a number, and one only."""
+        return next((int(value) for name, value in self.headers if name == b"content-length"), -1)
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + len(b": \r\n") for name, value in self.headers)

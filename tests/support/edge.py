@@ -7,6 +7,7 @@ import base64
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -29,6 +30,7 @@ def server(
     ping_seconds: float = 20,
     client_seconds: float = 20,
     keep_alive_seconds: int = 620,
+    longest_body: int = sys.maxsize,
 ) -> Server:
     """``app`` on a free port."""
     border = border or Border([], Metrics())
@@ -38,6 +40,7 @@ def server(
         client_seconds=client_seconds,
         keep_alive_seconds=keep_alive_seconds,
         border=border,
+        longest_body=longest_body,
     )
     return Server(config, HOST, 0)
 

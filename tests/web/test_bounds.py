@@ -398,6 +398,32 @@ async def test_a_refused_body_that_never_ends_is_cut_off(web: Web, edge: Server)
     assert cut(web, "slow-body") == 1
 
 
+async def test_nothing_is_kept_of_a_body_that_says_it_is_longer_than_any_may_be() -> None:
+    """Nor does it count as kept; its end is seen all the same."""
+    answer, got = asyncio.Event(), list[bytes]()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer.wait()
+        while (message := await receive()).get("more_body"):
+            got.append(message["body"])
+        got.append(message["body"])
+        await Response(status_code=204)(scope, receive, send)
+
+    head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+    async with server(app, longest_body=50_000) as edge, raw(edge.port) as long, raw(edge.port) as short:
+        waiting = together(edge, 250_000)
+        await short.send(head % 50_000 + b"s" * 49_000)
+        await eventually(partial(weighs, waiting, 49_000))
+        await long.send(head % 50_001 + b"l" * 50_001)
+        await short.send(b"s" * 1000)
+        await eventually(partial(weighs, waiting, 50_000))
+        answer.set()
+        assert await long.line() == b"HTTP/1.1 204 No Content\r\n"
+        assert await short.line() == b"HTTP/1.1 204 No Content\r\n"
+        assert waiting.total == 0
+    assert b"".join(got) == b"s" * 50_000
+
+
 async def test_bodies_that_do_not_end_are_bounded_together(web: Web) -> None:
     """The one that began first makes room for the others; what is answered counts no more, nor does who is gone."""
     authorization = f"authorization: {web.bearer('alice')['authorization']}\r\n".encode()
