@@ -214,10 +214,20 @@ async def test_a_second_signal_ends_at_once(router: Router) -> None:
     await finished_by_sweepers(router)
 
 
+@contextmanager
+def hangups(handler: signal.Handlers) -> Iterator[None]:
+    """A child inherits whether they are ignored: under nohup they are, the tests too."""
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 async def test_a_terminal_that_is_closed_drains(router: Router) -> None:
     """RACES 36: its shell hangs up, and then the kernel; the second one cuts nothing short."""
     router.environment["ROUTER_SERVER__DRAIN_SECONDS"] = "25"
-    with router.running() as process:
+    with hangups(signal.SIG_DFL), router.running() as process:
         key = tokens(router)
         headers = {"authorization": f"Bearer {token(key, 'bob')}"}
         async with connect(router.ws_url, additional_headers=headers) as socket:
@@ -235,18 +245,8 @@ async def test_a_terminal_that_is_closed_drains(router: Router) -> None:
     assert announced(router) == [id_]
 
 
-@contextmanager
-def hangups_ignored() -> Iterator[None]:
-    """As nohup does it: a child inherits it."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
 async def test_a_hangup_that_is_ignored_stays_ignored(router: Router) -> None:
-    with hangups_ignored():
+    with hangups(signal.SIG_IGN):
         process = router.start()
     try:
         process.send_signal(signal.SIGHUP)
