@@ -32,7 +32,10 @@ def lost_commits(connection: sqlite3.Connection, path: Path, page_size: int) -> 
     connection.execute("BEGIN IMMEDIATE")  # nobody else writes meanwhile
     try:
         with path.with_name(f"{path.name}-shm").open("rb") as index:
-            (valid,) = _VALID_FRAMES.unpack(index.read(_VALID_FRAMES.size))
+            head = index.read(_VALID_FRAMES.size)
+        if len(head) < _VALID_FRAMES.size:
+            return 0
+        (valid,) = _VALID_FRAMES.unpack(head)
         with path.with_name(f"{path.name}-wal").open("rb") as log:
             return sum(number > valid for number in _commits(log, page_size))
     except FileNotFoundError:
@@ -52,8 +55,12 @@ def _commits(log: BinaryIO, page_size: int) -> Iterator[int]:
 
 
 def _frames(log: BinaryIO, page_size: int) -> Iterator[tuple[int, bytes]]:
+    """Another process may empty the log meanwhile: what was in it is in the file then."""
     for _ in range((os.fstat(log.fileno()).st_size - _HEADER) // (_FRAME_HEADER + page_size)):
-        _, size, salt = _FRAME.unpack_from(log.read(_FRAME_HEADER))
+        head = log.read(_FRAME_HEADER)
+        if len(head) < _FRAME_HEADER:
+            return
+        _, size, salt = _FRAME.unpack_from(head)
         yield size, salt
         log.seek(page_size, os.SEEK_CUR)
 
