@@ -14,6 +14,20 @@ from tests.support.stores import Stores
 MONTH = 31 * 86_400 * MICROSECONDS
 
 
+def put_behind(late: Stage, right: Stage, *, measured: bool) -> None:
+    """The clock of ``late`` is 40 days behind that of ``right``, for longer than it would take to believe it:
+    ``measured``, since its start, with a store that has a clock; else since a step."""
+    late.clock.time = right.clock.time - (40 * 86_400 * MICROSECONDS if measured else 0)
+    late.factory.keeper.look()
+    if measured:
+        late.factory.keeper.measured(-40 * 86_400)
+    for clock in (right.clock, late.clock):
+        clock.advance(2 * 86_400)
+    late.factory.keeper.look()
+    if not measured:
+        late.clock.time -= 40 * 86_400 * MICROSECONDS
+
+
 class ClockContract:
     """For every online store and cold queue."""
 
@@ -76,15 +90,7 @@ class ClockContract:
     ) -> None:
         """RACES 45: it was 40 days behind, for longer than it would take to believe it, since its start, with a store
         that has a clock, or since a step; the others were right."""
-        ahead.clock.time = stage.clock.time - (40 * 86_400 * MICROSECONDS if measured else 0)
-        ahead.factory.keeper.look()
-        if measured:
-            ahead.factory.keeper.measured(-40 * 86_400)
-        for clock in (stage.clock, ahead.clock):
-            clock.advance(2 * 86_400)
-        ahead.factory.keeper.look()
-        if not measured:
-            ahead.clock.time -= 40 * 86_400 * MICROSECONDS
+        put_behind(ahead, stage, measured=measured)
         for hour in range(4):
             await ahead.go(f"m{hour}")
             for clock in (stage.clock, ahead.clock):
@@ -109,15 +115,7 @@ class ClockContract:
     ) -> None:
         """RACES 45: acknowledged, or dropped on its way to cold, by a clock that was 40 days behind, with a store that
         has a clock, or since a step. Redelivered, it does not come back."""
-        ahead.clock.time = stage.clock.time - (40 * 86_400 * MICROSECONDS if measured else 0)
-        ahead.factory.keeper.look()
-        if measured:
-            ahead.factory.keeper.measured(-40 * 86_400)
-        for clock in (stage.clock, ahead.clock):
-            clock.advance(2 * 86_400)
-        ahead.factory.keeper.look()
-        if not measured:
-            ahead.clock.time -= 40 * 86_400 * MICROSECONDS
+        put_behind(ahead, stage, measured=measured)
         await stage.connect()
         for id_ in ("plain", "keyed"):
             assert await stage.go(id_, keyed=id_ == "keyed") is Outcome.HOT

@@ -6,6 +6,17 @@ from tests.support.mutation import Mutant, after, before, in_function, in_script
 
 _TO = "to = envelope.read(body, self._max_send_bytes).recipient"
 
+
+def _answered_from(counted: str, most: int) -> str:
+    """A send whose recipient's queues hold ``most`` of what is ``counted`` is refused, and so tells of them."""
+    return (
+        f"{_TO}\n"
+        "hot, cold = await self._queue._online.totals(to), await self._queue._cold.totals(to)\n"
+        f"if hot.{counted} + cold.{counted} >= {most}:\n"
+        '    raise InvalidRequest("their queue is full")'
+    )
+
+
 MUTANTS = (
     Mutant(
         "one id for all recipients, in the hash and on record",
@@ -35,13 +46,7 @@ MUTANTS = (
         "a full queue is answered",
         in_function(
             "Api.send",
-            before(
-                "accept(...)",
-                f"{_TO}\n"
-                "hot, cold = await self._queue._online.totals(to), await self._queue._cold.totals(to)\n"
-                "if hot.messages + cold.messages >= 8:\n"
-                '    raise InvalidRequest("their queue is full")',
-            ),
+            before("accept(...)", _answered_from("messages", 8)),
         ),
     ),
     Mutant(
@@ -78,13 +83,7 @@ MUTANTS = (
         "a queue that is full by bytes is answered",
         in_function(
             "Api.send",
-            before(
-                "accept(...)",
-                f"{_TO}\n"
-                "hot, cold = await self._queue._online.totals(to), await self._queue._cold.totals(to)\n"
-                "if hot.bytes + cold.bytes >= 3700:\n"
-                '    raise InvalidRequest("their queue is full")',
-            ),
+            before("accept(...)", _answered_from("bytes", 3700)),
         ),
     ),
     Mutant(

@@ -6,8 +6,8 @@ Every one looks at a message's state first, so that repeating it, or doing it la
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -33,7 +33,7 @@ def _count(
     cold: int = 0,
     cold_bytes: int = 0,
     pending: int = 0,
-    cold_changed: bool = False,
+    cold_changed: int = 0,
 ) -> None:
     if hot or cold or pending or cold_changed:
         values: dict[str, object] = {"user": user, "hot": hot, "hot_bytes": hot_bytes, "cold": cold}
@@ -41,10 +41,16 @@ def _count(
         db.execute(SQL["count"], values)
 
 
+def _count_each(db: sqlite3.Connection, changes: Mapping[str, Counter[str]]) -> None:
+    """What of ``_count`` changes for each user."""
+    for user, own in changes.items():
+        _count(db, user, **own)
+
+
 def settle(db: sqlite3.Connection, messages: Sequence[Queued], now: int, rules: StoreRules) -> tuple[Settled, Pokes]:
     acked: list[Queued] = []
     misplaced: list[Queued] = []
-    arrived: dict[tuple[str, str], tuple[Queued, State]] = {}
+    arrived: dict[tuple[str, str], tuple[Queued, State, State]] = {}
     ids = json_list(queued.message.id for queued in messages)
     rows = db.execute(SQL["registered_some"], (ids,))
     records = {(user, id_): (sequence, state_of(number)) for id_, user, sequence, number in rows}
@@ -57,17 +63,18 @@ def settle(db: sqlite3.Connection, messages: Sequence[Queued], now: int, rules: 
         elif is_misplaced(state, sequence, queued):
             misplaced.append(msgspec.structs.replace(queued, sequence=sequence))
         elif settled.after is not state:
-            arrived.setdefault(name, (queued, state))
+            arrived.setdefault(name, (queued, state, settled.after))
     return Settled(acked, misplaced), _arrive(db, arrived.values(), now, rules)
 
 
-def _arrive(db: sqlite3.Connection, arrived: Collection[tuple[Queued, State]], now: int, rules: StoreRules) -> Pokes:
-    """Cold has these messages now, each of which was in the state beside it."""
-    recipients = recipients_of(db, (queued.message.recipient for queued, _ in arrived), now, rules)
+def _arrive(
+    db: sqlite3.Connection, arrived: Collection[tuple[Queued, State, State]], now: int, rules: StoreRules
+) -> Pokes:
+    """Cold has these messages now, each with the state that it was in, and the one that it is in by that."""
+    recipients = recipients_of(db, (queued.message.recipient for queued, *_ in arrived), now, rules)
     changed: list[tuple[object, ...]] = []
-    for queued, state in arrived:
+    for queued, state, after in arrived:
         message, recipient = queued.message, recipients[queued.message.recipient]
-        after = step(state, Event.SETTLED).after
         if state is State.UNKNOWN:
             values = (message.id, message.recipient, message.lane, queued.sequence, after, message.keyed)
             is_new = db.execute(SQL["register"], (*values, queued.size)).rowcount
@@ -195,9 +202,7 @@ def end_move(db: sqlite3.Connection, user: str, moved: Sequence[Queued]) -> list
 
 
 def forget_cold(db: sqlite3.Connection, expired: Sequence[Queued], now: int, rules: StoreRules) -> None:
-    gone: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
-    pending: Counter[str] = Counter()
+    changes: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for queued in expired:
         name = queued.message.id, queued.message.recipient
         record = one(db, SQL["registered"], name)
@@ -207,34 +212,27 @@ def forget_cold(db: sqlite3.Connection, expired: Sequence[Queued], now: int, rul
         after = step(state, Event.EXPIRED).after
         if after is not state:
             db.execute(SQL["set_state"], (after, rules.remember_until(now, keyed=queued.message.keyed), *name))
-            gone[queued.message.recipient] += 1
-            sizes[queued.message.recipient] += record[-1]
-            pending[queued.message.recipient] += state is State.PENDING
-    for user, count in gone.items():
-        _count(db, user, cold=-count, cold_bytes=-sizes[user], pending=-pending[user])
+            changes[queued.message.recipient].subtract(
+                {"cold": 1, "cold_bytes": record[-1], "pending": state is State.PENDING}
+            )
+    _count_each(db, changes)
     withdraw(db, ((queued.message.recipient, queued.message.id) for queued in expired))
 
 
 def abandon(db: sqlite3.Connection, before: int, limit: int) -> None:
     """Forget places before this sequence, which nobody is going to write any more."""
-    places: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
+    changes: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for user, id_, size in db.execute(SQL["abandoned"], (before, limit)).fetchall():
         db.execute(SQL["forget"], (id_, user))
-        places[user] += 1
-        sizes[user] += size
-    for user, count in places.items():
-        _count(db, user, cold=-count, cold_bytes=-sizes[user], pending=-count)
+        changes[user].subtract({"cold": 1, "cold_bytes": size, "pending": 1})
+    _count_each(db, changes)
 
 
 def drop_stale_ephemeral(db: sqlite3.Connection, cutoff: int, limit: int, now: int, rules: StoreRules) -> int:
     found = db.execute(SQL["stale_ephemeral"], (cutoff, limit)).fetchall()
-    dropped: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
+    changes: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for user, lane, sequence, id_, keyed, size in found:
         _drop(db, user, lane, sequence, id_, rules.remember_until(now, keyed=bool(keyed)))
-        dropped[user] += 1
-        sizes[user] += size
-    for user, count in dropped.items():
-        _count(db, user, hot=-count, hot_bytes=-sizes[user])
+        changes[user].subtract({"hot": 1, "hot_bytes": size})
+    _count_each(db, changes)
     return len(found)
