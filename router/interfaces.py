@@ -87,7 +87,11 @@ class PresenceCache(Protocol):
         ...
 
     async def disconnect(self, connections: Sequence[Connection]) -> list[str]:
-        """Remove exactly these connections; returns the users who have no live one left because of it."""
+        """Remove exactly these connections; returns the users who have no live one left because of it.
+
+        For who has another, and may have mail in cold, a page counts as cut short now: what the ended one has fetched
+        it may not have acknowledged. ``expire`` does the same.
+        """
         ...
 
     async def expire(self, limit: int) -> list[str]:
@@ -148,7 +152,8 @@ class HotQueue(Protocol):
         ...
 
     async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
-        """Those of ``ids``, found in cold or on their way to it, that this user has acknowledged."""
+        """Those of ``ids``, found in cold or on their way to it, that this user has acknowledged. Where nobody owes the
+        deletion of a copy, it becomes an orphan."""
         ...
 
     async def ack(self, user: str, ids: Sequence[str]) -> list[str]:

@@ -57,6 +57,8 @@ class Event(StrEnum):
     """The migrator has committed it there."""
     DROPPED = "dropped"
     """It is ephemeral, and its time is over or its recipient is gone."""
+    FOUND = "found in cold"
+    """A reader finds a copy of it in the cold queue, after it was acknowledged."""
     EXPIRED = "expired"
     """Retention is about to delete it from the cold queue."""
     ABANDONED = "abandoned"
@@ -125,6 +127,8 @@ TRANSITIONS: dict[State, dict[Event, Step]] = {
     State.ACKED: {
         # The copy that the earlier delivery may have left is nobody's work now: it is found as an orphan.
         Event.REDELIVERED: Step(State.ACKED_OWED),
+        # Whoever was to delete it has died, and nobody else owes it.
+        Event.FOUND: Step(State.ACKED_OWED),
         Event.SETTLED: Step(State.ACKED, owes_deletion=True),
         Event.MOVED: Step(State.ACKED, owes_deletion=True),
         Event.FORGOTTEN: Step(State.UNKNOWN),

@@ -23,6 +23,11 @@ SEND = 20
 """A message that is accepted and routed: its rows, its share of a transaction and of an fsync."""
 CONNECT = 80
 """A connection more: presence is written when it comes and when it goes."""
+CONNECTS_PER_SECOND = 80
+"""New connections of one user, beyond those that may come at once: what a connection takes in all, from its upgrade to
+its end, takes no turn. It is a fifth of a core."""
+CONNECTS_AT_ONCE = 20
+"""All devices of a user may come back together."""
 MESSAGE = 1
 """A message in a page, an id in an acknowledgement: a row each."""
 BODY_BYTES = 1024
@@ -63,7 +68,8 @@ class Work:
     """The budgets and turns of all users.
 
     State: the budget of whoever has not a full one, what those have under way who have anything, and how far ahead of
-    their pace users are. Turns of one user are in the order in which they were asked for; no user waits for another's.
+    their pace users are, in what they send and in connections. Turns of one user are in the order in which they were
+    asked for; no user waits for another's.
     """
 
     def __init__(self, *, clock: Clock, rate: float, burst: float) -> None:
@@ -72,6 +78,7 @@ class Work:
         self._budgets: Buckets[str] | None = Buckets(clock, rate, burst, REMEMBERED_USERS) if rate else None
         self._own: dict[str, _Own] = {}
         self._paced: Buckets[str] = Buckets(clock, PACE, 0, REMEMBERED_USERS)
+        self._connects: Buckets[str] = Buckets(clock, CONNECTS_PER_SECOND, CONNECTS_AT_ONCE, REMEMBERED_USERS)
 
     async def begin(self, user: str) -> Call:
         """A call of ``user``; whoever begins one ends it. Raises ``TooMuchWork``."""
@@ -107,6 +114,12 @@ class Work:
         """After how many seconds it is the turn of ``units`` more of what waits for no other."""
         wait = self._paced.wait(user, 0)
         self._paced.take(user, units)
+        return wait
+
+    def _next_connect(self, user: str) -> float:
+        """After how many seconds ``user`` may make a connection more."""
+        wait = self._connects.wait(user, 1)
+        self._connects.take(user, 1)
         return wait
 
     async def _be_patient(self, user: str) -> None:
@@ -223,6 +236,13 @@ class Call:
         """Return when ``size`` more bytes of a body would have been read at the pace of a user."""
         if self._own is not None:
             await self._work._clock.sleep(self._work._pace(self.user, size / READ_BYTES) + size / READ_BYTES / PACE)
+
+    async def connect(self) -> None:
+        """Return when a connection more may be made. Raises ``TooMuchWork``."""
+        await self.spend(CONNECT)
+        self.pause()
+        if self._own is not None and (wait := self._work._next_connect(self.user)):
+            await self._work._clock.sleep(wait)
 
     def pause(self) -> None:
         """Nothing is under way: this call waits for its client, or for another turn."""

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from router.auth.verifier import Authenticator
 from router.config.origins import same_host
 from router.core.connections import ConnectionManager
-from router.core.work import CONNECT, Work
+from router.core.work import Work
 from router.messages import Connection
 from router.web.bounds import PEER
 from router.web.edge import Border
@@ -68,7 +68,7 @@ class Sockets:
         principal = await self._authenticator.authenticate(token)
         call = await self._work.begin(principal.user)
         try:
-            await call.spend(CONNECT)
+            await call.connect()
         finally:
             # How many there may be at once is the manager's, which may have to ask the others whether they live.
             call.end()

@@ -11,7 +11,7 @@ from router.core.queue import CompositeMessageQueue
 from router.core.sweeping import CUT_SECONDS
 from router.errors import Unavailable
 from router.interfaces import Place
-from router.messages import ColdPage, Connection, Lane, Queued
+from router.messages import ColdPage, Connection, Lane, MoveRefused, Queued
 from tests.contract.stage import BOB, PAGE_BYTES, Stage, names
 
 pytestmark = pytest.mark.anyio
@@ -132,6 +132,27 @@ class AnswerContract:
         assert await again_after(stage, phone, CUT) == 1
         assert await again_after(stage, phone, CUT) == 0, "from here on as any poke"
         assert await again_after(stage, phone, 13) == 1
+        assert await stage.ids() == ["m1"]
+        assert not await waiting(stage)
+
+    @pytest.mark.parametrize("end", ["closed", "expired", "noticed"])
+    async def test_what_a_device_fetched_and_left_is_poked_for(self, stage: Stage, end: str) -> None:
+        """RACES 41: it came to the end of cold, acknowledged nothing and is gone; the other one waits."""
+        await stage.go("m1")
+        phone, tablet = await stage.connect(), await stage.connect(name="tablet")
+        assert await stage.ids() == ["m1"]
+        assert not await waiting(stage)
+        if end == "closed":
+            assert await stage.online.disconnect([tablet]) == []
+        for _ in range(0 if end == "closed" else 2):
+            stage.clock.advance(0.6 * stage.factory.config.online.lease_seconds)
+            await stage.online.renew([phone])
+        if end == "expired":
+            assert await stage.online.expire(10) == []
+        elif end == "noticed":
+            assert await stage.online.begin_move(BOB, "migrator", 5, PAGE_BYTES, online_too=False) is MoveRefused.ONLINE
+        assert await again_after(stage, phone, 1) == 0, "it may be about to fetch by itself"
+        assert await again_after(stage, phone, 1.1, 1.1) == 1
         assert await stage.ids() == ["m1"]
         assert not await waiting(stage)
 

@@ -651,6 +651,22 @@ class QueueContract(LaneContract, AnswerContract, BoundsContract, ClockContract,
         await stage.sweeper.sweep()
         assert await stage.in_cold() == []
 
+    async def test_a_copy_whose_deletion_nobody_owes_is_deleted_once_a_fetch_finds_it(self, stage: Stage) -> None:
+        """RACES 24: acknowledged and done with before the cold write ends; its pipeline dies after that, and what the
+        ingress delivers again is damaged."""
+        message = stage.message("m1")
+        (routed,) = await stage.route(message)
+        await stage.queue.acknowledge(BOB, ["m1"])
+        queued = Queued(message, routed.sequence, routed.queued_at)
+        await stage.cold.put([queued])
+        assert (await stage.online.settle([queued])).acked == [queued]
+        stage.clock.advance(61)
+        await stage.sweeper.sweep()
+        assert await stage.ids() == []
+        stage.clock.advance(61)
+        await stage.sweeper.sweep()
+        assert await stage.in_cold() == []
+
     async def test_a_copy_of_a_migration_that_fails_is_deleted(self, stage: Stage) -> None:
         """RACES 24: acknowledged meanwhile; the write works and says that it failed; then the acknowledgement ends."""
         phone = await stage.connect()

@@ -15,8 +15,8 @@ ID = "0190b5a0-0000-7000-8000-000000000001"
 REACHED = (State.UNKNOWN, State.HOT, State.PENDING, State.COLD, State.ACKED, State.DOUBLE, State.ACKED_OWED)
 """All but ``DAMAGED``, which no event leads to (tests/embedded/test_damaged_file.py)."""
 BROUGHT = (
-    Event.REDELIVERED, Event.SETTLED, Event.ACKNOWLEDGED, Event.TAKEN, Event.MOVED, Event.EXPIRED, Event.CLEARED,
-    Event.FORGOTTEN,
+    Event.REDELIVERED, Event.FOUND, Event.SETTLED, Event.ACKNOWLEDGED, Event.TAKEN, Event.MOVED, Event.EXPIRED,
+    Event.CLEARED, Event.FORGOTTEN,
 )  # fmt: skip
 """Events that can meet any state; those that make a record lead to the states, ``DROPPED`` is of ephemeral mail, and
 ``ABANDONED`` comes after so long that tombstones are over."""
@@ -56,6 +56,8 @@ async def bring(stage: Stage, event: Event, queued: Queued) -> bool:
         await online.release_move(BOB, "migrator")
     elif event is Event.MOVED:
         return await online.end_move(BOB, "migrator", [queued]) == [ID]
+    elif event is Event.FOUND:
+        await online.acked(BOB, [ID])
     elif event is Event.EXPIRED:
         await online.forget_cold([queued])
     elif event is Event.CLEARED:

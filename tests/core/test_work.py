@@ -12,6 +12,8 @@ from router.core.work import (
     AT_ONCE,
     CALL,
     CALLS,
+    CONNECTS_AT_ONCE,
+    CONNECTS_PER_SECOND,
     HEAVY,
     MESSAGE,
     PACE,
@@ -278,6 +280,23 @@ async def test_what_is_read_is_read_at_a_pace() -> None:
         await stage.pass_by(10 / PACE)
         assert sum(task.done() for task in reads) == number
         assert other.done(), "who reads little waits for little"
+
+
+async def test_connections_come_at_a_pace_once_all_devices_are_back() -> None:
+    stage = Stage()
+    connects = []
+    for _ in range(CONNECTS_AT_ONCE + 3):
+        call = await (await stage.begin())
+        connects.append(asyncio.create_task(call.connect()))
+        await turns()
+    other = asyncio.create_task((await (await stage.begin(EVE))).connect())
+    await turns()
+    assert sum(task.done() for task in connects) == CONNECTS_AT_ONCE
+    assert other.done(), "nobody waits for another's"
+    assert (await stage.begin(units=AT_ONCE)).done(), "who waits to connect holds no turn"
+    for number in range(1, 4):
+        await stage.pass_by(1 / CONNECTS_PER_SECOND)
+        assert sum(task.done() for task in connects) == CONNECTS_AT_ONCE + number
 
 
 async def test_a_body_that_is_slow_holds_no_turn() -> None:

@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 
 from router.core import work
+from router.core.buckets import Buckets
 from router.core.challenges import ANSWER_SECONDS
 from router.core.queue import CompositeMessageQueue
 from router.messages import Delivery, Message, Queued
@@ -650,6 +651,7 @@ async def test_connections_are_bounded_on_all_ports_together(web: Web) -> None:
 async def test_one_user_cannot_hold_hundreds_of_sockets(web: Web) -> None:
     """Many at once, while the sockets that are held answer pings; who is over the limit is told before the upgrade."""
     token, refused = web.token("bob"), list[bytes]()
+    web.work._connects = Buckets(web.clock, 0, 0, 1)  # no pace: all come together
     async with web.serve() as server, AsyncExitStack() as held:
         url = f"ws://{HOST}:{server.port}/connect"
         for _ in range(20):

@@ -9,7 +9,7 @@ from router.backends.embedded import moving, reading, routing
 from router.backends.embedded.database import Database
 from router.backends.embedded.presence import EmbeddedPresence, nodes_of
 from router.backends.embedded.routing import HOT as SQL
-from router.backends.embedded.rows import one
+from router.backends.embedded.rows import json_list, one
 from router.backends.embedded.signals import Nodes
 from router.backends.rules import StoreRules, implausible_move, keeps_inbound
 from router.clock import Clock
@@ -76,7 +76,11 @@ class EmbeddedOnlineStore(EmbeddedPresence):
         await self._database.write_ordered(lambda db: reading.note_cut(db, user, now))
 
     async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
-        return self._database.read(lambda db: reading.acked(db, user, ids))
+        found = self._database.read(lambda db: reading.acked(db, user, ids))
+        if unowed := [id_ for id_, is_unowed in found.items() if is_unowed]:
+            names = json_list(unowed), user
+            await self._database.write_ordered(lambda db: db.execute(SQL["found"], names).rowcount)
+        return set(found)
 
     async def ack(self, user: str, ids: Sequence[str]) -> list[str]:
         now = self._keeper.leaving_at()

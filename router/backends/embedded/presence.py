@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from router.backends.embedded.database import Database
 from router.backends.embedded.queries import load
@@ -137,16 +137,28 @@ def nodes_of(db: sqlite3.Connection, users: Collection[str], now: int) -> dict[s
     """
     names = json_list(users)
     nodes: dict[str, list[str]] = {}
-    ended = False
+    ended: set[str] = set()
     for user, node, lasts in db.execute(SQL["nodes"], (now, names)):
         if lasts:
             nodes.setdefault(user, []).append(node)
-        ended |= not lasts
+        else:
+            ended.add(user)
     if ended:
         db.execute(SQL["end_leases"], (names, now))
+        _leave_behind(db, ended & nodes.keys(), now)
     return nodes
 
 
 def _offline(db: sqlite3.Connection, users: Sequence[str], now: int) -> list[str]:
+    """Those of ``users``, who have lost a connection, that have none left."""
     nodes = nodes_of(db, users, now)
+    _leave_behind(db, nodes, now)
     return [user for user in dict.fromkeys(users) if user not in nodes]
+
+
+def _leave_behind(db: sqlite3.Connection, users: Iterable[str], now: int) -> None:
+    """These have lost a connection, and have others: those are poked for what it may have fetched from cold and not
+    acknowledged."""
+    for user in users:
+        if held := db.execute(SQL["left_behind"], (user,)).fetchone():
+            db.execute(SQL["cut"], (next_cut(held[0], now), user))

@@ -71,8 +71,9 @@ def _pending(db: sqlite3.Connection, user: str) -> list[Pending]:
     ]
 
 
-def acked(db: sqlite3.Connection, user: str, ids: Sequence[str]) -> set[str]:
-    return {id_ for (id_,) in db.execute(SQL["acked"], (json_list(ids), user))}
+def acked(db: sqlite3.Connection, user: str, ids: Sequence[str]) -> dict[str, bool]:
+    """Those of ``ids`` that are acknowledged, and whether nobody owes the deletion of a copy in cold."""
+    return {id_: bool(unowed) for id_, unowed in db.execute(SQL["acked"], (json_list(ids), user))}
 
 
 def inspect(db: sqlite3.Connection, user: str, limit: int) -> list[Queued]:

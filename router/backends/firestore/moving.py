@@ -81,6 +81,15 @@ def ack(work: Work, hot: str, ids: Sequence[str], now: int, rules: StoreRules) -
     return owed
 
 
+def find(work: Work, now: int) -> None:
+    """Cold has copies of these acknowledged messages."""
+    for record in work.records.values():
+        after = step(record.state, Event.FOUND).after
+        if after is not record.state:
+            record.state, record.acked_at = after, now
+            work.keep(record)
+
+
 def refusal(work: Work, owner: str, now: int, *, online_too: bool) -> MoveRefused | None:
     """Why ``owner`` may not move this user's mail now."""
     recipient = work.recipient

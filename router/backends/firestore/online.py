@@ -20,7 +20,7 @@ from router.backends.firestore.writing import Writer
 from router.backends.rules import ORPHAN_SECONDS, Skew, holds_move, implausible_ack, keeps_inbound
 from router.clock import MICROSECONDS, Clock, apart
 from router.interfaces import PokeBus
-from router.lifecycle import GONE
+from router.lifecycle import GONE, Event, changes
 from router.messages import Delivery, HotPage, HotUser, Move, MoveRefused, Queued, QueueTotals, Routed, Settled
 from router.pages import Head, Page
 from router.timekeeping import Timekeeper
@@ -177,7 +177,11 @@ class FirestoreOnlineStore(FirestorePresence):
         await self._transactions.change(user, [], note)
 
     async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
+        now = self._keeper.leaving_at()
         found = await self._transactions.records(user, [id_ for id_ in ids if possible(id_)])
+        unowed = [record.id for record in found if record.state in changes(Event.FOUND)]
+        for part in parts(unowed):
+            await self._transactions.change(user, part, lambda work: moving.find(work, now))
         return {record.id for record in found if record.state in GONE}
 
     async def ack(self, user: str, ids: Sequence[str]) -> list[str]:

@@ -151,5 +151,5 @@ def _remove(work: Work, ids: set[str], now: int) -> bool:
     """Remove these connections; whether that left the user without a live one."""
     kept = [connection for connection in work.recipient.connections if connection.id not in ids]
     removed = len(kept) < len(work.recipient.connections)
-    work.recipient.connections = kept
+    work.recipient.keep(kept, now)
     return removed and not work.recipient.live(now)

@@ -84,7 +84,15 @@ class Recipient(Struct):
     def end_leases(self, now: int) -> None:
         """A lease that ran out by one clock has ended for all: its connection registers again, and is poked for what
         went past it."""
-        self.connections = self.live(now)
+        self.keep(self.live(now), now)
+
+    def keep(self, connections: list[Connection], now: int) -> None:
+        """Only these stay. Those that are live are poked for what another may have fetched from cold and not
+        acknowledged."""
+        ended = len(connections) < len(self.connections)
+        self.connections = connections
+        if ended and self.live(now) and (self.pending or not self.cold_empty):
+            self.move_cut(now)
 
     def nodes(self, now: int) -> list[str]:
         return list(dict.fromkeys(connection.node for connection in self.live(now)))

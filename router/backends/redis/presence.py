@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from router.backends.redis.index import Seen
 from router.backends.redis.keys import unpack_connection
@@ -15,6 +15,8 @@ PAGE = 500
 BEYOND_SECONDS = 60.0
 GARBAGE_LEASES = 10
 """The server drops a user's connections itself after this many leases, as a backstop."""
+OFFLINE, POKE = 1, 2
+"""What the scripts ``disconnect`` and ``expire`` ask for: see there."""
 
 
 class RedisPresence(RedisStore):
@@ -70,7 +72,8 @@ class RedisPresence(RedisStore):
         users = by_user((connection.user, connection.id) for connection in connections)
         now = self._clock.now()
         results = await self._client.run([self._call("disconnect", user, *ids, now=now) for user, ids in users.items()])
-        return [user for user, gone in zip(users, results, strict=True) if gone]
+        await self._client.run(self._list_busy(_owed(POKE, users, results)))
+        return _owed(OFFLINE, users, results)
 
     async def expire(self, limit: int) -> list[str]:
         now = self._clock.now()
@@ -82,8 +85,10 @@ class RedisPresence(RedisStore):
         found = [(seen, *result) for seen, result in zip(claimed, results, strict=True) if result is not None]
         offline = {user: now for (user, _), _, last in found if not last}
         changes = [(seen, last or None) for seen, _, last in found]
-        await self._client.run(self._list_due(offline), self._live.relisting(changes))
-        return [user for (user, _), gone, _ in found if gone]
+        users, owed = [user for (user, _), *_ in found], [owed for _, owed, _ in found]
+        lists = [*self._list_due(offline), *self._list_busy(_owed(POKE, users, owed))]
+        await self._client.run(lists, self._live.relisting(changes))
+        return _owed(OFFLINE, users, owed)
 
     async def _beyond(self, implausible: int) -> list[Seen]:
         """Once in a while: users with a lease of a clock that was wrong and has been set back."""
@@ -114,3 +119,7 @@ class RedisPresence(RedisStore):
                 live = sum(lease > now for lease in leases)
                 users, connections = users + (live > 0), connections + live
         return QueueTotals(messages=connections, users=users)
+
+
+def _owed(what: int, users: Iterable[str], owed: Iterable[int]) -> list[str]:
+    return [user for user, one in zip(users, owed, strict=True) if one == what]

@@ -81,8 +81,12 @@ WHERE r.user = ? ORDER BY h.lane, h.sequence LIMIT ?;
 -- pending: Cold writes of one user that are under way.
 SELECT id, lane, sequence FROM route WHERE user = ? AND state IN $UNDER_WAY AND +state = $PENDING;
 
--- acked: Which of some ids this user has acknowledged.
-SELECT id FROM route WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state IN $GONE;
+-- acked: Which of some ids this user has acknowledged, and whether a copy in cold is one that nobody owes the deletion of.
+SELECT id, state IN $BEFORE_FOUND FROM route WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state IN $GONE;
+
+-- found: Copies of acknowledged messages are in cold, and nobody owes their deletion.
+UPDATE route SET state = $AFTER_FOUND
+WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state IN $BEFORE_FOUND;
 
 -- record_at: The id on record for one place; whoever asks knows the place, and not the id.
 SELECT id FROM route WHERE user = ? AND lane = ? AND sequence = ?;

@@ -1,7 +1,8 @@
 -- Remove connections whose lease ran out; one that ends too late (rules.implausible_lease) begins now.
 --
 -- ARGV  2 a lease that ends after this ends too late   3 when one ends that begins now
--- Result: 1 if none is live any more because of it, or 0; when the last lease that is left runs out, 0 if none is left
+-- Result: 1 if none is live any more because of it, 2 if the others are to be poked, else 0; when the last lease that is
+-- left runs out, 0 if none is left
 
 local removed, last = 0, 0
 local held = call('HGETALL', CONNECTIONS)
@@ -17,4 +18,6 @@ for i = 1, #held, 2 do
     last = math.max(last, lease_until)
   end
 end
-return {removed > 0 and last == 0 and 1 or 0, last}
+local owed = 0
+if removed > 0 then owed = last == 0 and 1 or (left_behind() and 2 or 0) end
+return {owed, last}

@@ -181,14 +181,6 @@ local function live()
   return nodes, count, ended
 end
 
--- The same for whoever acts on it: a lease that ran out by one clock has ended for all. Its connection registers
--- again, and is poked for what went past it.
-local function judge_live()
-  local nodes, count, ended = live()
-  if #ended > 0 then call('HDEL', CONNECTIONS, unpack(ended)) end
-  return nodes, count
-end
-
 -- Poke all nodes; CHANNEL is the prefix of their channels. Nobody has fetched since, until a read says so.
 local function poke_all(nodes, channel, user)
   call('HSET', META, 'p', now, 'f', 0)
@@ -272,6 +264,25 @@ local function answer_pokes(more, empty, online)
   if online and (more or (not empty and (poked or before > 0))) then after = next_cut(before) end
   if after ~= before then keep_cut(after) end
   return after
+end
+
+-- A connection has ended, and others stay: whether they are to be poked for what it may have fetched from cold and not
+-- acknowledged.
+local function left_behind()
+  if cold_is_empty() then return false end
+  keep_cut(next_cut(cut_at()))
+  return true
+end
+
+-- The same for whoever acts on it: a lease that ran out by one clock has ended for all. Its connection registers
+-- again, and is poked for what went past it.
+local function judge_live()
+  local nodes, count, ended = live()
+  if #ended > 0 then
+    call('HDEL', CONNECTIONS, unpack(ended))
+    if count > 0 then left_behind() end
+  end
+  return nodes, count
 end
 
 -- Hand id, place and body of each message to `add`, in order from the rank `start` on, until it returns false; without

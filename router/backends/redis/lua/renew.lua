@@ -9,6 +9,7 @@ if math.abs(now - adopted_at) >= COLD_EMPTY then
   keep_cut(next_cut(cut_at()))
   call('HDEL', META, 'l')
 end
+judge_live() -- the index of leases names a user by the last one only
 local held = call('HMGET', META, 'f', 't')
 local results = {(call('EXISTS', QUEUE) == 1 or held[1] == '0' or held[2]) and 1 or 0}
 for i = 4, #ARGV do
