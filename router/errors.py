@@ -1,6 +1,6 @@
-"""The one error root. Each class says in its docstring what it means; the edge decides how it is shown.
+"""Every error that the router raises on purpose, under one root. The edge decides how a client sees each.
 
-Errors of libraries are translated where they arise, with the original as ``__cause__``.
+The code that calls a library translates its errors into these, with the original as ``__cause__``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TokenProblem = Literal[
     "claims",
     "subject",
 ]
-"""Why a token is not believed: a stable word for the metric."""
+"""Why a token is rejected: a stable word, the label of the metric."""
 
 
 class RouterError(Exception):
@@ -64,8 +64,8 @@ class Unauthorized(RouterError):
 
 
 class RateLimited(RouterError):
-    """A sender is over ``limits.send_rate``, ``limits.pair_rate`` or ``limits.outbound_bytes``; ``retry_after`` is in
-    seconds."""
+    """A sender has exceeded ``limits.send_rate``, ``limits.pair_rate`` or ``limits.outbound_bytes``; ``retry_after`` is
+    in seconds."""
 
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
@@ -73,7 +73,7 @@ class RateLimited(RouterError):
 
 
 class TooMuchWork(RateLimited):
-    """A user asks for more work than ``limits.work_rate`` allows, or has too many requests under way."""
+    """A user causes more work than ``limits.work_rate`` allows, or has too many requests running."""
 
 
 class TooManyConnections(RouterError):
@@ -81,14 +81,14 @@ class TooManyConnections(RouterError):
 
 
 class Draining(RouterError):
-    """The process is stopping and takes no new work."""
+    """The process is stopping and accepts no new work."""
 
 
 class Unavailable(RouterError):
     """A dependency failed or did not answer in time; the same call may succeed later."""
 
     dependency: str = ""
-    """Which one, by its role, if that is known."""
+    """The role of that dependency, if known."""
 
 
 class Forbidden(Unavailable):
@@ -96,21 +96,20 @@ class Forbidden(Unavailable):
 
 
 class Refused(RouterError):
-    """A dependency will never accept this, however often it is tried. Other parts of the same request may have been
-    done."""
+    """A dependency will never accept this call, so a retry is useless. It may have done parts of it."""
 
 
 class StorageFull(Unavailable):
-    """There is no space left to write; no accepted message is lost."""
+    """The store's volume is full. No accepted message is lost."""
 
 
 class NoRoom(RouterError):
-    """Less space is free than ``embedded.reserve_bytes``: no new messages are accepted, while accepted ones are
-    fetched, acknowledged and moved as usual."""
+    """Less space is free than ``embedded.reserve_bytes``: sends are refused, while accepted messages are fetched,
+    acknowledged and moved as usual."""
 
 
 class ConfigError(RouterError):
-    """The configuration cannot work; the message names the key and how to fix it."""
+    """The configuration cannot work; the message names the key and says how to fix it."""
 
 
 class DataDirError(ConfigError):
@@ -118,5 +117,5 @@ class DataDirError(ConfigError):
 
 
 class DataDirLost(DataDirError, Unavailable):
-    """The data directory can no longer be used: it became read-only, or is damaged. The message that was to be written
-    is not at fault, so the write may be retried."""
+    """The data directory became read-only or is damaged while in use. The message being written is not at fault, so the
+    write may be retried."""

@@ -1,8 +1,17 @@
 """The seams: all that a backend must do, on one page.
 
-Every component is opened as an async context manager by ``router.factory`` and closed in reverse order.
-Every call may raise :class:`router.errors.Unavailable`; every mutation is idempotent, since its caller
-repeats it when the answer was lost. Users are canonical URNs as text.
+* Ingress: ``IngressProducer``, ``IngressConsumer``.
+* Online store: ``OnlineStore``, made of ``PresenceCache`` and ``HotQueue``, which is ``Routing``, ``UserQueue``,
+  ``Migration`` and ``Maintenance``.
+* Cold queue: ``ColdQueue``.
+* Pokes, push commands and dead letters: ``PokeBus``, ``PushNotifier``, ``DeadLetterQueue``, ``DeadLetters``.
+
+These rules hold for every method:
+
+* It may raise :class:`router.errors.Unavailable`. Then nobody knows whether the call took effect, and the caller
+  repeats it, unless the method says otherwise. So every mutation is idempotent.
+* Users are canonical URNs as text, points in time are µs since 1970.
+* ``router.factory`` opens each component as an asynchronous context manager and closes them in reverse order.
 """
 
 from __future__ import annotations
@@ -30,15 +39,22 @@ Place = tuple[int, int]
 """(lane, sequence): where a message stands in its recipient's queue."""
 BEFORE_ALL: Place = (-1, -1)
 MOST_IDS = 1000
-"""The most ids that ``ColdQueue.find`` looks for at once; no acknowledgement has more."""
+"""Upper bound of ids in one call of ``ColdQueue.find``; no acknowledgement has more."""
+
+
+# Ingress
 
 
 class IngressProducer(Protocol):
     """The write end of the ingress topic."""
 
     async def publish(self, message: Message) -> None:
-        """Return once ``message`` is durable. Messages of one recipient whose publishes do not overlap
-        are handed out in the order of their publishes."""
+        """Return once ``message`` is durable.
+
+        If one publish to a recipient ends before the next begins, the ingress delivers the two in that order. Raises
+        ``NoRoom`` where the volume is nearly full. When it fails the sender gets an error and sends again; the message
+        may have been accepted nevertheless.
+        """
         ...
 
     async def probe(self) -> None:
@@ -46,7 +62,7 @@ class IngressProducer(Protocol):
         ...
 
     async def backlog(self) -> QueueTotals | None:
-        """What waits to be routed; ``None`` where the topic does not tell."""
+        """The messages that are not routed yet; ``None`` where the topic cannot say."""
         ...
 
 
@@ -54,49 +70,60 @@ class IngressConsumer(Protocol):
     """The read end of the ingress topic."""
 
     async def receive(self, limit: int) -> list[Delivery]:
-        """Wait for at least one delivery and return up to ``limit``, one recipient's in publish order.
-        What is neither acknowledged nor handed back when its holder dies is delivered again, the oldest
-        first."""
+        """Wait for at least one delivery and return up to ``limit``, each recipient's in the order of their publishes.
+
+        If a consumer dies, the ingress redelivers what that consumer has neither acknowledged nor handed back, the
+        oldest first.
+        """
         ...
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """These are routed for good and are not delivered again."""
+        """Remove these, which are routed. When it fails they may be redelivered; ``Routing.route`` recognizes them."""
         ...
 
     async def nack(self, deliveries: Sequence[Delivery]) -> None:
-        """Hand these back; they are delivered again in their order, with ``attempt`` counted up."""
+        """Hand these back. The ingress redelivers them in their order, with ``attempt`` increased by 1."""
         ...
 
 
+# Online store: presence
+
+
 class PresenceCache(Protocol):
-    """Who is online, by leases on single connections."""
+    """Who is online. Each connection has a lease; the user is online while one of their leases runs.
+
+    A call is atomic for each user.
+    """
 
     async def connect(self, connection: Connection, limit: int, replacing: Sequence[Connection] = ()) -> bool:
-        """Register, or register again, with a fresh lease; at once true for routing.
+        """Register ``connection``, or register it again, with a fresh lease; routing sees it at once.
 
-        In the same step those of ``replacing`` are removed whose leases are still what ``connections`` said: nobody has
-        renewed them since. Returns whether mail may be waiting: then the caller pokes the connection, and the user
-        counts as one whose page was cut short now, who is poked again without a fetch. Raises ``TooManyConnections``
-        if the user still holds ``limit`` other live connections; then none is removed.
+        The same step removes each of ``replacing`` (results of ``connections``) whose lease was not renewed since.
+        Raises ``TooManyConnections`` if the user still holds ``limit`` other live connections, and then removes none.
+
+        Returns whether mail may be waiting. Then the caller pokes the connection. The store treats the user as one
+        whose page was cut short just now, so that a sweeper pokes again if no fetch follows.
         """
         ...
 
     async def renew(self, connections: Sequence[Connection]) -> list[Connection]:
-        """Extend the leases; returns those that are unknown here, or have run out, and must ``connect`` again: what
-        went to cold meanwhile was not poked for."""
+        """Extend the leases. Returns the connections that are unknown or whose lease has run out: the caller calls
+        ``connect`` for each, since mail that went to cold meanwhile has sent them no poke."""
         ...
 
     async def disconnect(self, connections: Sequence[Connection]) -> list[str]:
-        """Remove exactly these connections; returns the users who have no live one left because of it.
+        """Remove exactly these connections. Returns the users whose last live connection this removed: the caller
+        migrates their hot mail. When it fails the leases run out, and a sweeper calls ``expire``.
 
-        For who has another, and may have mail in cold, a page counts as cut short now: what the ended one has fetched
-        it may not have acknowledged. ``expire`` does the same.
+        A user who has another connection left, and may have mail in cold, counts as one whose page was cut short now:
+        the closed connection may have fetched mail without acknowledging it.
         """
         ...
 
     async def expire(self, limit: int) -> list[str]:
-        """Remove connections whose lease ran out; returns up to ``limit`` users who have no live one left
-        because of it. A user whom the caller forgets is found again through ``HotQueue.hot_users``."""
+        """Remove connections whose lease has run out, with the effects of ``disconnect``. Returns up to ``limit`` users
+        whose last live connection this removed: the caller migrates their hot mail. If the caller dies first,
+        ``Maintenance.hot_users`` names them."""
         ...
 
     async def connections(self, user: str) -> list[Connection]:
@@ -108,226 +135,319 @@ class PresenceCache(Protocol):
         ...
 
 
-class HotQueue(Protocol):
-    """The fast queue of users who are online, and the record of every id that was routed.
+# Online store: routing
 
-    The record outlives the message by ``tombstone_seconds``, so that a redelivery is known for what it is. It is one of
-    a user and an id: the ids of one recipient have nothing to do with those of another.
+
+class Routing(Protocol):
+    """Which tier a message goes to, and the record of every id that was routed.
+
+    A record belongs to one user and one id; different recipients may have messages with the same id. It outlives the
+    message by ``tombstone_seconds``, so that the store recognizes a redelivery (``router.lifecycle``).
     """
 
     async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
-        """For each message one atomic step: presence, sequence, dedupe, enqueue, and the poke.
+        """Route each message in one atomic step: check presence, give the sequence, find duplicates, enqueue, poke.
 
-        One recipient's messages are routed in the order given. The deliveries all hold a message. One that was
-        delivered before (``attempt``) may have a copy in cold, written by a pipeline that could not reach this store.
+        All of ``deliveries`` hold a message. Messages of one recipient are routed in the order given. A redelivery gets
+        the sequence that it has, and an outcome that says what is still to be done for it. One that was
+        ``delivered_before`` may have a copy in cold, written by a pipeline that could not reach this store.
+
+        When it fails, the caller repeats it, or routes to cold by itself and calls ``settle`` later (``core.outage``).
         """
         ...
 
     async def settle(self, messages: Sequence[Queued]) -> Settled:
-        """Their cold write is committed: they are no longer pending, and a user who came online meanwhile
-        is poked. Those that this store has never seen are recorded as in cold, with the sequence they have; those
-        that are hot have a copy in cold from here on. Envelopes are not looked at."""
+        """Record that the cold queue holds ``messages`` durably. Their envelopes are not read.
+
+        A message that was pending no longer is, and a user who has come online since is poked. A message that is hot
+        counts as hot with a copy in cold from here on. An unknown message is recorded as in cold, with the sequence
+        that it has.
+
+        The caller acts on the result as ``Settled`` says, and repeats a failed call: until it works, no fetch returns
+        what stands behind a pending message.
+        """
         ...
 
+
+# Online store: one user's hot queue
+
+
+class UserQueue(Protocol):
+    """Reading and acknowledging hot mail.
+
+    A call is atomic for each message; one that names many may take several steps.
+    """
+
     async def read(self, user: str, limit: int, max_bytes: int, *, again: bool = False) -> HotPage:
-        """The heads of both lanes, of which every page with these bounds can be cut (``router.pages.Head``).
-        From here on a new message is poked again, also one that this read has just missed.
+        """The heads of both lanes, from which any page with these bounds can be cut (``router.pages.Head``).
 
-        A page answers the pokes before it if it is all there is: nothing is cut off, and cold is known to be empty.
-        Else it counts as cut short, for users who are connected, where it is, and where a poke, or an earlier page that
-        was cut short, is to be answered. So a fetch that dies answers nothing. Whoever knows better says so, with
-        ``note_end`` and ``note_cut``.
+        Messages that this read misses are poked for: it resets the poke flag first, so that the next message pokes
+        again. For a connected user it also records whether the fetch answers the pokes before it:
 
-        ``again``: a further look of a fetch that has looked before. It answers no poke: one that was sent since that
-        look may have been lost, and nobody knows whether the client still waits for this fetch."""
+        1. Nothing is cut off, and cold is known to be empty: the pokes are answered.
+        2. Something is cut off: the page counts as cut short, under the mark ``HotPage.cut_at``.
+        3. Cold may hold mail, and a poke or an earlier page that was cut short has no answer yet: the same.
+
+        So a fetch that dies half-way answers nothing. A caller that learns more from cold says so with ``note_end`` or
+        ``note_cut``.
+
+        ``again``: a repeated read within one fetch. It changes neither flag nor mark: a poke that was sent since the
+        first read may have been lost, and the client may have given this fetch up.
+        """
         ...
 
     async def note_end(self, user: str, cut_at: int) -> None:
-        """A fetch whose first look counts as cut short, with this mark, has come to the end of both tiers. Believed
-        unless a later fetch counts so, or an acknowledgement has come since: that user is poked once too often."""
+        """Clear the mark ``cut_at``: that fetch has reached the end of both tiers.
+
+        Does nothing if a later fetch has set another mark, or the user has acknowledged since; they are then poked
+        once more than needed, as also when this fails.
+        """
         ...
 
     async def note_cut(self, user: str) -> None:
-        """A fetch whose first look does not count as cut short has left out what is there."""
+        """Mark the user's page as cut short: a fetch has left mail out, although its first read set no mark."""
         ...
 
     async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
-        """Those of ``ids``, found in cold or on their way to it, that this user has acknowledged. Where nobody owes the
-        deletion of a copy, it becomes an orphan."""
+        """Those of ``ids`` that this user has acknowledged. The caller has found them in cold, or pending.
+
+        An acknowledged message whose copy nobody is about to delete becomes an orphan, which a sweeper deletes.
+        """
         ...
 
     async def ack(self, user: str, ids: Sequence[str]) -> list[str]:
-        """Delete these from hot and remember them as acknowledged; ids that are not this user's are left
-        alone. Whoever has a page that was cut short has time from here on to fetch the next. Returns those of which
-        this user may have a copy in cold, also under an id that is unknown; the caller deletes it there and then names
-        it to ``forget_orphans``."""
+        """Delete these from hot and remember them as acknowledged, durably; ids that this user does not have are
+        ignored. If the last page was cut short, the user's time to fetch the next one begins again.
+
+        Returns the ids of which cold may have a copy, among them each id that is unknown. The caller deletes these
+        from cold and then calls ``forget_orphans``; if it fails to, a sweeper does both.
+        """
         ...
 
     async def discard(self, user: str, damaged: Sequence[Queued]) -> list[str]:
-        """Take these out of this user's queue, as ``read`` of either tier gave them, and remember them like ``ack``,
-        whose result this is too. Their ids may be damaged: what has another place than they is left alone."""
+        """Take these, as ``read`` of either tier gave them, out of the user's queue; else and in its result like
+        ``ack``. Their ids may be damaged too: a message that has the id but another place stays."""
         ...
 
     async def note_cold_empty(self, user: str, version: int) -> None:
-        """The cold queue was read and found empty; believed only while ``version`` still holds."""
+        """The caller has read cold and found it empty. Ignored unless ``version`` (``HotPage.cold_version``) is still
+        the current one, and no cold write is pending."""
         ...
+
+
+# Online store: migration
+
+
+class Migration(Protocol):
+    """Moving hot mail to cold, a batch at a time: ``begin_move``, ``ColdQueue.put``, ``end_move``.
+
+    A migrator that dies leaves its batch in hot, and perhaps copies in cold. Once its lease has ended, the next one
+    moves the batch again.
+    """
 
     async def begin_move(
         self, user: str, owner: str, limit: int, max_bytes: int, *, online_too: bool
     ) -> Move | MoveRefused:
-        """Take this user's migration lease for ``owner`` and the oldest ``limit`` messages for moving.
+        """Take, in one atomic step, this user's migration lease for ``owner`` and their oldest ``limit`` messages.
 
-        They stay readable in hot. Ephemeral ones are dropped and counted.
+        The messages can still be read in hot. Ephemeral ones are dropped, and counted in the result. The store refuses
+        if another owner holds the lease, or if the user is online, unless ``online_too``.
         """
         ...
 
     async def end_move(self, user: str, owner: str, moved: Sequence[Queued]) -> list[str]:
-        """``moved`` are committed in cold: delete them from hot. Returns the ids that were acknowledged
-        meanwhile, which the caller deletes from cold and then names to ``forget_orphans``."""
+        """Delete ``moved``, which cold holds durably, from hot. Returns the ids that were acknowledged meanwhile: the
+        caller deletes them from cold and then calls ``forget_orphans``."""
         ...
 
     async def release_move(self, user: str, owner: str) -> None:
-        """Give up the migration lease."""
+        """Give up the migration lease. When it fails, the lease ends by itself."""
         ...
 
+
+# Online store: maintenance
+
+
+class Maintenance(Protocol):
+    """What sweepers and operators ask of all users. A sweeper whose call fails does it in its next round."""
+
     async def hot_users(self, after: str, limit: int) -> list[HotUser]:
-        """Up to ``limit`` users with hot mail, an unanswered poke, or a page that was cut short, those that follow
-        ``after``: the last one of the page before, or empty for the first page. Fewer than ``limit`` are the end. The
-        order is the store's own and stays the same, so that a walk meets everybody once who is busy all the while."""
+        """Up to ``limit`` users with hot mail, an unanswered poke, or a page that was cut short: those behind
+        ``after``, which is the last user of the page before, or empty for the first page.
+
+        Fewer than ``limit`` are the end. The order is the store's own and is stable, so that a walk meets each user
+        who stays busy exactly once.
+        """
         ...
 
     async def poke(self, users: Sequence[str]) -> None:
-        """Poke every live connection of these users, fetched or not."""
+        """Poke every live connection of these users, whether they have fetched or not."""
         ...
 
     async def hush(self, users: Sequence[str]) -> None:
-        """Do not poke those of these users who have no live connection again before new mail comes."""
+        """Stop repeating pokes to those of these users who have no live connection, until new mail comes."""
         ...
 
     async def unannounced(self, user: str, before: int, limit: int) -> list[Queued]:
-        """Hot, not ephemeral, queued before ``before`` (µs) and not announced yet, and what stands before such a
-        one; the oldest first."""
+        """Hot messages without a push command, queued before ``before`` (µs), the oldest first; ephemeral ones need
+        none. With such a message come those in front of it, since ``mark_announced`` marks them too."""
         ...
 
     async def mark_announced(self, messages: Sequence[Queued]) -> None:
-        """Their push commands are published."""
+        """Record that the push commands of these are published. When it fails, they are published again."""
         ...
 
     async def forget_cold(self, expired: Sequence[Queued]) -> None:
-        """Retention is about to remove these from cold: they count as acknowledged from here on."""
+        """Count these as acknowledged: retention is about to delete them from cold."""
         ...
 
     async def orphans(self, limit: int) -> list[tuple[str, str]]:
-        """(user, id) of messages that were acknowledged a minute ago or longer while cold had, or was about to
-        get, a copy which nobody has reported as deleted: their worker died. The caller deletes them."""
+        """(user, id) of messages that were acknowledged at least a minute ago and may have a copy in cold that nobody
+        has reported as deleted. The caller deletes the copies and then calls ``forget_orphans``."""
         ...
 
     async def forget_orphans(self, user: str, ids: Sequence[str]) -> None:
-        """No copy of these acknowledged messages is left in cold. While somebody holds the user's migration lease they
-        stay orphans: the copy may be about to be written."""
+        """Record that cold has no copy of these acknowledged messages any more.
+
+        While a migrator holds the user's migration lease they stay orphans: it may be about to write the copy.
+        """
         ...
 
     async def purge(self, limit: int, at: int) -> int:
-        """Drop all tombstones whose time was over at ``at`` (µs), and ephemeral messages past their time, ``limit`` in
-        one step; returns how many ephemeral ones were dropped. At ``at``, 0 where nobody knows the time, the places of
-        mail on its way to cold that nobody is going to write any more are forgotten too
-        (``StoreRules.abandoned_before``); a store that would have to look for them forgets a user's in ``read``."""
+        """Delete the tombstones whose time was over at ``at`` (µs), and the ephemeral messages past their time,
+        ``limit`` in one step. Returns how many ephemeral messages that were.
+
+        ``at`` is 0 while no clock can be believed: then only ephemeral messages go. Else the store also forgets the
+        places of pending messages that are older than ``StoreRules.abandoned_before``: nobody is going to write them.
+        A store that has no index of these forgets a user's in ``read``.
+        """
         ...
 
     async def inspect(self, user: str, limit: int) -> list[Queued]:
-        """The first messages of one hot queue, without marking anything as fetched. Debugging only."""
+        """The first messages of one hot queue. Changes nothing, not even the poke flag; for operators only."""
         ...
 
     async def totals(self, user: str | None) -> QueueTotals:
-        """Of one user, or of all."""
+        """Hot mail of one user, or of all."""
         ...
 
 
+class HotQueue(Routing, UserQueue, Migration, Maintenance, Protocol):
+    """The fast queue of users who are online."""
+
+
 class OnlineStore(PresenceCache, HotQueue, Protocol):
-    """Presence and hot queue in one store, as the atomic step demands."""
+    """Presence and hot queue in one store, since ``route`` needs both in one atomic step."""
 
     async def probe(self) -> None:
         """Raise ``Unavailable`` unless the store works now; for readiness."""
         ...
 
     async def compare_clocks(self) -> float:
-        """By how many seconds this process's clock is ahead of the store's, as far as the time of the answer does not
-        explain it; 0 where they are one clock. From here on ephemeral mail is judged by the store's."""
+        """How many seconds this process's clock is ahead of the store's, beyond what the duration of the call can
+        explain; 0 where they are one clock. From here on the store's clock decides when ephemeral mail expires."""
         ...
+
+
+# Cold queue
 
 
 class ColdQueue(Protocol):
-    """The durable queue of users who are offline."""
+    """The durable queue of users who are offline. A call is atomic for each message."""
+
+    # Delivery
 
     async def put(self, messages: Sequence[Queued]) -> list[Queued]:
-        """Write each one unless its id is there already; then the lower sequence stays, as when the two tiers are
-        merged, and the envelope that is there, unless it is damaged: then it is written anew. Durable on return.
-        Returns those that were not written, for the caller to try again. Raises ``Refused`` where one can never be
-        written, as when it is too large; others may have been written then."""
+        """Write each message; durable on return.
+
+        If its id is there already, the lower of the two sequences stays, as in a merge of the tiers. The envelope that
+        is there stays too, unless it is damaged: then the new one replaces it.
+
+        Returns the messages that were not written, which the caller puts again. Raises ``Refused`` where one can never
+        be written, for example because it is too large; some of the others may have been written then.
+        """
         ...
 
     async def read(self, user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
-        """The heads of both lanes, like ``HotQueue.read``; or the first ``limit`` messages after ``after``, or fewer
-        where their envelopes exceed ``max_bytes``, at least one. What is past its retention is read until it is
-        deleted: a clock that is wrong hides nothing."""
+        """Without ``after`` the heads of both lanes, as in ``UserQueue.read``. With it the messages behind ``after``:
+        at least one, and up to ``limit`` whose envelopes have ``max_bytes`` together.
+
+        Mail past its retention can be read until it is deleted: a wrong clock hides nothing.
+        """
         ...
 
     async def find(self, user: str, ids: Sequence[str], *, envelopes: bool = False) -> list[Queued]:
-        """Those of ``ids`` that this user's cold queue holds now, each once, in any order. Nothing of other users' is
-        found, whatever its id is. What this costs rises with ``ids``, and with nothing that is in the queue.
+        """Those of ``ids`` that this user's cold queue holds, each once, in any order; messages of other users are
+        never found. The cost grows with ``ids`` and not with the queue.
 
-        Without ``envelopes`` none is read: they are empty, ``left_out`` says how large they are, and whether they are
-        whole nobody knows, so that no checksum matches. With ``envelopes`` they come as they are stored; whoever asks
-        for them names few, since their bytes have no bound, and checks them. Raises ``ValueError`` for more than
-        ``MOST_IDS``."""
-        ...
-
-    async def mend(self, user: str, messages: Sequence[Queued]) -> None:
-        """Overwrite the envelopes of these where they are here, and nothing else. What is not here stays away: it was
-        acknowledged."""
+        Without ``envelopes``, they are empty, ``left_out`` gives their sizes, and no checksum matches. With
+        ``envelopes``, the caller names few ids, since nothing limits the bytes, and checks what it gets. Raises
+        ``ValueError`` for more than ``MOST_IDS``.
+        """
         ...
 
     async def delete(self, user: str, ids: Sequence[str]) -> None:
-        """Delete these of this user; unknown ones are not an error."""
+        """Delete these of this user; unknown ids are not an error."""
         ...
 
+    async def repair(self, user: str, messages: Sequence[Queued]) -> None:
+        """Overwrite the envelopes of these, and nothing else. A message that is not there was acknowledged, and is not
+        written."""
+        ...
+
+    # Retention
+
     async def expired(self, before: int, limit: int) -> list[Queued]:
-        """Up to ``limit`` messages that were queued at ``before`` (µs) or earlier, with empty envelopes. They are found
-        again until ``expire`` has removed them."""
+        """Up to ``limit`` messages queued at ``before`` (µs) or earlier, with empty envelopes. Each call finds them
+        until ``expire`` has removed them."""
         ...
 
     async def expire(self, expired: Sequence[Queued]) -> list[Queued]:
-        """Remove these, of which the online store has been told; returns those that are gone. Raises where none is."""
+        """Remove these; the caller has called ``Maintenance.forget_cold`` before. Returns those that are removed;
+        raises if none is."""
         ...
 
+    # What was written during an outage of the online store
+
     async def untold(self, before: int, limit: int) -> list[Queued]:
-        """Up to ``limit`` messages, with empty envelopes, that were written as ``untold``, were queued at ``before``
-        (µs) or earlier, and are not told yet."""
+        """Up to ``limit`` messages, with empty envelopes, that are still ``untold`` and were queued at ``before`` (µs)
+        or earlier."""
         ...
 
     async def amend(self, messages: Sequence[Queued]) -> None:
-        """Each of these that is here is ``untold`` or not, as given, and moves to the sequence given, where that is
-        lower. Raises unless that is so of all on return: the caller then tells the online store of these places."""
+        """Set ``untold`` of each of these that is there as given, and its sequence if the given one is lower.
+
+        Raises unless all are as given on return, since the caller then reports these places to the online store.
+        """
         ...
+
+    # For operators
 
     async def oldest(self, limit: int) -> list[tuple[str, QueueTotals]]:
         """The users whose cold queues hold the oldest mail."""
         ...
 
-    async def totals(self, user: str | None) -> QueueTotals: ...
+    async def totals(self, user: str | None) -> QueueTotals:
+        """Cold mail of one user, or of all."""
+        ...
 
-    async def probe(self) -> None: ...
+    async def probe(self) -> None:
+        """Raise ``Unavailable`` unless the queue works now; for readiness."""
+        ...
+
+
+# Pokes, push commands and dead letters
 
 
 class PokeBus(Protocol):
     """Carries pokes to the nodes that hold the connections."""
 
     async def publish(self, pokes: Sequence[tuple[str, str]]) -> None:
-        """Send (node, user) pairs; best effort, since a lost poke is sent again by the sweeper."""
+        """Send (node, user) pairs, best effort: a sweeper repeats a poke that got lost."""
         ...
 
     def listen(self, node: str) -> AsyncIterator[list[str]]:
-        """The users to poke on this node, in bunches."""
+        """The users to poke on this node, several at a time."""
         ...
 
 
@@ -335,7 +455,7 @@ class PushNotifier(Protocol):
     """Publishes the commands that a notification service consumes."""
 
     async def publish(self, messages: Sequence[Message]) -> None:
-        """One command a message; durable on return."""
+        """Publish one command for each message; durable on return. A repeated call publishes a command twice."""
         ...
 
 
@@ -345,21 +465,21 @@ LetterPage = list[tuple[Receipt, DeadLetter]]
 
 
 class DeadLetterQueue(Protocol):
-    """The reading end of the dead letters, for whoever replays or discards them."""
+    """The read end of the dead letters, to replay or discard them."""
 
     def pages(self) -> AsyncIterator[LetterPage]:
-        """Those that are there now, and none that comes meanwhile, each with its receipt; the oldest first where the
-        queue has an order."""
+        """The dead letters that are there when it is called, each with its receipt; the oldest first where the queue
+        has an order."""
         ...
 
     async def remove(self, receipts: Sequence[Receipt]) -> None:
-        """These are replayed, or discarded. One that is not removed after all is there again the next time."""
+        """Remove these, which are replayed or discarded. A later ``pages`` returns those that could not be removed."""
         ...
 
 
 class DeadLetters(Protocol):
-    """Where refused messages go, with their reason."""
+    """The write end of the dead letters."""
 
     async def publish(self, letters: Sequence[DeadLetter]) -> None:
-        """Durable on return."""
+        """Durable on return. Until then the caller keeps the refused messages."""
         ...

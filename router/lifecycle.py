@@ -1,9 +1,9 @@
-"""The life of a record: the states of the id of a routed message, and every transition between them, as one table.
+"""The life of a record: the states of a routed message, and every transition between them, as one table.
 
-The online store keeps a record of each id that it has routed (docs/specification.md#the-atomic-step). All backends
-follow this table. The embedded one and Firestore apply it, SQL statements take its numbers from here, and the contract
-tests run every transition on every backend, so that the Lua scripts of Redis are held to it too. ``docs/lifecycle.md``
-is generated from it.
+The online store keeps a record of each id that it has routed (docs/specification.md#the-atomic-step). The embedded
+backend and Firestore apply this table, and the SQL statements take the numbers of the states from it. The Lua scripts
+of Redis repeat it. The contract tests run every transition on every backend, so the scripts cannot deviate.
+``docs/lifecycle.md`` is generated from it.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from router.messages import Delivery, Outcome, Queued
 
 
 class State(IntEnum):
-    """Where a routed message is. The stores keep the numbers, but for the negative ones."""
+    """Where a routed message is. Stores keep these numbers, except for the negative ones."""
 
     HOT = 0
     """In the hot queue, and nowhere else."""
     PENDING = 1
-    """On its way to the cold queue: the write is not confirmed."""
+    """On its way to the cold queue; the write is not confirmed."""
     COLD = 2
     """In the cold queue."""
     ACKED = 3
-    """In no queue: a tombstone, so that a redelivery is known for what it is."""
+    """In no queue. The record is a tombstone, by which the store recognizes a redelivery."""
     DOUBLE = 4
-    """In the hot queue, while the cold queue has a copy or may get one, by a migrator or by write-through."""
+    """In the hot queue, while the cold queue has a copy or may get one, from a migrator or by write-through."""
     ACKED_OWED = 5
-    """Acknowledged, while the cold queue has a copy or may get one, which must be deleted: an orphan."""
+    """Acknowledged, while the cold queue has a copy or may get one: an orphan, which must be deleted."""
     UNKNOWN = -1
     """There is no record of this id."""
     DAMAGED = -2
-    """The record holds none of these numbers: the message may be anywhere."""
+    """The record holds none of these numbers; the message may be anywhere."""
 
 
 class Event(StrEnum):
@@ -41,51 +41,53 @@ class Event(StrEnum):
     ROUTED_HOT = "routed to hot"
     """Its recipient is online."""
     ROUTED_DOUBLE = "routed to hot, with a copy"
-    """The same, and the cold queue gets a copy (write-through), or may have one from an earlier delivery."""
+    """Its recipient is online, and the cold queue gets a copy (write-through) or may have one from an earlier
+    delivery."""
     ROUTED_COLD = "routed to cold"
     """Its recipient is offline."""
     REDELIVERED = "redelivered"
-    """The ingress delivers it again, not ephemeral: a pipeline that could not reach the store may have written it to
-    the cold queue."""
+    """The ingress delivers it again, and it is not ephemeral. A pipeline that could not reach the store may have
+    written it to the cold queue."""
     SETTLED = "settled"
-    """Its copy in the cold queue is committed."""
+    """The write of its copy to the cold queue is confirmed."""
     ACKNOWLEDGED = "acknowledged"
     """Its recipient has saved it."""
     TAKEN = "taken for a move"
     """A migrator is about to write it to the cold queue."""
     MOVED = "moved"
-    """The migrator has committed it there."""
+    """The migrator has written it there."""
     DROPPED = "dropped"
     """It is ephemeral, and its time is over or its recipient is gone."""
     FOUND = "found in cold"
-    """A reader finds a copy of it in the cold queue, after it was acknowledged."""
+    """A fetch finds a copy of it in the cold queue after it was acknowledged."""
     EXPIRED = "expired"
     """Retention is about to delete it from the cold queue."""
     ABANDONED = "abandoned"
-    """Its place is older than ``cold.retention_days``, by a day: nobody is going to write it to the cold queue any
-    more."""
+    """Its sequence is older than ``cold.retention_days`` and a day more, so nobody is going to write it to the cold
+    queue."""
     CLEARED = "copies deleted"
-    """No copy of an acknowledged message is left in the cold queue, and no migrator can be about to write one."""
+    """The cold queue has no copy of an acknowledged message, and no migrator can be about to write one."""
     FORGOTTEN = "forgotten"
     """The time of its tombstone is over."""
 
 
 class Step(NamedTuple):
-    """What an event makes of a record."""
+    """What an event does to a record."""
 
     after: State
     owes_deletion: bool = False
-    """Whoever brings the event deletes the copy that the cold queue may have, and then clears the record."""
+    """The caller that reports the event deletes the copy that the cold queue may have, and then clears the record
+    (``Event.CLEARED``)."""
 
 
 IN_HOT = frozenset({State.HOT, State.DOUBLE})
 """The hot queue has the message."""
 IN_COLD = frozenset({State.PENDING, State.COLD})
-"""The message counts as one of the cold queue only."""
+"""The message counts as cold mail only."""
 GONE = frozenset({State.ACKED, State.ACKED_OWED})
-"""The message is in no queue any more."""
+"""No queue has the message any more."""
 UNDER_WAY = frozenset({State.PENDING, State.ACKED_OWED})
-"""Somebody has still to confirm a write to the cold queue, or a deletion there."""
+"""A write to the cold queue, or a deletion there, is not confirmed yet."""
 STORED = frozenset(state for state in State if state >= 0)
 
 TRANSITIONS: dict[State, dict[Event, Step]] = {
@@ -93,9 +95,9 @@ TRANSITIONS: dict[State, dict[Event, Step]] = {
         Event.ROUTED_HOT: Step(State.HOT),
         Event.ROUTED_DOUBLE: Step(State.DOUBLE),
         Event.ROUTED_COLD: Step(State.PENDING),
-        # A pipeline wrote it to cold while the store could not be reached.
+        # A pipeline that could not reach the store wrote the message to cold.
         Event.SETTLED: Step(State.COLD),
-        # What is unknown may have come to cold in the same way, even where cold is known to be empty.
+        # A pipeline may have done so, even if the store believes that cold is empty.
         Event.ACKNOWLEDGED: Step(State.UNKNOWN, owes_deletion=True),
     },
     State.HOT: {
@@ -109,9 +111,9 @@ TRANSITIONS: dict[State, dict[Event, Step]] = {
     State.PENDING: {
         Event.SETTLED: Step(State.COLD),
         Event.ACKNOWLEDGED: Step(State.ACKED_OWED, owes_deletion=True),
-        # Whoever wrote it has died before it could say so, and the ingress delivers it no more.
+        # Its writer died before it could confirm the write, and the ingress does not redeliver it.
         Event.EXPIRED: Step(State.ACKED),
-        # Not a tombstone: nobody has got it, and whoever publishes its dead letter again means it.
+        # No tombstone: the recipient never got the message, and an operator may replay its dead letter.
         Event.ABANDONED: Step(State.UNKNOWN),
     },
     State.COLD: {
@@ -121,13 +123,13 @@ TRANSITIONS: dict[State, dict[Event, Step]] = {
     State.DOUBLE: {
         Event.ACKNOWLEDGED: Step(State.ACKED_OWED, owes_deletion=True),
         Event.MOVED: Step(State.COLD),
-        # Ephemeral mail has no copy in cold, whatever its record says.
+        # Ephemeral mail never has a copy in cold, whatever its record says.
         Event.DROPPED: Step(State.ACKED),
     },
     State.ACKED: {
-        # The copy that the earlier delivery may have left is nobody's work now: it is found as an orphan.
+        # The earlier delivery may have left a copy that nobody is about to delete: a sweeper finds the orphan.
         Event.REDELIVERED: Step(State.ACKED_OWED),
-        # Whoever was to delete it has died, and nobody else owes it.
+        # The process that was to delete the copy has died.
         Event.FOUND: Step(State.ACKED_OWED),
         Event.SETTLED: Step(State.ACKED, owes_deletion=True),
         Event.MOVED: Step(State.ACKED, owes_deletion=True),
@@ -145,7 +147,7 @@ TRANSITIONS: dict[State, dict[Event, Step]] = {
         Event.DROPPED: Step(State.ACKED),
     },
 }
-"""An event that a state does not list changes nothing: one that is repeated, or comes late, does no harm."""
+"""An event that a state does not list changes nothing, so that a repeated or late event does no harm."""
 
 REDELIVERY_OWES = {
     State.PENDING: Outcome.COLD,
@@ -153,30 +155,30 @@ REDELIVERY_OWES = {
     State.DOUBLE: Outcome.COPY,
     State.DAMAGED: Outcome.COLD,
 }
-"""What a redelivery of a message that is known still owes, the copy with write-through only. In any other state it is a
-``duplicate``, which owes nothing."""
+"""What the pipeline still has to do for a redelivery of a known message, by the message's state; ``COPY`` with
+write-through only. In any other state the redelivery is a ``DUPLICATE``, with nothing to do."""
 
 _UNCHANGED = {state: Step(state) for state in State}
 
 
 def step(state: State, event: Event) -> Step:
-    """What ``event`` makes of a record in ``state``."""
+    """What ``event`` does to a record in ``state``."""
     return TRANSITIONS[state].get(event) or _UNCHANGED[state]
 
 
 def changes(event: Event) -> dict[State, State]:
-    """The states of records that ``event`` changes, and what into."""
+    """The states that ``event`` changes, each with the state after it."""
     steps = {state: step(state, event).after for state in STORED}
     return {state: after for state, after in steps.items() if after is not state}
 
 
 def state_of(number: int) -> State:
-    """``number`` as it was stored."""
+    """The state that was stored as ``number``."""
     return State(number) if number in STORED else State.DAMAGED
 
 
 def entry(delivery: Delivery, outcome: Outcome, *, write_through: bool) -> Event:
-    """The event that is a new id which was routed as ``outcome`` says, hot or cold."""
+    """The event for a new id that was routed to hot or cold, as ``outcome`` says."""
     if outcome is Outcome.COLD:
         return Event.ROUTED_COLD
     assert delivery.message is not None, "only readable deliveries are routed"
@@ -185,7 +187,7 @@ def entry(delivery: Delivery, outcome: Outcome, *, write_through: bool) -> Event
 
 
 def redelivery(state: State, delivery: Delivery) -> State:
-    """The state of a known message after ``delivery``, which may be the first one of this store."""
+    """The state of a known message after ``delivery``, which may also be a first delivery."""
     message = delivery.message
     if not delivery.delivered_before or message is None or message.ephemeral:
         return state
@@ -193,16 +195,15 @@ def redelivery(state: State, delivery: Delivery) -> State:
 
 
 def redelivery_owes(state: State, *, write_through: bool) -> Outcome:
-    """What a redelivery of a message in ``state`` still owes."""
+    """What the pipeline still has to do for a redelivery of a message in ``state``."""
     owed = REDELIVERY_OWES.get(state, Outcome.DUPLICATE)
     return owed if owed is not Outcome.COPY or write_through else Outcome.DUPLICATE
 
 
 def is_misplaced(state: State, sequence: int, queued: Queued) -> bool:
-    """Whether ``queued`` was put into the cold queue behind its place, which is ``sequence``, without the store: it is
-    not settled then.
+    """Whether ``queued`` is in the cold queue behind ``sequence``, the one on record: then it must not be settled.
 
-    A pipeline that was given the place has still to write it; what was routed behind it may be in the cold queue
-    already.
+    This pipeline wrote it without the store. Another pipeline was given ``sequence`` and has not written it yet, while
+    later messages may be in the cold queue already.
     """
     return state is State.PENDING and queued.sequence > sequence

@@ -21,11 +21,11 @@ class Message(Struct, frozen=True, gc=False):
     """An accepted envelope on its way to the recipient."""
 
     id: str
-    """Given at acceptance, for life. Its recipient's: another one's message may have the same."""
+    """Given at acceptance and never changed. Unique for one recipient; another recipient's message may have it too."""
     recipient: str
-    """The canonical URN: the only routing information."""
+    """Canonical URN; the only routing information that an envelope has."""
     envelope: bytes
-    """Canonical ProtoJSON; it goes out to the client as these very bytes."""
+    """Canonical ProtoJSON; a fetch returns these very bytes."""
     lane: Lane
     ephemeral: bool
     accepted_at: int
@@ -33,11 +33,11 @@ class Message(Struct, frozen=True, gc=False):
     keyed: bool = False
     """The sender gave an Idempotency-Key, so the id is remembered for a day instead of an hour."""
     checksum: int | None = None
-    """Made at acceptance, for life (``router.checksum``); ``None`` where a version before stored it, which had none."""
+    """Made at acceptance and never changed (``router.checksum``); ``None`` if an earlier version stored the message."""
 
     @property
     def name(self) -> tuple[str, str]:
-        """What no other message has: an id is one of its recipient's."""
+        """(recipient, id), which no other message has."""
         return self.recipient, self.id
 
 
@@ -46,90 +46,93 @@ class Queued(Struct, frozen=True, gc=False):
 
     message: Message
     sequence: int
-    """The place in the order of its recipient; greater than any given before (docs/specification.md#order)."""
+    """Rises for each recipient; greater than any given before (docs/specification.md#order)."""
     queued_at: int
     """µs since 1970 when it was routed."""
     announced: bool = False
-    """A push command for it has gone out."""
+    """Its push command is published."""
     attempts: int = 1
-    """Which delivery by the ingress routed it; 1 is the first."""
+    """The ``Delivery.attempt`` that was routed; 1 is the first."""
     untold: bool = False
-    """For ``ColdQueue.put``: the online store could not be asked, and is still to be told."""
+    """For ``ColdQueue.put``: a pipeline could not reach the online store, which does not know of this message yet."""
     damaged: bool = False
-    """It does not match its checksum. Whoever takes it from a store finds out; no store says so."""
+    """It does not match its checksum. Stores never set this; the code that reads from them does (``core.damage``)."""
     left_out: int = 0
-    """How many bytes the envelope has, where ``message`` comes without it."""
+    """Bytes of the envelope where ``message`` comes without it, else 0."""
 
     @property
     def place(self) -> tuple[int, int]:
-        """The key a batch is sorted by: lane, then sequence."""
+        """(lane, sequence), by which pages are sorted."""
         return (self.message.lane, self.sequence)
 
     @property
     def size(self) -> int:
-        """The bytes of its envelope: what it takes of ``limits.queue_bytes``."""
+        """Bytes of its envelope, which count towards ``limits.queue_bytes``."""
         return len(self.message.envelope) or self.left_out
 
 
 class DeadReason(StrEnum):
-    """Why a message is a dead letter: a stable word, for people and for the metric."""
+    """Why a message is a dead letter: a stable word, also the label of the metric."""
 
     UNDECODABLE = "undecodable"
     """The bytes in the ingress are not a message."""
     QUEUE_FULL = "queue-full"
     """The recipient's queue holds ``limits.queue_messages``, or would hold more than ``limits.queue_bytes``."""
     INBOUND_EXHAUSTED = "inbound-exhausted"
-    """More came to the recipient than ``limits.inbound_bytes`` and ``limits.inbound_bytes_per_second``."""
+    """The recipient gets more than ``limits.inbound_bytes`` and ``limits.inbound_bytes_per_second`` allow."""
     ATTEMPTS_EXHAUSTED = "attempts-exhausted"
-    """It failed in each of its tries, which is a fault of the router."""
+    """Routing failed ``ingress.max_attempts`` times, through a fault of the router."""
     UNSTORABLE = "unstorable"
-    """It was to be moved to the cold queue, which can never hold it."""
+    """A migration was to move it to the cold queue, which can never hold it."""
     DAMAGED = "damaged"
-    """What was stored is not what was accepted: the checksum does not match."""
+    """The stored bytes do not match the checksum of what was accepted."""
 
 
 class Delivery(Struct, frozen=True, gc=False):
     """One message as the ingress hands it out."""
 
     message: Message | None
-    """``None`` where the body could not be decoded, or is damaged; then ``problem`` says why."""
+    """``None`` if the body is damaged or cannot be decoded. Then the fields from ``problem`` on say what is known."""
     receipt: int | str
     """What the ingress needs to acknowledge this delivery."""
     attempt: int
-    """1 for the first delivery, counted up with each ``nack``."""
+    """1 for the first delivery, increased by each ``nack``."""
     problem: str = ""
+    """Why ``message`` is ``None``."""
     body: bytes = b""
-    """The raw body, where ``message`` is ``None``."""
+    """The raw body if ``message`` is ``None``."""
     found: bool = False
-    """It was there before this consumer came, so another may have had it."""
+    """The ingress held it before this consumer started, so another consumer may have received it."""
     origin: str = ""
-    """The id of its dead letter, where ``message`` is ``None``: the same at each delivery. The receipt if empty."""
+    """Id of the dead letter if ``message`` is ``None``: the same at each delivery. If empty, the receipt is the id."""
     reason: DeadReason = DeadReason.UNDECODABLE
-    """That of its dead letter, where ``message`` is ``None``."""
+    """Reason of the dead letter if ``message`` is ``None``."""
     recipient: str = ""
-    """Where ``message`` is ``None``: whose it was, as far as it says so."""
+    """If ``message`` is ``None``: the recipient, as far as the ingress can tell."""
 
     @property
     def delivered_before(self) -> bool:
-        """It may have been delivered before, and been written to cold by a pipeline that could not tell."""
+        """Whether an earlier delivery is possible, in which a pipeline that could not reach the online store may have
+        written the message to cold."""
         return self.found or self.attempt > 1
 
 
 class Outcome(StrEnum):
-    """What the atomic routing step decided for one message; also the metric's label."""
+    """What the atomic routing step decided for one message, and so what the pipeline does next; also the label of the
+    metric."""
 
     HOT = "hot"
-    """It is in the hot queue and the user was poked, or had not fetched since the last poke."""
+    """The message is in the hot queue. The user was poked, or has not fetched since the last poke."""
     COLD = "cold"
-    """The user is offline: it has its sequence and its cold write is owed. A redelivery gets the same
-    sequence again until the write is settled."""
+    """The user is offline. The message has its sequence; the pipeline writes it to cold. A redelivery gets the same
+    sequence until the write is settled."""
     ANNOUNCE = "announce"
-    """A redelivery of a message that is in the cold queue already; its push command may still be owed."""
+    """A redelivery of a message that is in the cold queue; its push command may not be published yet."""
     COPY = "copy"
-    """A redelivery of a message that is in the hot queue already, with ``online.durability`` write-through: its
-    copy in the cold queue may still be owed."""
+    """A redelivery of a message that is in the hot queue, with ``online.durability = "write-through"``; its copy in the
+    cold queue may not be written yet."""
     DUPLICATE = "duplicate"
-    """A redelivery of a message that is in the hot queue or was acknowledged; nothing is owed."""
+    """A redelivery of a message that is in the hot queue or was acknowledged; nothing is left to do."""
     DROPPED_OFFLINE = "dropped-offline"
     """Ephemeral, and the user is offline."""
     DROPPED_EXPIRED = "dropped-expired"
@@ -137,13 +140,13 @@ class Outcome(StrEnum):
     QUEUE_FULL = "queue-full"
     """The recipient's queue holds ``limits.queue_messages``: a dead letter."""
     QUEUE_BYTES_FULL = "queue-bytes-full"
-    """With it the recipient's queue would hold more than ``limits.queue_bytes``: a dead letter."""
+    """The recipient's queue would hold more than ``limits.queue_bytes`` with it: a dead letter."""
     INBOUND_EXHAUSTED = "inbound-exhausted"
     """The recipient's inbound budget has too few bytes left: a dead letter."""
 
 
 class Routed(Struct, frozen=True, gc=False):
-    """The result of routing one message; ``sequence`` is 0 where it has no place in a queue."""
+    """The result of routing one message; ``sequence`` is 0 if it is in no queue."""
 
     outcome: Outcome
     sequence: int = 0
@@ -151,7 +154,7 @@ class Routed(Struct, frozen=True, gc=False):
 
 
 class Pending(Struct, frozen=True, gc=False):
-    """A cold write that is under way: the reader must not return what comes after it without it."""
+    """A cold write that is not confirmed. A fetch that does not find this message returns nothing behind it."""
 
     id: str
     lane: Lane
@@ -164,25 +167,26 @@ class HotPage(Struct, frozen=True, gc=False):
     messages: list[Queued]
     """In order of (lane, sequence); without expired ephemeral ones."""
     more: frozenset[Lane]
-    """The lanes of which the hot queue holds messages after these."""
+    """Lanes of which the hot queue holds messages behind these."""
     pending: list[Pending]
     cold_empty: bool
-    """The cold queue is known to be empty and no cold write is under way: no need to read it."""
+    """The cold queue is known to be empty and no cold write is pending, so the reader need not read it."""
     cold_version: int
-    """Rises with each thing that may put mail into cold; what ``HotQueue.cold_empty`` is checked with."""
+    """Increased by each operation that may put mail into cold; ``UserQueue.note_cold_empty`` checks it."""
     online: bool = False
-    """Somebody is connected, who may wait for what this page leaves out. Told where it may leave something out."""
+    """The user is connected and may wait for what this page leaves out. Set only if it may leave something out."""
     cut_at: int = 0
-    """For ``HotQueue.note_end``: the mark under which this page counts as cut short; 0 where it has none."""
+    """The mark under which this page counts as cut short, for ``UserQueue.note_end``; 0 if it does not."""
 
 
 class ColdPage(Struct, frozen=True, gc=False):
-    """A part of one cold queue, in order of (lane, sequence)."""
+    """A part of one cold queue."""
 
     messages: list[Queued]
+    """In order of (lane, sequence)."""
     more: frozenset[Lane]
-    """Of a head: the lanes of which there are messages after these. Behind a place: the lane that it ends in, if it
-    ends before the queue does."""
+    """Lanes of which there are messages behind these. If the page was read behind a place (``after``), only the lane in
+    which it ends, and only if the queue goes on."""
 
 
 class Connection(Struct, frozen=True, gc=False):
@@ -194,69 +198,72 @@ class Connection(Struct, frozen=True, gc=False):
     since: int
     """µs since 1970."""
     lease_until: int = 0
-    """µs since 1970; the connection counts as live before that."""
+    """µs since 1970; the connection counts as live until then."""
 
 
 class Move(Struct, frozen=True, gc=False):
-    """A batch taken for migration: still in hot, marked as moving, to be put into cold and then ended."""
+    """A batch taken for migration: still in hot, marked as moving. The migrator puts it into cold and calls
+    ``Migration.end_move``."""
 
     messages: list[Queued]
     dropped: int
     """Ephemeral messages that were dropped from the hot queue instead of moved."""
     more: bool
+    """Hot mail is left behind this batch."""
 
 
 class MigrationResult(StrEnum):
     """How one migration ended."""
 
     DONE = "done"
-    """Nothing that may be moved is left in hot."""
+    """Hot has no mail left that may move."""
     BUSY = "busy"
-    """Another migrator is at work on this user."""
+    """Another migrator is moving this user's mail."""
     ONLINE = "online"
-    """The user has a live connection and only offline users' mail was to move."""
+    """The user is online, and the caller moves only offline users' mail."""
 
 
 class Settled(Struct, frozen=True, gc=False):
-    """What the online store makes of messages that are in cold."""
+    """What the caller of ``Routing.settle`` still has to do with messages that are in cold."""
 
     acked: list[Queued]
-    """Acknowledged meanwhile: the caller deletes them from cold, and then names them to ``forget_orphans``."""
+    """Acknowledged meanwhile: the caller deletes them from cold and then calls ``forget_orphans``."""
     misplaced: list[Queued]
-    """With their places: in cold these stand behind them, since the pipeline that was given the places has still to
-    write them, if it lives. They stay pending; the caller moves them (``ColdQueue.amend``) and settles them again."""
+    """With the sequences on record. In cold these have higher ones: another pipeline was given the sequence on record
+    and has not written the message, or has died. They stay pending until the caller has moved them to these sequences
+    (``ColdQueue.amend``) and settled them again."""
 
 
 class MoveRefused(StrEnum):
-    """Why no batch was taken."""
+    """Why ``Migration.begin_move`` took no batch."""
 
     BUSY = "busy"
     """Another migrator holds this user's migration lease."""
     ONLINE = "online"
-    """The user has a live connection and the caller moves only offline users' mail."""
+    """The user is online, and the caller moves only offline users' mail."""
 
 
 class HotUser(Struct, frozen=True, gc=False):
-    """What the sweeper needs to know of a user who has hot mail, an unanswered poke, or a page that was cut short."""
+    """A user with hot mail, an unanswered poke, or a page that was cut short, as the sweeper sees them."""
 
     user: str
     live: int
     """Connections whose lease has not run out."""
     hot: int
     oldest_at: int
-    """``queued_at`` of the oldest hot message; 0 where there is none."""
+    """``queued_at`` of the oldest hot message; 0 if there is none."""
     unannounced_at: int
-    """``queued_at`` of the oldest hot message that no push command has announced; 0 where there is none."""
+    """``queued_at`` of the oldest hot message without a push command; 0 if there is none."""
     poked_at: int
-    """When the last poke went out, 0 for never."""
+    """When the last poke was sent; 0 for never."""
     fetched: bool
     """The user has fetched since that poke."""
     cut_at: int = 0
-    """When they fetched last, or acknowledged, where no fetch has come to the end of the queue since; else 0."""
+    """If the user's last page was cut short: when they last fetched or acknowledged; else 0."""
 
 
 class DeadLetter(Struct, frozen=True, gc=False):
-    """What could not be routed, with its reason (docs/specification.md#dead-letters)."""
+    """A message that the router refuses for good, with its reason (docs/specification.md#dead-letters)."""
 
     id: str
     recipient: str
@@ -264,15 +271,17 @@ class DeadLetter(Struct, frozen=True, gc=False):
     detail: str
     body: bytes
     attempts: int
-    """Which delivery by the ingress it was; 1 is the first."""
+    """The ``Delivery.attempt`` at which it was refused; 1 is the first."""
     at: int
+    """µs since 1970."""
 
 
 class QueueTotals(Struct, frozen=True, gc=False):
-    """One tier's share of a queue, or of all queues."""
+    """What one tier holds of one queue, or of all queues."""
 
     messages: int = 0
     bytes: int = 0
     users: int = 0
-    """Of all queues: how many users have mail; 0 for a cold queue in Firestore, which would have to read them all."""
+    """How many users have mail; for all cold queues in Firestore 0, since that would read every message."""
     oldest_at: int = 0
+    """``queued_at`` of the oldest message; 0 if there is none."""

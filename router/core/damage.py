@@ -119,7 +119,7 @@ class Damage:
             with suppress(RouterError, TimeoutError):
                 async with asyncio.timeout(CALL_SECONDS):
                     if mends:
-                        await self._cold.mend(user, mends)
+                        await self._cold.repair(user, mends)
             with suppress(RouterError, TimeoutError):
                 async with asyncio.timeout(CALL_SECONDS):
                     await self._bury_all(user, left, found)
@@ -140,7 +140,7 @@ class Damage:
         """Whether hot had a whole copy of ``queued``, at a later place than it, which is written over it then."""
         page = await self._online.read(user, LONGEST_PAGE, PAGE_BYTES, again=True)
         copies = [copy for copy in checked(page.messages) if is_damaged_copy(queued, copy)]
-        await self._cold.mend(user, copies)
+        await self._cold.repair(user, copies)
         return bool(copies)
 
     async def copy_in_cold(self, user: str, queued: Queued) -> Queued | None:

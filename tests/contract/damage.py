@@ -244,12 +244,12 @@ class DamageContract:
         assert await cold_messages(stage) == [(message.message, message.sequence)]
         assert (await stage.cold.totals(BOB)).bytes == len(message.message.envelope)
 
-    @pytest.mark.parametrize("again", ["put", "mend"])
+    @pytest.mark.parametrize("again", ["put", "repair"])
     async def test_what_is_written_anew_is_still_to_be_told(self, stage: Stage, again: str) -> None:
         message = of(stage, "m1", b"as it was accepted")
         assert await stage.cold.put([replace(message, untold=True)]) == []
         await spoil(stage, "cold", "m1")
-        await (stage.cold.put([message]) if again == "put" else stage.cold.mend(BOB, [message]))
+        await (stage.cold.put([message]) if again == "put" else stage.cold.repair(BOB, [message]))
         assert await cold_messages(stage) == [(message.message, message.sequence)]
         assert names(await stage.cold.untold(stage.clock.now(), 10)) == ["m1"]
 

@@ -65,9 +65,9 @@ class EmbeddedColdQueue:
         rows = self._database.read(lambda db: [one(db, statement, (id_, user)) for id_ in sought])
         return [cold_message(user, row) if envelopes else _bare(row) for row in rows if row is not None]
 
-    async def mend(self, user: str, messages: Sequence[Queued]) -> None:
+    async def repair(self, user: str, messages: Sequence[Queued]) -> None:
         rows = [(one.message.envelope, one.message.checksum, one.message.id, user) for one in messages]
-        await self._database.write_ordered(lambda db: db.executemany(SQL["mend"], rows).rowcount)
+        await self._database.write_ordered(lambda db: db.executemany(SQL["repair"], rows).rowcount)
 
     async def delete(self, user: str, ids: Sequence[str]) -> None:
         await self._delete([(user, id_) for id_ in ids])

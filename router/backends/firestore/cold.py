@@ -158,7 +158,7 @@ class FirestoreColdQueue:
         found = await self._client.call(lambda seconds: self._client.get(paths, seconds, select))
         return [queued_message(user, document, None) for document in found.values()]
 
-    async def mend(self, user: str, messages: Sequence[Queued]) -> None:
+    async def repair(self, user: str, messages: Sequence[Queued]) -> None:
         paths = {self._path(user, queued.message.id): queued for queued in messages}
         found = await self._client.call(lambda seconds: self._client.get(list(paths), seconds, PLACE))
         check(await self._writer.write([_renewal(paths[path], there) for path, there in found.items()]))

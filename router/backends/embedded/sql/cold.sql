@@ -19,7 +19,7 @@ WHERE id = ? AND user = ?;
 SELECT id, user, lane, sequence, queued_at, accepted_at, keyed, attempts, length(envelope) FROM cold
 WHERE id = ? AND user = ?;
 
--- mend: Overwrite the envelope of one message that is there.
+-- repair: Overwrite the envelope of one message that is there.
 UPDATE cold SET envelope = ?, checksum = ? WHERE id = ? AND user = ?;
 
 -- delete: Delete one message of one user.
