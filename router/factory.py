@@ -15,7 +15,7 @@ from router import ids
 from router.backends.needs import Need
 from router.clock import Clock, SystemClock
 from router.config import Config
-from router.config.places import Role, places
+from router.config.places import Place, Role, places
 from router.core.connections import ConnectionManager
 from router.core.damage import Damage
 from router.core.dependencies import Dependencies, Reports, Silent
@@ -142,9 +142,9 @@ class Factory:
         """``component``, whose calls say whether the dependency of this ``role`` works."""
         return self.dependencies.watched(component, self._places[role])
 
-    def kind(self, role: Role) -> str:
-        """What kind of backend the dependency of this ``role`` is."""
-        return self._places[role].kind
+    def place(self, role: Role) -> Place:
+        """Which backend the dependency of this ``role`` is, and where."""
+        return self._places[role]
 
     async def embedded(self) -> EmbeddedBackend:
         """The embedded backend, which several components share."""

@@ -46,14 +46,14 @@ class LogReports:
         LOG.error(
             "outage begins",
             dependency=place.role,
-            kind=place.kind,
+            kind=place.backend,
             server=place.address,
             error=error,
             effect=self._effect(place),
         )
 
     def _effect(self, place: Place) -> str:
-        together = {role for role, other in self._where.items() if other.kind == place.kind}
+        together = {role for role, other in self._where.items() if other.backend == place.backend}
         if {Role.INGRESS, Role.ONLINE} <= together:
             return ONE_DATABASE
         if place.role == Role.ONLINE and Role.COLD in together:
@@ -64,7 +64,7 @@ class LogReports:
         LOG.warning(
             "outage is over",
             dependency=place.role,
-            kind=place.kind,
+            kind=place.backend,
             server=place.address,
             seconds=round(seconds, 1),
             failed_calls=failures,

@@ -87,7 +87,7 @@ def _spare_what_stays() -> None:
 
 def _check_address(config: Config, service: Service) -> None:
     """Whoever can reach a router with the embedded identity trusts a key that any local user may use."""
-    if service != "process" and config.auth.kind == "embedded" and not is_loopback(config.server.host):
+    if service != "process" and config.auth.signs_tokens and not is_loopback(config.server.host):
         raise ConfigError(
             f"server.host is {config.server.host}, but the embedded key is for loopback only; "
             "set auth.identity_service_url or auth.jwks_url"
@@ -204,7 +204,7 @@ class _Service:
         if self._service != "process":
             opening = open_authenticator(self._config, factory.clock, factory.tasks, factory.chance)
             authenticator = await stack.enter_async_context(opening)
-            self._health.depends("auth", str(self._config.auth.kind), authenticator.probe)
+            self._health.depends("auth", self._config.auth.key_source, authenticator.probe)
             factory.metrics.key_set_age(lambda: authenticator.key_set_age_seconds)
             limits = self._config.limits
             work = Work(clock=factory.clock, rate=limits.work_rate, burst=limits.work_burst)
@@ -288,7 +288,7 @@ class _Service:
 
     def _depends(self, role: Role, component: Probed) -> None:
         """This service is not ready while ``component`` does not work."""
-        self._health.depends(role, self._factory.kind(role), self._uses(role, component))
+        self._health.depends(role, self._factory.place(role).backend, self._uses(role, component))
 
     def _uses(self, role: Role, component: Probed) -> Probe:
         """This service tells of an outage of ``component``, also while it has nothing to do with it."""
@@ -349,7 +349,7 @@ class _Service:
             LOG.warning("metrics are served beyond loopback; allow your own network only", admin_host=admin_host)
         if self._service == "process":
             return
-        if config.auth.kind == "embedded":
+        if config.auth.signs_tokens:
             LOG.info(
                 "tokens are signed by the embedded key: `router token USER` prints one",
                 data_dir=str(config.embedded.data_dir),

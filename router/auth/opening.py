@@ -19,7 +19,7 @@ async def open_authenticator(
     """Opens at once, also while the identity service is down; raises ``ConfigError``."""
     # Each kind brings libraries that the other does without.
     auth = config.auth
-    if auth.kind == "embedded":
+    if auth.signs_tokens:
         from router.auth.embedded import ALGORITHM, EmbeddedKey  # noqa: PLC0415
 
         if ALGORITHM not in auth.algorithms:

@@ -100,7 +100,7 @@ def signed_by(ctx: typer.Context, as_user: str | None) -> Iterator[None]:
 
 
 def _embedded(config: Config, name: str) -> Callable[[], str]:
-    if config.auth.kind != "embedded":
+    if not config.auth.signs_tokens:
         raise ConfigError(
             "--as works with the embedded key only; get a token from your identity service and use --token-file"
         )

@@ -38,13 +38,13 @@ def look_at(config: Config, *roles: Role) -> None:
     Raises ``DataDirError`` where that is a data directory without a database: "nothing queued" would be no answer.
     """
     found = places(config)
-    if any(found[role].kind == "embedded" for role in roles):
+    if any(found[role].backend == "embedded" for role in roles):
         from router.backends.embedded.schema import check_made  # noqa: PLC0415 - only where configured
 
         check_made(config.embedded.data_dir)
     where: dict[str, list[str]] = {}
     for role in roles:
-        where.setdefault(f"{found[role].kind}, {found[role].address}", []).append(role)
+        where.setdefault(f"{found[role].backend}, {found[role].address}", []).append(role)
     named = [f"{', '.join(names)}: {place}" for place, names in where.items()]
     typer.echo(f"looking at {next(iter(where)) if len(where) == 1 else '; '.join(named)}", err=True)
 

@@ -31,7 +31,7 @@ def made_up(config: Config, run: str, people: int | None, offline: float, sender
     from router.auth.embedded import EmbeddedKey  # noqa: PLC0415 - brings cryptography
     from router.bench.people import Person  # noqa: PLC0415 - brings httpx and websockets
 
-    if config.auth.kind != "embedded":
+    if not config.auth.signs_tokens:
         raise ConfigError(
             "auth.kind is jwks, so tokens come from your identity service: write users and their tokens into a file, "
             "one user and one token per line, and name it with --tokens"

@@ -90,7 +90,7 @@ def _needs(config: Config) -> list[Need]:
     needs = []
     if config.uses_database:
         needs.append(_file("database", data_dir / FILE_NAME, lambda: prepare(data_dir)))
-    if config.auth.kind == "embedded":
+    if config.auth.signs_tokens:
         needs.append(_file("token key", key_file(data_dir, SIGNING_KEY), lambda: EmbeddedKey.open(data_dir)))
     if config.ingress.idempotency_secret is None:
         path = key_file(data_dir, IDEMPOTENCY_KEY)

@@ -35,7 +35,7 @@ def token(
       curl -H "Authorization: Bearer $TOKEN" http://127.0.0.1:8082/api/messages
     """
     config = configured(ctx)
-    if config.auth.kind != "embedded":
+    if not config.auth.signs_tokens:
         raise ConfigError(
             "auth.kind is jwks, so tokens come from your identity service; "
             "to use the embedded key, unset auth.identity_service_url and auth.jwks_url"

@@ -22,10 +22,10 @@ class Role(StrEnum):
 
 
 class Place(Struct, frozen=True):
-    """A dependency, what kind of backend it is, and where that is."""
+    """A dependency, the backend that it is (``redis``), and where that is."""
 
     role: Role
-    kind: str
+    backend: str
     address: str
 
 

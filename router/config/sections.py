@@ -114,6 +114,16 @@ class Auth(Section):
         "A key that it withdraws is rejected after this.",
     )
 
+    @property
+    def key_source(self) -> str:
+        """Who says which keys tokens are signed with: ``embedded``, which is the router itself, or ``jwks``."""
+        return str(self.kind)
+
+    @property
+    def signs_tokens(self) -> bool:
+        """Whether the router signs tokens itself, for this machine only, with a key in ``embedded.data_dir``."""
+        return self.kind == "embedded"
+
     @model_validator(mode="before")
     @classmethod
     def _resolve_kind(cls, data: Any) -> Any:
@@ -340,7 +350,7 @@ class Config(Section):
     @property
     def uses_data_dir(self) -> bool:
         """Whether ``embedded.data_dir`` is needed: for the database, or for the key that signs tokens."""
-        return self.uses_database or self.auth.kind == "embedded"
+        return self.uses_database or self.auth.signs_tokens
 
 
 def address(scheme: str, host: str, port: int) -> str:

@@ -48,7 +48,7 @@ class Place(Protocol):
     @property
     def role(self) -> str: ...
     @property
-    def kind(self) -> str: ...
+    def backend(self) -> str: ...
     @property
     def address(self) -> str: ...
 
@@ -145,7 +145,7 @@ class Dependencies:
 
     def watched(self, component: T, place: Place) -> T:
         """``component``, whose every call is told to the dependency at ``place``."""
-        self._metrics.depends(place.role, place.kind)
+        self._metrics.depends(place.role, place.backend)
         self._outages.setdefault(place.role, Outage())
         return cast(T, _Watched(component, place, self))
 
@@ -176,7 +176,7 @@ class Dependencies:
 
     def failed(self, place: Place, call: str, error: str) -> None:
         """``call`` of the dependency at ``place`` has failed."""
-        self._metrics.dependency_failed(place.role, place.kind)
+        self._metrics.dependency_failed(place.role, place.backend)
         if self._outages[place.role].failed(call, self._clock.monotonic()):
             self._reports.outage(place, error)
 

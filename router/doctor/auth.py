@@ -19,7 +19,7 @@ from router.factory import Factory
 
 async def look(config: Config) -> AsyncIterator[Finding]:
     """All that is to be said of ``auth``; raises ``Unavailable`` where the identity service gives no key set."""
-    if config.auth.kind == "embedded":
+    if config.auth.signs_tokens:
         yield embedded(config)
         return
     for finding in rules(config.auth):

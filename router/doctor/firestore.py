@@ -47,10 +47,10 @@ def _is_unseen(problem: Unavailable) -> bool:
 
 def judge(found: FirestoreFacts, project_id: str, database: str) -> Iterator[Finding]:
     """All that is to be said of one database."""
-    if found.kind != "FIRESTORE_NATIVE":
+    if found.mode != "FIRESTORE_NATIVE":
         why = "The router uses subcollections, transactions and collection groups of the native mode."
         fix = f"gcloud firestore databases update --type=firestore-native {_named(project_id, database)}"
-        yield error("firestore.database", f"it is in {found.kind.lower()}", why, fix)
+        yield error("firestore.database", f"it is in {found.mode.lower()}", why, fix)
         return
     yield fine("firestore.database", f"native mode, {found.location}")
     if not found.protected:

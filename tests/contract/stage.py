@@ -127,7 +127,7 @@ class Stage:
 
     def failures(self, role: str) -> float:
         """How many calls to the dependency of this role have failed."""
-        kind = self.factory.kind(Role(role))
+        kind = self.factory.place(Role(role)).backend
         return self.count("router_dependency_failures_total", dependency=role, kind=kind)
 
     def moved(self) -> float:

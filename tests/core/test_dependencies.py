@@ -40,7 +40,7 @@ class Heard:
     said: list[tuple[str, ...]] = field(default_factory=list)
 
     def outage(self, place: Place, error: str) -> None:
-        self.said.append(("begins", place.role, place.kind, place.address, error))
+        self.said.append(("begins", place.role, place.backend, place.address, error))
 
     def outage_over(self, place: Place, seconds: float, failures: int) -> None:
         self.said.append(("over", place.role, f"{seconds:g}", str(failures)))

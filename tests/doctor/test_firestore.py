@@ -91,7 +91,7 @@ def judged(**changes: object) -> dict[str, Finding]:
 
 async def test_what_is_wrong_with_one() -> None:
     assert {finding.severity for finding in judged().values()} == {Severity.FINE}
-    assert judged(kind="DATASTORE_MODE")["firestore.database"].severity is Severity.ERROR
+    assert judged(mode="DATASTORE_MODE")["firestore.database"].severity is Severity.ERROR
     assert judged(protected=False)["firestore.protection"].severity is Severity.NOTE
     assert judged(expiry={"x": "CREATING"})["firestore.ttl"].severity is Severity.NOTE
     missing = judged(expiry={"x-messages": "STATE_UNSPECIFIED"})["firestore.ttl"]

@@ -21,7 +21,7 @@ _ADMIN = "/google.firestore.admin.v1.FirestoreAdmin/"
 class FirestoreFacts(Struct, frozen=True):
     """One database."""
 
-    kind: str
+    mode: str
     """``FIRESTORE_NATIVE`` or ``DATASTORE_MODE``."""
     location: str
     protected: bool
@@ -51,7 +51,7 @@ async def gather(
         *(_get(channel, "GetField", types.GetFieldRequest, types.Field, name, chance) for name in names)
     )
     return FirestoreFacts(
-        kind=types.Database.DatabaseType(found.type_).name,
+        mode=types.Database.DatabaseType(found.type_).name,
         location=found.location_id,
         protected=found.delete_protection_state == types.Database.DeleteProtectionState.DELETE_PROTECTION_ENABLED,
         expiry={group: _state(field) for group, field in zip(groups, fields, strict=True)},
