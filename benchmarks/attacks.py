@@ -18,7 +18,7 @@ from benchmarks.mail import user
 from router.auth.embedded import ALGORITHM, ISSUER, EmbeddedKey
 from router.data_dir import SIGNING_KEY, key_file
 from router.web.api import MAX_ACK_IDS
-from router.web.calls import MAX_VALUES
+from router.web.user_requests import MAX_VALUES
 
 FLOOD_SECONDS = 3.0
 DEAF_SECONDS = 14.0

@@ -19,9 +19,9 @@ from router.core.queue import CompositeMessageQueue
 from router.core.work import MESSAGE, SEND, Work
 from router.errors import InvalidIdempotencyKey, InvalidRequest
 from router.interfaces import MOST_IDS
-from router.web.calls import JSON, Handler, UserEndpoint, UserRequest
-from router.web.fields import Fields
-from router.web.turns import Turns
+from router.web.fetch_coalescing import FetchCoalescer
+from router.web.headers import Headers
+from router.web.user_requests import JSON, Handler, UserEndpoint, UserRequest
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 500
@@ -85,7 +85,7 @@ class Api:
         self._work = work
         self._max_send_bytes = longest_send(envelope_bytes)
         self._body_seconds = body_seconds
-        self._turns: Turns[Page] = Turns(self._page)
+        self._fetches: FetchCoalescer[Page] = FetchCoalescer(self._page)
 
     def routes(self) -> list[Route]:
         return [
@@ -101,7 +101,7 @@ class Api:
         """``POST /api/send``: 202 with the id, once the message is durable."""
         body = await request.body(self._max_send_bytes, "an envelope in base64 and a little more")
         await request.spend(body, SEND)
-        id_ = await self._acceptor.accept(request.user, body, _idempotency_key(request.fields))
+        id_ = await self._acceptor.accept(request.user, body, _idempotency_key(request.headers))
         return Ready(202, b'{"id":"%b"}' % id_.encode(), _JSON)
 
     async def messages(self, request: UserRequest) -> Response:
@@ -109,9 +109,9 @@ class Api:
         limit = _limit(request.scope["query_string"])
         # Whoever has a page to send may wait until nothing else is under way.
         request.call.pause()
-        turn = await self._turns.take(request.user, limit)
-        request.call.at_end = turn.leave
-        page = turn.page
+        shared = await self._fetches.join(request.user, limit)
+        request.call.at_end = shared.leave
+        page = shared.page
         request.call.charge(page.messages * MESSAGE)
         return Ready(200, page.body, _JSON, _NO_STORE)
 
@@ -133,8 +133,8 @@ class Api:
         return Ready(204, b"")
 
 
-def _idempotency_key(fields: Fields) -> str | None:
-    keys = fields.every("idempotency-key")
+def _idempotency_key(headers: Headers) -> str | None:
+    keys = headers.every("idempotency-key")
     if len(keys) > 1:
         raise InvalidIdempotencyKey("there is more than one Idempotency-Key header: send one")
     return keys[0] if keys else None

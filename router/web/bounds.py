@@ -27,7 +27,7 @@ from router.metrics import Cut
 from router.web import addressing, problems
 from router.web.budget import Budget
 from router.web.edge import Border
-from router.web.fields import Fields
+from router.web.headers import Headers
 from router.web.joined import Joined, LastStage, Pace
 from router.web.parsing import Parser
 from router.web.problems import HeadersTooLarge, HeadersTooSlow, MalformedRequest
@@ -174,7 +174,7 @@ class _Watched(asyncio.Protocol):
 
     def refuse(self, error: RouterError, known: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """Answer a request that never reaches the application, and close; ``known`` of its header fields have come."""
-        asked = Fields({"headers": known})
+        asked = Headers({"headers": known})
         id_ = self.bounds.border.request_id(asked)
         with structlog.contextvars.bound_contextvars(request_id=id_):
             self.bounds.border.refuse(error)

@@ -21,7 +21,7 @@ from router.logs import logger
 from router.metrics import Cut, Metrics
 from router.sampling import Later, Sampler, in_loop
 from router.web import problems
-from router.web.fields import Fields, fields_of
+from router.web.headers import Headers, headers_of
 
 LOG = logger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -85,9 +85,9 @@ class Border:
         """Whether ``server.allowed_origins`` names this browser origin."""
         return self._origins.allow(origin)
 
-    def request_id(self, fields: Fields) -> str:
+    def request_id(self, headers: Headers) -> str:
         """The caller's ``X-Request-Id`` where it is a sane one, else a new one."""
-        given = fields.get("x-request-id")
+        given = headers.get("x-request-id")
         return given if given and _REQUEST_ID.fullmatch(given) else self.entropy(REQUEST_ID_BYTES).hex()
 
     def common(self, request_id: str, origin: str | None) -> list[tuple[bytes, bytes]]:
@@ -193,7 +193,7 @@ class Edge:
             await self._done.wait()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = _Answer(self._border, self._timer, scope["path"], fields_of(scope), send)
+        answer = _Answer(self._border, self._timer, scope["path"], headers_of(scope), send)
         # Never unbound: each request is a task, which has a context of its own.
         structlog.contextvars.bind_contextvars(request_id=answer.request_id)
         # A WebSocket is not a request to be finished: the connection manager ends it.
@@ -241,7 +241,9 @@ class Edge:
 
 def _is_preflight(scope: Scope) -> bool:
     return (
-        scope["type"] == "http" and scope["method"] == "OPTIONS" and "access-control-request-method" in fields_of(scope)
+        scope["type"] == "http"
+        and scope["method"] == "OPTIONS"
+        and "access-control-request-method" in headers_of(scope)
     )
 
 
@@ -250,14 +252,14 @@ class _Answer:
 
     __slots__ = ("_border", "_origin", "_route", "_send", "_since", "_timer", "request_id", "started")
 
-    def __init__(self, border: Border, timer: Callable[[], float], path: str, fields: Fields, send: Send) -> None:
+    def __init__(self, border: Border, timer: Callable[[], float], path: str, headers: Headers, send: Send) -> None:
         self._border = border
         self._timer = timer
         self._route = path if path in ROUTES else "other"
-        self._origin = fields.get("origin")
+        self._origin = headers.get("origin")
         self._send = send
         self._since = timer()
-        self.request_id = border.request_id(fields)
+        self.request_id = border.request_id(headers)
         self.started = False
 
     async def __call__(self, message: Message) -> None:

@@ -20,11 +20,11 @@ from router.config.origins import same_host
 from router.core.connections import ConnectionManager
 from router.core.work import Work
 from router.messages import Connection
+from router.web.bearer_tokens import from_handshake
 from router.web.bounds import PEER
 from router.web.edge import Border
-from router.web.fields import Fields, fields_of, forget_fields
+from router.web.headers import Headers, forget_headers, headers_of
 from router.web.problems import Forbidden, UpgradeRequired
-from router.web.tokens import from_handshake
 
 
 class Sockets:
@@ -48,10 +48,10 @@ class Sockets:
         # Taken out: the scope lives in the socket, which is not to hold itself.
         socket = AsgiSocket(send, scope.pop(PEER, None))
         # What this raises is answered by HTTP, instead of the upgrade.
-        connection, subprotocol = await self._connect(fields_of(scope), socket)
+        connection, subprotocol = await self._connect(headers_of(scope), socket)
         try:
             await socket.accept(subprotocol)
-            forget_fields(scope)
+            forget_headers(scope)
             del subprotocol  # It may be the token.
             # What a client sends is ignored; how much it may send is bounded below, where pings are seen too.
             while (await receive())["type"] != "websocket.disconnect":
@@ -60,11 +60,11 @@ class Sockets:
             # Also when this task is cancelled: presence must not outlive the socket.
             await asyncio.shield(self._manager.disconnect(connection))
 
-    async def _connect(self, fields: Fields, socket: AsgiSocket) -> tuple[Connection, str | None]:
-        origin = fields.get("origin")
-        if origin is not None and not self._border.allows(origin) and not same_host(origin, fields.get("host")):
+    async def _connect(self, headers: Headers, socket: AsgiSocket) -> tuple[Connection, str | None]:
+        origin = headers.get("origin")
+        if origin is not None and not self._border.allows(origin) and not same_host(origin, headers.get("host")):
             raise Forbidden("this origin is not in server.allowed_origins")
-        token, subprotocol = from_handshake(fields)
+        token, subprotocol = from_handshake(headers)
         principal = await self._authenticator.authenticate(token)
         call = await self._work.begin(principal.user)
         try:

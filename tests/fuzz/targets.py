@@ -20,8 +20,8 @@ from router.auth.embedded import EmbeddedKey
 from router.auth.verifier import Authenticator, Principal
 from router.config import Auth
 from router.errors import InvalidUrn, Unauthorized
-from router.web.fields import Fields
-from router.web.tokens import from_authorization, from_handshake
+from router.web.bearer_tokens import from_authorization, from_handshake
+from router.web.headers import Headers
 from tests.support.clock import ManualClock
 from tests.support.oracle import judge, laxer
 from tests.support.protojson import ENVELOPES
@@ -105,7 +105,7 @@ def handshakes(data: bytes) -> None:
     """The header fields of a request, a line each: a token comes from one place, and the answer is what was offered."""
     pairs = [line.partition(b":") for line in data.split(b"\n")]
     headers = [(name.strip(BLANK.encode()).lower(), value.strip(BLANK.encode())) for name, _, value in pairs]
-    fields = Fields({"headers": headers})
+    fields = Headers({"headers": headers})
     values = {name: [v.decode("latin-1") for n, v in headers if n == name] for name, _ in headers}
     offered = [
         p.strip(BLANK) for v in values.get(b"sec-websocket-protocol", []) for p in v.split(",") if p.strip(BLANK)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from router import urn
 from router.auth.verifier import Authenticator, Principal
 from router.errors import InvalidUrn
-from router.web import tokens
-from router.web.fields import Fields
+from router.web import bearer_tokens
+from router.web.headers import Headers
 from tests.fuzz import targets
 from tests.fuzz.__main__ import GUIDED, MISSING, fuzz, main
 from tests.fuzz.targets import REGRESSIONS, TARGETS
@@ -94,8 +94,8 @@ async def believe(self: object, token: str) -> Principal:
 
 def test_control_characters_are_no_blanks() -> None:
     """Found by the fuzzer: ``str.strip`` takes more than a header field's blanks."""
-    fields = Fields({"headers": [(b"authorization", b"Bearer a.b.c\x1d \t")]})
-    assert tokens.from_authorization(fields) == "a.b.c\x1d"
+    headers = Headers({"headers": [(b"authorization", b"Bearer a.b.c\x1d \t")]})
+    assert bearer_tokens.from_authorization(headers) == "a.b.c\x1d"
 
 
 def test_a_target_that_is_none_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,12 +23,12 @@ from router.core.challenges import ANSWER_SECONDS
 from router.core.queue import CompositeMessageQueue
 from router.messages import Delivery, Message, Queued
 from router.metrics import Metrics
-from router.web import bounds, calls
+from router.web import bounds, user_requests
 from router.web.bounds import HEADER_BYTES, MAX_FRAMES, MAX_PIPELINED, BoundedConfig, BoundedHttp
 from router.web.budget import Budget
 from router.web.edge import Border
+from router.web.fetch_coalescing import FETCHES_AT_ONCE
 from router.web.server import Server
-from router.web.turns import FETCHES_AT_ONCE
 from tests.contract.stage import BOB
 from tests.support.edge import EVENT_SECONDS, HOST, Raw, eventually, frame, handshake, narrow, raw, server
 from tests.web.conftest import Web
@@ -564,7 +564,7 @@ async def test_pages_that_are_to_be_sent_wait_for_no_fetch(web: Web, monkeypatch
     await fill(web)
     monkeypatch.setattr(work, "HEAVY", 50)
     monkeypatch.setattr(work, "AT_ONCE", 50)
-    monkeypatch.setattr(calls, "LARGE_UNITS", 1)
+    monkeypatch.setattr(user_requests, "LARGE_UNITS", 1)
     async with asyncio.timeout(EVENT_SECONDS):
         pages = await asyncio.gather(*(web.http.get("/api/messages", headers=web.bearer("bob")) for _ in range(40)))
     assert {page.status_code for page in pages} == {200}

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from router.core.queue import CompositeMessageQueue
 from router.core.work import BODY_BYTES, CALL, CONNECT, SEND
 from router.messages import Queued
-from router.web import calls
+from router.web import user_requests
 from router.web.api import MAX_ACK_BYTES, MAX_ACK_IDS, MAX_ID_LENGTH
 from router.web.edge import Edge
 from router.web.sockets import Sockets
@@ -47,7 +47,7 @@ def test_every_route_is_public_or_charged(web: Web) -> None:
             assert isinstance(route.app, Sockets), route.path
         elif isinstance(route, Route) and route.path not in PUBLIC:
             plain = route.path == "/connect"  # 426 without a look at the token
-            assert plain or isinstance(route.app, calls.UserEndpoint), f"{route.path} is not charged"
+            assert plain or isinstance(route.app, user_requests.UserEndpoint), f"{route.path} is not charged"
             found.add(route.path)
     assert found >= {"/api/send", "/api/messages", "/api/messages/ack", "/connect"}
 
@@ -159,7 +159,7 @@ async def test_what_can_be_no_id_is_no_message(web: Web, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("value", [b"0", b"{}", b"[[]]", b'{"a":1}', b'""'])
 async def test_a_body_has_so_many_values(web: Web, monkeypatch: pytest.MonkeyPatch, path: str, value: bytes) -> None:
     """Each costs far more to read than its bytes."""
-    monkeypatch.setattr(calls, "MAX_VALUES", 100)
+    monkeypatch.setattr(user_requests, "MAX_VALUES", 100)
     head = b'{"recipientId":"bob","messageIds":["x"],"more":['
     few = await web.http.post(path, content=head + value + b"]}", headers=web.bearer("alice"))
     assert few.is_success

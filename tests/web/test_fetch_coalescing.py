@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from router.errors import Unavailable
-from router.web.turns import FETCHES_AT_ONCE, Turn, Turns
+from router.web.fetch_coalescing import FETCHES_AT_ONCE, FetchCoalescer, SharedFetch
 
 pytestmark = pytest.mark.anyio
 
@@ -16,12 +16,12 @@ class Pages:
     """Fetches that end when they are told to; the body is the user, the limit, and which fetch of all it is."""
 
     def __init__(self) -> None:
-        self.turns: Turns[bytes] = Turns(self._fetch)
+        self.fetches: FetchCoalescer[bytes] = FetchCoalescer(self._fetch)
         self.begun: list[tuple[str, int]] = []
         self.ends: list[asyncio.Future[None]] = []
         self.keeps = False
-        """Whether those who ask leave their turns later."""
-        self.kept: list[Turn[bytes]] = []
+        """Whether those who ask leave their fetches later."""
+        self.kept: list[SharedFetch[bytes]] = []
 
     async def _fetch(self, user: str, limit: int) -> bytes:
         self.begun.append((user, limit))
@@ -32,17 +32,17 @@ class Pages:
         return f"{user} {limit} {number}".encode()
 
     async def ask(self, *requests: tuple[str, int]) -> list[asyncio.Task[bytes]]:
-        asked = [asyncio.create_task(self._taken(user, limit)) for user, limit in requests]
+        asked = [asyncio.create_task(self._joined(user, limit)) for user, limit in requests]
         await turn()
         return asked
 
-    async def _taken(self, user: str, limit: int) -> bytes:
-        taken = await self.turns.take(user, limit)
+    async def _joined(self, user: str, limit: int) -> bytes:
+        joined = await self.fetches.join(user, limit)
         if self.keeps:
-            self.kept.append(taken)
+            self.kept.append(joined)
         else:
-            taken.leave()
-        return taken.page
+            joined.leave()
+        return joined.page
 
 
 async def turn() -> None:
@@ -85,16 +85,16 @@ async def test_a_page_that_is_not_answered_keeps_its_turn() -> None:
     await turn()
     assert [task.result() for task in shared] == [b"bob 50 3"] * 2
     await pages.ask(("bob", 50))
-    for number, taken in enumerate(pages.kept[2:]):
+    for number, joined in enumerate(pages.kept[2:]):
         assert len(pages.begun) == FETCHES_AT_ONCE + 1, "one has left the page, another one has it still"
-        taken.leave()
+        joined.leave()
         assert len(pages.begun) == FETCHES_AT_ONCE + 1, number
         await turn()
     assert len(pages.begun) == FETCHES_AT_ONCE + 2
     pages.ends[-1].set_result(None)
     await turn()
-    for taken in (pages.kept[1], pages.kept[-1]):
-        taken.leave()
+    for joined in (pages.kept[1], pages.kept[-1]):
+        joined.leave()
     await turn()
     assert nothing_is_kept(pages)
 
@@ -129,4 +129,4 @@ async def test_whoever_gives_up_takes_nothing_from_the_others() -> None:
 
 def nothing_is_kept(pages: Pages) -> bool:
     """Nothing is kept of users whose fetches have ended."""
-    return not (pages.turns._going or pages.turns._waiting or pages.turns._serving)
+    return not (pages.fetches._going or pages.fetches._waiting or pages.fetches._serving)

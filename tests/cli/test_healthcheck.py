@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from starlette.routing import Router
 
+from router.cli import healthcheck
 from router.metrics import Metrics
-from router.web import alive
 from router.web.health import Health
 from tests.support.clock import ManualClock
 from tests.support.edge import server as server_of
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def ask(*arguments: str) -> int:
-    return await asyncio.to_thread(alive.main, list(arguments))
+    return await asyncio.to_thread(healthcheck.main, list(arguments))
 
 
 async def test_alive_while_draining_and_dead_where_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:

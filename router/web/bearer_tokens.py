@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from router.errors import Unauthorized
-from router.web.fields import Fields
+from router.web.headers import Headers
 
 BEARER = "bearer"
 _BLANK = " \t"
 """What surrounds values (RFC 9110, section 5.6.3); ``str.strip`` would take control characters and much else."""
 
 
-def from_authorization(fields: Fields) -> str:
+def from_authorization(headers: Headers) -> str:
     """The token of ``Authorization: Bearer`` (RFC 6750, section 2.1)."""
-    given = fields.every("authorization")
+    given = headers.every("authorization")
     if len(given) > 1:
         # A proxy in front may have believed the other one.
         raise Unauthorized("send one Authorization header, not several")
@@ -22,15 +22,15 @@ def from_authorization(fields: Fields) -> str:
     return token.strip(_BLANK)
 
 
-def from_handshake(fields: Fields) -> tuple[str, str | None]:
+def from_handshake(headers: Headers) -> tuple[str, str | None]:
     """The token of a WebSocket handshake, and the subprotocol to answer with.
 
     Browsers cannot set ``Authorization``; they name the subprotocols ``bearer, <token>``, or ``<token>`` alone.
     """
-    lines = ",".join(fields.every("sec-websocket-protocol"))
+    lines = ",".join(headers.every("sec-websocket-protocol"))
     offered = [part.strip(_BLANK) for part in lines.split(",") if part.strip(_BLANK)]
-    if "authorization" in fields:
-        return from_authorization(fields), BEARER if BEARER in offered else None
+    if "authorization" in headers:
+        return from_authorization(headers), BEARER if BEARER in offered else None
     if len(offered) == 1 and offered[0] != BEARER:
         return offered[0], offered[0]
     if len(offered) == 2 and offered[0] == BEARER:

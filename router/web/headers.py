@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from starlette.types import Scope
 
-_KEPT = "router.fields"
+_KEPT = "router.headers"
 
 
-class Fields:
+class Headers:
     """Names are lower case; of a field that is sent several times ``get`` gives the first.
 
     Every request looks up a handful, and Starlette's ``Headers`` goes through its list for each.
@@ -35,15 +35,15 @@ class Fields:
         return name.encode() in self._raw
 
 
-def fields_of(scope: Scope) -> Fields:
+def headers_of(scope: Scope) -> Headers:
     """Those of this request; made once, and kept with it."""
-    found: Fields | None = scope.get(_KEPT)
+    found: Headers | None = scope.get(_KEPT)
     if found is None:
-        found = scope[_KEPT] = Fields(scope)
+        found = scope[_KEPT] = Headers(scope)
     return found
 
 
-def forget_fields(scope: Scope) -> None:
+def forget_headers(scope: Scope) -> None:
     """Let go of them, the token among them, where a connection outlives its handshake by hours."""
     scope.pop(_KEPT, None)
     scope["headers"] = []

@@ -14,10 +14,10 @@ from router.auth.verifier import Authenticator
 from router.core import work
 from router.core.work import Work
 from router.errors import InvalidRequest
+from router.web.bearer_tokens import from_authorization
 from router.web.bounds import ARRIVED, PAYER
-from router.web.fields import Fields, fields_of
+from router.web.headers import Headers, headers_of
 from router.web.problems import BodyTooLarge, BodyTooSlow, UnsupportedMediaType
-from router.web.tokens import from_authorization
 
 JSON = "application/json"
 MAX_VALUES = 10_000
@@ -30,11 +30,11 @@ LARGE_UNITS = 64
 class UserRequest:
     """A request whose user is known."""
 
-    __slots__ = ("_body_seconds", "_request", "call", "fields", "scope", "user")
+    __slots__ = ("_body_seconds", "_request", "call", "headers", "scope", "user")
 
-    def __init__(self, scope: Scope, receive: Receive, fields: Fields, call: work.Call, body_seconds: float) -> None:
+    def __init__(self, scope: Scope, receive: Receive, headers: Headers, call: work.Call, body_seconds: float) -> None:
         self.scope = scope
-        self.fields = fields
+        self.headers = headers
         self.call = call
         self.user = call.user
         self._request = Request(scope, receive)
@@ -45,12 +45,12 @@ class UserRequest:
 
         A missing Content-Type is taken for JSON. Its work is the caller's to ``spend``.
         """
-        kind = self.fields.get("content-type")
+        kind = self.headers.get("content-type")
         if kind is not None and kind != JSON and kind.partition(";")[0].strip().lower() != JSON:
             raise UnsupportedMediaType(f"send the body as {JSON}")
-        if (self.fields.get("content-encoding") or "identity").lower() != "identity":
+        if (self.headers.get("content-encoding") or "identity").lower() != "identity":
             raise UnsupportedMediaType("send the body without a Content-Encoding")
-        length = self.fields.get("content-length") or ""
+        length = self.headers.get("content-length") or ""
         if length.isdecimal() and int(length) > limit:
             raise BodyTooLarge(f"the body has {length} bytes, but the limit is {limit}: {what}")
         return await self._arrival(limit, what)
@@ -104,13 +104,13 @@ class UserEndpoint:
         self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        fields = fields_of(scope)
-        principal = await self._authenticator.authenticate(from_authorization(fields))
+        headers = headers_of(scope)
+        principal = await self._authenticator.authenticate(from_authorization(headers))
         # Whatever comes of it, what has come of its body has been read.
         scope[PAYER] = partial(self._work.charge_bytes, principal.user)
         call = await self._work.begin(principal.user)
         try:
-            response = await self._handler(UserRequest(scope, receive, fields, call, self._body_seconds))
+            response = await self._handler(UserRequest(scope, receive, headers, call, self._body_seconds))
             if units := len(response.body) // work.ANSWER_BYTES:
                 call.charge(units)
                 if units >= LARGE_UNITS:
@@ -124,7 +124,7 @@ def _values(body: bytes) -> int:
     """Each value but the first of an object or a list has a comma before it. Raises ``InvalidRequest``."""
     values = sum(_count(body, mark) for mark in (b",", b"{", b"["))
     if values > MAX_VALUES:
-        raise InvalidRequest(f"the body has more than {MAX_VALUES} values: send only the fields of the request")
+        raise InvalidRequest(f"the body has more than {MAX_VALUES} values: send only the headers of the request")
     return values
 
 

@@ -1,4 +1,4 @@
-"""Who fetches for whom: the devices of one user, all poked at once, share what each of them would read."""
+"""Fetch coalescing: the devices of one user, all poked at once, share what each of them would read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FETCHES_AT_ONCE = 2
 """Of one user. A page may have 8 MiB, and nobody has a turn while it is put together."""
 
 
-class Turn(Generic[P]):
+class SharedFetch(Generic[P]):
     """One page of a user, from its fetch until all who share it have left. State: how many those are."""
 
     __slots__ = ("_over", "_sharing", "page", "ready")
@@ -27,54 +27,54 @@ class Turn(Generic[P]):
         self._sharing += 1
 
     def leave(self) -> None:
-        """Whoever took this turn has no more need of its page."""
+        """Whoever joined this fetch has no more need of its page."""
         self._sharing -= 1
         if not self._sharing:
             self._over()
 
 
-class Turns(Generic[P]):
-    """``FETCHES_AT_ONCE`` turns of each user; whoever comes meanwhile shares one that begins afterwards.
+class FetchCoalescer(Generic[P]):
+    """``FETCHES_AT_ONCE`` fetches of each user; whoever comes meanwhile shares one that begins afterwards.
 
     So a user's requests wait for two fetches at most, however many there are, and also where the clients of some have
-    given up long ago. A turn ends when its page is answered: one user has no more pages than that in memory.
+    given up long ago. A fetch is over when its page is answered: one user has no more pages than that in memory.
     """
 
     def __init__(self, fetch: Callable[[str, int], Awaitable[P]]) -> None:
         """``fetch``: the page of a user with a limit."""
         self._fetch = fetch
         self._going: dict[str, int] = {}
-        self._waiting: dict[str, dict[int, Turn[P]]] = {}
+        self._waiting: dict[str, dict[int, SharedFetch[P]]] = {}
         """By user and limit: those who ask for the same get the same."""
         self._serving: set[asyncio.Task[None]] = set()
 
-    async def take(self, user: str, limit: int) -> Turn[P]:
-        """A turn with what a fetch found that began no earlier than this call; whoever takes it leaves it. Raises what
-        the fetch raised."""
+    async def join(self, user: str, limit: int) -> SharedFetch[P]:
+        """What a fetch found that began no earlier than this call; whoever joins it leaves it. Raises what the fetch
+        raised."""
         going = self._going.get(user, 0)
         if going < FETCHES_AT_ONCE:
             self._going[user] = going + 1
-            turn = Turn[P](partial(self._pass_on, user))
+            fetch = SharedFetch[P](partial(self._begin_next, user))
             try:
-                turn.page = await self._fetch(user, limit)
+                fetch.page = await self._fetch(user, limit)
             except BaseException:
-                turn.leave()
+                fetch.leave()
                 raise
-            return turn
+            return fetch
         groups = self._waiting.setdefault(user, {})
         if limit not in groups:
-            groups[limit] = Turn[P](partial(self._pass_on, user))
-        turn = groups[limit]
-        turn.share()
+            groups[limit] = SharedFetch[P](partial(self._begin_next, user))
+        fetch = groups[limit]
+        fetch.share()
         try:
-            await asyncio.shield(turn.ready)
+            await asyncio.shield(fetch.ready)
         except BaseException:
-            turn.leave()
+            fetch.leave()
             raise
-        return turn
+        return fetch
 
-    def _pass_on(self, user: str) -> None:
-        """A turn of ``user`` has ended: it goes to those who wait longest."""
+    def _begin_next(self, user: str) -> None:
+        """A fetch of ``user`` is over: the next is for those who wait longest."""
         groups = self._waiting.get(user)
         if groups:
             limit = next(iter(groups))
@@ -87,12 +87,12 @@ class Turns(Generic[P]):
         if not self._going[user]:
             del self._going[user]
 
-    async def _serve(self, user: str, limit: int, turn: Turn[P]) -> None:
+    async def _serve(self, user: str, limit: int, fetch: SharedFetch[P]) -> None:
         try:
-            turn.page = await self._fetch(user, limit)
-            turn.ready.set_result(None)
+            fetch.page = await self._fetch(user, limit)
+            fetch.ready.set_result(None)
         except Exception as error:  # noqa: BLE001 - each of those who wait raises it
-            turn.ready.set_exception(error)
+            fetch.ready.set_exception(error)
         finally:
-            turn.ready.cancel()
-            turn.leave()
+            fetch.ready.cancel()
+            fetch.leave()
