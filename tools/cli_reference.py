@@ -18,7 +18,7 @@ from router.cli import config, dead_letters, inspecting, migrate, outbox, setup
 from router.cli.app import COMMANDS, Entry, command, load
 from router.cli.exits import Code
 from router.config.sources import Problem
-from router.doctor.findings import Diagnosis, Finding
+from router.findings import Diagnosis, Finding
 
 HEAD = """\
 # Command line

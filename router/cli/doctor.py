@@ -11,7 +11,7 @@ import typer
 from router.cli.common import configured
 from router.cli.exits import Code
 from router.cli.output import json_document, line, on_terminal
-from router.doctor.findings import Diagnosis, Finding, Severity
+from router.findings import Diagnosis, Finding, Severity
 
 CODES = {
     Severity.FINE: Code.OK,

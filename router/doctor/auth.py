@@ -13,8 +13,8 @@ from router.auth.jwks import JwksKeys
 from router.config import Auth, Config
 from router.config.rules import is_loopback
 from router.data_dir import SIGNING_KEY, key_file
-from router.doctor.findings import Finding, error, fine, note, warning
 from router.factory import Factory
+from router.findings import Finding, error, fine, note, warning
 
 
 async def look(config: Config) -> AsyncIterator[Finding]:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 from router.clock import MICROSECONDS, SystemClock, apart
 from router.config import Config, endpoints
 from router.doctor import auth, clocks, embedded, machine, probing, settings
-from router.doctor.findings import Finding
-from router.doctor.runner import Check, Look
 from router.factory import Factory
+from router.findings import CLOCK_FIX, CLOCK_WHY, Check, Finding, Look, judge_clock
 
 if TYPE_CHECKING:
     from router.backends.redis.client import Client
@@ -102,7 +101,7 @@ async def _redis(config: Config) -> AsyncIterator[Finding]:
         after = factory.clock.now()
         for name, (seconds, microseconds) in times:
             ahead = apart(before, after, int(seconds) * MICROSECONDS + int(microseconds))
-            yield clocks.judge("clock.redis", name or "the Redis", ahead, tolerated(config))
+            yield judge_clock("clock.redis", name or "the Redis", ahead, tolerated(config))
         if config.online.mode == "cluster":
             (_, state), *_ = await client.on_each("CLUSTER INFO")
             yield redis.judge_cluster(state)
@@ -164,7 +163,7 @@ def _clocks(config: Config, *, google: bool) -> list[Check]:
     if google and {"pubsub", "firestore"} & {config.ingress.kind, config.online.kind, config.cold.kind}:
         compared["clock.google"] = GOOGLE_CLOCK
     return [
-        Check(name, partial(clocks.by_http, name, url, SystemClock(), tolerated(config)), clocks.WHY, clocks.FIX)
+        Check(name, partial(clocks.by_http, name, url, SystemClock(), tolerated(config)), CLOCK_WHY, CLOCK_FIX)
         for name, url in compared.items()
     ]
 

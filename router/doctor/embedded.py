@@ -15,8 +15,8 @@ from router.backends.embedded import integrity, library, space
 from router.backends.embedded.keeper import free_pages, gives_back
 from router.backends.embedded.schema import FILE_NAME, VERSION, open_to_look, try_database, try_nearest
 from router.data_dir import IDEMPOTENCY_KEY, KEYS, SIGNING_KEY, chown, foreign, key_file, no_directory
-from router.doctor.findings import Finding, Severity, error, fine, note, warning
 from router.errors import RouterError
+from router.findings import Finding, Severity, error, fine, note, warning
 
 ROOM_WARNING = 1024**3
 ROOM_ERROR = 100 * 1024**2

@@ -11,9 +11,9 @@ from router.backends.firestore.facts import FirestoreFacts
 from router.backends.firestore.names import Layout
 from router.backends.google.channels import FIRESTORE, open_channels, project
 from router.config import Config
-from router.doctor.findings import Finding, error, fine, note, warning
 from router.errors import Unavailable
 from router.factory import Factory
+from router.findings import Finding, error, fine, note, warning
 
 DEFAULT = "(default)"
 UNSEEN = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED)

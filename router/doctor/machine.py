@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 
-from router.doctor.findings import Finding, fine, warning
+from router.findings import Finding, fine, warning
 
 FEW_FILES = 8192
 

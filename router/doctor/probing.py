@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from router.clock import MICROSECONDS, Clock
-from router.doctor.findings import Finding, error, fine, warning
+from router.findings import Finding, error, fine, warning
 from router.interfaces import ColdQueue, IngressProducer, OnlineStore, PokeBus
 from router.messages import Connection, Delivery, Lane, Message, Outcome, Queued
 

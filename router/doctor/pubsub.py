@@ -15,8 +15,8 @@ from router.backends.needs import MISSING, THERE, Need
 from router.backends.pubsub import resources
 from router.backends.pubsub.wire import PubSubApi, PubsubMessage, status
 from router.config import Config
-from router.doctor.findings import Finding, error, fine, note, warning
 from router.errors import Unavailable
+from router.findings import Finding, error, fine, note, warning
 
 SHORT_RETENTION_DAYS = 7
 PULL_SECONDS = 5.0

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from router.backends.redis.facts import RedisFacts, SentinelFacts
 from router.config import Online
-from router.doctor.findings import Finding, error, fine, note, warning
+from router.findings import Finding, error, fine, note, warning
 
 OLDEST = 7
 FULL, NEARLY_FULL = 0.9, 0.7

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Sequence
 
-from msgspec import Struct
-
-from router.doctor.findings import Finding, error
 from router.errors import ConfigError, Forbidden, RouterError
+from router.findings import Check, Finding, error
 
-Look = Callable[[], AsyncIterator[Finding]]
 CLOSE_SECONDS = 3.0
 """A check that is told to end and has not closed its connections by then is left behind."""
-
-
-class Check(Struct, frozen=True):
-    """Looks at one thing over connections of its own, and says one finding after another."""
-
-    name: str
-    """The ``check`` of the finding which says that it did not come to its end."""
-    look: Look
-    """May raise ``RouterError``: then that is the last finding."""
-    why: str
-    """What follows while the thing is down."""
-    fix: str
-    """What to do when it is."""
 
 
 async def examine(checks: Sequence[Check], seconds: float) -> list[Finding]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from router.config import Config, redis_url
 from router.config.rules import is_loopback
-from router.doctor.findings import Finding, error, fine, note, warning
+from router.findings import Finding, error, fine, note, warning
 
 
 def look(config: Config, environ_emulators: list[str]) -> Iterator[Finding]:

@@ -11,8 +11,8 @@ from router.auth.embedded import EmbeddedKey
 from router.config import Auth, Config, Embedded, Server
 from router.data_dir import SIGNING_KEY, key_file
 from router.doctor import auth
-from router.doctor.findings import Finding, Severity
 from router.errors import Unavailable
+from router.findings import Finding, Severity
 from tests.support.identity import Identity, identity_service
 
 pytestmark = pytest.mark.anyio

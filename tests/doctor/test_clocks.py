@@ -10,7 +10,7 @@ import pytest
 
 from router.clock import MICROSECONDS, apart
 from router.doctor import clocks
-from router.doctor.findings import Finding, Severity
+from router.findings import Finding, Severity, judge_clock
 from tests.support.clock import ManualClock
 from tests.support.identity import identity_service
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
     ],
 )
 async def test_how_far_is_too_far(ahead: float, severity: Severity, words: str) -> None:
-    finding = clocks.judge("clock.redis", "the Redis", ahead, 10)
+    finding = judge_clock("clock.redis", "the Redis", ahead, 10)
     assert finding.severity is severity
     assert words in finding.found
 

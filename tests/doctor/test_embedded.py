@@ -15,7 +15,7 @@ import pytest
 from router.backends.embedded import integrity, space
 from router.backends.embedded.schema import FILE_NAME, VERSION, create, prepare, set_up
 from router.doctor import embedded
-from router.doctor.findings import Finding, Severity
+from router.findings import Finding, Severity
 from tests.contract.stage import BOB
 
 

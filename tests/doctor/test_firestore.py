@@ -15,8 +15,8 @@ from router.backends.firestore import facts
 from router.backends.firestore.facts import FirestoreFacts
 from router.config import Cold, Config, Google, Ingress, Online
 from router.doctor import firestore
-from router.doctor.findings import Finding, Severity
 from router.errors import Unavailable
+from router.findings import Finding, Severity
 
 pytestmark = pytest.mark.anyio
 DATABASE = "projects/p/databases/(default)"

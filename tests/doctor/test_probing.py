@@ -10,8 +10,8 @@ import pytest
 
 from router.config import Config, Embedded
 from router.doctor import probing
-from router.doctor.findings import Finding, Severity
 from router.factory import Factory
+from router.findings import Finding, Severity
 from router.interfaces import OnlineStore
 from router.messages import Delivery, Lane, Message
 from tests.support.clock import ManualClock

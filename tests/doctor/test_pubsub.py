@@ -14,7 +14,7 @@ from router.backends.pubsub import resources
 from router.backends.pubsub.wire import PubSubApi
 from router.config import Config, Google, Ingress, Push
 from router.doctor import pubsub as doctor
-from router.doctor.findings import Finding, Severity
+from router.findings import Finding, Severity
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.anyio

@@ -14,9 +14,9 @@ from router.backends.redis.facts import _facts as facts_of
 from router.config import Config, Online
 from router.doctor import redis
 from router.doctor.checks import checks
-from router.doctor.findings import Finding, Severity, fine
 from router.doctor.runner import examine
 from router.errors import Unavailable
+from router.findings import Finding, Severity, fine
 from tests.support.redis_servers import Cluster, Watched, client, documented_user
 from tests.support.servers import Server, redis_server, running
 

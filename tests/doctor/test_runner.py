@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from router.doctor.findings import Diagnosis, Finding, Severity, error, fine, note, warning
-from router.doctor.runner import Check, Look, examine
+from router.doctor.runner import examine
 from router.errors import ConfigError, Unavailable
+from router.findings import Check, Diagnosis, Finding, Look, Severity, error, fine, note, warning
 
 pytestmark = pytest.mark.anyio
 

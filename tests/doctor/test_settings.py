@@ -6,7 +6,7 @@ import pytest
 
 from router.config import Cold, Config, Ingress, Online, Push
 from router.doctor import machine, settings
-from router.doctor.findings import Severity
+from router.findings import Severity
 
 
 def online(url: str) -> Config:

@@ -11,8 +11,8 @@ from router.auth.embedded import EmbeddedKey, idempotency_secret
 from router.backends.embedded import schema
 from router.data_dir import IDEMPOTENCY_KEY, KEYS, SIGNING_KEY
 from router.doctor import embedded
-from router.doctor.findings import Severity
 from router.errors import DataDirError
+from router.findings import Severity
 
 SOMEBODY = 4711
 

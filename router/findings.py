@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from enum import StrEnum
 
 from msgspec import Struct, field
+
+OFF_SECONDS = 2.0
+"""An HTTP date has a resolution of one second; a difference above this is not due to rounding."""
+CLOCK_WHY = (
+    "Each node judges leases, tokens and ephemeral messages by its own clock. A wrong clock ends presence too early or "
+    "too late and rejects valid tokens."
+)
+CLOCK_FIX = "run a time service on every node: timedatectl set-ntp true"
 
 
 class Severity(StrEnum):
@@ -55,6 +63,22 @@ class Diagnosis(Struct, frozen=True):
         return cls(max((f.severity for f in listed), key=lambda s: s.rank, default=Severity.FINE), listed)
 
 
+Look = Callable[[], AsyncIterator[Finding]]
+
+
+class Check(Struct, frozen=True):
+    """Looks at one thing over connections of its own, and says one finding after another."""
+
+    name: str
+    """The ``check`` of the finding which says that it did not come to its end."""
+    look: Look
+    """May raise ``RouterError``: then that is the last finding."""
+    why: str
+    """What follows while the thing is down."""
+    fix: str
+    """What to do when it is."""
+
+
 def fine(check: str, found: str) -> Finding:
     return Finding(check, Severity.FINE, found)
 
@@ -69,3 +93,13 @@ def warning(check: str, found: str, why: str, fix: str) -> Finding:
 
 def error(check: str, found: str, why: str, fix: str) -> Finding:
     return Finding(check, Severity.ERROR, found, why, fix)
+
+
+def judge_clock(check: str, whose: str, apart_seconds: float, tolerated: float) -> Finding:
+    """A finding for two clocks; ``apart_seconds`` is how far this one is ahead, ``tolerated`` what is forgiven."""
+    apart = abs(apart_seconds)
+    way = "ahead of" if apart_seconds > 0 else "behind"
+    if apart < OFF_SECONDS:
+        return fine(check, f"this clock agrees with that of {whose}")
+    found = f"this clock is {apart:.1f} s {way} that of {whose}"
+    return (error if apart > tolerated else warning)(check, found, CLOCK_WHY, CLOCK_FIX)
