@@ -331,14 +331,6 @@ class Maintenance(Protocol):
         """Hot mail of one user, or of all."""
         ...
 
-
-class HotQueue(Routing, UserQueue, Migration, Maintenance, Protocol):
-    """The fast queue of users who are online."""
-
-
-class OnlineStore(PresenceCache, HotQueue, Protocol):
-    """Presence and hot queue in one store, since ``route`` needs both in one atomic step."""
-
     async def probe(self) -> None:
         """Raise ``Unavailable`` unless the store works now; for readiness."""
         ...
@@ -347,6 +339,14 @@ class OnlineStore(PresenceCache, HotQueue, Protocol):
         """How many seconds this process's clock is ahead of the store's, beyond what the duration of the call can
         explain; 0 where they are one clock. From here on the store's clock decides when ephemeral mail expires."""
         ...
+
+
+class HotQueue(Routing, UserQueue, Migration, Maintenance, Protocol):
+    """The fast queue of users who are online."""
+
+
+class OnlineStore(PresenceCache, HotQueue, Protocol):
+    """Presence and hot queue in one store, since ``route`` needs both in one atomic step."""
 
 
 # Cold queue

@@ -66,7 +66,7 @@ async def fragile(anyio_backend: str, own_stores: RedisStores, clock: ManualCloc
 
 def commands(stage: Stage, patch: pytest.MonkeyPatch) -> list[Sequence[Command]]:
     """What ``stage`` sends to Redis from here on: a batch for each round trip."""
-    client: Client = stage.online._client  # type: ignore[attr-defined]
+    client: Client = stage.online.state.client  # type: ignore[attr-defined]
     send, sent = client._send, list[Sequence[Command]]()
 
     async def counted(batch: Sequence[Command]) -> list[Any]:

@@ -62,7 +62,7 @@ async def test_a_message_costs_three_round_trips(stage: Stage, monkeypatch: pyte
 async def test_a_script_call_a_recipient(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     sent = commands(stage, monkeypatch)
     await stage.online.route([Delivery(message(stage, n, f"urn:sm:user:u{n % 7}"), 0, 1) for n in range(100)])
-    meta = stage.online._keys.of("urn:sm:user:u0")[0]  # type: ignore[attr-defined]
+    meta = stage.online.state.keys.of("urn:sm:user:u0")[0]  # type: ignore[attr-defined]
     assert [meta in command for command in sent[0]].count(True) == 1
 
 
@@ -97,7 +97,7 @@ async def test_memory_of_tombstones(many: Stage, redis_client: Any, count: int, 
 async def test_payloads_leave_memory(many: Stage, redis_client: Any) -> None:
     """When they are acknowledged, moved, or expired."""
     phone = await many.connect()
-    bodies = many.online._keys.of(BOB)[4]  # type: ignore[attr-defined]
+    bodies = many.online.state.keys.of(BOB)[4]  # type: ignore[attr-defined]
     await many.online.route([Delivery(message(many, number), 0, 1) for number in range(30)])
     await many.go("typing", ephemeral=True)
     assert redis_client.hlen(bodies) == 31
@@ -196,7 +196,7 @@ async def test_connections_that_ended_are_no_burden(many: Stage, redis_client: A
         many.clock.advance(30)
         await many.online.renew([phone])
         await many.connect(name=f"visitor {number}")
-    key = many.online._keys.of(BOB)[1]  # type: ignore[attr-defined]
+    key = many.online.state.keys.of(BOB)[1]  # type: ignore[attr-defined]
     assert redis_client.hlen(key) <= 4
 
 

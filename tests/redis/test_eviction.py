@@ -17,8 +17,8 @@ pytestmark = pytest.mark.anyio
 
 
 async def evict(stage: Stage, part: str) -> None:
-    key = stage.online._keys.of(BOB)[PARTS.index(part)]  # type: ignore[attr-defined]
-    await stage.online._client.run([("DEL", key)])  # type: ignore[attr-defined]
+    key = stage.online.state.keys.of(BOB)[PARTS.index(part)]  # type: ignore[attr-defined]
+    await stage.online.state.client.run([("DEL", key)])  # type: ignore[attr-defined]
 
 
 async def filled(stage: Stage) -> None:
@@ -71,7 +71,7 @@ async def test_nothing_is_left_for_ever(stage: Stage, part: str) -> None:
     for days in (31, 33, 33):
         await days_pass(stage, days)
     prefix = stage.factory.config.online.key_prefix
-    (_, left) = (await stage.online._client.run([("SCAN", 0, "MATCH", f"{prefix}:*", "COUNT", 100_000)]))[0]  # type: ignore[attr-defined]
+    (_, left) = (await stage.online.state.client.run([("SCAN", 0, "MATCH", f"{prefix}:*", "COUNT", 100_000)]))[0]  # type: ignore[attr-defined]
     assert left == []
 
 
@@ -96,7 +96,7 @@ async def test_a_migration_lease_of_a_clock_that_was_ahead_keeps_no_user(stage: 
         stage.clock.advance(seconds)
         await stage.sweeper.sweep()
     prefix = stage.factory.config.online.key_prefix
-    (_, left) = (await stage.online._client.run([("SCAN", 0, "MATCH", f"{prefix}:*", "COUNT", 100_000)]))[0]  # type: ignore[attr-defined]
+    (_, left) = (await stage.online.state.client.run([("SCAN", 0, "MATCH", f"{prefix}:*", "COUNT", 100_000)]))[0]  # type: ignore[attr-defined]
     assert left == []
 
 
@@ -123,9 +123,9 @@ async def test_what_nobody_reported_as_gone_from_cold_gives_its_bytes_back(
     async with staged(stores, clock, limits={"queue_bytes": LIMIT}) as stage:
         await stage.go("lost", size=300)
         await stage.go("earlier", size=200)
-        record = stage.online._keys.of(BOB)[PARTS.index("i")]  # type: ignore[attr-defined]
-        meta = stage.online._keys.of(BOB)[PARTS.index("m")]  # type: ignore[attr-defined]
-        client = stage.online._client  # type: ignore[attr-defined]
+        record = stage.online.state.keys.of(BOB)[PARTS.index("i")]  # type: ignore[attr-defined]
+        meta = stage.online.state.keys.of(BOB)[PARTS.index("m")]  # type: ignore[attr-defined]
+        client = stage.online.state.client  # type: ignore[attr-defined]
         (kept,) = await client.run([("HGET", record, b"=earlier")])
         await client.run([("HSET", record, b"=earlier", kept[:8]), ("HINCRBY", meta, "z", -200)])
         await has_room(stage, LIMIT - 300)

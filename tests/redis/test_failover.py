@@ -385,7 +385,7 @@ async def test_what_has_run_is_not_sent_again(
     async with paired("single", servers, tmp_path) as pair, staged(pair.stores, clock) as stage:
         await stage.connect()
         await stage.go("m0")
-        opened: Client = stage.online._client  # type: ignore[attr-defined]  # the one place where commands leave
+        opened: Client = stage.online.state.client  # type: ignore[attr-defined]  # the one place where commands leave
         send = opened._send
 
         async def torn(batch: Any) -> list[Any]:

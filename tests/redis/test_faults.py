@@ -116,7 +116,7 @@ async def test_a_frozen_server_is_given_up_and_may_answer_late(fragile: Stage, o
 async def test_only_what_the_server_did_not_know_is_sent_again(fragile: Stage, own_redis: Server) -> None:
     """It knows the script of a user and not that of an index: what has run would call its own work a duplicate."""
     await fragile.connect()
-    scripts: Scripts = fragile.online._scripts  # type: ignore[attr-defined]  # to name one of them
+    scripts: Scripts = fragile.online.state.scripts  # type: ignore[attr-defined]  # to name one of them
     listing = str(scripts.call("list", ("key",))[1])
     redis = client(own_redis)
     for forgotten in ([], [listing], list(scripts._texts)):
@@ -131,13 +131,13 @@ async def test_only_what_the_server_did_not_know_is_sent_again(fragile: Stage, o
 
 async def test_every_script_may_run_twice(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """RACES 2, 11: a client library may repeat a call whose answer was lost."""
-    running = stage.online._client._send  # type: ignore[attr-defined]  # the one place where commands leave
+    running = stage.online.state.client._send  # type: ignore[attr-defined]  # the one place where commands leave
 
     async def twice(batch: list[tuple[object, ...]]) -> object:
         await running(batch)
         return await running(batch)
 
-    monkeypatch.setattr(stage.online._client, "_send", twice)  # type: ignore[attr-defined]
+    monkeypatch.setattr(stage.online.state.client, "_send", twice)  # type: ignore[attr-defined]
     phone = await stage.connect()
     message, express = stage.message("m1"), stage.message("m2")
     await stage.route(message, express)
@@ -187,8 +187,8 @@ async def test_a_key_that_somebody_else_wrote_stops_one_user_only(stage: Stage) 
     """RACES 8: it is no outage: the pipeline narrows it down, and pipeline and sweepers go on with the others."""
     await stage.connect(EVE)
     await stage.go("m0", EVE)
-    meta = stage.online._keys.of(EVE)[0]  # type: ignore[attr-defined]
-    await stage.online._client.run([("SET", meta, "not a hash")])  # type: ignore[attr-defined]
+    meta = stage.online.state.keys.of(EVE)[0]  # type: ignore[attr-defined]
+    await stage.online.state.client.run([("SET", meta, "not a hash")])  # type: ignore[attr-defined]
     with pytest.raises(Refused, match="WRONGTYPE"):
         await stage.online.route([Delivery(stage.message("m1", EVE), 0, 1)])
     assert await stage.go("m2") is Outcome.COLD

@@ -9,6 +9,7 @@ import pytest
 
 from router.backends.redis.index import CLAIM_SECONDS, Index
 from router.backends.redis.keys import SHARDS, Keys, shard_of
+from router.backends.redis.maintenance import RedisMaintenance
 from router.backends.redis.online import RedisOnlineStore
 from router.backends.redis.scripts import Scripts
 from router.messages import Outcome
@@ -26,7 +27,7 @@ async def online(stage: Stage) -> RedisOnlineStore:
 
 @pytest.fixture
 async def index(online: RedisOnlineStore) -> Index:
-    return Index("tested", online._client, Keys(f"test-{random.getrandbits(64):x}"), Scripts())
+    return Index("tested", online.state.client, Keys(f"test-{random.getrandbits(64):x}"), Scripts())
 
 
 async def listed(index: Index, numbers: dict[str, int]) -> None:
@@ -98,15 +99,16 @@ async def test_mail_that_comes_while_a_sweeper_looks_is_not_forgotten(
     await stage.connect()
     await stage.go("m1")
     await stage.queue.acknowledge(BOB, await stage.ids())
-    retire = online._retire
+    assert isinstance(online.maintenance, RedisMaintenance)
+    retire = online.maintenance._retire
 
     async def mail_first(idle: Any) -> None:
         assert await stage.go("m2") is Outcome.HOT
         await retire(idle)
 
-    monkeypatch.setattr(online, "_retire", mail_first)
+    monkeypatch.setattr(online.maintenance, "_retire", mail_first)
     assert await online.hot_users("", 10) == []
-    monkeypatch.setattr(online, "_retire", retire)
+    monkeypatch.setattr(online.maintenance, "_retire", retire)
     assert [user.user for user in await online.hot_users("", 10)] == [BOB]
 
 
@@ -116,18 +118,18 @@ async def test_a_registration_while_a_sweeper_expires_is_not_forgotten(
     """The old lease is removed, the user connects anew, and only then the sweeper puts its list right."""
     await stage.connect(name="old")
     stage.clock.advance(61)
-    relisting = online._live.relisting
+    relisting = online.state.live.relisting
 
     async def expire() -> None:
-        run = online._client.run
+        run = online.state.client.run
 
         async def connect_first(*phases: Any, **how: Any) -> list[Any]:
             if len(phases) == 2:  # the lists, which come last
-                monkeypatch.setattr(online._client, "run", run)
+                monkeypatch.setattr(online.state.client, "run", run)
                 await stage.connect(name="new")
             return await run(*phases, **how)
 
-        monkeypatch.setattr(online._client, "run", connect_first)
+        monkeypatch.setattr(online.state.client, "run", connect_first)
         assert await online.expire(10) == [BOB]
 
     assert relisting is not None
@@ -145,7 +147,7 @@ async def test_users_whose_last_call_failed_midway_are_found_by_its_repetition(
     assert await online.hot_users("", 10) == [], "the poke of the connection is answered"
     message = stage.message("m1")
     with monkeypatch.context() as patch:
-        patch.setattr(online, "_list_busy", lambda _: [])
+        patch.setattr(online.state, "list_busy", lambda _: [])
         await stage.route(message)
     assert await online.hot_users("", 10) == []
     (again,) = await stage.route(message, attempt=2)
@@ -156,7 +158,7 @@ async def test_users_whose_last_call_failed_midway_are_found_by_its_repetition(
 async def test_a_heartbeat_lists_whom_the_index_has_lost(stage: Stage, online: RedisOnlineStore) -> None:
     phone = await stage.connect()
     await stage.go("m1")
-    await online._client.run([("DEL", key) for key in online._busy._keys])
+    await online.state.client.run([("DEL", key) for key in online.state.busy._keys])
     assert await online.hot_users("", 10) == []
     assert await online.renew([phone]) == []
     assert [user.user for user in await online.hot_users("", 10)] == [BOB]
@@ -171,7 +173,7 @@ async def test_an_idle_system_is_cheap_to_sweep(stage: Stage, online: RedisOnlin
     while await online.hot_users("", 100):
         pass
     calls = 0
-    run = online._client.run
+    run = online.state.client.run
 
     async def counted(*phases: Any, **how: Any) -> list[Any]:
         nonlocal calls
@@ -179,6 +181,6 @@ async def test_an_idle_system_is_cheap_to_sweep(stage: Stage, online: RedisOnlin
         assert all(len(phase) <= SHARDS for phase in phases)
         return await run(*phases, **how)
 
-    monkeypatch.setattr(online._client, "run", counted)
+    monkeypatch.setattr(online.state.client, "run", counted)
     await stage.sweeper.sweep()
     assert calls <= 10

@@ -16,6 +16,7 @@ from router.backends.redis.keys import Keys
 from router.backends.redis.online import RedisOnlineStore
 from router.backends.redis.pokes import RedisPokeBus
 from router.backends.redis.scripts import Scripts
+from router.backends.redis.state import RedisState
 from router.backends.rules import StoreRules
 from router.clock import Clock
 from router.config import Config
@@ -67,7 +68,7 @@ class RedisBackend:
         return await self._stack.__aexit__(kind, error, trace)
 
     def online_store(self) -> RedisOnlineStore:
-        return RedisOnlineStore(
+        state = RedisState(
             self.client,
             self._keys,
             self._scripts,
@@ -76,6 +77,7 @@ class RedisBackend:
             keeper=self._keeper,
             chance=self._chance,
         )
+        return RedisOnlineStore(state)
 
     def poke_bus(self, metrics: Metrics) -> RedisPokeBus:
         return RedisPokeBus(self.client, self._keys, self._clock, self._chance, metrics)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from router.backends.redis.index import Seen
 from router.backends.redis.keys import unpack_connection
 from router.backends.redis.scripts import Command
-from router.backends.redis.store import RedisStore, by_user
+from router.backends.redis.state import RedisState, by_user
 from router.errors import TooManyConnections
 from router.messages import Connection, QueueTotals
 
@@ -19,16 +19,18 @@ OFFLINE, POKE = 1, 2
 """What the scripts ``disconnect`` and ``expire`` ask for: see there."""
 
 
-class RedisPresence(RedisStore):
+class RedisPresence:
     """``PresenceCache`` over Redis."""
 
-    _looked_at: float | None = None
-    """When leases were last looked for that end too late; by the monotonic clock."""
+    def __init__(self, state: RedisState) -> None:
+        self._state = state
+        self._looked_at: float | None = None
+        """When leases were last looked for that end too late; by the monotonic clock."""
 
     async def connect(self, connection: Connection, limit: int, replacing: Sequence[Connection] = ()) -> bool:
-        now, user = self._clock.now(), connection.user
-        lease = self._rules.lease_until(now)
-        script = self._call(
+        now, user = self._state.clock.now(), connection.user
+        lease = self._state.rules.lease_until(now)
+        script = self._state.call(
             "connect",
             user,
             connection.id,
@@ -40,20 +42,22 @@ class RedisPresence(RedisStore):
             *(part for replaced in replacing for part in (replaced.id, replaced.lease_until)),
             now=now,
         )
-        result, _ = await self._client.run([script], self._live.listing({user: lease}))
+        result, _ = await self._state.client.run([script], self._state.live.listing({user: lease}))
         if result < 0:
             raise TooManyConnections(f"{-result} connections are open, and the limit is {limit}; close one first")
         if result:
             # A sweeper looks whether the poke that follows is answered. Most who connect have nothing that waits.
-            await self._client.run(self._list_busy([user]))
+            await self._state.client.run(self._state.list_busy([user]))
         return bool(result)
 
     async def renew(self, connections: Sequence[Connection]) -> list[Connection]:
-        now = self._clock.now()
-        lease = self._rules.lease_until(now)
+        now = self._state.clock.now()
+        lease = self._state.rules.lease_until(now)
         users = by_user((connection.user, connection.id) for connection in connections)
-        scripts = [self._call("renew", user, lease, self._garbage_after, *ids, now=now) for user, ids in users.items()]
-        results = await self._client.run(scripts, self._live.listing(dict.fromkeys(users, lease)))
+        scripts = [
+            self._state.call("renew", user, lease, self._garbage_after, *ids, now=now) for user, ids in users.items()
+        ]
+        results = await self._state.client.run(scripts, self._state.live.listing(dict.fromkeys(users, lease)))
         known: set[tuple[str, str]] = set()
         busy = []
         for (user, ids), (unanswered, *flags) in zip(users.items(), results, strict=False):
@@ -61,59 +65,61 @@ class RedisPresence(RedisStore):
             if unanswered:
                 busy.append(user)
         # In a cluster the node that held this index may have forgotten its last second.
-        await self._client.run(self._list_busy(busy))
+        await self._state.client.run(self._state.list_busy(busy))
         return [connection for connection in connections if (connection.user, connection.id) not in known]
 
     @property
     def _garbage_after(self) -> int:
-        return int(GARBAGE_LEASES * self._rules.lease_seconds * 1000)
+        return int(GARBAGE_LEASES * self._state.rules.lease_seconds * 1000)
 
     async def disconnect(self, connections: Sequence[Connection]) -> list[str]:
         users = by_user((connection.user, connection.id) for connection in connections)
-        now = self._clock.now()
-        results = await self._client.run([self._call("disconnect", user, *ids, now=now) for user, ids in users.items()])
-        await self._client.run(self._list_busy(_owed(POKE, users, results)))
+        now = self._state.clock.now()
+        results = await self._state.client.run(
+            [self._state.call("disconnect", user, *ids, now=now) for user, ids in users.items()]
+        )
+        await self._state.client.run(self._state.list_busy(_owed(POKE, users, results)))
         return _owed(OFFLINE, users, results)
 
     async def expire(self, limit: int) -> list[str]:
-        now = self._clock.now()
-        implausible = self._rules.implausible_lease(now)
-        claimed = [*await self._live.claim(now, limit), *await self._beyond(implausible)]
-        bounds = (implausible, self._rules.lease_until(now))
-        scripts = [self._call("expire", user, *bounds, now=now) for user, _ in claimed]
-        results = await self._client.run(scripts, refusals="skip")
+        now = self._state.clock.now()
+        implausible = self._state.rules.implausible_lease(now)
+        claimed = [*await self._state.live.claim(now, limit), *await self._beyond(implausible)]
+        bounds = (implausible, self._state.rules.lease_until(now))
+        scripts = [self._state.call("expire", user, *bounds, now=now) for user, _ in claimed]
+        results = await self._state.client.run(scripts, refusals="skip")
         found = [(seen, *result) for seen, result in zip(claimed, results, strict=True) if result is not None]
         offline = {user: now for (user, _), _, last in found if not last}
         changes = [(seen, last or None) for seen, _, last in found]
         users, owed = [user for (user, _), *_ in found], [owed for _, owed, _ in found]
-        lists = [*self._list_due(offline), *self._list_busy(_owed(POKE, users, owed))]
-        await self._client.run(lists, self._live.relisting(changes))
+        lists = [*self._state.list_due(offline), *self._state.list_busy(_owed(POKE, users, owed))]
+        await self._state.client.run(lists, self._state.live.relisting(changes))
         return _owed(OFFLINE, users, owed)
 
     async def _beyond(self, implausible: int) -> list[Seen]:
         """Once in a while: users with a lease of a clock that was wrong and has been set back."""
-        if self._looked_at is not None and self._clock.monotonic() - self._looked_at < BEYOND_SECONDS:
+        if self._looked_at is not None and self._state.clock.monotonic() - self._looked_at < BEYOND_SECONDS:
             return []
-        found = [seen async for page in self._live.pages("", PAGE, above=implausible) for seen in page]
-        self._looked_at = self._clock.monotonic()
+        found = [seen async for page in self._state.live.pages("", PAGE, above=implausible) for seen in page]
+        self._looked_at = self._state.clock.monotonic()
         return found
 
     async def connections(self, user: str) -> list[Connection]:
-        now = self._clock.now()
-        (found,) = await self._client.run([self._connections_of(user)])
+        now = self._state.clock.now()
+        (found,) = await self._state.client.run([self._connections_of(user)])
         held = [unpack_connection(user, *pair) for pair in zip(found[::2], found[1::2], strict=True)]
         live = [connection for connection in held if connection.lease_until > now]
         return sorted(live, key=lambda connection: (connection.since, connection.id))
 
     def _connections_of(self, user: str) -> Command:
-        return ("HGETALL", self._keys.of(user)[1])
+        return ("HGETALL", self._state.keys.of(user)[1])
 
     async def online(self) -> QueueTotals:
-        now = self._clock.now()
+        now = self._state.clock.now()
         users = connections = 0
-        async for page in self._live.pages("", PAGE, above=now):
+        async for page in self._state.live.pages("", PAGE, above=now):
             for (user, _), found in zip(
-                page, await self._client.run([self._connections_of(u) for u, _ in page]), strict=True
+                page, await self._state.client.run([self._connections_of(u) for u, _ in page]), strict=True
             ):
                 leases = [unpack_connection(user, b"", value).lease_until for value in found[1::2]]
                 live = sum(lease > now for lease in leases)

@@ -1,4 +1,4 @@
-"""What sweepers and people ask of all users, and the pokes and marks that follow."""
+"""Maintenance: what sweepers, readiness and people ask of all users, and the pokes and marks that follow."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from router.backends.redis.index import Change, Seen
-from router.backends.redis.keys import unpack_id, unpack_page
-from router.backends.redis.presence import PAGE, RedisPresence
+from router.backends.redis.keys import pack_id, unpack_id, unpack_page
+from router.backends.redis.presence import PAGE
 from router.backends.redis.scripts import Command
+from router.backends.redis.state import RedisState, by_user
 from router.backends.rules import ORPHAN_SECONDS, implausible_ack
-from router.clock import MICROSECONDS
+from router.clock import MICROSECONDS, apart
 from router.messages import HotUser, Queued, QueueTotals
 
 PAGE_BYTES = 8 * 1024 * 1024
+PROBE_SECONDS = 60
 
 
 class Look(Struct, frozen=True):
@@ -55,19 +57,22 @@ class Tended(Struct, frozen=True):
     more: int
 
 
-class RedisSweeping(RedisPresence):
-    """The walks over all users."""
+class RedisMaintenance:
+    """``Maintenance`` over Redis."""
+
+    def __init__(self, state: RedisState) -> None:
+        self._state = state
 
     async def _look(self, users: Sequence[str]) -> dict[str, Look]:
         """By user; without those whose keys are broken."""
-        now = self._clock.now()
-        scripts = [self._call("look", user, self._ephemeral_span, now=now) for user in users]
-        results = await self._client.run(scripts, refusals="skip")
+        now = self._state.clock.now()
+        scripts = [self._state.call("look", user, self._state.ephemeral_span, now=now) for user in users]
+        results = await self._state.client.run(scripts, refusals="skip")
         return {user: Look(*result) for user, result in zip(users, results, strict=True) if result is not None}
 
     async def hot_users(self, after: str, limit: int) -> list[HotUser]:
         found: list[HotUser] = []
-        async for page in self._busy.pages(after, limit):
+        async for page in self._state.busy.pages(after, limit):
             looks = await self._look([user for user, _ in page])
             found += [look.of(user) for user, look in looks.items() if look.busy]
             await self._retire(
@@ -80,17 +85,19 @@ class RedisSweeping(RedisPresence):
     async def _retire(self, idle: Sequence[tuple[Seen, Look]]) -> None:
         """These are not busy any more: from here on only their records are looked at, when that is due."""
         due = {user: look.due_at for (user, _), look in idle if look.due_at}
-        await self._client.run(self._list_due(due), self._busy.relisting((seen, None) for seen, _ in idle))
+        await self._state.client.run(
+            self._state.list_due(due), self._state.busy.relisting((seen, None) for seen, _ in idle)
+        )
 
     async def poke(self, users: Sequence[str]) -> None:
-        scripts = [self._call("poke", user, self._keys.channels, user) for user in users]
-        await self._client.run(scripts, self._list_busy(users))
+        scripts = [self._state.call("poke", user, self._state.keys.channels, user) for user in users]
+        await self._state.client.run(scripts, self._state.list_busy(users))
 
     async def hush(self, users: Sequence[str]) -> None:
-        await self._client.run([self._call("hush", user) for user in users])
+        await self._state.client.run([self._state.call("hush", user) for user in users])
 
     async def unannounced(self, user: str, before: int, limit: int) -> list[Queued]:
-        announced, found = await self._one("unannounced", user, before, limit, PAGE_BYTES)
+        announced, found = await self._state.one("unannounced", user, before, limit, PAGE_BYTES)
         return unpack_page(user, found, announced)
 
     async def mark_announced(self, messages: Sequence[Queued]) -> None:
@@ -98,59 +105,89 @@ class RedisSweeping(RedisPresence):
         for queued in messages:
             user = queued.message.recipient
             highest[user] = max(highest.get(user, 0), queued.sequence)
-        await self._client.run([self._call("mark_announced", user, sequence) for user, sequence in highest.items()])
+        await self._state.client.run(
+            [self._state.call("mark_announced", user, sequence) for user, sequence in highest.items()]
+        )
+
+    async def forget_cold(self, expired: Sequence[Queued]) -> None:
+        now = self._state.clock.now()
+        users = by_user((queued.message.recipient, queued.message.id) for queued in expired)
+        until = self._state.remember_until()
+        await self._state.client.run(
+            [self._state.call("forget_cold", user, *until, *map(pack_id, ids), now=now) for user, ids in users.items()]
+        )
 
     async def orphans(self, limit: int) -> list[tuple[str, str]]:
-        now = self._clock.now()
+        now = self._state.clock.now()
         before = now - ORPHAN_SECONDS * MICROSECONDS
-        users = await self._due.due(now, limit)
+        users = await self._state.due.due(now, limit)
         spans = ("-inf", before), (f"({implausible_ack(now)}", "+inf")
         asked = [(user, span) for user in users for span in spans]
         calls: list[Command] = [
-            ("ZRANGEBYSCORE", self._keys.of(user)[7], *span, "LIMIT", 0, limit) for user, span in asked
+            ("ZRANGEBYSCORE", self._state.keys.of(user)[7], *span, "LIMIT", 0, limit) for user, span in asked
         ]
-        found = zip(asked, await self._client.run(calls), strict=True)
+        found = zip(asked, await self._state.client.run(calls), strict=True)
         return [(user, unpack_id(packed)) for (user, _), ids in found for packed in ids][:limit]
 
+    async def forget_orphans(self, user: str, ids: Sequence[str]) -> None:
+        await self._state.one("forget_orphans", user, *map(pack_id, ids))
+
     async def purge(self, limit: int, at: int) -> int:
-        now = self._clock.now()
+        now = self._state.clock.now()
         dropped = 0
         owing: list[Change] = []
-        while claimed := await self._due.claim(now, limit):
+        while claimed := await self._state.due.claim(now, limit):
             changes: list[Change] = []
             for seen, tended in await self._tend(claimed, now, at, limit):
                 dropped += tended.dropped
                 # Whoever owes the deletion of a copy stays due, for ``orphans``; claimed, so that this loop ends.
                 later = owing if 0 < tended.due_at <= now else changes
                 later.append((seen, tended.due_at or None))
-            await self._client.run(self._due.relisting(changes))
-        await self._client.run(self._due.relisting(owing))
+            await self._state.client.run(self._state.due.relisting(changes))
+        await self._state.client.run(self._state.due.relisting(owing))
         return dropped
 
     async def _tend(self, claimed: Sequence[Seen], now: int, at: int, limit: int) -> list[tuple[Seen, Tended]]:
         """Do all that is due in the records of these users, ``limit`` in one script."""
-        bounds = (self._ephemeral_span, *self._remember_until(), self._rules.abandoned_before(at), limit, at)
+        bounds = (
+            self._state.ephemeral_span,
+            *self._state.remember_until(),
+            self._state.rules.abandoned_before(at),
+            limit,
+            at,
+        )
         tended: list[tuple[Seen, Tended]] = []
         while claimed:
-            scripts = [self._call("tend", user, *bounds, now=now) for user, _ in claimed]
-            results = await self._client.run(scripts, refusals="skip")
+            scripts = [self._state.call("tend", user, *bounds, now=now) for user, _ in claimed]
+            results = await self._state.client.run(scripts, refusals="skip")
             found = [(seen, Tended(*result)) for seen, result in zip(claimed, results, strict=True) if result]
             tended += found
             claimed = [seen for seen, tending in found if tending.more]
         return tended
 
     async def inspect(self, user: str, limit: int) -> list[Queued]:
-        _, _, _, announced, _, _, found, _ = await self._one("read", user, limit, PAGE_BYTES, 0, 0)
+        _, _, _, announced, _, _, found, _ = await self._state.one("read", user, limit, PAGE_BYTES, 0, 0)
         return unpack_page(user, found, announced)
 
     async def totals(self, user: str | None) -> QueueTotals:
         if user is not None:
-            look = Look(*await self._one("look", user, self._ephemeral_span))
+            look = Look(*await self._state.one("look", user, self._state.ephemeral_span))
             return QueueTotals(look.hot, look.bytes, int(look.hot > 0), look.oldest_at)
         messages = size = users = 0
         oldest = 0
-        async for page in self._busy.pages("", PAGE):
+        async for page in self._state.busy.pages("", PAGE):
             for look in (await self._look([name for name, _ in page])).values():
                 messages, size, users = messages + look.hot, size + look.bytes, users + (look.hot > 0)
                 oldest = min(oldest or look.oldest_at, look.oldest_at or oldest)
         return QueueTotals(messages, size, users, oldest)
+
+    async def probe(self) -> None:
+        # A replica answers PING, and so does a master that refuses all writes.
+        await self._state.client.run([self._state.scripts.call("probe", (self._state.keys.probe,), PROBE_SECONDS)])
+
+    async def compare_clocks(self) -> float:
+        before = self._state.clock.now()
+        times = await self._state.client.on_each("TIME")
+        after = self._state.clock.now()
+        ahead = sorted(apart(before, after, int(time[0]) * MICROSECONDS + int(time[1])) for _, time in times)
+        return self._state.skew.measured(ahead[len(ahead) // 2])

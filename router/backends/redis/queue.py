@@ -1,0 +1,60 @@
+"""One user's hot queue: reading it and acknowledging from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from router.backends.redis.keys import is_acked, owes_nothing, pack_id, unpack_id, unpack_page, unpack_pending
+from router.backends.redis.state import RedisState
+from router.messages import HotPage, Lane, Queued
+
+_LANES = tuple(frozenset(lanes) for lanes in ((), (Lane.EXPRESS,), (Lane.NORMAL,), Lane))
+"""By what a script calls them."""
+
+
+class RedisQueue:
+    """``UserQueue`` over Redis."""
+
+    def __init__(self, state: RedisState) -> None:
+        self._state = state
+
+    async def read(self, user: str, limit: int, max_bytes: int, *, again: bool = False) -> HotPage:
+        now = self._state.clock.now()
+        cutoff = now - self._state.ephemeral_span
+        result = await self._state.one("read", user, limit, max_bytes, cutoff, int(not again), now=now)
+        more, cold_empty, cold_version, announced, online, cut_at, found, pending = result
+        messages, under_way = unpack_page(user, found, announced), list(unpack_pending(pending))
+        return HotPage(messages, _LANES[more], under_way, bool(cold_empty), cold_version, bool(online), cut_at)
+
+    async def note_end(self, user: str, cut_at: int) -> None:
+        await self._state.one("note_end", user, cut_at)
+
+    async def note_cut(self, user: str) -> None:
+        await self._state.client.run([self._state.call("note_cut", user)], self._state.list_busy([user]))
+
+    async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
+        if not ids:
+            return set()
+        packed = [pack_id(id_) for id_ in ids]
+        (records,) = await self._state.client.run([("HMGET", self._state.keys.of(user)[2], *packed)])
+        # Whoever asks has found them in cold.
+        unowed = [id_ for id_, record in zip(packed, records, strict=True) if owes_nothing(record)]
+        if unowed:
+            at = self._state.keeper.deleting_at()
+            await self._state.client.run(
+                [self._state.call("owe", user, at, *unowed)], self._state.list_due({user: self._state.orphans_at})
+            )
+        return {id_ for id_, record in zip(ids, records, strict=True) if is_acked(record)}
+
+    async def ack(self, user: str, ids: Sequence[str]) -> list[str]:
+        now, at = self._state.clock.now(), self._state.keeper.deleting_at()
+        owed = await self._state.one("ack", user, *self._state.remember_until(), at, *map(pack_id, ids), now=now)
+        if owed:
+            await self._state.client.run(self._state.list_due({user: self._state.orphans_at}))
+        return [unpack_id(packed) for packed in owed]
+
+    async def discard(self, user: str, damaged: Sequence[Queued]) -> list[str]:
+        return await self.ack(user, [queued.message.id for queued in damaged])
+
+    async def note_cold_empty(self, user: str, version: int) -> None:
+        await self._state.one("note_cold_empty", user, version)
