@@ -14,13 +14,15 @@ help:  ## Show the targets
 serve: $(READY)  ## Run the whole router on this machine
 	@$(BIN)/router serve
 
-# What proves beyond the promises' own tests: more of what chance finds, the model, and that the simulated servers are
-# like the real ones.
-PROOF := tests/chaos tests/contract/test_simulated.py tests/fuzz tests/powerloss tests/proof tests/sim/vendors
+# What proves beyond the promises' own tests: the backends together, as many processes, and as a cluster that fails over;
+# more of what chance finds, the model, and that the simulated servers are like the real ones.
+PROOF := $(addprefix tests/,acceptance/test_production.py acceptance/test_production_secrets.py \
+    contract/test_production.py contract/test_google.py contract/test_redis_cluster.py contract/test_simulated.py \
+    redis/test_cluster.py redis/test_failover.py chaos fuzz powerloss proof sim/vendors)
 test: $(READY)  ## Run every test but those of `make proof`, in four processes: many wait for servers
 	@$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder $(PROOF:%=--ignore=%)
 
-proof: $(READY)  ## Run the rest of the tests: chaos, loss of power, fuzzing, the model, the simulated vendors
+proof: $(READY)  ## Run the rest of the tests: backends together, failovers, chaos, loss of power, fuzzing, the model, simulated vendors
 	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(PROOF)
 
 LOWEST_TESTS := tests/auth/test_verifier.py tests/client tests/cli/test_looking.py tests/contract/test_simulated.py \

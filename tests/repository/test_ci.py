@@ -80,6 +80,7 @@ def test_what_one_target_leaves_out_the_other_runs() -> None:
         ["make", "-n", "test", "proof"], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=True
     )
     lines = [line.split() for line in told.stdout.splitlines() if " -m pytest " in line]
+    assert not any({"-k", "-m", "--deselect"} & set(line[line.index("pytest") :]) for line in lines)
     test, proof = ({word for word in line if "tests/" in word} for line in lines)
     assert test == {f"--ignore={path}" for path in proof}
     assert all((ROOT / path).exists() for path in proof)
