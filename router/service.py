@@ -37,8 +37,10 @@ from router.factory import Factory, check_machine
 from router.reports import LogReports
 from router.web import openapi
 from router.web.api import Api, longest_body
+from router.web.application import Application
 from router.web.bounds import BoundedConfig
-from router.web.edge import Border, Edge, application
+from router.web.context import EdgeContext
+from router.web.cors import Cors
 from router.web.health import Health, Probe
 from router.web.server import ADMIN, Server
 from router.web.sockets import Sockets
@@ -144,7 +146,7 @@ class _Service:
         self._manager: ConnectionManager | None = None
         self._pipeline: Pipeline | None = None
         self._consuming: asyncio.Task[None] | None = None
-        self._edge: Edge | None = None
+        self._application: Application | None = None
         self._servers: list[Server] = []
         """The public ones."""
 
@@ -188,7 +190,7 @@ class _Service:
 
     async def _open(self, stack: AsyncExitStack) -> None:
         factory = self._factory
-        border = Border(
+        context = EdgeContext(
             self._config.server.allowed_origins,
             factory.metrics,
             open_files.left_for_clients(),
@@ -211,33 +213,33 @@ class _Service:
             if self._service in ("serve", "serve-api"):
                 routes += await self._api(authenticator, work)
             if self._service in ("serve", "serve-ws"):
-                routes += await self._sockets(authenticator, work, border)
-        stack.callback(border.finish)
+                routes += await self._sockets(authenticator, work, context.cors)
+        stack.callback(context.refusals.finish)
         self._watch(factory.dependencies.run, "dependencies")
         if self._config.uses_database:
             await self._keep(await factory.embedded())
-        self._edge = app = application([*routes, *self._health.public_routes()], border, time.monotonic)
+        self._application = app = Application([*routes, *self._health.public_routes()], context, time.monotonic)
         for port in self._ports():
-            server = Server(self._bounded(app, border), self._config.server.host, port)
+            server = Server(self._bounded(app, context), self._config.server.host, port)
             self._servers.append(await stack.enter_async_context(server))
         self._say_hello(await stack.enter_async_context(self._admin_server(stack)))
 
     def _admin_server(self, stack: AsyncExitStack) -> Server:
         """Metrics, and readiness by name. Its connections are counted by themselves: strangers cannot take them."""
-        border = Border((), self._factory.metrics, ADMIN_CONNECTIONS, entropy=self._factory.entropy)
-        stack.callback(border.finish)
-        app = application(self._health.admin_routes(), border, time.monotonic)
+        context = EdgeContext((), self._factory.metrics, ADMIN_CONNECTIONS, entropy=self._factory.entropy)
+        stack.callback(context.refusals.finish)
+        app = Application(self._health.admin_routes(), context, time.monotonic)
         server = self._config.server
-        return Server(self._bounded(app, border), server.admin_host, server.admin_port, ADMIN)
+        return Server(self._bounded(app, context), server.admin_host, server.admin_port, ADMIN)
 
-    def _bounded(self, app: ASGIApp, border: Border) -> BoundedConfig:
+    def _bounded(self, app: ASGIApp, context: EdgeContext) -> BoundedConfig:
         server = self._config.server
         return BoundedConfig(
             app,
             ping_seconds=server.ping_seconds,
             client_seconds=server.client_seconds,
             keep_alive_seconds=server.keep_alive_seconds,
-            border=border,
+            context=context,
             longest_body=longest_body(self._config.limits.envelope_bytes),
         )
 
@@ -304,12 +306,12 @@ class _Service:
 
         return idempotency_secret(self._config.embedded.data_dir)
 
-    async def _sockets(self, authenticator: Authenticator, work: Work, border: Border) -> Sequence[BaseRoute]:
+    async def _sockets(self, authenticator: Authenticator, work: Work, cors: Cors) -> Sequence[BaseRoute]:
         self._depends(Role.ONLINE, await self._factory.online_store())
         self._uses(Role.COLD, await self._factory.cold_queue())
         self._manager = await self._factory.connection_manager()
         self._watch(partial(self._manager.run, authenticator.trusts), "connections")
-        return Sockets(authenticator, self._manager, work, border).routes()
+        return Sockets(authenticator, self._manager, work, cors).routes()
 
     def _ports(self) -> list[int]:
         server = self._config.server
@@ -368,8 +370,8 @@ class _Service:
             async with asyncio.timeout(seconds):
                 if self._manager is not None:
                     await self._manager.drain()
-                if self._edge is not None:
-                    await self._edge.finish()
+                if self._application is not None:
+                    await self._application.finish()
                 await self._stop_consuming()
                 if self._pipeline is not None:
                     await self._pipeline.finish()

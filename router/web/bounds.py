@@ -26,7 +26,7 @@ from router.errors import RouterError
 from router.metrics import Cut
 from router.web import addressing, problems
 from router.web.budget import Budget
-from router.web.edge import Border
+from router.web.context import EdgeContext
 from router.web.headers import Headers
 from router.web.joined import Joined, LastStage, Pace
 from router.web.parsing import Parser
@@ -72,15 +72,15 @@ class BoundedConfig(uvicorn.Config):
         ping_seconds: float,
         client_seconds: float,
         keep_alive_seconds: int,
-        border: Border,
+        context: EdgeContext,
         longest_body: int = sys.maxsize,
     ) -> None:
-        """``border`` is told of each request refused and each client cut off, with the reason. ``longest_body``: every
+        """``context`` is told of each request refused and each client cut off, with the reason. ``longest_body``: every
         route refuses one that says that it has more bytes, so nothing of it is kept."""
         self.longest_body = longest_body
         self.ping_seconds = ping_seconds
         self.client_seconds = client_seconds
-        self.border = border
+        self.context = context
         self.waiting = Budget(WAITING_BYTES)
         self.closing = Pace()
         super().__init__(
@@ -131,7 +131,7 @@ class _Watched(asyncio.Protocol):
         self._weigh()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.bounds.border.leave()
+        self.bounds.context.connections.leave()
         self.bounds.waiting.release(self)
         if self._watch is not None:
             self._watch.cancel()
@@ -169,18 +169,18 @@ class _Watched(asyncio.Protocol):
 
     def cut(self, reason: Cut) -> None:
         """End the connection now, whatever is still to be sent."""
-        self.bounds.border.cut(reason)
+        self.bounds.context.refusals.cut(reason)
         self.transport.abort()
 
     def refuse(self, error: RouterError, known: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """Answer a request that never reaches the application, and close; ``known`` of its header fields have come."""
         asked = Headers({"headers": known})
-        id_ = self.bounds.border.request_id(asked)
+        id_ = self.bounds.context.request_ids.of(asked)
         with structlog.contextvars.bound_contextvars(request_id=id_):
-            self.bounds.border.refuse(error)
+            self.bounds.context.refusals.refused(error)
         response = problems.response(error)
         head = b"HTTP/1.1 %d %b\r\n" % (response.status_code, problems.kind_of(error).title.encode())
-        common = self.bounds.border.common(id_, asked.get("origin"))
+        common = self.bounds.context.common_headers(id_, asked.get("origin"))
         fields = [(b"connection", b"close"), *response.raw_headers, *common]
         lines = b"".join(b"%b: %b\r\n" % field for field in fields)
         self.transport.write(b"%b%b\r\n%b" % (head, lines, bytes(response.body)))
@@ -225,7 +225,7 @@ class BoundedHttp(_Watched, HttpToolsProtocol):
         self._bodies: deque[_Body] = deque()
         self.parser = Parser(self.without_upgrade, self)  # type: ignore[assignment]  # all of one that uvicorn calls
         self._expect()
-        if not self.bounds.border.enter():
+        if not self.bounds.context.connections.enter():
             self.cut("no-room")
 
     def handle_websocket_upgrade(self) -> None:
@@ -447,7 +447,7 @@ class BoundedSocket(_Watched, WebSocketsSansIOProtocol):
         self.ping_timer = None
         if self.close_sent or self.transport.is_closing():
             return
-        self.pending_ping_payload = self.bounds.border.entropy(PING_BYTES)
+        self.pending_ping_payload = self.bounds.context.entropy(PING_BYTES)
         self.ping_sent_at = self.loop.time()
         self.conn.send_ping(self.pending_ping_payload)
         self.transport.write(b"".join(self.conn.data_to_send()))
@@ -526,6 +526,6 @@ class BoundedSocket(_Watched, WebSocketsSansIOProtocol):
         if self.transport.get_write_buffer_size():
             self.cut(reason)
         else:
-            self.bounds.border.cut(reason)
+            self.bounds.context.refusals.cut(reason)
             self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
             self._joined.close_in_stages()

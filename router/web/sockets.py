@@ -22,7 +22,7 @@ from router.core.work import Work
 from router.messages import Connection
 from router.web.bearer_tokens import from_handshake
 from router.web.bounds import PEER
-from router.web.edge import Border
+from router.web.cors import Cors
 from router.web.headers import Headers, forget_headers, headers_of
 from router.web.problems import Forbidden, UpgradeRequired
 
@@ -30,11 +30,11 @@ from router.web.problems import Forbidden, UpgradeRequired
 class Sockets:
     """The handler of ``/connect``."""
 
-    def __init__(self, authenticator: Authenticator, manager: ConnectionManager, work: Work, border: Border) -> None:
+    def __init__(self, authenticator: Authenticator, manager: ConnectionManager, work: Work, cors: Cors) -> None:
         self._authenticator = authenticator
         self._manager = manager
         self._work = work
-        self._border = border
+        self._cors = cors
 
     def routes(self) -> list[BaseRoute]:
         return [WebSocketRoute("/connect", self), Route("/connect", self.plain, methods=["GET"])]
@@ -62,7 +62,7 @@ class Sockets:
 
     async def _connect(self, headers: Headers, socket: AsgiSocket) -> tuple[Connection, str | None]:
         origin = headers.get("origin")
-        if origin is not None and not self._border.allows(origin) and not same_host(origin, headers.get("host")):
+        if origin is not None and not self._cors.allows(origin) and not same_host(origin, headers.get("host")):
             raise Forbidden("this origin is not in server.allowed_origins")
         token, subprotocol = from_handshake(headers)
         principal = await self._authenticator.authenticate(token)

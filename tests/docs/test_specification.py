@@ -6,7 +6,7 @@ import re
 
 from router.cli.app import COMMANDS
 from router.messages import DeadReason
-from router.web.edge import ROUTES
+from router.web.application import ROUTES
 from tests.support.repository import ROOT
 
 PAGE = (ROOT / "docs" / "specification.md").read_text()

@@ -41,7 +41,8 @@ from router.interfaces import (
 from router.messages import DeadLetter, Delivery, Message, Queued, QueueTotals, Routed, Settled
 from router.metrics import Metrics
 from router.web.api import Api
-from router.web.edge import Border, application
+from router.web.application import Application
+from router.web.context import EdgeContext
 from router.web.sockets import Sockets
 from tests.sim import history as h
 from tests.sim.clock import CallClock, NodeClock
@@ -386,7 +387,7 @@ class Node:
         await factory.__aenter__()
         self.manager: ConnectionManager | None = None
         self.pipeline = None
-        border = Border([], factory.metrics, entropy=self.world.entropy)
+        context = EdgeContext([], factory.metrics, entropy=self.world.entropy)
         authenticator = NameTokens(cast(KeySource, _NoKeys()), Auth(leeway_seconds=0), self.clock)
         routes: list[BaseRoute] = []
         await self._start_watching()
@@ -399,8 +400,9 @@ class Node:
         if "ws" in self.roles:
             self.manager = await factory.connection_manager()
             factory.tasks.spawn(self.manager.run(), "connections")
-            routes += Sockets(authenticator, self.manager, Work(clock=self.clock, rate=0, burst=1), border).routes()
-        self.app = application(routes, border, asyncio.get_running_loop().time)
+            work = Work(clock=self.clock, rate=0, burst=1)
+            routes += Sockets(authenticator, self.manager, work, context.cors).routes()
+        self.app = Application(routes, context, asyncio.get_running_loop().time)
         self.listening = True
 
     async def _start_watching(self) -> None:

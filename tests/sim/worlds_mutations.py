@@ -35,9 +35,9 @@ MUTANTS = (
     Mutant(
         "request ids are counted",
         in_function(
-            "Border.request_id",
+            "RequestIds.of",
             replace(
-                "entropy(...).hex()",
+                "_entropy(...).hex()",
                 "f\"{self.__dict__.setdefault('count', []).append(0) or len(self.__dict__['count']):016x}\"",
             ),
         ),

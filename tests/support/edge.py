@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from router.metrics import Metrics
 from router.web.bounds import BoundedConfig
-from router.web.edge import Border
+from router.web.context import EdgeContext
 from router.web.server import Server
 
 HOST = "127.0.0.1"
@@ -25,7 +25,7 @@ EVENT_SECONDS = 10.0
 
 def server(
     app: ASGIApp,
-    border: Border | None = None,
+    context: EdgeContext | None = None,
     *,
     ping_seconds: float = 20,
     client_seconds: float = 20,
@@ -33,13 +33,13 @@ def server(
     longest_body: int = sys.maxsize,
 ) -> Server:
     """``app`` on a free port."""
-    border = border or Border([], Metrics())
+    context = context or EdgeContext([], Metrics())
     config = BoundedConfig(
         app,
         ping_seconds=ping_seconds,
         client_seconds=client_seconds,
         keep_alive_seconds=keep_alive_seconds,
-        border=border,
+        context=context,
         longest_body=longest_body,
     )
     return Server(config, HOST, 0)

@@ -12,7 +12,8 @@ from starlette.routing import Route
 from router.core import connections
 from router.messages import DeadReason, MigrationResult, Outcome
 from router.metrics import CUTS, DROPS, POKES, Metrics
-from router.web.edge import Border, application
+from router.web.application import Application
+from router.web.context import EdgeContext
 from router.web.health import Health
 from tests.support.clock import ManualClock
 
@@ -23,8 +24,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
 def series() -> dict[str, dict[tuple[str, ...], float]]:
     """By the name of each labelled counter: the values of its labels, and its own, before anything has happened."""
     metrics = Metrics()
-    border = Border([], metrics)
-    application(Health(metrics, ManualClock()).admin_routes(), border, lambda: 0.0)
+    context = EdgeContext([], metrics)
+    Application(Health(metrics, ManualClock()).admin_routes(), context, lambda: 0.0)
     metrics.depends("online", "redis")
     metrics.closes(connections.CLOSE_CODES)
     metrics.firestore(lambda: dict.fromkeys(("gets", "queries"), 0))
@@ -80,7 +81,7 @@ def test_refusals_and_our_own_failures_have_their_series(series: dict[str, dict[
 
 def test_a_route_has_its_time_from_the_start() -> None:
     metrics = Metrics()
-    application([Route("/healthz", lambda _: None)], Border([], metrics), lambda: 0.0)
+    Application([Route("/healthz", lambda _: None)], EdgeContext([], metrics), lambda: 0.0)
     assert metrics.registry.get_sample_value("router_http_request_seconds_count", {"route": "/healthz"}) == 0
 
 

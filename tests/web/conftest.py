@@ -21,7 +21,8 @@ from router.core.work import Work
 from router.factory import Factory
 from router.web import openapi
 from router.web.api import Api
-from router.web.edge import Border, application
+from router.web.application import Application
+from router.web.context import EdgeContext
 from router.web.health import Health
 from router.web.server import Server
 from router.web.sockets import Sockets
@@ -63,7 +64,7 @@ class Web:
     pipeline: Pipeline
     manager: ConnectionManager
     app: ASGIApp
-    border: Border
+    context: EdgeContext
     work: Work
 
     def token(self, user: str, ttl_seconds: float = 600) -> str:
@@ -74,7 +75,7 @@ class Web:
 
     def serve(self, *, ping_seconds: float = 20, client_seconds: float = 20) -> Server:
         """The same application on a real port."""
-        return server(self.app, self.border, ping_seconds=ping_seconds, client_seconds=client_seconds)
+        return server(self.app, self.context, ping_seconds=ping_seconds, client_seconds=client_seconds)
 
     async def route(self) -> None:
         """Route all that was accepted."""
@@ -122,12 +123,12 @@ async def web(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Web]:
             body_seconds=BODY_SECONDS,
         )
         health = Health(factory.metrics, clock)
-        border = Border(["https://chat.example"], factory.metrics)
+        context = EdgeContext(["https://chat.example"], factory.metrics)
         manager = await factory.connection_manager()
-        sockets = Sockets(authenticator, manager, work, border)
+        sockets = Sockets(authenticator, manager, work, context.cors)
         timer = asyncio.get_running_loop().time
         routes = [*api.routes(), openapi.route(), *health.public_routes(), *sockets.routes()]
-        app = application(routes, border, timer)
-        admin_app = application(health.admin_routes(), border, timer)
+        app = Application(routes, context, timer)
+        admin_app = Application(health.admin_routes(), context, timer)
         async with client(app) as http, client(admin_app) as admin:
-            yield Web(http, admin, factory, key, clock, health, await factory.pipeline(), manager, app, border, work)
+            yield Web(http, admin, factory, key, clock, health, await factory.pipeline(), manager, app, context, work)

@@ -12,12 +12,12 @@ import pytest
 from starlette.requests import ClientDisconnect
 from structlog.testing import capture_logs
 
-from router.config.origins import Origins
 from router.core.queue import CompositeMessageQueue
 from router.errors import Unavailable
 from router.messages import Queued
 from router.sampling import LINES
 from router.web.api import MAX_ACK_IDS
+from router.web.cors import Cors
 from router.web.problems import MEDIA_TYPE, TYPE_PREFIX
 from tests.contract.stage import Socket
 from tests.support.protojson import by_oracle
@@ -360,7 +360,7 @@ async def test_browsers_get_cors_on_every_answer(web: Web) -> None:
 
 async def test_credentials_are_for_listed_origins(web: Web) -> None:
     """Where anybody may call, a browser must not add what it keeps for this host."""
-    web.border._origins = Origins(["*", "https://chat.example"])
+    web.context.cors = Cors(["*", "https://chat.example"])
     listed = await web.http.get("/healthz", headers={"origin": "https://chat.example:443"})
     assert listed.headers["access-control-allow-origin"] == "https://chat.example:443"
     assert listed.headers["access-control-allow-credentials"] == "true"
@@ -381,7 +381,7 @@ async def test_strangers_cannot_fill_the_log(web: Web) -> None:
     with capture_logs() as logged:
         for _ in range(LINES + 20):
             await web.http.get("/api/messages?secret-route", headers={"authorization": "Bearer no-token"})
-        web.border.finish()
+        web.context.refusals.finish()
     *lines, last = logged
     assert [line["event"] for line in lines] == ["refused"] * LINES
     assert (last["event"], last["reason"], last["left_out"]) == ("more of the same", "invalid_token", 20)

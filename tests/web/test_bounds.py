@@ -26,7 +26,7 @@ from router.metrics import Metrics
 from router.web import bounds, user_requests
 from router.web.bounds import HEADER_BYTES, MAX_FRAMES, MAX_PIPELINED, BoundedConfig, BoundedHttp
 from router.web.budget import Budget
-from router.web.edge import Border
+from router.web.context import EdgeContext
 from router.web.fetch_coalescing import FETCHES_AT_ONCE
 from router.web.server import Server
 from tests.contract.stage import BOB
@@ -126,7 +126,7 @@ async def test_a_request_gets_no_refusal_of_the_one_behind_it(method: bytes, res
             await gate.wait()
         await Response()(scope, receive, send)
 
-    async with server(app, Border([], metrics), client_seconds=SOON) as edge, raw(edge.port) as client:
+    async with server(app, EdgeContext([], metrics), client_seconds=SOON) as edge, raw(edge.port) as client:
         await client.send(method + b" /first HTTP/1.1\r\nhost: x\r\n\r\n")
         await came.wait()
         await client.send(rest)
@@ -459,7 +459,7 @@ async def test_whole_bodies_count_until_they_are_answered() -> None:
         await Response()(scope, receive, send)
 
     request = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n" + b" " * 100_000
-    async with server(app, Border([], metrics)) as edge, AsyncExitStack() as held:
+    async with server(app, EdgeContext([], metrics)) as edge, AsyncExitStack() as held:
         waiting = together(edge, 250_000)
         first, second, third = [await held.enter_async_context(raw(edge.port)) for _ in range(3)]
         for number, client in enumerate((first, second), start=1):
@@ -628,7 +628,7 @@ async def test_a_quiet_socket_stays(web: Web, edge: Server) -> None:
 
 async def test_connections_are_bounded_on_all_ports_together(web: Web) -> None:
     """However one ends, its place is free again; nobody who has one loses it."""
-    web.border._most_connections = 3
+    web.context.connections.most = 3
     async with web.serve() as one, web.serve() as other, raw(one.port) as plain, raw(other.port) as wrong:
         async with raw(other.port) as socket:
             assert b" 101 " in await socket.upgrade(web.token("bob"))
@@ -636,16 +636,16 @@ async def test_connections_are_bounded_on_all_ports_together(web: Web) -> None:
                 async with raw(port) as stranger:
                     await stranger.closed()
                 assert cut(web, "no-room") == number
-        await eventually(lambda: web.border._connections == 2)
+        await eventually(lambda: web.context.connections.open == 2)
         await wrong.send(b"\0\r\n\r\n")
         await refused(wrong, 400, "malformed-request")
         wrong.leave()
-        await eventually(lambda: web.border._connections == 1)
+        await eventually(lambda: web.context.connections.open == 1)
         async with raw(one.port) as first, raw(other.port) as second:
             for client in (plain, first, second):
                 await client.send(GET)
                 assert await client.line() == b"HTTP/1.1 200 OK\r\n"
-    await eventually(lambda: web.border._connections == 0)
+    await eventually(lambda: web.context.connections.open == 0)
 
 
 async def test_one_user_cannot_hold_hundreds_of_sockets(web: Web) -> None:

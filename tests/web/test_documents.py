@@ -9,7 +9,7 @@ import openapi_spec_validator
 
 from router.metrics import Metrics
 from router.web import openapi
-from router.web.edge import ROUTES
+from router.web.application import ROUTES
 from router.web.problems import KINDS
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -100,7 +100,7 @@ async def test_nothing_is_written_to_a_transport_that_closed_meanwhile(recorder:
 
 
 async def test_an_answer_of_the_api_is_one_write(web: Web, recorder: Recorder) -> None:
-    config = BoundedConfig(web.app, ping_seconds=20, client_seconds=20, keep_alive_seconds=620, border=web.border)
+    config = BoundedConfig(web.app, ping_seconds=20, client_seconds=20, keep_alive_seconds=620, context=web.context)
     config.load()
     protocol = BoundedHttp(config=config, server_state=ServerState(), app_state={})
     protocol.connection_made(recorder)

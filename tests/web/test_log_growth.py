@@ -15,8 +15,9 @@ from structlog.testing import capture_logs
 from router.errors import RateLimited, RouterError, TokenProblem, Unauthorized
 from router.metrics import CUTS, Metrics
 from router.sampling import LINES, SPAN_SECONDS
-from router.web.edge import REFUSALS, Border
+from router.web.context import EdgeContext
 from router.web.problems import KINDS
+from router.web.refusals import REFUSALS
 from tests.support.edge import HOST, raw
 from tests.web.conftest import Web
 
@@ -27,7 +28,7 @@ OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 BESIDE = {
     "request_id": "x" * 64,
     "level": "warning",
-    "logger": "router.web.edge",
+    "logger": "router.web.refusals",
     "timestamp": "2026-01-01T00:00:00.000000Z",
 }
 """What a line has beside what is said; the id is as long as a client may choose it."""
@@ -71,7 +72,7 @@ async def test_refused_tokens_are_sampled_by_http_and_by_socket_together(web: We
             for _ in range(LINES):
                 async with raw(server.port) as client:
                     assert b" 401 " in await client.upgrade("no-token")
-            web.border.finish()
+            web.context.refusals.finish()
     *lines, last = [line for line in logged if line.get("reason") == "invalid_token"]
     assert [(line["event"], line["status"]) for line in lines] == [("refused", 401)] * LINES
     assert (last["event"], last["left_out"]) == ("more of the same", LINES)
@@ -84,14 +85,14 @@ def _bad() -> dict[str, str]:
 async def test_what_strangers_can_write_in_an_hour_is_what_the_docs_say() -> None:
     """Of each kind without a pause, by a clock in the hand."""
     later, refusals = Later(), every_refusal()
-    border = Border([], Metrics(), later=later)
+    context = EdgeContext([], Metrics(), later=later)
     with capture_logs() as logged:
         for _ in range(0, HOUR_SECONDS, TICK_SECONDS):
             for _ in range(LINES):
                 for refusal in refusals:
-                    border.refuse(refusal)
+                    context.refusals.refused(refusal)
                 for cut in CUTS:
-                    border.cut(cut)  # type: ignore[arg-type]  # they are the values of the literal
+                    context.refusals.cut(cut)  # type: ignore[arg-type]  # they are the values of the literal
             later.advance(TICK_SECONDS)
     kinds = {line["reason"] for line in logged}
     assert kinds == REFUSALS | set(CUTS), "there is one of each"

@@ -156,7 +156,7 @@ async def test_an_upgrade_of_the_socket_by_its_absolute_form(web: Web, edge: Ser
 async def test_an_idle_connection_is_kept_as_long_as_configured(web: Web, seconds: int) -> None:
     """A proxy in front that keeps it longer would send a request into one that is being closed."""
     request = LAST.replace(CLOSE, b"\r\n")
-    async with server(web.app, web.border, keep_alive_seconds=seconds) as edge, raw(edge.port) as client:
+    async with server(web.app, web.context, keep_alive_seconds=seconds) as edge, raw(edge.port) as client:
         await client.send(request)
         if seconds:
             await client.line()

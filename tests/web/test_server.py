@@ -17,7 +17,7 @@ from starlette.routing import Route, Router
 from router.errors import ConfigError
 from router.metrics import Metrics
 from router.web import server as servers
-from router.web.edge import application
+from router.web.application import Application
 from router.web.health import Health
 from router.web.server import Server
 from tests.support.clock import ManualClock
@@ -82,9 +82,9 @@ async def test_a_request_that_outlasts_the_drain_is_told_to_come_again(
         await asyncio.get_running_loop().create_future()
         raise AssertionError("nobody ends this but the server")
 
-    edge = application([Route("/readyz", wait)], web.border, web.clock.monotonic)
+    edge = Application([Route("/readyz", wait)], web.context, web.clock.monotonic)
     async with httpx.AsyncClient() as http:
-        async with server_of(edge, web.border) as server:
+        async with server_of(edge, web.context) as server:
             asking = asyncio.create_task(http.get(f"http://127.0.0.1:{server.port}/readyz"))
             await under_way.wait()
         answer = await asking

@@ -15,7 +15,7 @@ from router.core.work import BODY_BYTES, CALL, CONNECT, SEND
 from router.messages import Queued
 from router.web import user_requests
 from router.web.api import MAX_ACK_BYTES, MAX_ACK_IDS, MAX_ID_LENGTH
-from router.web.edge import Edge
+from router.web.application import Application
 from router.web.sockets import Sockets
 from tests.support.edge import eventually, raw
 from tests.web.conftest import WORK_BURST, WORK_RATE, Web
@@ -28,7 +28,7 @@ PUBLIC = {"/healthz", "/readyz", "/openapi.json"}
 
 
 def served(web: Web) -> Iterator[BaseRoute]:
-    assert isinstance(web.app, Edge)
+    assert isinstance(web.app, Application)
     yield from web.app._router.routes
 
 

@@ -19,8 +19,9 @@ from router.core import accepting
 from router.core.queue import CompositeMessageQueue
 from router.errors import InvalidEnvelope, InvalidRequest, RateLimited
 from router.messages import Message
-from router.web.edge import Border
+from router.web.context import EdgeContext
 from router.web.health import Health
+from router.web.request_ids import RequestIds
 from tests.support.mutation import replace, rewritten
 from tests.support.stores import CAP, EmbeddedStores
 from tests.worlds import client, service
@@ -49,7 +50,7 @@ def one_id_for_all_recipients(patch: Patch) -> None:
 
 def request_ids_are_counted(patch: Patch) -> None:
     count = itertools.count()
-    patch.setattr(Border, "request_id", lambda *_: f"{next(count):016x}")
+    patch.setattr(RequestIds, "of", lambda *_: f"{next(count):016x}")
 
 
 def message_ids_are_counted(patch: Patch) -> None:
@@ -95,18 +96,18 @@ def before_publishing(patch: Patch, query: str, refusal: Exception, limit: int =
 
 
 def a_header_tells_who_is_online(patch: Patch) -> None:
-    publish, common, seen = EmbeddedIngressProducer.publish, Border.common, [0]
+    publish, headers, seen = EmbeddedIngressProducer.publish, EdgeContext.common_headers, [0]
 
     async def look(self: EmbeddedIngressProducer, message: Message) -> None:
         query = "SELECT count(*) FROM presence WHERE user = ?"
         seen[0] = self._database.read(lambda db: db.execute(query, (message.recipient,)).fetchone()[0])
         await publish(self, message)
 
-    def tell(self: Border, *about: Any) -> list[tuple[bytes, bytes]]:
-        return [*common(self, *about), (b"x-devices", b"%d" % seen[0])]
+    def tell(self: EdgeContext, *about: Any) -> list[tuple[bytes, bytes]]:
+        return [*headers(self, *about), (b"x-devices", b"%d" % seen[0])]
 
     patch.setattr(EmbeddedIngressProducer, "publish", look)
-    patch.setattr(Border, "common", tell)
+    patch.setattr(EdgeContext, "common_headers", tell)
 
 
 def metrics_are_public(patch: Patch) -> None:

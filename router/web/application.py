@@ -1,0 +1,135 @@
+"""Dispatch and error mapping; every answer has a request id and CORS headers, is counted, and shows no traceback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from router.errors import Draining, RouterError
+from router.web import cors, problems
+from router.web.context import EdgeContext
+from router.web.headers import Headers, headers_of
+
+_STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
+CLIENT_GONE = 499
+"""What a request is counted as whose client went away before the answer."""
+ROUTES = frozenset(
+    ("/api/send", "/api/messages", "/api/messages/ack", "/connect", "/healthz", "/readyz", "/metrics", "/openapi.json")
+)
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    del scope, receive, send
+    raise HTTPException(404)
+
+
+class Application:
+    """Finds the route; turns the router's errors into problem documents, also before a WebSocket upgrade."""
+
+    def __init__(self, routes: Sequence[BaseRoute], context: EdgeContext, timer: Callable[[], float]) -> None:
+        """``timer`` gives seconds that never go back, for measuring how long an answer took."""
+        context.metrics.routes(sorted({route.path for route in routes if isinstance(route, Route | WebSocketRoute)}))
+        self._context = context
+        self._timer = timer
+        self._under_way: set[_Answer] = set()
+        self._done = asyncio.Event()
+        # A redirect to the path without a slash would go to http:// behind a proxy that speaks TLS, token and all.
+        self._router = Router(routes, redirect_slashes=False, default=_not_found)
+        # Every path is a fixed text: what is served needs no search. The router answers for what is not.
+        self._served: dict[tuple[str, str], ASGIApp] = {
+            (method, route.path): route.app
+            for route in routes
+            if isinstance(route, Route)
+            for method in route.methods or ()
+        }
+
+    async def finish(self) -> None:
+        """Return when the requests that are under way now are answered."""
+        waited_for = set(self._under_way)
+        while not waited_for.isdisjoint(self._under_way):
+            self._done.clear()
+            await self._done.wait()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = _Answer(self._context, self._timer, scope["path"], headers_of(scope), send)
+        # Never unbound: each request is a task, which has a context of its own.
+        structlog.contextvars.bind_contextvars(request_id=answer.request_id)
+        # A WebSocket is not a request to be finished: the connection manager ends it.
+        if scope["type"] == "http":
+            self._under_way.add(answer)
+        try:
+            await self._answer(scope, receive, answer)
+        except ClientDisconnect:
+            # There is nobody to answer, and nothing that we did wrong.
+            if not answer.started:
+                answer.count(CLIENT_GONE)
+        except asyncio.CancelledError:
+            # The server stops, and its grace is over. What has begun ends with its connection.
+            if not answer.started:
+                await problems.response(Draining("this node is stopping; try again"))(scope, receive, answer)
+        except Exception as error:
+            self._context.refusals.failed(error, scope["path"])
+            if answer.started:
+                raise
+            await problems.internal_error()(scope, receive, answer)
+        finally:
+            self._under_way.discard(answer)
+            self._done.set()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if cors.is_preflight(scope):
+            await cors.preflight()(scope, receive, send)
+            return
+        try:
+            await self._route(scope)(scope, receive, send)
+        except RouterError as error:
+            self._context.refusals.refused(error)
+            await problems.response(error)(scope, receive, send)
+        except HTTPException as error:
+            await problems.not_served(error, scope.get("method", "GET"), scope["path"])(scope, receive, send)
+
+    def _route(self, scope: Scope) -> ASGIApp:
+        served = self._served.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if served is not None:
+            return served
+        # Tells Starlette's router to raise its refusals instead of answering them in plain text.
+        scope["app"] = self
+        return self._router
+
+
+class _Answer:
+    """The sending end of one request or handshake: completes the header fields and counts the answer once."""
+
+    __slots__ = ("_context", "_origin", "_route", "_send", "_since", "_timer", "request_id", "started")
+
+    def __init__(
+        self, context: EdgeContext, timer: Callable[[], float], path: str, headers: Headers, send: Send
+    ) -> None:
+        self._context = context
+        self._timer = timer
+        self._route = path if path in ROUTES else "other"
+        self._origin = headers.get("origin")
+        self._send = send
+        self._since = timer()
+        self.request_id = context.request_ids.of(headers)
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        if not self.started and message["type"] in _STARTS:
+            self.started = True
+            # No handler sets any of them.
+            message["headers"] = [*message["headers"], *self._context.common_headers(self.request_id, self._origin)]
+            self.count(message.get("status", 101))
+        try:
+            await self._send(message)
+        except OSError as error:
+            raise ClientDisconnect from error
+
+    def count(self, status: int) -> None:
+        self._context.metrics.answered(self._route, status, self._timer() - self._since)

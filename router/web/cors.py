@@ -1,0 +1,52 @@
+"""Cross-origin requests (CORS): which pages may call, and what browsers are told of that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.responses import Response
+from starlette.types import Scope
+
+from router.config.origins import Origins
+from router.web.headers import headers_of
+
+_PREFLIGHT = {
+    "access-control-allow-methods": "GET, POST",
+    "access-control-allow-headers": (
+        "Authorization, Content-Type, Idempotency-Key, X-Request-Id, traceparent, tracestate"
+    ),
+    "access-control-max-age": "86400",
+}
+
+
+class Cors:
+    """The origins of ``server.allowed_origins``."""
+
+    def __init__(self, allowed_origins: Sequence[str]) -> None:
+        self._origins = Origins(allowed_origins)
+
+    def allows(self, origin: str) -> bool:
+        """Whether a page of this origin may call."""
+        return self._origins.allow(origin)
+
+    def headers(self, origin: str | None) -> list[tuple[bytes, bytes]]:
+        """Those of every answer, errors included; ``origin`` is the page that asks, where a browser says it."""
+        headers = [(b"vary", b"Origin")]
+        if origin is not None and self._origins.allow(origin):
+            shown = origin.encode() if self._origins.name(origin) else b"*"
+            headers.append((b"access-control-allow-origin", shown))
+            headers.append((b"access-control-expose-headers", b"Retry-After, X-Request-Id"))
+            if self._origins.trust(origin):
+                headers.append((b"access-control-allow-credentials", b"true"))
+        return headers
+
+
+def is_preflight(scope: Scope) -> bool:
+    """Whether a browser asks by this request what it may send."""
+    asks = scope["type"] == "http" and scope["method"] == "OPTIONS"
+    return asks and "access-control-request-method" in headers_of(scope)
+
+
+def preflight() -> Response:
+    """The answer to a preflight, whatever its origin: ``Cors.headers`` allow it or not."""
+    return Response(status_code=204, headers=_PREFLIGHT)
