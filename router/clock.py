@@ -1,4 +1,4 @@
-"""Time and tasks, handed in from outside, so that a test can hold the clock and choose the schedule."""
+"""Clocks and tasks, which every component is handed, so that a test can set the time and choose the schedule."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ MICROSECONDS = 1_000_000
 
 
 class Clock(Protocol):
-    """Where time comes from."""
+    """A source of time."""
 
     def now(self) -> int:
         """The server's wall clock in µs since 1970 (UTC). It may step in either direction."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds since some moment in the past. It never steps: spans within a process are measured by it."""
+        """Seconds since some moment in the past. It never steps, so spans within a process are measured with it."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Return after ``seconds``, whatever the wall clock does meanwhile."""
+        """Return after ``seconds`` by the monotonic clock."""
         ...
 
 
@@ -41,17 +41,16 @@ class SystemClock:
 
 
 class Tasks(Protocol):
-    """Who starts background work; whoever starts it also ends it."""
+    """Starts background tasks; its owner also ends them."""
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Start ``work`` now and return its task; its failure is reported, never swallowed."""
+        """Start ``work`` now and return its task; a failure of it is reported, never swallowed."""
         ...
 
 
 def apart(before: int, after: int, theirs: int) -> float:
-    """How many seconds this clock is ahead, where theirs (µs) was read between ``before`` and ``after``.
-
-    Whatever can be explained by the time that the answer took is none.
+    """How many seconds this clock is ahead of another, whose ``theirs`` (µs) was read between ``before`` and ``after``
+    (µs of this clock). 0 if the time between these two can explain the difference.
     """
     if before <= theirs <= after:
         return 0.0

@@ -1,4 +1,4 @@
-"""How long to wait before trying again: one formula for everything that is repeated."""
+"""How long to wait before a retry: one formula for all retries."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ def backoff(
 ) -> float:
     """Seconds to wait after try number ``attempt`` (from 1): exponential, with full jitter, never zero.
 
-    ``first``: the most after the first try; ``longest``: the most after any.
+    ``first``: upper bound after the first try; ``longest``: upper bound after any.
     """
     return chance.uniform(first / 10, min(longest, first * 2.0 ** min(attempt - 1, 20)))

@@ -1,4 +1,4 @@
-"""The long-running services: what each consists of, and how it starts and stops."""
+"""The long-running services: which parts each one runs, and how it starts and stops."""
 
 from __future__ import annotations
 
@@ -50,21 +50,21 @@ if TYPE_CHECKING:
 
 LOG = logs.logger(__name__)
 LAST_SECONDS = 3.0
-"""After a drain that took too long, closing what is open may take this much longer."""
+"""Seconds beyond ``server.drain_seconds`` after which the process ends, whatever is still open."""
 SWITCH_SECONDS = 0.0005
-"""How long a thread that has a commit to begin or to report waits for a busy event loop; Python's own 5 ms, twice a
-commit, would be most of the time that a 202 takes."""
+"""Longest time that the database thread waits for a busy event loop. It waits twice for each commit; with Python's
+default of 5 ms that would be most of the time that a 202 takes."""
 ADMIN_CONNECTIONS = 32
-"""Connections that may be open to the admin port at once; they are among the files that a process keeps for itself."""
+"""Concurrent connections to the admin port; the process reserves files for them."""
 GARBAGE_OBJECTS = 10_000
-"""With this many more containers than were freed, Python searches the young ones for cycles. A request makes none that
-live longer than it does; at Python's own 700 the search was a tenth of all that a request costs."""
+"""Threshold of Python's garbage collection. Requests leave no cycles behind; at Python's default of 700, collection
+took a tenth of the time of a request."""
 
 
 def run(config: Config, service: Service, warnings: Sequence[Problem] = ()) -> int:
-    """Run ``service`` until SIGTERM, SIGINT or SIGHUP; returns the exit code. Raises ``RouterError`` at start.
+    """Run ``service`` until SIGTERM, SIGINT or SIGHUP; return the exit code. Raises ``RouterError`` if it cannot start.
 
-    ``warnings`` are those of the configuration, for the log.
+    ``warnings``: of the configuration, for the log.
     """
     _check_address(config, service)
     if service in ("serve", "serve-api"):
@@ -81,14 +81,14 @@ def run(config: Config, service: Service, warnings: Sequence[Problem] = ()) -> i
 
 
 def _spare_what_stays() -> None:
-    """No search for garbage looks at what the start has made: it stays."""
+    """Exempt the objects that exist after the start from garbage collection, since they live as long as the process."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_OBJECTS, *gc.get_threshold()[1:])
 
 
 def _check_address(config: Config, service: Service) -> None:
-    """Whoever can reach a router with the embedded identity trusts a key that any local user may use."""
+    """Refuse the embedded key beyond loopback: it is for users of this machine only."""
     if service != "process" and config.auth.signs_tokens and not is_loopback(config.server.host):
         raise ConfigError(
             f"server.host is {config.server.host}, but the embedded key is for loopback only; "
@@ -98,7 +98,7 @@ def _check_address(config: Config, service: Service) -> None:
 
 @contextmanager
 def _alone(config: Config, service: Service) -> Iterator[None]:
-    """Two ``serve`` on one data directory would be a mistake; separate services on it are not."""
+    """Allow one ``serve`` for each data directory; ``serve-api``, ``serve-ws`` and ``process`` may share it."""
     if service != "serve" or config.ingress.kind != "embedded":
         yield
         return
@@ -129,13 +129,13 @@ def _urls(*servers: Server) -> list[str]:
 
 
 class Probed(Protocol):
-    """A component that says whether it works."""
+    """A component with a probe."""
 
     async def probe(self) -> None: ...
 
 
 class _Service:
-    """One process: its parts, from start to drained."""
+    """One process: opens its parts, runs until it is told to stop, and drains."""
 
     def __init__(self, config: Config, service: Service) -> None:
         self._config = config
@@ -154,7 +154,7 @@ class _Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
-        # Under nohup it stays ignored.
+        # Under nohup SIGHUP is ignored and stays so.
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         async with AsyncExitStack() as stack:
@@ -178,12 +178,13 @@ class _Service:
         self._stop.set()
 
     def _on_hangup(self) -> None:
-        """A terminal that is closed does it twice, by its shell and by the kernel: once more says nothing new."""
+        """Drain, but unlike a second SIGTERM a second SIGHUP does not end the process at once: a terminal that closes
+        sends two, one from its shell and one from the kernel."""
         if not self._stop.is_set():
             self._on_signal()
 
     def _end_now(self) -> None:
-        """What was promised is on disk, and a lease ends every presence: nothing needs this process."""
+        """End without cleaning up. Accepted messages are on disk, and the leases end every presence."""
         LOG.warning("stopping at once; sweepers finish what is left")
         logs.finish()
         os._exit(0 if self._failure is None else 1)
@@ -197,7 +198,7 @@ class _Service:
             entropy=factory.entropy,
         )
         routes: list[BaseRoute] = []
-        if self._config.online.kind != "embedded":  # which is on this machine
+        if self._config.online.kind != "embedded":  # the embedded store has this machine's clock
             watch = ClockWatch(await factory.online_store(), factory.clock, factory.keeper, factory.metrics)
             await watch.begin()
             self._watch(watch.run, "clocks")
@@ -225,7 +226,8 @@ class _Service:
         self._say_hello(await stack.enter_async_context(self._admin_server(stack)))
 
     def _admin_server(self, stack: AsyncExitStack) -> Server:
-        """Metrics, and readiness by name. Its connections are counted by themselves: strangers cannot take them."""
+        """Serves metrics, and readiness of each dependency. It has its own limit of connections, so that clients cannot
+        use them up."""
         context = EdgeContext((), self._factory.metrics, ADMIN_CONNECTIONS, entropy=self._factory.entropy)
         stack.callback(context.refusals.finish)
         app = Application(self._health.admin_routes(), context, time.monotonic)
@@ -282,18 +284,18 @@ class _Service:
         return [*api.routes(), openapi.route()]
 
     async def _keep(self, backend: EmbeddedBackend) -> None:
-        """Look after the database file, and say what its volume has left."""
+        """Look after the database file, and report the free space of its volume."""
         space = backend.space
         self._watch(backend.keeper().run, "data directory")
         self._factory.metrics.data_dir(lambda: space.free, lambda: space.short)
         self._health.limited(lambda: "sends: the volume of the data directory is nearly full" if space.short else "")
 
     def _depends(self, role: Role, component: Probed) -> None:
-        """This service is not ready while ``component`` does not work."""
+        """Make readiness depend on ``component``."""
         self._health.depends(role, self._factory.place(role).backend, self._uses(role, component))
 
     def _uses(self, role: Role, component: Probed) -> Probe:
-        """This service tells of an outage of ``component``, also while it has nothing to do with it."""
+        """Probe ``component`` while nothing calls it, so that this service reports its outages. Returns the probe."""
         probe = self._factory.watched(role, component).probe
         self._factory.dependencies.probed(role, probe)
         return probe
@@ -324,7 +326,7 @@ class _Service:
         return [] if self._config.process.port is None else [self._config.process.port]
 
     def _watch(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
-        """Work that runs as long as the service: where it fails, the service stops and says why."""
+        """Run ``work`` as long as the service; if it fails, stop the service and raise its error."""
 
         async def watched() -> None:
             try:
@@ -360,7 +362,7 @@ class _Service:
             LOG.warning("listening beyond loopback; put a proxy with TLS in front", host=host)
 
     async def _drain(self) -> None:
-        """Finish what is in flight, within ``server.drain_seconds``; sweepers elsewhere finish what is left."""
+        """Finish what is in flight, within ``server.drain_seconds``; sweepers of other processes finish the rest."""
         self._health.draining = True
         seconds = self._config.server.drain_seconds
         asyncio.get_running_loop().call_later(seconds + LAST_SECONDS, self._end_now)

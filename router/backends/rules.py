@@ -1,8 +1,7 @@
-"""What every backend is told by the configuration, and the decisions that none of them may make in its own way.
+"""The configured rules of a store, and the decisions that all backends must make alike.
 
 ``decide`` is the rule of the atomic routing step (docs/specification.md#the-atomic-step), beside the states of
-``router.lifecycle``. A store that runs its step in another language repeats both there, by these names; the contract
-tests hold it to them.
+``router.lifecycle``. The Lua scripts of Redis repeat both under the same names; the contract tests compare them.
 """
 
 from __future__ import annotations
@@ -20,15 +19,16 @@ DAY_SECONDS = 86_400
 MOVE_LEASE_SECONDS = 60
 IMPLAUSIBLE_SECONDS = 300
 PLAUSIBLE_LEASES = 3
-"""A lease is one long; by the clock of another node it may seem a little longer."""
+"""A lease that ends later than this many leases from now was given by a wrong clock. The clocks of two nodes differ a
+little, so one lease would be too strict."""
 APART_SECONDS = 2.0
-"""Clocks that differ by at most this count as equal."""
+"""Clocks that differ by less than this count as equal."""
 PLAUSIBLE_INBOUND_SECONDS = 60
-"""An inbound budget that is to be whole again so much later than it can be was charged by a clock that was wrong."""
+"""If an inbound budget is to be whole later than its span and this from now, a wrong clock charged it."""
 KEPT_INBOUND_SECONDS = 7 * DAY_SECONDS
-"""No user is remembered for longer for the sake of a budget that is not whole."""
+"""Longest time for which a store keeps an idle user because their inbound budget is not whole yet."""
 ORPHAN_SECONDS = 60
-"""A worker that has not reported a copy as deleted by then is taken for dead."""
+"""If nobody reports a copy of an acknowledged message as deleted within this time, a sweeper deletes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,13 @@ class StoreRules:
     queue_messages: int
     queue_bytes: int
     inbound_span: int
-    """In how many µs an inbound budget of which nothing is left is whole again; 0: there is none."""
+    """µs in which an empty inbound budget becomes whole again; 0: no such limit."""
     inbound_bytes_per_second: float
     fresh_cold_empty: bool
-    """A user of whom this store knows nothing has nothing in cold but what it sees there, since that is in its file."""
+    """Online store and cold queue are one SQLite file. Then the store can look whether an unknown user's cold queue is
+    empty; any other store has to assume that it is not."""
     write_through: bool
-    """Each hot message gets a copy in cold from the start, so cold may hold one of every message."""
+    """Each hot message gets a copy in cold as soon as it is routed."""
     retention_seconds: float
 
     @classmethod
@@ -67,27 +68,29 @@ class StoreRules:
         )
 
     def remember_until(self, now: int, *, keyed: bool) -> int:
-        """Until when (µs since 1970) the id of a message that leaves the queues at ``now`` is remembered."""
+        """When (µs since 1970) the tombstone of a message ends that leaves the queues at ``now``."""
         return now + int(self.remember_seconds(keyed=keyed) * MICROSECONDS)
 
     def remember_seconds(self, *, keyed: bool) -> float:
         return max(DAY_SECONDS, self.tombstone_seconds) if keyed else self.tombstone_seconds
 
     def abandoned_before(self, at: int) -> int:
-        """A sequence (µs): where ``at`` is the earliest time that it may be, mail with a lower one is in cold no more,
-        and nobody is going to write it. Retention comes a day before, and leaves a tombstone of what it removes."""
+        """A sequence (µs); ``at`` is the earliest time that it may be. Retention has deleted all mail with a lower one
+        from cold, and nobody is going to write any. Retention itself comes a day earlier, so that it, and not this
+        bound, ends the record of mail that is in cold, and leaves a tombstone."""
         return at - int((self.retention_seconds + DAY_SECONDS) * MICROSECONDS)
 
     def ephemeral_cutoff(self, now: int) -> int:
-        """An ephemeral message accepted at or before this has expired."""
+        """Ephemeral messages accepted at or before this (µs since 1970) have expired."""
         return now - int(self.ephemeral_seconds * MICROSECONDS)
 
     def charged(self, inbound_until: int, size: int, now: int) -> int:
-        """When an inbound budget that was to be whole at ``inbound_until`` is, after ``size`` bytes came at ``now``."""
+        """When an inbound budget is whole again after ``size`` bytes are charged to it at ``now``; ``inbound_until`` is
+        when it was to be whole before (µs since 1970)."""
         return self._whole_at(inbound_until, now) + self._microseconds(size) if self.inbound_span else 0
 
     def is_exhausted(self, inbound_until: int, size: int, now: int) -> bool:
-        """Whether an inbound budget has less than ``size`` left; a whole one lets through what is larger than it."""
+        """Whether an inbound budget has less than ``size`` bytes left. A whole one admits a message of any size."""
         if inbound_until <= now or not self.inbound_span:
             return False
         whole_at = self._whole_at(inbound_until, now)
@@ -104,13 +107,13 @@ class StoreRules:
         return now + int(self.lease_seconds * MICROSECONDS)
 
     def implausible_lease(self, now: int) -> int:
-        """A lease that ends after this was given by a clock that was wrong and has been set back since; it counts as
-        one that begins now."""
+        """A lease that ends after this was given by a wrong clock, which was set back since. It counts as one that
+        begins now."""
         return now + int(PLAUSIBLE_LEASES * self.lease_seconds * MICROSECONDS)
 
 
 def each_once(ids: Sequence[str]) -> list[str]:
-    """What ``ColdQueue.find`` is to look for; raises ``ValueError`` where that is more than ``MOST_IDS``."""
+    """``ids`` without repetitions, for ``ColdQueue.find``; raises ``ValueError`` for more than ``MOST_IDS``."""
     sought = list(dict.fromkeys(ids))
     if len(sought) > MOST_IDS:
         raise ValueError(f"{len(sought)} ids are too many to be looked for at once, which are {MOST_IDS} at most")
@@ -118,36 +121,35 @@ def each_once(ids: Sequence[str]) -> list[str]:
 
 
 def holds_move(move_until: int, now: int) -> bool:
-    """Whether a migration lease that ends then is held; one of a clock that was wrong and was set back is not."""
+    """Whether a migration lease that ends at ``move_until`` is still held. One given by a wrong clock is not."""
     return now < move_until <= implausible_move(now)
 
 
 def keeps_inbound(now: int) -> int:
-    """A budget that is whole again by then, and not yet, is remembered."""
+    """A store keeps an idle user whose inbound budget becomes whole between ``now`` and this; see
+    ``KEPT_INBOUND_SECONDS``."""
     return now + KEPT_INBOUND_SECONDS * MICROSECONDS
 
 
 def implausible_ack(now: int) -> int:
-    """An acknowledgement after this was dated by a clock that was wrong: it may be long ago."""
+    """An acknowledgement dated after this was dated by a wrong clock, and may be old."""
     return now + IMPLAUSIBLE_SECONDS * MICROSECONDS
 
 
 def implausible_move(now: int) -> int:
-    """A migration lease that ends after this was given by a clock that was wrong."""
+    """A migration lease that ends after this was given by a wrong clock."""
     return now + PLAUSIBLE_LEASES * MOVE_LEASE_SECONDS * MICROSECONDS
 
 
 class Skew:
-    """How far the clock of this process is ahead of its store's (µs), where that is more than a little.
-
-    Its state: what was measured last.
-    """
+    """How far (µs) the clock of this process is ahead of its store's, by the last measurement; 0 for less than
+    ``APART_SECONDS``."""
 
     def __init__(self) -> None:
         self.ahead = 0
 
     def measured(self, seconds: float) -> float:
-        """Take note of ``seconds``, and return them."""
+        """Record ``seconds`` as measured, and return them."""
         self.ahead = int(seconds * MICROSECONDS) if abs(seconds) >= APART_SECONDS else 0
         return seconds
 
@@ -155,9 +157,9 @@ class Skew:
 def decide(
     message: Message, *, online: bool, queued: int, size: int, inbound_until: int, now: int, rules: StoreRules
 ) -> Outcome:
-    """Where a message with a new id goes; ``queued``: how many wait for its recipient, hot and cold; ``size``: how many
-    bytes their envelopes have; ``inbound_until``: when its recipient's inbound budget is whole again; ``now``: by the
-    store's clock."""
+    """Where a message with a new id goes. ``queued``, ``size``: messages and envelope bytes that wait for its
+    recipient, hot and cold together; ``inbound_until``: when the recipient's inbound budget is whole again; ``now``: by
+    the store's clock."""
     if message.ephemeral:
         if message.accepted_at <= rules.ephemeral_cutoff(now):
             return Outcome.DROPPED_EXPIRED
@@ -173,20 +175,22 @@ def decide(
 
 
 def next_sequence(highest: int, now: int) -> int:
-    """Greater than any before and than the clock, so that it rises even after the store was lost."""
+    """Greater than ``highest``, and not less than the clock, so that sequences keep rising after a store lost its
+    data."""
     return max(highest + 1, now)
 
 
 def cut_after(cut_at: int, now: int, *, more: bool, cold_empty: bool, poked: bool, online: bool) -> int:
-    """``HotUser.cut_at`` after the first look of a fetch, which it was before.
+    """The new ``HotUser.cut_at`` after the first read of a fetch; ``cut_at`` is the old one.
 
-    ``more``, ``cold_empty``: as ``HotPage`` has them. ``poked``: a poke was unanswered. ``online``: somebody is
-    connected, also with a lease that has run out by this clock.
+    ``more``, ``cold_empty``: as in ``HotPage``. ``poked``: a poke has no answer yet. ``online``: the user has a
+    connection, even one whose lease has run out by this clock.
     """
     may_be_cut = more or (not cold_empty and (poked or cut_at > 0))
     return next_cut(cut_at, now) if may_be_cut and online else 0
 
 
 def next_cut(cut_at: int, now: int) -> int:
-    """A mark that no fetch before has, also within a microsecond; but a clock that was far ahead is not followed."""
+    """A mark (µs since 1970) that differs from the one before, even within a microsecond. A mark that a wrong clock set
+    more than a second ahead is not continued."""
     return cut_at + 1 if now <= cut_at < now + MICROSECONDS else now

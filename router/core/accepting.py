@@ -1,4 +1,4 @@
-"""Accepting a message: limit its sender, read it once, give it its id, and make it durable."""
+"""Accepts a message: limits its sender, reads the envelope once, gives it its id, and makes it durable."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from router.metrics import Metrics
 
 REMEMBERED_SENDERS = 100_000
 REMEMBERED_PAIRS = 100_000
-"""With the defaults, one sender needs 2,000 s to send to enough others that a pair is forgotten, ten senders need
-200 s. By then the bucket of that pair is full again anyway."""
+"""With the default limits, one sender needs 2,000 s, and ten senders need 200 s, until a pair is forgotten. Its bucket
+is full again by then."""
 PAIR_BYTES = 16 * 1024
-"""A message counts as one send to its recipient for each of these many bytes, rounded up: else one sender could use up
-the recipient's budget for all senders (``limits.inbound_bytes``)."""
+"""A message counts as one send to its recipient for each ``PAIR_BYTES``, rounded up. Else one sender could use up the
+recipient's budget for all senders (``limits.inbound_bytes``)."""
 MESSAGE_BYTES = 1024
-"""What a message costs of its sender's budget beside its bytes: about what its rows take in an embedded file."""
+"""Charged to the sender for each message in addition to its bytes: about the size of its rows in an embedded file."""
 
 
 class Acceptor:
-    """What happens to an envelope between the edge and the ingress."""
+    """Checks and limits each send, and publishes its message to the ingress."""
 
     def __init__(
         self,
@@ -44,10 +44,8 @@ class Acceptor:
         outbound_bytes_per_second: float,
         metrics: Metrics,
     ) -> None:
-        """``rate`` is in sends per second and sender, ``pair_rate`` in those of a sender to a recipient;
-        ``outbound_bytes`` may come from a sender at once. 0 means no limit.
-
-        The counts are this process's own.
+        """``rate``: sends per second of a sender. ``pair_rate``: sends per second of a sender to one recipient.
+        ``outbound_bytes``: bytes that a sender may send at once. 0 means no limit. Each process counts by itself.
         """
         self._producer = producer
         self._clock = clock
@@ -62,7 +60,7 @@ class Acceptor:
         self._pairs: Buckets[bytes] = Buckets(clock, pair_rate, pair_burst, REMEMBERED_PAIRS)
         self._bytes: Buckets[bytes] = Buckets(clock, self._bytes_rate, outbound_bytes, REMEMBERED_SENDERS)
         self._names_secret = entropy(32) if rate or pair_rate or outbound_bytes else b""
-        """Who sends, and to whom, is not kept in clear, also not here."""
+        """Key of the hashes under which the buckets are kept: even in memory, nobody can read who sends to whom."""
 
     def _admit(self, sender: bytes) -> None:
         """Count one send of ``sender``; raises ``RateLimited``."""
@@ -71,7 +69,8 @@ class Acceptor:
         self._sends.take(sender, 1)
 
     def _admit_message(self, sender: bytes, pair: bytes, size: int) -> None:
-        """Count a message of ``size`` bytes, whoever it is for; raises ``RateLimited``, and then nothing is counted."""
+        """Count a message of ``size`` bytes for its sender and for the pair. Raises ``RateLimited``, and then counts
+        nothing and takes the send of ``_admit`` back."""
         sends, cost = -(-size // PAIR_BYTES), size + MESSAGE_BYTES
         if wait := self._bytes.wait(sender, cost):
             refusal = f"more than limits.outbound_bytes over all recipients; {self._bytes_rate:g} come back a second"
@@ -86,14 +85,12 @@ class Acceptor:
         self._pairs.take(pair, sends)
 
     async def accept(self, sender: str, body: bytes, idempotency_key: str | None = None) -> str:
-        """The id of the message in ``body``, which is durable now.
+        """Make the message in ``body`` durable and return its id.
 
-        Raises ``RateLimited``, ``InvalidEnvelope``, ``InvalidIdempotencyKey`` and ``Unavailable``. The sender is
-        used for the limits and the id, and is then gone.
-
-        In this order: the sender's limit of sends; the envelope, and only then it is known how large it is, and whom it
-        is for; the key; the sender's budget of bytes; the limit of sender and recipient. What one of the limits refuses
-        takes nothing of the others.
+        The sender is used for the limits and the id, and not kept. Raises ``RateLimited``, ``InvalidEnvelope``,
+        ``InvalidIdempotencyKey`` and ``Unavailable``, in this order: the sender's limit of sends; the envelope, since
+        only then its size and recipient are known; the key; the sender's budget of bytes and the limit of the pair. A
+        send that one limit refuses takes nothing from the others.
         """
         name = _hidden(self._names_secret, sender)
         self._admit(name)

@@ -1,9 +1,9 @@
-"""Asking whether a user's sockets live, when they hold as many as they may and one more comes.
+"""Finds out which sockets of a user still answer, when the user is at the limit of connections and opens one more.
 
-A socket may be half open, and the process that held it may be dead, while its lease runs. So the newcomer's node reads
-which connections there are, and asks the nodes that hold them to ping that user's sockets at once. They renew the
-leases of those that answer. After ``WAIT_SECONDS`` the newcomer replaces each connection whose lease was not renewed
-since: a dead process renews none, so nobody has to know that it is dead, and no answer has to find its way back.
+A lease may still run although its socket is half open, or its process is dead. So the node of the new connection reads
+the user's connections, and asks the nodes that hold them to ping these sockets at once. Those nodes renew the leases of
+sockets that answer. After ``WAIT_SECONDS`` the new connection replaces each connection whose lease was not renewed. The
+leases are the answer: no node has to reply, and none has to know that a process is dead.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from router.interfaces import PokeBus, PresenceCache
 from router.messages import Connection
 
 MARK = "?"
-"""Stands before the user in an entry on the poke bus that asks whether their sockets live. No URN begins with it, so a
-node that does not know it pokes nobody."""
+"""Prefix of the user in an entry of the poke bus that asks whether their sockets answer. No URN begins with it, so a
+node of an earlier version pokes nobody."""
 ANSWER_SECONDS = 1.5
-"""A peer that has not answered a ping by then is taken for gone."""
+"""A peer that does not answer a ping within this time counts as gone."""
 STEP_SECONDS = 0.1
-"""How often a node looks whether all of its peers have answered."""
+"""How often a node checks whether all of its peers have answered."""
 WAIT_SECONDS = 3.0
-"""A node that was asked has renewed the leases of the living by then."""
+"""How long the new connection waits: within this time the nodes have renewed the leases of sockets that answer."""
 PAUSE_SECONDS = 5.0
-"""A user is asked about once in this time by one node, however often they come."""
+"""Least time between two challenges of one user by one node, however often the user connects."""
 
 
 class _Challenge(Struct, eq=False):
@@ -39,7 +39,7 @@ class _Challenge(Struct, eq=False):
 
 
 class Challenges:
-    """The challenges of one node. Its state: those that are under way or were within ``PAUSE_SECONDS``, by user."""
+    """The challenges of one node. Its state: by user, those that are running or began within ``PAUSE_SECONDS``."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Challenges:
         clock: Clock,
         tasks: Tasks,
     ) -> None:
-        """``prove`` does what a node does that is asked about a user, for the sockets of this one."""
+        """``prove`` pings the sockets of a user that this node holds, and renews the leases of those that answer."""
         self._presence = presence
         self._pokes = pokes
         self._prove = prove
@@ -63,8 +63,9 @@ class Challenges:
         self._challenges: dict[str, _Challenge] = {}
 
     async def ask(self, user: str) -> Sequence[Connection] | None:
-        """The connections of ``user`` as they were before their nodes were asked; ``PresenceCache.connect`` replaces
-        those that were not renewed since. ``None``: a challenge has just been, or failed, or too many wait for it."""
+        """Challenge the sockets of ``user``. Returns their connections as they were before; ``PresenceCache.connect``
+        replaces those that were not renewed since. ``None`` if the challenge fails, if one has just ended, or if too
+        many new connections wait for it: the caller then refuses the new connection."""
         challenge = self._challenges.get(user)
         if challenge is None or self._is_past(challenge):
             challenge = self._begin(user)
@@ -77,11 +78,11 @@ class Challenges:
     def _begin(self, user: str) -> _Challenge:
         for other in list(self._challenges):
             if not self._is_past(self._challenges[other]):
-                break  # they stand in the order in which they began
+                break  # the dict is in the order in which they began
             del self._challenges[other]
         self._challenges.pop(user, None)
         challenge = self._challenges[user] = _Challenge(self._clock.monotonic())
-        # A task of its own: whoever came first may leave, and others wait too.
+        # A task of its own: others wait for it even if the connection that started it goes away.
         self._tasks.spawn(self._challenge(user, challenge), "challenge")
         return challenge
 
@@ -95,7 +96,7 @@ class Challenges:
             await asyncio.gather(self._prove(user), self._ask_nodes(user, elsewhere))
             challenge.held = held
         except RouterError:
-            return  # what failed is told of where it was called; the newcomer is refused
+            return  # `core.dependencies` logs it; `held` stays None, and the new connection is refused
         finally:
             challenge.over.set()
 

@@ -1,4 +1,4 @@
-"""Watching this machine's clock against that of the online store, which all nodes share."""
+"""Compares this machine's clock with the clock of the online store, which all nodes share."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from router.timekeeping import Timekeeper
 LOG = logs.logger(__name__)
 LOOK_SECONDS = 60.0
 BEGIN_SECONDS = 3.0
-"""A store that is slower to say what time it is does not keep a process from its work."""
+"""Time-out of the first comparison: a slow store must not keep a process from starting."""
 WARN_SECONDS = 5.0
-"""Clocks that are further apart are a fault, and no matter of a time service that is still at work."""
+"""Clocks that differ by this much are a fault; a time service that is still adjusting differs by less."""
 
 
 class ClockWatch:
-    """Compares the clocks once a minute. Its state: whether they were apart when it looked last."""
+    """Compares the clocks once a minute. Its state: whether they differed at the last comparison."""
 
     def __init__(self, online: OnlineStore, clock: Clock, keeper: Timekeeper, metrics: Metrics) -> None:
         self._online = online
@@ -31,20 +31,20 @@ class ClockWatch:
         self._apart = False
 
     async def begin(self) -> None:
-        """Look before any mail is dated or deleted: a process may start with a clock that is wrong."""
+        """Compare before this process dates or deletes any mail: it may start with a wrong clock."""
         with suppress(RouterError, TimeoutError):
             async with asyncio.timeout(BEGIN_SECONDS):
                 await self.look()
 
     async def run(self) -> None:
-        """Look until cancelled; a store that cannot be asked just now is asked again."""
+        """Compare until cancelled; what fails is repeated the next time."""
         while True:
-            with suppress(RouterError):  # what fails is told of where it is called
+            with suppress(RouterError):  # `core.dependencies` logs it
                 await self.look()
             await self._clock.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
-        """Compare; there is a line in the log when the clocks come apart, and one when they agree again."""
+        """Compare; log when the clocks begin to differ and when they agree again. Raises ``RouterError``."""
         ahead = await self._online.compare_clocks()
         self._keeper.measured(ahead)
         self._metrics.clock_ahead(ahead)

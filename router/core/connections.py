@@ -1,4 +1,9 @@
-"""The live connections of this node: presence, leases, pokes, and what follows when the last one goes."""
+"""The WebSockets of this node: registers them, renews their leases, pokes them, closes them, and migrates a user's hot
+mail when their last one ends.
+
+A connection that the store does not know (its lease ran out, or the store lost its data) is *forgotten*: the node
+registers it again.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +34,12 @@ CLOSE_CONNECTIONS = 200
 """While draining, close this many sockets, then yield to the event loop."""
 CLOSE_PAUSE_SECONDS = 0.05
 CLOSE_SECONDS = 2.0
-"""A peer that has not taken the close frame by then is waited for no longer."""
+"""How long to wait for a peer to take the close frame."""
 REGISTERING = 128
-"""Registrations under way at once: after a deploy everybody comes back together."""
+"""Concurrent registrations: after a deploy all clients reconnect at once."""
 TICK_SECONDS = 1.0
 KEYS_SECONDS = 0.25
-"""How often it is asked which keys are still trusted."""
+"""How often to check which keys are still trusted."""
 
 GOING_AWAY = 1001  # RFC 6455, section 7.4.1
 TRY_AGAIN_LATER = 1013  # the registry of RFC 6455, section 11.7
@@ -51,16 +56,17 @@ class Socket(Protocol):
     """What the core needs of a WebSocket."""
 
     async def poke(self) -> None:
-        """Send the poke; may wait for the peer. Never called twice at once. Errors mean the peer is gone."""
+        """Send the poke; may wait for the peer. There is never more than one call at a time. Raises ``OSError`` if the
+        peer is gone."""
         ...
 
     def ping(self) -> None:
-        """Ask the peer for an answer now, unless it owes one."""
+        """Send a ping, unless an earlier one has no answer yet."""
         ...
 
     @property
     def silent_seconds(self) -> float:
-        """For how long the peer has owed the answer to a ping; 0 where it owes none."""
+        """How long the last ping has had no answer; 0 if it has one."""
         ...
 
     async def close(self, code: int, reason: str) -> None:
@@ -77,7 +83,7 @@ class _Held(Struct, eq=False):
 
 
 class ConnectionManager:
-    """Owns the presence of the sockets of one node. No presence outlives its node by more than its lease."""
+    """Owns the presence of the sockets of one node. If the node dies, their leases end their presence."""
 
     def __init__(
         self,
@@ -107,12 +113,14 @@ class ConnectionManager:
         self._held: dict[str, _Held] = {}
         self._by_user: dict[str, dict[str, _Held]] = {}
         self._by_key: dict[bytes, dict[str, _Held]] = {}
-        """Those that are not being closed, by the key that has signed their token."""
+        """By the key that signed their tokens: connections that are not being closed."""
         self._expiries: list[tuple[int, str]] = []
+        """Heap of (when the token expires, connection id)."""
         self._forgotten: dict[str, Connection] = {}
-        """Those that the store may not know, or whose poke for what went past them may be owed, by their ids."""
+        """By id: connections to register again, since the store does not know them, or may owe them a poke for mail
+        that went to cold meanwhile."""
         self._proving: set[str] = set()
-        """Users whose sockets were pinged and have still to answer."""
+        """Users whose sockets were pinged just now and have time to answer."""
         self._challenges = Challenges(
             presence,
             pokes,
@@ -129,16 +137,16 @@ class ConnectionManager:
 
     @property
     def count(self) -> int:
-        """How many connections are held."""
+        """How many connections this node holds."""
         return len(self._held)
 
     async def connect(self, user: str, socket: Socket, expires_at: int | None, key: bytes | None = None) -> Connection:
         """Register ``socket`` as a live connection of ``user`` until ``disconnect``.
 
-        It is closed with 4401 at ``expires_at`` (µs since 1970), and once ``key`` is withdrawn. Where mail may be
-        waiting it is poked, so that whatever came between the client's first fetch and this moment is not missed. Where
-        the user holds as many as they may, it takes the place of those that do not answer. Raises
-        ``TooManyConnections`` where all do, ``Draining`` and ``Unavailable``.
+        The manager closes it with 4401 at ``expires_at`` (µs since 1970), and when ``key`` is withdrawn. It pokes it if
+        mail may be waiting, since mail may have come between the client's first fetch and this moment. If the user
+        holds as many connections as they may, it replaces those that do not answer a ping. Raises
+        ``TooManyConnections`` if all answer, ``Draining`` and ``Unavailable``.
         """
         try:
             return await self._enter(user, socket, expires_at, key)
@@ -159,11 +167,11 @@ class ConnectionManager:
         if self._draining:
             raise Draining("this node is stopping; connect again")
         if len(self._by_user.get(user, ())) >= self._limit:
-            # The store would say so too; a flood of one user's sockets should not cost everybody its writes.
+            # The store would refuse it too, but a flood of one user's sockets should cost no calls.
             raise TooManyConnections(f"{self._limit} connections are open, and the limit is reached; close one first")
         connection = Connection(user, self._new_id(), self._node, self._clock.now())
         held = _Held(connection, socket, key)
-        # Held before it is registered: a message that is routed hot in between finds someone to poke.
+        # Hold it before registering it: a message that is routed to hot from then on finds a socket to poke.
         self._hold(held)
         try:
             async with self._registering:
@@ -172,12 +180,12 @@ class ConnectionManager:
             self._drop(held)
             raise
         except BaseException:
-            # Cancelled or unanswered, it may have been registered nevertheless.
+            # The store may have registered it although the call failed or was cancelled.
             self._drop(held)
             self._start(self._leave([connection]), "leave")
             raise
         if connection.id not in self._held:
-            # A drain has come in between, and has removed what was not there yet.
+            # A drain came in between; its `disconnect` may have reached the store before this registration did.
             self._start(self._leave([connection]), "leave")
             raise Draining("this node is stopping; connect again")
         if expires_at is not None:
@@ -187,7 +195,7 @@ class ConnectionManager:
         return connection
 
     async def disconnect(self, connection: Connection) -> None:
-        """Remove exactly this connection; when it was the user's last, their hot mail migrates."""
+        """Remove exactly this connection; if it was the user's last, migrate their hot mail."""
         held = self._held.get(connection.id)
         if held is None:
             return
@@ -195,8 +203,8 @@ class ConnectionManager:
         await self._leave([connection])
 
     async def run(self, trusts: Callable[[bytes], bool] | None = None) -> None:
-        """Renew leases, deliver pokes and close connections until cancelled: those whose token has expired, and those
-        whose key ``trusts`` denies."""
+        """Until cancelled: renew leases, deliver pokes, and close connections whose token has expired or whose key
+        ``trusts`` denies."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._renew_forever())
             group.create_task(self._deliver_forever())
@@ -205,7 +213,7 @@ class ConnectionManager:
                 group.create_task(self._withdraw_forever(trusts))
 
     async def drain(self) -> None:
-        """Take no more connections, close all with 1001 in paced batches, and migrate their users' mail."""
+        """Refuse new connections, close all with 1001 in paced batches, and migrate their users' hot mail."""
         self._draining = True
         while self._held:
             batch = list(self._held.values())[:CLOSE_CONNECTIONS]
@@ -242,7 +250,8 @@ class ConnectionManager:
                 self._by_key.pop(held.key or b"")
 
     async def _leave(self, connections: Sequence[Connection]) -> None:
-        """Their presence ends now; where that fails, it ends with the lease, and a sweeper does the rest."""
+        """End the presence of ``connections`` and migrate the mail of users who are offline by that. If it fails, the
+        leases expire, and a sweeper does both."""
         try:
             gone = await self._presence.disconnect(connections)
         except RouterError:
@@ -259,7 +268,7 @@ class ConnectionManager:
         self._work.add(task)
         task.add_done_callback(self._work.discard)
 
-    # Pokes: at most one in flight for a socket, so that a client that does not read holds up only itself.
+    # Pokes. A socket has at most one in flight, so that a client that does not read delays only its own.
 
     def poke(self, users: Sequence[str]) -> None:
         """Poke every connection of ``users`` that this node holds."""
@@ -272,7 +281,7 @@ class ConnectionManager:
             held.again = True
             return
         held.poking = True
-        # No work that a drain waits for: it may wait for the peer without end.
+        # Not `_start`: a drain must not wait for it, since it may wait for the peer without end.
         self._tasks.spawn(self._send(held), "poke")
 
     async def _send(self, held: _Held) -> None:
@@ -282,7 +291,7 @@ class ConnectionManager:
                 held.again = False
                 await held.socket.poke()
         except OSError:
-            # The peer is gone; the socket's own task finds out and disconnects.
+            # The peer is gone; the socket's own task notices and disconnects.
             self._metrics.poked("undeliverable", 1)
         finally:
             held.poking = False
@@ -296,13 +305,14 @@ class ConnectionManager:
                 if entry.startswith(MARK):
                     self._tasks.spawn(self._prove(entry.removeprefix(MARK)), "prove")
 
-    # Challenges: is there anybody behind the sockets of a user who is at the limit?
+    # Challenges: do the sockets of a user at the limit still answer?
 
     async def _prove(self, user: str) -> None:
-        """Ping the sockets of ``user``, renew the leases of those that answer, and close the others. Those that answer
-        and that the store has forgotten register again at once.
+        """Ping the sockets of ``user``, renew the leases of those that answer, and close the others. If the store has
+        forgotten one that answers, register it again at once.
 
-        Whoever asks again meanwhile has read the leases as they are now, and waits for the same renewal.
+        A second challenge meanwhile does nothing: the node that asked read the leases before this renewal, which
+        answers it too.
         """
         if user in self._proving or user not in self._by_user:
             return
@@ -334,8 +344,8 @@ class ConnectionManager:
             await asyncio.sleep(0)
 
     def _replace(self, silent: Sequence[_Held]) -> None:
-        """What they leave in the store is the newcomer's to replace, so that the user is online all the while and no
-        mail moves. It is removed from here once the newcomer had its time."""
+        """Close ``silent``, but leave their presence for the new connection to replace, so that the user stays online
+        meanwhile and no mail migrates. After ``WAIT_SECONDS`` end what it has not replaced."""
         for held in silent:
             self._drop(held)
             self._start(self._close(held, REPLACED, "replaced: no answer to a ping"), "close")
@@ -355,11 +365,11 @@ class ConnectionManager:
                 await self.renew()
 
     async def renew(self) -> None:
-        """Extend every lease; connections that the store has forgotten register again, until it has said so.
+        """Extend every lease, and register the connections again that the store has forgotten.
 
-        What fails holds no other up; the first failure is raised at the end.
+        A failure holds up no other connection; the first one is raised at the end.
         """
-        # Of those who are just being asked, the living are renewed when they have answered.
+        # `_prove` renews those of challenged users, and only if they answer.
         asked = self._proving
         connections = [held.connection for held in self._held.values() if held.connection.user not in asked]
         batches = [connections[at : at + RENEW_CONNECTIONS] for at in range(0, len(connections), RENEW_CONNECTIONS)]
@@ -382,14 +392,14 @@ class ConnectionManager:
         return None
 
     async def _register_forgotten(self, id_: str) -> RouterError | None:
-        """Returns what failed; where nobody has forgotten it, there is nothing to do."""
+        """Register it again if the store has forgotten it; returns the error if that fails."""
         connection = self._forgotten.pop(id_, None)
         if connection is None:
             return None
         try:
             await self._register_again(connection)
         except RouterError as error:
-            # It may be registered, but whether mail waits is not known. The next time it comes after all others.
+            # It may be registered, but whether mail waits is unknown. At the end of the dict, it comes last next time.
             self._forgotten[id_] = connection
             return error
         return None
@@ -401,7 +411,7 @@ class ConnectionManager:
         try:
             waiting = await self._presence.connect(connection, self._limit)
         except TooManyConnections:
-            # The user has come back with others meanwhile.
+            # The user has opened others meanwhile.
             self._start(self._close(held, TRY_AGAIN_LATER, "too many connections"), "close")
             return
         if connection.id not in self._held:
@@ -409,7 +419,7 @@ class ConnectionManager:
         elif waiting:
             self._poke(held)
 
-    # Ends: of tokens, and of the keys that have signed them. A batch at a time, as a drain: all may end at once.
+    # Expired tokens and withdrawn keys. Close a batch at a time, as in a drain, since all may end at once.
 
     async def _expire_forever(self) -> None:
         more = False
@@ -420,13 +430,13 @@ class ConnectionManager:
     async def _withdraw_forever(self, trusts: Callable[[bytes], bool]) -> None:
         more = False
         while True:
-            # There are few keys, so that a look costs nothing.
+            # Cheap, since there are few keys.
             await self._clock.sleep(CLOSE_PAUSE_SECONDS if more else KEYS_SECONDS)
             more = self.close_withdrawn(trusts) >= CLOSE_CONNECTIONS
 
     @property
     def remembered(self) -> int:
-        """How many connections are remembered for the moment at which their tokens expire."""
+        """How many entries the expiry heap has."""
         return len(self._expiries)
 
     def _remember(self, expires_at: int, id_: str) -> None:
@@ -436,7 +446,7 @@ class ConnectionManager:
             heapq.heapify(self._expiries)
 
     def close_expired(self) -> int:
-        """Close connections whose token has expired, a batch at most; returns how many it looked at."""
+        """Close up to a batch of connections whose token has expired; returns how many entries left the heap."""
         now, looked = self._clock.now(), 0
         while looked < CLOSE_CONNECTIONS and self._expiries and self._expiries[0][0] <= now:
             looked += 1
@@ -446,7 +456,7 @@ class ConnectionManager:
         return looked
 
     def close_withdrawn(self, trusts: Callable[[bytes], bool]) -> int:
-        """Close connections whose key ``trusts`` denies, a batch at most; returns how many."""
+        """Close up to a batch of connections whose key ``trusts`` denies; returns how many."""
         denied = (held for key, signed in self._by_key.items() if not trusts(key) for held in signed.values())
         batch = list(islice(denied, CLOSE_CONNECTIONS))
         for held in batch:
@@ -460,7 +470,7 @@ class ConnectionManager:
                 await held.socket.close(code, reason)
         except (OSError, TimeoutError):
             self._metrics.closed(code, clean=False)
-            # Its own task may not find out for a while, and must not keep the user online until then.
+            # The socket's own task may notice late; until then it must not keep the user online.
             await self.disconnect(held.connection)
         else:
             self._metrics.closed(code, clean=True)

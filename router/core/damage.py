@@ -1,9 +1,11 @@
-"""Mail that is not what was accepted: it is never served, and never disappears without a word.
+"""Damaged messages: the router never serves one, and never loses one silently.
 
-Whoever takes messages from a store checks them (``checked``). What is damaged in one tier and whole in the other is
-served from there, and a damaged copy in cold is repaired. What is whole nowhere becomes the dead letter ``damaged``. A
-damaged id or recipient names anything: that two rows are one message is said by their place, or by their checksum
-(``merging.is_damaged_copy``).
+All code that reads messages from a store checks them (``checked``). If a message is damaged in one tier and whole in
+the other, the whole copy is served, and a damaged copy in cold is repaired. If no copy is whole, the message becomes
+the dead letter ``damaged``.
+
+A damaged id or recipient may name another message. So two rows count as one message only if they have the same place,
+or the same id and checksum (``merging.is_damaged_copy``).
 """
 
 from __future__ import annotations
@@ -27,26 +29,26 @@ from router.pages import LONGEST_PAGE, PAGE_BYTES
 
 DETAIL = "it does not match the checksum that it was accepted with"
 LOOK_BYTES = 1
-"""The first message in a place is asked for, however large it is."""
+"""Bound of a read that wants one message: a page holds its first message whatever its size."""
 TEND_SECONDS = 1.0
-"""So long a fetch waits for what is damaged to leave the queue; the rest of the work goes on behind it."""
+"""How long a fetch waits for damaged messages to leave the queue; the work continues in the background."""
 CALL_SECONDS = 15.0
-"""Work that has not ended by then has failed, and the next fetch begins it anew."""
+"""Time-out of that work; the next fetch starts it again."""
 TENDED_USERS = 1000
-"""Users whose damage is worked on at once."""
+"""Users whose damage is worked on at the same time."""
 REMEMBERED = 10_000
-"""Dead letters that are remembered, in case that their damaged rows cannot be removed."""
+"""Dead letters to remember, so that a row that could not be removed becomes a dead letter only once."""
 
 
 def checked(messages: list[Queued]) -> list[Queued]:
-    """``messages``, with those marked that do not match their checksums; the same list where all do."""
+    """``messages``, those that do not match their checksums marked as damaged; the same list if all match."""
     if all(is_whole(queued.message) for queued in messages):
         return messages
     return [queued if is_whole(queued.message) else replace(queued, damaged=True) for queued in messages]
 
 
 class Found:
-    """What one look at both tiers found damaged."""
+    """The damaged messages that one look at both tiers found."""
 
     def __init__(self) -> None:
         self.hot: list[Queued] = []
@@ -54,11 +56,11 @@ class Found:
 
     @property
     def size(self) -> int:
-        """Bytes of their envelopes."""
+        """Bytes of their envelopes together."""
         return sum(len(queued.message.envelope) for queued in (*self.hot, *self.cold))
 
     def names(self) -> set[tuple[bool, str, int, int]]:
-        """Each by its tier, id and place."""
+        """(whether it is in hot, id, lane, sequence) of each."""
         tiers = ((True, self.hot), (False, self.cold))
         return {(hot, queued.message.id, *queued.place) for hot, tier in tiers for queued in tier}
 
@@ -78,7 +80,7 @@ class Found:
 
 
 class Damage:
-    """Removes what is damaged. Its state is what it has sent to the dead letters, and whose damage is worked on now."""
+    """Repairs or removes damaged messages. Its state: the dead letters it has published, and the users it works on."""
 
     def __init__(self, online: OnlineStore, cold: ColdQueue, refuser: Refuser, *, tasks: Tasks) -> None:
         self._online = online
@@ -87,39 +89,44 @@ class Damage:
         self._refuser = refuser
         self._tasks = tasks
         self._tended: set[str] = set()
-        """Users whose damage is worked on."""
-        self._told: OrderedDict[tuple[str, str, int, int], None] = OrderedDict()
+        """Users whose damage is worked on now."""
+        self._buried: OrderedDict[tuple[str, str, int, int], None] = OrderedDict()
+        """(user, id, lane, sequence) of messages that became dead letters."""
 
     async def tend(self, user: str, batch: Sequence[Queued], found: Found) -> bool:
-        """Repair or remove what of ``found`` stands in ``batch``, or has a whole copy there. Returns whether all
-        that is to leave the queue has left it; if not, somebody must fetch again.
+        """Repair or remove the messages of ``found`` that stand in ``batch``, or whose places whole copies have there.
+        Returns whether all that have to leave the queue have left it; if not, the user must fetch again.
 
-        There are three cases, and in each a failure leaves all as it was, for the next fetch:
-        (a) hot is damaged, cold is whole: the copy in cold is served in its place, and the hot one stays until it is
-            acknowledged or moved;
-        (b) cold is damaged, hot is whole: the copy in cold is written anew;
-        (c) neither is whole: a dead letter. One whose id is also that of a whole message elsewhere in the batch waits:
-            it may be a copy of that one, and goes with it.
-        What is whole is served anyway, and soon: a fetch waits ``TEND_SECONDS``, and not for what another began.
+        There are three cases. In each, a failure changes nothing, and the next fetch tries again:
+
+        1. Hot is damaged, cold is whole: the fetch serves the copy in cold. The one in hot stays until it is
+           acknowledged or moved.
+        2. Cold is damaged, hot is whole: the copy in cold is overwritten.
+        3. Neither is whole: the message becomes a dead letter. But if a whole message elsewhere in the batch has the
+           same id, the damaged one may be its copy: it stays, and goes when that one is acknowledged.
+
+        Whole messages do not wait for this: the call returns after ``TEND_SECONDS`` at the latest, and at once if an
+        earlier fetch of the user has started the work, or too many users' damage is worked on.
         """
         if user in self._tended or len(self._tended) >= TENDED_USERS:
             return False
         whole = {queued.place: queued for queued in batch if not queued.damaged}
         ids = {queued.message.id for queued in whole.values()}
         left = {queued.place for queued in batch if queued.damaged and queued.message.id not in ids}
-        mends = [whole[queued.place] for queued in found.cold if queued.place in whole]
+        repairs = [whole[queued.place] for queued in found.cold if queued.place in whole]
         self._tended.add(user)
-        work = self._tasks.spawn(self._work(user, mends, left, found), "damage")
+        work = self._tasks.spawn(self._work(user, repairs, left, found), "damage")
         await asyncio.wait({work}, timeout=TEND_SECONDS)
         return not left
 
-    async def _work(self, user: str, mends: Sequence[Queued], left: set[Place], found: Found) -> None:
-        """Empties ``left``, the places of what is hopeless, as far as it can."""
+    async def _work(self, user: str, repairs: Sequence[Queued], left: set[Place], found: Found) -> None:
+        """Write ``repairs`` to cold, and remove the messages at the places in ``left``. Empties ``left`` once all of
+        them are gone."""
         try:
             with suppress(RouterError, TimeoutError):
                 async with asyncio.timeout(CALL_SECONDS):
-                    if mends:
-                        await self._cold.repair(user, mends)
+                    if repairs:
+                        await self._cold.repair(user, repairs)
             with suppress(RouterError, TimeoutError):
                 async with asyncio.timeout(CALL_SECONDS):
                     await self._bury_all(user, left, found)
@@ -132,26 +139,26 @@ class Damage:
             if queued.place in hopeless and await self.copy_in_cold(user, queued) is None:
                 await self.bury(user, queued, in_cold=False)
         for queued in found.cold:
-            if queued.place in hopeless and not await self._mended(user, queued):
+            if queued.place in hopeless and not await self._repaired(user, queued):
                 await self.bury(user, queued, in_cold=True)
         left.clear()
 
-    async def _mended(self, user: str, queued: Queued) -> bool:
-        """Whether hot had a whole copy of ``queued``, at a later place than it, which is written over it then."""
+    async def _repaired(self, user: str, queued: Queued) -> bool:
+        """Whether hot has a whole copy of ``queued`` (at a later place); then it overwrites ``queued`` with that."""
         page = await self._online.read(user, LONGEST_PAGE, PAGE_BYTES, again=True)
         copies = [copy for copy in checked(page.messages) if is_damaged_copy(queued, copy)]
         await self._cold.repair(user, copies)
         return bool(copies)
 
     async def copy_in_cold(self, user: str, queued: Queued) -> Queued | None:
-        """A whole copy of ``queued``, which is damaged in hot, if there is one: from here on at its place, or before
-        it."""
+        """The whole copy in cold of ``queued``, which is damaged in hot; ``None`` if there is none. A copy behind the
+        place of ``queued`` is moved to it. Raises ``Unavailable``."""
         lane, sequence = queued.place
         page = await self._cold.read(user, 1, LOOK_BYTES, (lane, sequence - 1))
         for copy in checked(page.messages):
             if copy.place == queued.place and not copy.damaged:
                 return copy
-        # What came to cold while the online store could not be asked has another place there.
+        # A pipeline that could not reach the online store wrote it with another sequence.
         for copy in checked(await self._cold.find(user, [queued.message.id], envelopes=True)):
             if is_damaged_copy(queued, copy):
                 moved = replace(copy, sequence=min(copy.sequence, sequence))
@@ -161,15 +168,15 @@ class Damage:
         return None
 
     async def bury(self, user: str, queued: Queued, *, in_cold: bool) -> None:
-        """Make ``queued`` a dead letter, then take it out of the queue; raises ``RouterError``."""
+        """Make ``queued`` a dead letter, then take it out of the queue. Raises ``RouterError``."""
         name = (user, queued.message.id, *queued.place)
-        if name not in self._told:
+        if name not in self._buried:
             await self._refuser.refuse(queued, DeadReason.DAMAGED, DETAIL)
-            self._told[name] = None
-            if len(self._told) > REMEMBERED:
-                self._told.popitem(last=False)
+            self._buried[name] = None
+            if len(self._buried) > REMEMBERED:
+                self._buried.popitem(last=False)
         owed = await self._online.discard(user, [queued])
-        # In hot, a damaged id may be that of another message: that one stays.
+        # Not for a message in hot: its damaged id may be that of another message in cold, which stays.
         if in_cold:
             owed = list(dict.fromkeys([*owed, queued.message.id]))
             await self._settler.remember(user, owed)

@@ -1,9 +1,9 @@
-"""Whether the services' dependencies work: told once when one stops working, and once when it works again.
+"""Watches whether the dependencies work, and reports each outage when it begins and when it ends.
 
-``Outage`` is the state of one dependency and does no I/O. ``Dependencies`` keeps one for each, and ``watched`` puts a
-component's calls through it: that is the one place where they are counted and told of.
+``Outage`` is the state of one dependency and does no I/O. ``Dependencies`` keeps one for each dependency. ``watched``
+wraps a component so that every call to it is counted here; nothing else counts or logs failed calls.
 
-    works --(a call fails)--> fails --(each call that failed works again, or nobody makes it any more)--> works
+    works --(a call fails)--> fails --(each call that failed works again, or is no longer made)--> works
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from router.metrics import Metrics
 
 T = TypeVar("T")
 QUIET_SECONDS = 30.0
-"""One that comes and goes is told of no more often."""
+"""Least time between two reports of an outage of one dependency."""
 STALE_SECONDS = 30.0
-"""A call that failed longer ago does not keep the outage from ending, where others work."""
+"""When another call works, a failure that is older than this no longer keeps the outage going."""
 PROBE = "probe"
 PROBED_SECONDS = 10.0
-"""The same, where the probe works. Work that fails is tried again after 5 s at the latest."""
+"""The same when the probe works: shorter, since work that fails is tried again after at most 5 s."""
 UNANSWERED_SECONDS = 1.0
-"""A call that its caller gives up after that long, or longer, was not answered."""
+"""If its caller cancels a call after this time or later, the call counts as failed."""
 LOOK_SECONDS = 5.0
-"""How often a dependency that fails is asked whether it works again."""
+"""How often to probe a dependency that fails."""
 QUIET_LOOKS = 2
-"""After this many looks without any answer, a dependency is asked whether it still works."""
+"""Probe a dependency that works after this many times ``LOOK_SECONDS`` without an answer to any call."""
 ANSWER_SECONDS = 3.0
-"""One that takes longer to answer that does not work."""
+"""Time-out of a probe."""
 WAITS = frozenset({"receive"})
-"""Calls that may take as long as they like."""
+"""Calls that wait for work, and so may take any time."""
 UNDONE = frozenset({"put"})
-"""Calls that return what they have not done."""
+"""Calls that return what they could not do."""
 
 
 class Place(Protocol):
-    """Which dependency it is: ``router.config.places`` makes them."""
+    """Names one dependency; ``router.config.places`` makes them."""
 
     @property
     def role(self) -> str: ...
@@ -54,10 +54,10 @@ class Place(Protocol):
 
 
 class Reports(Protocol):
-    """Who writes down, for people, what should never pass in silence. Nothing that is told holds data of users."""
+    """Reports events that operators must see. No report holds data of users."""
 
     def outage(self, place: Place, error: str) -> None:
-        """The dependency at ``place`` does not work from now on."""
+        """The dependency at ``place`` has stopped working."""
         ...
 
     def outage_over(self, place: Place, seconds: float, failures: int) -> None:
@@ -69,12 +69,12 @@ class Reports(Protocol):
         ...
 
     def bug(self, where: str, error: BaseException) -> None:
-        """Something failed that should not have; ``where`` says in which work."""
+        """An unexpected error in the activity ``where``."""
         ...
 
 
 class Silent:
-    """``Reports`` for those who say by themselves what they met: commands and tests."""
+    """``Reports`` for commands and tests, which show errors themselves."""
 
     def outage(self, place: Place, error: str) -> None: ...
     def outage_over(self, place: Place, seconds: float, failures: int) -> None: ...
@@ -83,7 +83,7 @@ class Silent:
 
 
 class Over(Struct, frozen=True):
-    """What an outage was, once it is over."""
+    """How long an outage took, and how many calls failed in it."""
 
     seconds: float
     failures: int
@@ -94,45 +94,45 @@ class Outage:
 
     def __init__(self) -> None:
         self._failing: dict[str, float] = {}
-        """By the names of calls that fail, when they did last."""
+        """By name of a failing call: when it failed last."""
         self._since = 0.0
         self._back: float | None = None
-        """When the first call worked after the last that failed."""
+        """When the first call worked after the last failure."""
         self._failures = 0
-        self._told = False
-        self._told_at: float | None = None
+        self._reported = False
+        self._reported_at: float | None = None
 
     def __bool__(self) -> bool:
         return bool(self._failing)
 
     def failed(self, call: str, now: float) -> bool:
-        """``call`` has failed; whether that is to be told."""
+        """Record that ``call`` has failed. Returns whether to report an outage."""
         if not self._failing:
             self._since, self._failures = now, 0
         self._failing[call] = now
         self._back = None
         self._failures += 1
-        if self._told or (self._told_at is not None and now - self._told_at < QUIET_SECONDS):
+        if self._reported or (self._reported_at is not None and now - self._reported_at < QUIET_SECONDS):
             return False
-        self._told, self._told_at = True, now
+        self._reported, self._reported_at = True, now
         return True
 
     def worked(self, call: str, now: float) -> Over | None:
-        """``call`` has worked; returns the outage that it ends and that was told, if so."""
+        """Record that ``call`` has worked. Returns the outage if this ends it and it was reported."""
         if not self._failing:
             return None
         back = self._back = now if self._back is None else self._back
         self._failing.pop(call, None)
         stale = PROBED_SECONDS if call == PROBE else STALE_SECONDS
         self._failing = {name: at for name, at in self._failing.items() if now - at < stale}
-        if self._failing or not self._told:
+        if self._failing or not self._reported:
             return None
-        self._told = False
+        self._reported = False
         return Over(back - self._since, self._failures)
 
 
 class Dependencies:
-    """All of one process, each by its role."""
+    """All dependencies of one process, by their roles."""
 
     def __init__(self, clock: Clock, metrics: Metrics, reports: Reports) -> None:
         self._clock = clock
@@ -141,26 +141,26 @@ class Dependencies:
         self._outages: dict[str, Outage] = {}
         self._probes: dict[str, Callable[[], Awaitable[None]]] = {}
         self._quiet: dict[str, int] = {}
-        """In how many looks on end each one with a probe has answered nothing."""
+        """By role: how many times ``LOOK_SECONDS`` have passed without an answer to any call."""
 
     def watched(self, component: T, place: Place) -> T:
-        """``component``, whose every call is told to the dependency at ``place``."""
+        """``component``, wrapped so that the outcome of every call counts for the dependency at ``place``."""
         self._metrics.depends(place.role, place.backend)
         self._outages.setdefault(place.role, Outage())
         return cast(T, _Watched(component, place, self))
 
     def probed(self, role: str, probe: Callable[[], Awaitable[None]]) -> None:
-        """``probe``, of a watched component, is asked while ``role`` fails, and while nobody calls it."""
+        """Call ``probe``, of a watched component, while ``role`` fails, and while nothing else calls it."""
         self._probes[role] = probe
         self._quiet[role] = 0
 
     def works(self, role: str) -> bool:
-        """Whether none of the calls of this process to ``role`` fails."""
+        """Whether no call of this process to ``role`` is failing."""
         return not self._outages.get(role)
 
     async def run(self) -> None:
-        """Ask those that fail whether they work again, and those that nobody calls whether they still do, until
-        cancelled. None is asked again before it has answered, or its time is up."""
+        """Until cancelled, probe the dependencies that fail and those that nothing calls. The next round begins when
+        each probe has answered or timed out."""
         while True:
             await self._clock.sleep(LOOK_SECONDS)
             await asyncio.gather(*(self._ask(role) for role in self._probes if self._is_due(role)))
@@ -170,18 +170,18 @@ class Dependencies:
         return bool(self._outages[role]) or self._quiet[role] >= QUIET_LOOKS
 
     async def _ask(self, role: str) -> None:
-        with suppress(RouterError, TimeoutError):  # which are told where it is called
+        with suppress(RouterError, TimeoutError):  # the wrapper of the component has counted them
             async with asyncio.timeout(ANSWER_SECONDS):
                 await self._probes[role]()
 
     def failed(self, place: Place, call: str, error: str) -> None:
-        """``call`` of the dependency at ``place`` has failed."""
+        """Count a failed ``call`` of the dependency at ``place``, and report an outage that it begins."""
         self._metrics.dependency_failed(place.role, place.backend)
         if self._outages[place.role].failed(call, self._clock.monotonic()):
             self._reports.outage(place, error)
 
     def worked(self, place: Place, call: str) -> None:
-        """``call`` of the dependency at ``place`` was answered."""
+        """Count an answered ``call`` of the dependency at ``place``, and report the end of an outage."""
         self._quiet[place.role] = 0
         outage = self._outages[place.role]
         if outage and (over := outage.worked(call, self._clock.monotonic())) is not None:
@@ -189,12 +189,12 @@ class Dependencies:
 
 
 class _Watched:
-    """A component; there are four things that can become of a call:
+    """A component whose calls are counted. A call can end in four ways:
 
-    1. It is answered, also by a refusal: the dependency works.
-    2. It fails, or takes too long by its own judgement: the dependency does not work.
-    3. Its caller gives it up: it was not answered, unless the caller was in haste.
-    4. It breaks on a bug: that says nothing of the dependency.
+    1. It returns, or raises another ``RouterError``, such as a refusal: the dependency works.
+    2. It raises ``Unavailable`` or ``TimeoutError``: the dependency does not work.
+    3. Its caller cancels it: the dependency does not work, if the caller waited ``UNANSWERED_SECONDS``.
+    4. It raises anything else, through a bug: that says nothing about the dependency.
     """
 
     def __init__(self, component: Any, place: Place, dependencies: Dependencies) -> None:

@@ -1,4 +1,4 @@
-"""Discarding dead letters: what the operator does not want back goes for good."""
+"""Discards dead letters: deletes for good those that the operator does not want back."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Discarded(Struct):
     """What one discard did."""
 
     discarded: int = 0
-    """Removed; in a dry run, that would be."""
+    """Removed; in a dry run, those that would be."""
     left: int = 0
-    """The others that were there."""
+    """Dead letters that were not chosen."""
     recipients: set[str] = field(default_factory=set)
-    """Whose the discarded ones were; empty for what could not be decoded."""
+    """Recipients of the discarded ones; an undecodable one counts as the empty name."""
 
 
 async def discard(
@@ -28,9 +28,9 @@ async def discard(
     dry_run: bool,
     progress: Callable[[int], None] | None = None,
 ) -> Discarded:
-    """Remove the letters that are there now and that ``chosen`` says yes of; raises ``RouterError``.
+    """Remove those of the letters there now for which ``chosen`` is true; raises ``RouterError``.
 
-    It may be interrupted, and run beside the services, a replay and itself.
+    It may be interrupted, and may run beside the services, a replay and other discards.
     """
     done = Discarded()
     async for page in letters.pages():

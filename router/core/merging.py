@@ -1,8 +1,7 @@
-"""One batch out of two tiers. Pure functions; the reads are in ``queue``.
+"""Merges what was read of hot and of cold into one page. Pure functions; ``queue`` does the reads.
 
-The rules (docs/specification.md#order): each id once, in order of (lane, sequence); nothing that was acknowledged;
-nothing that stands in its lane behind a message which exists but was not seen; of what is left, a page
-(docs/specification.md#pages).
+The page holds each id once, in order of (lane, sequence). It leaves out acknowledged messages, and in each lane all
+behind a message that exists but was not read (docs/specification.md#order, docs/specification.md#pages).
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from router.pages import cut
 
 
 def merge(hot: HotPage, cold: ColdPage, acked: Collection[str], limit: int, max_bytes: int) -> list[Queued]:
-    """The batch that ``hot``, which was read first, and ``cold`` together justify.
+    """The page of ``hot``, which was read first, and ``cold``.
 
-    ``acked``: ids in ``cold`` that the user has acknowledged; a copy there can outlive the acknowledgement. Of several
-    copies the first place counts, also where the copy there is damaged. What is damaged stands in the batch where no
-    whole copy has its place.
+    ``acked``: ids in ``cold`` that the user has acknowledged; a copy there can outlive the acknowledgement. A message
+    with several copies stands at the lowest of their places, even if the copy there is damaged. A damaged message is in
+    the page only if no whole copy stands at its place.
     """
     found = [*_placed(cold.messages, hot.pending), *hot.messages]
     best = _whole(found)
@@ -38,7 +37,7 @@ def merge(hot: HotPage, cold: ColdPage, acked: Collection[str], limit: int, max_
 
 
 def _whole(found: Sequence[Queued]) -> dict[str, Queued]:
-    """A whole copy of each id, at the first place that one of its copies has."""
+    """By id: a whole copy, at the lowest place of all its copies."""
     best: dict[str, Queued] = {}
     for message in found:
         known = best.get(message.message.id)
@@ -52,8 +51,8 @@ def _whole(found: Sequence[Queued]) -> dict[str, Queued]:
 
 
 def is_damaged_copy(damaged: Queued, whole: Queued) -> bool:
-    """Whether ``damaged`` was a copy of ``whole``. An id alone does not say so, since it may be what is damaged; with
-    it the checksum does, or that nothing else could be read."""
+    """Whether ``damaged`` is a damaged copy of ``whole``. The same id is not enough, since the id may be what is
+    damaged: the checksums must match too, unless ``damaged`` could not be read at all (``NEVER``)."""
     return (
         damaged.damaged
         and not whole.damaged
@@ -63,7 +62,7 @@ def is_damaged_copy(damaged: Queued, whole: Queued) -> bool:
 
 
 def _hopeless(found: Sequence[Queued], best: Mapping[str, Queued]) -> Iterable[Queued]:
-    """The damaged ones whose places no whole one has, one of each place."""
+    """The damaged messages at places where no whole message stands, one for each place."""
     damaged = {queued.place: queued for queued in found if queued.damaged}
     for queued in best.values() if damaged else ():
         damaged.pop(queued.place, None)
@@ -71,7 +70,7 @@ def _hopeless(found: Sequence[Queued], best: Mapping[str, Queued]) -> Iterable[Q
 
 
 def shows_all(batch: Sequence[Queued], hot: HotPage, cold: ColdPage, acked: Collection[str]) -> bool:
-    """Whether ``batch``, merged from these, leaves nothing out that is there."""
+    """Whether ``batch``, merged from these, leaves no message out."""
     if hot.more or cold.more:
         return False
     ids = {queued.message.id for queued in batch}
@@ -81,14 +80,14 @@ def shows_all(batch: Sequence[Queued], hot: HotPage, cold: ColdPage, acked: Coll
 
 
 def within(batch: Iterable[Queued], seen: Iterable[Queued]) -> list[Queued]:
-    """What of ``batch`` stands no later in its lane than the last of ``seen``."""
+    """``batch`` without messages that stand in their lane behind the last one of ``seen``."""
     last = _last(seen)
     return [queued for queued in batch if queued.sequence <= last.get(queued.message.lane, -1)]
 
 
 def passes_over(batch: Sequence[Queued], later: HotPage) -> bool:
-    """Whether ``later``, read after ``batch`` was, has a message that is not in it before the last one of its lane, or
-    may have one, since it ends before that."""
+    """Whether ``batch`` may pass over a message of ``later``, a read of hot after it: ``later`` has a message that
+    ``batch`` lacks, in front of the last one of its lane; or ``later`` ends before that place and hot has more."""
     last = _last(batch)
     seen = _last(later.messages)
     if any(seen.get(lane, -1) < last.get(lane, -1) for lane in later.more):
@@ -101,7 +100,7 @@ def passes_over(batch: Sequence[Queued], later: HotPage) -> bool:
 
 
 def _last(seen: Iterable[Queued]) -> dict[Lane, int]:
-    """By lane, the highest sequence."""
+    """By lane: the highest sequence."""
     last: dict[Lane, int] = {}
     for queued in seen:
         last[queued.message.lane] = max(last.get(queued.message.lane, 0), queued.sequence)
@@ -109,7 +108,8 @@ def _last(seen: Iterable[Queued]) -> dict[Lane, int]:
 
 
 def _placed(messages: Sequence[Queued], pending: Sequence[Pending]) -> Sequence[Queued]:
-    """``messages`` of cold at the places that they are to have there, where they were written without the store."""
+    """``messages`` of cold, those that are pending at the sequences that the store gave them: a pipeline that could not
+    reach the store may have written them with later ones."""
     if not pending:
         return messages
     places = {write.id: write.sequence for write in pending}
@@ -120,8 +120,8 @@ def _placed(messages: Sequence[Queued], pending: Sequence[Pending]) -> Sequence[
 
 
 def _horizon(hot: HotPage, cold: ColdPage) -> dict[Lane, int]:
-    """By lane that is longer than what was read of it, the last sequence up to which both tiers were read in full;
-    behind it, one may hide an earlier message."""
+    """By lane, for lanes that were not read to their ends: the last sequence up to which both tiers were read in full.
+    Behind it, a tier may have a message that was not read."""
     ends: dict[Lane, int] = {}
     for page in (hot, cold):
         last = _last(page.messages)
@@ -132,7 +132,7 @@ def _horizon(hot: HotPage, cold: ColdPage) -> dict[Lane, int]:
 
 
 def _first_unseen(pending: Iterable[Pending], seen: Collection[str]) -> dict[int, int]:
-    """By lane, the lowest sequence whose cold write was under way and whose message was not found."""
+    """By lane: the lowest sequence that is pending and whose message was not found."""
     unseen: dict[int, int] = {}
     for write in pending:
         if write.id not in seen:

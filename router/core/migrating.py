@@ -1,7 +1,7 @@
-"""Moving a user's hot mail to cold, so that a crash at any point costs a duplicate copy at most, never a message.
+"""Moves a user's hot mail to cold. A crash at any point leaves at most a second copy, and loses no message.
 
-A batch is marked as moving, written to cold, then deleted from hot. An acknowledgement that lands in between
-is remembered by the online store, and the copy in cold is deleted when the batch ends.
+The migrator marks a batch as moving, writes it to cold, and then deletes it from hot. If the user acknowledges a
+message in between, the online store remembers that, and the migrator deletes the copy in cold when the batch ends.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Migrated(Struct, frozen=True):
 
     moved: int
     dropped: int
-    """Ephemeral messages, which never enter cold."""
+    """How many ephemeral messages were dropped, since these never go to cold."""
     result: MigrationResult
 
 
 class Migrator:
-    """Moves hot mail to cold; several may work on one user, on any node, at any time."""
+    """Moves hot mail to cold. Several migrators, on any node, may work on one user at any time."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Migrator:
         chance: random.Random,
         metrics: Metrics,
     ) -> None:
-        """``owner`` names this migrator in the migration lease: one for each object that migrates."""
+        """``owner`` names this migrator in migration leases; no other migrator may have the same name."""
         self._online = online
         self._cold = cold
         self._settler = Settler(online, cold)
@@ -68,7 +68,7 @@ class Migrator:
         self._owner = owner
         self._count = 0
         self._unfinished: dict[str, str] = {}
-        """By user, who holds the lease of a migration that failed."""
+        """By user: the owner name under which a failed migration still holds the lease."""
         self._clock = clock
         self._keeper = keeper
         self._chance = chance
@@ -77,17 +77,18 @@ class Migrator:
     async def migrate(
         self, user: str, *, online_too: bool = False, progress: Callable[[int], None] | None = None
     ) -> Migrated:
-        """Move all that is hot of ``user``, in bounded batches; resumable at any point.
+        """Move all hot mail of ``user``, in bounded batches; it can be resumed at any point.
 
-        A message that no push command has announced is announced once it is in cold. Raises ``Unavailable``;
-        what was not moved then is still hot, and a sweeper finds it.
+        Publishes the push command of each message that has none yet, once the message is in cold. Raises
+        ``Unavailable``; the rest is then still hot, and a sweeper moves it.
         """
         owner = self._unfinished.pop(user, None) or self._new_owner()
         try:
             migrated = await self._move_all(user, owner, online_too=online_too, progress=progress)
         except BaseException:
-            # Cold may have a copy, or may get it still: while the lease lasts, nobody who acknowledges such a message
-            # takes its copy for deleted. The next attempt goes on under it; that of another migrator waits for its end.
+            # Cold may have copies of the batch, or get them when a write that timed out still arrives. While the lease
+            # lasts, the store keeps an acknowledged message of the batch as an orphan, even if its copy was reported as
+            # deleted. The next attempt of this migrator continues under the lease; others wait until it expires.
             if len(self._unfinished) < UNFINISHED:
                 self._unfinished[user] = owner
             raise
@@ -100,7 +101,7 @@ class Migrator:
         return f"{self._owner}.{self._count}"
 
     async def _release(self, user: str, owner: str) -> None:
-        # What was to be moved is moved, and the lease ends by itself.
+        # The mail is moved, and a lease that is not released expires by itself.
         with suppress(RouterError):
             await self._online.release_move(user, owner)
 
@@ -113,7 +114,7 @@ class Migrator:
             if isinstance(move, MoveRefused):
                 return Migrated(moved, dropped, MigrationResult(move.value))
             if move.dropped:
-                # Counted at once: they are gone, also where the move then fails.
+                # Counted now: they stay dropped even if the move then fails.
                 self._metrics.dropped("ephemeral-migrated", move.dropped)
                 dropped += move.dropped
             messages = checked(move.messages)
@@ -131,16 +132,16 @@ class Migrator:
                 return Migrated(moved, dropped, MigrationResult.DONE)
 
     async def _remove(self, user: str, owner: str, damaged: Sequence[Queued]) -> RouterError | None:
-        """What is whole in cold only leaves hot; the rest become dead letters. Returns why some cannot be removed
-        now; messages behind them move nevertheless."""
+        """Take ``damaged`` out of hot. One that has a whole copy in cold is served from there; the others become dead
+        letters. Returns the error if some cannot be removed now; the messages behind them move anyway."""
         try:
             for queued in damaged:
                 copy = await self.damage.copy_in_cold(user, queued)
                 if copy is None:
                     await self.damage.bury(user, queued, in_cold=False)
                 else:
-                    # Sweepers pass over what is damaged, and its mark does not say whether it was announced before.
-                    # In cold it may stand before the place that it has here.
+                    # Announce it again: a sweeper marks a damaged message as announced without a push command.
+                    # Hot knows it by the sequence that it has here; cold may have it at a lower one.
                     await self._leave_hot(user, owner, [replace(copy, sequence=queued.sequence, announced=False)])
         except RouterError as error:
             return error
@@ -154,8 +155,8 @@ class Migrator:
         await self._leave_hot(user, owner, messages)
 
     async def _leave_hot(self, user: str, owner: str, messages: Sequence[Queued]) -> None:
-        """They are in cold. Announced before the hot copy goes: a crash in between repeats the announcement, it never
-        drops it."""
+        """Take ``messages``, which are in cold, out of hot. Announce them first: after a crash in between they are
+        announced twice, in the other order they might never be."""
         unannounced = [queued.message for queued in messages if not queued.announced]
         if unannounced:
             await self._push.publish(unannounced)
@@ -173,7 +174,8 @@ class Migrator:
             attempt += 1
 
     async def _stored(self, queued: Queued) -> bool:
-        """Write one message; where cold can never hold it, it is a dead letter, and those behind it move on."""
+        """Write one message, and return whether cold has it. If cold can never hold it, it becomes a dead letter, so
+        that those behind it can move."""
         try:
             await self._put([queued])
         except Refused as error:

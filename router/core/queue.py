@@ -1,4 +1,4 @@
-"""The one face of hot and cold: what a user's queue looks like from outside."""
+"""One queue for each user, made of hot and cold: fetch, acknowledge, migrate."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from router.pages import PAGE_BYTES, PART, cut, share
 
 
 class Bounds(NamedTuple):
-    """Of one page."""
+    """The most that one page may hold."""
 
     messages: int
     bytes: int
 
 
 class _Batch(NamedTuple):
-    """What hot and cold justify."""
+    """A page made of one read of hot and of cold."""
 
     messages: list[Queued]
     gone: set[str]
-    """The ids that were left out since they are acknowledged."""
+    """Ids that the page leaves out because they are acknowledged."""
     ended: bool
-    """Nothing else was left out: it comes to the end of the queue."""
+    """The page leaves nothing else out: it reaches the end of the queue."""
 
 
 class _Cold:
     """What a fetch has read of cold.
 
-    Copies of acknowledged messages that are still there must not take the places of others: of a lane that they have
-    thinned out, more is read.
+    Cold may still have copies of acknowledged messages. They must not take the places of others, so the fetch reads
+    more of a lane that they have thinned out.
     """
 
     def __init__(self, bounds: Bounds) -> None:
@@ -47,12 +47,12 @@ class _Cold:
         self.acked: set[str] = set()
         self._more: set[Lane] = set()
         self._new: dict[Lane, list[Queued]] = {}
-        """By lane, what the last read of it has added."""
+        """By lane: the messages that its last read added."""
         self._gaps: dict[Lane, bool] = {}
-        """By lane, whether acknowledged ones, of whichever lane, took places in that read."""
+        """By lane: whether acknowledged messages of any lane took places in its last read."""
 
     def take(self, messages: list[Queued], acked: set[str], more: Collection[Lane], lanes: Iterable[Lane]) -> None:
-        """``messages`` of these ``lanes`` were read, and of ``more`` there are more."""
+        """Add ``messages``, a read of ``lanes``; cold has more of the lanes in ``more``."""
         new = [one for one in messages if one.message.id not in self.read]
         gaps = not acked.isdisjoint(one.message.id for one in new)
         for lane in lanes:
@@ -62,7 +62,7 @@ class _Cold:
         self.read |= {queued.message.id: queued for queued in messages}
 
     def is_thinned(self, lane: Lane) -> bool:
-        """Whether more of ``lane`` is to be read."""
+        """Whether to read more of ``lane``: cold has more, acknowledged copies took places, and the page has room."""
         new = self._new[lane]
         known = any(queued.message.lane is lane for queued in self.read.values())
         if not known or lane not in self._more or (new and not self._gaps[lane]):
@@ -74,9 +74,10 @@ class _Cold:
         return len(kept) - express < max(share(self.bounds.messages), self.bounds.messages - express)
 
     def end(self, lane: Lane) -> tuple[Place, int]:
-        """Behind which place ``lane`` is to be read on, and how many there are known already.
+        """The place behind which to read on in ``lane``, and how many of the next messages are known already.
 
-        Two that came to cold by different ways may have one place: those at the last one are read once more.
+        Two messages may have the same place if one of them came to cold in an outage. So the next read begins with the
+        messages at the last place, which are then read twice.
         """
         places = [queued.place for queued in self.read.values() if queued.message.lane is lane]
         sequence = max(sequence for _, sequence in places)
@@ -91,10 +92,9 @@ class _Cold:
 
 
 class CompositeMessageQueue:
-    """Fetch, acknowledge and migrate over both tiers.
+    """Fetch, acknowledge and migrate over both tiers. Every method raises ``Unavailable``.
 
-    For a user whose cold queue is known to be empty, a fetch and an acknowledgement touch the online store only.
-    Every method raises ``Unavailable``.
+    For a user whose cold queue is known to be empty, a fetch and an acknowledgement call the online store only.
     """
 
     def __init__(self, online: OnlineStore, cold: ColdQueue, migrator: Migrator, metrics: Metrics) -> None:
@@ -106,47 +106,64 @@ class CompositeMessageQueue:
         self._metrics = metrics
 
     async def fetch(self, user: str, limit: int) -> list[Queued]:
-        """A page of ``limit`` places (docs/specification.md#pages); nothing is removed or hidden but what is damaged.
+        """A page of at most ``limit`` messages (docs/specification.md#pages). It removes and hides nothing except
+        damaged messages.
 
-        Hot, the tier that messages leave, is read before cold, to which they move: so nothing is missed between. What
-        was routed after the first read and came to cold before the second may have left a predecessor in hot. A second
-        look finds every predecessor of what the first one saw, and the batch goes no further than that. Where another
-        device has acknowledged of it meanwhile, what stands behind was there before and may not be missing: one more
-        look.
+        Each round reads a page and hands new damage to ``Damage.tend``, which repairs or removes it. The last round is
+        the one that finds no new damage.
         """
-        seen: set[tuple[bool, str, int, int]] = set()
-        found, first, done = Found(), None, True
+        tended: set[tuple[bool, str, int, int]] = set()
+        found, first, removed = Found(), None, True
         while True:
-            # What is damaged and cannot be removed takes no place from others, whichever lane it is in.
+            # Damaged messages that cannot be removed take no place from others, in either lane.
             bounds = Bounds(limit + PART * len(found.names()), PAGE_BYTES + PART * found.size)
             found = Found()
             hot = await self._read_hot(user, bounds, found, again=first is not None)
             first = first or hot
             batch, ended = await self._look(user, hot, bounds, found)
-            if found.names() <= seen:
+            if found.names() <= tended:
                 break
-            done = await self._damage.tend(user, batch, found)
-            seen |= found.names()
-        if seen:
+            removed = await self._damage.tend(user, batch, found)
+            tended |= found.names()
+        if tended:
             intact = [queued for queued in batch if not queued.damaged]
             batch = cut(intact, limit, PAGE_BYTES)
-            ended = ended and done and len(batch) == len(intact)
-        await self._note(user, first, ended=ended, left=not done)
+            ended = ended and removed and len(batch) == len(intact)
+        await self._note(user, first, ended=ended, damage_left=not removed)
         self._metrics.fetched(len(batch))
         return batch
 
-    async def _note(self, user: str, first: HotPage, *, ended: bool, left: bool) -> None:
-        """What this fetch could not see is poked for; what it has left out nobody would tell of.
+    async def _note(self, user: str, first: HotPage, *, ended: bool, damage_left: bool) -> None:
+        """Tell the store whether this fetch reached the end, so that it pokes again for mail that the page leaves out.
 
-        ``left``: that is also what is damaged, which has still to go.
+        Mail that came after ``first`` needs no note: it brings its own poke. ``damage_left``: damaged messages are
+        still in the queue, and another fetch has to follow.
         """
         if ended and first.cut_at:
             await self._online.note_end(user, first.cut_at)
-        elif (first.online or left) and not (ended or first.cut_at):
+        elif (first.online or damage_left) and not (ended or first.cut_at):
             await self._online.note_cut(user)
 
     async def _look(self, user: str, hot: HotPage, bounds: Bounds, found: Found) -> tuple[list[Queued], bool]:
-        """One batch, with what is damaged in it, and whether it comes to the end. ``hot`` was read for it."""
+        """One page with its damaged messages, and whether it reaches the end of the queue. ``hot`` was read for it.
+
+        Hot is read before cold, since messages move from hot to cold: a message that moves between the two reads is
+        seen in both, and never missed. But two messages may be routed between the reads, the first to hot, where this
+        fetch no longer sees it, and the second to cold, where it does. The second must not overtake the first. So after
+        each round there are these cases:
+
+        1. The page is all of ``hot``, and cold is empty: return it.
+        2. Another device has acknowledged messages of ``hot`` meanwhile, and the page has room while hot has more
+           (``thinned``): messages behind them belong into the page, so read again.
+        3. The page holds nothing but messages of ``hot``: nothing in it can overtake. Return it.
+        4. The page holds cold mail. Read hot once more. If cold has not changed since the first read, and hot has
+           nothing that the page passes over: return the page.
+        5. Else make a new page of the second read. It holds every predecessor of what the first page held, so cut it
+           off where the first page ended: later messages may have predecessors of their own. If it still holds all of
+           the first page, return it.
+        6. Else another device has acknowledged a part of the first page meanwhile. The messages behind that part may
+           belong into the page: next round.
+        """
         limit = bounds.messages
         batch, gone, ended = await self._batch(user, hot, bounds, found)
         while batch is not hot.messages:
@@ -154,7 +171,7 @@ class CompositeMessageQueue:
             if not thinned and _ids(batch) <= _ids(hot.messages):
                 break
             later = await self._read_hot(user, bounds, found, again=True)
-            # What went to cold while the store could not be asked has changed no version.
+            # The version alone does not do: mail that a pipeline wrote to cold without the store has not changed it.
             if not thinned and later.cold_version == hot.cold_version and not passes_over(batch, later):
                 break
             seen, hot = batch, later
@@ -169,7 +186,7 @@ class CompositeMessageQueue:
         marked = found.note_hot(page.messages)
         if marked is page.messages:
             return page
-        # Cold may have copies of what is hot, also where it has nothing else.
+        # Cold may have whole copies of hot messages even if it counts as empty.
         return replace(page, messages=marked, cold_empty=False)
 
     async def _batch(self, user: str, hot: HotPage, bounds: Bounds, found: Found) -> _Batch:
@@ -193,21 +210,20 @@ class CompositeMessageQueue:
     async def _read_cold(
         self, user: str, cold: _Cold, found: Found, *, lane: Lane | None = None, under_way: Sequence[str] = ()
     ) -> None:
-        """The heads of both lanes, or the next of one ``lane``."""
+        """Read the heads of both lanes, or the next part of one ``lane``."""
         after, ties = (None, 0) if lane is None else cold.end(lane)
         page = await self._cold.read(user, cold.bounds.messages + ties, cold.bounds.bytes, after)
         messages = found.note_cold([queued for queued in page.messages if lane in (None, queued.message.lane)])
         ids = [queued.message.id for queued in messages if queued.message.id not in cold.read]
-        # Asked after the cold read: whoever acknowledged before this fetch began is honoured in it.
-        # So is what was on its way to cold: acknowledged and deleted since, it must not hold up what is behind it.
+        # Ask after the cold read, so that every acknowledgement that was answered before this fetch began counts.
+        # Ask for pending messages too: one that was acknowledged since must not hold back those behind it.
         acked = await self._online.acked(user, [*ids, *under_way]) if ids or under_way else set[str]()
         cold.take(messages, acked, page.more, Lane if lane is None else (lane,))
 
     async def acknowledge(self, user: str, ids: Sequence[str]) -> None:
-        """Delete ``ids`` of this user, ``MOST_IDS`` at most, from whichever queue holds them; ids that are not theirs
-        are ignored.
+        """Delete ``ids`` of this user, at most ``MOST_IDS``, from both tiers; ids that they do not have are ignored.
 
-        The online store remembers first: from then on no copy is served, wherever one may still be.
+        The online store remembers the acknowledgement first. From then on no fetch serves a copy that cold still has.
         """
         unique = list(dict.fromkeys(ids))
         if not unique:
@@ -221,7 +237,7 @@ class CompositeMessageQueue:
     async def migrate_hot_to_cold(
         self, user: str, *, online_too: bool = False, progress: Callable[[int], None] | None = None
     ) -> Migrated:
-        """Move all that is hot of ``user`` to cold; see ``Migrator.migrate``."""
+        """Move all hot mail of ``user`` to cold; see ``Migrator.migrate``."""
         return await self._migrator.migrate(user, online_too=online_too, progress=progress)
 
 

@@ -1,4 +1,4 @@
-"""Replaying dead letters: what was refused for a reason that may have passed goes to the ingress once more."""
+"""Replays dead letters: publishes refused messages to the ingress again, since the reason may have passed."""
 
 from __future__ import annotations
 
@@ -17,34 +17,35 @@ from router.interfaces import DeadLetterQueue, IngressProducer, Receipt
 from router.messages import DeadLetter, DeadReason, Message
 
 REFUSED = frozenset({DeadReason.QUEUE_FULL, DeadReason.INBOUND_EXHAUSTED})
-"""For these an id was never given a place, and nothing is remembered of it."""
+"""Refused before the message got a sequence: the online store has no record of its id."""
 
 
 class Replayed(Struct):
     """What one replay did."""
 
     replayed: int = 0
-    """Published to the ingress again, and removed from the dead letters; in a dry run, that would be."""
+    """Published to the ingress again and removed from the dead letters; in a dry run, those that would be."""
     passed_over: int = 0
-    """Of other reasons than those that were asked for."""
+    """Have other reasons than those asked for."""
     remembered: int = 0
-    """The router still remembers their ids as gone, and would drop them: later."""
+    """Too recent: the online store may still remember their ids as gone, and would drop them as duplicates."""
     unreadable: int = 0
     """Their bodies are not canonical envelopes for their recipients, for example because they are damaged."""
     recipients: set[str] = field(default_factory=set)
 
 
 class Replayer:
-    """Publishes the messages of dead letters under their own ids; their places are new.
+    """Publishes the messages of dead letters under their old ids; each gets a new place in its queue.
 
-    It may be interrupted, and run beside the services and itself: a letter is removed once its publish is confirmed,
-    and an id that is queued, or was acknowledged within a day, is not routed a second time.
+    It may be interrupted, and may run beside the services and other replays: it removes a letter once its publish is
+    confirmed, and the router does not route an id again that is queued, or was acknowledged within a day.
     """
 
     def __init__(
         self, letters: DeadLetterQueue, producer: IngressProducer, clock: Clock, remembered_seconds: float
     ) -> None:
-        """``remembered_seconds``: so long after its letter the id of a message that had a place counts as gone."""
+        """``remembered_seconds``: how long the store may remember the id of a message that had a place, counted from
+        its dead letter."""
         self._letters = letters
         self._producer = producer
         self._clock = clock
@@ -82,7 +83,8 @@ class Replayer:
         return None
 
     async def _publish_all(self, chains: Sequence[Sequence[tuple[Receipt, Message]]], done: Replayed) -> None:
-        """Each of ``chains`` in its order, one beside another; letters of what was published go, whatever fails."""
+        """Publish each of ``chains`` in its order, all chains at once. Removes the letters of published messages even
+        if others fail, and then raises the first failure."""
         published: list[Receipt] = []
 
         async def publish(chain: Sequence[tuple[Receipt, Message]]) -> None:
@@ -100,7 +102,7 @@ class Replayer:
 
 
 def message_of(letter: DeadLetter) -> Message | None:
-    """The message that ``letter`` was made of; ``None`` if its body is not a canonical envelope for its recipient."""
+    """The refused message; ``None`` if the body of ``letter`` is not a canonical envelope for its recipient."""
     try:
         read = envelope.read(letter.body, sys.maxsize)
     except InvalidEnvelope:
@@ -113,7 +115,7 @@ def message_of(letter: DeadLetter) -> Message | None:
         read.canonical,
         read.lane,
         read.ephemeral,
-        letter.at,  # ephemeral mail is judged by it: it is late by now, and is dropped
-        True,  # no letter says so; this one remembers the id for longer
+        letter.at,  # so that an ephemeral message counts as too old, and is dropped
+        True,  # no letter says whether it was keyed; then the id is remembered for longer
         checksum(letter.id, read.recipient, read.canonical),
     )

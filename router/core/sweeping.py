@@ -1,6 +1,6 @@
-"""What must happen though nobody asks for it: expired leases, unfetched mail, retention, forgotten work.
+"""Does what time makes due: ends expired leases, repeats pokes, deletes old mail, finishes the work of dead processes.
 
-``due`` decides, purely; ``Sweeper`` looks and acts. Any number of sweepers may run at once.
+``due`` decides, as a pure function; ``Sweeper`` reads and acts. Any number of sweepers may run at once.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ PAGE_USERS = 200
 PAGE_MESSAGES = 500
 TICK_SECONDS = 1.0
 CUT_SECONDS = 2.0
-"""Whoever goes on after a page that was cut short has fetched or acknowledged again by then."""
+"""A client that reads on after a page that was cut short has fetched or acknowledged again by then."""
 IMPLAUSIBLE_SECONDS = 300
-"""No two nodes' clocks are so far apart: what seems to be further ahead is of a clock that was wrong."""
+"""The clocks of two nodes never differ by this much. A time that is further ahead came from a wrong clock."""
 HELD_SECONDS = 60.0
-"""Retention that waits looks again after this."""
+"""How often to look again while retention waits for the clock."""
 UNTOLD_SECONDS = 60
-"""A pipeline that has not told the online store by then, of what it wrote to cold without it, is cut off or dead."""
+"""A pipeline settles what it wrote without the online store within this time, unless it is cut off or dead."""
 OUTAGE_FAILURES = 10
-"""After this many failures in one round, the rest of its moves and its orphans wait for the next round."""
+"""After this many failures in one round, its other moves and orphans wait for the next round."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The spans after which something is due, in seconds (``online`` section of the configuration)."""
+    """Seconds after which something is due (``online`` section of the configuration)."""
 
     repoke_seconds: float
     push_after_seconds: float
@@ -50,7 +50,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What one user is due."""
+    """What to do for one user."""
 
     migrate: bool = False
     announce: bool = False
@@ -59,11 +59,13 @@ class Due:
 
 
 def due(user: HotUser, now: int, rules: Rules, *, cold_works: bool = True) -> Due:
-    """What ``user`` is due at ``now`` (µs since 1970).
+    """What to do for ``user`` at ``now`` (µs since 1970).
 
-    Hot mail of a user without a live connection moves at once: whoever should have moved it has died. A poke that is
-    due goes out though its mail moves, and again until somebody fetches: each before it may have been lost.
-    Fetches fail while cold does not work (``cold_works``): they are asked for as rarely as any that nobody answers.
+    * Hot mail of a user without a live connection moves at once: the process that should have moved it has died.
+    * A poke that is due is sent even if the mail moves to cold too, and repeated until the user fetches, since each
+      earlier one may have been lost.
+    * Fetches fail while cold does not work (``cold_works``). So a poke for a page that was cut short then waits as long
+      as any other.
     """
     if not user.live:
         return Due(migrate=user.hot > 0, hush=True)
@@ -74,8 +76,13 @@ def due(user: HotUser, now: int, rules: Rules, *, cold_works: bool = True) -> Du
 
 
 def _waits(user: HotUser, now: int, rules: Rules, cut_seconds: float) -> bool:
-    """There are three cases: a page was cut short, and its client goes on by itself or has not; hot mail, or a poke,
-    waits for a fetch; all was fetched to the end."""
+    """Whether a poke is due. There are three cases:
+
+    1. The last page was cut short: if the client has not read on within ``cut_seconds``.
+    2. Hot mail, or a poke, waits for a fetch: if ``repoke_seconds`` have passed since the last poke and the oldest
+       message.
+    3. The user has fetched everything: no.
+    """
     if user.fetched and user.cut_at:
         return abs(now - user.cut_at) >= cut_seconds * MICROSECONDS  # the node that fetched may have been ahead
     if user.hot or not user.fetched:
@@ -84,14 +91,14 @@ def _waits(user: HotUser, now: int, rules: Rules, cut_seconds: float) -> bool:
 
 
 def _older(since: int, now: int, seconds: float) -> bool:
-    """Whether ``since`` is so long ago, or so far ahead that a clock must have written it which was set back since."""
+    """Whether ``since`` is at least ``seconds`` ago; or so far ahead that a clock wrote it that was set back since."""
     if since > now + IMPLAUSIBLE_SECONDS * MICROSECONDS:
         return True
     return since > 0 and now - since >= seconds * MICROSECONDS
 
 
 class Sweeper:
-    """Looks every ``TICK_SECONDS`` for what is due, and does it."""
+    """Does what is due, in a round every ``TICK_SECONDS``."""
 
     def __init__(
         self,
@@ -120,22 +127,22 @@ class Sweeper:
         self._keeper = keeper
         self._retention = int(retention_seconds * MICROSECONDS)
         self._held_at: float | None = None
-        """When retention saw last (monotonic) that it would delete what may not be due; ``None`` while it does not."""
+        """While retention waits: when it last looked (monotonic). Else ``None``."""
         self._metrics = metrics
         self._reports = reports
         self._failures: list[RouterError] = []
         self._looked_at: float | None = None
-        """When cold was last looked through for what the online store was not told of; by the monotonic clock."""
+        """When the last search of cold for untold messages came to its end (monotonic)."""
 
     async def run(self) -> None:
-        """Sweep until cancelled; where a sweep fails the next one does its work."""
+        """Sweep until cancelled; what fails in one round is done in the next."""
         while True:
             await self._clock.sleep(TICK_SECONDS)
             with suppress(RouterError):
                 await self.sweep()
 
     async def sweep(self) -> None:
-        """One round over everything. What fails holds nothing else up; the first failure is raised at the end."""
+        """Do one round. A failure holds up nothing else; the first one is raised at the end."""
         self._failures.clear()
         for part in (
             self._expire_leases,
@@ -151,12 +158,12 @@ class Sweeper:
 
     @contextmanager
     def _apart(self) -> Iterator[None]:
-        """What fails in here is due again in the next round, and holds up nothing else of this one."""
+        """Keep a failure in this block from the rest of the round; the next round tries again."""
         try:
             yield
         except RouterError as error:
             self._failures.append(error)
-            # An outage is told of where the call was made.
+            # `core.dependencies` logs outages.
             if not isinstance(error, Unavailable):
                 self._reports.bug("sweeping", error)
 
@@ -166,7 +173,7 @@ class Sweeper:
                 await self._migrate(user)
 
     async def _migrate(self, user: str, *, online_too: bool = False) -> None:
-        # Many failures are an outage: then there is no need to hear of it from each user.
+        # Many failures are an outage: asking for each user adds nothing.
         if len(self._failures) < OUTAGE_FAILURES:
             with self._apart():
                 await self._migrator.migrate(user, online_too=online_too)
@@ -202,7 +209,7 @@ class Sweeper:
     async def _announce(self, user: str, now: int) -> None:
         before = now - int(self._rules.push_after_seconds * MICROSECONDS)
         while messages := await self._online.unannounced(user, before, PAGE_MESSAGES):
-            # A damaged one is nothing to tell of; it goes when it is fetched, or moved.
+            # A damaged message gets no push command; a fetch or a migration removes it.
             if whole := [queued.message for queued in messages if is_whole(queued.message)]:
                 await self._push.publish(whole)
             await self._online.mark_announced(messages)
@@ -216,7 +223,7 @@ class Sweeper:
             await self._retain()
 
     async def _retain(self) -> None:
-        """Delete what is past its retention, as far as the clock can be believed (``may_delete``)."""
+        """Delete cold mail past its retention, as far as the clock can be believed (``may_delete``)."""
         at, agreed = self._keeper.deleting_at(), self._keeper.agreed_seconds
         if not may_delete(0, agreed):
             return
@@ -224,10 +231,11 @@ class Sweeper:
         while expired := await self._cold.expired(before, PAGE_MESSAGES):
             oldest_at = min(one.queued_at for one in expired)
             if not may_delete((before - oldest_at) / MICROSECONDS, agreed):
-                # Then the rest of them is not to be believed either.
+                # Then the clock cannot be believed for the rest of them either.
                 self._hold(oldest_at, before)
                 return
-            # The store first: whoever dies in between leaves what is found again, not a record that nobody looks at.
+            # The store first: if this process dies in between, the next round finds the mail in cold again. In the
+            # other order it would leave a record that nobody looks at.
             await self._online.forget_cold(expired)
             self._metrics.dropped("retention", len(await self._cold.expire(expired)))
         self._release()
@@ -253,20 +261,20 @@ class Sweeper:
         for user, message_id in await self._online.orphans(PAGE_MESSAGES):
             ids.setdefault(user, []).append(message_id)
         for user, own in ids.items():
-            # The same ones come first in each round, and must not keep it from the others.
+            # Each round begins with the same orphans; failures must not keep it from all that comes after.
             if len(self._failures) < OUTAGE_FAILURES:
                 with self._apart():
                     await self._settler.delete_copies(user, own)
 
     async def _tell_untold(self) -> None:
-        """Tell the online store of what was written to cold without it: its pipeline may have died since, or be cut off
-        for long. What was acknowledged meanwhile is deleted, so that no copy outlives the record of it."""
+        """Settle what a pipeline wrote to cold without the online store, if the pipeline has not done so: it may have
+        died, or be cut off. Settling deletes what was acknowledged, so that no copy outlives its record."""
         now = self._clock.now()
         if self._looked_at is not None and self._clock.monotonic() - self._looked_at < UNTOLD_SECONDS:
             return
         untold = await self._cold.untold(now - UNTOLD_SECONDS * MICROSECONDS, PAGE_MESSAGES)
         if untold:
-            # Told, they lose their mark, in the places that the store has for them.
+            # The store knows them now: clear `untold`, and use the sequences that it returned.
             await self._cold.amend([replace(queued, untold=False) for queued in await self._settler.settle(untold)])
         if len(untold) < PAGE_MESSAGES:
             self._looked_at = self._clock.monotonic()
