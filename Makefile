@@ -4,6 +4,7 @@ VENV   := .venv
 LOWEST := .venv-lowest
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+unexport PYTHONDONTWRITEBYTECODE # tests start the router hundreds of times, each of which would compile it
 
 .PHONY: help serve test proof test-lowest sim sim-day mutants chaos chaos-disk powerloss model fuzz bench bench-production lint check lock docs dist \
     try-dist clean

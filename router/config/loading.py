@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ def check_api(config: Config, file: Path | None = None) -> None:
         raise InvalidConfig(problems, file)
 
 
+@cache
 def known_keys() -> dict[str, dict[str, dict[str, Any]]]:
     """Section -> key -> its JSON schema."""
     schema = Config.model_json_schema()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 
 from tests.support.repository import ROOT
 from tools import races
@@ -11,9 +12,13 @@ from tools.generated import races_docs
 
 TESTS = ROOT / "tests"
 PAGE = (ROOT / "docs" / "races.md").read_text()
-FOUND = races.tests_of_races(TESTS)
 HEADINGS = re.findall(r"^### RACES (\d+): \w", PAGE, re.MULTILINE)
 MATRIX = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if re.match(r"\| \d", line)]
+
+
+@cache
+def found() -> dict[int, list[races.Case]]:
+    return races.tests_of_races(TESTS)
 
 
 def test_the_page_has_what_the_tests_say() -> None:
@@ -26,11 +31,11 @@ def test_every_race_has_a_section_with_a_title() -> None:
 
 def test_every_race_has_a_test_or_says_that_none_forces_it() -> None:
     for number, *cells in MATRIX:
-        assert FOUND.get(int(number)) or set(cells) == {races.UNFORCED}, number
+        assert found().get(int(number)) or set(cells) == {races.UNFORCED}, number
 
 
 def test_every_race_that_a_test_names_has_a_section() -> None:
-    assert set(FOUND) <= set(races.sections(PAGE))
+    assert set(found()) <= set(races.sections(PAGE))
 
 
 def test_every_reason_is_explained() -> None:

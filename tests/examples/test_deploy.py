@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,10 @@ class Container:
         self.where = where
         self.arguments = arguments
         self.environment = dict(environment)
-        self.config = load_with_origins(None, self.environment).config
+
+    @cached_property
+    def config(self) -> Config:
+        return load_with_origins(None, self.environment).config
 
 
 def compose_containers() -> Iterator[Container]:
