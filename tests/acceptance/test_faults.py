@@ -325,7 +325,7 @@ async def test_a_crowd_comes_back_after_a_deploy(router: Router) -> None:
         for user, socket in zip(users, again, strict=True):
             if user in waiting:
                 assert await socket.recv() == "{}"
-        async with httpx.AsyncClient(base_url=router.url) as http:
+        async with httpx.AsyncClient(base_url=router.url, timeout=30) as http:
             for user in waiting:
                 headers = {"authorization": f"Bearer {token(key, user)}"}
                 fetched = (await http.get("/api/messages", headers=headers)).json()["messages"]

@@ -128,7 +128,7 @@ async def test_killed_in_the_middle_of_ten_thousand_sends(router: Router) -> Non
     enough = asyncio.Event()
 
     async def send(sender: int) -> None:
-        async with httpx.AsyncClient(base_url=router.url) as client:
+        async with httpx.AsyncClient(base_url=router.url, timeout=30) as client:
             headers = {"authorization": f"Bearer {tokens[sender]}", "content-type": "application/json"}
             for number in range(total // senders):
                 try:

@@ -35,7 +35,10 @@ async def test_strangers_leave_a_process_its_own_files(tmp_path: Path) -> None:
         with router.running(first=f"ulimit -n {FILES}") as process:
             token = EmbeddedKey.open(router.data_dir).sign("bob", SystemClock().now(), 600)
             headers = {"authorization": f"Bearer {token}"}
-            async with httpx.AsyncClient(base_url=router.url, headers=headers) as honest, AsyncExitStack() as stack:
+            async with (
+                httpx.AsyncClient(base_url=router.url, headers=headers, timeout=30) as honest,
+                AsyncExitStack() as stack,
+            ):
                 assert (await honest.get("/api/messages")).status_code == 200
                 strangers = [await stack.enter_async_context(raw(router.api_port)) for _ in range(FILES)]
                 await strangers[-1].closed()

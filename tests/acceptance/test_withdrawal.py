@@ -38,7 +38,7 @@ async def test_withdrawn_keys_end_their_tokens_and_sockets(tmp_path: Path, ident
     }
     router = Router(tmp_path / "data", settings)
     with router.running() as process:
-        async with httpx.AsyncClient(base_url=router.url) as http:
+        async with httpx.AsyncClient(base_url=router.url, timeout=30) as http:
             other = EmbeddedKey.open(tmp_path / "other")
             for withdrawn in ([], [identity.published(other)], [identity.published(identity.key, use="enc")]):
                 identity.documents["/jwks"] = {"keys": [identity.published(identity.key)]}

@@ -16,14 +16,13 @@ from router.messages import DeadLetter, DeadReason, Delivery, Lane, Routed
 from tests.contract.stage import BOB, EVE, Socket, Stage, envelope
 from tests.support import pipelines
 from tests.support.damage import Change, cut_off, flipped, publish_damaged
+from tests.support.pipelines import eventually
 from tests.support.stores import CAP
 
 pytestmark = pytest.mark.anyio
 TURN_SECONDS = 60.0
 
-
 running = partial(pipelines.running, seconds=TURN_SECONDS)
-eventually = partial(pipelines.eventually, pause=0.001)
 
 
 async def arrived(stage: Stage, *wanted: str, user: str = BOB) -> None:

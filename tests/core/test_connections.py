@@ -24,6 +24,7 @@ from router.core.connections import (
 from router.errors import Draining, TooManyConnections, Unavailable
 from router.messages import Connection, Outcome, QueueTotals
 from tests.contract.stage import BOB, EVE, Socket, Stage, until
+from tests.support.clock import ended
 from tests.support.pipelines import eventually
 
 pytestmark = pytest.mark.anyio
@@ -369,7 +370,7 @@ async def test_a_forgotten_connection_registers_again(stage: Stage, monkeypatch:
         async def registered() -> bool:
             return await stage.online.connections(BOB) != []
 
-        await eventually(stage, registered)
+        await eventually(stage, registered, ahead=2 * heartbeat)
         assert await stage.go("m2") is Outcome.HOT
         await until(lambda: not stage.manager._forgotten)
 
@@ -505,9 +506,7 @@ async def test_a_drain_closes_all_and_moves_their_mail(stage: Stage, monkeypatch
         for _ in range(10):
             await asyncio.sleep(0)
         assert sum(len(socket.codes) for socket in sockets) == 2
-        while not draining.done():
-            stage.clock.advance(0.05)
-            await asyncio.sleep(0)
+        await ended(stage.clock, draining)
         assert [socket.codes for socket in sockets] == [[GOING_AWAY]] * 3
         with pytest.raises(Draining):
             await stage.manager.connect(BOB, Socket(), None)
@@ -536,9 +535,7 @@ async def test_a_registration_that_a_drain_overtakes_leaves_no_presence(
         drained.set()
         with pytest.raises(Draining):
             await connecting
-        while not draining.done():
-            stage.clock.advance(0.05)
-            await asyncio.sleep(0)
+        await ended(stage.clock, draining)
         await stage.factory.tasks.settled()
     assert await stage.online.connections(BOB) == []
 

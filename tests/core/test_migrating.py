@@ -12,6 +12,7 @@ from router.errors import Unavailable
 from router.messages import MigrationResult, Queued
 from tests.contract.stage import BOB, Stage
 from tests.core.test_outage import lose_answers
+from tests.support.clock import ended
 from tests.support.pipelines import eventually
 
 pytestmark = pytest.mark.anyio
@@ -44,11 +45,7 @@ async def test_only_what_cold_refused_of_a_move_is_written_again(stage: Stage, m
 
     await eventually(stage, refused_twice)
     assert (await stage.hot(), await stage.ids()) == (["m1", "m2", "m3"],) * 2
-
-    async def ended() -> bool:
-        return migration.done()
-
-    await eventually(stage, ended)
+    await ended(stage.clock, migration)
     assert (migration.result().moved, migration.result().result) == (3, MigrationResult.DONE)
     assert calls == [["m1", "m2", "m3"], ["m2"], ["m2"]]
     assert (await stage.hot(), await stage.in_cold()) == ([], ["m1", "m2", "m3"])
@@ -61,11 +58,7 @@ async def test_a_move_that_cold_refuses_for_long_is_given_up(stage: Stage, monke
     await stage.go("m1")
     calls = refuse(stage, monkeypatch, "m1", PUT_TRIES)
     migration = asyncio.create_task(stage.migrator.migrate(BOB, online_too=True))
-
-    async def ended() -> bool:
-        return migration.done()
-
-    await eventually(stage, ended)
+    await ended(stage.clock, migration)
     assert isinstance(migration.exception(), Unavailable)
     assert (calls, await stage.hot(), await stage.pushed()) == ([["m1"]] * PUT_TRIES, ["m1"], [])
     assert (await stage.migrator.migrate(BOB, online_too=True)).moved == 1

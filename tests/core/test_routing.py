@@ -11,14 +11,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from router.core.routing import Pipeline
+from router.core.routing import CALL_SECONDS, HAND_BACK_SECONDS, Pipeline
 from router.errors import Refused, Unavailable
 from router.interfaces import IngressConsumer, PushNotifier
 from router.messages import DeadLetter, Delivery, Outcome, Queued, Routed
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, staged, until
-from tests.support.clock import ManualClock
+from tests.support.clock import ManualClock, ended
 from tests.support.pipelines import TURN_SECONDS, eventually, routed, running, waiting
 from tests.support.stores import EmbeddedStores
+from tests.support.timeouts import Timeouts
 
 pytestmark = pytest.mark.anyio
 
@@ -290,8 +291,8 @@ async def test_one_recipient_that_is_down_holds_up_no_other(stage: Stage, monkey
 @pytest.mark.parametrize("call", ["route", "put", "settle", "push", "ack"])
 async def test_a_call_that_never_answers_times_out(stage: Stage, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     """RACES 11: it is given up, done again, and other recipients go on meanwhile; wherever the silence is."""
-    monkeypatch.setattr("router.core.routing.CALL_SECONDS", 0.3)
-    monkeypatch.setattr("router.core.dependencies.UNANSWERED_SECONDS", 0.2)
+    monkeypatch.setattr("router.core.dependencies.UNANSWERED_SECONDS", 0)
+    timeouts = Timeouts(monkeypatch)
     component = {"route": stage.online, "settle": stage.online, "put": stage.cold}.get(call)
     if call == "ack":
         component = await stage.factory.ingress_consumer()
@@ -300,11 +301,13 @@ async def test_a_call_that_never_answers_times_out(stage: Stage, monkeypatch: py
         ("publish" if call == "push" else call),
         {"put": "cold", "push": "push", "ack": "ingress"}.get(call, "online"),
     )
-    answers, silent = getattr(where, name), asyncio.Event()
+    answers, silent, given_up = getattr(where, name), asyncio.Event(), asyncio.Event()
 
     async def silent_once(self: object, batch: Sequence[object]) -> object:
         if not silent.is_set():
             silent.set()
+            await given_up.wait()
+            timeouts.end(CALL_SECONDS)
             await asyncio.get_running_loop().create_future()
         return await answers(self, batch)
 
@@ -316,6 +319,7 @@ async def test_a_call_that_never_answers_times_out(stage: Stage, monkeypatch: py
         await stage.producer.publish(stage.message("other", EVE))
         await eventually(stage, has(stage, EVE, ["other"]))
         assert stage.failures(counted) == 0, "the silence still lasts"
+        given_up.set()
         await routed(stage)
     assert stage.failures(counted) == 1
     assert await stage.ids() == ["m1", "m2"]
@@ -363,10 +367,12 @@ async def test_dead_letters_that_are_down_hold_up_only_what_is_refused(
 
         async def down(dead: Sequence[DeadLetter]) -> None:
             if silent:
+                await given_up.wait()
+                timeouts.end(CALL_SECONDS)
                 await asyncio.get_running_loop().create_future()
             raise Unavailable("down")
 
-        monkeypatch.setattr("router.core.routing.CALL_SECONDS", 0.3)
+        timeouts, given_up = Timeouts(monkeypatch), asyncio.Event()
         monkeypatch.setattr(type(letters), "publish", lambda _, dead: down(dead))
         await stage.go("first")
         await damaged_delivery(stage, monkeypatch)
@@ -377,6 +383,7 @@ async def test_dead_letters_that_are_down_hold_up_only_what_is_refused(
             await eventually(stage, lambda: waiting(stage, 2))
             assert await stage.pushed() == ["other"]
             monkeypatch.undo()
+            given_up.set()
             await routed(stage)
         assert sorted(await stage.letters()) == [("1", "undecodable"), ("too many", "queue-full")]
 
@@ -566,7 +573,7 @@ async def test_a_pipeline_stops_though_it_can_hand_nothing_back(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, silent: bool
 ) -> None:
     """RACES 36: the ingress, which is down or never answers, finds out by itself."""
-    reached, never = asyncio.Event(), asyncio.Event()
+    reached, never, timeouts = asyncio.Event(), asyncio.Event(), Timeouts(monkeypatch)
 
     async def hang(*_: object) -> None:
         reached.set()
@@ -574,11 +581,11 @@ async def test_a_pipeline_stops_though_it_can_hand_nothing_back(
 
     async def fail(*_: object) -> None:
         if silent:
+            timeouts.end(HAND_BACK_SECONDS)
             await never.wait()
         raise Unavailable("down")
 
-    monkeypatch.setattr("router.core.routing.HAND_BACK_SECONDS", 0.01)
-    monkeypatch.setattr("router.core.dependencies.UNANSWERED_SECONDS", 0.01)
+    monkeypatch.setattr("router.core.dependencies.UNANSWERED_SECONDS", 0)
     monkeypatch.setattr(type(stage.cold), "put", hang)
     monkeypatch.setattr(type(await stage.factory.ingress_consumer()), "nack", fail)
     async with asyncio.timeout(TURN_SECONDS), running(stage):
@@ -827,7 +834,5 @@ async def test_one_consumer_at_a_time(stage: Stage) -> None:
                 stage.clock.advance(1)
                 await asyncio.sleep(0)
             assert not waiting.done()
-        while not waiting.done():
-            stage.clock.advance(1)
-            await asyncio.sleep(0)
+        await ended(stage.clock, waiting)
     assert [delivery.message and delivery.message.id for delivery in waiting.result()] == ["m2"]

@@ -14,7 +14,7 @@ from router.data_dir import IDEMPOTENCY_KEY, key_file
 from tests.support.service import Router
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 def backed_up(directory: Path) -> subprocess.CompletedProcess[str]:

@@ -20,9 +20,10 @@ from router.errors import Unavailable
 from router.interfaces import IngressConsumer
 from router.messages import DeadReason, Delivery, Lane, Message, Queued
 from tests.contract.ingress import TURN_SECONDS, ids, take
-from tests.contract.pipeline import announced, arrived, eventually, running
+from tests.contract.pipeline import announced, arrived, running
 from tests.contract.stage import BOB, EVE, Stage, staged
 from tests.support.clock import ManualClock
+from tests.support.pipelines import eventually
 from tests.support.stores_pubsub import PubSubStores
 
 pytestmark = pytest.mark.anyio

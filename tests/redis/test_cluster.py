@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from router.messages import Delivery, Outcome
 from tests.contract.stage import Socket, Stage, staged
 from tests.redis.conftest import commands
 from tests.support.clock import ManualClock
+from tests.support.pipelines import eventually
 from tests.support.redis_servers import SLOTS, Cluster, client, cluster
 from tests.support.servers import Server
 from tests.support.stores_redis import RedisStores
@@ -90,10 +92,8 @@ async def test_a_server_that_is_down_takes_its_users_with_it_and_brings_them_bac
         except Unavailable:
             return False
 
-    async with asyncio.timeout(30):
-        while not await served():
-            stage.clock.advance(0.05)
-            await asyncio.sleep(0.05)
+    async with asyncio.timeout(TURN_SECONDS):
+        await eventually(stage, served)
     assert await stage.go(f"m2-{on_it}", on_it) is Outcome.HOT
     assert await stage.ids(on_it) == [f"m1-{on_it}", f"m2-{on_it}"]
 
@@ -107,11 +107,17 @@ async def test_pokes_go_on_though_the_server_that_brings_them_falls_silent(
     channel, socket = f"{stage.factory.config.online.key_prefix}:node:{stage.factory.node}", Socket()
 
     async def subscribed(*servers: Server) -> Server:
-        while True:
-            for server in servers:
-                if await asyncio.to_thread(lambda: client(server).pubsub_numsub(channel)[0][1]):  # noqa: B023 - at once
-                    return server
-            stage.clock.advance(0.1)
+        found: list[Server] = []
+
+        def look() -> bool:
+            found[:] = [server for server in servers if client(server).pubsub_numsub(channel)[0][1]]
+            return bool(found)
+
+        await eventually(stage, partial(asyncio.to_thread, look))
+        return found[0]
+
+    async def poked() -> bool:
+        return socket.pokes > before
 
     listening = asyncio.create_task(stage.manager.run())
     try:
@@ -126,8 +132,7 @@ async def test_pokes_go_on_though_the_server_that_brings_them_falls_silent(
             await subscribed(*others)
             with suppress(Unavailable):  # the index of busy users may be at the silent one
                 await stage.go("m1", user)
-            while socket.pokes == before:  # noqa: ASYNC110 - nothing is set by a poke
-                await asyncio.sleep(0.01)
+            await eventually(stage, poked)
     finally:
         listening.cancel()
         await asyncio.wait([listening])

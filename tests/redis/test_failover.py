@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from router.backends.redis.client import Client
 from router.errors import Unavailable
 from router.messages import Outcome
 from tests.contract.stage import BOB, Socket, Stage, staged
+from tests.support import pipelines
 from tests.support.balancer import balancing
 from tests.support.clock import ManualClock
 from tests.support.redis_servers import (
@@ -126,9 +128,7 @@ async def use_all_connections(stage: Stage, server: Server) -> None:
 
 async def eventually(condition: Callable[[], bool], stage: Stage) -> None:
     async with asyncio.timeout(TURN_SECONDS):
-        while not await asyncio.to_thread(condition):
-            stage.clock.advance(0.1)
-            await asyncio.sleep(0.005)
+        await pipelines.eventually(stage, partial(asyncio.to_thread, condition))
 
 
 async def available(stage: Stage) -> None:

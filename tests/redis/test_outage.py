@@ -12,6 +12,7 @@ import pytest
 from tests.contract.stage import BOB, EVE, Socket, Stage, staged
 from tests.redis.conftest import TIMEOUT_SECONDS
 from tests.support.clock import ManualClock
+from tests.support.pipelines import eventually
 from tests.support.redis_servers import Watched
 from tests.support.servers import Server
 from tests.support.stores_redis import RedisStores
@@ -33,13 +34,6 @@ async def running(stage: Stage) -> AsyncIterator[None]:
             task.cancel()
         await asyncio.wait(work)
         await pipeline.hand_back()
-
-
-async def eventually(stage: Stage, condition: Callable[[], Awaitable[bool]]) -> None:
-    """Let the clock run until ``condition`` holds; ``running`` bounds the time."""
-    while not await condition():
-        stage.clock.advance(0.01)
-        await asyncio.sleep(0.001)
 
 
 async def send(stage: Stage, *ids: str, user: str = BOB) -> None:

@@ -17,6 +17,7 @@ from router.retry import backoff
 from tests.contract.stage import BOB, EVE, Stage, staged
 from tests.redis.conftest import commands
 from tests.support.clock import ManualClock
+from tests.support.pipelines import eventually
 from tests.support.redis_servers import Cluster, client
 from tests.support.servers import Server
 from tests.support.stores_redis import RedisStores
@@ -52,12 +53,6 @@ async def listening(stage: Stage, subscribed: Callable[[], Awaitable[bool]]) -> 
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-
-
-async def eventually(stage: Stage, condition: Callable[[], Awaitable[bool]]) -> None:
-    while not await condition():
-        stage.clock.advance(0.01)
-        await asyncio.sleep(0.005)
 
 
 def subscriptions(stage: Stage, *servers: Server) -> Callable[[], Awaitable[bool]]:

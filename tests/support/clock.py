@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from router.clock import MICROSECONDS
+
+AHEAD_SECONDS = 10.0
+"""Less than any lease of the default configuration lasts."""
+STEP_SECONDS = 0.01
+POLL_SECONDS = 0.001
 
 
 class ManualClock:
@@ -35,3 +43,27 @@ class ManualClock:
         for _, woken in sorted(due, key=lambda sleeper: sleeper[0]):
             if not woken.done():
                 woken.set_result(None)
+
+
+async def run_until(clock: ManualClock, condition: Callable[[], Awaitable[bool]], ahead: float = AHEAD_SECONDS) -> None:
+    """Let ``clock`` run until ``condition`` holds; the caller bounds the real time.
+
+    It runs as fast as the machine for ``ahead`` seconds, and from there on no faster than real time: what takes real
+    time, such as an answer of a server, may be late, and still no lease runs out that nobody could renew.
+    """
+    lead = clock.monotonic() + ahead - time.monotonic()
+    while not await condition():
+        if clock.monotonic() - time.monotonic() < lead:
+            clock.advance(STEP_SECONDS)
+            await asyncio.sleep(0)
+        else:
+            await asyncio.sleep(POLL_SECONDS)
+
+
+async def ended(clock: ManualClock, *tasks: asyncio.Task[Any]) -> None:
+    """Let ``clock`` run until ``tasks`` are done."""
+
+    async def done() -> bool:
+        return all(task.done() for task in tasks)
+
+    await run_until(clock, done)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from router.core.routing import Pipeline
 from tests.contract.stage import Stage
+from tests.support.clock import AHEAD_SECONDS, run_until
 
 TURN_SECONDS = 10.0
 
@@ -26,11 +27,9 @@ async def running(stage: Stage, seconds: float = TURN_SECONDS) -> AsyncIterator[
         await pipeline.hand_back()
 
 
-async def eventually(stage: Stage, condition: Callable[[], Awaitable[bool]], pause: float = 0) -> None:
-    """Let the clock run until ``condition`` holds; the caller bounds the time."""
-    while not await condition():
-        stage.clock.advance(0.01)
-        await asyncio.sleep(pause)
+async def eventually(stage: Stage, condition: Callable[[], Awaitable[bool]], ahead: float = AHEAD_SECONDS) -> None:
+    """Let the clock run until ``condition`` holds, as ``run_until`` does; the caller bounds the time."""
+    await run_until(stage.clock, condition, ahead)
 
 
 async def waiting(stage: Stage, count: int) -> bool:

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support import forks
 from tests.support.servers import free_port
 
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 
 
@@ -96,7 +96,7 @@ class Router:
 
     def admin(self, path: str, service: str = "serve") -> httpx.Response:
         """What the admin port of ``service`` answers."""
-        return httpx.get(f"http://127.0.0.1:{self.admin_ports[service]}{path}")
+        return httpx.get(f"http://127.0.0.1:{self.admin_ports[service]}{path}", timeout=START_SECONDS)
 
     def metric(self, name: str, **labels: str) -> float:
         """One sample of ``/metrics``; 0 where there is none."""

@@ -15,6 +15,7 @@ from router.config import Auth
 from router.core.connections import TOKEN_EXPIRED
 from router.web.bounds import BoundedSocket
 from tests.contract.stage import BOB
+from tests.support.clock import ended
 from tests.support.edge import EVENT_SECONDS, HOST, Raw, eventually, handshake, narrow, raw
 from tests.web.conftest import Web
 
@@ -138,9 +139,7 @@ async def test_a_drain_waits_for_no_poke(web: Web, monkeypatch: pytest.MonkeyPat
             draining = asyncio.create_task(web.manager.drain())
             async with asyncio.timeout(EVENT_SECONDS):
                 await other.wait_closed()
-                while not draining.done():
-                    web.clock.advance(0.1)
-                    await asyncio.sleep(0)
+                await ended(web.clock, draining)
             assert other.close_code == 1001
 
 
