@@ -156,6 +156,18 @@ class AnswerContract:
         assert await stage.ids() == ["m1"]
         assert not await waiting(stage)
 
+    async def test_devices_that_leave_put_no_poke_off(self, stage: Stage) -> None:
+        """RACES 41: a page was cut short; others of its user leave before its poke is due."""
+        for id_ in ("m1", "m2"):
+            await stage.go(id_)
+        phone = await stage.connect()
+        others = [await stage.connect(name=name) for name in ("tablet", "laptop")]
+        assert await stage.ids(limit=1) == ["m1"]
+        for other in others:
+            assert await again_after(stage, phone, 0.9) == 0
+            await stage.online.disconnect([other])
+        assert await again_after(stage, phone, 0.3) == 1
+
     async def test_who_connects_to_waiting_mail_and_does_not_fetch_is_poked_again(self, stage: Stage) -> None:
         """RACES 18, 41: the request that the first poke asked for may have been lost on its way."""
         await stage.go("m1")

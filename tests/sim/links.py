@@ -43,6 +43,8 @@ class Weather:
         """How many calls to stores there were."""
         self.late = 0
         """How many calls are still to be done of which their callers have given up hope."""
+        self.emptied = 0
+        """How often the online store has come back empty: what was sent to it before, and comes late, died with it."""
         self._away: dict[tuple[int, str], float] = {}
         self.tell: Callable[[str, str], None] | None = None
         """Where it is set, it is told of each call: who, and what."""
@@ -172,10 +174,14 @@ class Remote:
         context = self._server.context.copy()
         context.run(CALLED_AT.set, self._clock.now())
         context.run(LATE.set, late)
+        emptied = self._weather.emptied
 
         async def perform() -> None:
             if delay:
                 await loop.pause(delay)
+            if late and self._store == "online" and self._weather.emptied != emptied:
+                answer.cancel()
+                return
             try:
                 result = await method(*args, **more)
                 if self._weather.tell is not None:

@@ -306,6 +306,7 @@ class World:
             await self._lose_power(fault)
         elif fault.kind == "forget":
             self._forgot = True
+            self.weather.emptied += 1
             self.add(self._forgotten())
             self.disk("online").clear()
         elif fault.kind == "flip":

@@ -159,6 +159,4 @@ def _offline(db: sqlite3.Connection, users: Sequence[str], now: int) -> list[str
 def _leave_behind(db: sqlite3.Connection, users: Iterable[str], now: int) -> None:
     """These have lost a connection, and have others: those are poked for what it may have fetched from cold and not
     acknowledged."""
-    for user in users:
-        if held := db.execute(SQL["left_behind"], (user,)).fetchone():
-            db.execute(SQL["cut"], (next_cut(held[0], now), user))
+    db.executemany(SQL["left_behind"], [(now, user) for user in users])

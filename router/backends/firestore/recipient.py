@@ -88,10 +88,10 @@ class Recipient(Struct):
 
     def keep(self, connections: list[Connection], now: int) -> None:
         """Only these stay. Those that are live are poked for what another may have fetched from cold and not
-        acknowledged."""
+        acknowledged; a poke that is due for an earlier page is not put off."""
         ended = len(connections) < len(self.connections)
         self.connections = connections
-        if ended and self.live(now) and (self.pending or not self.cold_empty):
+        if ended and not self.cut_at and self.live(now) and (self.pending or not self.cold_empty):
             self.move_cut(now)
 
     def nodes(self, now: int) -> list[str]:

@@ -31,11 +31,9 @@ RETURNING hot > 0 OR pending > 0 OR cold_empty = 0, cut_at;
 -- greeted: The new connection is poked, since mail may be waiting; a fetch to the end answers that.
 UPDATE recipient SET poked_at = ?, cut_at = ? WHERE user = ?;
 
--- left_behind: When a page was cut short, where mail may be waiting in cold.
-SELECT cut_at FROM recipient WHERE user = ? AND (pending > 0 OR cold_empty = 0);
-
--- cut: What a page of the connection that ended may have shown is poked for, unless somebody fetches.
-UPDATE recipient SET cut_at = ? WHERE user = ?;
+-- left_behind: A page of a connection that ended may have shown what others do not know of: that is poked for, unless
+-- somebody fetches. A poke that is due for an earlier page is not put off.
+UPDATE recipient SET cut_at = ? WHERE user = ? AND cut_at = 0 AND (pending > 0 OR cold_empty = 0);
 
 -- connected: Whether a user has a connection, also one whose lease has run out.
 SELECT 1 FROM presence WHERE user = ? LIMIT 1;

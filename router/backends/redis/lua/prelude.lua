@@ -267,10 +267,10 @@ local function answer_pokes(more, empty, online)
 end
 
 -- A connection has ended, and others stay: whether they are to be poked for what it may have fetched from cold and not
--- acknowledged.
+-- acknowledged. A poke that is due for an earlier page is not put off.
 local function left_behind()
   if cold_is_empty() then return false end
-  keep_cut(next_cut(cut_at()))
+  if cut_at() == 0 then keep_cut(now) end
   return true
 end
 
