@@ -38,12 +38,14 @@ from router.reports import LogReports
 from router.web import openapi
 from router.web.api import Api, longest_body
 from router.web.application import Application
-from router.web.bounds import BoundedConfig
 from router.web.context import EdgeContext
 from router.web.cors import Cors
 from router.web.health import Health, Probe
-from router.web.server import ADMIN, Server
 from router.web.sockets import Sockets
+from router.web.transport.config import TransportConfig
+from router.web.transport.limits import Limits
+from router.web.transport.listeners import ADMIN
+from router.web.transport.server import Server
 
 if TYPE_CHECKING:
     from router.backends.embedded.backend import EmbeddedBackend
@@ -221,7 +223,7 @@ class _Service:
             await self._keep(await factory.embedded())
         self._application = app = Application([*routes, *self._health.public_routes()], context, time.monotonic)
         for port in self._ports():
-            server = Server(self._bounded(app, context), self._config.server.host, port)
+            server = Server(self._transport(app, context), self._config.server.host, port)
             self._servers.append(await stack.enter_async_context(server))
         self._say_hello(await stack.enter_async_context(self._admin_server(stack)))
 
@@ -232,18 +234,12 @@ class _Service:
         stack.callback(context.refusals.finish)
         app = Application(self._health.admin_routes(), context, time.monotonic)
         server = self._config.server
-        return Server(self._bounded(app, context), server.admin_host, server.admin_port, ADMIN)
+        return Server(self._transport(app, context), server.admin_host, server.admin_port, ADMIN)
 
-    def _bounded(self, app: ASGIApp, context: EdgeContext) -> BoundedConfig:
-        server = self._config.server
-        return BoundedConfig(
-            app,
-            ping_seconds=server.ping_seconds,
-            client_seconds=server.client_seconds,
-            keep_alive_seconds=server.keep_alive_seconds,
-            context=context,
-            longest_body=longest_body(self._config.limits.envelope_bytes),
-        )
+    def _transport(self, app: ASGIApp, context: EdgeContext) -> TransportConfig:
+        server, longest = self._config.server, longest_body(self._config.limits.envelope_bytes)
+        limits = Limits(context, server.ping_seconds, server.client_seconds, longest)
+        return TransportConfig(app, limits, keep_alive_seconds=server.keep_alive_seconds)
 
     async def _start_processing(self) -> None:
         self._depends(Role.INGRESS, await self._factory.ingress_producer())

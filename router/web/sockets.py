@@ -21,10 +21,10 @@ from router.core.connections import ConnectionManager
 from router.core.work import Work
 from router.messages import Connection
 from router.web.bearer_tokens import from_handshake
-from router.web.bounds import PEER
 from router.web.cors import Cors
 from router.web.headers import Headers, forget_headers, headers_of
 from router.web.problems import Forbidden, UpgradeRequired
+from router.web.transport.scope import PEER
 
 
 class Sockets:

@@ -15,9 +15,9 @@ from router.core import work
 from router.core.work import Work
 from router.errors import InvalidRequest
 from router.web.bearer_tokens import from_authorization
-from router.web.bounds import ARRIVED, PAYER
 from router.web.headers import Headers, headers_of
 from router.web.problems import BodyTooLarge, BodyTooSlow, UnsupportedMediaType
+from router.web.transport.scope import ARRIVED, PAYER
 
 JSON = "application/json"
 MAX_VALUES = 10_000

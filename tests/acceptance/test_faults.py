@@ -23,7 +23,7 @@ from router.backends.embedded import schema
 from router.client import RouterClient
 from router.clock import SystemClock
 from router.core.connections import REPLACED
-from router.web.bounds import GRACEFUL_SECONDS
+from router.web.transport.config import GRACEFUL_SECONDS
 from tests.support.edge import eventually, raw
 from tests.support.service import STOP_SECONDS, Router
 from tests.support.tracebacks import traceback_in

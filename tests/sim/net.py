@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from router.web.bounds import PEER
+from router.web.transport.scope import PEER
 from tests.sim.loop import Process
 from tests.sim.plan import Plan
 

@@ -14,9 +14,10 @@ from contextlib import asynccontextmanager
 from starlette.types import ASGIApp
 
 from router.metrics import Metrics
-from router.web.bounds import BoundedConfig
 from router.web.context import EdgeContext
-from router.web.server import Server
+from router.web.transport.config import TransportConfig
+from router.web.transport.limits import Limits
+from router.web.transport.server import Server
 
 HOST = "127.0.0.1"
 EVENT_SECONDS = 10.0
@@ -33,16 +34,8 @@ def server(
     longest_body: int = sys.maxsize,
 ) -> Server:
     """``app`` on a free port."""
-    context = context or EdgeContext([], Metrics())
-    config = BoundedConfig(
-        app,
-        ping_seconds=ping_seconds,
-        client_seconds=client_seconds,
-        keep_alive_seconds=keep_alive_seconds,
-        context=context,
-        longest_body=longest_body,
-    )
-    return Server(config, HOST, 0)
+    limits = Limits(context or EdgeContext([], Metrics()), ping_seconds, client_seconds, longest_body)
+    return Server(TransportConfig(app, limits, keep_alive_seconds=keep_alive_seconds), HOST, 0)
 
 
 async def eventually(condition: Callable[[], bool]) -> None:

@@ -24,8 +24,8 @@ from router.web.api import Api
 from router.web.application import Application
 from router.web.context import EdgeContext
 from router.web.health import Health
-from router.web.server import Server
 from router.web.sockets import Sockets
+from router.web.transport.server import Server
 from tests.support.clock import ManualClock
 from tests.support.edge import server
 from tests.support.stores import EmbeddedStores

@@ -23,12 +23,14 @@ from router.core.challenges import ANSWER_SECONDS
 from router.core.queue import CompositeMessageQueue
 from router.messages import Delivery, Message, Queued
 from router.metrics import Metrics
-from router.web import bounds, user_requests
-from router.web.bounds import HEADER_BYTES, MAX_FRAMES, MAX_PIPELINED, BoundedConfig, BoundedHttp
-from router.web.budget import Budget
+from router.web import user_requests
 from router.web.context import EdgeContext
 from router.web.fetch_coalescing import FETCHES_AT_ONCE
-from router.web.server import Server
+from router.web.transport.http import HEADER_BYTES, MAX_PIPELINED, HttpProtocol
+from router.web.transport.limits import LimitedConfig
+from router.web.transport.memory_budget import MemoryBudget
+from router.web.transport.server import Server
+from router.web.transport.websocket import MAX_FRAME_BYTES, MAX_FRAMES
 from tests.contract.stage import BOB
 from tests.support.edge import EVENT_SECONDS, HOST, Raw, eventually, frame, handshake, narrow, raw, server
 from tests.web.conftest import Web
@@ -64,15 +66,15 @@ def counted(web: Web, reason: str) -> float:
     return web.count("router_requests_refused_total", reason=reason)
 
 
-def together(edge: Server, limit: int) -> Budget:
+def together(edge: Server, limit: int) -> MemoryBudget:
     """What all clients of ``edge`` may make it keep."""
     config = edge._uvicorn.config
-    assert isinstance(config, BoundedConfig)
-    config.waiting = Budget(limit)
-    return config.waiting
+    assert isinstance(config, LimitedConfig)
+    config.limits.memory = MemoryBudget(limit)
+    return config.limits.memory
 
 
-def weighs(waiting: Budget, size: int) -> bool:
+def weighs(waiting: MemoryBudget, size: int) -> bool:
     return waiting.total >= size
 
 
@@ -146,7 +148,7 @@ async def test_nothing_is_read_while_requests_wait() -> None:
             await gate.acquire()
         await Response()(scope, receive, send)
 
-    class Noted(BoundedHttp):
+    class Noted(HttpProtocol):
         def data_received(self, data: bytes) -> None:
             waiting.append(len(self.pipeline))
             super().data_received(data)
@@ -610,7 +612,7 @@ async def test_a_refused_handshake_is_answered_without_an_error(
 
 async def test_a_large_frame_ends_the_socket(web: Web, edge: Server) -> None:
     async with connect(f"ws://{HOST}:{edge.port}/connect", additional_headers=web.bearer("bob")) as socket:
-        await socket.send("x" * (bounds.MAX_FRAME_BYTES + 1))
+        await socket.send("x" * (MAX_FRAME_BYTES + 1))
         await socket.wait_closed()
         assert socket.close_code == 1009
     assert cut(web, "bad-frame") == 1

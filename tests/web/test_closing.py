@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from router.errors import InvalidRequest
-from router.web import joined, problems
+from router.web import problems
 from router.web.api import _ACK_FORM
-from router.web.bounds import HEADER_BYTES, KEPT_BYTES, MAX_FRAMES, BoundedHttp
-from router.web.server import Server
+from router.web.transport import lingering_close
+from router.web.transport.http import HEADER_BYTES, KEPT_BYTES, HttpProtocol
+from router.web.transport.server import Server
+from router.web.transport.websocket import MAX_FRAMES
 from tests.support.edge import EVENT_SECONDS, HOST, Raw, eventually, frame, handshake, raw
 from tests.web.conftest import Web
 
@@ -131,16 +133,16 @@ async def test_a_long_body_that_is_whole_ends_nothing(web: Web, edge: Server) ->
 
 async def test_what_is_thrown_away_is_read_in_turns(edge: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """One read, then everybody else: who sends megabytes that nobody wants holds up no one."""
-    monkeypatch.setattr(joined, "READ_SECONDS", 1000)
+    monkeypatch.setattr(lingering_close, "READ_SECONDS", 1000)
     async with raw(edge.port) as client, raw(edge.port) as other:
         for each in (client, other):
             await each.send(b"POST /nowhere HTTP/1.1\r\nhost: x\r\n" + LENGTH + b"\r\n")
             assert b" 404 " in await each.answer()
         protocols = [
-            protocol for protocol in edge._uvicorn.server_state.connections if isinstance(protocol, BoundedHttp)
+            protocol for protocol in edge._uvicorn.server_state.connections if isinstance(protocol, HttpProtocol)
         ]
         floods = [asyncio.create_task(each.send(BODY)) for each in (client, other)]
-        await eventually(lambda: not any(protocol._joined.transport.is_reading() for protocol in protocols))
+        await eventually(lambda: not any(protocol._writes.transport.is_reading() for protocol in protocols))
         assert not any(flood.done() for flood in floods)
         for flood in floods:
             flood.cancel()
@@ -175,7 +177,7 @@ async def test_a_body_that_does_not_end_holds_no_connection(web: Web) -> None:
 
 
 async def test_a_flood_behind_a_refusal_is_bounded(edge: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joined, "DISCARDED_BYTES", 100_000)
+    monkeypatch.setattr(lingering_close, "DISCARDED_BYTES", 100_000)
     async with raw(edge.port) as client:
         await client.send(b"POST /nowhere HTTP/1.0\r\n" + LENGTH + b"\r\n")
         assert b" 404 " in await client.answer()

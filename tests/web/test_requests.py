@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from router.web.server import Server
+from router.web.transport.server import Server
 from tests.support.edge import handshake, raw, server
 from tests.web.conftest import Web
 

@@ -16,10 +16,10 @@ from starlette.routing import Route, Router
 
 from router.errors import ConfigError
 from router.metrics import Metrics
-from router.web import server as servers
 from router.web.application import Application
 from router.web.health import Health
-from router.web.server import Server
+from router.web.transport import listeners
+from router.web.transport.server import Server
 from tests.support.clock import ManualClock
 from tests.support.edge import server as server_of
 from tests.support.servers import answers
@@ -139,7 +139,7 @@ async def test_a_port_that_is_taken_on_one_of_them(stands_for: Stands) -> None:
 
 
 async def test_a_chosen_port_is_free_on_all_of_them(stands_for: Stands, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened, tries = servers._listener, list[int]()
+    opened, tries = listeners._listener, list[int]()
 
     def sometimes(family: socket.AddressFamily, place: tuple[str, int], *, alone: bool) -> socket.socket:
         tries.append(place[1])
@@ -148,7 +148,7 @@ async def test_a_chosen_port_is_free_on_all_of_them(stands_for: Stands, monkeypa
         return opened(family, place, alone=alone)
 
     stands_for(V4, OTHER_V4)
-    monkeypatch.setattr(servers, "_listener", sometimes)
+    monkeypatch.setattr(listeners, "_listener", sometimes)
     with listening("localhost") as addresses:
         assert addresses == ["127.0.0.1", "127.0.0.2"]
     assert [bool(port) for port in tries] == [False, True, False, True]
@@ -157,7 +157,7 @@ async def test_a_chosen_port_is_free_on_all_of_them(stands_for: Stands, monkeypa
 @contextmanager
 def listening(host: str) -> Iterator[list[str]]:
     """The addresses that are listened on, with nobody who serves."""
-    listeners = servers._listen(host, 0)
-    yield [listener.getsockname()[0] for listener in listeners]
-    for listener in listeners:
+    opened = listeners.listen(host, 0)
+    yield [listener.getsockname()[0] for listener in opened]
+    for listener in opened:
         listener.close()

@@ -13,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 
 from router.config import Auth
 from router.core.connections import TOKEN_EXPIRED
-from router.web.bounds import BoundedSocket
+from router.web.transport.websocket import WebSocketProtocol
 from tests.contract.stage import BOB
 from tests.support.clock import ended
 from tests.support.edge import EVENT_SECONDS, HOST, Raw, eventually, handshake, narrow, raw
@@ -154,7 +154,7 @@ async def test_a_socket_keeps_nothing_of_its_handshake(web: Web, way: bytes) -> 
         assert b" 101 " in await client.line()
         await eventually(lambda: web.manager.count == 1)
         (socket,) = server._uvicorn.server_state.connections
-        assert isinstance(socket, BoundedSocket)
+        assert isinstance(socket, WebSocketProtocol)
         await eventually(lambda: not socket.scope["headers"])
         kept = [socket, *gc.get_referents(socket), *gc.get_referents(socket.__dict__)]
         kept += [vars(one) for one in kept if hasattr(one, "__dict__")]

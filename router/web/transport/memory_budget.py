@@ -13,7 +13,7 @@ class Holder(Protocol):
     def cut(self, reason: Cut, /) -> None: ...
 
 
-class Budget:
+class MemoryBudget:
     """Counts the bytes of bodies that are not answered and of answers that are not taken; where they are too many,
     whoever has held some for longest is cut off.
 

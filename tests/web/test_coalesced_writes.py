@@ -7,8 +7,11 @@ import asyncio
 import pytest
 from uvicorn.server import ServerState
 
-from router.web.bounds import BoundedConfig, BoundedHttp
-from router.web.joined import Joined, Pace
+from router.web.transport.coalesced_writes import CoalescingTransport
+from router.web.transport.config import TransportConfig
+from router.web.transport.http import HttpProtocol
+from router.web.transport.limits import Limits
+from router.web.transport.lingering_close import ReadPace
 from tests.support.edge import eventually
 from tests.web.conftest import Web
 
@@ -53,56 +56,60 @@ def recorder() -> Recorder:
 
 
 @pytest.fixture
-async def joined(anyio_backend: str, recorder: Recorder) -> Joined:
-    return Joined(recorder, asyncio.get_running_loop(), 20, Pace())
+async def writes(anyio_backend: str, recorder: Recorder) -> CoalescingTransport:
+    return CoalescingTransport(recorder, asyncio.get_running_loop(), 20, ReadPace())
 
 
-async def test_what_is_written_before_the_release_is_one_write(recorder: Recorder, joined: Joined) -> None:
-    joined.write(b"head")
-    joined.write(b"body")
+async def test_what_is_written_before_the_release_is_one_write(recorder: Recorder, writes: CoalescingTransport) -> None:
+    writes.write(b"head")
+    writes.write(b"body")
     assert recorder.written == []
-    joined.release()
+    writes.release()
     assert recorder.written == [b"headbody"]
 
 
-async def test_what_nobody_releases_goes_out_in_the_next_turn(recorder: Recorder, joined: Joined) -> None:
+async def test_what_nobody_releases_goes_out_in_the_next_turn(recorder: Recorder, writes: CoalescingTransport) -> None:
     """``100 Continue``, say: the body of the request comes only after it."""
-    joined.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    writes.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     await asyncio.sleep(0)
     assert recorder.written == [b"HTTP/1.1 100 Continue\r\n\r\n"]
-    joined.write(b"more")
+    writes.write(b"more")
     await asyncio.sleep(0)
     assert recorder.written[1:] == [b"more"]
 
 
-async def test_closing_sends_what_is_held_and_aborting_drops_it(recorder: Recorder, joined: Joined) -> None:
-    joined.write(b"last words")
-    assert joined.get_write_buffer_size() == 5 + len(b"last words")
-    joined.close()
+async def test_closing_sends_what_is_held_and_aborting_drops_it(
+    recorder: Recorder, writes: CoalescingTransport
+) -> None:
+    writes.write(b"last words")
+    assert writes.get_write_buffer_size() == 5 + len(b"last words")
+    writes.close()
     assert recorder.written == [b"last words"]
     assert recorder.half_closed
-    assert joined.is_closing()
-    assert joined.last_stage is not None
-    joined.last_stage.over()
+    assert writes.is_closing()
+    assert writes.lingering is not None
+    writes.lingering.over()
     aborted = Recorder()
-    other = Joined(aborted, asyncio.get_running_loop(), 20, Pace())
+    other = CoalescingTransport(aborted, asyncio.get_running_loop(), 20, ReadPace())
     other.write(b"never")
     other.abort()
     await asyncio.sleep(0)
     assert aborted.written == []
 
 
-async def test_nothing_is_written_to_a_transport_that_closed_meanwhile(recorder: Recorder, joined: Joined) -> None:
-    joined.write(b"late")
+async def test_nothing_is_written_to_a_transport_that_closed_meanwhile(
+    recorder: Recorder, writes: CoalescingTransport
+) -> None:
+    writes.write(b"late")
     recorder.closed = True
     await asyncio.sleep(0)
     assert recorder.written == []
 
 
 async def test_an_answer_of_the_api_is_one_write(web: Web, recorder: Recorder) -> None:
-    config = BoundedConfig(web.app, ping_seconds=20, client_seconds=20, keep_alive_seconds=620, context=web.context)
+    config = TransportConfig(web.app, Limits(web.context, 20, 20), keep_alive_seconds=620)
     config.load()
-    protocol = BoundedHttp(config=config, server_state=ServerState(), app_state={})
+    protocol = HttpProtocol(config=config, server_state=ServerState(), app_state={})
     protocol.connection_made(recorder)
     token = web.token("bob").encode()
     for answers in (1, 2):

@@ -10,7 +10,7 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-
 _ABSOLUTE = re.compile(rb"https?://[^/?#]+(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 
 
-def problem(version: str, headers: Sequence[tuple[bytes, bytes]]) -> str | None:
+def host_problem(version: str, headers: Sequence[tuple[bytes, bytes]]) -> str | None:
     """What is wrong with the Host field, if anything: who is in front may have gone by another."""
     hosts = [value for name, value in headers if name == b"host"]
     if len(hosts) == 1:

@@ -1,19 +1,14 @@
-"""uvicorn, set up for this service and stopped in our order: its own way cuts the sockets first."""
+"""Listening sockets, and what is wrong where there can be none."""
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from types import TracebackType
-from typing import Any, NamedTuple, Self
-
-import uvicorn
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
 
 from router.errors import ConfigError
-from router.web.bounds import BoundedConfig
 
 BACKLOG = 2048
 HOSTS = "set it to an address of this machine, or to 0.0.0.0 or :: for all of them"
@@ -35,50 +30,7 @@ PUBLIC = Keys("server.host", "server.api_port, server.ws_port, process.port or P
 ADMIN = Keys("server.admin_host", "server.admin_port")
 
 
-class _Uvicorn(uvicorn.Server):
-    """uvicorn without signal handlers: signals are the service's."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-class Server:
-    """One listening port with its application, as an async context manager. Raises ``ConfigError``."""
-
-    def __init__(self, config: BoundedConfig, host: str, port: int, keys: Keys = PUBLIC) -> None:
-        self._keys = keys
-        self._host = host
-        self._wanted = port
-        self._uvicorn = _Uvicorn(config)
-        self._uvicorn.servers = []
-
-    async def __aenter__(self) -> Self:
-        self._sockets = _listen(self._host, self._wanted, self._keys)
-        self.port: int = self._sockets[0].getsockname()[1]
-        self._serving = asyncio.create_task(self._uvicorn.serve(self._sockets))
-        return self
-
-    @property
-    def addresses(self) -> list[str]:
-        """What is listened on: several where the name of the host stands for several."""
-        return [listener.getsockname()[0] for listener in self._sockets]
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._uvicorn.should_exit = True
-        await self._serving
-
-    def stop_listening(self) -> None:
-        """Take no new connections; those that are open go on. One that has not begun to serve does not begin."""
-        if not self._uvicorn.started:
-            self._uvicorn.should_exit = True
-        for server in self._uvicorn.servers:
-            server.close()
-
-
-def _listen(host: str, port: int, keys: Keys = PUBLIC) -> list[socket.socket]:
+def listen(host: str, port: int, keys: Keys = PUBLIC) -> list[socket.socket]:
     """Sockets on all that ``host`` stands for, with one port: ``localhost`` is two addresses on most machines.
 
     An address that this machine lacks is passed over where there is another: an ``/etc/hosts`` may name ``::1`` where

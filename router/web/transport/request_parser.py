@@ -7,7 +7,7 @@ from collections.abc import Callable
 import httptools
 
 
-class Parser:
+class RequestParser:
     """Reads a request that asks for a protocol and does not get it as if it had not asked (RFC 9110, section 7.8).
 
     The library ends such a request at its headers, and would take its body for the next one.

@@ -1,0 +1,266 @@
+"""HTTP: headers have a size and a time, and a refused body ends in time too. Accepted bodies are the API's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from msgspec import Struct
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from router.errors import RouterError
+from router.web.problems import HeadersTooLarge, HeadersTooSlow, MalformedRequest
+from router.web.transport import request_target
+from router.web.transport.coalesced_writes import CoalescingTransport
+from router.web.transport.connection import SMALL_BYTES, ClientConnection
+from router.web.transport.request_parser import RequestParser
+from router.web.transport.scope import ARRIVED, PAYER
+
+HEADER_BYTES = 64 * 1024
+"""Request line and headers together."""
+KEPT_BYTES = 16 * 1024
+"""A longer body, or one in chunks, that is refused before it is whole is not read to its end to keep its connection."""
+MAX_PIPELINED = 100
+"""A client may have this many requests wait on one connection behind the one that is being answered."""
+SOCKET_PATH = b"/connect"
+"""The one route that is an upgrade."""
+
+
+class _Body(Struct):
+    """Of a request that is not answered, whether it is whole or not."""
+
+    scope: Mapping[str, Any]
+    is_kept: bool = True
+    """Every route refuses it otherwise, since it says that it is too long."""
+    size: int = 0
+    """Bytes that have come."""
+
+    @property
+    def held(self) -> int:
+        """Bytes that are in memory."""
+        return self.size if self.is_kept else 0
+
+
+class _Ended(Exception):
+    """Stops the parser: the connection has ended, whatever else has come by it."""
+
+
+class HttpProtocol(ClientConnection, HttpToolsProtocol):
+    """HTTP: headers have a size and a time, and a refused body ends in time too. Accepted bodies are the API's."""
+
+    _ignores_upgrade = False
+    """What is being read asks for a protocol that it does not get."""
+    _in_head = False
+    _in_body = False
+    _head_bytes = 0
+    _unanswered = 0
+    """Requests whose headers have come."""
+    _wants_keep_alive = False
+    """What comes last asks that the connection goes on behind it."""
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(
+            CoalescingTransport(transport, self.loop, self.limits.client_seconds, self.limits.discarding)
+        )
+        self._bodies: deque[_Body] = deque()
+        self.parser = RequestParser(self.without_upgrade, self)  # type: ignore[assignment]  # all of one that uvicorn calls
+        self._start_deadline()
+        if not self.limits.context.connections.enter():
+            self.cut("no-room")
+
+    def handle_websocket_upgrade(self) -> None:
+        if self._unanswered > 1:
+            # What is owed would be written between the frames.
+            self.cut("pipelining")
+            return
+        self._writes.upgrade()
+        super().handle_websocket_upgrade()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._clear_deadline()
+        for body in self._bodies:
+            _charge(body.scope, body.size)
+        super().connection_lost(exc)
+        if self.cycle is not None:
+            # Whoever waits for their turn, to learn that the client is gone, keeps no body meanwhile.
+            self.cycle.body = bytearray()
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering is not None:
+            _charge(cast(Mapping[str, Any] | None, self.scope), len(data))
+            self._lingering.discard(data)
+            return
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head:
+            self._start_deadline()
+            if self._head_bytes > HEADER_BYTES and not self.transport.is_closing():
+                self.refuse(_too_large(), self.headers)
+        elif self._in_body and self._wants_keep_alive and self._is_long():
+            # Until it is whole: then ``on_message_complete`` has its say.
+            self.cycle.keep_alive = False
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+
+    def on_headers_complete(self) -> None:
+        # What was counted holds a part of the body too: only where it is much, the headers are worth adding up.
+        if self._head_bytes > HEADER_BYTES and self._head_size() > HEADER_BYTES:
+            self.refuse(_too_large(), self.headers)
+            raise _Ended
+        self._head_bytes = 0
+        self._clear_deadline()
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self.cut("pipelining")
+            raise _Ended
+        if problem := request_target.host_problem(self.parser.get_http_version(), self.headers):
+            self.refuse(MalformedRequest(problem), self.headers)
+            raise _Ended
+        # CONNECT asks too, without a word.
+        named = any(name == b"upgrade" for name, _ in self.headers)
+        self._ignores_upgrade = named and self.parser.should_upgrade() and not self._should_upgrade()
+        if self._ignores_upgrade:
+            return
+        self.url = request_target.in_origin_form(self.url)
+        super().on_headers_complete()
+        self._in_head, self._in_body = False, True
+        self._unanswered += 1
+        # An upgrade has no cycle.
+        self._wants_keep_alive = getattr(self.cycle, "keep_alive", False)
+        is_kept = self._content_length() <= self.limits.longest_body
+        self._bodies.append(_Body(cast(Mapping[str, Any], self.scope), is_kept))
+
+    def on_body(self, body: bytes) -> None:
+        if self.cycle.response_complete:
+            _charge(self.cycle.scope, len(body))
+        else:
+            self._bodies[-1].size += len(body)
+            if not self._bodies[-1].is_kept:
+                body = b""
+            self._body_bytes += len(body)
+            if self._body_bytes > SMALL_BYTES:
+                self._account_memory()
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._ignores_upgrade:
+            return
+        self._head_bytes = 0
+        self._in_body = False
+        self._clear_deadline()
+        if self._wants_keep_alive and not self.cycle.response_started:
+            self.cycle.keep_alive = True
+        self.scope[ARRIVED] = True  # type: ignore[literal-required]  # a server may add its own (ASGI 3, "scope")
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self._unanswered -= 1
+        self._forget_body()
+        self._writes.release()
+        if self._in_body and self.cycle.response_complete:
+            # Refused before it was complete: the rest is discarded, but must still end in time.
+            self._start_deadline()
+        super().on_response_complete()
+        if self.pipeline:
+            # uvicorn reads on with each answer, and what is read with one can be thousands of requests.
+            self.flow.pause_reading()
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's answer to what its parser cannot read, or has stopped reading since a callback of ours refused."""
+        del msg
+        if not self.transport.is_closing():
+            self.refuse(MalformedRequest("this is not an HTTP request"), self.headers or ())
+
+    def refuse(self, error: RouterError, known: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        if self._answer_is_owed:
+            # An answer now would be taken for that which is owed, or for a part of it.
+            self.cut("pipelining")
+            return
+        super().refuse(error, known)
+        if self._in_body:
+            # Nothing more is read for the application.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+
+    @property
+    def _answer_is_owed(self) -> bool:
+        """An answer has begun, or is to come before one to what is being read."""
+        if self._in_body:
+            return self._unanswered != 1 or self.cycle.response_started
+        return self._unanswered > 0
+
+    def shutdown(self) -> None:
+        self._wants_keep_alive = False
+        super().shutdown()
+        if self.transport.is_closing():
+            self._writes.end()
+
+    def without_upgrade(self) -> bytes | None:
+        """The head of the request that has just been read, as if it had asked for nothing; ``None`` where it may."""
+        if not self._ignores_upgrade:
+            return None
+        self._ignores_upgrade = False
+        fields = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        start = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        return b"\r\n".join([start, *fields, b"", b""])
+
+    def _should_upgrade(self) -> bool:
+        # RFC 9110, section 7.8: not in HTTP/1.0, where nobody in between would know that it is a socket.
+        wanted = super()._should_upgrade() and self.parser.get_http_version() == "1.1"
+        return wanted and request_target.in_origin_form(self.url).partition(b"?")[0] == SOCKET_PATH
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """CONNECT, which is answered like any other method; strangers shall not fill the log."""
+
+    def _forget_body(self) -> None:
+        """The first of those that were not answered is."""
+        body, counted = self._bodies.popleft(), self._body_bytes > SMALL_BYTES
+        _charge(body.scope, body.size)
+        self._body_bytes -= body.held
+        if counted:
+            self._account_memory()
+
+    def _is_long(self) -> bool:
+        """Whether what is being read may have a body that is not worth reading for the sake of the connection."""
+        return not 0 <= self._content_length() <= KEPT_BYTES
+
+    def _content_length(self) -> int:
+        """-1 where the request does not say; the parser has seen that it is a number, and one only."""
+        return next((int(value) for name, value in self.headers if name == b"content-length"), -1)
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + len(b": \r\n") for name, value in self.headers)
+
+    def _start_deadline(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(self.limits.client_seconds, self._deadline_passed)
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _deadline_passed(self) -> None:
+        self._deadline = None
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            error = HeadersTooSlow(f"the headers did not arrive within {self.limits.client_seconds:g} s")
+            self.refuse(error, self.headers)
+        else:
+            self.cut("slow-body" if self._in_body else "silent")
+
+
+def _charge(scope: Mapping[str, Any] | None, size: int) -> None:
+    """``size`` bytes of the body of this request have come."""
+    payer: Callable[[int], None] | None = None if scope is None else scope.get(PAYER)
+    if payer is not None:
+        payer(size)
+
+
+def _too_large() -> HeadersTooLarge:
+    return HeadersTooLarge(f"request line and headers may have at most {HEADER_BYTES} bytes")

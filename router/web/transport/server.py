@@ -1,0 +1,57 @@
+"""uvicorn, stopped in our order: its own way cuts the sockets first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+
+from router.web.transport.config import TransportConfig
+from router.web.transport.listeners import PUBLIC, Keys, listen
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without signal handlers: signals are the service's."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Server:
+    """One listening port with its application, as an async context manager. Raises ``ConfigError``."""
+
+    def __init__(self, config: TransportConfig, host: str, port: int, keys: Keys = PUBLIC) -> None:
+        self._keys = keys
+        self._host = host
+        self._wanted = port
+        self._uvicorn = _Uvicorn(config)
+        self._uvicorn.servers = []
+
+    async def __aenter__(self) -> Self:
+        self._sockets = listen(self._host, self._wanted, self._keys)
+        self.port: int = self._sockets[0].getsockname()[1]
+        self._serving = asyncio.create_task(self._uvicorn.serve(self._sockets))
+        return self
+
+    @property
+    def addresses(self) -> list[str]:
+        """What is listened on: several where the name of the host stands for several."""
+        return [listener.getsockname()[0] for listener in self._sockets]
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._uvicorn.should_exit = True
+        await self._serving
+
+    def stop_listening(self) -> None:
+        """Take no new connections; those that are open go on. One that has not begun to serve does not begin."""
+        if not self._uvicorn.started:
+            self._uvicorn.should_exit = True
+        for server in self._uvicorn.servers:
+            server.close()
