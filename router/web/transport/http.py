@@ -131,15 +131,18 @@ class HttpProtocol(ClientConnection, HttpToolsProtocol):
         self._unanswered += 1
         # An upgrade has no cycle.
         self._wants_keep_alive = getattr(self.cycle, "keep_alive", False)
-        is_kept = self._content_length() <= self.limits.longest_body
-        self._bodies.append(_Body(cast(Mapping[str, Any], self.scope), is_kept))
+        self._bodies.append(_Body(cast(Mapping[str, Any], self.scope)))
 
     def on_body(self, body: bytes) -> None:
         if self.cycle.response_complete:
             _charge(self.cycle.scope, len(body))
         else:
-            self._bodies[-1].size += len(body)
-            if not self._bodies[-1].is_kept:
+            coming = self._bodies[-1]
+            if not coming.size:
+                # Not with the headers: most requests have no body.
+                coming.is_kept = self._content_length() <= self.limits.longest_body
+            coming.size += len(body)
+            if not coming.is_kept:
                 body = b""
             self._body_bytes += len(body)
             if self._body_bytes > SMALL_BYTES:
