@@ -1,4 +1,4 @@
-"""What ``online.url`` and ``online.mode`` say: where the servers are, and how to talk to them."""
+"""The Redis servers that ``online.url`` and ``online.mode`` name, and the options of connections to them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Address(Struct, frozen=True):
     """A parsed ``online.url``."""
 
     hosts: list[tuple[str, int]]
-    """Servers, nodes of a cluster to begin with, or sentinels."""
+    """The server, the first nodes to ask of a cluster, or the sentinels."""
     options: dict[str, Any]
-    """What redis-py takes for each connection: user, password, database, TLS."""
+    """redis-py's options for each connection: user, password, database, TLS."""
     sentinel_options: dict[str, Any]
     """The same for a connection to a sentinel."""
 
@@ -41,14 +41,14 @@ def parse(url: str, mode: Mode) -> Address:
 
 
 def check_files(options: Mapping[str, Any]) -> None:
-    """Raises ``ConfigError`` for a file of TLS that cannot be used: to the library that is a server that is down."""
+    """Raise ``ConfigError`` for a TLS file that cannot be used; redis-py would report it as a server that is down."""
     context = ssl.create_default_context()
     if authorities := options.get("ssl_ca_certs"):
         with _naming("ssl_ca_certs"):
             context.load_verify_locations(authorities)
     if certificate := options.get("ssl_certfile"):
         with _naming("ssl_certfile, or its ssl_keyfile,"):
-            # A key that needs a password is refused: OpenSSL would ask for it at the terminal, at each connection.
+            # Refuse a key that needs a password: OpenSSL would ask for it at the terminal, for each connection.
             context.load_cert_chain(certificate, options.get("ssl_keyfile"), password="")
 
 

@@ -31,7 +31,7 @@ OLDEST = 7
 class RedisBackend:
     """Opens connections to ``online.url``; raises ``ConfigError``.
 
-    A server that is down is not an error here: the router runs without it, and says so.
+    A server that is down raises nothing here: the router runs without it, and logs that.
     """
 
     def __init__(self, config: Config, clock: Clock, keeper: Timekeeper, chance: random.Random) -> None:

@@ -1,7 +1,7 @@
-"""Connections to Redis: one server, a master under sentinels, or a cluster, by one face.
+"""One client for three kinds of Redis: a single server, a master under sentinels, and a cluster.
 
-What a caller sends is a batch of commands; it costs one round trip. Time-outs and retries are set here and nowhere
-else. A retry can run a script twice, which changes nothing.
+A caller sends a batch of commands, which costs one round trip. All time-outs and retries are set here. A retry can run
+a script twice; every script is idempotent.
 """
 
 from __future__ import annotations
@@ -33,29 +33,30 @@ LOG = logs.logger(__name__)
 Refusals = Literal["raise", "skip"]
 CLOSE_SECONDS = 2.0
 TIMES_AGAIN = 2
-"""A server that does not know a script may be no master either: that it says when it is sent the text."""
+"""Two, since a server may refuse twice: first since it does not know the script, and then, when it has got the text,
+since it is a replica."""
 
 
 class Client:
-    """Sends batches of commands; never more than ``pool_size`` at once, the others wait."""
+    """Sends batches of commands, at most ``pool_size`` at once; others wait."""
 
     def __init__(
         self, address: Address, mode: Mode, scripts: Scripts, *, service: str, pool_size: int, timeout_seconds: float
     ) -> None:
-        """``service``: the name that the sentinels know the master by."""
+        """``service``: the name of the master at the sentinels."""
         self._scripts = scripts
         self._service = service
         self._hosts = address.hosts
         self._timeout_seconds = timeout_seconds
         self._room = asyncio.Semaphore(pool_size)
-        """Of a cluster, whose commands the library spreads over its servers."""
+        """The client of a cluster: redis-py sends each command to the node that has its keys."""
         times = {"protocol": 2, "socket_timeout": timeout_seconds, "socket_connect_timeout": timeout_seconds}
         self._options: dict[str, Any] = {**address.options, **times}
-        # A connection that the server closed while it was idle is found out by writing to it: hence one retry. What
-        # was not answered in time is not sent again: the server may be about to answer.
+        # One retry, since only a write shows that the server has closed an idle connection. None after a time-out: the
+        # server may be about to answer.
         retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
         options = {**self._options, "max_connections": pool_size + 1, "retry": retry}
-        # The exchange has one time for all that it reads.
+        # The exchange has one time-out for all replies of a batch.
         untimed = {**options, "socket_timeout": None, "redis_connect_func": self._meet}
         self._masters = Masters()
         self._sentinel: Sentinel | None = None
@@ -64,7 +65,7 @@ class Client:
         if mode == "cluster":
             options.pop("db", None)
             cluster: Any = RedisCluster(startup_nodes=[ClusterNode(*host) for host in address.hosts], **options)
-            # As it comes from the server, which is what an exchange gives.
+            # A list, as the server sends it and as an exchange returns it.
             cluster.set_response_callback("HGETALL", list)
             self._redis = cluster
         elif mode == "sentinel":
@@ -93,12 +94,12 @@ class Client:
         await asyncio.gather(*(closed(redis.aclose) for redis in (self._redis, *sentinels)))
 
     async def run(self, *phases: Sequence[Command], refusals: Refusals = "raise") -> list[Any]:
-        """The results of all commands. Those of one phase may run in any order, a later phase runs after an earlier.
+        """The results of all commands. Commands of one phase may run in any order; phases run one after another.
 
-        One round trip; in a cluster, where servers do not wait for one another, one for each phase. Raises
-        ``Unavailable`` where a server cannot be reached or asked now, and ``Refused`` where repeating it would not
-        help: that is a fault of the router, or somebody else writes to its keys. ``skip`` gives ``None`` for the
-        result then: one user's broken key must not stop a walk over all.
+        Costs one round trip; in a cluster, whose servers do not wait for one another, one for each phase. Raises
+        ``Unavailable`` if a server cannot be reached or does not accept commands now. Raises ``Refused`` if a retry
+        cannot help, through a bug in the router or another program that writes to its keys; with ``skip`` that result
+        is ``None`` instead, so that one user's broken key does not end a walk over all users.
         """
         commands = [command for phase in phases for command in phase]
         if not commands:
@@ -163,13 +164,13 @@ class Client:
             return await asyncio.gather(*asking, return_exceptions=True)
 
     async def listener(self) -> Redis:
-        """A client of its own for a subscription; in a cluster to any node, since each hears of all pokes.
+        """A separate client for a subscription; in a cluster to any node, since each node gets all pokes.
 
-        The caller closes it, and sets a time for whatever it asks: what the library takes for one forgets that a
-        caller was cancelled (``wait_for`` of Python 3.11), and a listener would not end. Raises like ``run``.
+        The caller closes it, and sets a time-out for each of its calls: redis-py's own time-out (``wait_for`` of Python
+        3.11) can swallow a cancellation, and the listener would not end. Raises like ``run``.
         """
-        # With an error that it may retry, the library connects and subscribes again before it raises it, without
-        # retries too: pokes would go to a subscription that is about to be closed.
+        # No supported errors: for such an error redis-py connects and subscribes again before it raises, even without
+        # retries. Pokes would go to a subscription that is about to be closed.
         retry = Retry(NoBackoff(), 0, supported_errors=())
         options: dict[str, Any] = {**self._options, "socket_timeout": None, "retry": retry}
         if not isinstance(self._redis, RedisCluster):
@@ -193,12 +194,12 @@ class Client:
         try:
             await self._masters.meet(connection)
         except NoMaster:
-            if self._sentinel is not None:  # whoever named this one is asked last
+            if self._sentinel is not None:  # ask the sentinel last that named this server
                 self._sentinel.sentinels.append(self._sentinel.sentinels.pop(0))
             raise
 
     async def _left(self) -> None:
-        """A subscription at a server that is not a master may get nothing: close it, so that it is opened again."""
+        """Close subscriptions at a server that is not a master, which may get no pokes; the listener opens new ones."""
         for listener in list(self._listeners):
             await closed(listener.connection_pool.disconnect)
 
@@ -212,7 +213,7 @@ class Client:
 
 
 async def closed(close: Callable[[], Awaitable[None]]) -> None:
-    """Call ``close``, but wait no longer than ``CLOSE_SECONDS``: a server that does not answer has no more to say."""
+    """Call ``close`` and wait for at most ``CLOSE_SECONDS``, since the server may not answer."""
     with suppress(*FOREIGN):
         async with asyncio.timeout(CLOSE_SECONDS):
             await close()

@@ -1,13 +1,12 @@
-"""Batches of commands on the connections of one pool, those of several callers together.
+"""Sends the batches of several callers together, over the connections of one pool.
 
-What is asked for in one turn of the event loop goes out as one write and costs one round trip, and so does what had to
-wait until a connection was free. A batch that waits alone is sent at the end of the turn: nothing is delayed to collect
-more. The library's own pipeline packs and reads in Python, with a timer for each answer, which is several times what a
-small script costs the server.
+Batches of one turn of the event loop go out in one write and cost one round trip; so do batches that waited for a free
+connection. No batch is delayed to collect more: a single one is sent at the end of the turn. redis-py's own pipeline
+packs and reads in Python, with a timer for each reply; that costs several times what a small script costs the server.
 
-A server that is not the master any more may keep its connections, while its name, or the sentinels, lead to another
-one. Its refusal is a sign of that, and so is an outage: then all connections that were opened before it are closed, and
-each new one finds out which server is the master (``masters``).
+After a failover, connections to the old master may stay open although its name, or the sentinels, lead to the new one.
+The old master's refusal shows this, and so does an outage. Then the exchange closes all connections that were opened
+before it, and each new connection finds out which server is the master (``masters``).
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ from router.backends.redis.scripts import Command
 LOG = logs.logger(__name__)
 _pack: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # it takes any length, not one
 JOINED_BYTES = 1024 * 1024
-"""What has more than this goes out alone, so that nobody else waits for it."""
+"""A batch with more bytes than this goes out alone, so that no other waits for it."""
 
 
 class _Batch(Struct, eq=False):
     packed: bytes
     count: int
-    """Commands in it, each of which has one reply."""
+    """Commands in it; each has one reply."""
     replies: asyncio.Future[list[Any]]
 
 
 class Exchange:
-    """Uses ``most`` connections at once; what is asked for beyond that waits."""
+    """Uses at most ``most`` connections at once; other batches wait."""
 
     def __init__(
         self,
@@ -52,10 +51,8 @@ class Exchange:
         masters: Masters,
         left: Callable[[], Awaitable[None]],
     ) -> None:
-        """``pool`` is the caller's to close. Its connections meet ``masters``, and have no time-out of their own for
-        what they read.
-
-        ``left`` is called when a server that is not a master is left.
+        """The caller closes ``pool``. Its connections call ``masters.meet`` when they open, and have no read time-out
+        of their own. The exchange calls ``left`` when it gives up a server that is not a master.
         """
         self._pool: Any = pool  # its methods have no types
         self._most = most
@@ -63,16 +60,16 @@ class Exchange:
         self._masters = masters
         self._left = left
         self._refused = False
-        """Whether the last answer was that of no master: it is said once, however many there are."""
+        """Whether the last server to reply was not a master; logged once, however many replies say so."""
         self._waiting: deque[_Batch] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
         self._turn: asyncio.Handle | None = None
 
     async def send(self, commands: Sequence[Command]) -> list[Any]:
-        """The reply to each of ``commands``, which run in their order; a refusal is a ``ResponseError`` among them.
+        """The reply to each of ``commands``, which run in this order; a refusal is a ``ResponseError`` among them.
 
-        Raises what the library raises where a server cannot be reached, and ``TimeoutError`` where it has not answered
-        in time. A caller that is cancelled takes nothing back of what has been sent.
+        Raises redis-py's error if a server cannot be reached, and ``TimeoutError`` if it does not reply in time. If the
+        caller is cancelled, commands that were sent run nevertheless.
         """
         packed = b"".join([_pack(command) for command in commands])
         batch = _Batch(packed, len(commands), asyncio.get_running_loop().create_future())
@@ -81,7 +78,7 @@ class Exchange:
         return await batch.replies
 
     async def aclose(self) -> None:
-        """Give up what is under way, and what waits."""
+        """Cancel the batches that were sent and those that wait."""
         self._most = 0
         if self._turn is not None:
             self._turn.cancel()
@@ -103,7 +100,7 @@ class Exchange:
                 task.add_done_callback(self._ended)
 
     def _take(self) -> list[_Batch]:
-        """What goes out next, without what nobody waits for any more."""
+        """The batches to send next, without those whose callers were cancelled."""
         taken, size = list[_Batch](), 0
         while self._waiting and (not taken or size + len(self._waiting[0].packed) <= JOINED_BYTES):
             batch = self._waiting.popleft()
@@ -124,7 +121,7 @@ class Exchange:
         except asyncio.CancelledError:
             _fail(batches, RedisConnectionError("the router is stopping"))
             raise
-        except Exception as error:  # noqa: BLE001 - whoever waits is told, of a bug too
+        except Exception as error:  # noqa: BLE001 - the callers get every error, of a bug too
             _fail(batches, error)
 
     async def _on_connection(self, batches: Sequence[_Batch]) -> None:
@@ -132,7 +129,7 @@ class Exchange:
 
         async def broke(error: Exception) -> None:
             await connection.disconnect(nowait=True)
-            if isinstance(error.__context__, ReadOnlyError):  # so the library tells it of a master under sentinels
+            if isinstance(error.__context__, ReadOnlyError):  # redis-py's form of this refusal under sentinels
                 await self._leave(connection, error.__context__)
             else:
                 await self._give_up(connection)
@@ -160,37 +157,37 @@ class Exchange:
         return connection
 
     async def _ask(self, connection: Any, batches: Sequence[_Batch]) -> None:
-        """Send what has no replies yet: a connection may break between two of them."""
+        """Send the batches that have no replies yet; an earlier connection may have broken between two replies."""
         left = [batch for batch in batches if not batch.replies.done()]
         async with asyncio.timeout(self._timeout_seconds):
             if not connection.is_connected:
-                await connection.connect()  # what sends would go to the same address, and ask no sentinel for another
+                await connection.connect()  # asks the sentinels; a send would reconnect to the same address
             await connection.send_packed_command(b"".join([batch.packed for batch in left]), check_health=False)
             for batch in left:
                 replies = [await _reply(connection) for _ in range(batch.count)]
                 self._masters.answered(connection)
                 refusals = list(filter(no_master, replies))
                 if refusals:
-                    await self._leave(connection, refusals[0])  # before the caller, who sends it again, gets one
+                    await self._leave(connection, refusals[0])  # before the caller gets a connection for its retry
                 elif not all(isinstance(reply, Exception) for reply in replies):
                     self._refused = False
                 if not batch.replies.done():
                     batch.replies.set_result(replies)
 
     async def _leave(self, connection: Any, refusal: Exception) -> None:
-        """The server of ``connection`` is not a master, or not one whose writes count: look for another."""
+        """Give up the server of ``connection``, which is not the master, and look for another one."""
         if self._masters.is_left(connection):
             return
         if not self._refused:
             self._refused = True
             LOG.warning("this Redis is not a master; closing its connections", error=str(refusal))
         if str(refusal).startswith("NOREPLICAS") and self._masters.is_fresh(connection):
-            return  # its name, or the sentinels, have led here only now
+            return  # too new: another connection would lead to the same server
         await self._masters.leave()
         await self._left()
 
     async def _give_up(self, connection: Any) -> None:
-        """``connection`` broke, or its server is silent: the others may lead to a server that another follows."""
+        """Give up all connections, since ``connection`` broke or its server is silent: there may be a new master."""
         if not self._masters.is_left(connection):
             await self._masters.leave()
 

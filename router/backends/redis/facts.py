@@ -1,4 +1,4 @@
-"""What a Redis says of itself, and what the router needs of it. For the start-up log and for ``router doctor``."""
+"""Facts about a Redis, and whether they suit the router; for the start-up log and for ``router doctor``."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from router.errors import RouterError
 
 
 class RedisFacts(Struct, frozen=True):
-    """One server's facts. A setting is empty where the server does not let itself be asked (``CONFIG`` is refused)."""
+    """Facts about one server. A setting is empty if the server refuses ``CONFIG``."""
 
     server: str
-    """Its address, where there are several."""
+    """Its address, if there are several servers."""
     version: str
     run_id: str
     cluster: bool
     role: str
     """``master`` or ``slave``, in Redis's words."""
     replicas: int
-    """Replicas that are connected."""
+    """Connected replicas."""
     maxmemory: int
     """Bytes; 0 means no limit."""
     used_memory: int
@@ -31,20 +31,20 @@ class RedisFacts(Struct, frozen=True):
     appendonly: str
     appendfsync: str
     save: str
-    """When snapshots are taken; empty for never."""
+    """When Redis takes snapshots; empty for never."""
     info: Mapping[str, Any] = {}
     """All of ``INFO``."""
     settings: Mapping[str, str] = {}
-    """What ``CONFIG GET`` told; empty where it is refused."""
+    """The reply to ``CONFIG GET``; empty if the server refuses it."""
 
     @property
     def evicts(self) -> bool:
-        """Whether it drops keys when memory runs out, and mail with them."""
+        """Whether it evicts keys, and with them mail, when memory runs out."""
         return self.maxmemory_policy not in ("noeviction", "")
 
     @property
     def forgets(self) -> bool:
-        """Whether a restart loses what is hot: there is no append-only file."""
+        """Whether a restart loses hot mail, since there is no append-only file."""
         return self.appendonly == "no"
 
     @property
@@ -56,10 +56,10 @@ class SentinelFacts(Struct, frozen=True):
     """What the sentinels say of the master."""
 
     answering: int
-    """How many sentinels answer, of those in ``online.url``."""
+    """How many of the sentinels in ``online.url`` answer."""
     replicas: int
     problem: str
-    """Why they cannot agree on a failover; empty where they can."""
+    """Why they cannot agree on a failover; empty if they can."""
 
 
 async def gather(client: Client) -> list[RedisFacts]:
@@ -104,7 +104,7 @@ def _facts(server: str, info: dict[str, Any], settings: dict[str, str]) -> Redis
 
 
 async def sentinels(client: Client, service: str) -> SentinelFacts:
-    """What the sentinels know; those that do not answer are not counted."""
+    """What the sentinels know; it counts only those that answer."""
     quorums = await client.on_sentinels("SENTINEL CKQUORUM", service)
     masters = await client.on_sentinels("SENTINEL MASTER", service)
     problems = [str(answer) for answer in quorums if isinstance(answer, ResponseError)]

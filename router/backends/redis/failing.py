@@ -1,4 +1,4 @@
-"""What the library's errors mean: the router's own, with the original as cause."""
+"""Translates redis-py's errors into the router's own, with the original as cause."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from router.errors import Forbidden, Refused, RouterError, StorageFull, Unavaila
 
 _NO_MASTER = (ReadOnlyError, MasterDownError)
 _NO_MASTER_CODES = ("NOREPLICAS", "UNBLOCKED")
-"""How a server says that it is not a master, or no longer one whose writes count: by the class of the refusal or,
-if it has none, by its first word."""
+"""Refusals of a server that is not a master, or no longer the one whose writes count: by class or, where redis-py has
+no class for a refusal, by its first word."""
 _FORBIDDEN_IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")
-"""The same refusal in the words of Redis 7.2 and newer, and of 7.0; it has no class of its own."""
+"""A missing ACL right, in the words of Redis 7.2 and newer, and of 7.0; redis-py has no class for it."""
 _OF_THE_DATA = ("WRONGTYPE", "@user_script")
-"""What is in a refusal that a retry does not help: a key is not what the router made it, or a script stumbles over
-what it was given. All others, those that nobody has thought of here too, are of the server and pass: taken for a
-fault of the mail they would be its dead letter."""
+"""Words in refusals that no retry can help: a key does not have the type that the router gave it, or a script fails on
+its data. All other refusals, unknown ones included, count as passing faults of the server: if they counted as faults of
+the message, they would make it a dead letter."""
 FOREIGN = (RedisError, RedisClusterException, OSError, TimeoutError)
-"""All that the library raises."""
+"""Every error that redis-py raises."""
 
 
 class Unauthenticated(Unavailable):
@@ -39,22 +39,22 @@ class Unauthenticated(Unavailable):
 
 
 class NoCluster(Unavailable):
-    """The server is not a node of a cluster, though ``online.mode`` says so."""
+    """``online.mode`` is ``cluster``, but the server is not a node of one."""
 
 
 def no_master(result: Any) -> TypeGuard[Exception]:
-    """Whether ``result`` is a refusal after which another server is to be looked for."""
+    """Whether ``result`` is the refusal of a server that is not the master."""
     return isinstance(result, ResponseError) and (
         isinstance(result, _NO_MASTER) or str(result).startswith(_NO_MASTER_CODES)
     )
 
 
 def translated(error: BaseException) -> RouterError:
-    """The router's own error for one of the library's."""
+    """The router's own error for an error of redis-py."""
     if isinstance(error, RedisClusterException) and error.__cause__ is not None:
         return translated(error.__cause__)
     if isinstance(error, RedisClusterException) and isinstance(error.__context__, NoPermissionError):
-        # The library takes every refusal of CLUSTER SLOTS for that of a single server.
+        # redis-py takes every refusal of CLUSTER SLOTS to mean that the server is not part of a cluster.
         return translated(error.__context__)
     text = str(error)
     result: RouterError = Unavailable(f"Redis cannot be reached or used now ({text})")
@@ -65,7 +65,7 @@ def translated(error: BaseException) -> RouterError:
     elif isinstance(error, AuthenticationError | AuthorizationError):
         result = Unauthenticated(f"Redis refuses the user or the password of online.url ({text})")
     elif isinstance(error, MasterNotFoundError):
-        # The library's own text is a page of its settings.
+        # redis-py's own text lists all of its settings.
         result = Unavailable(
             "no sentinel names a master that is up: is one reachable, may the router ask it, and is "
             "online.sentinel_service what they call it?"

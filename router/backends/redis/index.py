@@ -1,9 +1,9 @@
-"""Indexes over all users, for whoever must walk over them: sorted sets, spread over a fixed number of keys.
+"""Indexes over all users, for walks over them: sorted sets, spread over a fixed number of keys.
 
-An index cannot share a slot with its users, so it is kept apart from what a script changes, by one rule: first the
-script, then the index, and the caller's call is not done before both are. A user is taken out only by comparing: if
-anybody has listed them again since they were seen, they stay. So an index holds too many users at times, and never too
-few for longer than a call that is still to be repeated.
+In a cluster an index cannot be in the same slot as each user's keys, so no script can change both. The rule is: first
+the script, then the index, and a call succeeds only when both are done. A user is removed only by comparison: if a call
+has listed them again since they were read, they stay. So an index may hold too many users; it lacks one only until a
+failed call is repeated.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from router.backends.redis.keys import SHARDS, Keys, shard_of
 from router.backends.redis.scripts import Command, Scripts
 
 Seen = tuple[str, int]
-"""A user, and the number they were listed with."""
+"""A user, and the number with which they were listed when they were read."""
 Change = tuple[Seen, int | None]
-"""Their next number, or none to take them out."""
+"""A user as they were read, and their next number; ``None`` to remove them."""
 CLAIM_SECONDS = 300
-"""Whoever claims users and dies leaves them to the next after this long."""
+"""If a process that has claimed users dies, another one can claim them after this time."""
 _MICROSECONDS = 1_000_000
 
 
 class Index:
-    """One index: users by a number, which is a time or has no meaning."""
+    """One index: users by a number, which is a time, or random."""
 
     def __init__(self, name: str, client: Client, keys: Keys, scripts: Scripts) -> None:
         self._client = client
@@ -33,21 +33,21 @@ class Index:
         self._keys = [keys.index(name, shard) for shard in range(SHARDS)]
 
     def listing(self, numbers: Mapping[str, int], how: Literal["always", "if-less"] = "always") -> list[Command]:
-        """The commands that list these users, each with their number."""
+        """The commands that list these users with their numbers; ``if-less`` keeps a number that is lower."""
         shards: dict[int, list[int | str]] = {}
         for user, number in numbers.items():
             shards.setdefault(shard_of(user), []).extend((number, user))
         return [self._scripts.call("list", (self._keys[shard],), how, *pairs) for shard, pairs in shards.items()]
 
     def relisting(self, changes: Iterable[Change]) -> list[Command]:
-        """The commands that give these users another number, or take them out, unless they were listed since."""
+        """The commands that give these users their next number or remove them, unless a call has listed them since."""
         shards: dict[int, list[int | str]] = {}
         for (user, seen), number in changes:
             shards.setdefault(shard_of(user), []).extend((user, seen, "" if number is None else number))
         return [self._scripts.call("relist", (self._keys[shard],), *change) for shard, change in shards.items()]
 
     async def claim(self, now: int, limit: int) -> list[Seen]:
-        """About ``limit`` users whose time has come, for this caller alone."""
+        """Users whose time has come, about ``limit`` (``_share``); no other caller gets them for ``CLAIM_SECONDS``."""
         until = now + CLAIM_SECONDS * _MICROSECONDS
         calls = [self._scripts.call("claim", (key,), now, until, _share(limit)) for key in self._keys]
         return [(user.decode(), until) for users in await self._client.run(calls) for user in users]
@@ -58,13 +58,14 @@ class Index:
         return [user.decode() for users in await self._client.run(calls) for user in users]
 
     async def pages(self, after: str, limit: int, above: int | None = None) -> AsyncIterator[list[Seen]]:
-        """All users behind ``after``, by shard and name, in pages of ``limit``; ``above``: with a greater number."""
+        """All users behind ``after``, by shard and name, in pages of ``limit``; ``above``: only those with a greater
+        number."""
         start = shard_of(after) if after else 0
         sizes = await self._client.run([("ZCARD", key) for key in self._keys[start:]])
         filled = [start + offset for offset, size in enumerate(sizes) if size]
         page: list[Seen] = []
         while filled:
-            # As many shards at once as are likely to fill a page.
+            # Ask as many shards at once as are likely to fill a page.
             count = next(
                 (n for n in range(1, len(filled)) if sum(sizes[s - start] for s in filled[:n]) >= limit), len(filled)
             )
@@ -82,7 +83,7 @@ class Index:
 
 
 def _share(limit: int) -> int:
-    """How many of ``limit`` to ask each shard for: users are spread evenly, more or less."""
+    """How many users to ask each shard for: eight times its part of ``limit``, since users are not spread evenly."""
     return max(1, limit // 8)
 
 

@@ -12,16 +12,17 @@ from router.checksum import NEVER
 from router.messages import Connection, Delivery, Lane, Message, Pending, Queued
 
 PARTS = ("m", "c", "i", "q", "b", "w", "e", "o", "g", "k")
-"""Meta, connections, ids, queue, bodies, way to cold, ephemeral, owed, gone, gone with a key."""
+"""Last parts of a user's keys, in the order of KEYS in ``lua/prelude.lua``: META, CONNECTIONS, IDS, QUEUE, BODIES,
+PENDING, EPHEMERAL, OWED, GONE, GONE_KEYED."""
 SHARDS = 64
-"""How many keys an index over all users is spread over, and with it over the nodes of a cluster."""
+"""Keys of an index over all users; they spread the index over the nodes of a cluster."""
 EXPRESS = 9_000_000_000_000_000
-"""Taken from the sequence in the express lane, so that its places come first."""
+"""Subtracted from sequences of the express lane, so that they sort first."""
 
 _HEADER = struct.Struct(">QQBI")
-"""queued_at, accepted_at, flags, checksum. Flags: 1 ephemeral, 2 keyed, 4 there is a checksum, and from 8 up the
-attempts. A body of an earlier version has no flag 4, and its attempts in place of the checksum. That version reads all
-of a new body rightly but the attempts: so both can run at once."""
+"""Header of a body: queued_at, accepted_at, flags, checksum. Flags: 1 ephemeral, 2 keyed, 4 there is a checksum; the
+bits from 8 up are the attempts. An earlier version writes no flag 4, and its attempts in place of the checksum. That
+version reads everything in a new body right except the attempts, so both versions can run at once."""
 _EPHEMERAL, _KEYED, _SUMMED, _ATTEMPT = 1, 2, 4, 8
 _MOST_ATTEMPTS = 31
 _CONNECTION = struct.Struct(">7s7s")
@@ -30,17 +31,17 @@ _LANES = (Lane.EXPRESS, Lane.NORMAL)
 
 
 class Keys:
-    """The names of all keys; ``prefix`` keeps two routers on one Redis apart."""
+    """The names of all keys, which begin with ``prefix``; each router on one Redis has its own."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.channels = f"{prefix}:node:"
-        """A node's channel is this and its name."""
+        """Prefix of a node's channel; the node's name follows."""
         self.probe = f"{prefix}:probe"
         self.of = lru_cache(maxsize=4096)(self._of)
 
     def _of(self, user: str) -> tuple[str, ...]:
-        """The keys of one user. The hash tag is all of the user's name: a ``}`` in it would end the tag."""
+        """The keys of one user. The user's name is the hash tag, escaped, since a ``}`` in it would end the tag."""
         tag = user.replace("%", "%25").replace("}", "%7D")
         return tuple(f"{self.prefix}:{{{tag}}}:{part}" for part in PARTS)
 
@@ -53,12 +54,12 @@ def shard_of(user: str) -> int:
 
 
 def pack_id(message_id: str) -> bytes:
-    """16 bytes for a UUID; another text is never 16 bytes long here, so that no two ids are packed alike."""
+    """``message_id`` as bytes: a UUID as 16 bytes, any other text as more or fewer, so that no two ids look alike."""
     if len(message_id) == _UUID_LENGTH:
         try:
             packed = UUID(message_id)
         except ValueError:
-            pass  # just a text of this length
+            pass  # not a UUID, only as long
         else:
             if str(packed) == message_id:
                 return packed.bytes
@@ -82,7 +83,7 @@ def pack_body(delivery: Delivery, message: Message, now: int) -> bytes:
 
 
 def unpack_page(user: str, found: Sequence[bytes], announced: int) -> list[Queued]:
-    """Messages from id, place, body, …"""
+    """The messages of a script's result: id, place, body, …"""
     return [
         _message(user, found[index], int(found[index + 1]), found[index + 2], announced)
         for index in range(0, len(found), 3)
@@ -106,19 +107,19 @@ def place_at(place: int) -> tuple[Lane, int]:
 
 
 def unpack_pending(found: Sequence[bytes]) -> Iterator[Pending]:
-    """Cold writes from id, place, …"""
+    """The pending cold writes of a script's result: id, place, …"""
     for index in range(0, len(found), 2):
         lane, sequence = place_at(int(float(found[index + 1])))
         yield Pending(unpack_id(found[index]), lane, sequence)
 
 
 def is_acked(record: bytes | None) -> bool:
-    """Whether a record says that the message was acknowledged: ``State.ACKED`` or ``ACKED_OWED``."""
+    """Whether the message of a record was acknowledged: ``State.ACKED`` or ``ACKED_OWED``."""
     return record is not None and record[0] & 7 in (3, 5)
 
 
 def owes_nothing(record: bytes | None) -> bool:
-    """Whether it says ``State.ACKED``: no copy in cold is known of."""
+    """Whether the record is in ``State.ACKED``: the store knows of no copy in cold."""
     return record is not None and record[0] & 7 == 3
 
 

@@ -1,4 +1,4 @@
-"""Maintenance: what sweepers, readiness and people ask of all users, and the pokes and marks that follow."""
+"""What sweepers, readiness and operators ask of the online store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROBE_SECONDS = 60
 
 
 class Look(Struct, frozen=True):
-    """What ``lua/look.lua`` returns."""
+    """The result of ``lua/look.lua``."""
 
     live: int
     hot: int
@@ -50,7 +50,7 @@ class Look(Struct, frozen=True):
 
 
 class Tended(Struct, frozen=True):
-    """What ``lua/tend.lua`` returns."""
+    """The result of ``lua/tend.lua``."""
 
     dropped: int
     due_at: int
@@ -64,7 +64,7 @@ class RedisMaintenance:
         self._state = state
 
     async def _look(self, users: Sequence[str]) -> dict[str, Look]:
-        """By user; without those whose keys are broken."""
+        """The state of ``users``, by user, without users whose keys are broken."""
         now = self._state.clock.now()
         scripts = [self._state.call("look", user, self._state.ephemeral_span, now=now) for user in users]
         results = await self._state.client.run(scripts, refusals="skip")
@@ -83,7 +83,7 @@ class RedisMaintenance:
         return found[:limit]
 
     async def _retire(self, idle: Sequence[tuple[Seen, Look]]) -> None:
-        """These are not busy any more: from here on only their records are looked at, when that is due."""
+        """Take ``idle`` out of the busy index; from here on a sweeper looks at them only when their records are due."""
         due = {user: look.due_at for (user, _), look in idle if look.due_at}
         await self._state.client.run(
             self._state.list_due(due), self._state.busy.relisting((seen, None) for seen, _ in idle)
@@ -140,7 +140,7 @@ class RedisMaintenance:
             changes: list[Change] = []
             for seen, tended in await self._tend(claimed, now, at, limit):
                 dropped += tended.dropped
-                # Whoever owes the deletion of a copy stays due, for ``orphans``; claimed, so that this loop ends.
+                # A user with orphans stays due, for ``orphans`` to find. Relist them after the loop, or it never ends.
                 later = owing if 0 < tended.due_at <= now else changes
                 later.append((seen, tended.due_at or None))
             await self._state.client.run(self._state.due.relisting(changes))
@@ -148,7 +148,7 @@ class RedisMaintenance:
         return dropped
 
     async def _tend(self, claimed: Sequence[Seen], now: int, at: int, limit: int) -> list[tuple[Seen, Tended]]:
-        """Do all that is due in the records of these users, ``limit`` in one script."""
+        """Do everything that is due in the records of these users, at most ``limit`` of a kind in one script."""
         bounds = (
             self._state.ephemeral_span,
             *self._state.remember_until(),
@@ -182,7 +182,7 @@ class RedisMaintenance:
         return QueueTotals(messages, size, users, oldest)
 
     async def probe(self) -> None:
-        # A replica answers PING, and so does a master that refuses all writes.
+        # A write: a replica, or a master that refuses all writes, would still answer a PING.
         await self._state.client.run([self._state.scripts.call("probe", (self._state.keys.probe,), PROBE_SECONDS)])
 
     async def compare_clocks(self) -> float:

@@ -1,13 +1,13 @@
-"""Which server is the master, as the connections of this process find it out; none is used that leads to another one.
+"""Finds out which server is the master; this process uses no connection to any other one.
 
-Each connection asks its server who it is before anything else. There are four cases:
+Each new connection first asks its server for its role and reign. There are four cases:
 
-1. A server is a replica: the connection is refused.
-2. It is the one that is known: the connection is used.
-3. It is another one: that is the master from here on, and all connections to the one before are closed, those in use
-   too. What waits for an answer there is asked of the new master.
-4. It is one that another has taken over from: it was frozen or cut off, and does not know of that yet. The connection
-   is refused, unless its successor has been silent for ``SILENCE_SECONDS``: then somebody has gone back to it.
+1. The server is a replica: refuse the connection.
+2. It is the known master: use the connection.
+3. It is a new master: from here on it is the known one. Close all connections to the old one, even those in use; their
+   commands go to the new master.
+4. It is an old master that another has replaced, and does not know it yet, since it was frozen or cut off. Refuse the
+   connection, unless its successor has been silent for ``SILENCE_SECONDS``: then an operator has gone back to it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from router import logs
 LOG = logs.logger(__name__)
 SILENCE_SECONDS = 60.0
 FRESH_SECONDS = 1.0
-"""Whoever was asked for the master so lately is not asked again since that master refuses writes."""
+"""A refusal on a connection that is younger than this starts no new search, which would find the same server."""
 _FIELD = re.compile(rb"^(role|run_id|master_replid2?):(\w+)\r?$", re.MULTILINE)
 _NONE = "0" * 40
 REMEMBERED = 100
@@ -39,15 +39,15 @@ class NoMaster(RedisConnectionError):
 
 
 class Server(Struct, frozen=True):
-    """What a server says of itself; what it does not tell is empty."""
+    """What a server says about itself; a field is empty if it does not say."""
 
     role: str
     run: str
-    """Changes when it starts."""
+    """Run id; changes when the server starts."""
     reign: str
-    """The id of its replication: changes when it starts, and when it becomes the master."""
+    """Replication id; changes when the server starts, and when it becomes the master."""
     before: str
-    """The reign that it took over from."""
+    """The reign before this one."""
 
 
 class _Opened(Struct, frozen=True):
@@ -58,8 +58,8 @@ class _Opened(Struct, frozen=True):
 
 
 class Masters:
-    """What is known of the master. State: ``_era``, how many times connections were given up; the server that was met
-    last; the reigns that others have taken over from; when it answered last; who is connected to whom, and in use."""
+    """What this process knows of the master. State: how many times it gave up all connections (``_era``); the master;
+    the reigns that have ended; when the master last replied; which connections lead where, and which are in use."""
 
     def __init__(self) -> None:
         self._era = 0
@@ -71,7 +71,7 @@ class Masters:
         self._listening: WeakSet[Any] = WeakSet()
 
     async def meet(self, connection: Any) -> None:
-        """What the library calls when it has opened ``connection``; raises ``NoMaster``."""
+        """Check the server of ``connection``; redis-py calls this when it has opened one. Raises ``NoMaster``."""
         self._opened.pop(connection, None)
         await connection.on_connect()
         await connection.send_command("INFO", "server", "replication")
@@ -85,13 +85,13 @@ class Masters:
         self._opened[connection] = _Opened(self._era, server.run, now)
 
     async def meet_listening(self, connection: Any) -> None:
-        """The same for the connection of a subscription, which an outage of others does not end."""
+        """The same for the connection of a subscription, which stays open when other connections are given up."""
         await self.meet(connection)
         self._listening.add(connection)
 
     @contextmanager
     def using(self, connection: Any) -> Iterator[None]:
-        """``connection`` is not idle in here."""
+        """Count ``connection`` as in use in this block."""
         self._used.add(connection)
         try:
             yield
@@ -99,23 +99,23 @@ class Masters:
             self._used.discard(connection)
 
     def answered(self, connection: Any) -> None:
-        """The server of ``connection`` has answered; raises ``NoMaster`` where another is the master by now."""
+        """Record that the server of ``connection`` has replied. Raises ``NoMaster`` if it is no longer the master."""
         opened = self._opened.get(connection)
         if self._server is None or opened is None or opened.run != self._server.run:
             raise NoMaster("this Redis answered when another one was the master")
         self._answered_at = _now()
 
     def is_left(self, connection: Any) -> bool:
-        """Whether ``connection`` was given up after it was opened."""
+        """Whether all connections were given up after ``connection`` was opened."""
         opened = self._opened.get(connection)
         return opened is None or opened.era != self._era
 
     def is_fresh(self, connection: Any) -> bool:
-        """Whether it was opened so lately that another one would lead to the same server."""
+        """Whether it was opened within ``FRESH_SECONDS``, so that another one would lead to the same server."""
         return _now() - self._opened[connection].at < FRESH_SECONDS
 
     async def leave(self) -> None:
-        """Give up all connections: at once what is idle, the rest when its answers are there."""
+        """Give up all connections: close idle ones now, and the others when their replies have come."""
         self._era += 1
         await self._close([one for one in self._opened if one not in self._used and one not in self._listening])
 
@@ -135,7 +135,7 @@ class Masters:
 
     async def _close(self, connections: list[Any]) -> None:
         for connection in connections:
-            # A frozen server would not answer a farewell.
+            # A frozen server would not answer.
             await connection.disconnect(nowait=True)
 
 

@@ -1,7 +1,7 @@
-"""The poke bus: one channel for each node, and none for all, so that a poke reaches whom it concerns.
+"""The poke bus: one channel for each node, so that a poke goes only to the nodes that hold the user's connections.
 
-Scripts publish, so a poke is sent in the same step that decides it. A subscription that breaks is taken up again;
-pokes that were sent meanwhile are repeated by the sweepers.
+A script publishes a poke in the same step that decides to send it. A listener whose subscription breaks subscribes
+again; sweepers repeat the pokes that got lost meanwhile.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from router.retry import backoff
 
 LOG = logs.logger(__name__)
 IDLE_SECONDS = 5.0
-"""A subscription that was silent for this time is asked whether it is alive."""
+"""After this time without a poke, the listener pings the server."""
 ANSWER_SECONDS = 5.0
-"""Time that it has to answer."""
+"""Time-out of that ping."""
 BUNCH = 500
 
 
@@ -60,7 +60,7 @@ class RedisPokeBus:
                 await self._clock.sleep(backoff(failures, self._chance))
 
     async def _subscribed(self, node: str) -> AsyncGenerator[list[str], None]:
-        """Bunches of users, empty ones included, until the subscription breaks."""
+        """Batches of users, empty ones included, until the subscription breaks."""
         redis = await self._client.listener()
         try:
             pubsub: Any = redis.pubsub()
@@ -77,14 +77,15 @@ class RedisPokeBus:
             try:
                 users.append(poke.decode())
             except UnicodeDecodeError:
-                # Somebody else publishes here. A listener that ended because of it would be deaf to its users.
+                # Another program publishes here. The listener must not end, or this node would miss its pokes.
                 self._metrics.poked("unreadable", 1)
                 LOG.warning("dropped a message on the poke channel that is not a poke", size=len(poke))
         return users
 
 
 async def _bunch(pubsub: Any) -> Iterable[bytes]:
-    """What comes next, and what is there behind it: each user once. Nothing where the server has only answered."""
+    """Wait for the next message, and return it with all that have arrived behind it, each once; empty for the answer to
+    a ping."""
     message = await pubsub.get_message(timeout=IDLE_SECONDS)
     if message is None:
         async with asyncio.timeout(ANSWER_SECONDS):

@@ -1,4 +1,4 @@
-"""The presence cache: leases on single connections, in a hash for each user."""
+"""The presence cache: the leases of a user's connections, in one hash for each user."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from router.messages import Connection, QueueTotals
 PAGE = 500
 BEYOND_SECONDS = 60.0
 GARBAGE_LEASES = 10
-"""The server drops a user's connections itself after this many leases, as a backstop."""
+"""As a backstop, Redis expires a user's connections after this many leases."""
 OFFLINE, POKE = 1, 2
-"""What the scripts ``disconnect`` and ``expire`` ask for: see there."""
+"""Results of the scripts ``disconnect`` and ``expire``."""
 
 
 class RedisPresence:
@@ -25,7 +25,7 @@ class RedisPresence:
     def __init__(self, state: RedisState) -> None:
         self._state = state
         self._looked_at: float | None = None
-        """When leases were last looked for that end too late; by the monotonic clock."""
+        """When ``_beyond`` last looked (monotonic)."""
 
     async def connect(self, connection: Connection, limit: int, replacing: Sequence[Connection] = ()) -> bool:
         now, user = self._state.clock.now(), connection.user
@@ -46,7 +46,8 @@ class RedisPresence:
         if result < 0:
             raise TooManyConnections(f"{-result} connections are open, and the limit is {limit}; close one first")
         if result:
-            # A sweeper looks whether the poke that follows is answered. Most who connect have nothing that waits.
+            # List the user, so that a sweeper checks whether the poke is answered. Most users who connect have no mail,
+            # so this second round trip is rare.
             await self._state.client.run(self._state.list_busy([user]))
         return bool(result)
 
@@ -64,7 +65,7 @@ class RedisPresence:
             known.update((user, id_) for id_, flag in zip(ids, flags, strict=True) if flag)
             if unanswered:
                 busy.append(user)
-        # In a cluster the node that held this index may have forgotten its last second.
+        # List busy users again: in a cluster, the node of this index may have lost its last second of writes.
         await self._state.client.run(self._state.list_busy(busy))
         return [connection for connection in connections if (connection.user, connection.id) not in known]
 
@@ -97,7 +98,7 @@ class RedisPresence:
         return _owed(OFFLINE, users, owed)
 
     async def _beyond(self, implausible: int) -> list[Seen]:
-        """Once in a while: users with a lease of a clock that was wrong and has been set back."""
+        """Users with a lease that a wrong clock gave, which was set back since; looks every ``BEYOND_SECONDS``."""
         if self._looked_at is not None and self._state.clock.monotonic() - self._looked_at < BEYOND_SECONDS:
             return []
         found = [seen async for page in self._state.live.pages("", PAGE, above=implausible) for seen in page]

@@ -9,7 +9,7 @@ from router.backends.redis.state import RedisState
 from router.messages import HotPage, Lane, Queued
 
 _LANES = tuple(frozenset(lanes) for lanes in ((), (Lane.EXPRESS,), (Lane.NORMAL,), Lane))
-"""By what a script calls them."""
+"""The lanes of ``HotPage.more``, by the number that a script returns: 1 for express plus 2 for normal mail."""
 
 
 class RedisQueue:
@@ -37,7 +37,7 @@ class RedisQueue:
             return set()
         packed = [pack_id(id_) for id_ in ids]
         (records,) = await self._state.client.run([("HMGET", self._state.keys.of(user)[2], *packed)])
-        # Whoever asks has found them in cold.
+        # The caller has found them in cold, so acknowledged ones have a copy there.
         unowed = [id_ for id_, record in zip(packed, records, strict=True) if owes_nothing(record)]
         if unowed:
             at = self._state.keeper.deleting_at()

@@ -12,9 +12,9 @@ from router.backends.redis.state import RedisState
 from router.messages import Delivery, Message, Outcome, Queued, Routed, Settled
 
 CALL_BYTES = 8 * 1024 * 1024
-"""More envelopes than this go to Redis in several batches, so that each is answered well within the time-out."""
+"""Envelopes of one batch, in bytes; more go in several, so that Redis answers each well within the time-out."""
 Batch = list[tuple[int, Delivery, Message]]
-"""Deliveries to one recipient, with their places among the results."""
+"""(index in the results, delivery, its message) of deliveries to one recipient."""
 
 
 class RedisRouting:
@@ -92,7 +92,7 @@ def _by_recipient(deliveries: Sequence[Delivery]) -> dict[str, Batch]:
 
 
 def _parts(recipients: dict[str, Batch]) -> Iterator[dict[str, Batch]]:
-    """``recipients`` in parts whose envelopes have ``CALL_BYTES``, or little more."""
+    """``recipients`` in parts, each of which ends when its envelopes have ``CALL_BYTES`` or more."""
     part: dict[str, Batch] = {}
     size = 0
     for user, batch in recipients.items():

@@ -1,4 +1,4 @@
-"""The Lua scripts in ``lua/``: what each does stands at its head."""
+"""Loads and calls the Lua scripts in ``lua/``; the head of each says what it does."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ _ON_USERS = (
 )  # fmt: skip
 _ON_OTHERS = ("claim", "list", "probe", "relist")
 _REFUSED_WHEN_FULL = ("route",)
-"""New mail goes to cold then; all else, above all what makes room again, is done."""
+"""Scripts that Redis refuses when its memory is full: new mail then goes to cold. All others run, since they make room
+again."""
 
 
 class Scripts:
-    """All scripts, ready to be called by their digests."""
+    """All scripts, which are called by their digests."""
 
     def __init__(self) -> None:
         prelude = _text("prelude")
@@ -35,20 +36,24 @@ class Scripts:
         self._texts = {self._digests[name]: text for name, text in texts.items()}
 
     def call(self, name: str, keys: tuple[str, ...], *arguments: Argument) -> Command:
-        """The command that runs one script."""
+        """The command that runs the script ``name``."""
         return ("EVALSHA", self._digests[name], len(keys), *keys, *arguments)
 
     def with_text(self, command: Command) -> Command:
-        """``command`` for a server that does not know the script; it does afterwards."""
+        """``command`` with the text of its script, for a server that does not know it yet."""
         if command[0] != "EVALSHA":
             return command
         return ("EVAL", self._texts[str(command[1])], *command[2:])
 
 
 def not_run(phases: Sequence[Sequence[Command]], results: Sequence[Any]) -> list[list[int]]:
-    """Which commands must be sent once more, phase by phase: those whose script the server did not know, since it was
-    restarted or is another one, those that it refused since it is not a master, and all of the later phases, which have
-    run too early. Nothing else: what has run would find its own work done, and say so."""
+    """The indexes of commands to send again, by phase. Those are:
+
+    * commands whose script the server did not know, since it was restarted or is a new one,
+    * commands that the server refused since it is not a master,
+    * all commands of later phases, which ran too early.
+
+    No others: a script that runs twice finds its work done, and its result would say so."""
     again: list[list[int]] = []
     end = 0
     for phase in phases:

@@ -1,4 +1,4 @@
-"""What the parts of the online store share: the way to a user's scripts, and the indexes over all users."""
+"""What the parts of the online store share: calls of a user's scripts, and the indexes over all users."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from router.timekeeping import Timekeeper
 
 
 class RedisState:
-    """One user's state is under one hash tag and changes by one script; see docs/redis.md for all keys."""
+    """All keys of a user have one hash tag, and each change of them is one script; see docs/redis.md for the keys."""
 
     def __init__(
         self,
@@ -38,42 +38,42 @@ class RedisState:
         self.skew = Skew()
         self.chance = chance
         self.live = Index("live", client, keys, scripts)
-        """Users who may hold a live connection, by the end of its lease."""
+        """Users who may have a live connection, by the end of its lease."""
         self.busy = Index("busy", client, keys, scripts)
-        """Users who may have hot mail, a poke to be answered or a cut page, by a number without a meaning."""
+        """Users who may have hot mail, an unanswered poke or a page that was cut short, by a random number."""
         self.due = Index("due", client, keys, scripts)
-        """Users whose records must be looked at, by the time of that."""
+        """Users whose records a sweeper must look at, by the time when it must."""
 
     def call(self, name: str, user: str, *arguments: Argument, now: int | None = None) -> Command:
         at = self.clock.now() if now is None else now
         return self.scripts.call(name, self.keys.of(user), at, *arguments)
 
     async def one(self, name: str, user: str, *arguments: Argument, now: int | None = None) -> Any:
-        """The result of one script, in one round trip."""
+        """Run one script, in one round trip, and return its result."""
         (result,) = await self.client.run([self.call(name, user, *arguments, now=now)])
         return result
 
     def list_busy(self, users: Iterable[str]) -> list[Command]:
-        # A number that nobody has seen before, so that whoever saw another one does not take these users out.
+        # A random number: a caller that read an earlier number does not remove these users (``Index.relisting``).
         return self.busy.listing(dict.fromkeys(users, self.chance.getrandbits(52)))
 
     def list_due(self, times: Mapping[str, int]) -> list[Command]:
         return self.due.listing(times, "if-less")
 
     def remember_until(self) -> tuple[int, int]:
-        """Until when the ids of plain and of keyed messages are remembered that leave the queues now."""
+        """When (µs since 1970) the tombstones of plain and of keyed messages end that leave the queues now."""
         now = self.keeper.leaving_at()
         return self.rules.remember_until(now, keyed=False), self.rules.remember_until(now, keyed=True)
 
     @property
     def orphans_at(self) -> int:
-        """When somebody must look whether what was acknowledged just now has left cold. A clock that is ahead delays it
-        for nobody, and whoever looks too early is asked to come back."""
+        """When a sweeper must check that copies of messages acknowledged now have left cold. By the earliest time that
+        can be believed, so that a clock that is ahead causes no delay; a sweeper that comes too early comes again."""
         return self.keeper.deleting_at() + ORPHAN_SECONDS * MICROSECONDS
 
     @property
     def ephemeral_span(self) -> int:
-        """How long after it was accepted ephemeral mail expires by the clock of this process (µs)."""
+        """µs after which an accepted ephemeral message expires, by the clock of this process."""
         return int(self.rules.ephemeral_seconds * MICROSECONDS) + self.skew.ahead
 
 

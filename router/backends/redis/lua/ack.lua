@@ -1,18 +1,18 @@
--- The user has saved these messages: they leave the hot queue and are remembered as acknowledged.
+-- Acknowledge messages: take them out of the hot queue and remember them as acknowledged.
 --
--- ARGV  2 remember plain ones until   3 remember keyed ones until   4 the earliest time that it may be, or 0 (see `owe`);
---       then the ids
--- Result: the ids that may have a copy in cold.
+-- ARGV  2 tombstones of plain ones end   3 tombstones of keyed ones end   4 the earliest time that it may be, or 0 (see
+--       `owe`); then the ids
+-- Result: the ids of which cold may have a copy.
 
 local owed, bytes, hot, cold, cold_bytes = {}, 0, 0, 0, 0
 
--- Whoever has a page that was cut short has time from here on to fetch the next.
+-- If the last page was cut short, the user's time to fetch the next one begins again.
 local cut = cut_at()
 if cut > 0 then keep_cut(next_cut(cut)) end
 for i = 5, #ARGV do
   local id, record = ARGV[i], record_of(ARGV[i])
   if not record then
-    -- Also where cold is known to be empty: what is unknown here may have come to it without this store.
+    -- Even if cold counts as empty: a pipeline that could not reach this store may have written the message there.
     owed[#owed + 1] = id
   else
     local state = record.state

@@ -1,8 +1,8 @@
--- Take the migration lease and the oldest messages; they stay readable. Ephemeral ones are dropped.
+-- Take the migration lease and the oldest messages, which stay readable. Drop ephemeral ones.
 --
--- ARGV  2 owner   3 the lease ends   4 limit   5 the most bytes   6 whether users who are online move too, 0 or 1
---       7 remember dropped plain ones until   8 and keyed ones
--- Result: 'busy', 'online', or dropped, more (0 or 1), announced up to which sequence, {id, place, body, …}
+-- ARGV  2 owner   3 the lease ends   4 limit   5 the most bytes   6 1 to move mail of online users too, else 0
+--       7 tombstones of dropped plain ones end   8 and of keyed ones
+-- Result: 'busy', 'online', or {dropped, more (0 or 1), highest announced sequence, {id, place, body, …}}
 
 local held = call('HMGET', META, 'o', 'u', 'a')
 if held[1] and held[1] ~= ARGV[2] and holds_move(tonumber(held[2] or 0)) then return 'busy' end

@@ -1,4 +1,4 @@
--- Take from an index those whose time has come, so that nobody else looks at them for a while.
+-- Claim users of an index whose time has come: until the claim ends, no other caller gets them.
 --
 -- KEYS  1 zset  user by the time of the next look
 -- ARGV  1 now   2 the claim ends   3 limit

@@ -1,8 +1,8 @@
 -- Register a connection, or register it again.
 --
--- ARGV  2 id   3 lease_until   4 since   5 node   6 the most live connections   7 the key may be dropped after, ms
---       then id and lease_until of each that is replaced, unless its lease was renewed since
--- Result: how many others are live where those are too many, as a negative number; else 1 if mail may be waiting, or 0
+-- ARGV  2 id   3 lease_until   4 since   5 node   6 the most live connections   7 Redis may drop the key after, ms;
+--       then id and lease_until of each connection to replace; one whose lease was renewed since stays
+-- Result: with too many other live connections, their number, negative; else 1 if mail may be waiting, or 0
 
 local replaced = {}
 for i = 8, #ARGV, 2 do replaced[ARGV[i]] = tonumber(ARGV[i + 1]) end
@@ -22,7 +22,8 @@ local value = struct.pack('>I7I7', tonumber(ARGV[3]), tonumber(ARGV[4])) .. ARGV
 call('HSET', CONNECTIONS, ARGV[2], value)
 call('PEXPIRE', CONNECTIONS, ARGV[7])
 if call('HEXISTS', META, 'v') == 0 then cold_changed() end
--- A new connection: the next message pokes all of them, unless mail waits that all are poked for.
+-- Without waiting mail, reset the poke flag, so that the next message pokes the new connection too. Else this call
+-- pokes it: count its page as cut short, so that a sweeper pokes again if no fetch follows.
 if hot_count() == 0 and cold_is_empty() then
   call('HDEL', META, 'f', 't')
   return 0

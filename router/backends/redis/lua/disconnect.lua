@@ -1,7 +1,7 @@
 -- Remove exactly these connections.
 --
 -- ARGV  from 2 their ids
--- Result: 1 if none is live any more because of it, 2 if the others are to be poked, else 0
+-- Result: 1 if this removed the last live connection, 2 if the others must be poked (see `left_behind`), else 0
 
 local removed = call('HDEL', CONNECTIONS, unpack(ARGV, 2))
 local _, online = live()

@@ -1,7 +1,7 @@
--- These are committed in cold and leave the hot queue.
+-- Take messages, which cold holds durably now, out of the hot queue.
 --
 -- ARGV  from 2 the ids
--- Result: the ids that were acknowledged meanwhile. Each message's own state says whether it still moves.
+-- Result: the ids that were acknowledged meanwhile. No owner is checked: each record says whether its message moves.
 
 local acked, bytes, moved = {}, 0, 0
 for i = 2, #ARGV do

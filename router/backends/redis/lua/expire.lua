@@ -1,8 +1,8 @@
--- Remove connections whose lease ran out; one that ends too late (rules.implausible_lease) begins now.
+-- Remove connections whose lease ran out. A lease that a wrong clock gave (rules.implausible_lease) begins now.
 --
--- ARGV  2 a lease that ends after this ends too late   3 when one ends that begins now
--- Result: 1 if none is live any more because of it, 2 if the others are to be poked, else 0; when the last lease that is
--- left runs out, 0 if none is left
+-- ARGV  2 a lease that ends after this was given by a wrong clock   3 when a lease ends that begins now
+-- Result: {1 if this removed the last live connection, 2 if the others must be poked (see `left_behind`), else 0;
+--         when the last lease runs out, 0 if none is left}
 
 local removed, last = 0, 0
 local held = call('HGETALL', CONNECTIONS)

@@ -1,6 +1,6 @@
--- Retention removed these from cold.
+-- Count messages as acknowledged: retention is about to delete them from cold.
 --
--- ARGV  2 remember plain ones until   3 and keyed ones; then the ids
+-- ARGV  2 tombstones of plain ones end   3 and of keyed ones; then the ids
 -- Result: how many of them were known.
 
 local gone, bytes = 0, 0

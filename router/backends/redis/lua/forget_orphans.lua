@@ -1,7 +1,8 @@
--- No copy of these acknowledged messages is left in cold; believed unless a migrator can be about to write one.
+-- Record that cold has no copies of these acknowledged messages any more. Ignored while a migrator holds the lease,
+-- since it may be about to write one.
 --
 -- ARGV  from 2 the ids
--- Result: nothing that is looked at.
+-- Result: unused.
 
 if holds_move(tonumber(call('HGET', META, 'u') or 0)) then return 0 end
 for i = 2, #ARGV do

@@ -1,6 +1,6 @@
--- Do not poke a user who is not connected again before new mail comes.
+-- Stop repeating pokes to a user who is not connected, until new mail comes.
 --
--- Result: nothing that is looked at.
+-- Result: unused.
 
 local _, online = live()
 if online == 0 then call('HDEL', META, 'f', 't') end

@@ -1,8 +1,8 @@
 -- List users in an index.
 --
 -- KEYS  1 zset  user by a number
--- ARGV  1 "always", or "if-less", which leaves those who have a lesser number; then pairs of number and user
--- Result: nothing that is looked at.
+-- ARGV  1 "always", or "if-less": keep a number that is lower; then pairs of number and user
+-- Result: unused.
 
 for i = 2, #ARGV, 2 do
   if ARGV[1] == 'if-less' then

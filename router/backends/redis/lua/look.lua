@@ -1,9 +1,9 @@
--- What a sweeper, or a person, needs to know of one user. Changes nothing but what `hot_count` corrects.
+-- What a sweeper, or an operator, needs to know of one user. Changes nothing, except that `hot_count` corrects META.
 --
--- ARGV  2 how long an ephemeral message lives, µs
--- Result: live connections, hot messages, queued_at of the oldest, queued_at of the oldest that is not announced,
---         time of the last poke, fetched since (0 or 1), bytes of hot envelopes, when the records are due,
---         when a page was cut short, or 0
+-- ARGV  2 µs after which an accepted ephemeral message expires
+-- Result: live connections, hot messages, queued_at of the oldest, queued_at of the oldest without a push command,
+--         time of the last poke, 1 if the user has fetched since, else 0, bytes of hot envelopes, when the records are
+--         due, when the last page was cut short, or 0
 
 local held = call('HMGET', META, 'p', 'f', 'b', 'a', 't')
 local announced = tonumber(held[4] or 0)

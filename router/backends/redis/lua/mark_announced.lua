@@ -1,7 +1,7 @@
--- Push commands have gone out up to a sequence.
+-- Record that push commands are published up to a sequence.
 --
 -- ARGV  2 the sequence
--- Result: nothing that is looked at.
+-- Result: unused.
 
 if call('EXISTS', META) == 1 and tonumber(call('HGET', META, 'a') or 0) < tonumber(ARGV[2]) then
   call('HSET', META, 'a', ARGV[2])

@@ -1,7 +1,7 @@
--- Cold was read and found empty; believed only while nothing has come since.
+-- Record that cold is empty, which a fetch has seen. Ignored if mail may have come to cold since.
 --
--- ARGV  2 the version of cold that was read
--- Result: 1 if it is believed
+-- ARGV  2 the version of cold when the fetch read it
+-- Result: 1 if recorded, else 0
 
 adopt()
 if call('HGET', META, 'v') ~= ARGV[2] or call('EXISTS', PENDING) == 1 then return 0 end

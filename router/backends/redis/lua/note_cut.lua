@@ -1,6 +1,6 @@
--- A fetch has left out what is there, though its first look did not count as cut short.
+-- Mark the user's page as cut short: a fetch has left mail out, although its first read set no mark.
 --
--- Result: nothing that is looked at.
+-- Result: unused.
 
 if call('EXISTS', CONNECTIONS) == 1 then keep_cut(next_cut(cut_at())) end
 return 1

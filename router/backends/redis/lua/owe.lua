@@ -1,8 +1,8 @@
--- Cold has copies of these acknowledged messages though nobody owes their deletion: a master that was replaced has moved
--- them there, or has been told so, and this one was not.
+-- Make orphans of acknowledged messages that a fetch has found in cold although nobody is about to delete them: for
+-- example, a master that was replaced knew of their move, and this one does not.
 --
 -- ARGV  2 the earliest time that it may be, or 0 (see `owe`); then the ids
--- Result: nothing that is looked at.
+-- Result: unused.
 
 for i = 3, #ARGV do
   local record = record_of(ARGV[i])

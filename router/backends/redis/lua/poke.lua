@@ -1,7 +1,7 @@
--- Poke every live connection again, fetched or not. This poke stands for a page that was cut short too.
+-- Poke every live connection, whether the user has fetched or not. This poke also replaces the mark of a cut page.
 --
--- ARGV  2 the channels' prefix   3 user
--- Result: nothing that is looked at.
+-- ARGV  2 prefix of the channels   3 user
+-- Result: unused.
 
 if call('EXISTS', META) == 1 then
   poke_all(judge_live(), ARGV[2], ARGV[3])

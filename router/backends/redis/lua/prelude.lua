@@ -1,22 +1,22 @@
--- Stands before every script that works on one user: the user's keys, and what the scripts share.
+-- Begins every script that works on one user: the user's keys, and shared functions.
 --
 -- KEYS, all with the user as hash tag
 --   1 META        hash    what is known of the user; see docs/redis.md for its fields
 --   2 CONNECTIONS hash    connection id -> lease_until, since (7 bytes each), node
---   3 IDS         hash    message id -> record: where each message is that was routed, until its tombstone runs out
+--   3 IDS         hash    message id -> record of each routed message, until its tombstone ends
 --   4 QUEUE       zset    message id by place: the hot queue in the order in which it is read
 --   5 BODIES      hash    message id -> 21 bytes of header and the envelope, of each message in QUEUE
---   6 PENDING     hash    message id -> place: cold writes under way
+--   6 PENDING     hash    message id -> place: cold writes that are not confirmed
 --   7 EPHEMERAL   zset    message id by accepted_at: the ephemeral ones of QUEUE
---   8 OWED        zset    message id by the earliest time of its acknowledgement: cold has or may get a copy to delete
---   9 GONE        list    ids of tombstones, the first to run out first
---  10 GONE_KEYED  list    the same for messages with an Idempotency-Key, which are remembered longer
+--   8 OWED        zset    message id by the earliest time of its acknowledgement: orphans
+--   9 GONE        list    ids of tombstones, the first to end first
+--  10 GONE_KEYED  list    the same for messages with an Idempotency-Key, whose tombstones last longer
 -- ARGV[1] is always the caller's time. Times are µs since 1970 by the caller's clock, never the server's.
 --
--- A record is a byte of state, lane, keyed and ephemeral, 7 bytes of a number, and 7 more of another where the message
--- is in a queue: it has its sequence there, and queued_at (hot) or the bytes of its envelope (cold, or on its way); a
--- tombstone has the time until which it is kept. A record of an earlier version says no size: it was counted as 0.
--- A place is the sequence, less EXPRESS for the express lane, so that one zset holds both lanes in order.
+-- A record is one byte of state, lane, keyed and ephemeral; 7 bytes of a number: the sequence, or in a tombstone the
+-- time when it ends; and, if the message is in a queue, 7 more bytes: queued_at (hot), or the size of its envelope
+-- (cold, or pending). A record of an earlier version has no size, which then counts as 0. A place is the sequence, less
+-- EXPRESS for the express lane, so that one zset holds both lanes in order.
 
 local META, CONNECTIONS, IDS, QUEUE, BODIES, PENDING, EPHEMERAL, OWED, GONE, GONE_KEYED = unpack(KEYS)
 local now = tonumber(ARGV[1])
@@ -30,7 +30,7 @@ local SECOND = 1e6
 local ORPHAN = 60e6 -- rules.ORPHAN_SECONDS
 local IMPLAUSIBLE = 300e6 -- rules.IMPLAUSIBLE_SECONDS
 local COLD_EMPTY = 60e6
-local PENDING_LOST = 600e6 -- longer than a pipeline lives that nobody has taken its mail from
+local PENDING_LOST = 600e6 -- by then a pipeline has confirmed a write, or the ingress has redelivered its message
 local MOVE = 3 * 60e6 -- rules.PLAUSIBLE_LEASES times rules.MOVE_LEASE_SECONDS
 local INBOUND = 60e6 -- rules.PLAUSIBLE_INBOUND_SECONDS
 local WEEK = 7 * DAY -- rules.KEPT_INBOUND_SECONDS
@@ -42,7 +42,8 @@ local function place_of(lane, sequence)
   return lane == 0 and sequence - EXPRESS or sequence
 end
 
--- The record of one message, or nil. A message whose record was evicted is still known while it is hot.
+-- The record of one message, or nil. If the server has evicted the record of a hot message, return one made from its
+-- place, with the state DOUBLE, since nobody knows whether cold has a copy.
 local function record_of(id)
   local value = call('HGET', IDS, id)
   if value then
@@ -77,20 +78,21 @@ local function keep_record(id, record)
   call('HSET', IDS, id, value)
 end
 
--- Cold has or may get a copy of this acknowledged message. `at`: the earliest time that it may be, or 0 where nobody
--- knows: by the date of a clock that is ahead, nobody would look for the copy until then.
+-- Enter an orphan: cold has or may get a copy of this acknowledged message. `at`: the earliest time that it may be, or
+-- 0 if unknown. Dated by a clock that is ahead, the orphan would wait until the others have reached that time.
 local function owe(id, at)
   call('ZADD', OWED, at > 0 and at or now, id)
 end
 
--- The message is in no queue any more: remember its id until `until_plain`, or `until_keyed` if it has a key.
+-- Make the record of a message that has left all queues a tombstone until `until_plain`, or `until_keyed` if it is
+-- keyed.
 local function bury(id, record, until_plain, until_keyed)
   record.state, record.number = ACKED, record.keyed == 1 and until_keyed or until_plain
   keep_record(id, record)
   call('RPUSH', record.keyed == 1 and GONE_KEYED or GONE, id)
 end
 
--- Drop up to `limit` tombstones of a list whose time is over at `at`; returns when the next one is due, or nil.
+-- Delete up to `limit` tombstones of a list that end at or before `at`; returns when the next one ends, or nil.
 local function prune(list, limit, at)
   for _ = 1, limit do
     local id = call('LINDEX', list, 0)
@@ -105,19 +107,20 @@ local function prune(list, limit, at)
   return at
 end
 
--- Cold may get a copy of what is hot; and: something has come to cold, or may have, and what is known of it is void.
+-- Cold may get a copy of a hot message: increase the version.
 local function cold_may_change()
   local version = tonumber(call('HGET', META, 'v') or 0)
-  -- From the clock, so that no version of a store that was lost comes again.
+  -- Not less than the clock, so that no version repeats after the store has lost its data.
   call('HSET', META, 'v', math.max(version + 1, now))
 end
 
+-- Mail has come to cold, or may have: increase the version, and no longer count cold as empty.
 local function cold_changed()
   cold_may_change()
   call('HDEL', META, 'e')
 end
 
--- How many bytes the envelopes of QUEUE have, counted anew.
+-- The bytes of all envelopes of QUEUE, counted from BODIES.
 local function hot_bytes()
   local size, start = 0, 0
   while call('EXISTS', BODIES) == 1 do
@@ -129,8 +132,8 @@ local function hot_bytes()
   return size
 end
 
--- How many messages are hot. Where META disagrees with QUEUE, the server has evicted one of them: then cold may
--- hold what is missing here, and is read again.
+-- How many messages are hot. If META disagrees with QUEUE, the server has evicted one of the two: correct META, and let
+-- the next fetch read cold, which may hold what is missing here.
 local function hot_count()
   local count = call('ZCARD', QUEUE)
   local believed = call('HMGET', META, 'h', 's')
@@ -149,8 +152,8 @@ local function add_to_meta(field, amount)
   if amount ~= 0 and call('HINCRBY', META, field, amount) < 0 then call('HSET', META, field, 0) end
 end
 
--- `messages` messages, with `bytes` bytes of envelopes, have come to cold or left it. No messages have no bytes: a node of
--- an earlier version counts messages only.
+-- Add `messages` and their `bytes` to the counts of cold; negative to subtract. With no messages left, clear the bytes:
+-- a node of an earlier version counts messages only.
 local function count_cold(messages, bytes)
   add_to_meta('n', messages)
   add_to_meta('z', bytes)
@@ -166,7 +169,7 @@ local function take_out(id, record)
   return math.max(0, size - HEADER)
 end
 
--- The nodes that hold live connections, how many those are, and the ids of those whose leases ran out.
+-- The nodes that hold live connections, the number of these, and the ids of connections whose leases ran out.
 local function live()
   local nodes, count, ended = {}, 0, {}
   local held = call('HGETALL', CONNECTIONS)
@@ -181,18 +184,19 @@ local function live()
   return nodes, count, ended
 end
 
--- Poke all nodes; CHANNEL is the prefix of their channels. Nobody has fetched since, until a read says so.
+-- Poke all nodes; `channel` is the prefix of their channels. Sets the poke flag (META.f = 0), which a read resets.
 local function poke_all(nodes, channel, user)
   call('HSET', META, 'p', now, 'f', 0)
   for node in pairs(nodes) do call('PUBLISH', channel .. node, user) end
 end
 
--- The poke that new mail owes: none while nobody has fetched since the last one.
+-- Poke for new mail, unless the user has not fetched since the last poke.
 local function poke_new(nodes, channel, user)
   if next(nodes) and call('HGET', META, 'f') ~= '0' then poke_all(nodes, channel, user) end
 end
 
--- When a page was cut short, or its user has acknowledged after that; 0 where a fetch has come to the end since.
+-- The mark of the last page that was cut short: when it was read, or when the user acknowledged after it. 0 if a fetch
+-- has reached the end since.
 local function cut_at()
   return tonumber(call('HGET', META, 't') or 0)
 end
@@ -201,26 +205,26 @@ local function keep_cut(at)
   if at > 0 then call('HSET', META, 't', string.format('%.0f', at)) else call('HDEL', META, 't') end
 end
 
--- rules.next_cut: a mark that no fetch before has.
+-- rules.next_cut: a mark that differs from the one before.
 local function next_cut(before)
   return now <= before and before < now + SECOND and before + 1 or now
 end
 
--- The reign of this master: the id of its replication, which changes when it starts, and when a replica becomes the
--- master. Empty where a server does not tell.
+-- The reign of this master: its replication id, which changes when the server starts, and when a replica becomes the
+-- master. Empty if the server does not say.
 local function reign()
   local told = string.match(call('INFO', 'replication'), 'master_replid:(%w+)')
   return told and string.sub(told, 1, 16) or ''
 end
 
--- A new reign can have lost the end of what was written before: of a log, or of what its replica was sent. All that is
--- known of this user is as it was then; what has happened outside of this store since, it does not know. There are four
--- such things:
---   (a) mail has come to cold: what is known of cold is void;
---   (b) that was poked for, in vain: whoever is connected is poked once more, and again after COLD_EMPTY µs (META.l), for
---       what the master before goes on to take while it does not know of this one;
---   (c) what is hot has a copy in cold, up to the sequence in META.x: see `may_be_double`;
---   (d) cold writes under way have been done, and even acknowledged, up to META.x, and from META.y on: see read.lua.
+-- A new reign may have lost the last writes of the one before: the end of its log, or what was not replicated. So this
+-- user's keys may be old, and lack what has happened in cold since. There are four such things:
+--   (a) Mail may have come to cold: cold no longer counts as empty.
+--   (b) Pokes for that mail may be lost: poke connected users once more, and again after COLD_EMPTY µs (META.l), for mail
+--       that the old master still takes before it knows of this one.
+--   (c) Hot messages up to the sequence in META.x may have a copy in cold: see `may_be_double`.
+--   (d) Pending cold writes up to META.x may be done, and their messages even acknowledged; PENDING_LOST after META.y
+--       they count as lost: see read.lua.
 local function begin_reign(sequence)
   call('HSET', META, 'r', reign(), 'x', sequence or 0, 'y', now)
 end
@@ -239,8 +243,8 @@ local function adopt()
   end
 end
 
--- Believed for COLD_EMPTY µs, by whose clock ever, and only in the reign in which it was noted: a master that was
--- frozen can have taken mail after another one took over, and nobody tells that one of it.
+-- Whether cold is known to be empty. That counts for COLD_EMPTY µs, by any clock, and only in the reign in which it was
+-- noted: a frozen master can have taken mail after another one took over, which does not hear of that.
 local function cold_is_empty()
   adopt()
   local held = call('HMGET', META, 'e', 'r')
@@ -248,7 +252,7 @@ local function cold_is_empty()
   return noted and held[2] ~= '' and math.abs(now - noted) < COLD_EMPTY and call('EXISTS', PENDING) == 0
 end
 
--- Whether cold may have a copy of a message that is known as hot only.
+-- Whether cold may have a copy of a message whose record says HOT.
 local double_up_to
 local function may_be_double(record)
   adopt()
@@ -256,8 +260,8 @@ local function may_be_double(record)
   return record.number <= double_up_to
 end
 
--- A fetch has looked: from here on new mail is poked again. Returns the mark under which its page counts as cut short,
--- or 0 (rules.cut_after).
+-- The first read of a fetch: reset the poke flag, so that new mail pokes again. Returns the mark under which the page
+-- counts as cut short, or 0 (rules.cut_after).
 local function answer_pokes(more, empty, online)
   local before, poked = cut_at(), call('HDEL', META, 'f') == 1
   local after = 0
@@ -266,16 +270,17 @@ local function answer_pokes(more, empty, online)
   return after
 end
 
--- A connection has ended, and others stay: whether they are to be poked for what it may have fetched from cold and not
--- acknowledged. A poke that is due for an earlier page is not put off.
+-- A connection has ended while others stay. If cold may have mail, which the ended one may have fetched without
+-- acknowledging it, mark the page as cut short, so that a sweeper pokes the others. An earlier mark stays, so that its
+-- poke is not delayed. Returns whether cold may have mail.
 local function left_behind()
   if cold_is_empty() then return false end
   if cut_at() == 0 then keep_cut(now) end
   return true
 end
 
--- The same for whoever acts on it: a lease that ran out by one clock has ended for all. Its connection registers
--- again, and is poked for what went past it.
+-- Like `live`, but also remove connections whose leases ran out. A lease that ran out by the clock of one process has
+-- ended for all: the connection registers again, and is poked for mail that went to cold meanwhile.
 local function judge_live()
   local nodes, count, ended = live()
   if #ended > 0 then
@@ -285,8 +290,8 @@ local function judge_live()
   return nodes, count
 end
 
--- Hand id, place and body of each message to `add`, in order from the rank `start` on, until it returns false; without
--- ephemeral ones accepted at or before `cutoff`.
+-- Call `add` with id, place and body of each message, in order from the rank `start` on, until it returns false. Leaves
+-- out ephemeral messages accepted at or before `cutoff`.
 local function walk(start, cutoff, add)
   local lost = 0
   while true do
@@ -310,8 +315,8 @@ local function walk(start, cutoff, add)
   end
 end
 
--- The beginning of the queue as id, place, body, …: up to `limit` messages, or fewer where their envelopes exceed
--- `max_bytes`, at least one. And whether there are more.
+-- The first messages of the queue as id, place, body, …: at least one, and up to `limit` whose envelopes have
+-- `max_bytes` together. And 1 if there are more, else 0.
 local function page(limit, max_bytes)
   local found, size, more = {}, 0, 0
   walk(0, 0, function(id, place, body)
@@ -331,8 +336,8 @@ local function share(whole)
   return math.max(1, math.floor(whole / PART))
 end
 
--- pages.Head: the heads of both lanes as id, place, body, …; the lanes of which there is more, 1 for express and 2 for
--- normal mail, added up; and whether all of it is a page (pages.fits).
+-- pages.Head: the heads of both lanes as id, place, body, …; the lanes of which there is more (1 for express plus 2 for
+-- normal mail); and whether all of the head fits into one page (pages.fits).
 local function heads(limit, max_bytes, cutoff)
   local found, size, more = {}, 0, 0
   local lane, count, places, bytes = 1, {0, 0}, limit, max_bytes
@@ -362,19 +367,19 @@ local function heads(limit, max_bytes, cutoff)
   return found, more, fits
 end
 
--- rules.holds_move: whether a migration lease that ends then is held; one of a clock that was wrong is not.
+-- rules.holds_move: whether a migration lease that ends at `move_until` is still held. One given by a wrong clock is
+-- not.
 local function holds_move(move_until)
   return now < move_until and move_until <= now + MOVE
 end
 
--- Until when the user is remembered for the sake of the inbound budget: until it is whole, unless it was charged by a
--- clock that was wrong.
+-- When the inbound budget is whole, until when an idle user is kept; 0 if a wrong clock charged it.
 local function inbound_until()
   local at = tonumber(call('HGET', META, 'i') or 0)
   return at <= now + WEEK and at or 0
 end
 
--- When somebody must look at the user's records again; 0 for never.
+-- When a sweeper must look at the user's records again; 0 for never.
 local function due(ephemeral_span)
   local at = 0
   local function no_later(time)

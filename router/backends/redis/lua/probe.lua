@@ -1,8 +1,8 @@
--- Write, as everything else does: a server that is not a master, or refuses writes, says so.
+-- Write a key, to find out whether the server is a master and accepts writes.
 --
--- KEYS  1 string  the same for all who ask
--- ARGV  1 when it is gone again, in s
--- Result: nothing that is looked at.
+-- KEYS  1 string  the same for all processes
+-- ARGV  1 seconds after which the key expires
+-- Result: unused.
 
 redis.call('SET', KEYS[1], '', 'EX', ARGV[1])
 return 1

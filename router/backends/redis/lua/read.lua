@@ -1,10 +1,10 @@
--- The heads of both lanes of the hot queue, and what a reader must know of cold.
+-- Read the heads of both lanes of the hot queue, and what a reader must know of cold.
 --
--- ARGV  2 limit   3 the most bytes   4 ephemeral messages accepted until then have expired
---       5 whether this answers the pokes before it: from here on new mail is poked again
--- Result: the lanes of which there is more (heads), cold is empty (0 or 1), version of cold, announced up to which sequence,
---         whether somebody is connected, where that is asked (0 or 1), when a page counts as cut short, or 0,
---         {id, place, body, …}, {id, place, …} of the cold writes under way
+-- ARGV  2 limit   3 the most bytes   4 ephemeral messages accepted at or before this have expired
+--       5 1 for the first read of a fetch: reset the poke flag, so that new mail pokes again, and mark a cut page; else 0
+-- Result: the lanes of which hot has more (see `heads`), 1 if cold is empty, else 0, version of cold, highest announced
+--         sequence, 1 if the user is connected (asked only if the page may leave mail out), else 0, the mark of the cut
+--         page, or 0, {id, place, body, …}, {id, place, …} of the pending cold writes
 
 local count = hot_count()
 local found, more, fits = heads(tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]))
@@ -17,8 +17,8 @@ if ARGV[5] == '1' then
   cut = answer_pokes(is_cut, empty, online == 1)
 end
 
--- Who has still to write what a lost reign was told of has done so by now; the rest, nobody can, and it would hold up
--- what stands behind it for ever.
+-- Cold writes of an earlier reign are confirmed by now, or lost with it: nobody is going to confirm them, and they
+-- would hold back the messages behind them for ever. Leave them out.
 local pending, under_way = call('HGETALL', PENDING), {}
 local lost = held[4] and now - tonumber(held[4]) > PENDING_LOST and tonumber(held[3]) or 0
 for i = 1, #pending, 2 do

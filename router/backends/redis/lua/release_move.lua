@@ -1,7 +1,7 @@
--- A migrator gives up the migration lease.
+-- Give up the migration lease, if `owner` holds it.
 --
 -- ARGV  2 owner
--- Result: nothing that is looked at.
+-- Result: unused.
 
 if call('HGET', META, 'o') == ARGV[2] then call('HDEL', META, 'o', 'u') end
 return 1

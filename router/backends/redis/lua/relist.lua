@@ -1,8 +1,8 @@
--- Give those who were looked at their next time, or take them out, unless somebody has listed them anew meanwhile.
+-- Give users of an index their next number, or remove them, unless another call has listed them since they were read.
 --
 -- KEYS  1 zset  user by a number
--- ARGV  triples of user, the number it was seen with, and the next one, or nothing to take it out
--- Result: nothing that is looked at.
+-- ARGV  triples of user, the number that was read, and the next one; empty to remove the user
+-- Result: unused.
 
 for i = 1, #ARGV, 3 do
   if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[i])) == tonumber(ARGV[i + 1]) then

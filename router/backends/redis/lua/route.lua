@@ -1,14 +1,15 @@
--- The atomic routing step (docs/specification.md#the-atomic-step) for one recipient: presence, sequence, dedupe, enqueue and poke.
+-- The atomic routing step (docs/specification.md#the-atomic-step) for one recipient: presence, sequence, dedupe,
+-- enqueue and poke.
 --
--- ARGV  2 the channels' prefix   3 user   4 cap of the queue, in messages   5 and in bytes
---       6 ephemeral messages accepted until then have expired   7 write-through, 0 or 1
---       8 the earliest time that it may be, or 0: tombstones whose time was over then are dropped; see `owe`
+-- ARGV  2 prefix of the channels   3 user   4 cap of the queue, in messages   5 and in bytes
+--       6 ephemeral messages accepted at or before this have expired   7 1 for write-through, else 0
+--       8 the earliest time that it may be, or 0: deletes tombstones whose time was over then; see `owe`
 --       9 now, by the server's clock
---       10 the inbound budget, in µs until it is whole again; 0: none   11 how many bytes of it come back in a second
+--       10 µs in which an empty inbound budget becomes whole again; 0: none   11 bytes of it that come back in a second;
 --       then for each message, in order:
---       id, lane, ephemeral, keyed, accepted_at, delivered before (0 or 1), body
--- Result: for each message its rules.Outcome and its sequence, or 0.
--- Repeated, it finds each id on record and changes nothing.
+--       id, lane, ephemeral, keyed, accepted_at, 1 if delivered before, else 0, body
+-- Result: for each message its messages.Outcome and its sequence, or 0.
+-- A repeated call finds each id on record and changes nothing.
 
 prune(GONE, 64, tonumber(ARGV[8]))
 prune(GONE_KEYED, 64, tonumber(ARGV[8]))
@@ -30,7 +31,7 @@ local function known_outcome(record)
   return 'duplicate'
 end
 
--- rules.redelivered_state: a pipeline that could not reach this store may have written the message to cold.
+-- lifecycle.redelivery: a pipeline that could not reach this store may have written the message to cold.
 local function may_be_cold(id, record)
   if record.state == HOT then
     record.state = DOUBLE
@@ -43,7 +44,7 @@ local function may_be_cold(id, record)
   keep_record(id, record)
 end
 
--- rules.charged: when the inbound budget is whole again, after `size` bytes; and when it is without them.
+-- rules.charged: when the inbound budget is whole again with `size` bytes charged, and when without them.
 local function charged(size)
   local whole_at = server_now
   if server_now < inbound and inbound <= server_now + span + INBOUND then whole_at = inbound end

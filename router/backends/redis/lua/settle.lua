@@ -1,8 +1,8 @@
--- Cold has these messages now.
+-- Record that cold holds these messages. A hot one counts as having a copy in cold from here on; an unknown one was
+-- written by a pipeline that could not reach this store.
 --
--- ARGV  2 the channels' prefix   3 user; then for each message: id, lane, sequence, keyed, bytes of its envelope
--- Result: the ids that were acknowledged meanwhile; ids and sequences of those that stand behind their places.
--- One that is hot has a copy in cold from here on; one that is unknown was written while this store was away.
+-- ARGV  2 prefix of the channels   3 user; then for each message: id, lane, sequence, keyed, bytes of its envelope
+-- Result: the ids that were acknowledged meanwhile; id and sequence on record of each that cold has with a later one
 
 local channel, user = ARGV[2], ARGV[3]
 local acked, misplaced, arrived, bytes, changed = {}, {}, 0, 0, false

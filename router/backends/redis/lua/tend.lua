@@ -1,11 +1,10 @@
--- What time has made due in one user's records: expired ephemeral messages, tombstones, records of mail that cold
--- has dropped, and in the end the user.
+-- Do what is due in one user's records: drop expired ephemeral messages, delete tombstones whose time is over and
+-- records of mail that retention has removed from cold, and, if nothing is left, the user.
 --
--- ARGV  2 how long an ephemeral message lives, µs   3 remember plain ones until   4 and keyed ones
---       5 records of mail routed before then are of mail that retention has removed   6 limit of each
---       7 the time by which records are judged: no clock is ahead of it
--- Result: how many ephemeral messages were dropped, when to look again (0 for never), and whether there is more to do
---         now (0 or 1)
+-- ARGV  2 µs after which an accepted ephemeral message expires   3 tombstones of plain ones end   4 and of keyed ones
+--       5 retention has removed all mail with a lower sequence than this   6 limit, of each kind
+--       7 the earliest time that it may be, by which records are judged
+-- Result: how many ephemeral messages were dropped, when to look again (0 for never), 1 if more is due now, else 0
 
 local span, limit, at = tonumber(ARGV[2]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local dropped, bytes = 0, 0
@@ -24,8 +23,8 @@ for _, list in ipairs({GONE, GONE_KEYED}) do
   more = prune(list, limit, at) == at or more
 end
 
--- Once a day, a page of records each time: mail that must be long gone from cold, though nobody has said so, and
--- what an eviction has left out of the other keys.
+-- Once a day, walk over the records, a page in each call. Delete records of mail that is long gone from cold although
+-- nobody has reported it, and tombstones, and enter orphans again, that an eviction took out of the other keys.
 local stale_before, lost, lost_bytes = tonumber(ARGV[5]), 0, 0
 local function check(id, record)
   local state = record.state

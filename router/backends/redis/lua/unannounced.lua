@@ -1,7 +1,7 @@
--- Hot messages that no push command has announced, the oldest first.
+-- Hot messages without a push command, the oldest first.
 --
 -- ARGV  2 queued before   3 limit   4 the most bytes
--- Result: announced up to which sequence, {id, place, body, …}
+-- Result: highest announced sequence, {id, place, body, …}
 
 local before, limit, max_bytes = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local announced = tonumber(call('HGET', META, 'a') or 0)
@@ -18,7 +18,7 @@ table.sort(candidates, function(one, other) return one.sequence < other.sequence
 local result, size = {}, 0
 for _, message in ipairs(candidates) do
   local record = record_of(message.id)
-  -- The mark that follows covers all up to a sequence, so nothing behind a message that is too young is taken.
+  -- `mark_announced` covers all messages up to a sequence, so stop at the first message that is too young.
   if #result == 3 * limit or (record.queued_at or record.number) > before then break end
   if record.ephemeral == 0 then
     local body = call('HGET', BODIES, message.id)
