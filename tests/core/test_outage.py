@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from router.backends.embedded.online import EmbeddedOnlineStore
 from router.core.outage import Outage
 from router.core.routing import CALL_SECONDS
 from router.core.settling import Settler
@@ -422,9 +423,9 @@ async def test_what_cold_refused_has_its_place_though_the_store_forgets_it(
 
 async def forget_all(stage: Stage) -> None:
     """The online store is empty, as a Redis that was started anew."""
-    store: Any = stage.online
+    assert isinstance(stage.online, EmbeddedOnlineStore)
     tables = ("hot", "route", "recipient", "presence")
-    await store._database.write(lambda db: [db.execute(f"DELETE FROM {table}") for table in tables])
+    await stage.online.state.database.write(lambda db: [db.execute(f"DELETE FROM {table}") for table in tables])
 
 
 def test_what_comes_behind_ephemeral_mail_has_no_place_before_it() -> None:

@@ -91,7 +91,7 @@ MUTANTS = (
     ),
     Mutant(
         "an acknowledgement is answered before it is on disk",
-        in_function("EmbeddedOnlineStore.ack", replace("_database.write", "self._database.write_ordered")),
+        in_function("EmbeddedQueue.ack", replace("database.write", "self._state.database.write_ordered")),
     ),
     Mutant(
         "hot mail is served whatever became of it",
@@ -252,7 +252,7 @@ MUTANTS = (
     ),
     Mutant(
         "expired ephemeral mail is served",
-        in_function("EmbeddedOnlineStore.read", replace("ephemeral_cutoff(...)", "0")),
+        in_function("EmbeddedQueue.read", replace("ephemeral_cutoff(...)", "0")),
     ),
     Mutant(
         "copies of acknowledged mail are left to nobody",

@@ -21,6 +21,7 @@ from router.backends.embedded.ingress import EmbeddedIngressConsumer, EmbeddedIn
 from router.backends.embedded.online import EmbeddedOnlineStore
 from router.backends.embedded.pokes import EmbeddedPokeBus
 from router.backends.embedded.push import EmbeddedDeadLetters, EmbeddedOutbox
+from router.backends.embedded.state import EmbeddedState
 from router.backends.rules import StoreRules
 from router.clock import MICROSECONDS
 from router.config import Auth, Cold, Config, Embedded, Limits, Online
@@ -297,7 +298,7 @@ class SimFactory(Factory):
         async def make() -> OnlineStore:
             rules = dataclasses.replace(StoreRules.of(self.config), fresh_cold_empty=not self._world.apart)
             database, bus = await self._database("online"), await self.poke_bus()
-            store = Choking(database, bus, rules, self._store_clock, self.keeper)
+            store = Choking(EmbeddedState(database, bus, rules, self._store_clock, self.keeper))
             store.poison = self._world.plan.poison
             store.asked = self._world.routes
             store.given_up = self._world.gives_up

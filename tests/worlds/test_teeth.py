@@ -13,7 +13,7 @@ from starlette.routing import Route
 from router import ids
 from router.backends.embedded.ingress import EmbeddedIngressProducer
 from router.backends.embedded.pokes import EmbeddedPokeBus
-from router.backends.embedded.routing import HOT
+from router.backends.embedded.recipients import HOT
 from router.clock import MICROSECONDS
 from router.core import accepting
 from router.core.queue import CompositeMessageQueue

@@ -17,6 +17,7 @@ from router.backends.embedded.pokes import EmbeddedPokeBus
 from router.backends.embedded.push import EmbeddedDeadLetters, EmbeddedOutbox
 from router.backends.embedded.signals import Signals
 from router.backends.embedded.space import Space
+from router.backends.embedded.state import EmbeddedState
 from router.backends.embedded.worker import InlineWorker, ThreadWorker
 from router.backends.rules import StoreRules
 from router.clock import Clock
@@ -77,8 +78,9 @@ class EmbeddedBackend:
         return EmbeddedIngressConsumer(self._database, self._signals, self._clock, lock)
 
     def online_store(self) -> EmbeddedOnlineStore:
+        pokes = self.poke_bus()
         return EmbeddedOnlineStore(
-            self._database, self.poke_bus(), self._rules, self._clock, self._timekeeper, self._signals
+            EmbeddedState(self._database, pokes, self._rules, self._clock, self._timekeeper, self._signals)
         )
 
     def poke_bus(self) -> EmbeddedPokeBus:

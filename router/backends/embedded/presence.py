@@ -5,12 +5,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 
-from router.backends.embedded.database import Database
 from router.backends.embedded.queries import load
 from router.backends.embedded.rows import json_list
-from router.backends.embedded.signals import Nodes
-from router.backends.rules import StoreRules, next_cut
-from router.clock import Clock
+from router.backends.embedded.state import EmbeddedState
+from router.backends.rules import next_cut
 from router.errors import TooManyConnections
 from router.messages import Connection, QueueTotals
 
@@ -20,12 +18,8 @@ SQL = load("presence")
 class EmbeddedPresence:
     """``PresenceCache`` over SQLite. Power loss ends every connection, so its writes need no fsync of their own."""
 
-    def __init__(self, database: Database, rules: StoreRules, clock: Clock, nodes: Nodes | None = None) -> None:
-        """``nodes``: the leases of those that are dead end at once, where anybody knows of it."""
-        self._database = database
-        self._nodes = nodes
-        self._rules = rules
-        self._clock = clock
+    def __init__(self, state: EmbeddedState) -> None:
+        self._state = state
 
     async def connect(self, connection: Connection, limit: int, replacing: Sequence[Connection] = ()) -> bool:
         try:
@@ -36,7 +30,7 @@ class EmbeddedPresence:
         return await self._register(connection, limit, replacing)
 
     async def _register(self, connection: Connection, limit: int, replacing: Sequence[Connection]) -> bool:
-        now = self._clock.now()
+        now = self._state.clock.now()
 
         def register(db: sqlite3.Connection) -> bool:
             if replacing:
@@ -44,19 +38,19 @@ class EmbeddedPresence:
             (others,) = db.execute(SQL["others"], (connection.user, connection.id, now)).fetchone()
             if others >= limit:
                 raise TooManyConnections(f"{others} connections are open, and the limit is {limit}; close one first")
-            lease = self._rules.lease_until(now)
+            lease = self._state.rules.lease_until(now)
             db.execute(SQL["connect"], (connection.user, connection.id, connection.node, connection.since, lease))
-            welcome = {"user": connection.user, "fresh_cold_empty": self._rules.fresh_cold_empty, "now": now}
+            welcome = {"user": connection.user, "fresh_cold_empty": self._state.rules.fresh_cold_empty, "now": now}
             waiting, cut_at = db.execute(SQL["welcome"], welcome).fetchone()
             if waiting:
                 db.execute(SQL["greeted"], (now, next_cut(cut_at, now), connection.user))
             return bool(waiting)
 
-        return await self._database.write_ordered(register)
+        return await self._state.database.write_ordered(register)
 
     async def renew(self, connections: Sequence[Connection]) -> list[Connection]:
-        now = self._clock.now()
-        lease = self._rules.lease_until(now)
+        now = self._state.clock.now()
+        lease = self._state.rules.lease_until(now)
 
         def extend(db: sqlite3.Connection) -> list[Connection]:
             return [
@@ -65,10 +59,10 @@ class EmbeddedPresence:
                 if db.execute(SQL["renew"], (lease, connection.user, connection.id, now)).rowcount == 0
             ]
 
-        return await self._database.write_ordered(extend)
+        return await self._state.database.write_ordered(extend)
 
     async def disconnect(self, connections: Sequence[Connection]) -> list[str]:
-        now = self._clock.now()
+        now = self._state.clock.now()
 
         def remove(db: sqlite3.Connection) -> list[str]:
             left = [
@@ -78,27 +72,29 @@ class EmbeddedPresence:
             ]
             return _offline(db, left, now)
 
-        return await self._database.write_ordered(remove)
+        return await self._state.database.write_ordered(remove)
 
     async def _end_dead(self) -> bool:
         """End the leases of nodes that were killed, as if they had run out; returns whether there were any."""
-        if self._nodes is None or not (dead := self._nodes.dead_nodes()):
+        if self._state.nodes is None or not (dead := self._state.nodes.dead_nodes()):
             return False
-        await self._database.write_ordered(
+        await self._state.database.write_ordered(
             lambda db: db.executemany(SQL["end_node"], [(node,) for node in dead]).rowcount
         )
         for node in dead:
-            self._nodes.forget_node(node)
+            self._state.nodes.forget_node(node)
         return True
 
     async def expire(self, limit: int) -> list[str]:
         await self._end_dead()
-        now = self._clock.now()
-        implausible = self._rules.implausible_lease(now)
-        if self._database.read(lambda db: db.execute(SQL["implausible"], (implausible,)).fetchone()):
-            lease = self._rules.lease_until(now)
-            await self._database.write_ordered(lambda db: db.execute(SQL["begin_now"], (lease, implausible)).rowcount)
-        if not self._database.read(lambda db: db.execute(SQL["expired"], (now, 1)).fetchone()):
+        now = self._state.clock.now()
+        implausible = self._state.rules.implausible_lease(now)
+        if self._state.database.read(lambda db: db.execute(SQL["implausible"], (implausible,)).fetchone()):
+            lease = self._state.rules.lease_until(now)
+            await self._state.database.write_ordered(
+                lambda db: db.execute(SQL["begin_now"], (lease, implausible)).rowcount
+            )
+        if not self._state.database.read(lambda db: db.execute(SQL["expired"], (now, 1)).fetchone()):
             return []
 
         def remove(db: sqlite3.Connection) -> list[str]:
@@ -108,15 +104,15 @@ class EmbeddedPresence:
                 left.append(connection.user)
             return _offline(db, left, now)
 
-        return await self._database.write_ordered(remove)
+        return await self._state.database.write_ordered(remove)
 
     async def connections(self, user: str) -> list[Connection]:
-        now = self._clock.now()
-        return self._database.read(lambda db: _connections(db, "live", (user, now)))
+        now = self._state.clock.now()
+        return self._state.database.read(lambda db: _connections(db, "live", (user, now)))
 
     async def online(self) -> QueueTotals:
-        now = self._clock.now()
-        count, users = self._database.read(lambda db: db.execute(SQL["online"], (now,)).fetchone())
+        now = self._state.clock.now()
+        count, users = self._state.database.read(lambda db: db.execute(SQL["online"], (now,)).fetchone())
         return QueueTotals(messages=count, users=users)
 
 

@@ -1,79 +1,41 @@
-"""The atomic routing step: presence, sequence, dedupe, enqueue and the decision to poke, in one transaction."""
+"""Routing: which tier a message goes to, and the record of its id, each in one transaction."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
-from router.backends.embedded.presence import nodes_of
-from router.backends.embedded.queries import load
+import msgspec
+
+from router.backends.embedded.recipients import HOT, Pokes, Recipient, recipients_of, save
 from router.backends.embedded.rows import json_list
-from router.backends.rules import StoreRules, decide, next_sequence
-from router.lifecycle import State, entry, redelivery, redelivery_owes, state_of, step
-from router.messages import Delivery, Message, Outcome, Routed
-
-HOT = load("hot")
-
-Pokes = list[tuple[str, str]]
-"""(node, user) pairs."""
+from router.backends.embedded.state import EmbeddedState
+from router.backends.rules import StoreRules, decide
+from router.lifecycle import Event, State, entry, is_misplaced, redelivery, redelivery_owes, state_of, step
+from router.messages import Delivery, Message, Outcome, Queued, Routed, Settled
 
 
-class Recipient:
-    """One user's state within a transaction."""
+class EmbeddedRouting:
+    """``Routing`` over SQLite."""
 
-    __slots__ = (
-        "cold", "cold_bytes", "cold_empty", "cold_version", "fetched", "hot", "hot_bytes", "inbound_until", "nodes",
-        "pending", "poked_at", "sequence", "user",
-    )  # fmt: skip
+    def __init__(self, state: EmbeddedState) -> None:
+        self._state = state
 
-    def __init__(self, user: str, row: Sequence[int], nodes: list[str]) -> None:
-        """``row``: its columns in ``hot.recipients``, without the user."""
-        self.user = user
-        (
-            self.sequence, self.hot, self.hot_bytes, self.cold, self.cold_bytes, self.inbound_until, self.pending,
-            self.cold_version, self.cold_empty, self.poked_at, self.fetched,
-        ) = row  # fmt: skip
-        self.nodes = nodes
+    async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
+        now = self._state.clock.now()
+        routed, pokes = await self._state.database.write_ordered(
+            lambda db: route(db, deliveries, now, self._state.rules)
+        )
+        await self._state.publish(pokes)
+        return routed
 
-    def next_sequence(self, now: int) -> int:
-        """One that is given to nobody else."""
-        sequence = next_sequence(self.sequence, now)
-        self.sequence = sequence
-        return sequence
-
-    def poke(self, now: int) -> Pokes:
-        """The pokes that a new message owes: none while nobody has fetched since the last ones."""
-        if not self.fetched or not self.nodes:
-            return []
-        self.fetched, self.poked_at = 0, now
-        return [(node, self.user) for node in self.nodes]
-
-    def row(self) -> tuple[object, ...]:
-        """The parameters of ``hot.save_recipient``."""
-        return (
-            self.user, self.sequence, self.hot, self.hot_bytes, self.cold, self.cold_bytes, self.inbound_until,
-            self.pending, self.cold_version, self.cold_empty, self.poked_at, self.fetched,
-        )  # fmt: skip
-
-
-def recipients_of(
-    connection: sqlite3.Connection, users: Iterable[str], now: int, rules: StoreRules
-) -> dict[str, Recipient]:
-    """The states of ``users``, by name: read together, since a statement costs more than what it finds."""
-    wanted = dict.fromkeys(users)  # in their order, whatever the hash seed
-    nodes = nodes_of(connection, wanted, now)
-    rows = {user: row for user, *row in connection.execute(HOT["recipients"], (json_list(wanted),))}
-    for user in wanted:
-        if user not in rows:
-            (cold_empty,) = connection.execute(HOT["nothing_in_cold"], (rules.fresh_cold_empty, user)).fetchone()
-            # The version from the clock, so that none comes again of a user who was forgotten.
-            rows[user] = [0, 0, 0, 0, 0, 0, 0, now, cold_empty, 0, 1]
-    return {user: Recipient(user, rows[user], nodes.get(user, [])) for user in wanted}
-
-
-def save(connection: sqlite3.Connection, recipients: Iterable[Recipient]) -> None:
-    """Write back what changed."""
-    connection.executemany(HOT["save_recipient"], [recipient.row() for recipient in recipients])
+    async def settle(self, messages: Sequence[Queued]) -> Settled:
+        now = self._state.clock.now()
+        settled, pokes = await self._state.database.write_ordered(
+            lambda db: settle(db, messages, now, self._state.rules)
+        )
+        await self._state.publish(pokes)
+        return settled
 
 
 def route(
@@ -167,3 +129,49 @@ def _row(delivery: Delivery, message: Message, result: Routed) -> tuple[object, 
         message.recipient, message.lane, result.sequence, message.id, result.queued_at, message.accepted_at,
         message.ephemeral, message.keyed, delivery.attempt, message.checksum, message.envelope,
     )  # fmt: skip
+
+
+def settle(db: sqlite3.Connection, messages: Sequence[Queued], now: int, rules: StoreRules) -> tuple[Settled, Pokes]:
+    acked: list[Queued] = []
+    misplaced: list[Queued] = []
+    arrived: dict[tuple[str, str], tuple[Queued, State, State]] = {}
+    ids = json_list(queued.message.id for queued in messages)
+    rows = db.execute(HOT["registered_some"], (ids,))
+    records = {(user, id_): (sequence, state_of(number)) for id_, user, sequence, number in rows}
+    for queued in messages:
+        name = queued.message.name
+        sequence, state = records.get(name, (0, State.UNKNOWN))
+        settled = step(state, Event.SETTLED)
+        if settled.owes_deletion:
+            acked.append(queued)
+        elif is_misplaced(state, sequence, queued):
+            misplaced.append(msgspec.structs.replace(queued, sequence=sequence))
+        elif settled.after is not state:
+            arrived.setdefault(name, (queued, state, settled.after))
+    return Settled(acked, misplaced), _arrive(db, arrived.values(), now, rules)
+
+
+def _arrive(
+    db: sqlite3.Connection, arrived: Collection[tuple[Queued, State, State]], now: int, rules: StoreRules
+) -> Pokes:
+    """Cold has these messages now, each with the state that it was in, and the one that it is in by that."""
+    recipients = recipients_of(db, (queued.message.recipient for queued, *_ in arrived), now, rules)
+    changed: list[tuple[object, ...]] = []
+    for queued, state, after in arrived:
+        message, recipient = queued.message, recipients[queued.message.recipient]
+        if state is State.UNKNOWN:
+            values = (message.id, message.recipient, message.lane, queued.sequence, after, message.keyed)
+            is_new = db.execute(HOT["register"], (*values, queued.size)).rowcount
+            recipient.cold += is_new
+            recipient.cold_bytes += is_new * queued.size
+            recipient.sequence = max(recipient.sequence, queued.sequence)
+        else:
+            changed.append((after, None, message.id, message.recipient))
+            recipient.pending -= state is State.PENDING
+        recipient.cold_version += 1
+        recipient.cold_empty = 0
+    db.executemany(HOT["set_state"], changed)
+    # A poke changes its recipient too.
+    pokes = [poke for recipient in recipients.values() for poke in recipient.poke(now)]
+    save(db, recipients.values())
+    return pokes

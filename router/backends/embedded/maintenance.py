@@ -1,0 +1,211 @@
+"""Maintenance: what sweepers, readiness and people ask of all users, and the pokes and marks that follow."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from router.backends.embedded.migration import drop
+from router.backends.embedded.presence import nodes_of
+from router.backends.embedded.push import withdraw
+from router.backends.embedded.recipients import HOT as SQL
+from router.backends.embedded.recipients import Pokes, count_each
+from router.backends.embedded.rows import ANY_LANE, hot_message, one
+from router.backends.embedded.state import EmbeddedState
+from router.backends.rules import ORPHAN_SECONDS, StoreRules, implausible_ack, implausible_move, keeps_inbound
+from router.clock import MICROSECONDS
+from router.lifecycle import Event, State, state_of, step
+from router.messages import HotUser, Queued, QueueTotals
+
+LONG_AGO = 0
+
+
+class EmbeddedMaintenance:
+    """``Maintenance`` over SQLite."""
+
+    def __init__(self, state: EmbeddedState) -> None:
+        self._state = state
+        self._idle_cursor = ""
+
+    async def hot_users(self, after: str, limit: int) -> list[HotUser]:
+        now = self._state.clock.now()
+        return self._state.database.read(lambda db: hot_users(db, after, limit, now))
+
+    async def poke(self, users: Sequence[str]) -> None:
+        now = self._state.clock.now()
+
+        def mark(db: sqlite3.Connection) -> Pokes:
+            db.executemany(SQL["poked"], [(now, user) for user in users])
+            return [(node, user) for user, nodes in nodes_of(db, users, now).items() for node in nodes]
+
+        await self._state.publish(await self._state.database.write_ordered(mark))
+
+    async def hush(self, users: Sequence[str]) -> None:
+        now = self._state.clock.now()
+        await self._state.database.write_ordered(
+            lambda db: db.executemany(SQL["hush"], [(user, now) for user in users]).rowcount
+        )
+
+    async def unannounced(self, user: str, before: int, limit: int) -> list[Queued]:
+        return self._state.database.read(lambda db: unannounced(db, user, before, limit))
+
+    async def mark_announced(self, messages: Sequence[Queued]) -> None:
+        marks = [(queued.sequence, queued.message.recipient) for queued in messages]
+        await self._state.database.write_ordered(lambda db: db.executemany(SQL["mark_announced"], marks).rowcount)
+
+    async def forget_cold(self, expired: Sequence[Queued]) -> None:
+        now = self._state.keeper.leaving_at()
+        await self._state.database.write_ordered(lambda db: forget_cold(db, expired, now, self._state.rules))
+
+    async def orphans(self, limit: int) -> list[tuple[str, str]]:
+        now = self._state.clock.now()
+        return self._state.database.read(lambda db: orphans(db, self._state.rules, now, limit))
+
+    async def forget_orphans(self, user: str, ids: Sequence[str]) -> None:
+        now = self._state.clock.now()
+        until = implausible_move(now)
+        await self._state.database.write_ordered(
+            lambda db: db.executemany(SQL["forget_orphan"], [(id_, user, now, until) for id_ in ids]).rowcount
+        )
+
+    async def purge(self, limit: int, at: int) -> int:
+        await self._forget_records(at, limit)
+        await self._abandon(self._state.rules.abandoned_before(at), limit)
+        await self._forget_recipients(at, limit)
+        return await self._drop_stale_ephemeral(self._state.clock.now(), limit)
+
+    async def _drop_stale_ephemeral(self, now: int, limit: int) -> int:
+        total, cutoff, leaving_at = 0, self._state.rules.ephemeral_cutoff(now), self._state.keeper.leaving_at()
+        while self._state.database.read(lambda db: one(db, SQL["stale_ephemeral"], (cutoff, 1))):
+            total += await self._state.database.write_ordered(
+                lambda db: drop_stale_ephemeral(db, cutoff, limit, leaving_at, self._state.rules)
+            )
+        return total
+
+    async def _forget_records(self, now: int, limit: int) -> None:
+        while await self._forget_some(now, limit):
+            pass
+
+    async def _forget_some(self, now: int, limit: int) -> bool:
+        records = self._state.database.read(lambda db: db.execute(SQL["forgettable"], (now, limit)).fetchall())
+        if records:
+            await self._state.database.write_ordered(lambda db: db.executemany(SQL["forget"], records).rowcount)
+        return len(records) == limit
+
+    async def _abandon(self, before: int, limit: int) -> None:
+        while self._state.database.read(lambda db: one(db, SQL["abandoned"], (before, 1))):
+            await self._state.database.write_ordered(lambda db: abandon(db, before, limit))
+
+    async def _forget_recipients(self, now: int, limit: int) -> None:
+        """Walk over all users, a page a time; forget those with nothing queued whose sequences are past."""
+        times = {"now": now, "moving": implausible_move(now), "inbound": keeps_inbound(now)}
+        page = {**times, "after": self._idle_cursor, "limit": limit}
+        found = self._state.database.read(lambda db: db.execute(SQL["idle_recipients"], page).fetchall())
+        self._idle_cursor = found[-1][0] if len(found) == limit else ""
+        idle = [{**times, "user": user} for user, busy in found if not busy]
+        if idle:
+            await self._state.database.write_ordered(lambda db: db.executemany(SQL["forget_recipient"], idle).rowcount)
+
+    async def inspect(self, user: str, limit: int) -> list[Queued]:
+        return self._state.database.read(lambda db: inspect(db, user, limit))
+
+    async def totals(self, user: str | None) -> QueueTotals:
+        return self._state.database.read(lambda db: totals(db, user))
+
+    async def probe(self) -> None:
+        await self._state.database.probe()
+
+    async def compare_clocks(self) -> float:
+        return 0.0
+
+
+def inspect(db: sqlite3.Connection, user: str, limit: int) -> list[Queued]:
+    head = one(db, SQL["head"], (user,))
+    announced = head[4] if head else 0
+    return [hot_message(user, row, announced) for row in db.execute(SQL["read"], (user, ANY_LANE, LONG_AGO, limit))]
+
+
+def hot_users(db: sqlite3.Connection, after: str, limit: int, now: int) -> list[HotUser]:
+    return [_hot_user(db, row, now) for row in db.execute(SQL["hot_users"], (after, limit)).fetchall()]
+
+
+def _hot_user(db: sqlite3.Connection, row: tuple[str, int, int, int, int, int], now: int) -> HotUser:
+    user, hot, poked_at, fetched, cut_at, announced = row
+
+    def oldest(sequence: int, *, ephemeral: bool) -> int:
+        values: dict[str, object] = {"user": user, "sequence": sequence, "ephemeral": ephemeral}
+        return int(one(db, SQL["oldest"], values)[0] or 0)
+
+    return HotUser(
+        user=user,
+        live=one(db, SQL["live"], (user, now))[0],
+        hot=hot,
+        oldest_at=oldest(0, ephemeral=True) if hot else 0,
+        unannounced_at=oldest(announced, ephemeral=False) if hot else 0,
+        poked_at=poked_at,
+        fetched=bool(fetched),
+        cut_at=cut_at,
+    )
+
+
+def unannounced(db: sqlite3.Connection, user: str, before: int, limit: int) -> list[Queued]:
+    head = one(db, SQL["head"], (user,))
+    if head is None:
+        return []
+    values: dict[str, object] = {"user": user, "announced": head[4], "before": before}
+    # All up to the last that is due: where the clock stepped back, one before it may bear a later time, and the mark
+    # that is kept, a sequence, would pass it over.
+    values |= {"last": one(db, SQL["last_due"], values)[0] or 0, "limit": limit}
+    return [hot_message(user, row, head[4]) for row in db.execute(SQL["unannounced"], values)]
+
+
+def orphans(db: sqlite3.Connection, rules: StoreRules, now: int, limit: int) -> list[tuple[str, str]]:
+    """Acknowledged long enough before ``now``; their records say until when they are remembered, which is later."""
+    keyed, plain = (rules.remember_until(0, keyed=keyed) for keyed in (True, False))
+    fresh = now - ORPHAN_SECONDS * MICROSECONDS + 1
+    return list(db.execute(SQL["orphans"], (keyed, plain, fresh, implausible_ack(now), limit)))
+
+
+def totals(db: sqlite3.Connection, user: str | None) -> QueueTotals:
+    if user is None:
+        return QueueTotals(*one(db, SQL["totals"], ()))
+    messages, size, oldest_at = one(db, SQL["totals_of"], (user,))
+    return QueueTotals(messages, size, int(messages > 0), oldest_at)
+
+
+def forget_cold(db: sqlite3.Connection, expired: Sequence[Queued], now: int, rules: StoreRules) -> None:
+    changes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for queued in expired:
+        name = queued.message.id, queued.message.recipient
+        record = one(db, SQL["registered"], name)
+        if record is None:
+            continue
+        state = state_of(record[2])
+        after = step(state, Event.EXPIRED).after
+        if after is not state:
+            db.execute(SQL["set_state"], (after, rules.remember_until(now, keyed=queued.message.keyed), *name))
+            changes[queued.message.recipient].subtract(
+                {"cold": 1, "cold_bytes": record[-1], "pending": state is State.PENDING}
+            )
+    count_each(db, changes)
+    withdraw(db, ((queued.message.recipient, queued.message.id) for queued in expired))
+
+
+def abandon(db: sqlite3.Connection, before: int, limit: int) -> None:
+    """Forget places before this sequence, which nobody is going to write any more."""
+    changes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for user, id_, size in db.execute(SQL["abandoned"], (before, limit)).fetchall():
+        db.execute(SQL["forget"], (id_, user))
+        changes[user].subtract({"cold": 1, "cold_bytes": size, "pending": 1})
+    count_each(db, changes)
+
+
+def drop_stale_ephemeral(db: sqlite3.Connection, cutoff: int, limit: int, now: int, rules: StoreRules) -> int:
+    found = db.execute(SQL["stale_ephemeral"], (cutoff, limit)).fetchall()
+    changes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for user, lane, sequence, id_, keyed, size in found:
+        drop(db, user, lane, sequence, id_, rules.remember_until(now, keyed=bool(keyed)))
+        changes[user].subtract({"hot": 1, "hot_bytes": size})
+    count_each(db, changes)
+    return len(found)

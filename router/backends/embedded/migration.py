@@ -1,0 +1,102 @@
+"""Migration: moving hot mail to cold."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from router.backends.embedded.presence import nodes_of
+from router.backends.embedded.queue import acked as acked_of
+from router.backends.embedded.recipients import HOT as SQL
+from router.backends.embedded.recipients import count
+from router.backends.embedded.rows import ANY_LANE, hot_message, json_list, one
+from router.backends.embedded.state import EmbeddedState
+from router.backends.rules import MOVE_LEASE_SECONDS, StoreRules, holds_move
+from router.clock import MICROSECONDS
+from router.messages import Lane, Move, MoveRefused, Queued
+from router.pages import Page
+
+
+class EmbeddedMigration:
+    """``Migration`` over SQLite."""
+
+    def __init__(self, state: EmbeddedState) -> None:
+        self._state = state
+
+    async def begin_move(
+        self, user: str, owner: str, limit: int, max_bytes: int, *, online_too: bool
+    ) -> Move | MoveRefused:
+        now, leaving_at = self._state.clock.now(), self._state.keeper.leaving_at()
+        return await self._state.database.write_ordered(
+            lambda db: begin_move(
+                db, user, owner, limit, max_bytes, now, leaving_at, self._state.rules, online_too=online_too
+            )
+        )
+
+    async def end_move(self, user: str, owner: str, moved: Sequence[Queued]) -> list[str]:
+        del owner  # each message's own state says whether it still moves
+        return await self._state.database.write_ordered(lambda db: end_move(db, user, moved))
+
+    async def release_move(self, user: str, owner: str) -> None:
+        await self._state.database.write_ordered(
+            lambda db: db.execute(SQL["release_move_lease"], (user, owner)).rowcount
+        )
+
+
+def begin_move(
+    db: sqlite3.Connection,
+    user: str,
+    owner: str,
+    limit: int,
+    max_bytes: int,
+    now: int,
+    leaving_at: int,
+    rules: StoreRules,
+    *,
+    online_too: bool,
+) -> Move | MoveRefused:
+    lease = one(db, SQL["move_lease"], (user,))
+    if lease is None:
+        return Move([], 0, False)
+    holder, until, announced = lease
+    if holder not in ("", owner) and holds_move(until, now):
+        return MoveRefused.BUSY
+    if not online_too and nodes_of(db, [user], now):
+        return MoveRefused.ONLINE
+    dropped = _drop_ephemeral(db, user, leaving_at, rules)
+    rows = db.execute(SQL["read"], (user, ANY_LANE, now, limit + 1))
+    page = Page(limit, max_bytes).take(hot_message(user, row, announced) for row in rows)
+    if page.messages:
+        db.execute(SQL["take_move_lease"], (owner, now + MOVE_LEASE_SECONDS * MICROSECONDS, user))
+        db.execute(SQL["mark_moving"], (json_list([queued.message.id for queued in page.messages]), user))
+    return Move(page.messages, dropped, bool(page.more))
+
+
+def _drop_ephemeral(db: sqlite3.Connection, user: str, now: int, rules: StoreRules) -> int:
+    found = db.execute(SQL["ephemeral"], (user,)).fetchall()
+    for id_, lane, sequence, keyed, _ in found:
+        drop(db, user, lane, sequence, id_, rules.remember_until(now, keyed=bool(keyed)))
+    count(db, user, hot=-len(found), hot_bytes=-sum(size for *_, size in found))
+    return len(found)
+
+
+def drop(db: sqlite3.Connection, user: str, lane: int, sequence: int, id_: str, until: int) -> None:
+    db.execute(SQL["remove"], (user, lane, sequence))
+    db.execute(SQL["drop"], (until, id_, user))
+
+
+def end_move(db: sqlite3.Connection, user: str, moved: Sequence[Queued]) -> list[str]:
+    """Returns the ids that were acknowledged meanwhile."""
+    # A statement for the batch and not several for each message: a migration is measured by its messages per second.
+    # What was acknowledged meanwhile, or was ended by another migrator, has left the hot queue and changes no state.
+    ids = [queued.message.id for queued in moved]
+    acked = acked_of(db, user, ids)
+    left = sum(
+        db.execute(SQL["remove_some"], (user, lane.value, json_list(sequences))).rowcount
+        for lane in Lane
+        if (sequences := [queued.sequence for queued in moved if queued.message.lane is lane])
+    )
+    arrived = [size for (size,) in db.execute(SQL["end_moving"], (json_list(ids), user))]
+    size = sum(arrived)
+    count(db, user, hot=-left, hot_bytes=-size, cold=len(arrived), cold_bytes=size, cold_changed=True)
+    return [id_ for id_ in ids if id_ in acked]

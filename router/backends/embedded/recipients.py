@@ -1,0 +1,98 @@
+"""The state of recipients within a transaction: sequences, counters and the poke flag."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from router.backends.embedded.presence import nodes_of
+from router.backends.embedded.queries import load
+from router.backends.embedded.rows import json_list
+from router.backends.rules import StoreRules, next_sequence
+
+HOT = load("hot")
+
+Pokes = list[tuple[str, str]]
+"""(node, user) pairs."""
+
+
+class Recipient:
+    """One user's state within a transaction."""
+
+    __slots__ = (
+        "cold", "cold_bytes", "cold_empty", "cold_version", "fetched", "hot", "hot_bytes", "inbound_until", "nodes",
+        "pending", "poked_at", "sequence", "user",
+    )  # fmt: skip
+
+    def __init__(self, user: str, row: Sequence[int], nodes: list[str]) -> None:
+        """``row``: its columns in ``hot.recipients``, without the user."""
+        self.user = user
+        (
+            self.sequence, self.hot, self.hot_bytes, self.cold, self.cold_bytes, self.inbound_until, self.pending,
+            self.cold_version, self.cold_empty, self.poked_at, self.fetched,
+        ) = row  # fmt: skip
+        self.nodes = nodes
+
+    def next_sequence(self, now: int) -> int:
+        """One that is given to nobody else."""
+        sequence = next_sequence(self.sequence, now)
+        self.sequence = sequence
+        return sequence
+
+    def poke(self, now: int) -> Pokes:
+        """The pokes that a new message owes: none while nobody has fetched since the last ones."""
+        if not self.fetched or not self.nodes:
+            return []
+        self.fetched, self.poked_at = 0, now
+        return [(node, self.user) for node in self.nodes]
+
+    def row(self) -> tuple[object, ...]:
+        """The parameters of ``hot.save_recipient``."""
+        return (
+            self.user, self.sequence, self.hot, self.hot_bytes, self.cold, self.cold_bytes, self.inbound_until,
+            self.pending, self.cold_version, self.cold_empty, self.poked_at, self.fetched,
+        )  # fmt: skip
+
+
+def recipients_of(
+    connection: sqlite3.Connection, users: Iterable[str], now: int, rules: StoreRules
+) -> dict[str, Recipient]:
+    """The states of ``users``, by name: read together, since a statement costs more than what it finds."""
+    wanted = dict.fromkeys(users)  # in their order, whatever the hash seed
+    nodes = nodes_of(connection, wanted, now)
+    rows = {user: row for user, *row in connection.execute(HOT["recipients"], (json_list(wanted),))}
+    for user in wanted:
+        if user not in rows:
+            (cold_empty,) = connection.execute(HOT["nothing_in_cold"], (rules.fresh_cold_empty, user)).fetchone()
+            # The version from the clock, so that none comes again of a user who was forgotten.
+            rows[user] = [0, 0, 0, 0, 0, 0, 0, now, cold_empty, 0, 1]
+    return {user: Recipient(user, rows[user], nodes.get(user, [])) for user in wanted}
+
+
+def save(connection: sqlite3.Connection, recipients: Iterable[Recipient]) -> None:
+    """Write back what changed."""
+    connection.executemany(HOT["save_recipient"], [recipient.row() for recipient in recipients])
+
+
+def count(
+    db: sqlite3.Connection,
+    user: str,
+    *,
+    hot: int = 0,
+    hot_bytes: int = 0,
+    cold: int = 0,
+    cold_bytes: int = 0,
+    pending: int = 0,
+    cold_changed: int = 0,
+) -> None:
+    if hot or cold or pending or cold_changed:
+        values: dict[str, object] = {"user": user, "hot": hot, "hot_bytes": hot_bytes, "cold": cold}
+        values |= {"cold_bytes": cold_bytes, "pending": pending, "cold_changed": cold_changed}
+        db.execute(HOT["count"], values)
+
+
+def count_each(db: sqlite3.Connection, changes: Mapping[str, Counter[str]]) -> None:
+    """What of ``count`` changes for each user."""
+    for user, own in changes.items():
+        count(db, user, **own)
