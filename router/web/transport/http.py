@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from msgspec import Struct
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from router.errors import RouterError
 from router.web.problems import HeadersTooLarge, HeadersTooSlow, MalformedRequest
@@ -17,6 +16,7 @@ from router.web.transport.coalesced_writes import CoalescingTransport
 from router.web.transport.connection import SMALL_BYTES, ClientConnection
 from router.web.transport.request_parser import RequestParser
 from router.web.transport.scope import ARRIVED, PAYER
+from router.web.transport.uvicorn_internals import HttpToolsProtocol
 
 HEADER_BYTES = 64 * 1024
 """Request line and headers together."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from http import HTTPStatus
 
-from uvicorn._types import ASGISendEvent
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidHeader
 from websockets.http11 import Request
 
@@ -14,6 +12,7 @@ from router.metrics import Cut
 from router.web.problems import HeadersTooLarge, MalformedRequest
 from router.web.transport.connection import ClientConnection
 from router.web.transport.scope import PEER
+from router.web.transport.uvicorn_internals import ASGISendEvent, WebSocketsSansIOProtocol
 
 MAX_FRAME_BYTES = 4096
 MAX_FRAMES = 100

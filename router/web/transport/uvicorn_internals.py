@@ -1,0 +1,92 @@
+"""What this package uses of uvicorn and websockets that neither promises to keep: the one place that names it.
+
+A call stands with its arguments, all else is an attribute. ``tests/web/test_internals.py`` compares this with the
+releases that are installed, and with what the modules of this package use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import Server
+from websockets.server import ServerProtocol
+
+__all__ = ["RELIED_ON", "ASGISendEvent", "HttpToolsProtocol", "WebSocketsSansIOProtocol"]
+
+_BOTH = (
+    "config",
+    "connection_lost(exc)",
+    "data_received(data)",
+    "loop",
+    "pause_writing()",
+    "resume_writing()",
+    "scope",
+    "shutdown()",
+    "transport",
+)
+RELIED_ON: Mapping[type, tuple[str, ...]] = {
+    HttpToolsProtocol: (
+        *_BOTH,
+        "_should_upgrade()",
+        "_unsupported_upgrade_warning()",
+        "connection_made(transport)",
+        "cycle",
+        "flow",
+        "handle_websocket_upgrade()",
+        "headers",
+        "on_body(body)",
+        "on_headers_complete()",
+        "on_message_begin()",
+        "on_message_complete()",
+        "on_response_complete()",
+        "parser",
+        "pipeline",
+        "send_400_response(msg)",
+        "url",
+    ),
+    RequestResponseCycle: (
+        "body",
+        "disconnected",
+        "keep_alive",
+        "message_event",
+        "response_complete",
+        "response_started",
+        "scope",
+    ),
+    FlowControl: ("pause_reading()",),
+    WebSocketsSansIOProtocol: (
+        *_BOTH,
+        "close_sent",
+        "conn",
+        "handle_connect(event)",
+        "handle_events()",
+        "handle_parser_exception()",
+        "handshake_complete",
+        "handshake_initiated",
+        "keepalive_timeout()",
+        "on_task_complete(task)",
+        "pending_ping_payload",
+        "ping_sent_at",
+        "ping_timer",
+        "pong_timer",
+        "queue",
+        "request",
+        "response",
+        "send(message)",
+        "send_keepalive_ping()",
+    ),
+    ServerProtocol: (
+        "accept(request)",
+        "data_to_send()",
+        "events",
+        "events_received()",
+        "fail(code, reason)",
+        "handshake_exc",
+        "send_ping(data)",
+    ),
+    Server: ("capture_signals()", "serve(sockets)", "servers", "should_exit", "started"),
+}
