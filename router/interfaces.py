@@ -315,7 +315,7 @@ class Maintenance(Protocol):
 
     async def purge(self, limit: int, at: int) -> int:
         """Delete the tombstones whose time was over at ``at`` (µs), and the ephemeral messages past their time,
-        ``limit`` in one step. Returns how many ephemeral messages that were.
+        ``limit`` in one step. Returns how many ephemeral messages that were. A store may leave some to the next call.
 
         ``at`` is 0 while no clock can be believed: then only ephemeral messages go. Else the store also forgets the
         places of pending messages that are older than ``StoreRules.abandoned_before``: nobody is going to write them.

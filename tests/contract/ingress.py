@@ -67,6 +67,18 @@ class IngressContract:
         for index, user in enumerate(users):
             assert ids(received, user) == [f"{index}-{number}" for number in range(20)]
 
+    async def test_no_more_is_received_than_is_asked_for(self, stage: Stage) -> None:
+        sent = [f"m{number}" for number in range(10)]
+        for id_ in sent:
+            await stage.producer.publish(stage.message(id_, f"urn:sm:user:of-{id_}"))
+        consumer, received = await stage.factory.ingress_consumer(), list[Delivery]()
+        async with asyncio.timeout(TURN_SECONDS):
+            while len(received) < len(sent):
+                part = await consumer.receive(3)
+                assert 1 <= len(part) <= 3
+                received += part
+        assert sorted(ids(received)) == sent
+
     async def test_any_name_goes_through(self, stage: Stage) -> None:
         """RACES 39: whatever a key, an attribute or a path means to the service."""
         names = ["{}", "/", "a//b", "..", "__x__", "%2F", "a=b&c", "*", "\u00e9\u2603", "goog", "x" * 244]

@@ -37,6 +37,7 @@ from tests.contract.clocks import ClockContract
 from tests.contract.finding import FindContract
 from tests.contract.ids import IdContract
 from tests.contract.lanes import LaneContract
+from tests.contract.limits import LimitContract
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, moved_by_a_wrong_clock, names, staged
 from tests.support.records import state_on_record
 from tests.support.stores import Stores
@@ -142,7 +143,9 @@ class Deaf(Socket):
         raise ConnectionError
 
 
-class QueueContract(LaneContract, AnswerContract, BoundsContract, ClockContract, FindContract, IdContract):
+class QueueContract(
+    LaneContract, AnswerContract, BoundsContract, ClockContract, FindContract, IdContract, LimitContract
+):
     """Routing, reading, acknowledging, migrating, presence."""
 
     async def test_offline_goes_cold_and_online_goes_hot(self, stage: Stage) -> None:

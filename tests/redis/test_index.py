@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from router.backends.redis.index import CLAIM_SECONDS, Index
+from router.backends.redis.index import CLAIM_SECONDS, Index, evenly
 from router.backends.redis.keys import SHARDS, Keys, shard_of
 from router.backends.redis.maintenance import RedisMaintenance
 from router.backends.redis.online import RedisOnlineStore
@@ -75,6 +75,22 @@ async def test_what_is_due_is_claimed_by_one_and_returns_if_that_one_dies(index:
     assert await index.claim(20, 100) == []
     ((again, _), _) = await index.claim(20 + CLAIM_SECONDS * 1_000_000, 100)
     assert again == "early"
+
+
+@pytest.mark.parametrize(
+    ("counts", "limit", "parts"),
+    [
+        ([0, 5, 1], 9, [0, 5, 1]),
+        ([0, 5, 1], 4, [0, 3, 1]),
+        ([9, 9, 9], 6, [2, 2, 2]),
+        ([9, 9, 9], 2, [0, 1, 1]),
+        ([9, 0, 0], 200, [9, 0, 0]),
+        ([900, 0, 2], 200, [198, 0, 2]),
+        ([9, 9], 0, [0, 0]),
+    ],
+)
+def test_a_part_is_taken_evenly(counts: list[int], limit: int, parts: list[int]) -> None:
+    assert evenly(counts, limit) == parts
 
 
 async def test_a_look_that_is_due_is_not_put_off(index: Index) -> None:

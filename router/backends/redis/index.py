@@ -8,7 +8,7 @@ failed call is repeated.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Literal
 
 from router.backends.redis.client import Client
@@ -47,14 +47,17 @@ class Index:
         return [self._scripts.call("relist", (self._keys[shard],), *change) for shard, change in shards.items()]
 
     async def claim(self, now: int, limit: int) -> list[Seen]:
-        """Users whose time has come, about ``limit`` (``_share``); no other caller gets them for ``CLAIM_SECONDS``."""
+        """Up to ``limit`` users whose time has come; no other caller gets them for ``CLAIM_SECONDS``."""
         until = now + CLAIM_SECONDS * _MICROSECONDS
-        calls = [self._scripts.call("claim", (key,), now, until, _share(limit)) for key in self._keys]
-        return [(user.decode(), until) for users in await self._client.run(calls) for user in users]
+        counts = await self._client.run([("ZCOUNT", key, "-inf", now) for key in self._keys])
+        parts = zip(self._keys, evenly(counts, limit), strict=True)
+        calls = [self._scripts.call("claim", (key,), now, until, part) for key, part in parts if part]
+        claimed = await self._client.run(calls) if calls else []
+        return [(user.decode(), until) for users in claimed for user in users]
 
-    async def due(self, now: int, limit: int) -> list[str]:
-        """Like ``claim``, without claiming."""
-        calls: list[Command] = [("ZRANGEBYSCORE", key, "-inf", now, "LIMIT", 0, _share(limit)) for key in self._keys]
+    async def due(self, now: int, most: int) -> list[str]:
+        """Users whose time has come, up to ``most`` of each key; nobody claims them."""
+        calls: list[Command] = [("ZRANGEBYSCORE", key, "-inf", now, "LIMIT", 0, most) for key in self._keys]
         return [user.decode() for users in await self._client.run(calls) for user in users]
 
     async def pages(self, after: str, limit: int, above: int | None = None) -> AsyncIterator[list[Seen]]:
@@ -82,9 +85,14 @@ class Index:
             yield page
 
 
-def _share(limit: int) -> int:
-    """How many users to ask each shard for: eight times its part of ``limit``, since users are not spread evenly."""
-    return max(1, limit // 8)
+def evenly(counts: Sequence[int], limit: int) -> list[int]:
+    """How many to take of each, ``limit`` in all if there are enough: the same of each, as far as it has them."""
+    parts = [0] * len(counts)
+    fewest_first = sorted(range(len(counts)), key=counts.__getitem__)
+    for done, place in enumerate(fewest_first):
+        parts[place] = min(counts[place], limit // (len(counts) - done))
+        limit -= parts[place]
+    return parts
 
 
 def _number(text: bytes) -> int:

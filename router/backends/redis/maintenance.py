@@ -120,7 +120,8 @@ class RedisMaintenance:
     async def orphans(self, limit: int) -> list[tuple[str, str]]:
         now = self._state.clock.now()
         before = now - ORPHAN_SECONDS * MICROSECONDS
-        users = await self._state.due.due(now, limit)
+        # Eight times the part of each key: users are not spread evenly, and some of these owe nothing.
+        users = await self._state.due.due(now, max(1, limit // 8))
         spans = ("-inf", before), (f"({implausible_ack(now)}", "+inf")
         asked = [(user, span) for user in users for span in spans]
         calls: list[Command] = [
@@ -167,7 +168,7 @@ class RedisMaintenance:
 
     async def inspect(self, user: str, limit: int) -> list[Queued]:
         _, _, _, announced, _, _, found, _ = await self._state.one("read", user, limit, PAGE_BYTES, 0, 0)
-        return unpack_page(user, found, announced)
+        return unpack_page(user, found, announced)[:limit]
 
     async def totals(self, user: str | None) -> QueueTotals:
         if user is not None:

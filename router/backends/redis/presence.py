@@ -25,7 +25,9 @@ class RedisPresence:
     def __init__(self, state: RedisState) -> None:
         self._state = state
         self._looked_at: float | None = None
-        """When ``_beyond`` last looked (monotonic)."""
+        """When ``_beyond`` last came to its end (monotonic)."""
+        self._looked_to = ""
+        """The last user of its last part, until it comes to its end."""
 
     async def connect(self, connection: Connection, limit: int, replacing: Sequence[Connection] = ()) -> bool:
         now, user = self._state.clock.now(), connection.user
@@ -85,24 +87,35 @@ class RedisPresence:
     async def expire(self, limit: int) -> list[str]:
         now = self._state.clock.now()
         implausible = self._state.rules.implausible_lease(now)
-        claimed = [*await self._state.live.claim(now, limit), *await self._beyond(implausible)]
+        # Most who are due have gone by themselves, or have renewed their leases.
+        while seen := await self._state.live.claim(now, limit) or await self._beyond(implausible, limit):
+            if left := await self._end(seen, now, implausible):
+                return left
+        return []
+
+    async def _end(self, users: Sequence[Seen], now: int, implausible: int) -> list[str]:
+        """End the leases of these users that have run out; returns who has no live connection left because of it."""
         bounds = (implausible, self._state.rules.lease_until(now))
-        scripts = [self._state.call("expire", user, *bounds, now=now) for user, _ in claimed]
+        scripts = [self._state.call("expire", user, *bounds, now=now) for user, _ in users]
         results = await self._state.client.run(scripts, refusals="skip")
-        found = [(seen, *result) for seen, result in zip(claimed, results, strict=True) if result is not None]
+        found = [(seen, *result) for seen, result in zip(users, results, strict=True) if result is not None]
         offline = {user: now for (user, _), _, last in found if not last}
         changes = [(seen, last or None) for seen, _, last in found]
-        users, owed = [user for (user, _), *_ in found], [owed for _, owed, _ in found]
-        lists = [*self._state.list_due(offline), *self._state.list_busy(_owed(POKE, users, owed))]
+        names, owed = [user for (user, _), *_ in found], [owed for _, owed, _ in found]
+        lists = [*self._state.list_due(offline), *self._state.list_busy(_owed(POKE, names, owed))]
         await self._state.client.run(lists, self._state.live.relisting(changes))
-        return _owed(OFFLINE, users, owed)
+        return _owed(OFFLINE, names, owed)
 
-    async def _beyond(self, implausible: int) -> list[Seen]:
-        """Users with a lease that a wrong clock gave, which was set back since; looks every ``BEYOND_SECONDS``."""
+    async def _beyond(self, implausible: int, limit: int) -> list[Seen]:
+        """Up to ``limit`` users with a lease that a wrong clock gave, which was set back since: part by part of all,
+        and then again after ``BEYOND_SECONDS``."""
         if self._looked_at is not None and self._state.clock.monotonic() - self._looked_at < BEYOND_SECONDS:
             return []
-        found = [seen async for page in self._state.live.pages("", PAGE, above=implausible) for seen in page]
-        self._looked_at = self._state.clock.monotonic()
+        found: list[Seen] = await anext(self._state.live.pages(self._looked_to, limit, above=implausible), [])
+        if len(found) == limit:
+            self._looked_to = found[-1][0]
+        else:
+            self._looked_to, self._looked_at = "", self._state.clock.monotonic()
         return found
 
     async def connections(self, user: str) -> list[Connection]:
