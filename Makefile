@@ -17,7 +17,7 @@ serve: $(READY)  ## Run the whole router on this machine
 
 # What proves beyond the promises' own tests: the backends together, as many processes, and as a cluster that fails over;
 # more of what chance finds, the model, and that the simulated servers are like the real ones.
-PROOF := $(addprefix tests/,acceptance/test_production.py acceptance/test_production_secrets.py \
+PROOF := $(addprefix tests/,acceptance/test_production.py acceptance/test_production_secrets.py contract/test_worlds.py \
     contract/test_production.py contract/test_google.py contract/test_redis_cluster.py contract/test_simulated.py \
     redis/test_cluster.py redis/test_failover.py chaos fuzz powerloss proof sim/vendors)
 test: $(READY)  ## Run every test but those of `make proof`, in four processes: many wait for servers

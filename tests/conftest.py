@@ -27,6 +27,19 @@ from tests.support.servers import (
 )
 
 
+LONGEST = (
+    "contract/test_firestore.py",
+    "contract/test_redis.py",
+    "acceptance/test_faults.py",
+    "sim/test_sim.py",
+    "acceptance/test_serve.py",
+    "acceptance/test_outages.py",
+    "sim/test_refusals.py",
+    "worlds/test_teeth.py",
+)
+"""Files of `make test` that take longest, by what they work and wait."""
+
+
 @contextmanager
 def needed_servers() -> Iterator[None]:
     """A missing server skips the test and says how to get it; in CI it fails the test."""
@@ -91,6 +104,12 @@ async def one_loop(anyio_backend: str) -> AsyncIterator[asyncio.AbstractEventLoo
     late calls."""
     del anyio_backend
     yield asyncio.get_running_loop()  # noqa: PT022 - a fixture that waits for its end is what keeps the loop open
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first: of several processes none begins with one when the others are done."""
+    rank = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONGEST
+
 ROOT = Path(__file__).parents[2]
 SECONDS = 60.0
 MAKE = """#!/bin/sh
@@ -84,6 +86,10 @@ def test_what_one_target_leaves_out_the_other_runs() -> None:
     test, proof = ({word for word in line if "tests/" in word} for line in lines)
     assert test == {f"--ignore={path}" for path in proof}
     assert all((ROOT / path).exists() for path in proof)
+
+
+def test_the_files_that_come_first_are_there() -> None:
+    assert all((ROOT / "tests" / path).exists() for path in LONGEST)
 
 
 def test_where_there_is_no_commit_it_says_what_to_run_instead(checkout: Path) -> None:
