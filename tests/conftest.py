@@ -26,7 +26,6 @@ from tests.support.servers import (
     running,
 )
 
-
 LONGEST = (
     "contract/test_firestore.py",
     "contract/test_redis.py",
