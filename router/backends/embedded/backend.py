@@ -65,7 +65,7 @@ class EmbeddedBackend:
         return self._database.read(free_pages) * self._page_bytes
 
     def keeper(self) -> Keeper:
-        """What a service runs beside its work; it tidies up once more before the file is closed."""
+        """The maintenance that a service runs in the background, and once more before the file is closed."""
         keeper = Keeper(self._database, self.space, self._clock, self._timekeeper)
         self._stack.push_async_callback(keeper.end)
         return keeper

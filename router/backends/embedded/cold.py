@@ -28,7 +28,7 @@ class EmbeddedColdQueue:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._looked_at = 0
-        """The row that retention has come to, round and round: by age, each write would pay for an index."""
+        """Cursor (row) of the scan for expired mail, which wraps around. An index by age would cost each write."""
 
     async def put(self, messages: Sequence[Queued]) -> list[Queued]:
         rows = [
@@ -61,7 +61,7 @@ class EmbeddedColdQueue:
 
     async def find(self, user: str, ids: Sequence[str], *, envelopes: bool = False) -> list[Queued]:
         sought, statement = each_once(ids), SQL["find" if envelopes else "find_bare"]
-        # Each by itself: ``json_each`` cuts an id off at a NUL.
+        # One statement for each id: ``json_each`` would cut an id off at a NUL.
         rows = self._database.read(lambda db: [one(db, statement, (id_, user)) for id_ in sought])
         return [cold_message(user, row) if envelopes else _bare(row) for row in rows if row is not None]
 

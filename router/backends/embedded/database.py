@@ -1,14 +1,14 @@
-"""One SQLite file: a single writer that commits in groups, and reads beside it.
+"""One SQLite file, with one writer that commits operations in groups, and readers beside it.
 
-Statements run on the event loop, where they cost microseconds. Only what waits runs on a thread: a commit for its
-fsync, the write lock for another process, a checkpoint for the disk. So the hot path switches threads once a
-group, not once a statement.
+Statements run on the event loop, where they take microseconds. A thread runs only what waits: a commit for its fsync,
+the write lock for another process, a checkpoint for the disk. So the hot path switches threads once for each group, not
+for each statement.
 
-There are two kinds of writes, since SQLite's log keeps commits in order and power loss cuts only its tail:
+SQLite's log keeps commits in order, and power loss cuts off only its end. So there are two kinds of writes:
 
 * ``write`` is on disk when it returns (``synchronous=FULL``).
-* ``write_ordered`` may be undone by power loss, but only together with all that came after it. Routing is
-  written so: where its result is lost, what it took from the ingress is there again.
+* Power loss may undo a ``write_ordered``, but only together with all later writes. Routing uses it: if the result of a
+  routing is lost, so is the removal of the message from the ingress.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from router.errors import DataDirLost
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
-"""Runs inside a transaction, may be run again, and so changes nothing but the database."""
+"""Runs inside a transaction, perhaps more than once, and so changes nothing but the database."""
 
 GROUP_SECONDS = 0.005
-"""A group takes no further operation once it has held the event loop this long."""
+"""A group that has held the event loop this long takes no further operations."""
 LOCK_SECONDS = 10.0
 """How long to wait for another process's transaction before giving up."""
 CHECKPOINT_CHANGES = 8_000
 CHECKPOINT_BYTES = 64 * 1024 * 1024
-"""The log is folded into the database file after this many changed rows, or when it is this long."""
+"""A checkpoint copies the log into the file after this many changed rows, or when the log has this size."""
 RESTART_MILLISECONDS = 20
-"""How long the writer pauses at most for those who still read the log."""
+"""How long the writer waits at most for readers of the log, so that the log can start from its beginning."""
 
 
 class _Write(Generic[T]):
@@ -71,9 +71,9 @@ class Database:
         connect: Callable[[Path], schema.Connections] = schema.connect,
         make_room: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``relaxed``: all that the router stores is in this one file, so ordered writes need no fsync.
+        """``relaxed``: the router stores everything in this file, so ordered writes need no fsync.
 
-        ``make_room``: asked where the disk is full; whether it is worth another try then.
+        ``make_room``: called when the disk is full; returns whether to try again.
         """
         self._path = path
         self._make_room = make_room
@@ -113,29 +113,29 @@ class Database:
         self._connections.close()
 
     def read(self, operation: Operation[T]) -> T:
-        """Run ``operation`` on the last committed state, at once."""
+        """Run ``operation`` now, on the last committed state."""
         try:
             return operation(self._reader)
         except sqlite3.Error as error:
             raise self._translated(error) from error
 
     async def write(self, operation: Operation[T]) -> T:
-        """Run ``operation`` in a group and return its result when the group is on disk."""
+        """Run ``operation`` in a group; return its result when the group is on disk."""
         return await self._enqueue(operation, synced=True)
 
     async def write_ordered(self, operation: Operation[T]) -> T:
-        """Like ``write``, but on disk no later than the next ``write`` is."""
+        """Like ``write``, but it may return before it is on disk; the next ``write`` takes it there."""
         return await self._enqueue(operation, synced=not self._relaxed)
 
     async def probe(self) -> None:
-        """Raise ``Unavailable`` unless reads work, and writes do or did the last time; for readiness."""
+        """Raise ``Unavailable`` unless a read works now and the last write worked; for readiness."""
         self.read(lambda db: db.execute("SELECT 1").fetchone())
         if not self._writes:
             await self.write(_write_nothing)
 
     async def fold(self, *, empties: bool = True) -> None:
-        """Fold the log into the file, and empty it: from then on nothing in it outlives what was deleted. Readers may
-        hold that up; then it is left as it is."""
+        """Copy the log into the file and empty it, so that deleted mail is gone from it too. If a reader holds this up,
+        the log stays as it is."""
         if self._log_bytes() == 0:
             return
         self._empties |= empties
@@ -154,11 +154,11 @@ class Database:
             self._loop.call_soon(self._begin)
         return outcome
 
-    # One group at a time: begin, run, commit, resolve; each step starts the next, through the loop or a worker.
+    # One group at a time: begin, run, commit, resolve. Each step starts the next one, on the loop or on the worker.
 
     def _begin(self) -> None:
-        # Ordered writes at the head go without the synced ones behind them: a poke waits for its routing, and need not
-        # wait for somebody else's fsync too. A synced one takes all that waits with it.
+        # Ordered writes at the head form a group of their own: the poke that waits for a routing must not wait for the
+        # fsync of a later write too. A synced write at the head takes all waiting writes into its group.
         try:
             self._set_level("FULL" if self._queue[0].synced else "NORMAL")
             self._writer.execute("BEGIN IMMEDIATE")
@@ -176,7 +176,7 @@ class Database:
             self._level = level
 
     def _wait_for_lock(self) -> None:
-        # SQLite's own busy handler backs off to 100 ms, far longer than another process holds the lock.
+        # Not SQLite's own busy handler: it waits up to 100 ms, far longer than another process holds the lock.
         deadline = time.monotonic() + LOCK_SECONDS
         while True:
             try:
@@ -219,7 +219,7 @@ class Database:
             self._resolve(group, self._commit_inline())
 
     def _run_without(self, failed: _Write[Any], error: Exception, group: list[_Write[Any]]) -> None:
-        """One operation failed: it alone gets the error, the others of its group run again."""
+        """Fail one operation with its error, and run the others of its group again."""
         self._queue.extendleft(reversed(group))
         self._resolve([failed], error)
 
@@ -243,7 +243,7 @@ class Database:
                 self._writer.execute("ROLLBACK")
             self._queue.extendleft(reversed(group))
         else:
-            # What an operation raises of its own says nothing of the disk.
+            # An error of the operation itself says nothing about the disk.
             self._writes &= not isinstance(error, sqlite3.Error)
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
@@ -252,8 +252,8 @@ class Database:
         self._next()
 
     def _finds_room(self) -> bool:
-        """Whether a group that found the disk full is worth another try: there is room now, or the log begins anew, in
-        the room that it has."""
+        """Whether to retry a group that found the disk full: there is room now, or the log has started from its
+        beginning and has room in itself."""
         if self._make_room():
             return True
         if self._folded_for_room or self._log_bytes() == 0:
@@ -277,15 +277,15 @@ class Database:
 
     def _continue(self) -> None:
         if self._queue:
-            # Through the loop, so that a stream of writes never keeps the loop from its sockets.
+            # Through the loop, so that a stream of writes never starves its sockets.
             self._loop.call_soon(self._begin)
         else:
             self._busy = False
             self._idle.set()
 
-    # A checkpoint beside the writer does nearly all the work; the writer then pauses for the short rest, without
-    # which the log would never start anew under steady load. Where a reader elsewhere holds it up, the next
-    # one finishes it.
+    # A checkpoint runs beside the writer and copies nearly all of the log. The writer then pauses for the short rest:
+    # under steady load the log would otherwise never start from its beginning. If a reader of another process holds a
+    # checkpoint up, the next one finishes it.
 
     def _log_is_long(self) -> bool:
         changed = self._writer.total_changes - self._folded_at
@@ -302,7 +302,7 @@ class Database:
         self._checkpointer.submit(self._fold_log, self._folded)
 
     def _fold_log(self) -> None:
-        # The second round takes what was written during the first, so that little is left for the writer's pause.
+        # The second round copies what was written during the first, so that the writer's pause is short.
         for _ in range(2):
             self._connections.folder.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
@@ -320,7 +320,7 @@ class Database:
 
     def _restart_log(self) -> None:
         empties = self._empties or self._log_bytes() > CHECKPOINT_BYTES
-        # Other processes read for moments only, so this waits for them; writes wait meanwhile.
+        # Wait for the readers of other processes, which read only briefly; writes wait meanwhile.
         self._writer.execute(f"PRAGMA busy_timeout = {RESTART_MILLISECONDS}")
         try:
             self._writer.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if empties else 'RESTART'})").fetchall()
@@ -328,7 +328,7 @@ class Database:
             self._writer.execute("PRAGMA busy_timeout = 0")
 
     def _restarted(self, _: BaseException | None) -> None:
-        # What held it up is gone the next time.
+        # If a reader held it up, the next checkpoint does it.
         self._end_folds()
         self._continue()
 
@@ -341,6 +341,6 @@ class Database:
 
 
 def _write_nothing(db: sqlite3.Connection) -> None:
-    """A write that changes nothing and yet takes its place in the log."""
+    """A write that changes nothing, but has its place in the log."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     db.execute(f"PRAGMA user_version = {version:d}")

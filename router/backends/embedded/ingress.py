@@ -1,4 +1,4 @@
-"""The embedded ingress topic: a table in the order of acceptance, one producer call a message, one consumer."""
+"""The embedded ingress topic: a table of messages in the order of acceptance, which one process at a time consumes."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ LOG = logs.logger(__name__)
 SQL = load("ingress")
 CHANNEL = "ingress"
 STANDBY_SECONDS = 0.1
-"""How often a process on standby looks whether the consuming one has died."""
+"""How often a standby process checks whether the consuming one has died."""
 LOOK_SECONDS = 5.0
-"""How often the consumer looks without being woken: whoever published may have died before it could wake anybody."""
+"""How often the consumer looks without a wake-up: a producer may die between its write and the wake-up."""
 
 
 class EmbeddedIngressProducer:
     """``IngressProducer`` over SQLite: durable when ``publish`` returns."""
 
     def __init__(self, database: Database, signals: Signalling, check_room: Callable[[], None] = lambda: None) -> None:
-        """``check_room``: raises ``NoRoom`` while nothing new is accepted."""
+        """``check_room`` raises ``NoRoom`` while the router accepts no new messages."""
         self._database = database
         self._signals = signals
         self._check_room = check_room
@@ -55,10 +55,10 @@ class EmbeddedIngressProducer:
 
 
 class Lock(Protocol):
-    """Held by one process at a time; free again when that process dies, however it dies."""
+    """A lock that one process at a time holds; its death, however it dies, frees it."""
 
     def take(self) -> bool:
-        """Take it unless another process holds it; returns at once whether this process holds it."""
+        """Take the lock unless another process holds it; returns at once whether this process has it."""
         ...
 
     def release(self) -> None: ...
@@ -84,7 +84,7 @@ class FileLock:
 class EmbeddedIngressConsumer:
     """``IngressConsumer`` over SQLite: an async context manager.
 
-    One process consumes at a time, the one that holds the lock; one on standby goes on with the oldest that is left.
+    Only the process that holds the lock consumes. A standby process that gets the lock begins with the oldest message.
     """
 
     def __init__(self, database: Database, signals: Signalling, clock: Clock, lock: Callable[[], Lock]) -> None:
@@ -94,7 +94,7 @@ class EmbeddedIngressConsumer:
         self._new_lock = lock
         self._cursor = 0
         self._found = 0
-        """Up to this number, another process may have delivered messages before this one."""
+        """Messages up to this number may have been delivered by another process before this one."""
         self._returned: list[int] = []
 
     async def __aenter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Whether the database file is intact: SQLite's own check of its pages, rows and indexes, and ours of each message."""
+"""Checks the database file: SQLite's own check of pages, rows and indexes, and the checksum of each message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from router.checksum import is_whole
 
 MOST_FAULTS = 10
 STEPS = 10_000
-"""Steps of SQLite between two looks at the time: some milliseconds."""
+"""SQLite steps between two checks of the time; they take some milliseconds."""
 _MESSAGES = {
     "ingress": "SELECT id, recipient, envelope, lane, ephemeral, accepted_at, keyed, checksum FROM ingress",
     "hot": "SELECT id, user, envelope, lane, ephemeral, accepted_at, keyed, checksum FROM hot",
@@ -23,16 +23,16 @@ _MESSAGES = {
 
 
 class Checked(Struct, frozen=True):
-    """What a check found in its time."""
+    """What a check found before its time was over."""
 
     faults: list[str]
-    """One sentence each; the first of them where there are many. No data."""
+    """One sentence for each fault, without data; only the first ones if there are many."""
     finished: bool
-    """All was looked at."""
+    """The check has looked at everything."""
 
 
 def check_file(db: sqlite3.Connection, seconds: float) -> Checked:
-    """SQLite's check, beside whoever else works on the file; raises ``sqlite3.Error``."""
+    """Run SQLite's check for at most ``seconds``; others may use the file meanwhile. Raises ``sqlite3.Error``."""
     faults: list[str] = []
     with _until(db, time.monotonic() + seconds) as ended:
         for (line,) in db.execute(f"PRAGMA integrity_check({MOST_FAULTS})"):
@@ -41,7 +41,7 @@ def check_file(db: sqlite3.Connection, seconds: float) -> Checked:
 
 
 def check_messages(db: sqlite3.Connection, seconds: float) -> Checked:
-    """Whether all messages match their checksums; raises ``sqlite3.Error``."""
+    """Check the checksums of all messages, for at most ``seconds``. Raises ``sqlite3.Error``."""
     faults: list[str] = []
     with _until(db, time.monotonic() + seconds) as ended:
         for table, statement in _MESSAGES.items():
@@ -52,7 +52,8 @@ def check_messages(db: sqlite3.Connection, seconds: float) -> Checked:
 
 @contextmanager
 def _until(db: sqlite3.Connection, end: float) -> Iterator[Callable[[], bool]]:
-    """A statement that goes on beyond ``end`` ends the block; what it gives says whether that was so."""
+    """Interrupt a statement that runs beyond ``end``, and leave the block. Yields a function that returns whether that
+    happened."""
     ended = False
 
     def late() -> bool:

@@ -1,4 +1,4 @@
-"""What the embedded backend needs of the SQLite library that Python brings."""
+"""Whether Python's SQLite library has what the embedded backend needs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ ADVICE = "use a Python with a newer SQLite, such as one from python.org or a cur
 
 
 def check() -> None:
-    """Raise ``DataDirError`` where this Python's SQLite cannot hold the database."""
+    """Raise ``DataDirError`` if this Python's SQLite cannot hold the database."""
     if (lack := missing()) is not None:
         raise DataDirError(f"{lack}; {ADVICE}")
 
 
 def missing() -> str | None:
-    """What this Python's SQLite lacks, in words; ``None`` where it lacks nothing."""
+    """What this Python's SQLite lacks, in words; ``None`` if it lacks nothing."""
     if sqlite3.sqlite_version_info < OLDEST:
         return f"SQLite {'.'.join(map(str, OLDEST))} or newer is needed, but this Python has {sqlite3.sqlite_version}"
     with closing(sqlite3.connect(":memory:")) as db:

@@ -20,18 +20,18 @@ from router.timekeeping import Timekeeper
 LOG = logs.logger(__name__)
 SQL = load("push")
 PAGE = 200
-"""Dead letters read at once."""
+"""Dead letters in one page."""
 KEEP_SECONDS = 7 * 86_400
-"""A command that no notification service takes is worth nothing after a week."""
+"""A command that no notification service has taken is dropped after a week."""
 EXPIRED_MORE = 100
-"""Each batch of new commands deletes as many old ones, and this many more."""
+"""Each batch of new rows may delete as many old ones and this many more."""
 
 
 class OutboxEntry(Struct, frozen=True):
     """One push command that was not taken yet."""
 
     number: int
-    """Rises with each command; what ``remove`` takes."""
+    """Rises with each command; identifies it for ``remove``."""
     id: str
     recipient: str
     command: bytes
@@ -40,18 +40,19 @@ class OutboxEntry(Struct, frozen=True):
 
 
 def withdraw(db: sqlite3.Connection, doomed: Iterable[tuple[str, str]]) -> int:
-    """Remove the commands of the messages (recipient, id), which are acknowledged or gone; returns how many."""
+    """Remove the commands of the messages ``doomed`` (recipient, id), which are acknowledged or gone; returns how
+    many."""
     return db.executemany(SQL["withdraw"], doomed).rowcount
 
 
 class EmbeddedOutbox:
-    """``PushNotifier`` over SQLite, and the reading end that a notification service uses.
+    """``PushNotifier`` over SQLite, and the read end that a notification service uses.
 
-    A command holds no copy of an envelope that this file holds as long as the command.
+    If this file holds the mail of a command at least as long as the command, the command has no copy of the envelope.
     """
 
     def __init__(self, database: Database, clock: Clock, timekeeper: Timekeeper, *, cold_here: bool = True) -> None:
-        """``cold_here``: this file is the cold queue too, so that mail which is in it leaves it only for good."""
+        """``cold_here``: this file holds the cold queue too, so mail stays in it until it is acknowledged or gone."""
         self._database = database
         self._clock = clock
         self._timekeeper = timekeeper
@@ -73,14 +74,14 @@ class EmbeddedOutbox:
         before = self._timekeeper.deleting_at() - KEEP_SECONDS * MICROSECONDS
 
         def insert(db: sqlite3.Connection) -> int:
-            # More than come, or the table would grow for good.
+            # Delete more than come, or the table would never shrink.
             db.execute(SQL["expire_outbox"], (len(rows) + EXPIRED_MORE, before))
             return db.executemany(SQL["publish"], rows).rowcount
 
         await self._database.write_ordered(insert)
 
     async def list(self, after: int, limit: int) -> list[OutboxEntry]:
-        """The commands behind number ``after``, in order; without those of damaged mail, which goes when it is read."""
+        """The commands behind number ``after``, in order, without those of damaged mail, which a fetch removes."""
         rows = self._database.read(lambda db: db.execute(SQL["outbox"], (after, limit)).fetchall())
         return [
             OutboxEntry(number, id_, recipient, command or envelope.push_command(recipient, sealed), at)
@@ -88,17 +89,17 @@ class EmbeddedOutbox:
         ]
 
     async def remove(self, numbers: Sequence[int]) -> None:
-        """These were taken."""
+        """Remove these, which the notification service has taken."""
         taken = [(number,) for number in numbers]
         await self._database.write(lambda db: db.executemany(SQL["remove"], taken).rowcount)
 
 
 class EmbeddedDeadLetters:
-    """``DeadLetters`` over SQLite, and their reading end, ``DeadLetterQueue``.
+    """``DeadLetters`` over SQLite, and their read end, ``DeadLetterQueue``.
 
-    Refused mail does not fill the disk: what is older than ``embedded.dead_letter_days`` goes, and beyond
-    ``embedded.dead_letter_bytes`` the oldest of the recipient whose letters take most: so a flood to one pushes out
-    nobody else's.
+    Dead letters do not fill the disk. Those older than ``embedded.dead_letter_days`` are dropped. Beyond
+    ``embedded.dead_letter_bytes``, the oldest letters of the recipient with the most bytes are dropped, so that a flood
+    to one recipient pushes out no other's.
     """
 
     def __init__(self, database: Database, timekeeper: Timekeeper, limits: Embedded, metrics: Metrics) -> None:
@@ -126,7 +127,7 @@ class EmbeddedDeadLetters:
         def insert(db: sqlite3.Connection) -> tuple[int, int]:
             expired = db.execute(SQL["expire_letters"], (before,)).rowcount
             db.executemany(SQL["bury"], rows)
-            # More than come, or a cap that was lowered would never be met.
+            # Drop more than come, or a lowered cap would never be reached.
             return expired, self._drop(db, len(rows) + EXPIRED_MORE)
 
         expired, dropped = await self._database.write_ordered(insert)
@@ -134,7 +135,7 @@ class EmbeddedDeadLetters:
         self._tell(dropped, "letter-bytes", "embedded.dead_letter_bytes")
 
     def _drop(self, db: sqlite3.Connection, most: int) -> int:
-        """Drop the letters that exceed the cap, ``most`` at once; returns how many were dropped."""
+        """Drop up to ``most`` letters that exceed the cap; returns how many."""
         for dropped in range(most):
             (taken,) = db.execute(SQL["letters_take"]).fetchone()
             if not self._most_bytes or taken <= self._most_bytes:

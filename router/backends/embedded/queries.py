@@ -1,7 +1,7 @@
-"""Statements live in ``sql/*.sql``: each after a line ``-- name: what it does``.
+"""Loads the statements in ``sql/*.sql``, each of which follows a line ``-- name: what it does``.
 
-They name the states of ``router.lifecycle``, and what an event changes: ``$HOT``, ``$GONE``, ``$UNDER_WAY``;
-``$BEFORE_MOVED``, the states that the event ``MOVED`` changes, and ``$AFTER_MOVED``, what it changes them into.
+Names with ``$`` stand for states of ``router.lifecycle`` (``$HOT``), sets of them (``$GONE``, ``$UNDER_WAY``), the
+states that an event changes (``$BEFORE_MOVED``), and the states after it (``$AFTER_MOVED``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rows to records. A damaged row may hold anything anywhere; it becomes a damaged message, not an error."""
+"""Makes records of rows. A damaged row may hold any value in any column; it becomes a damaged message, not an error."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from router.messages import Lane, Message, Queued
 
 _LANES = (Lane.EXPRESS, Lane.NORMAL)
 ANY_LANE = -(1 << 63)
-"""Damaged ones too."""
+"""A lower bound of all lanes, even damaged ones."""
 
 
 def hot_message(user: str, row: Any, announced: int) -> Queued:
-    """A row of ``hot.read`` or ``hot.unannounced``."""
+    """The message of a row of ``hot.read`` or ``hot.unannounced``."""
     id_, lane, sequence, queued_at, accepted_at, ephemeral, keyed, attempts, checksum, envelope = row
     message = message_of(id_, user, envelope, lane, ephemeral, accepted_at, keyed, checksum)
     place = integer(sequence)
@@ -25,7 +25,7 @@ def hot_message(user: str, row: Any, announced: int) -> Queued:
 
 
 def cold_message(user: str, row: Any) -> Queued:
-    """A row of ``cold.read``. What is in cold was announced when it came there."""
+    """The message of a row of ``cold.read``. All mail in cold counts as announced: that happened when it came there."""
     id_, lane, sequence, queued_at, accepted_at, keyed, attempts, checksum, envelope = row
     message = message_of(id_, user, envelope, lane, False, accepted_at, keyed, checksum)
     return Queued(message, integer(sequence), integer(queued_at), True, integer(attempts))
@@ -34,7 +34,7 @@ def cold_message(user: str, row: Any) -> Queued:
 def message_of(
     id_: Any, user: Any, envelope: Any, lane: Any, ephemeral: Any, accepted_at: Any, keyed: Any, checksum: Any
 ) -> Message:
-    """What these columns hold; no whole message where one of them is not of its type."""
+    """The message of these columns; one that matches no checksum if a column does not have its type."""
     usual = envelope.__class__ is bytes and id_.__class__ is str and user.__class__ is str
     if usual and accepted_at.__class__ is int and lane in (0, 1):
         return Message(id_, user, envelope, _LANES[lane], bool(ephemeral), accepted_at, bool(keyed), checksum)
@@ -43,7 +43,7 @@ def message_of(
 
 
 def lane_of(value: Any) -> Lane:
-    """``value`` as a lane; where it is none, the one among whose messages it is sorted."""
+    """``value`` as a lane; a damaged value counts as the lane among whose messages it sorts."""
     return Lane.EXPRESS if value is None or (value.__class__ is int and value <= Lane.EXPRESS) else Lane.NORMAL
 
 
@@ -53,7 +53,7 @@ def integer(value: Any) -> int:
 
 
 def json_list(values: Iterable[str] | Iterable[int]) -> str:
-    """The parameter of a statement that takes many values (``json_each``)."""
+    """``values`` as one parameter of a statement (``json_each``)."""
     return msgspec.json.encode(list(values)).decode()
 
 

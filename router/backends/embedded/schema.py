@@ -1,4 +1,4 @@
-"""Opening the database file: its place, its version, its settings, and what its errors mean."""
+"""Opens the database file: creates it, brings it to the current version, and translates SQLite's errors."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ _MIGRATIONS: Sequence[str] = (
     "0010_clock.sql",
     "0011_letters.sql",
 )
-"""The n-th file takes a database from version n to n + 1; one that was released never changes."""
+"""The file with index n takes a database from version n to n + 1. A released file never changes."""
 VERSION = len(_MIGRATIONS)
 CHECKED_SECONDS = 1.0
 CHECKED_BYTES = 256 * 1024 * 1024
-"""A service that starts checks a file of up to this size, for up to this time; an old SQLite cannot be interrupted in
-it."""
+"""When a service starts, it checks a file of up to this size for up to this time. The size matters since an old SQLite
+cannot be interrupted in its check."""
 
 _WAIT_FOR_OTHERS = "PRAGMA busy_timeout = 10000"
 _GIVES_BACK = "PRAGMA auto_vacuum = INCREMENTAL"
-"""Free pages can be given back to the disk: a file has that from its making, or by ``VACUUM``."""
+"""Lets the file give free pages back to the disk; takes effect when the file is created, or by ``VACUUM``."""
 CONVERTED_BYTES = 64 * 1024 * 1024
-"""A file of this size gets it at a start; for a larger one, `router doctor` says what it takes."""
+"""A service that starts converts a file of up to this size; for a larger one, `router doctor` says what to do."""
 
 _CONNECTION_SETTINGS = """
     PRAGMA busy_timeout = 0;
@@ -55,13 +55,13 @@ _CONNECTION_SETTINGS = """
     PRAGMA wal_autocheckpoint = 0;
     PRAGMA secure_delete = FAST;
 """
-# What is deleted is overwritten where that costs no write of its own. ON would write each page that becomes free once
-# more, as zeroes: as much room in the log as is deleted, just when a full volume is to be emptied. ``Keeper`` gives the
-# pages back.
+# FAST overwrites deleted content where that costs no extra write. ON would also write each page that becomes free once
+# more, as zeroes: that takes as much space in the log as is deleted, just when a full volume has to be emptied.
+# ``Keeper`` gives these pages back instead.
 
 
-# sqlite3 looks for an adapter of each value that is not a plain int, float, str or bytearray, in several places;
-# finding one costs half of finding none.
+# sqlite3 searches in several places for an adapter of each value that is not a plain int, float, str or bytearray. The
+# search takes half the time if there is one.
 for _kind in (bool, Lane, State):
     sqlite3.register_adapter(_kind, int)
 sqlite3.register_adapter(bytes, bytes)
@@ -73,9 +73,9 @@ class Connections:
 
     writer: sqlite3.Connection
     reader: sqlite3.Connection
-    """Sees the last committed state, also while a group is being written."""
+    """Sees the last committed state, even while a group is being written."""
     folder: sqlite3.Connection
-    """Checkpoints the log beside the writer."""
+    """Makes checkpoints while the writer writes."""
 
     def close(self) -> None:
         for connection in (self.folder, self.reader, self.writer):
@@ -83,12 +83,12 @@ class Connections:
 
 
 def connect(path: Path) -> Connections:
-    """All connections to the file ``path``, which has the current version; raises ``DataDirError``."""
+    """Open all connections to the file ``path``, which has the current version; raises ``DataDirError``."""
     return Connections(open_writer(path), open_reader(path), open_reader(path))
 
 
 def check_made(data_dir: Path) -> None:
-    """Raise ``DataDirError`` unless a router has made its database in ``data_dir``: whoever only looks makes none."""
+    """Raise ``DataDirError`` unless ``data_dir`` has a database; for commands that only look and must not make one."""
     try:
         (data_dir / FILE_NAME).stat()
     except FileNotFoundError as error:
@@ -101,10 +101,10 @@ def check_made(data_dir: Path) -> None:
 
 
 def prepare(data_dir: Path) -> Path:
-    """Make ``data_dir`` (0700) and the database in it (0600) where missing; returns the file's path.
+    """Make ``data_dir`` (0700) and the database in it (0600) if they are missing; returns the file's path.
 
-    Raises ``DataDirError`` where that cannot be, or where a newer version of the router wrote the file. A directory
-    that cannot hold a database is left as it was.
+    Raises ``DataDirError`` if that is impossible, or if a newer version of the router wrote the file. A directory that
+    cannot hold a database stays as it was.
     """
     library.check()
     path = data_dir / FILE_NAME
@@ -122,7 +122,7 @@ def prepare(data_dir: Path) -> Path:
 
 
 def _have_give_back(connection: sqlite3.Connection, path: Path) -> None:
-    """A file of an earlier version keeps its free pages: make it anew, where that is soon done and nobody uses it."""
+    """Convert a file of an earlier version, which keeps its free pages, if it is small and no other process uses it."""
     try:
         size = path.stat().st_size
         if connection.execute("PRAGMA auto_vacuum").fetchone() != (0,) or size > CONVERTED_BYTES:
@@ -136,10 +136,11 @@ def _have_give_back(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _tell_lost_commits(connection: sqlite3.Connection, path: Path) -> None:
-    """Whoever opens the file first after a crash is the only one who can see this: closing it folds the log."""
+    """Report commits that SQLite passes over in a damaged log. Only the first process that opens the file after a crash
+    can see them, since closing the file empties the log."""
     try:
         (page_size,) = connection.execute("PRAGMA page_size").fetchone()
-        connection.execute(_WAIT_FOR_OTHERS)  # of several processes on the file, each writes now and then
+        connection.execute(_WAIT_FOR_OTHERS)  # other processes on the file may be writing
         lost = wal.lost_commits(connection, path, page_size)
         connection.execute("PRAGMA busy_timeout = 0")
     except sqlite3.Error as error:
@@ -150,9 +151,9 @@ def _tell_lost_commits(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def try_out(data_dir: Path) -> None:
-    """Make ``data_dir`` where it is missing, and where it has no database, see whether one can work there.
+    """Make ``data_dir`` if it is missing. If it has no database, check that one can work there.
 
-    Raises ``DataDirError``, and has made nothing then.
+    Raises ``DataDirError``, and then leaves nothing behind.
     """
     try:
         if (data_dir / FILE_NAME).exists():
@@ -191,7 +192,7 @@ def try_database(data_dir: Path) -> None:
 
 
 def _remove_empty(directory: Path, last: Path) -> None:
-    """Remove ``directory`` and those it is in, up to ``last``, as far as they are empty."""
+    """Remove ``directory`` and its parents up to ``last``, as far as they are empty."""
     with suppress(OSError):  # not empty: somebody else has put something there
         directory.rmdir()
         if directory != last:
@@ -199,7 +200,7 @@ def _remove_empty(directory: Path, last: Path) -> None:
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
-    """A connection that writes, on a file of the current version."""
+    """Open a connection that writes to a file of the current version."""
     try:
         connection = _connect(path)
     except sqlite3.Error as error:
@@ -221,8 +222,8 @@ def open_writer(path: Path) -> sqlite3.Connection:
 
 
 def _begin_log(connection: sqlite3.Connection, path: Path) -> None:
-    """Have changes go to a log beside the file. SQLite keeps the log's index in shared memory, which some file systems
-    of networks and of virtual machines do not have (sqlite.org/wal.html)."""
+    """Switch to a log beside the file. SQLite keeps the log's index in shared memory, which some file systems of
+    networks and of virtual machines lack (sqlite.org/wal.html)."""
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise DataDirError(
@@ -232,7 +233,7 @@ def _begin_log(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
-    """A connection that only reads; it waits out the rare moments in which a reader can be locked out."""
+    """Open a connection that only reads; it waits in the rare moments in which SQLite locks a reader out."""
     try:
         connection = _connect(path)
         connection.executescript(f"{_CONNECTION_SETTINGS}{_WAIT_FOR_OTHERS};PRAGMA query_only = ON;")
@@ -242,32 +243,32 @@ def open_reader(path: Path) -> sqlite3.Connection:
 
 
 def open_to_look(path: Path) -> sqlite3.Connection:
-    """A connection that changes nothing of the file, not even its log; raises ``sqlite3.Error``."""
+    """Open a connection that changes nothing in the file, not even its log; raises ``sqlite3.Error``."""
     connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=2)
     connection.text_factory = _text
     return connection
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    # A connection is used by one thread at a time, but not always by the one that opened it.
+    # One thread at a time uses a connection, but not always the one that opened it.
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
     set_up(connection)
     return connection
 
 
 def set_up(connection: sqlite3.Connection) -> None:
-    """Have ``connection`` read damaged texts, and know the function that the statements use."""
+    """Let ``connection`` read damaged texts, and give it the function ``is_whole`` that the statements use."""
     connection.text_factory = _text
     connection.create_function("is_whole", 4, _is_whole, deterministic=True)
 
 
 def _is_whole(id_: str, user: str, envelope: object, stored: object) -> bool:
-    """``is_whole`` for the columns of a row, of which the first two are known to be right."""
+    """``is_whole`` for the columns of a row; ``id_`` and ``user`` are known to be right."""
     return isinstance(envelope, bytes) and (stored is None or stored == checksum(id_, user, envelope))
 
 
 def _text(stored: bytes) -> str:
-    """A damaged text is read as well as it can be: it must not stand in the way of the rows behind it."""
+    """``stored`` as text; a damaged one is read as far as possible, so that the rows behind it can be read."""
     return stored.decode("utf-8", "replace")
 
 
@@ -316,8 +317,8 @@ def _statements(script: str) -> list[str]:
 
 
 def refuse_damaged(path: Path) -> None:
-    """Raise ``DataDirError`` where SQLite finds the file ``path`` damaged, within a second: mail may be missing from a
-    damaged index without a word. Services ask before they serve from it."""
+    """Raise ``DataDirError`` if SQLite finds, within a second, that the file ``path`` is damaged. Services call it
+    before they serve from the file, since mail may be missing from a damaged index without an error."""
     if path.stat().st_size > CHECKED_BYTES:
         return
     try:
@@ -338,13 +339,13 @@ def is_busy(error: sqlite3.Error) -> bool:
 
 
 def may_lack_room(error: sqlite3.Error) -> bool:
-    """Whether a full disk can be behind ``error``: the index of the log fails in another way than a file."""
+    """Whether a full disk may have caused ``error``; the index of the log reports it in another way than a file."""
     return _primary(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 
 
 def translated(error: sqlite3.Error, path: Path, unusable: type[DataDirError] = DataDirError) -> RouterError:
-    """The router's own error for one of SQLite's, with the original as its cause; ``unusable``: for what does not pass
-    by itself."""
+    """The router's own error for an error of SQLite, with that as its cause; ``unusable``: the class for faults that do
+    not pass by themselves."""
     primary = _primary(error)
     result: RouterError
     if primary == sqlite3.SQLITE_FULL:

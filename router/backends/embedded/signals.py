@@ -1,8 +1,8 @@
-"""How the processes that share a data directory wake one another: Unix datagrams, no polling.
+"""Lets the processes that share a data directory wake one another, by Unix datagrams, without polling.
 
-Each listener binds one socket in ``<data_dir>/run``: ``wake-<channel>-<random>`` or ``poke-<node>``. Listeners in
-the same process are served in memory. A signal is a hint and never the only trace of work: a consumer reads its
-table before it waits, and a lost poke is repeated by the sweeper.
+Each listener binds one socket in ``<data_dir>/run``: ``wake-<channel>-<random>`` or ``poke-<node>``. Listeners in the
+same process get their signals in memory. A signal is only a hint, and may get lost: a consumer reads its table before
+it waits, and a sweeper repeats pokes.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import msgspec
 from router.errors import DataDirError
 
 MAX_PATH_BYTES = 100
-"""A little below the shortest ``sun_path`` of the supported systems (104 on macOS)."""
+"""A little less than the shortest ``sun_path`` of the supported systems (104 on macOS)."""
 DATAGRAM_BYTES = 32 * 1024
 RETRY_SECONDS = 0.005
 MAX_WAITING_USERS = 100_000
-"""Pokes kept for a listener that does not read; beyond them pokes are left to the sweeper."""
+"""Pokes kept for a listener that does not read; further ones are dropped, and a sweeper repeats them."""
 _WAKE = b"\x00"
 POKE = "poke-"
 
@@ -47,7 +47,7 @@ class Signalling(Protocol):
 
 
 class Nodes(Protocol):
-    """Which nodes of a data directory were killed."""
+    """Knows which nodes of a data directory were killed."""
 
     def dead_nodes(self) -> list[str]: ...
 
@@ -66,7 +66,7 @@ class Signals:
         self._waiting: dict[Path, dict[str, None]] = {}
         self._retry: asyncio.TimerHandle | None = None
         self.dropped = 0
-        """Pokes that were left to the sweeper."""
+        """How many pokes were dropped."""
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -86,16 +86,16 @@ class Signals:
         self._sender.close()
 
     def dead_nodes(self) -> list[str]:
-        """The nodes whose processes were killed: their sockets are there, and nobody reads them."""
+        """The nodes whose processes were killed: their sockets still exist, and no process reads them."""
         paths = self._others(POKE)
         return [path.name.removeprefix(POKE) for path in paths if _is_dead(path)] if paths else []
 
     def forget_node(self, node: str) -> None:
-        """Whoever has ended the presence of a dead node removes what says that it is dead."""
+        """Remove the socket of a dead node, whose presence the caller has ended."""
         (self._directory / f"{POKE}{node}").unlink(missing_ok=True)
 
     def wakes(self, channel: str) -> asyncio.Event:
-        """An event that is set whenever somebody notifies ``channel``; clear it, look for work, then wait."""
+        """An event that each ``notify`` of ``channel`` sets; clear it, look for work, then wait."""
         event = self._wakes.get(channel)
         if event is None:
             event = self._wakes[channel] = asyncio.Event()
@@ -103,7 +103,7 @@ class Signals:
         return event
 
     def notify(self, channel: str) -> None:
-        """Tell every listener of ``channel`` that there is work: once for all that is notified in one turn."""
+        """Tell every listener of ``channel`` that there is work; calls in one turn of the loop send one signal."""
         if (event := self._wakes.get(channel)) is not None:
             event.set()
         if channel not in self._notified:
@@ -159,19 +159,20 @@ class Signals:
             receive(data)
 
     def _others(self, prefix: str) -> list[Path]:
-        # Listed anew each time: some ten microseconds, and no cache that could miss a listener.
+        # List them each time: that takes some ten microseconds, and a cache could miss a listener.
         names = [name for name in os.listdir(self._directory) if name.startswith(prefix)]  # noqa: PTH208 - a hot path
         return [path for path in map(self._directory.joinpath, names) if path not in self._own]
 
     def _send(self, path: Path, data: bytes) -> bool:
-        """Whether the datagram needs no second try."""
+        """Send the datagram; returns whether no second try is needed."""
         try:
             self._sender.sendto(data, str(path))
         except BlockingIOError:
-            # A full buffer: for a wake, the listener has enough of them in it.
+            # The buffer is full. A wake-up needs no second try: the listener has others in its buffer.
             return data is _WAKE
         except (ConnectionRefusedError, FileNotFoundError):
-            # Its process is dead; a new one has a socket of its own name. A node's stays: see ``dead_nodes``.
+            # Its process is dead; a new one binds a socket with another name. The socket of a node stays, since it
+            # tells ``dead_nodes`` that the node is dead.
             if data is _WAKE:
                 path.unlink(missing_ok=True)
         return True
@@ -183,7 +184,7 @@ class Signals:
             try:
                 sent = self._send(path, msgspec.json.encode(users))
             except OSError:
-                # As where the system has no memory for it: the mail is routed, and must not be taken for what failed.
+                # For example without memory for it. Raise nothing: the mail is routed, and must not count as failed.
                 self.dropped += len(waiting)
                 break
             if not sent:
@@ -207,12 +208,12 @@ def _is_dead(path: Path) -> bool:
         except ConnectionRefusedError:
             return True
         except OSError:
-            pass  # as where it has just been removed, or the system has no room: it may live
+            pass  # it was removed just now, or the system lacks memory: the node may live
     return False
 
 
 def _datagram(users: Iterable[str]) -> list[str]:
-    """As many users as surely fit into one datagram."""
+    """The first of ``users``, as many as fit into one datagram for certain."""
     taken: list[str] = []
     size = 0
     for user in users:
@@ -226,8 +227,8 @@ def _datagram(users: Iterable[str]) -> list[str]:
 def run_directory(data_dir: Path) -> Path:
     """The directory (0700) of the sockets, the same for all processes on ``data_dir``; raises ``DataDirError``.
 
-    It is ``run`` in ``data_dir``. Where that is too deep for a socket, or its file system holds no sockets or knows no
-    modes, it is one in the temporary directory.
+    It is ``run`` in ``data_dir``, or one in the temporary directory if that path is too long for a socket, or if its
+    file system has no sockets or no modes.
     """
     inside = data_dir / "run"
     longest = len(os.fsencode(inside)) + len("/wake-ingress-0123456789abcdef")
@@ -241,10 +242,10 @@ def run_directory(data_dir: Path) -> Path:
 
 
 def _is_private(directory: Path, *, close: bool) -> bool:
-    """Make ``directory`` (0700) where it is missing; returns whether others are kept out.
+    """Make ``directory`` (0700) if it is missing; returns whether other users are kept out.
 
-    ``close``: shut them out where they are not. Kubernetes opens all that is on a volume to the group of ``fsGroup`` at
-    each start of a pod. In a directory that everybody shares, an open one may hold sockets of others already.
+    ``close``: take away their access if they have it. Kubernetes gives the group of ``fsGroup`` access to everything on
+    a volume at each start of a pod. Not for a directory in a shared one: it may already hold sockets of other users.
     """
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
@@ -254,7 +255,7 @@ def _is_private(directory: Path, *, close: bool) -> bool:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise _others_may_enter(directory)
     if close and found.st_mode & 0o077:
-        with contextlib.suppress(OSError):  # a file system without modes; what it says now is looked at below
+        with contextlib.suppress(OSError):  # a file system without modes; the mode is checked below
             directory.chmod(0o700)
     return not directory.lstat().st_mode & 0o077
 

@@ -1,9 +1,9 @@
-"""Room on the volume of the data directory: while there is little, nothing new is accepted, and all else goes on.
+"""Watches the free space on the volume of the data directory. While there is little, the router refuses new messages.
 
-    enough --(less than the mark)--> short --(an eighth more than the mark)--> enough
+    enough --(free space falls below the mark)--> short --(it rises to the mark and an eighth)--> enough
 
-What was accepted still has to be routed, fetched, acknowledged and moved, and deleting too writes to the log first. The
-mark keeps room for that. If something else fills the volume, a file that is kept there for this case is deleted.
+Below the mark, accepted messages are still routed, fetched, acknowledged and moved, all of which writes to the log, as
+even deletion does. If something else fills the volume, the router deletes a file that it keeps there for this case.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ from router.errors import NoRoom, Unavailable
 LOG = logs.logger(__name__)
 FILE_NAME = "reserve"
 LOOK_SECONDS = 0.1
-"""When a message is accepted, the last look at the volume is at most this old."""
+"""Longest time between two looks at the volume while messages are accepted."""
 LARGEST_SHARE = 4
-"""The mark is at most the volume divided by this."""
+"""The mark is at most the size of the volume divided by this."""
 FILE_SHARE = 8
-"""The file has the size of the mark divided by this; the shortage ends once this share more than the mark is free."""
+"""The kept file has the size of the mark divided by this. The shortage ends when this share more than the mark is
+free."""
 
 
 class Volume(Struct, frozen=True):
-    """A file system, in bytes."""
+    """Sizes of a file system, in bytes."""
 
     total: int
     free: int
-    """For this user."""
+    """Free for this user."""
 
 
 def volume(directory: Path) -> Volume:
-    """Raises ``Unavailable`` where it does not tell."""
+    """The volume of ``directory``; raises ``Unavailable`` if the system does not say."""
     try:
         found = os.statvfs(directory)
     except OSError as error:
@@ -47,12 +48,12 @@ def volume(directory: Path) -> Volume:
 
 
 def mark_of(total: int, reserve_bytes: int) -> int:
-    """Below how many free bytes a volume of ``total`` is short of room."""
+    """The mark: with fewer free bytes than this, a volume of ``total`` bytes is short of space."""
     return min(reserve_bytes, total // LARGEST_SHARE)
 
 
 class Space:
-    """Whether there is room for new mail. Its state: what the last look found."""
+    """Knows whether there is space for new messages. Its state: what the last look found."""
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class Space:
         within: Callable[[], int] = lambda: 0,
         look: Callable[[Path], Volume] = volume,
     ) -> None:
-        """``within``: how many bytes of the database file are free, and are used before it grows."""
+        """``within`` returns the free bytes in the database file, which fills up before the file grows."""
         self._data_dir = data_dir
         self._file = data_dir / FILE_NAME
         self._reserve_bytes = reserve_bytes
@@ -76,16 +77,16 @@ class Space:
 
     @property
     def free(self) -> int:
-        """What the last look found on the volume."""
+        """Free bytes on the volume, by the last look."""
         return self._found.free
 
     @property
     def full(self) -> bool:
-        """Whether the last look found less than the reserve has."""
+        """Whether the last look found less free space than the kept file takes."""
         return self.short and self._found.free < mark_of(self._found.total, self._reserve_bytes) // FILE_SHARE
 
     def check(self) -> None:
-        """Raise ``NoRoom`` while nothing new is accepted."""
+        """Raise ``NoRoom`` while the volume is short of space."""
         if self._clock.monotonic() - self._looked_at >= LOOK_SECONDS:
             self.look()
         if self.short:
@@ -94,7 +95,7 @@ class Space:
             )
 
     def look(self) -> bool:
-        """Look anew, and tell where it begins or ends; returns whether room is short."""
+        """Look at the volume, log where a shortage begins or ends, and return whether space is short."""
         self._looked_at = self._clock.monotonic()
         self._found = self._volume(self._data_dir)
         mark = mark_of(self._found.total, self._reserve_bytes)
@@ -106,7 +107,8 @@ class Space:
         return short
 
     def _room(self) -> int:
-        """Free pages of the file hold mail too, but not the log: a quarter must be free outside of it."""
+        """Free bytes for new messages. Free pages of the file count too, but the log cannot use them: so a quarter must
+        be free outside of the file."""
         free = self._found.free
         return min(free + self._within(), 4 * free)
 
@@ -118,10 +120,10 @@ class Space:
         else:
             LOG.warning("the volume of the data directory has free space again: sends are accepted", **values)
 
-    # The file: made while there is room to spare, and removed for good when a write finds the volume full.
+    # The kept file: made while there is space to spare, and deleted when a write finds the volume full.
 
     def keep_file(self) -> None:
-        """Make the file where it is missing and there is room for it. Raises ``OSError``."""
+        """Make the kept file if it is missing and there is space for it. Raises ``OSError``."""
         mark = mark_of(self._found.total, self._reserve_bytes)
         size = mark // FILE_SHARE
         if self.short or not size or self._room() < mark + 2 * size or self._size() >= size:
@@ -131,8 +133,8 @@ class Space:
             _allocate(file.fileno(), size)
 
     def give_up_file(self) -> bool:
-        """A write may have found no room: remove the file, where the volume has less than it holds; returns whether
-        that made room."""
+        """After a write that may have found no space: delete the kept file if less than its size is free. Returns
+        whether there is space now."""
         size = self._size()
         if not size or self._volume(self._data_dir).free >= size:
             return False
@@ -149,7 +151,7 @@ class Space:
 
 
 def _allocate(descriptor: int, size: int) -> None:
-    """Have the file system set ``size`` bytes aside, and not only note the length."""
+    """Let the file system allocate ``size`` bytes, and not only note the length."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, size)
         return

@@ -1,8 +1,8 @@
-"""Commits that SQLite passes over in a damaged log.
+"""Finds commits that SQLite passes over in a damaged log.
 
-Its log ends, for SQLite, at the first frame whose checksum does not match. That is as it should be for the last commit,
-if a crash cut it short; where more stands behind it, a bit has flipped or a page was lost, and what was committed is
-gone without a word. The format: https://www.sqlite.org/fileformat2.html#walformat
+SQLite reads its log up to the first frame whose checksum does not match. That is right if a crash cut the last commit
+short. But if more commits follow, a bit has flipped or a page was lost, and SQLite drops them without an error.
+The format: https://www.sqlite.org/fileformat2.html#walformat
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from typing import BinaryIO
 
 _HEADER = 32
 _FRAME = struct.Struct(">II8s")
-"""Page, size of the file where a commit ends here, salt; 8 bytes of checksum follow, and the page."""
+"""Header of a frame: page number, size of the file if a commit ends here (else 0), salt. A checksum of 8 bytes and the
+page follow."""
 _FRAME_HEADER = 24
 _WORDS = {0x377F0682: "<", 0x377F0683: ">"}
-"""By the first word of the header: how its checksum is made."""
+"""By the first word of the header: the byte order of its checksum."""
 _VALID_FRAMES = struct.Struct("=16xI")
-"""In the head of the log's index (https://www.sqlite.org/walformat.html), in the machine's byte order."""
+"""Number of valid frames, in the header of the log's index (https://www.sqlite.org/walformat.html), in the machine's
+byte order."""
 
 
 def lost_commits(connection: sqlite3.Connection, path: Path, page_size: int) -> int:
-    """How many commits in the log of the database ``path`` SQLite does not see; ``connection`` can write to it.
+    """How many commits in the log of the database ``path`` SQLite does not see. ``connection`` must be able to write.
 
     Raises ``sqlite3.Error``.
     """
@@ -45,17 +47,18 @@ def lost_commits(connection: sqlite3.Connection, path: Path, page_size: int) -> 
 
 
 def _commits(log: BinaryIO, page_size: int) -> Iterator[int]:
-    """The numbers of the frames of this generation of the log that end a commit."""
+    """The numbers of those frames of the current log that end a commit; older frames may stand behind it."""
     header = log.read(_HEADER)
     frames = list(_frames(log, page_size))
     if frames:
-        # A header that is damaged says nothing; the first frame was written with it.
+        # If the header is damaged, take the salt of the first frame, which was written with it.
         salt = header[16:24] if _is_whole(header) else frames[0][1]
         yield from (number for number, (size, own) in enumerate(frames, 1) if size and own == salt)
 
 
 def _frames(log: BinaryIO, page_size: int) -> Iterator[tuple[int, bytes]]:
-    """Another process may empty the log meanwhile: what was in it is in the file then."""
+    """(size of the file if a commit ends here, else 0; salt) of each frame. Ends early if another process empties the log
+    meanwhile; its content is in the file then."""
     for _ in range((os.fstat(log.fileno()).st_size - _HEADER) // (_FRAME_HEADER + page_size)):
         head = log.read(_FRAME_HEADER)
         if len(head) < _FRAME_HEADER:

@@ -1,4 +1,4 @@
-"""Where a database's blocking calls run: on a thread of its own, or in line where nobody else waits."""
+"""Runs a database's blocking calls: on a thread, or inline in a simulation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Worker(Protocol):
 
 
 class InlineWorker:
-    """Runs each job at once: where a simulation chooses the schedule, and nothing may run beside it."""
+    """Runs each job at once, for simulations, which choose the schedule and have only one thread."""
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -65,6 +65,6 @@ class ThreadWorker:
 def _failure(job: Job) -> BaseException | None:
     try:
         job()
-    except Exception as error:  # noqa: BLE001 - handed to whoever submitted the job
+    except Exception as error:  # noqa: BLE001 - handed to the caller that submitted the job
         return error
     return None
