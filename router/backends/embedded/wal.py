@@ -57,8 +57,8 @@ def _commits(log: BinaryIO, page_size: int) -> Iterator[int]:
 
 
 def _frames(log: BinaryIO, page_size: int) -> Iterator[tuple[int, bytes]]:
-    """(size of the file if a commit ends here, else 0; salt) of each frame. Ends early if another process empties the log
-    meanwhile; its content is in the file then."""
+    """(size of the file if a commit ends here, else 0; salt) of each frame. Ends early if another process empties the
+    log meanwhile; its content is in the file then."""
     for _ in range((os.fstat(log.fileno()).st_size - _HEADER) // (_FRAME_HEADER + page_size)):
         head = log.read(_FRAME_HEADER)
         if len(head) < _FRAME_HEADER:
