@@ -6,6 +6,7 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from msgspec import Struct
@@ -86,6 +87,7 @@ class Case(Struct, frozen=True):
         return self.file in {f"contract/{suite}.py" for suite in SUITES[backend]}
 
 
+@cache
 def tests_of_races(tests: Path) -> dict[int, list[Case]]:
     """The tests whose docstring begins with ``RACES`` and a number; a file that does so stands for all of its tests."""
     found: dict[int, list[Case]] = defaultdict(list)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from functools import cache
 
 from tests.support.repository import ROOT
 from tools import races
@@ -16,7 +15,6 @@ HEADINGS = re.findall(r"^### RACES (\d+): \w", PAGE, re.MULTILINE)
 MATRIX = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if re.match(r"\| \d", line)]
 
 
-@cache
 def found() -> dict[int, list[races.Case]]:
     return races.tests_of_races(TESTS)
 
