@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import random
 import re
 import shutil
 import signal
@@ -18,7 +19,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +31,8 @@ OLDEST_REDIS = "7.0"
 """The oldest release that the router promises to run with."""
 OLDEST_REDIS_VARIABLE = "ROUTER_TEST_OLDEST_REDIS"
 PLATFORM_VARIABLE = "ROUTER_TEST_CLOUD_SDK"
+_CHANCE = random.SystemRandom()
+"""Not that of ``random``, which a test may have seeded: two processes would choose equally."""
 
 
 def end_when_told() -> None:
@@ -125,11 +128,12 @@ def emulator_program(folder: str, program: str) -> Path:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that nobody listens on just now, and that no system gives to whoever asks for any port."""
+    while True:
+        port = _CHANCE.randrange(20_000, 32_768)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def answers(port: int) -> bool:
