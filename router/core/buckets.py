@@ -30,6 +30,15 @@ class Buckets(Generic[K]):
         self._most = most
         self._full_at: OrderedDict[K, float] = OrderedDict()
 
+    @property
+    def remembered(self) -> int:
+        """How many keys have an entry, also where their buckets are full again."""
+        return len(self._full_at)
+
+    def missing(self, key: K) -> float:
+        """How much the bucket of ``key`` lacks to be full; more than it holds where that is a debt."""
+        return max(0.0, self._full_at.get(key, 0.0) - self._clock.monotonic()) * self._rate
+
     def wait(self, key: K, amount: float) -> float:
         """For how many seconds ``key`` must wait before it may take ``amount``; 0 where it may now.
 

@@ -82,6 +82,22 @@ class _Held(Struct, eq=False):
     again: bool = False
 
 
+class Statistics(Struct, frozen=True):
+    """What a ``ConnectionManager`` holds at one moment."""
+
+    connections: int
+    users: int
+    """Who have one here."""
+    poking: int
+    """Connections to which a poke is being sent."""
+    forgotten: int
+    """Connections to be registered again."""
+    expiries: int
+    """Ends of tokens that are waited for; some of their connections may be gone."""
+    tasks: int
+    """Under way, for which a drain waits."""
+
+
 class ConnectionManager:
     """Owns the presence of the sockets of one node. If the node dies, their leases end their presence."""
 
@@ -135,10 +151,23 @@ class ConnectionManager:
         self._work: set[asyncio.Task[None]] = set()
         self._draining = False
 
-    @property
-    def count(self) -> int:
-        """How many connections this node holds."""
-        return len(self._held)
+    def statistics(self) -> Statistics:
+        """Costs a look at each connection."""
+        return Statistics(
+            connections=len(self._held),
+            users=len(self._by_user),
+            poking=sum(held.poking for held in self._held.values()),
+            forgotten=len(self._forgotten),
+            expiries=len(self._expiries),
+            tasks=len(self._work),
+        )
+
+    def __repr__(self) -> str:
+        return f"<ConnectionManager of {self._node}: {self.statistics()}>"
+
+    def sockets(self, user: str) -> list[Socket]:
+        """Those of this user's connections to this node."""
+        return [held.socket for held in self._by_user.get(user, {}).values()]
 
     async def connect(self, user: str, socket: Socket, expires_at: int | None, key: bytes | None = None) -> Connection:
         """Register ``socket`` as a live connection of ``user`` until ``disconnect``.
@@ -433,11 +462,6 @@ class ConnectionManager:
             # Cheap, since there are few keys.
             await self._clock.sleep(CLOSE_PAUSE_SECONDS if more else KEYS_SECONDS)
             more = self.close_withdrawn(trusts) >= CLOSE_CONNECTIONS
-
-    @property
-    def remembered(self) -> int:
-        """How many entries the expiry heap has."""
-        return len(self._expiries)
 
     def _remember(self, expires_at: int, id_: str) -> None:
         heapq.heappush(self._expiries, (expires_at, id_))

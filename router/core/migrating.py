@@ -41,6 +41,15 @@ class Migrated(Struct, frozen=True):
     result: MigrationResult
 
 
+class Statistics(Struct, frozen=True):
+    """What a ``Migrator`` has done, and has still to do, at one moment."""
+
+    begun: int
+    """Migrations so far, apart from those that continued one that had failed."""
+    unfinished: int
+    """Users whose migration failed, and still holds the lease."""
+
+
 class Migrator:
     """Moves hot mail to cold. Several migrators, on any node, may work on one user at any time."""
 
@@ -73,6 +82,12 @@ class Migrator:
         self._keeper = keeper
         self._chance = chance
         self._metrics = metrics
+
+    def statistics(self) -> Statistics:
+        return Statistics(begun=self._count, unfinished=len(self._unfinished))
+
+    def __repr__(self) -> str:
+        return f"<Migrator {self._owner}: {self.statistics()}>"
 
     async def migrate(
         self, user: str, *, online_too: bool = False, progress: Callable[[int], None] | None = None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from router import logs
@@ -97,6 +98,17 @@ def _older(since: int, now: int, seconds: float) -> bool:
     return since > 0 and now - since >= seconds * MICROSECONDS
 
 
+class Statistics(Struct, frozen=True):
+    """What a ``Sweeper`` has come to at one moment."""
+
+    rounds: int
+    """Those that have ended."""
+    failures: int
+    """Of the round that is under way, or of the last one."""
+    retention_waits: bool
+    """The clock cannot be believed, and mail past its retention stays."""
+
+
 class Sweeper:
     """Does what is due, in a round every ``TICK_SECONDS``."""
 
@@ -130,9 +142,16 @@ class Sweeper:
         """While retention waits: when it last looked (monotonic). Else ``None``."""
         self._metrics = metrics
         self._reports = reports
+        self._rounds = 0
         self._failures: list[RouterError] = []
         self._looked_at: float | None = None
         """When the last search of cold for untold messages came to its end (monotonic)."""
+
+    def statistics(self) -> Statistics:
+        return Statistics(self._rounds, len(self._failures), self._held_at is not None)
+
+    def __repr__(self) -> str:
+        return f"<Sweeper: {self.statistics()}>"
 
     async def run(self) -> None:
         """Sweep until cancelled; what fails in one round is done in the next."""
@@ -153,6 +172,7 @@ class Sweeper:
         ):
             with self._apart():
                 await part()
+        self._rounds += 1
         if self._failures:
             raise self._failures[0]
 

@@ -64,6 +64,20 @@ class _Own(Struct):
     """Who comes next, and for how many units."""
 
 
+class Statistics(Struct, frozen=True):
+    """What all users together have under way at one moment, and what is remembered of them."""
+
+    users: int
+    """Who have calls."""
+    calls: int
+    units: int
+    """Of work that is under way."""
+    waiting: int
+    """Calls that wait for their turn."""
+    budgets: int
+    """Users whose budgets are not full, as far as anybody has looked."""
+
+
 class Work:
     """The budgets and turns of all users.
 
@@ -79,6 +93,24 @@ class Work:
         self._own: dict[str, _Own] = {}
         self._paced: Buckets[str] = Buckets(clock, PACE, 0, REMEMBERED_USERS)
         self._connects: Buckets[str] = Buckets(clock, CONNECTS_PER_SECOND, CONNECTS_AT_ONCE, REMEMBERED_USERS)
+
+    def statistics(self) -> Statistics:
+        """Costs a look at each user who has calls."""
+        own = self._own.values()
+        return Statistics(
+            users=len(own),
+            calls=sum(one.calls for one in own),
+            units=sum(one.units for one in own),
+            waiting=sum(len(one.waiting) for one in own),
+            budgets=0 if self._budgets is None else self._budgets.remembered,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Work: {self.statistics()}>"
+
+    def spent(self, user: str) -> float:
+        """Units that are missing of the budget of ``user``; more than it holds where that is a debt."""
+        return 0.0 if self._budgets is None else self._budgets.missing(user)
 
     async def begin(self, user: str) -> Call:
         """A call of ``user``; whoever begins one ends it. Raises ``TooMuchWork``."""

@@ -670,7 +670,9 @@ class QueueContract(
         await stage.sweeper.sweep()
         assert await stage.in_cold() == []
 
-    async def test_a_copy_of_a_migration_that_fails_is_deleted(self, stage: Stage) -> None:
+    async def test_a_copy_of_a_migration_that_fails_is_deleted(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """RACES 24: acknowledged meanwhile; the write works and says that it failed; then the acknowledgement ends."""
         phone = await stage.connect()
         await stage.go("m1")
@@ -682,9 +684,10 @@ class QueueContract(
             await put(messages)
             raise Unavailable("it says so")
 
-        stage.migrator._cold.put = late  # type: ignore[method-assign]  # the moment that the test forces
-        with pytest.raises(Unavailable):
-            await stage.migrator.migrate(BOB)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(stage.cold), "put", lambda _, messages: late(messages))
+            with pytest.raises(Unavailable):
+                await stage.migrator.migrate(BOB)
         await stage.online.forget_orphans(BOB, ["m1"])
         stage.clock.advance(61)
         await stage.sweeper.sweep()

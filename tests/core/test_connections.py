@@ -138,7 +138,7 @@ async def test_ten_thousand_come_back_at_once(stage: Stage, monkeypatch: pytest.
     await until(lambda: all(sockets[user].pokes == 1 for user in waiting))
     assert sum(socket.pokes for socket in sockets.values()) == len(waiting)
     assert (most, calls) == (REGISTERING, len(users))
-    assert len({connection.id for connection in connections}) == stage.manager.count == len(users)
+    assert len({connection.id for connection in connections}) == stage.manager.statistics().connections == len(users)
     assert await stage.online.online() == QueueTotals(messages=len(users), users=len(users))
     assert held < 4096 * len(users), "bytes a connection"
     assert peak < 3 * held, "the crowd costs no more than a small multiple of what stays"
@@ -171,12 +171,12 @@ async def test_one_users_flood_costs_the_store_nothing(stage: Stage, monkeypatch
         with pytest.raises(TooManyConnections):
             await stage.manager.connect(BOB, Socket(), None)
         stage.clock.advance(PAUSE_SECONDS)
-    assert (calls, stage.manager.count) == (0, LIMIT)
+    assert (calls, stage.manager.statistics().connections) == (0, LIMIT)
     assert {(socket.pings, *socket.codes) for socket in sockets} == {(2,)}
     await stage.manager.disconnect(first)
     await stage.manager.connect(BOB, Socket(), None)
     await stage.manager.connect(EVE, Socket(), None)
-    assert (calls, stage.manager.count) == (2, LIMIT + 1)
+    assert (calls, stage.manager.statistics().connections) == (2, LIMIT + 1)
 
 
 async def test_whom_the_store_refuses_is_not_held(stage: Stage) -> None:
@@ -193,7 +193,7 @@ async def test_whom_the_store_refuses_is_not_held(stage: Stage) -> None:
     stage.clock.advance(WAIT_SECONDS)
     with pytest.raises(TooManyConnections):
         await entering
-    assert (stage.manager.count, len(await stage.online.connections(BOB))) == (0, LIMIT)
+    assert (stage.manager.statistics().connections, len(await stage.online.connections(BOB))) == (0, LIMIT)
 
 
 async def test_a_half_open_socket_gives_way_at_once_if_it_owes_an_answer(stage: Stage) -> None:
@@ -205,7 +205,7 @@ async def test_a_half_open_socket_gives_way_at_once_if_it_owes_an_answer(stage: 
     assert await stage.go("m1") is Outcome.HOT
     await stage.manager.connect(BOB, new := Socket(), None)
     await until(lambda: all(socket.codes == [REPLACED] for socket in sockets))
-    assert (stage.manager.count, len(await stage.online.connections(BOB))) == (1, 1)
+    assert (stage.manager.statistics().connections, len(await stage.online.connections(BOB))) == (1, 1)
     stage.clock.advance(WAIT_SECONDS)
     await stage.factory.tasks.settled()
     assert (await stage.hot(), await stage.in_cold(), new.pokes, new.codes) == (["m1"], [], 1, [])
@@ -295,7 +295,7 @@ async def test_a_challenge_that_cannot_be_made_is_a_refusal(stage: Stage, monkey
     monkeypatch.setattr(type(await stage.factory.poke_bus()), "publish", fail)
     with pytest.raises(TooManyConnections):
         await stage.manager.connect(BOB, Socket(), None)
-    assert stage.manager.count == 0
+    assert stage.manager.statistics().connections == 0
 
 
 async def test_a_socket_that_is_being_opened_is_not_taken_for_silent(stage: Stage) -> None:
@@ -330,7 +330,7 @@ async def test_a_registration_that_is_not_answered_leaves_no_presence(
     with pytest.raises(Unavailable):
         await stage.manager.connect(BOB, Socket(), None)
     await stage.factory.tasks.settled()
-    assert (stage.manager.count, await stage.online.connections(BOB)) == (0, [])
+    assert (stage.manager.statistics().connections, await stage.online.connections(BOB)) == (0, [])
 
 
 async def test_the_last_disconnect_moves_the_mail(stage: Stage) -> None:
@@ -346,7 +346,7 @@ async def test_the_last_disconnect_moves_the_mail(stage: Stage) -> None:
         await stage.factory.tasks.settled()
     assert await stage.in_cold() == ["m1"]
     assert await stage.pushed() == ["m1"]
-    assert not stage.manager._by_user
+    assert stage.manager.statistics().users == 0
 
 
 async def test_a_forgotten_connection_registers_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,7 +372,7 @@ async def test_a_forgotten_connection_registers_again(stage: Stage, monkeypatch:
 
         await eventually(stage, registered, ahead=2 * heartbeat)
         assert await stage.go("m2") is Outcome.HOT
-        await until(lambda: not stage.manager._forgotten)
+        await until(lambda: stage.manager.statistics().forgotten == 0)
 
 
 async def test_a_socket_that_goes_while_it_registers_again_leaves_no_presence(
@@ -391,7 +391,7 @@ async def test_a_socket_that_goes_while_it_registers_again_leaves_no_presence(
         type(stage.online), "connect", lambda _, connection, limit, replacing=(): too_late(connection, limit)
     )
     await stage.manager.renew()
-    assert (stage.manager.count, await stage.online.connections(BOB)) == (0, [])
+    assert (stage.manager.statistics().connections, await stage.online.connections(BOB)) == (0, [])
 
 
 async def test_what_fails_when_a_socket_goes_is_left_to_lease_and_sweeper(
@@ -412,7 +412,7 @@ async def test_what_fails_when_a_socket_goes_is_left_to_lease_and_sweeper(
         patch.setattr(type(stage.online), "begin_move", fail)
         await stage.manager.disconnect(laptop)
         await stage.factory.tasks.settled()
-    assert (stage.failures("online"), stage.manager.count) == (2, 0)
+    assert (stage.failures("online"), stage.manager.statistics().connections) == (2, 0)
     assert await stage.in_cold() == await stage.in_cold(EVE) == []
     stage.clock.advance(61)
     await stage.sweeper.sweep()
@@ -529,9 +529,9 @@ async def test_a_registration_that_a_drain_overtakes_leaves_no_presence(
     )
     async with running(stage):
         connecting = asyncio.create_task(stage.manager.connect(BOB, Socket(), None))
-        await until(lambda: stage.manager.count == 1)
+        await until(lambda: stage.manager.statistics().connections == 1)
         draining = asyncio.create_task(stage.manager.drain())
-        await until(lambda: stage.manager.count == 0)
+        await until(lambda: stage.manager.statistics().connections == 0)
         drained.set()
         with pytest.raises(Draining):
             await connecting
@@ -560,7 +560,7 @@ async def test_connections_that_are_gone_are_forgotten_before_their_tokens_expir
         await stage.manager.connect(BOB, Socket(), far)
         for _ in range(3 * FORGOTTEN):
             await stage.manager.disconnect(await stage.manager.connect(BOB, Socket(), far))
-    assert stage.manager.remembered < 2 * FORGOTTEN
+    assert stage.manager.statistics().expiries < 2 * FORGOTTEN
 
 
 async def test_a_withdrawn_key_closes_its_connections_some_at_a_time(

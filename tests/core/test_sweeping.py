@@ -222,7 +222,7 @@ async def test_a_part_that_fails_holds_no_other_up(stage: Stage, monkeypatch: py
     sweeping = asyncio.create_task(stage.sweeper.run())
     await asyncio.sleep(0)
     stage.clock.advance(1)
-    await until(lambda: len(stage.clock._sleepers) == 1)  # the round is over
+    await until(lambda: stage.sweeper.statistics().rounds == 1)
     assert stage.failures("online") == 1
     assert (calls, await stage.in_cold(EVE)) == (1, ["m3"])
     assert await stage.pushed() == (["m3"] if call == "unannounced" else ["m1", "m2", "m3"])

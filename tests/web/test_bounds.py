@@ -312,8 +312,8 @@ async def test_pings_tell_nothing_of_other_sockets(web: Web) -> None:
     guessed = random.Random(1).getrandbits(32).to_bytes(4)
     async with web.serve() as edge, raw(edge.port) as client:
         await client.upgrade(web.token("bob"))
-        (held,) = web.manager._by_user[BOB].values()
-        held.socket.ping()
+        (socket,) = web.manager.sockets(BOB)
+        socket.ping()
         head, payload = await client.read(2), await client.read(4)
     assert head == bytes([0x80 | PING, 4])
     assert payload != guessed
@@ -325,7 +325,7 @@ async def test_a_handshake_that_cannot_be_read_is_answered(web: Web, edge: Serve
         assert b" 431 " in await client.upgrade(web.token("bob"), more)
         await client.closed()
     assert counted(web, "headers-too-large") == 1
-    assert web.manager.count == 0
+    assert web.manager.statistics().connections == 0
 
 
 @pytest.mark.parametrize(
@@ -592,11 +592,11 @@ async def test_a_flood_of_frames_ends_the_socket(web: Web, edge: Server, first: 
         assert b" 101 " in await client.upgrade(web.token("bob"))
         await client.send(first + flood * (MAX_FRAMES - 1 - bool(first)))
         web.manager.poke([BOB])
-        assert web.manager.count == 1
+        assert web.manager.statistics().connections == 1
         await client.send(flood * 2)
         await client.closed()
     await eventually(lambda: cut(web, "too-many-frames") == 1)
-    await eventually(lambda: web.manager.count == 0)
+    await eventually(lambda: web.manager.statistics().connections == 0)
 
 
 async def test_a_refused_handshake_is_answered_without_an_error(
@@ -669,6 +669,6 @@ async def test_one_user_cannot_hold_hundreds_of_sockets(web: Web) -> None:
         web.clock.advance(ANSWER_SECONDS)
         await flood
         assert set(refused) == {b"HTTP/1.1 429 Too Many Requests"}
-        assert web.manager.count == 20
+        assert web.manager.statistics().connections == 20
         assert len(await (await web.factory.online_store()).connections(BOB)) == 20
         assert counted(web, "too-many-connections") + counted(web, "too-much-work") == 280

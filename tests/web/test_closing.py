@@ -123,7 +123,7 @@ async def test_a_long_body_that_is_whole_ends_nothing(web: Web, edge: Server) ->
     async with raw(edge.port) as client:
         for _ in range(2):
             await client.send(head % web.token("alice").encode() + b" " * 70_000)
-            await eventually(lambda: next(iter(web.work._own.values())).units == 0 if web.work._own else False)
+            await eventually(lambda: web.work.statistics().users == 1 and web.work.statistics().units == 0)
             await client.send(b" " * 70_000)
             assert await client.line() == b"HTTP/1.1 400 Bad Request\r\n"
             while await client.line() != b"\r\n":
@@ -208,7 +208,7 @@ async def test_the_code_that_ends_a_flood_of_frames_arrives(web: Web, edge: Serv
     async with raw(edge.port) as client:
         assert b" 101 " in await client.upgrade(web.token("bob"))
         await client.send(frame(PING) * (MAX_FRAMES + 1) + frame(PING) * 500_000)
-        await eventually(lambda: web.manager.count == 0)
+        await eventually(lambda: web.manager.statistics().connections == 0)
         assert _open(edge) == 1, "the client has not closed"
         assert (await client.answer()).endswith(b"\x88\x11\x03\xf0too many frames"), "a close frame with 1008"
 

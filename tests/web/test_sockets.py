@@ -29,12 +29,11 @@ async def stop_reading(web: Web, client: Raw) -> None:
     """Poke Bob, who has upgraded and does not read, until the server can send him no more."""
     assert b" 101 " in await client.upgrade(web.token("bob"))
     client.deafen()
-    (held,) = web.manager._by_user[BOB].values()
     for _ in range(POKES):
         web.manager.poke([BOB])
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        if held.poking:
+        if web.manager.statistics().poking:
             return
     raise AssertionError("his buffers never filled")
 
@@ -54,12 +53,12 @@ async def test_a_client_that_does_not_read_holds_up_nobody(web: Web) -> None:
                     web.manager.poke([BOB, EVE])
                     async with asyncio.timeout(EVENT_SECONDS):
                         assert await device.recv() == await other.recv() == "{}"
-        await eventually(lambda: web.manager.count == 0)
+        await eventually(lambda: web.manager.statistics().connections == 0)
 
 
 async def offline(web: Web) -> None:
     """No connection of Bob's is held any more, and a moment later the store knows."""
-    await eventually(lambda: web.manager.count == 0)
+    await eventually(lambda: web.manager.statistics().connections == 0)
     store = await web.factory.online_store()
     async with asyncio.timeout(EVENT_SECONDS):
         while await store.connections(BOB):  # noqa: ASYNC110 - a store sets no event
@@ -72,8 +71,8 @@ async def test_a_socket_knows_for_how_long_its_peer_has_owed_an_answer(web: Web)
         url = f"ws://{HOST}:{server.port}/connect"
         async with raw(server.port) as silent, connect(url, additional_headers=web.bearer("eve")) as living:
             assert b" 101 " in await silent.upgrade(web.token("bob"))
-            await eventually(lambda: web.manager.count == 2)
-            sockets = {user: held.socket for user, own in web.manager._by_user.items() for held in own.values()}
+            await eventually(lambda: web.manager.statistics().connections == 2)
+            sockets = {user: socket for user in (BOB, EVE) for socket in web.manager.sockets(user)}
             assert {socket.silent_seconds for socket in sockets.values()} == {0}
             for _ in range(2):
                 for socket in sockets.values():
@@ -115,7 +114,7 @@ async def test_a_socket_lives_as_long_as_its_token_opens_another(web: Web) -> No
         web.clock.advance(600 + leeway - 1)
         web.manager.close_expired()
         async with connect(f"ws://{HOST}:{server.port}/connect", additional_headers=bearer) as second:
-            assert web.manager.count == 2
+            assert web.manager.statistics().connections == 2
             web.clock.advance(1)
             web.manager.close_expired()
             async with asyncio.timeout(EVENT_SECONDS):
@@ -152,7 +151,7 @@ async def test_a_socket_keeps_nothing_of_its_handshake(web: Web, way: bytes) -> 
     async with web.serve() as server, raw(server.port) as client:
         await client.send(handshake(token).replace(b"authorization: Bearer ", way))
         assert b" 101 " in await client.line()
-        await eventually(lambda: web.manager.count == 1)
+        await eventually(lambda: web.manager.statistics().connections == 1)
         (socket,) = server._uvicorn.server_state.connections
         assert isinstance(socket, WebSocketProtocol)
         await eventually(lambda: not socket.scope["headers"])

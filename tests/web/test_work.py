@@ -32,13 +32,6 @@ def served(web: Web) -> Iterator[BaseRoute]:
     yield from web.app._router.routes
 
 
-def spent(web: Web, user: str = ALICE) -> float:
-    """Units that are missing of the budget of ``user``."""
-    assert web.work._budgets is not None
-    full_at = web.work._budgets._full_at.get(user, 0.0)
-    return max(0.0, full_at - web.clock.monotonic()) * WORK_RATE
-
-
 def test_every_route_is_public_or_charged(web: Web) -> None:
     """Also one that is added tomorrow."""
     found = set()
@@ -77,7 +70,7 @@ async def test_whoever_has_spent_it_all_is_refused_everywhere(web: Web) -> None:
 async def test_what_each_request_costs(web: Web) -> None:
     """The table of docs/http.md#work."""
     costs = []
-    at = spent(web)
+    at = web.work.spent(ALICE)
     for method, path, body in (
         ("GET", "/api/messages", b""),
         ("POST", "/api/send", json.dumps(ENVELOPE).encode()),
@@ -87,29 +80,27 @@ async def test_what_each_request_costs(web: Web) -> None:
         ("POST", "/api/send", b'{"recipientId":"bob","x":[%b0]}' % (b"0," * 6400)),
     ):
         await web.http.request(method, path, content=body, headers=web.bearer("alice"))
-        costs.append(round(spent(web) - at))
-        at = spent(web)
+        costs.append(round(web.work.spent(ALICE) - at))
+        at = web.work.spent(ALICE)
     assert costs == [CALL, CALL + SEND, CALL + SEND, CALL + SEND + 8, CALL + 100 + 3, CALL + SEND + 12 + 200]
     async with web.serve() as edge, raw(edge.port) as client:
         assert b" 101 " in await client.upgrade(web.token("alice"))
-    assert round(spent(web) - at) == CALL + CONNECT
+    assert round(web.work.spent(ALICE) - at) == CALL + CONNECT
 
 
 async def test_a_page_costs_what_is_in_it(web: Web) -> None:
     for _ in range(4):
         await web.http.post("/api/send", json=ENVELOPE, headers=web.bearer("eve"))
     await web.route()
-    before = spent(web, "urn:sm:user:bob")
+    before = web.work.spent("urn:sm:user:bob")
     page = await web.http.get("/api/messages", headers=web.bearer("bob"))
     assert len(page.json()["messages"]) == 4
-    assert round(spent(web, "urn:sm:user:bob") - before) == CALL + 4 + len(page.content) // 4096
+    assert round(web.work.spent("urn:sm:user:bob") - before) == CALL + 4 + len(page.content) // 4096
 
 
 async def test_a_strangers_request_costs_no_user_anything(web: Web) -> None:
     await web.http.get("/api/messages", headers={"authorization": "Bearer x"})
-    assert web.work._own == {}
-    assert web.work._budgets is not None
-    assert not web.work._budgets._full_at
+    assert (web.work.statistics().users, web.work.statistics().budgets) == (0, 0)
 
 
 async def test_what_fails_is_over(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +111,7 @@ async def test_what_fails_is_over(web: Web, monkeypatch: pytest.MonkeyPatch) -> 
     for path in ("/api/messages", "/api/messages?limit=x"):
         await web.http.get(path, headers=web.bearer("alice"))
     await web.http.post("/api/send", content=b"{", headers=web.bearer("alice"))
-    await eventually(lambda: web.work._own == {})
+    await eventually(lambda: web.work.statistics().users == 0)
 
 
 # Bounds of an acknowledgement and of any body.
@@ -202,7 +193,7 @@ async def test_a_body_that_is_thrown_away_is_charged(
         await client.send(head(web, start, framing + more) + body)
         assert (await client.answer()).startswith(b"HTTP/1.1 %d " % status)
         # While a part is read a moment passes, in which a little comes back.
-        await eventually(lambda: spent(web) == pytest.approx(CALL + len(LONG) / BODY_BYTES, rel=0.01))
+        await eventually(lambda: web.work.spent(ALICE) == pytest.approx(CALL + len(LONG) / BODY_BYTES, rel=0.01))
 
 
 async def test_a_body_behind_a_refusal_for_too_much_work_is_charged(web: Web) -> None:
@@ -211,9 +202,9 @@ async def test_a_body_behind_a_refusal_for_too_much_work_is_charged(web: Web) ->
     async with web.serve() as edge, raw(edge.port) as client:
         await client.send(head(web, "POST /api/send", b"content-length: %d\r\n" % len(LONG)))
         assert b" 429 " in await client.answer()
-        before = spent(web)
+        before = web.work.spent(ALICE)
         await client.send(LONG)
-        await eventually(lambda: spent(web) >= before + len(LONG) / BODY_BYTES - 1)
+        await eventually(lambda: web.work.spent(ALICE) >= before + len(LONG) / BODY_BYTES - 1)
 
 
 async def test_the_rest_of_a_short_body_is_charged(web: Web) -> None:
@@ -222,15 +213,15 @@ async def test_the_rest_of_a_short_body_is_charged(web: Web) -> None:
         await client.send(head(web, "POST /api/send", b"content-type: text/plain\r\ncontent-length: 10240\r\n"))
         assert b" 415 " in await client.line()
         await client.send(b" " * 10240)
-        await eventually(lambda: spent(web) >= CALL + 10 - 0.1)
+        await eventually(lambda: web.work.spent(ALICE) >= CALL + 10 - 0.1)
 
 
 async def test_a_body_whose_client_leaves_is_charged(web: Web) -> None:
     async with web.serve() as edge, raw(edge.port) as client:
         await client.send(head(web, "POST /api/send", b"content-length: 16000\r\n") + b" " * 10240)
-        await eventually(lambda: ALICE in web.work._own)
+        await eventually(lambda: web.work.statistics().users == 1)
         client.leave()
-        await eventually(lambda: spent(web) >= CALL + 10 - 0.1)
+        await eventually(lambda: web.work.spent(ALICE) >= CALL + 10 - 0.1)
 
 
 async def test_a_body_of_nobody_costs_nobody_anything(web: Web) -> None:
@@ -238,8 +229,7 @@ async def test_a_body_of_nobody_costs_nobody_anything(web: Web) -> None:
         async with web.serve() as edge, raw(edge.port) as client:
             await client.send(start + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 20000\r\n\r\n" + b" " * 20_000)
             assert (await client.line()).startswith(b"HTTP/1.1 40")
-    assert web.work._budgets is not None
-    assert not web.work._budgets._full_at
+    assert web.work.statistics().budgets == 0
 
 
 # One user and the others, at a real server.
@@ -263,7 +253,7 @@ async def test_what_one_user_has_waiting_holds_up_nobody_else(web: Web, monkeypa
         asyncio.create_task(web.http.post("/api/messages/ack", json=body, headers=web.bearer("alice")))
         for _ in range(16)
     ]
-    await eventually(lambda: ALICE in web.work._own and web.work._own[ALICE].calls == 16)
+    await eventually(lambda: web.work.statistics().calls == 16)
     await eventually(lambda: under_way == 1)
     sent = await web.http.post("/api/send", json=ENVELOPE, headers=web.bearer("eve"))
     assert (sent.status_code, under_way) == (202, 1)
@@ -276,6 +266,6 @@ async def test_a_slow_body_holds_no_turn(web: Web) -> None:
     head = f"POST /api/messages/ack HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {web.token('alice')}\r\n"
     async with web.serve() as edge, raw(edge.port) as slow:
         await slow.send(head.encode() + b"content-length: 100\r\n\r\n{")
-        await eventually(lambda: ALICE in web.work._own)
-        await eventually(lambda: web.work._own[ALICE].units == 0)
-    await eventually(lambda: web.work._own == {})
+        await eventually(lambda: web.work.statistics().users == 1)
+        await eventually(lambda: web.work.statistics().units == 0)
+    await eventually(lambda: web.work.statistics().users == 0)
