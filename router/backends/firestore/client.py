@@ -1,4 +1,4 @@
-"""The calls to Firestore that the queues are made of."""
+"""The calls to Firestore that the queues use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SERVICE = "/google.firestore.v1.Firestore/"
 
 
 class Statistics(Struct):
-    """How many calls were made, those included that were repeated."""
+    """How many calls were made, with retries."""
 
     batch_writes: int = 0
     commits: int = 0
@@ -32,7 +32,7 @@ class Statistics(Struct):
 
 
 class Client:
-    """One database over some channels, which take turns."""
+    """One database, over several channels in turn."""
 
     def __init__(
         self, channels: Sequence[grpc.aio.Channel], database: str, chance: random.Random, patience: Patience
@@ -59,9 +59,9 @@ class Client:
     async def call(
         self, attempt: Callable[[float], Awaitable[T]], *, repeated: Collection[grpc.StatusCode] = TRANSIENT
     ) -> T:
-        """``attempt``, which gets its time-out in seconds, repeated where that can help.
+        """Run ``attempt``, which gets its time-out in seconds, and repeat it where that can help.
 
-        Raises ``Refused`` and ``Unavailable``; what takes ``seconds`` below raises the library's own error.
+        Raises ``Refused`` and ``Unavailable``. The methods below that take ``seconds`` raise the library's own errors.
         """
         patience = self.patience
         return await call(
@@ -69,7 +69,7 @@ class Client:
         )
 
     async def batch_write(self, writes: Sequence[Write], seconds: float) -> list[tuple[int, str]]:
-        """(status code, message) of each of ``writes``, which are carried out one by one, in any order."""
+        """Carry out each of ``writes`` by itself, in any order; returns (status code, message) of each."""
         self.statistics.batch_writes += 1
         self.statistics.documents_written += len(writes)
         request = wire.BatchWriteRequest(database=self._database, writes=writes)
@@ -85,7 +85,7 @@ class Client:
         return [result.update_time for result in response.write_results]
 
     async def get(self, paths: Iterable[str], seconds: float, select: Sequence[str] = ()) -> dict[str, Document]:
-        """The documents that exist, by their paths; with these fields only, or with all where ``select`` is empty."""
+        """The existing documents of ``paths``, by path; with the fields ``select``, or with all if it is empty."""
         request = wire.BatchGetDocumentsRequest(database=self._database, documents=paths)
         if select:  # an empty mask asks for no field
             request.mask.field_paths.extend(select)
@@ -98,7 +98,7 @@ class Client:
         return found
 
     async def query(self, parent: str, query: Query, seconds: float) -> AsyncGenerator[Document, None]:
-        """The documents that ``query`` finds under ``parent``. Whoever reads no further closes this."""
+        """The documents that ``query`` finds under ``parent``. A caller that stops early must close this."""
         self.statistics.queries += 1
         request = wire.RunQueryRequest(parent=parent, structured_query=query.structured())
         stream = next(self._query)(request, timeout=seconds, metadata=self._metadata)
@@ -121,10 +121,10 @@ class Client:
     async def count(
         self, parent: str, collection: str, total: str, *, everywhere: bool = False, positive: bool = False
     ) -> tuple[int, int]:
-        """How many documents a collection has, and the sum of the integers in the field ``total`` of each.
+        """How many documents a collection has, and the sum of their fields ``total``.
 
-        ``everywhere``: of all collections of this name, under whatever parent; ``positive``: of those only where
-        that field is there and more than 0. Raises ``Unavailable``.
+        ``everywhere``: of all collections of this name, under any parent. ``positive``: only of documents in which that
+        field exists and is more than 0. Raises ``Unavailable``.
         """
 
         async def attempt(seconds: float) -> tuple[int, int]:
@@ -143,7 +143,7 @@ class Client:
         return await self.call(attempt)
 
     async def time(self, path: str) -> int:
-        """The clock of the service (µs since 1970), for the price of one read. Raises ``Unavailable``."""
+        """Firestore's clock (µs since 1970); costs one read. Raises ``Unavailable``."""
         request = wire.BatchGetDocumentsRequest(database=self._database, documents=[path])
 
         async def attempt(seconds: float) -> int:

@@ -2,9 +2,9 @@
 
 ``{cold.collection}/{user}/{cold.collection}-messages/{message id}``, with the fields of ``documents`` and
 
-    by_age      shard of the user and ``queued_at`` in one number: what retention and ``oldest`` walk along
-    untold_at   ``queued_at``, where it was written while the online store could not be asked and was not told yet
-    expire_at   when Firestore's own TTL may delete it: later than the rule, in case that no sweeper runs
+    by_age      shard of the user and ``queued_at`` in one number, for retention and ``oldest``
+    untold_at   ``queued_at``, of an untold message only
+    expire_at   when Firestore's own TTL may delete it: later than retention, in case no sweeper runs
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from router.pages import Head, Page
 BACKSTOP_SECONDS = 7 * DAY_SECONDS
 EXPIRY_SECONDS = 60.0
 PLACE = ("place", "queued_at")
-"""Fields of what is to be changed. Hundreds of envelopes would not be read in the time of a call."""
+"""Fields to read of documents to change; with hundreds of envelopes, a call would exceed its time-out."""
 CONTENT = ("checksum", "envelope", "size")
 CONTENT_BYTES = 2 * 1024 * 1024
-"""So much of envelopes is read in one call."""
+"""Bytes of envelopes that one call reads."""
 OLDEST_PAGE = 50
 OLDEST_MESSAGES = 5_000
-"""``oldest`` looks at this many messages at most."""
+"""``oldest`` looks at no more messages than this."""
 
 
 class FirestoreColdQueue:
@@ -83,8 +83,7 @@ class FirestoreColdQueue:
         return [queued for queued, result in zip(messages, results, strict=True) if result is not None]
 
     async def _correct(self, messages: Sequence[Queued]) -> list[RouterError | None]:
-        """Each of these is there: where it has a higher sequence, it gets the lower one; where it is damaged, it is
-        written anew."""
+        """Correct the documents of ``messages``, which exist: take the lower sequence; replace a damaged envelope."""
         results: list[RouterError | None] = []
         for part in _parts(messages):
             paths = [self._path_of(queued) for queued in part]
@@ -133,9 +132,10 @@ class FirestoreColdQueue:
                     return
 
     async def _all(self, user: str, page: Page, last: int, seconds: float) -> AsyncGenerator[Queued, None]:
-        """All messages behind the place ``last``, in order; read as far as they are taken."""
+        """All messages behind the place ``last``, in order; reads only as far as the caller does."""
         there: set[str] = set()
-        """What was found at the place ``last``, which others may share: the next query begins there once more."""
+        """Names of documents that were found at the place ``last``. Others may have the same place, so the next query
+        begins there again."""
         while True:
             above = last - 1 if there else last
             query = Query(self._messages, "place", len(there) + page.places + 1, above=above)
@@ -221,7 +221,7 @@ class FirestoreColdQueue:
 
 
 def _parts(messages: Sequence[Queued]) -> Iterator[Sequence[Queued]]:
-    """``messages`` in parts whose envelopes one call reads."""
+    """``messages`` in parts of ``CONTENT_BYTES``."""
     start = size = 0
     for index, queued in enumerate(messages):
         length = len(queued.message.envelope)
@@ -233,8 +233,8 @@ def _parts(messages: Sequence[Queued]) -> Iterator[Sequence[Queued]]:
 
 
 def _correction(queued: Queued, there: Document | None) -> Write | None:
-    """What is to be written where ``queued`` meets what is ``there``, with its content: that stays, unless it is
-    damaged."""
+    """The write that corrects the document ``there``, which was read whole, for ``queued``; ``None`` if it needs none.
+    Its envelope stays unless it is damaged."""
     if there is None:
         return None
     place, own = there.fields["place"].integer_value, place_number(*queued.place)
@@ -250,7 +250,7 @@ def _correction(queued: Queued, there: Document | None) -> Write | None:
 
 
 def _renewal(queued: Queued, there: Document) -> Write:
-    """Write the content of what is ``there`` anew, and nothing else of it."""
+    """Replace the envelope of the document ``there``, and nothing else of it."""
     write = _change_of(there)
     write.update_mask.field_paths.extend(CONTENT)
     content_fields(write.update.fields, queued.message)
@@ -258,14 +258,14 @@ def _renewal(queued: Queued, there: Document) -> Write:
 
 
 def _change_of(there: Document) -> Write:
-    """A change of what is ``there``, without its fields yet."""
+    """A change of the document ``there``; the caller adds the fields."""
     write = new_write()
     write.update.name = there.name
     return only_if(write, there.update_time)
 
 
 def _amendment(change: Queued, there: Document) -> Write:
-    """Write the place and the mark of what is ``there``, with ``PLACE``, and nothing else of it."""
+    """Change place and ``untold_at`` of the document ``there``, which was read with ``PLACE``."""
     place, queued_at = (there.fields[name].integer_value for name in PLACE)
     write = _change_of(there)
     write.update_mask.field_paths.extend(("place", "untold_at"))

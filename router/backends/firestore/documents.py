@@ -1,4 +1,4 @@
-"""Messages as documents, in either tier.
+"""Messages as documents, in both tiers.
 
 A document holds ``place`` (lane and sequence in one number: the order of a page), ``queued_at``, ``accepted_at``
 (µs since 1970), ``keyed``, ``attempts``, ``size`` (bytes of the envelope), ``checksum`` (missing where an earlier
@@ -20,7 +20,7 @@ BARE = ("place", "queued_at", "accepted_at", "keyed", "attempts", "size")
 
 
 def message_write(collection: str, queued: Queued) -> Write:
-    """Write the document of ``queued`` into ``collection``, whole."""
+    """A write of the whole document of ``queued`` into ``collection``."""
     message = queued.message
     write = new_write()
     write.update.name = f"{collection}/{document_id(message.id)}"
@@ -48,7 +48,8 @@ def content_fields(fields: Any, message: Message) -> None:
 
 
 def queued_message(user: str, document: Document, announced: int | None) -> Queued:
-    """The message in ``document``; it counts as announced up to the sequence ``announced``, or always if ``None``."""
+    """The message in ``document``; it counts as announced if its sequence is at most ``announced``, or that is
+    ``None``."""
     fields = document.fields
     lane, sequence = place_of(fields["place"].integer_value)
     message = Message(
@@ -72,7 +73,7 @@ def queued_message(user: str, document: Document, announced: int | None) -> Queu
 
 
 def _checksum(fields: Any) -> int | None:
-    """What reads no envelope need not be whole."""
+    """The stored checksum; ``None`` if an earlier version stored none. ``NEVER`` if the envelope was not read."""
     if "envelope" not in fields or fields["envelope"].WhichOneof("value_type") != "bytes_value":
         return NEVER
     return fields["checksum"].integer_value if "checksum" in fields else None

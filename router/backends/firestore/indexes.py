@@ -1,7 +1,7 @@
-"""Which indexes and TTL policies the collections need; ``examples/firestore`` holds them for the default names.
+"""The indexes and TTL policies that the collections need; ``examples/firestore`` has them for the default names.
 
-Firestore indexes every field of its own accord, which costs time and room with each write. Here only what a query
-follows is indexed, upwards only. An index over all collections of a name must be asked for in any case.
+By default Firestore indexes every field, which costs time and space with each write. This list has indexes only for
+fields that a query follows, in ascending order. Firestore makes an index over all collections of a name only on demand.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ TTL_FIELD = "expire_at"
 
 
 class Field(Struct, frozen=True):
-    """One field of the documents of one collection, and whether queries follow it."""
+    """One field of a collection's documents, and its indexes."""
 
     collection: str
     name: str
     under_parent: bool = False
-    """In one collection."""
+    """Index for queries in one collection."""
     everywhere: bool = False
-    """Over all collections of this name."""
+    """Index for queries over all collections of this name."""
 
     def override(self) -> dict[str, object]:
-        """As an entry of ``fieldOverrides`` in ``firestore.indexes.json``."""
+        """Its entry of ``fieldOverrides`` in ``firestore.indexes.json``."""
         scopes = {"COLLECTION": self.under_parent, "COLLECTION_GROUP": self.everywhere}
         indexes = [{"order": "ASCENDING", "queryScope": scope} for scope, wanted in scopes.items() if wanted]
         entry: dict[str, object] = {"collectionGroup": self.collection, "fieldPath": self.name, "indexes": indexes}
@@ -30,7 +30,7 @@ class Field(Struct, frozen=True):
 
 
 def cold_fields(collection: str) -> list[Field]:
-    """Of the cold queue; ``collection`` is ``cold.collection``."""
+    """Fields of the cold queue; ``collection`` is ``cold.collection``."""
     messages = f"{collection}-messages"
     return [
         Field(messages, "place", under_parent=True),
@@ -42,7 +42,7 @@ def cold_fields(collection: str) -> list[Field]:
 
 
 def online_fields(collection: str) -> list[Field]:
-    """Of the online store; ``collection`` is ``online.collection``."""
+    """Fields of the online store; ``collection`` is ``online.collection``."""
     hot, ids = f"{collection}-hot", f"{collection}-ids"
     walked = ("busy", "live", "lease_at", "ephemeral_due", "idle_at")
     return [
@@ -65,5 +65,5 @@ def _plain(collection: str, *names: str) -> list[Field]:
 
 
 def document(fields: list[Field]) -> dict[str, object]:
-    """``firestore.indexes.json``."""
+    """The content of ``firestore.indexes.json``."""
     return {"indexes": [], "fieldOverrides": [field.override() for field in fields]}

@@ -1,30 +1,32 @@
-"""The online store's state of one user: one document, which every change to their presence or queue is serialized by.
+"""The online store's state of one user: one document. Every change to the user's presence or queue goes through it, so
+these changes are serialized.
 
 Fields, times in µs since 1970:
 
     sequence        the highest that was ever given
-    hot, cold       messages in hot; in cold, or on their way there
-    hot_bytes, cold_bytes            the bytes of their envelopes; without those that an earlier version routed
+    hot, cold       messages in hot; messages in cold or pending
+    hot_bytes, cold_bytes            the bytes of their envelopes; without mail that an earlier version routed
     inbound_until   when the inbound budget is whole again
-    pending         cold writes under way: id, lane and sequence of each
-    cold_version    rises with whatever may put mail into cold
+    pending         cold writes that are not confirmed: id, lane and sequence of each
+    cold_version    increased by every operation that may put mail into cold
     cold_empty      cold is known to be empty
-    announced       hot mail up to this sequence was announced by a push command
+    announced       the push commands of hot mail up to this sequence are published
     poked_at, fetched                the last poke, and whether the user has fetched since
-    cut_at          when a page was cut short, or its user acknowledged after that; 0 where a fetch has come to the end
-                    since, and where it is missing
+    cut_at          when the last page was cut short, or when the user acknowledged after it; 0 or missing if a fetch
+                    has reached the end since
     move_owner, move_until           the migration lease
     doubled_express, doubled_normal  hot mail of a lane up to this sequence has, or may get, a copy in cold
-    hot_since       no hot message was queued before
-    ephemeral_at    no ephemeral one was accepted before; 0 where there is none
+    hot_since       all hot mail was queued at or after this
+    ephemeral_at    all ephemeral hot mail was accepted at or after this; 0 if there is none
     connections     id, node, since and lease_until of each
 
-and, only where they apply, what walks over all users go along:
+and fields for walks over all users, each only where it applies:
 
     busy            the user, while there is hot mail, an unanswered poke or a page that was cut short
-    live            how many connections
-    lease_at, ephemeral_due, idle_at  shard and time (``names.sharded``) of the first lease that runs out, of
-                    ``ephemeral_at``, and since when nothing is queued and nobody connected
+    live            number of connections
+    lease_at        shard and time (``names.sharded``) when the first lease runs out
+    ephemeral_due   shard and ``ephemeral_at``
+    idle_at         shard and time since when nothing is queued and the user has no connection
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ _BOOLEANS = ("cold_empty", "fetched")
 
 
 class Recipient(Struct):
-    """The fields of one user's document, and what may be asked of them."""
+    """The fields of one user's document."""
 
     user: str
     cold_empty: bool
@@ -82,13 +84,14 @@ class Recipient(Struct):
         return [connection for connection in self.connections if connection.lease_until > now]
 
     def end_leases(self, now: int) -> None:
-        """A lease that ran out by one clock has ended for all: its connection registers again, and is poked for what
-        went past it."""
+        """Remove connections whose leases ran out. A lease that ran out by the clock of one process has ended for all:
+        the connection registers again, and is poked for mail that went to cold meanwhile."""
         self.keep(self.live(now), now)
 
     def keep(self, connections: list[Connection], now: int) -> None:
-        """Only these stay. Those that are live are poked for what another may have fetched from cold and not
-        acknowledged; a poke that is due for an earlier page is not put off."""
+        """Keep only ``connections``. If others have ended and cold may have mail, which these may have fetched without
+        acknowledging it, mark the page as cut short, so that a sweeper pokes the live ones. An earlier mark stays, so
+        that its poke is not delayed."""
         ended = len(connections) < len(self.connections)
         self.connections = connections
         if ended and not self.cut_at and self.live(now) and (self.pending or not self.cold_empty):
@@ -98,25 +101,25 @@ class Recipient(Struct):
         return list(dict.fromkeys(connection.node for connection in self.live(now)))
 
     def next_sequence(self, now: int) -> int:
-        """One that is given to nobody else."""
+        """Give a sequence, higher than any before."""
         self.sequence = next_sequence(self.sequence, now)
         return self.sequence
 
     def poke(self, now: int) -> Pokes:
-        """The pokes that a new message owes: none while nobody has fetched since the last ones."""
+        """The pokes for a new message; none if the user has not fetched since the last ones."""
         nodes = self.nodes(now) if self.fetched else []
         if nodes:
             self.fetched, self.poked_at = False, now
         return [(node, self.user) for node in nodes]
 
     def poke_again(self, now: int) -> None:
-        """All are poked, fetched or not; this poke stands for a page that was cut short too."""
+        """Poke all connections, whether the user has fetched or not; this poke also replaces the mark of a cut page."""
         self.fetched, self.poked_at, self.cut_at = False, now, 0
 
     def look(self, now: int, limit: int, max_bytes: int) -> None:
-        """A fetch looks: from here on new mail is poked again; its page may count as cut short."""
+        """The first read of a fetch: new mail pokes again from here on, and the page may count as cut short."""
         cold_empty = self.cold_empty and not self.pending
-        # The page is read after this. No document is larger than a MiB.
+        # The page is read after this; no document is larger than 1 MiB.
         fits = self.hot <= min(limit, max_bytes >> 20)
         self.cut_at = cut_after(
             self.cut_at,
@@ -129,11 +132,11 @@ class Recipient(Struct):
         self.fetched = True
 
     def move_cut(self, now: int) -> None:
-        """A page was cut short, or its user has acknowledged after that."""
+        """Set a new mark: a page was cut short, or the user has acknowledged after it."""
         self.cut_at = next_cut(self.cut_at, now)
 
     def hush(self) -> None:
-        """No poke and no page waits for an answer."""
+        """Forget unanswered pokes and cut pages."""
         self.fetched, self.cut_at = True, 0
 
     @property
@@ -141,7 +144,7 @@ class Recipient(Struct):
         return self.hot_bytes + self.cold_bytes
 
     def enter_hot(self, message: Message, now: int) -> None:
-        """``message`` is in the hot queue."""
+        """Count ``message``, which enters the hot queue."""
         if not self.hot:
             self.hot_since = now
         self.hot += 1
@@ -150,28 +153,29 @@ class Recipient(Struct):
             self.ephemeral_at = min(self.ephemeral_at or message.accepted_at, message.accepted_at)
 
     def leave_hot(self, count: int, size: int) -> None:
-        """``count`` messages, with ``size`` bytes of envelopes, have left the hot queue."""
+        """Subtract ``count`` messages, with ``size`` bytes of envelopes, which leave the hot queue."""
         self.hot -= count
         self.hot_bytes = max(0, self.hot_bytes - size) if self.hot else 0
         if not self.hot:
             self.hot_since = self.ephemeral_at = 0
 
     def enter_cold(self, size: int) -> None:
-        """A message with an envelope of ``size`` bytes is in cold, or on its way there."""
+        """Count a message with an envelope of ``size`` bytes, which is in cold or pending."""
         self.cold += 1
         self.cold_bytes += size
 
     def leave_cold(self, size: int) -> None:
-        """One is not there any more. No messages have no bytes: a node of an earlier version counts messages only."""
+        """Subtract one that left cold. With no messages left, clear the bytes: a node of an earlier version counts
+        messages only."""
         self.cold = max(0, self.cold - 1)
         self.cold_bytes = max(0, self.cold_bytes - size) if self.cold else 0
 
     def abandoned(self, before: int) -> list[str]:
-        """The ids of cold writes under way that were given their places before this sequence."""
+        """The ids of pending cold writes with sequences lower than ``before``."""
         return [write.id for write in self.pending.values() if write.sequence < before]
 
     def cold_changed(self) -> None:
-        """Mail has come, or may come, into cold."""
+        """Record that mail has come to cold, or may have."""
         self.cold_version += 1
         self.cold_empty = False
 
@@ -180,19 +184,19 @@ class Recipient(Struct):
         return sequence <= (self.doubled_express if lane == Lane.EXPRESS else self.doubled_normal)
 
     def double(self, lane: int, sequence: int) -> None:
-        """A migrator takes the hot message of this place, and with it all before it in its lane."""
+        """Record that a migrator takes the hot message of this place, and with it all in front of it in its lane."""
         if lane == Lane.EXPRESS:
             self.doubled_express = max(self.doubled_express, sequence)
         else:
             self.doubled_normal = max(self.doubled_normal, sequence)
 
     def idle(self) -> bool:
-        """Nothing is queued and nobody is connected."""
+        """Whether nothing is queued and the user has no connection."""
         return not (self.hot or self.cold or self.pending or self.connections)
 
 
 def read(user: str, document: Document | None, *, cold_empty: bool) -> Recipient:
-    """The state in ``document``; that of a user of whom nothing is known where there is none."""
+    """The state in ``document``; without one, the state of an unknown user."""
     if document is None:
         return Recipient(user, cold_empty)
     fields = document.fields
@@ -208,7 +212,7 @@ def read(user: str, document: Document | None, *, cold_empty: bool) -> Recipient
 
 
 def write(path: str, recipient: Recipient, now: int) -> Write:
-    """Write the document of ``recipient``, whole."""
+    """A write of the whole document of ``recipient``."""
     written = new_write()
     written.update.name = path
     fields = written.update.fields

@@ -1,15 +1,15 @@
-"""The record of each id that was routed to a user: a document of its own, which outlives the message.
+"""The records of routed messages: one document for each, which outlives the message.
 
 ``{online.collection}-ids/{hash of user and id}-{message id}``: ``user``, ``lane``, ``sequence``, ``state`` (see
-``router.lifecycle``), ``keyed``, ``size`` (bytes of the envelope; missing where an earlier version wrote it), and, of
-those in no queue any more,
+``router.lifecycle``), ``keyed``, ``size`` (bytes of the envelope; missing if an earlier version wrote it), and, once
+the message is in no queue,
 
-    until      when it may be forgotten (µs since 1970)
-    forget     the same with a shard (``names.sharded``), once no copy is left in cold
-    owed       when it was acknowledged, with a shard, while a copy in cold must be deleted
-    expire_at  when Firestore's own TTL may delete it: later than the rule, in case that no sweeper runs
+    until      when the tombstone ends (µs since 1970)
+    forget     the same with a shard (``names.sharded``), when cold has no copy any more
+    owed       when the message was acknowledged, with a shard, while a copy in cold must be deleted
+    expire_at  when Firestore's own TTL may delete it: later than ``until``, in case no sweeper runs
 
-Records of a version in which an id belonged to one user among all have a hash of the id alone, and keep it.
+In an earlier version no two users had the same message id. Its records have a hash of the id only, and keep it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from router.messages import Queued
 
 BACKSTOP_SECONDS = DAY_SECONDS
 ANYHOW = object()
-"""In place of an update time: whatever was there before is written over."""
+"""Takes the place of an update time: overwrite whatever is there."""
 
 
 class Record(Struct):
-    """``update_time`` says what was read: ``None`` where there was nothing."""
+    """``update_time`` is that of the document that was read; ``None`` if there was none."""
 
     id: str
     user: str
@@ -44,10 +44,10 @@ class Record(Struct):
     acked_at: int = 0
     update_time: Any = None
     earlier: bool = False
-    """It is where an earlier version put it."""
+    """Its document has the name that an earlier version gave it."""
 
     def end(self, state: State, now: int, rules: StoreRules) -> None:
-        """The message leaves the queues at ``now``."""
+        """Make it the record of a message that leaves the queues at ``now``."""
         self.state = state
         self.until = rules.remember_until(now, keyed=self.keyed)
         self.acked_at = now
@@ -57,7 +57,7 @@ class Record(Struct):
 
 
 def record_of(queued: Queued, state: State, update_time: Any = None) -> Record:
-    """What is to be recorded of a message."""
+    """A new record of a message."""
     message = queued.message
     values = message.id, message.recipient, message.lane, queued.sequence, state, message.keyed, queued.size
     return Record(*values, update_time=update_time)
@@ -87,13 +87,13 @@ def path(collection: str, user: str, id_: str) -> str:
 
 
 def earlier_path(collection: str, id_: str) -> str:
-    """Where an earlier version put the record of ``id_``, whosever it was."""
+    """The path that an earlier version gave the record of ``id_``, of any user."""
     return f"{collection}/{earlier_record_id(id_)}"
 
 
 def write(collection: str, record: Record) -> Write:
-    """Write the document of ``record``, whole, or delete it where nothing is to be known of it; unless somebody else
-    changed it since it was read."""
+    """A write of the whole document of ``record``, or its deletion if the state is ``UNKNOWN``. Firestore refuses it if
+    the document has changed since it was read."""
     earlier = record.earlier
     name = earlier_path(collection, record.id) if earlier else path(collection, record.user, record.id)
     if record.state is State.UNKNOWN:

@@ -1,8 +1,8 @@
-"""Atomic steps: read one user's state, decide, and commit, unless somebody changed what was read.
+"""Atomic steps on one user: read their state, decide, and commit, if no other step has changed what was read.
 
-Such a transaction holds no lock, so a process that dies in the middle of one holds up nobody. Every change to what
-belongs to a user also changes their state document, or only what nobody else can change just then; so the state that
-was read first vouches for all that was read after it.
+A step holds no lock in Firestore, so a process that dies in the middle of one delays nobody. It reads the user's state
+document first. Every change of the user's other documents also changes that one (or touches only documents that no
+other step can change then). So if the state document is unchanged at the commit, all that was read after it is current.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ A = TypeVar("A")
 T = TypeVar("T")
 
 STEP_MESSAGES = 200
-"""Each may be two documents, and a commit should not have more than 500."""
+"""Messages of one step: each may be two documents, and a commit should not have more than 500."""
 STEP_BYTES = 3_000_000
-"""Of envelopes; a commit takes 10 MiB in all, to an emulator 4 MiB."""
+"""Envelope bytes of one step; a commit takes 10 MiB in all, to an emulator 4 MiB."""
 STEPS = 32
-"""Steps of different users that one call makes at a time."""
+"""Concurrent steps of one call, for different users."""
 CONFLICTS = frozenset({grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.NOT_FOUND})
-"""Somebody was faster."""
+"""Status codes that mean: another step has changed what this one read."""
 
 
 class OnlineLayout(Layout):
-    """Where the online store keeps its documents."""
+    """The paths of the online store's documents."""
 
     def __init__(self, project: str, database: str, collection: str) -> None:
         super().__init__(project, database, collection)
@@ -57,12 +57,12 @@ class OnlineLayout(Layout):
 
 
 class Work:
-    """What one step has read, and what it is about to change."""
+    """What one step has read, and what it will change."""
 
     def __init__(self, layout: OnlineLayout, recipient: Recipient, state: Document | None, found: list[Record]) -> None:
         self.recipient = recipient
         self.known = state is not None
-        """Whether there was a state of this user."""
+        """Whether the user has a state document."""
         self.records = {record.id: record for record in found}
         self._layout = layout
         self._update_time = None if state is None else state.update_time
@@ -72,19 +72,19 @@ class Work:
         self._forgotten = False
 
     def keep(self, record: Record) -> None:
-        """``record`` is new or changed."""
+        """Commit ``record``, which is new or changed."""
         self.records[record.id] = self._changed[record.id] = record
 
     def write(self, write: Write) -> None:
-        """A change to the hot queue."""
+        """Commit ``write``, a change of the hot queue."""
         self._writes.append(write)
 
     def forget(self) -> None:
-        """Delete the user's state."""
+        """Delete the user's state document."""
         self._forgotten = True
 
     def writes(self, now: int) -> list[Write]:
-        """All that is to be committed."""
+        """All writes of this step."""
         path = self._layout.user(self.recipient.user)
         own: list[Write] = []
         if self._forgotten:
@@ -95,7 +95,7 @@ class Work:
 
 
 class Transactions:
-    """Runs steps, each again from its reading where it met with a conflict or an answer was lost."""
+    """Runs steps. A step that meets a conflict, or whose answer is lost, starts again from its read."""
 
     def __init__(self, client: Client, layout: OnlineLayout, rules: StoreRules, clock: Clock) -> None:
         self.client = client
@@ -105,9 +105,9 @@ class Transactions:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def change(self, user: str, ids: Iterable[str], step: Callable[[Work], T], *, new: Collection[str] = ()) -> T:
-        """One step on the state of ``user`` and the records of ``ids``; returns what ``step`` returns.
+        """Run ``step`` on the state of ``user`` and the records of ``ids``; returns its result.
 
-        ``new``: those of ``ids`` that no earlier version has seen. ``step`` may run several times, each time on a fresh
+        ``new``: ids of which an earlier version has no records. ``step`` may run several times, each time on a new
         ``Work``. Raises ``Unavailable`` and what ``step`` raises.
         """
         ids = list(ids)
@@ -122,13 +122,13 @@ class Transactions:
         return await self.run(user, attempt)
 
     async def run(self, user: str, attempt: Callable[[float], Awaitable[T]]) -> T:
-        """Repeat ``attempt``, which gets the seconds that it has, until it meets with no conflict."""
+        """Repeat ``attempt``, which gets its time-out in seconds, while it meets conflicts. Raises ``Unavailable``."""
         async with self._alone(user):
             return await self.client.call(attempt, repeated=TRANSIENT | CONFLICTS)
 
     @asynccontextmanager
     async def _alone(self, user: str) -> AsyncGenerator[None, None]:
-        """Within one process, steps on one user wait for one another instead of failing."""
+        """Steps of one process on one user wait for one another here, so that they do not conflict."""
         lock = self._locks.setdefault(user, asyncio.Lock())
         try:
             async with asyncio.timeout(self.client.patience.budget):
@@ -141,7 +141,8 @@ class Transactions:
             lock.release()
 
     async def load(self, user: str, ids: Sequence[str], until: float, *, new: Collection[str] = ()) -> Work:
-        """``until``: by the event loop's time. Raises the library's error."""
+        """Read the state of ``user`` and the records of ``ids``. ``until``: deadline, by the event loop's time. Raises
+        the library's error."""
         own = self.layout.user(user)
         found = await self.client.get([own, *(records.path(self.layout.ids, user, id_) for id_ in ids)], _left(until))
         state = found.pop(own, None)
@@ -150,8 +151,8 @@ class Transactions:
     async def _read(
         self, user: str, ids: Iterable[str], found: Mapping[str, Document], until: float, new: Collection[str] = ()
     ) -> list[Record]:
-        """The records of ``ids`` in ``found``, and those that an earlier version has made: they take a second look,
-        which new mail and what is known does not cost."""
+        """The records of ``ids`` in ``found``, and those of an earlier version, which take a second read. Ids that were
+        found, and those in ``new``, do not need it."""
         known = [records.read(document) for document in found.values()]
         unknown = sorted({*ids}.difference(new, (record.id for record in known)))
         paths = (records.earlier_path(self.layout.ids, id_) for id_ in unknown)
@@ -159,7 +160,7 @@ class Transactions:
         return [*known, *(record for record in earlier if record.user == user)]
 
     async def records(self, user: str, ids: Sequence[str]) -> list[Record]:
-        """Those of ``ids``, to look at."""
+        """The records of ``ids``, outside of a step. Raises ``Unavailable``."""
         paths = [records.path(self.layout.ids, user, id_) for id_ in ids]
 
         async def attempt(seconds: float) -> list[Record]:
@@ -172,7 +173,7 @@ class Transactions:
         return recipients.read(user, state, cold_empty=self.rules.fresh_cold_empty)
 
     async def state(self, user: str) -> Recipient | None:
-        """The state of ``user``, to look at."""
+        """The state of ``user``, outside of a step. Raises ``Unavailable``."""
         path = self.layout.user(user)
         found = await self.client.call(lambda seconds: self.client.get([path], seconds))
         return self._recipient(user, found[path]) if path in found else None
@@ -183,9 +184,9 @@ class Transactions:
             await self.client.commit(writes, _left(until))
 
     async def change_all(self, users: Iterable[str], step: Callable[[Work], T]) -> dict[str, T]:
-        """A step on the state of each of ``users``: one read and one write for many of them.
+        """Run ``step`` on the state of each of ``users``, many of them with one read and one write.
 
-        Those who meet with a conflict are done one by one afterwards.
+        Users with a conflict follow one by one. Raises ``Unavailable``.
         """
         users = list(dict.fromkeys(users))
         results: dict[str, T] = {}
@@ -221,15 +222,15 @@ def _left(until: float) -> float:
 
 
 def parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """``items`` in parts that one step takes each."""
+    """``items`` in parts of ``STEP_MESSAGES``."""
     for start in range(0, len(items), STEP_MESSAGES):
         yield items[start : start + STEP_MESSAGES]
 
 
 async def together(work: Callable[[A], Awaitable[T]], items: Iterable[A]) -> list[T]:
-    """The results of ``work`` on each of ``items``, ``STEPS`` of them at a time.
+    """The results of ``work`` on each of ``items``, ``STEPS`` at a time.
 
-    Once one has failed no more are begun; raises the first error when all that were begun have ended.
+    After a failure it starts no more; when those that run have ended, it raises the first error.
     """
     room = asyncio.Semaphore(STEPS)
     errors: list[Exception] = []

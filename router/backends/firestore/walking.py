@@ -1,4 +1,4 @@
-"""Walks over all users' documents along an index by time, which is spread over shards (see ``names.sharded``)."""
+"""Walks over the documents of all users along an index by time, which is spread over shards (``names.sharded``)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from router.clock import Clock
 
 
 class Walk:
-    """When to look again for what is rarely there: every look costs a read for each shard."""
+    """Limits how often an index is read that is rarely filled, since each look costs one read for each shard."""
 
     def __init__(self, clock: Clock, seconds: float) -> None:
         self._clock = clock
@@ -27,12 +27,12 @@ class Walk:
         return self._looked_at is None or self._clock.monotonic() - self._looked_at >= self._seconds
 
     def saw(self, count: int) -> None:
-        """A look found ``count``."""
+        """Record that a look found ``count`` documents."""
         self._looked_at = None if count else self._clock.monotonic()
 
 
 class Index(Struct, frozen=True):
-    """A field that ``names.sharded`` made, in a collection, or in all of that name."""
+    """An index on a field that ``names.sharded`` made; of one collection, or of all with that name (``everywhere``)."""
 
     parent: str
     collection: str
@@ -40,7 +40,7 @@ class Index(Struct, frozen=True):
     everywhere: bool = False
 
     def query(self, shard: int, limit: int, *, above: int | None, until: int | None, select: Sequence[str]) -> Query:
-        """What one shard holds, up to the time ``until``; after the number ``above``."""
+        """The query for one shard: behind the number ``above``, up to the time ``until``."""
         return Query(
             self.collection,
             self.field,
@@ -54,7 +54,7 @@ class Index(Struct, frozen=True):
 
 
 async def until(client: Client, index: Index, time: int, limit: int, *, select: Sequence[str] = ()) -> list[Document]:
-    """Up to ``limit`` documents whose time is ``time`` or before, from all shards; where there is one, at least one."""
+    """Up to ``limit`` documents of all shards whose time is ``time`` or earlier; at least one if there is any."""
     share = -(-limit // SHARDS)
     queries = [index.query(shard, share, above=None, until=time, select=select) for shard in range(SHARDS)]
     found = await asyncio.gather(*(client.find(index.parent, query) for query in queries))
@@ -62,14 +62,14 @@ async def until(client: Client, index: Index, time: int, limit: int, *, select: 
 
 
 async def beyond(client: Client, index: Index, time: int, limit: int, *, select: Sequence[str] = ()) -> list[Document]:
-    """Up to ``limit`` documents whose time is after ``time``, from all shards."""
+    """Up to ``limit`` documents of all shards whose time is later than ``time``."""
     queries = [index.query(s, limit, above=in_shard(s, time), until=None, select=select) for s in range(SHARDS)]
     found = await asyncio.gather(*(client.find(index.parent, query) for query in queries))
     return [document for documents in found for document in documents][:limit]
 
 
 async def oldest_first(client: Client, index: Index, page: int) -> AsyncGenerator[Document, None]:
-    """All documents by their times, with nothing but the indexed field; ``page`` are read at a time."""
+    """All documents in the order of their times, with the indexed field only; reads ``page`` of them at a time."""
     streams = [_shard(client, index, shard, page) for shard in range(SHARDS)]
     heads = await asyncio.gather(*(anext(stream, None) for stream in streams))
     heap = [_head(index, shard, document) for shard, document in enumerate(heads) if document is not None]

@@ -1,4 +1,4 @@
-"""Firestore's protobuf messages, as the bare classes: several times cheaper than the library's wrappers of them."""
+"""Firestore's protobuf messages as bare classes, which cost several times less than the library's wrappers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from google.cloud.firestore_v1.types import document, firestore, query, write
 from msgspec import Struct
 
-# The library makes these classes when it is imported, so that nothing is known of their attributes before.
+# The library makes these classes at import, so mypy cannot know their attributes.
 Document: TypeAlias = Any
 Write: TypeAlias = Any
 Value: TypeAlias = Any
@@ -33,7 +33,7 @@ LESS_OR_EQUAL = int(_Operator.LESS_THAN_OR_EQUAL)
 
 
 class Query(Struct, frozen=True):
-    """Documents of a collection in the order of one field; those that lack the field are left out."""
+    """A query for documents of a collection, in the order of one field; leaves out documents without that field."""
 
     collection: str
     order: str
@@ -45,12 +45,12 @@ class Query(Struct, frozen=True):
     most: int | None = None
     """Only those whose ``order`` is this or less."""
     everywhere: bool = False
-    """All collections of this name, under whatever parent."""
+    """All collections of this name, under any parent."""
     select: Sequence[str] = ()
-    """Only these fields; all where empty."""
+    """Only these fields; all if empty."""
 
     def structured(self) -> Any:
-        """As Firestore wants it."""
+        """The query as a Firestore message."""
         structured: Any = query.StructuredQuery.pb()()
         structured.from_.add(collection_id=self.collection, all_descendants=self.everywhere)
         structured.limit.value = self.limit
@@ -77,7 +77,8 @@ def bound(structured: Any, name: str, operator: int, value: int | str) -> None:
 
 
 def only_if(write: Write, update_time: Any) -> Write:
-    """``write`` is refused unless the document was changed last at ``update_time``; ``None``: unless it is missing."""
+    """``write``, which Firestore refuses unless the document was last changed at ``update_time``; for ``None``, unless
+    the document does not exist."""
     if update_time is None:
         write.current_document.exists = False
     else:
@@ -86,7 +87,7 @@ def only_if(write: Write, update_time: Any) -> Write:
 
 
 def deletion(path: str) -> Write:
-    """Delete a document, if it is there."""
+    """A write that deletes a document, if it exists."""
     return new_write(delete=path)
 
 

@@ -1,6 +1,6 @@
-"""Writes of all who write at the same time, in few calls: whatever waits when a call returns is the next one.
+"""Joins the writes of concurrent callers into few calls: when a call returns, all writes that wait are the next one.
 
-``batch_write`` carries out each write by itself and says for each how it went. Only what is not confirmed is repeated.
+``batch_write`` carries out each write by itself and returns a status for each. Only unconfirmed writes are repeated.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from router.backends.google.channels import FIRESTORE
 from router.errors import Refused, RouterError, Unavailable
 
 BATCH_WRITES = 500
-"""The most that a call takes."""
+"""Most writes that a call takes."""
 BATCH_BYTES = 3_500_000
-"""A call takes 10 MiB; to an emulator, 4 MiB."""
+"""Bytes of one call; Firestore takes 10 MiB, an emulator 4 MiB."""
 CALLS = 4
-"""Under way at once: one that is slow does not hold up all others."""
+"""Concurrent calls: more than one, so that a slow call does not delay all writes."""
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class Exists(RouterError):
-    """What was to be created is there: by a call whose answer was lost, or by somebody else."""
+    """The document to create exists: an earlier call whose answer was lost created it, or another caller did."""
 
 
 class _Request:
-    """The writes of one caller; ``done`` is set when there is a result for each."""
+    """The writes of one caller; ``done`` is set when each has a result."""
 
     __slots__ = ("done", "left", "results")
 
@@ -55,7 +55,7 @@ class _Item:
 
     @property
     def is_awaited(self) -> bool:
-        """Its caller has not given up."""
+        """Whether its caller still waits."""
         return not self.request.done.done()
 
     def resolve(self, result: RouterError | None) -> None:
@@ -77,11 +77,11 @@ class Writer:
         self._waiting: deque[_Item] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._working = 0
-        """Tasks that will look for writes again; one that found none is not counted, though it has still to end."""
+        """Tasks that will look for writes again; not those that found none and are about to end."""
 
     async def write(self, writes: Sequence[Write]) -> list[RouterError | None]:
-        """Carry out ``writes``, each by itself; ``None`` for each that is done, else why it is not: ``Refused``
-        where it can never be done, ``Exists`` where it was to be created and is there, else ``Unavailable``."""
+        """Carry out ``writes``, each by itself. Returns ``None`` for each that is done, else its error: ``Refused`` if
+        it can never be done, ``Exists`` if the document to create exists, else ``Unavailable``."""
         if not writes:
             return []
         request = _Request(len(writes))
@@ -95,7 +95,7 @@ class Writer:
         return request.results
 
     async def aclose(self) -> None:
-        """End what is under way; whoever waits for it gets ``Unavailable``."""
+        """Cancel the calls that run; their callers get ``Unavailable``."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -118,7 +118,7 @@ class Writer:
                 item.resolve(Unavailable("the write was broken off"))
 
     def _take(self) -> list[_Item]:
-        """The next call's writes: as many as fit, each document once."""
+        """The writes of the next call: as many as fit, and each document once."""
         batch: list[_Item] = []
         paths: set[str] = set()
         later: list[_Item] = []
@@ -158,7 +158,7 @@ class Writer:
             item.resolve(error)
 
     async def _attempt(self, batch: Sequence[_Item]) -> list[tuple[_Item, RouterError]]:
-        """One call, or more where Firestore refuses all for the sake of one; returns what may be tried again."""
+        """Make one call, or several if Firestore refuses all writes because of one. Returns the writes to retry."""
         try:
             statuses = await self._client.batch_write([item.write for item in batch], self._client.patience.call)
         except grpc.aio.AioRpcError as error:
@@ -170,7 +170,7 @@ class Writer:
 
 
 def _judged(batch: Sequence[_Item], statuses: Sequence[tuple[grpc.StatusCode, str]]) -> list[tuple[_Item, RouterError]]:
-    """Resolve what is decided; returns what may be tried again."""
+    """Set the results of writes that are decided; returns the writes to retry."""
     failed: list[tuple[_Item, RouterError]] = []
     for item, (code, text) in zip(batch, statuses, strict=True):
         if code is grpc.StatusCode.OK:
@@ -187,7 +187,7 @@ def _judged(batch: Sequence[_Item], statuses: Sequence[tuple[grpc.StatusCode, st
 
 
 def worst(results: Sequence[RouterError | None]) -> RouterError | None:
-    """What to raise for ``results``: the first ``Refused``, or the error of all where all failed."""
+    """The error to raise for ``results``: the first ``Refused``; if all failed, the first error; else ``None``."""
     for result in results:
         if isinstance(result, Refused):
             return result
@@ -195,7 +195,7 @@ def worst(results: Sequence[RouterError | None]) -> RouterError | None:
 
 
 def check(results: Sequence[RouterError | None]) -> None:
-    """Raise what failed first, for a caller who repeats all where one of ``results`` is missing."""
+    """Raise the first error of ``results``, for a caller that repeats all if one fails."""
     for result in results:
         if result is not None:
             raise result
