@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 
 def names(relied_on: Iterable[str]) -> set[str]:
@@ -47,6 +47,30 @@ def defined(code: type) -> set[str]:
     return {name for name in vars(code) if not name.startswith("__")}
 
 
+def protocol(code: type) -> list[str]:
+    """The table that a ``Protocol`` is."""
+    attributes = list(inspect.get_annotations(code))
+    calls = [_call(name, value) if inspect.isfunction(value) else name for name, value in vars(code).items()]
+    return sorted(attributes + [each for each in calls if not each.startswith("_")])
+
+
+def _call(name: str, function: Callable[..., object]) -> str:
+    _, *parameters = inspect.signature(function).parameters.values()
+    return f"{name}({', '.join(map(_argument, parameters))})"
+
+
+def _argument(parameter: inspect.Parameter) -> str:
+    name = parameter.name
+    match parameter.kind:
+        case inspect.Parameter.KEYWORD_ONLY:
+            return f"{name}={name}"
+        case inspect.Parameter.VAR_POSITIONAL:
+            return f"*{name}"
+        case inspect.Parameter.VAR_KEYWORD:
+            return f"**{name}"
+    return name
+
+
 def _refusal(library: type, call: str) -> str | None:
     asked = ast.parse(call, mode="eval").body
     assert isinstance(asked, ast.Call), f"{call} is no call"
@@ -54,7 +78,7 @@ def _refusal(library: type, call: str) -> str | None:
     if not callable(function):
         return "it is no method"
     try:
-        inspect.signature(function).bind("self", *asked.args, **{each.arg or "": None for each in asked.keywords})
+        inspect.signature(function).bind("self", *asked.args, **{each.arg or "others": None for each in asked.keywords})
     except TypeError as error:
         return str(error)
     return None

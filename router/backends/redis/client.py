@@ -24,6 +24,7 @@ from router import logs
 from router.backends.redis.address import Address
 from router.backends.redis.exchange import Exchange
 from router.backends.redis.failing import FOREIGN, translated
+from router.backends.redis.internals import Connection, Sentinels
 from router.backends.redis.masters import Masters, NoMaster
 from router.backends.redis.scripts import Command, Scripts, not_run
 from router.config.redis_url import Mode
@@ -59,7 +60,7 @@ class Client:
         # The exchange has one time-out for all replies of a batch.
         untimed = {**options, "socket_timeout": None, "redis_connect_func": self._meet}
         self._masters = Masters()
-        self._sentinel: Sentinel | None = None
+        self._sentinel: Sentinels | None = None
         self._exchange: Exchange | None = None
         self._redis: Redis | RedisCluster
         if mode == "cluster":
@@ -71,8 +72,8 @@ class Client:
         elif mode == "sentinel":
             asking = {**address.sentinel_options, **times, "retry": Retry(NoBackoff(), 0)}
             make: Any = Sentinel  # has no types
-            self._sentinel = make(address.hosts, sentinel_kwargs=asking)
-            self._redis = make.master_for(self._sentinel, service, **untimed)
+            sentinel: Sentinels = make(address.hosts, sentinel_kwargs=asking)
+            self._sentinel, self._redis = sentinel, sentinel.master_for(service, **untimed)
         else:
             ((host, port),) = address.hosts
             self._redis = Redis(host=host, port=port, **untimed)
@@ -190,7 +191,7 @@ class Client:
         self._listeners.add(listener)
         return listener
 
-    async def _meet(self, connection: Any) -> None:
+    async def _meet(self, connection: Connection) -> None:
         try:
             await self._masters.meet(connection)
         except NoMaster:
@@ -206,10 +207,9 @@ class Client:
     async def _master(self) -> tuple[str, int]:
         assert self._sentinel is not None, "only sentinels know the master"
         try:
-            address: tuple[str, int] = await self._sentinel.discover_master(self._service)
+            return await self._sentinel.discover_master(self._service)
         except FOREIGN as error:
             raise translated(error) from error
-        return address
 
 
 async def closed(close: Callable[[], Awaitable[None]]) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 from msgspec import Struct
@@ -24,6 +24,7 @@ from redis.exceptions import ReadOnlyError, ResponseError
 
 from router import logs
 from router.backends.redis.failing import FOREIGN, no_master
+from router.backends.redis.internals import Connection, Pool
 from router.backends.redis.masters import Masters
 from router.backends.redis.scripts import Command
 
@@ -54,7 +55,7 @@ class Exchange:
         """The caller closes ``pool``. Its connections call ``masters.meet`` when they open, and have no read time-out
         of their own. The exchange calls ``left`` when it gives up a server that is not a master.
         """
-        self._pool: Any = pool  # its methods have no types
+        self._pool = cast(Pool, pool)
         self._most = most
         self._timeout_seconds = timeout_seconds
         self._masters = masters
@@ -145,7 +146,7 @@ class Exchange:
                 await connection.disconnect(nowait=True)
             await self._pool.release(connection)
 
-    async def _open(self) -> Any:
+    async def _open(self) -> Connection:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 connection = await self._pool.get_connection()
@@ -156,7 +157,7 @@ class Exchange:
             await connection.disconnect(nowait=True)
         return connection
 
-    async def _ask(self, connection: Any, batches: Sequence[_Batch]) -> None:
+    async def _ask(self, connection: Connection, batches: Sequence[_Batch]) -> None:
         """Send the batches that have no replies yet; an earlier connection may have broken between two replies."""
         left = [batch for batch in batches if not batch.replies.done()]
         async with asyncio.timeout(self._timeout_seconds):
@@ -174,7 +175,7 @@ class Exchange:
                 if not batch.replies.done():
                     batch.replies.set_result(replies)
 
-    async def _leave(self, connection: Any, refusal: Exception) -> None:
+    async def _leave(self, connection: Connection, refusal: Exception) -> None:
         """Give up the server of ``connection``, which is not the master, and look for another one."""
         if self._masters.is_left(connection):
             return
@@ -186,7 +187,7 @@ class Exchange:
         await self._masters.leave()
         await self._left()
 
-    async def _give_up(self, connection: Any) -> None:
+    async def _give_up(self, connection: Connection) -> None:
         """Give up all connections, since ``connection`` broke or its server is silent: there may be a new master."""
         if not self._masters.is_left(connection):
             await self._masters.leave()
@@ -198,7 +199,7 @@ def _fail(batches: Iterable[_Batch], error: Exception) -> None:
             batch.replies.set_exception(error)
 
 
-async def _reply(connection: Any) -> Any:
+async def _reply(connection: Connection) -> Any:
     try:
         return await connection.read_response()
     except ResponseError as refusal:

@@ -17,13 +17,13 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from msgspec import Struct
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from router import logs
+from router.backends.redis.internals import Connection
 
 LOG = logs.logger(__name__)
 SILENCE_SECONDS = 60.0
@@ -66,11 +66,11 @@ class Masters:
         self._server: Server | None = None
         self._replaced: deque[str] = deque(maxlen=REMEMBERED)
         self._answered_at = -SILENCE_SECONDS
-        self._opened: WeakKeyDictionary[Any, _Opened] = WeakKeyDictionary()
-        self._used: set[Any] = set()
-        self._listening: WeakSet[Any] = WeakSet()
+        self._opened: WeakKeyDictionary[Connection, _Opened] = WeakKeyDictionary()
+        self._used: set[Connection] = set()
+        self._listening: WeakSet[Connection] = WeakSet()
 
-    async def meet(self, connection: Any) -> None:
+    async def meet(self, connection: Connection) -> None:
         """Check the server of ``connection``; redis-py calls this when it has opened one. Raises ``NoMaster``."""
         self._opened.pop(connection, None)
         await connection.on_connect()
@@ -84,13 +84,13 @@ class Masters:
         self._server, self._answered_at = server, now
         self._opened[connection] = _Opened(self._era, server.run, now)
 
-    async def meet_listening(self, connection: Any) -> None:
+    async def meet_listening(self, connection: Connection) -> None:
         """The same for the connection of a subscription, which stays open when other connections are given up."""
         await self.meet(connection)
         self._listening.add(connection)
 
     @contextmanager
-    def using(self, connection: Any) -> Iterator[None]:
+    def using(self, connection: Connection) -> Iterator[None]:
         """Count ``connection`` as in use in this block."""
         self._used.add(connection)
         try:
@@ -98,19 +98,19 @@ class Masters:
         finally:
             self._used.discard(connection)
 
-    def answered(self, connection: Any) -> None:
+    def answered(self, connection: Connection) -> None:
         """Record that the server of ``connection`` has replied. Raises ``NoMaster`` if it is no longer the master."""
         opened = self._opened.get(connection)
         if self._server is None or opened is None or opened.run != self._server.run:
             raise NoMaster("this Redis answered when another one was the master")
         self._answered_at = _now()
 
-    def is_left(self, connection: Any) -> bool:
+    def is_left(self, connection: Connection) -> bool:
         """Whether all connections were given up after ``connection`` was opened."""
         opened = self._opened.get(connection)
         return opened is None or opened.era != self._era
 
-    def is_fresh(self, connection: Any) -> bool:
+    def is_fresh(self, connection: Connection) -> bool:
         """Whether it was opened within ``FRESH_SECONDS``, so that another one would lead to the same server."""
         return _now() - self._opened[connection].at < FRESH_SECONDS
 
@@ -133,7 +133,7 @@ class Masters:
         self._era += 1
         await self._close(list(self._opened))
 
-    async def _close(self, connections: list[Any]) -> None:
+    async def _close(self, connections: list[Connection]) -> None:
         for connection in connections:
             # A frozen server would not answer.
             await connection.disconnect(nowait=True)

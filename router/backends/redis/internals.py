@@ -1,0 +1,61 @@
+"""What the router uses inside redis-py, which promises to keep none of it: the one place that names it.
+
+``tests/redis/test_internals.py`` compares this with the release that is installed. Beside the names here, two habits of
+the library count: it awaits ``redis_connect_func`` in the place of ``on_connect``, and a connection under sentinels
+whose server has become a replica raises an error whose context is the ``ReadOnlyError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from redis.asyncio import Redis
+
+
+class Retry(Protocol):
+    """``redis.asyncio.retry.Retry``."""
+
+    async def call_with_retry(
+        self, do: Callable[[], Awaitable[None]], fail: Callable[[Exception], Awaitable[None]], /
+    ) -> None: ...
+
+
+class Connection(Protocol):
+    """``redis.asyncio.connection.AbstractConnection``."""
+
+    retry: Retry
+
+    @property
+    def is_connected(self) -> bool: ...
+
+    async def connect(self) -> None: ...
+
+    async def disconnect(self, *, nowait: bool) -> None: ...
+
+    async def on_connect(self) -> None: ...
+
+    async def read_response(self) -> Any: ...
+
+    async def send_command(self, *arguments: str) -> None: ...
+
+    async def send_packed_command(self, packed: bytes, /, *, check_health: bool) -> None: ...
+
+
+class Pool(Protocol):
+    """``redis.asyncio.ConnectionPool``."""
+
+    async def get_connection(self) -> Connection: ...
+
+    async def release(self, connection: Connection, /) -> None: ...
+
+
+class Sentinels(Protocol):
+    """``redis.asyncio.Sentinel``."""
+
+    sentinels: list[Redis]
+    """In the order in which they are asked."""
+
+    async def discover_master(self, service: str, /) -> tuple[str, int]: ...
+
+    def master_for(self, service: str, /, **options: Any) -> Redis: ...
