@@ -23,7 +23,8 @@ from tests.worlds.client import Socket
 STEP_SECONDS = 1.0
 """So much time goes by from one step to the next; less than any span of the router's."""
 TICK_SECONDS, PAUSE_SECONDS = 0.0001, 0.004
-SETTLE_SECONDS = 20.0
+SETTLE_SECONDS = COME_SECONDS = 20.0
+"""Until all is where it belongs; until mail has come that will."""
 TOKEN_SECONDS = 3600
 PAIR_RATE, PAIR_BURST = 0.05, 40
 QUEUE_BYTES, LARGE_BYTES = 8192, 8151
@@ -84,9 +85,9 @@ class Running:
             self._clock.advance(REPOKE_SECONDS)
         return await socket.poked()
 
-    async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
-        """Let a little time go by until ``condition`` holds."""
-        async with asyncio.timeout(SETTLE_SECONDS):
+    async def until(self, condition: Callable[[], Awaitable[bool]], seconds: float = SETTLE_SECONDS) -> None:
+        """Let a little time go by until ``condition`` holds; raises ``TimeoutError`` after real ``seconds``."""
+        async with asyncio.timeout(seconds):
             while not await condition():
                 self._clock.advance(TICK_SECONDS)
                 await asyncio.sleep(PAUSE_SECONDS)
@@ -113,7 +114,7 @@ class Running:
             return any(queued.message.id == id_ for queued in (*hot, *page.messages))
 
         with suppress(TimeoutError):
-            await self.until(there)
+            await self.until(there, COME_SECONDS)
             return True
         return False
 

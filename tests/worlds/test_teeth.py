@@ -170,7 +170,7 @@ async def test_what_tells_something_is_caught(
     one: type[Victim],
     other: type[Victim],
 ) -> None:
-    for module, limit in ((service, "SETTLE_SECONDS"), (client, "POKE_SECONDS")):
+    for module, limit in ((service, "COME_SECONDS"), (client, "POKE_SECONDS")):
         monkeypatch.setattr(module, limit, 0.5)
     mutant(monkeypatch)
     first, second = [await view(EmbeddedStores(tmp_path / victim.__name__), victim) for victim in (one, other)]
