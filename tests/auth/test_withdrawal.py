@@ -43,10 +43,10 @@ class Trust:
 
     async def ask(self) -> None:
         """Let time pass until the identity service has been asked in the background."""
-        await eventually(lambda: bool(self.clock._sleepers))
-        while self.clock._sleepers:
+        await eventually(lambda: self.clock.sleepers > 0)
+        while self.clock.sleepers:
             self.clock.advance(1)
-        await eventually(lambda: bool(self.clock._sleepers))
+        await eventually(lambda: self.clock.sleepers > 0)
 
 
 @asynccontextmanager

@@ -44,9 +44,9 @@ async def test_clocks_that_come_apart_are_told_of_once_and_again_when_they_agree
     with capture_logs() as lines:
         watch = asyncio.create_task(ClockWatch(cast(OnlineStore, store), clock, Timekeeper(clock), metrics).run())
         while store.ahead:
-            await until(lambda: bool(clock._sleepers))
+            await until(lambda: clock.sleepers > 0)
             clock.advance(LOOK_SECONDS)
-            await until(lambda: bool(clock._sleepers))
+            await until(lambda: clock.sleepers > 0)
         watch.cancel()
         await asyncio.wait([watch])
     assert [line.get("seconds_ahead") for line in lines] == [-30.0, None, 40.0]

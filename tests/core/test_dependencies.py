@@ -194,9 +194,9 @@ async def test_a_call_that_is_given_up_was_not_answered(
 async def look(watch: Watch, times: int = 1) -> None:
     """Let ``Dependencies.run`` look so often, to the end of what it asks."""
     for _ in range(times):
-        await until(lambda: bool(watch.clock._sleepers))
+        await until(lambda: watch.clock.sleepers > 0)
         watch.clock.advance(LOOK_SECONDS)
-        await until(lambda: bool(watch.clock._sleepers))
+        await until(lambda: watch.clock.sleepers > 0)
 
 
 @pytest.fixture
@@ -264,7 +264,7 @@ async def test_a_question_that_is_not_answered_keeps_no_process_from_ending(watc
     watch.dependencies.probed("online", watch.watched.hang)
     task = asyncio.create_task(watch.dependencies.run())
     for _ in range(QUIET_LOOKS):
-        await until(lambda: bool(watch.clock._sleepers))
+        await until(lambda: watch.clock.sleepers > 0)
         watch.clock.advance(LOOK_SECONDS)
     await until(lambda: watch.store.hangs == 1)
     task.cancel()

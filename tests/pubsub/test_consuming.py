@@ -67,7 +67,7 @@ async def test_what_is_held_is_extended_and_nothing_else(stage: Stage, monkeypat
 
     monkeypatch.setattr(consumer._api, "modify_ack_deadline", note)
     for calls in (1, 2):
-        await soon(lambda: bool(stage.clock._sleepers))
+        await soon(lambda: stage.clock.sleepers > 0)
         stage.clock.advance(EXTEND_SECONDS)
         await soon(lambda: len(extended) == calls)  # noqa: B023 - awaited at once
     assert extended == [([held.receipt, read_ahead.ack_id], LEASE_SECONDS)] * 2
@@ -84,7 +84,7 @@ async def test_many_leases_are_extended_in_bounded_requests(stage: Stage, monkey
         sizes.append(len(ack_ids))
 
     monkeypatch.setattr(consumer._api, "modify_ack_deadline", note)
-    await soon(lambda: bool(stage.clock._sleepers))
+    await soon(lambda: stage.clock.sleepers > 0)
     stage.clock.advance(EXTEND_SECONDS)
     await soon(lambda: len(sizes) == 3)
     assert sizes == [1000, 1000, 500]
@@ -106,7 +106,7 @@ async def test_leases_are_extended_by_eight_requests_at_once(stage: Stage, monke
         extended.extend(ack_ids)
 
     monkeypatch.setattr(consumer._api, "modify_ack_deadline", note)
-    await soon(lambda: bool(stage.clock._sleepers))
+    await soon(lambda: stage.clock.sleepers > 0)
     stage.clock.advance(EXTEND_SECONDS)
     await soon(lambda: len(extended) >= 20_000)
     assert sorted(extended) == sorted(consumer._leases)
@@ -129,7 +129,7 @@ async def test_a_request_that_hangs_holds_up_no_other_leases(stage: Stage, monke
 
     monkeypatch.setattr(consumer._api, "modify_ack_deadline", note)
     for count in (3, 6):
-        await soon(lambda: bool(stage.clock._sleepers))
+        await soon(lambda: stage.clock.sleepers > 0)
         stage.clock.advance(EXTEND_SECONDS)
         await soon(lambda: len(firsts) == count)  # noqa: B023 - awaited at once
     assert firsts == ["id-0", "id-1000", "id-2000"] * 2
@@ -394,7 +394,7 @@ async def test_a_reader_that_fails_is_not_waited_for(stage: Stage, monkeypatch: 
         raise ZeroDivisionError
 
     monkeypatch.setattr(consumer._settling, "extend", lambda *_: broken())
-    await soon(lambda: bool(stage.clock._sleepers))
+    await soon(lambda: stage.clock.sleepers > 0)
     stage.clock.advance(EXTEND_SECONDS)
     with pytest.raises(ZeroDivisionError):
         await waiting

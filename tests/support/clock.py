@@ -23,6 +23,11 @@ class ManualClock:
         self._elapsed = 0
         self._sleepers: list[tuple[int, asyncio.Future[None]]] = []
 
+    @property
+    def sleepers(self) -> int:
+        """How many sleep."""
+        return len(self._sleepers)
+
     def now(self) -> int:
         return self.time
 
