@@ -119,8 +119,8 @@ def _known(
         return None
     _, sequence, number, _, _ = row
     state = state_of(number)
-    if redelivery(state, delivery) is not state:
-        connection.execute(HOT["may_be_cold"], name)
+    if (after := redelivery(state, delivery)) is not state:
+        connection.execute(HOT["redelivered"], (after, *name))
     return Routed(redelivery_owes(state, write_through=rules.write_through), sequence, now)
 
 

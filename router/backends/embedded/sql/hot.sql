@@ -36,8 +36,8 @@ UPDATE route SET state = ?, until = ? WHERE id = ? AND user = ?;
 -- drop: An ephemeral message leaves the hot queue.
 UPDATE route SET state = $AFTER_DROPPED, until = ? WHERE id = ? AND user = ?;
 
--- may_be_cold: A message was delivered before: cold may hold a copy of it, by a pipeline that could not reach this store.
-UPDATE route SET state = $AFTER_REDELIVERED WHERE id = ? AND user = ? AND state IN $BEFORE_REDELIVERED;
+-- redelivered: The state of a message that was delivered before; it is remembered as long as before.
+UPDATE route SET state = ? WHERE id = ? AND user = ?;
 
 -- count: Add to one user's counters; the cold queue may have changed. No messages have no bytes, whatever was damaged.
 UPDATE recipient SET
