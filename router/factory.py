@@ -1,21 +1,20 @@
-"""The one place that knows every backend. It opens what is asked for, once, and closes it in reverse order."""
+"""What the configuration asks for, of the backends in the registry: opened once, and closed in reverse order."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
-
-import msgspec
+from typing import Any, Self, TypeVar
 
 from router import ids
-from router.backends.needs import Need
+from router.backends.base import Backend, DeadLetterBox, Outbox, Tools, Upkeep
+from router.backends.registry import Backends
 from router.clock import Clock, SystemClock
 from router.config import Config
-from router.config.places import Place, Role, places
+from router.config.places import Place, Role
 from router.core.connections import ConnectionManager
 from router.core.damage import Damage
 from router.core.dependencies import Dependencies, Reports, Silent
@@ -36,18 +35,11 @@ from router.interfaces import (
     PokeBus,
     PushNotifier,
 )
-from router.messages import Message
 from router.metrics import Metrics
 from router.timekeeping import Timekeeper
 
-if TYPE_CHECKING:
-    from router.backends.embedded.backend import EmbeddedBackend
-    from router.backends.embedded.push import EmbeddedDeadLetters, EmbeddedOutbox
-    from router.backends.firestore.backend import FirestoreBackend
-    from router.backends.pubsub.backend import PubSubBackend
-    from router.backends.redis.backend import RedisBackend
-
 T = TypeVar("T")
+B = TypeVar("B", bound=Backend)
 DAY_SECONDS = 86_400
 REMEMBERED_MORE_SECONDS = 3600
 """An id is buried some time after its letter is written, and forgotten some time after it may be."""
@@ -116,8 +108,7 @@ class Factory:
         self.tasks = OwnedTasks(task_failed or _raise_in_loop)
         self.reports = reports or Silent()
         self.dependencies = Dependencies(self.clock, self.metrics, self.reports)
-        self._places = places(config)
-        self._in_line = in_line
+        self.backends = Backends(config, Tools(self.clock, self.keeper, self.chance, self.metrics, in_line))
         self._made: dict[str, Any] = {}
         self._stack = AsyncExitStack()
 
@@ -140,130 +131,72 @@ class Factory:
 
     def watched(self, role: Role, component: T) -> T:
         """``component``, whose calls say whether the dependency of this ``role`` works."""
-        return self.dependencies.watched(component, self._places[role])
+        return self.dependencies.watched(component, self.place(role))
 
     def place(self, role: Role) -> Place:
         """Which backend the dependency of this ``role`` is, and where."""
-        return self._places[role]
+        backend = self.backends.keeping(role)
+        return Place(role, backend.name, backend.address(role))
 
-    async def embedded(self) -> EmbeddedBackend:
-        """The embedded backend, which several components share."""
+    async def open(self, backend: B) -> B:
+        """``backend``, opened once for all that it keeps."""
 
-        async def make() -> EmbeddedBackend:
-            from router.backends.embedded.backend import EmbeddedBackend  # noqa: PLC0415 - only where configured
-
-            backend = EmbeddedBackend(self.config, self.clock, self.keeper, in_line=self._in_line)
-            return await self._stack.enter_async_context(backend)
-
-        return await self._once("embedded", make)
-
-    async def redis(self) -> RedisBackend:
-        """The Redis backend: presence, hot queue and pokes."""
-
-        async def make() -> RedisBackend:
-            with _extra("redis", 'online.kind = "redis"'):
-                from router.backends.redis.backend import RedisBackend  # noqa: PLC0415 - only where configured
-
-            return await self._stack.enter_async_context(
-                RedisBackend(self.config, self.clock, self.keeper, self.chance)
-            )
-
-        return await self._once("redis", make)
-
-    async def firestore(self) -> FirestoreBackend:
-        """The Firestore backend: the cold queue, and presence and hot queue where configured."""
-
-        async def make() -> FirestoreBackend:
-            with _extra("google", 'kind = "firestore"'):
-                from router.backends.firestore.backend import FirestoreBackend  # noqa: PLC0415 - only where configured
-
-            backend = await self._stack.enter_async_context(
-                FirestoreBackend(self.config, self.clock, self.keeper, self.chance)
-            )
-            self.metrics.firestore(lambda: msgspec.structs.asdict(backend.client.statistics))
+        async def make() -> B:
+            await self._stack.enter_async_context(backend)
             return backend
 
-        return await self._once("firestore", make)
+        return await self._once(backend.name, make)
 
-    async def pubsub(self) -> PubSubBackend:
-        """The Pub/Sub backend: ingress, push commands, dead letters, and pokes beside Firestore."""
-
-        async def make() -> PubSubBackend:
-            with _extra("google", 'kind = "pubsub"'):
-                from router.backends.pubsub.backend import PubSubBackend  # noqa: PLC0415 - only where configured
-
-            return await self._stack.enter_async_context(PubSubBackend(self.config, self.clock, self.chance))
-
-        return await self._once("pubsub", make)
+    def upkeep(self) -> list[Upkeep]:
+        """What a service runs beside its work, for each backend that is open."""
+        opened = [backend for backend in self.backends.used() if backend.name in self._made]
+        return [upkeep for backend in opened for upkeep in backend.upkeep()]
 
     async def ingress_producer(self) -> IngressProducer:
-        if self.config.ingress.kind == "pubsub":
-            return (await self.pubsub()).producer()
-        return (await self.embedded()).producer()
+        return (await self.open(self.backends.ingress())).producer()
 
     async def ingress_consumer(self) -> IngressConsumer:
         async def make() -> IngressConsumer:
-            if self.config.ingress.kind == "pubsub":
-                return await self._stack.enter_async_context((await self.pubsub()).consumer())
-            return await self._stack.enter_async_context((await self.embedded()).consumer())
+            backend = await self.open(self.backends.ingress())
+            return await self._stack.enter_async_context(backend.consumer())
 
         return await self._once("ingress_consumer", make)
 
     async def online_store(self) -> OnlineStore:
         async def make() -> OnlineStore:
-            if self.config.online.kind == "redis":
-                return (await self.redis()).online_store()
-            if self.config.online.kind == "firestore":
-                return (await self.firestore()).online_store(await self.poke_bus())
-            return (await self.embedded()).online_store()
+            backend = await self.open(self.backends.online())
+            return backend.online_store(await self.poke_bus())
 
         return await self._once("online_store", make)
 
     async def cold_queue(self) -> ColdQueue:
-        if self.config.cold.kind == "firestore":
-            return (await self.firestore()).cold_queue()
-        return (await self.embedded()).cold_queue()
+        return (await self.open(self.backends.cold())).cold_queue()
 
     async def poke_bus(self) -> PokeBus:
-        if self.config.online.kind == "redis":
-            return (await self.redis()).poke_bus(self.metrics)
-        if self.config.online.kind == "firestore":
-            return (await self.pubsub()).poke_bus(self.metrics)
-        return (await self.embedded()).poke_bus()
+        return (await self.open(self.backends.pokes())).poke_bus()
 
     async def push_notifier(self) -> PushNotifier:
-        if self.config.push.kind == "none":
-            return NoPush()
-        if self.config.push.kind == "pubsub":
-            return (await self.pubsub()).push_notifier()
-        return (await self.embedded()).push_notifier()
+        return (await self.open(self.backends.push())).push_notifier()
 
-    async def outbox(self) -> EmbeddedOutbox:
-        """The reading end of the embedded push commands; raises ``ConfigError`` where they go elsewhere."""
-        if self.config.push.kind != "embedded":
-            where = self.config.push.topic if self.config.push.kind == "pubsub" else "nowhere"
-            raise ConfigError(f'push.kind = "{self.config.push.kind}": push commands go to {where}, not to an outbox')
-        return (await self.embedded()).push_notifier()
+    async def outbox(self) -> Outbox:
+        """The reading end of the push commands; raises ``ConfigError`` where they cannot be listed."""
+        backend = self.backends.push()
+        if elsewhere := backend.commands_elsewhere():
+            raise ConfigError(elsewhere)
+        return (await self.open(backend)).outbox()
 
     async def dead_letters(self) -> DeadLetters:
-        if self.config.ingress.kind == "pubsub":
-            return (await self.pubsub()).dead_letters()
-        return (await self.embedded()).dead_letters(self.metrics)
+        return (await self.open(self.backends.ingress())).dead_letters()
 
-    async def dead_letter_box(self) -> EmbeddedDeadLetters:
-        """The reading end of the embedded dead letters; raises ``ConfigError`` where they go elsewhere."""
-        if self.config.ingress.kind != "embedded":
-            topic = self.config.ingress.dead_letter_topic
-            raise ConfigError(
-                f'ingress.kind = "{self.config.ingress.kind}": dead letters go to the topic {topic}; read them with '
-                f"its subscription, which `router setup` makes: gcloud pubsub subscriptions pull {topic}-sub"
-            )
-        return (await self.embedded()).dead_letters(self.metrics)
+    async def dead_letter_box(self) -> DeadLetterBox:
+        """The reading end of the dead letters; raises ``ConfigError`` where they cannot be listed."""
+        backend = self.backends.ingress()
+        if elsewhere := backend.letters_elsewhere():
+            raise ConfigError(elsewhere)
+        return (await self.open(backend)).dead_letter_box()
 
     async def dead_letter_queue(self) -> DeadLetterQueue:
-        if self.config.ingress.kind == "pubsub":
-            return (await self.pubsub()).dead_letter_queue()
-        return (await self.embedded()).dead_letters(self.metrics)
+        return (await self.open(self.backends.ingress())).dead_letter_queue()
 
     async def replayer(self) -> Replayer:
         remembered = max(DAY_SECONDS, self.config.online.tombstone_seconds) + REMEMBERED_MORE_SECONDS
@@ -352,50 +285,18 @@ class Factory:
         return await self._once("connection_manager", make)
 
 
+def backends(config: Config) -> Backends:
+    """Those of ``config``, to ask them what needs none of them open."""
+    return Factory(config).backends
+
+
 def check_machine(config: Config, *, trial: bool = False) -> None:
     """Raise ``DataDirError`` where this machine cannot hold the embedded database that ``config`` asks for.
 
     ``trial``: make the data directory for that, where it is missing. What cannot work leaves nothing behind.
     """
     if config.uses_database:
-        from router.backends.embedded import library, schema  # noqa: PLC0415 - only where configured
-
-        library.check()
-        (schema.try_out if trial else schema.try_nearest)(config.embedded.data_dir)
-
-
-async def needs_of_servers(config: Config, stack: AsyncExitStack) -> list[Need]:
-    """What ``router setup`` makes on the servers that ``config`` names; ``stack`` closes what was opened for it.
-
-    Raises ``ConfigError`` where a library is missing.
-    """
-    needs: list[Need] = []
-    if "pubsub" in (config.ingress.kind, config.push.kind) or config.online.kind == "firestore":
-        with _extra("google", 'kind = "pubsub"'):
-            from router.backends.pubsub.setup import needs as pubsub_needs  # noqa: PLC0415 - only where configured
-
-        needs += await stack.enter_async_context(pubsub_needs(config))
-    return needs
-
-
-@contextmanager
-def _extra(name: str, setting: str) -> Iterator[None]:
-    """Translate a missing library into an error that says how to install it; raises ``ConfigError``."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{setting} needs {error.name}, which is missing: install the router with its extra {name!r}: "
-            f"pip install '.[{name}]' in the folder of its source, or '….whl[{name}]' with its wheel"
-        ) from error
-
-
-class NoPush:
-    """``PushNotifier`` for ``push.kind = "none"``: nobody is to be notified."""
-
-    async def publish(self, messages: Sequence[Message]) -> None:
-        """Drop the commands."""
-        del messages
+        backends(config).database().check_machine(trial=trial)
 
 
 def _raise_in_loop(name: str, error: BaseException) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from enum import StrEnum
 
 from msgspec import Struct, field
+
+from router.config.places import Role
 
 OFF_SECONDS = 2.0
 """An HTTP date has a resolution of one second; a difference above this is not due to rounding."""
@@ -14,6 +17,16 @@ CLOCK_WHY = (
     "too late and rejects valid tokens."
 )
 CLOCK_FIX = "run a time service on every node: timedatectl set-ntp true"
+
+
+WITHOUT = {
+    Role.INGRESS: "Without it no message is accepted: senders get 503.",
+    Role.ONLINE: "Without it nobody counts as online: all mail goes to cold, and clients learn of it by push commands "
+    "only.",
+    Role.COLD: "Without it, mail for users who are offline waits in the ingress, and nobody gets the mail that is in "
+    "cold.",
+}
+"""What follows while nothing keeps a role."""
 
 
 class Severity(StrEnum):
@@ -77,6 +90,16 @@ class Check(Struct, frozen=True):
     """What follows while the thing is down."""
     fix: str
     """What to do when it is."""
+
+
+def on_a_thread(findings: Callable[[], Iterable[Finding]]) -> Look:
+    """Look there: a disk that hangs must not hang the other checks."""
+
+    async def look() -> AsyncIterator[Finding]:
+        for finding in await asyncio.to_thread(lambda: list(findings())):
+            yield finding
+
+    return look
 
 
 def fine(check: str, found: str) -> Finding:

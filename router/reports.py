@@ -37,9 +37,9 @@ def _left_out(bug: str, count: int) -> None:
 class LogReports:
     """Outages and dead letters have a line each; of bugs alike some in a minute."""
 
-    def __init__(self, where: Mapping[Role, Place], later: Later = in_loop) -> None:
-        """``where`` each dependency is: what is of one kind is in one place, and fails together."""
-        self._where = where
+    def __init__(self, kinds: Mapping[Role, str], later: Later = in_loop) -> None:
+        """``kinds`` of backends, for each role: what is of one kind is in one place, and fails together."""
+        self._kinds = kinds
         self._sampler = Sampler(_left_out, later)
 
     def outage(self, place: Place, error: str) -> None:
@@ -53,7 +53,7 @@ class LogReports:
         )
 
     def _effect(self, place: Place) -> str:
-        together = {role for role, other in self._where.items() if other.backend == place.backend}
+        together = {role for role, kind in self._kinds.items() if kind == place.backend}
         if {Role.INGRESS, Role.ONLINE} <= together:
             return ONE_DATABASE
         if place.role == Role.ONLINE and Role.COLD in together:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import uvloop
 from starlette.routing import BaseRoute
@@ -23,7 +23,7 @@ from router import __version__, logs, open_files
 from router.auth.opening import open_authenticator
 from router.auth.verifier import Authenticator
 from router.config import Config, Service, address, check_api
-from router.config.places import Role, places
+from router.config.places import Role, kinds
 from router.config.rules import is_loopback
 from router.config.sources import Problem
 from router.core.accepting import Acceptor
@@ -33,7 +33,7 @@ from router.core.routing import Pipeline
 from router.core.work import Work
 from router.data_dir import make_data_dir, unusable
 from router.errors import ConfigError, DataDirError
-from router.factory import Factory, check_machine
+from router.factory import Factory, backends, check_machine
 from router.reports import LogReports
 from router.web import openapi
 from router.web.api import Api, longest_body
@@ -46,9 +46,6 @@ from router.web.transport.config import TransportConfig
 from router.web.transport.limits import Limits
 from router.web.transport.listeners import ADMIN
 from router.web.transport.server import Server
-
-if TYPE_CHECKING:
-    from router.backends.embedded.backend import EmbeddedBackend
 
 LOG = logs.logger(__name__)
 LAST_SECONDS = 3.0
@@ -101,7 +98,7 @@ def _check_address(config: Config, service: Service) -> None:
 @contextmanager
 def _alone(config: Config, service: Service) -> Iterator[None]:
     """Allow one ``serve`` for each data directory; ``serve-api``, ``serve-ws`` and ``process`` may share it."""
-    if service != "serve" or config.ingress.kind != "embedded":
+    if service != "serve" or not backends(config).ingress().local:
         yield
         return
     path = config.embedded.data_dir / "serve.lock"
@@ -143,7 +140,7 @@ class _Service:
         self._config = config
         self._service = service
         self._stop = asyncio.Event()
-        self._reports = LogReports(places(config))
+        self._reports = LogReports(kinds(config))
         self._failure: BaseException | None = None
         self._manager: ConnectionManager | None = None
         self._pipeline: Pipeline | None = None
@@ -200,7 +197,7 @@ class _Service:
             entropy=factory.entropy,
         )
         routes: list[BaseRoute] = []
-        if self._config.online.kind != "embedded":  # the embedded store has this machine's clock
+        if not factory.backends.online().local:  # or it has this machine's clock
             watch = ClockWatch(await factory.online_store(), factory.clock, factory.keeper, factory.metrics)
             await watch.begin()
             self._watch(watch.run, "clocks")
@@ -219,8 +216,9 @@ class _Service:
                 routes += await self._sockets(authenticator, work, context.cors)
         stack.callback(context.refusals.finish)
         self._watch(factory.dependencies.run, "dependencies")
-        if self._config.uses_database:
-            await self._keep(await factory.embedded())
+        for upkeep in factory.upkeep():
+            self._watch(upkeep.run, upkeep.name)
+            self._health.limited(upkeep.limited)
         self._application = app = Application([*routes, *self._health.public_routes()], context, time.monotonic)
         for port in self._ports():
             server = Server(self._transport(app, context), self._config.server.host, port)
@@ -278,13 +276,6 @@ class _Service:
             body_seconds=self._config.server.client_seconds,
         )
         return [*api.routes(), openapi.route()]
-
-    async def _keep(self, backend: EmbeddedBackend) -> None:
-        """Look after the database file, and report the free space of its volume."""
-        space = backend.space
-        self._watch(backend.keeper().run, "data directory")
-        self._factory.metrics.data_dir(lambda: space.free, lambda: space.short)
-        self._health.limited(lambda: "sends: the volume of the data directory is nearly full" if space.short else "")
 
     def _depends(self, role: Role, component: Probed) -> None:
         """Make readiness depend on ``component``."""

@@ -51,7 +51,7 @@ class StoreRules:
     retention_seconds: float
 
     @classmethod
-    def of(cls, config: Config) -> StoreRules:
+    def of(cls, config: Config, *, fresh_cold_empty: bool = False) -> StoreRules:
         """The rules that ``config`` sets."""
         limits = config.limits
         return cls(
@@ -62,7 +62,7 @@ class StoreRules:
             queue_bytes=limits.queue_bytes,
             inbound_span=math.ceil(limits.inbound_bytes * MICROSECONDS / limits.inbound_bytes_per_second),
             inbound_bytes_per_second=limits.inbound_bytes_per_second,
-            fresh_cold_empty=config.online.kind == config.cold.kind == "embedded",
+            fresh_cold_empty=fresh_cold_empty,
             write_through=config.online.durability == "write-through",
             retention_seconds=config.cold.retention_days * DAY_SECONDS,
         )

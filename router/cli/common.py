@@ -11,7 +11,6 @@ import typer
 from router import urn
 from router.clock import MICROSECONDS, SystemClock
 from router.config import Config, load_with_origins
-from router.config.places import Role, places
 from router.errors import InvalidUrn
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -30,23 +29,6 @@ def configured(ctx: typer.Context) -> Config:
     for warning in loaded.warnings:
         typer.echo(f"warning: {warning}", err=True)
     return loaded.config
-
-
-def look_at(config: Config, *roles: Role) -> None:
-    """Say on stderr where a command that only looks, or only moves, finds what these ``roles`` keep.
-
-    Raises ``DataDirError`` where that is a data directory without a database: "nothing queued" would be no answer.
-    """
-    found = places(config)
-    if any(found[role].backend == "embedded" for role in roles):
-        from router.backends.embedded.schema import check_made  # noqa: PLC0415 - only where configured
-
-        check_made(config.embedded.data_dir)
-    where: dict[str, list[str]] = {}
-    for role in roles:
-        where.setdefault(f"{found[role].backend}, {found[role].address}", []).append(role)
-    named = [f"{', '.join(names)}: {place}" for place, names in where.items()]
-    typer.echo(f"looking at {next(iter(where)) if len(where) == 1 else '; '.join(named)}", err=True)
 
 
 def user(text: str) -> str:

@@ -12,14 +12,15 @@ import typer
 from msgspec import UNSET, Struct, UnsetType
 
 from router.cli.app import SETTINGS
-from router.cli.common import age_seconds, configured, look_at, moment, now, timestamp
+from router.cli.common import age_seconds, configured, moment, now, timestamp
 from router.cli.exits import Code
+from router.cli.looking import look_at
 from router.cli.output import Table, json_document, json_line, line, progress, show, size, span
 from router.config import Config
 from router.config.places import Role
 from router.core import discarding
 from router.core.replaying import REFUSED, Replayed
-from router.factory import Factory
+from router.factory import Factory, backends
 from router.messages import DeadLetter, DeadReason
 
 PAGE = 100
@@ -115,7 +116,7 @@ def dead_letters(
     if body and not as_json:
         raise typer.BadParameter("needs --json", param_hint="--body")
     config = configured(ctx)
-    if config.ingress.kind == "embedded":
+    if not backends(config).ingress().letters_elsewhere():
         look_at(config, Role.DEAD_LETTERS)
     asyncio.run(_dead_letters(config, as_json=as_json, body=body))
 
@@ -248,7 +249,9 @@ async def _discard(
 
 async def _count(factory: Factory) -> int | None:
     """How many letters there are; a topic does not say."""
-    return await (await factory.dead_letter_box()).count() if factory.config.ingress.kind == "embedded" else None
+    if factory.backends.ingress().letters_elsewhere():
+        return None
+    return await (await factory.dead_letter_box()).count()
 
 
 def _tell(done: Replayed, *, dry_run: bool) -> None:

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from router.cli.common import configured, look_at, user
+from router.cli.common import configured, user
 from router.cli.inspecting import Overview, Share, UserView, overview, user_view
+from router.cli.looking import look_at
 from router.cli.output import Table, json_document, json_line, on_terminal, rendered, show, size, span
 from router.config import Config
 from router.config.places import Role

@@ -99,7 +99,7 @@ async def overview(factory: Factory, limit: int) -> Overview:
     online, cold = await factory.online_store(), await factory.cold_queue()
     ingress = await (await factory.ingress_producer()).backlog()
     refused = None
-    if factory.config.ingress.kind == "embedded":
+    if not factory.backends.ingress().letters_elsewhere():
         refused = await (await factory.dead_letter_box()).count()
     present = await online.online()
     at = now()

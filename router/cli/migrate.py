@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 from msgspec import Struct, field
 
-from router.cli.common import configured, look_at, user
+from router.cli.common import configured, user
 from router.cli.exits import Code
+from router.cli.looking import look_at
 from router.cli.output import json_document, line, progress
 from router.config import Config
-from router.config.places import Role, places
+from router.config.places import Role, kinds
 from router.errors import Unavailable
 from router.factory import Factory
 from router.interfaces import OnlineStore
@@ -90,7 +91,7 @@ def migrate(
 
 async def _migrate(config: Config, choice: Choice, *, dry_run: bool, quiet: bool) -> Report:
     report = Report(dry_run)
-    async with Factory(config, reports=LogReports(places(config))) as factory:
+    async with Factory(config, reports=LogReports(kinds(config))) as factory:
         online = await factory.online_store()
         if dry_run:
             async for _, hot in _chosen(online, choice):

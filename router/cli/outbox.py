@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 from msgspec import Raw, Struct
 
-from router.cli.common import age_seconds, configured, look_at, now, timestamp
+from router.cli.common import age_seconds, configured, now, timestamp
+from router.cli.looking import look_at
 from router.cli.output import json_line, line, size, span
 from router.config import Config
 from router.config.places import Role
-from router.factory import Factory
+from router.factory import Factory, backends
 
 PAGE = 100
 POLL_SECONDS = 0.2
@@ -54,7 +55,7 @@ def outbox(
       router outbox --json --follow --take | ./notify
     """
     config = configured(ctx)
-    if config.push.kind == "embedded" and not take:
+    if not (take or backends(config).push().commands_elsewhere()):
         look_at(config, Role.PUSH)
     asyncio.run(_outbox(config, as_json=as_json, follow=follow, take=take))
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
+from itertools import chain
 from typing import Annotated
 
 import typer
 from msgspec import Struct
 
 from router.auth.embedded import EmbeddedKey, idempotency_secret
-from router.backends.embedded.schema import FILE_NAME, prepare
-from router.backends.needs import MISSING, THERE, Need
 from router.cli.common import configured
 from router.cli.output import Table, json_document, line, show
 from router.config import Config
-from router.data_dir import IDEMPOTENCY_KEY, SIGNING_KEY, key_file, unusable
+from router.data_dir import IDEMPOTENCY_KEY, SIGNING_KEY, key_file
 from router.errors import ConfigError
-from router.factory import check_machine, needs_of_servers
+from router.factory import backends, check_machine
+from router.needs import MISSING, THERE, Need, directory, file
 
 MADE = "made"
 
@@ -73,8 +71,8 @@ async def _setup(config: Config, *, dry_run: bool) -> list[Step]:
     check_machine(config)
     async with AsyncExitStack() as stack:
         # The servers first: what cannot be reached is refused before anything is made.
-        servers = await needs_of_servers(config, stack)
-        found = [(need, await need.look()) for need in [*servers, *_needs(config)]]
+        needs = [await stack.enter_async_context(backend.needs()) for backend in reversed(backends(config).used())]
+        found = [(need, await need.look()) for need in [*chain.from_iterable(needs), *_keys(config)]]
         steps = []
         for need, state in found:
             if state == MISSING and not dry_run:
@@ -84,29 +82,13 @@ async def _setup(config: Config, *, dry_run: bool) -> list[Step]:
         return steps
 
 
-def _needs(config: Config) -> list[Need]:
-    """The files of this machine."""
+def _keys(config: Config) -> list[Need]:
+    """Those that this router makes for itself, and the data directory where only they are in it."""
     data_dir = config.embedded.data_dir
-    needs = []
-    if config.uses_database:
-        needs.append(_file("database", data_dir / FILE_NAME, lambda: prepare(data_dir)))
+    keys = []
     if config.auth.signs_tokens:
-        needs.append(_file("token key", key_file(data_dir, SIGNING_KEY), lambda: EmbeddedKey.open(data_dir)))
+        keys.append(file("token key", key_file(data_dir, SIGNING_KEY), lambda: EmbeddedKey.open(data_dir)))
     if config.ingress.idempotency_secret is None:
         path = key_file(data_dir, IDEMPOTENCY_KEY)
-        needs.append(_file("idempotency key", path, lambda: idempotency_secret(data_dir)))
-    # Whatever goes into the directory makes it.
-    return [_file("data directory", data_dir, lambda: None), *needs] if needs else []
-
-
-def _file(what: str, path: Path, write: Callable[[], object]) -> Need:
-    async def look() -> str:
-        try:
-            return THERE if await asyncio.to_thread(path.exists) else MISSING
-        except OSError as error:
-            raise unusable(path.parent, error) from error
-
-    async def make() -> None:
-        await asyncio.to_thread(write)
-
-    return Need(what, str(path), look, make)
+        keys.append(file("idempotency key", path, lambda: idempotency_secret(data_dir)))
+    return [directory(data_dir), *keys] if keys and not config.uses_database else keys

@@ -1,14 +1,15 @@
-"""Where each dependency is, in words for people: no library and no server is asked, and no password is told."""
+"""What the services depend on, and which kind of backend keeps each of it."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterable
 from enum import StrEnum
 
 from msgspec import Struct
 
-from router.config.redis_url import parse
 from router.config.sections import Config
+
+GOOGLE_KINDS = ("firestore", "pubsub")
 
 
 class Role(StrEnum):
@@ -27,33 +28,26 @@ class Place(Struct, frozen=True):
     role: Role
     backend: str
     address: str
+    """In words for people, and without a password."""
 
 
-def places(config: Config) -> dict[Role, Place]:
-    """Where ``config`` says that each dependency is."""
-    ingress, push = config.ingress, config.push
-    letters = f"topic {ingress.dead_letter_topic}"
-    found = (
-        (Role.INGRESS, ingress.kind, f"topic {ingress.topic}, subscription {ingress.subscription}"),
-        (Role.ONLINE, config.online.kind, f"collection {config.online.collection}"),
-        (Role.COLD, config.cold.kind, f"collection {config.cold.collection}"),
-        (Role.PUSH, push.kind, f"topic {push.topic}"),
-        (Role.DEAD_LETTERS, ingress.kind, letters),
-    )
-    return {role: Place(role, kind, _address(config, kind, part)) for role, kind, part in found}
+def kinds(config: Config) -> dict[Role, str]:
+    """Which kind of backend ``config`` sets for each role."""
+    ingress = config.ingress.kind
+    return {
+        Role.INGRESS: ingress,
+        Role.ONLINE: config.online.kind,
+        Role.COLD: config.cold.kind,
+        Role.PUSH: config.push.kind,
+        Role.DEAD_LETTERS: ingress,
+    }
 
 
-def _address(config: Config, kind: str, part: str) -> str:
-    if kind == "redis":
-        return _redis(config)
-    if kind in ("pubsub", "firestore"):
-        emulator = os.environ.get("PUBSUB_EMULATOR_HOST" if kind == "pubsub" else "FIRESTORE_EMULATOR_HOST")
-        return f"project {config.google.project}, {part}" + (f", emulator {emulator}" if emulator else "")
-    return str(config.embedded.data_dir) if kind == "embedded" else ""
+def at_google(config: Config, roles: Iterable[Role] = Role) -> bool:
+    """Whether a service of Google's keeps one of ``roles``."""
+    return any(kinds(config)[role] in GOOGLE_KINDS for role in roles)
 
 
-def _redis(config: Config) -> str:
-    url = config.online.url
-    found = parse(url.get_secret_value() if url is not None else "", config.online.mode)
-    hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in found.hosts)
-    return f"{hosts} ({config.online.mode})"
+def kept_by(config: Config, kind: str) -> frozenset[Role]:
+    """The roles that backends of this ``kind`` keep."""
+    return frozenset(role for role, set_to in kinds(config).items() if set_to == kind)

@@ -9,13 +9,13 @@ from urllib.parse import urlsplit
 
 from router.config import endpoints, origins, redis_url
 from router.config.paths import is_homeless
+from router.config.places import GOOGLE_KINDS, kinds
 from router.config.sections import Auth, Config, Online, Push
 from router.config.sources import Problem
 
 SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Algorithms whose public key cannot sign: HS256 with a published key, or none, would let anyone in."""
 
-GOOGLE_KINDS = ("firestore", "pubsub")
 FIRESTORE_ENVELOPE_BYTES = 750_000
 """A third more in base64, with some room for names and the other fields: less than 1 MiB, the most of a document."""
 
@@ -170,13 +170,7 @@ def _paths(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _google(config: Config) -> Iterator[tuple[str, str]]:
-    kinds = {
-        "ingress": config.ingress.kind,
-        "online": config.online.kind,
-        "cold": config.cold.kind,
-        "push": config.push.kind,
-    }
-    named = [f'{section}.kind = "{kind}"' for section, kind in kinds.items() if kind in GOOGLE_KINDS]
+    named = [f'{role}.kind = "{kind}"' for role, kind in kinds(config).items() if kind in GOOGLE_KINDS]
     if named and not config.google.project:
         yield "google.project", f"is not set, but {named[0]} needs it; set it, or GOOGLE_CLOUD_PROJECT"
     if not DATABASE.fullmatch(config.google.firestore_database):

@@ -206,6 +206,11 @@ class Online(Section):
         "online-store", description="write-through also keeps a copy of each hot message in cold."
     )
 
+    @property
+    def poked_by(self) -> str:
+        """The kind of backend that carries the pokes: Firestore has none of its own."""
+        return "pubsub" if self.kind == "firestore" else self.kind
+
 
 class Cold(Section):
     kind: Literal["embedded", "firestore"] = Field(
@@ -341,11 +346,16 @@ class Config(Section):
     @property
     def uses_pubsub(self) -> bool:
         """Whether Pub/Sub carries something; pokes, where Firestore is the online store."""
-        return "pubsub" in (self.ingress.kind, self.push.kind) or self.online.kind == "firestore"
+        return "pubsub" in (self.ingress.kind, self.online.poked_by, self.push.kind)
 
     @property
     def uses_firestore(self) -> bool:
         return "firestore" in (self.online.kind, self.cold.kind)
+
+    @property
+    def tolerated_skew_seconds(self) -> float:
+        """How far clocks may be apart before something goes wrong."""
+        return min(self.auth.leeway_seconds, self.limits.ephemeral_seconds, self.online.lease_seconds / 4)
 
     @property
     def uses_data_dir(self) -> bool:

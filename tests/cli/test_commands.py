@@ -213,7 +213,7 @@ def test_a_bug_is_one_line_unless_asked_for(data_dir: Path) -> None:
     code = (
         "import sys, router.cli, router.cli.setup as setup\n"
         "def broken(config): raise ZeroDivisionError('oops')\n"
-        "setup._needs = broken\nsys.argv = ['router', 'setup']\nrouter.cli.main()"
+        "setup._keys = broken\nsys.argv = ['router', 'setup']\nrouter.cli.main()"
     )
     for debug in ({}, {"ROUTER_DEBUG": "1"}):
         ended = subprocess.run(

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from router.backends.embedded.backend import EmbeddedBackend
 from router.cli.exits import Code
 from router.factory import Factory
 from tests.cli.conftest import Router
+from tests.support.backends import opened
 from tests.support.service import Router as Service
 
 LOOKING = (
@@ -40,7 +42,7 @@ def test_it_says_where_it_looks(
     router: Router, inside: Callable[[Callable[[Factory], Awaitable[None]]], None], data_dir: Path, command: str
 ) -> None:
     async def prepare(factory: Factory) -> None:
-        await factory.embedded()
+        await opened(factory, EmbeddedBackend)
 
     inside(prepare)
     ended = router(*command.split())

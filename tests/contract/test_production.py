@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from router.backends.firestore.backend import FirestoreBackend
 from router.backends.google.channels import FIRESTORE, PUBSUB
 from router.messages import Outcome
 from tests.contract.damage import DamageContract
@@ -15,6 +16,7 @@ from tests.contract.notices import PokeContract, PushContract
 from tests.contract.pipeline import PipelineContract
 from tests.contract.queues import QueueContract
 from tests.contract.stage import BOB, Stage
+from tests.support.backends import opened
 from tests.support.servers import Server
 from tests.support.stores_production import ProductionStores, production_stores
 
@@ -41,7 +43,7 @@ class TestProductionQueues(QueueContract):
         """Routed, fetched and acknowledged: from the first fetch on, which found cold empty, it is not called."""
         await stage.connect()
         assert await stage.ids() == []
-        statistics = (await stage.factory.firestore()).client.statistics
+        statistics = (await opened(stage.factory, FirestoreBackend)).client.statistics
         before = repr(statistics)
         for id_ in ("m1", "m2"):
             assert await stage.go(id_) is Outcome.HOT

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,17 +9,17 @@ import pytest
 
 from router.backends.pubsub.backend import PubSubBackend
 from router.config import Config, Online
-from router.metrics import Metrics
 from tests.contract.ingress import IngressContract
 from tests.contract.notices import Buses, PokeContract, PushContract
 from tests.contract.pipeline import PipelineContract
+from tests.support.backends import tools
 from tests.support.clock import ManualClock
 from tests.support.servers import Server
 from tests.support.stores_pubsub import PubSubStores, pubsub_stores
 
 
 def opened(config: Config) -> PubSubBackend:
-    return PubSubBackend(config, ManualClock(), random.Random(1))
+    return PubSubBackend(config, tools(ManualClock()))
 
 
 @pytest.fixture(params=["stream", "pulls", "a key each"])
@@ -58,4 +57,4 @@ class TestPubSubPokes(PokeContract):
         config = stores.config().model_copy(update={"online": Online(kind="firestore")})
         await stores.set_up(config)
         async with opened(config) as one, opened(config) as two:
-            yield one.poke_bus(Metrics()), two.poke_bus(Metrics())
+            yield one.poke_bus(), two.poke_bus()

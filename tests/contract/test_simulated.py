@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from router.config import Online
-from router.metrics import Metrics
 from tests.contract.ingress import IngressContract
 from tests.contract.notices import Buses, PokeContract, PushContract
 from tests.contract.pipeline import PipelineContract
@@ -81,7 +80,7 @@ class TestSimulatedPubSubPokes(OverPubSub, PokeContract):
         config = stores.config().model_copy(update={"online": Online(kind="firestore")})
         await stores.set_up(config)
         async with opened(config) as one, opened(config) as two:
-            yield one.poke_bus(Metrics()), two.poke_bus(Metrics())
+            yield one.poke_bus(), two.poke_bus()
 
 
 class TestSimulatedFirestoreColdQueue(QueueContract):

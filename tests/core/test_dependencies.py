@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from router.config import Config, Google, Ingress
-from router.config.places import Role, places
+from router.config.places import Role
 from router.core.dependencies import (
     LOOK_SECONDS,
     PROBED_SECONDS,
@@ -26,6 +26,7 @@ from router.errors import Refused, Unavailable
 from router.messages import DeadLetter, DeadReason, Delivery, Queued, Routed
 from router.metrics import Metrics
 from tests.contract.stage import BOB, EVE, Stage, staged, until
+from tests.support.backends import places
 from tests.support.clock import ManualClock
 from tests.support.pipelines import eventually, routed, running
 from tests.support.stores import EmbeddedStores

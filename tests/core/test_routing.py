@@ -11,11 +11,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from router.backends.embedded.backend import EmbeddedBackend
 from router.core.routing import CALL_SECONDS, HAND_BACK_SECONDS, Pipeline
 from router.errors import Refused, Unavailable
 from router.interfaces import IngressConsumer, PushNotifier
 from router.messages import DeadLetter, Delivery, Outcome, Queued, Routed
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, staged, until
+from tests.support.backends import opened
 from tests.support.clock import ManualClock, ended
 from tests.support.pipelines import TURN_SECONDS, eventually, routed, running, waiting
 from tests.support.stores import EmbeddedStores
@@ -735,7 +737,7 @@ async def test_a_pipeline_that_dies_at_any_call_is_followed_by_another(
     """RACES 2: before the call or after it; what it had taken is given to its successor, which completes the rest."""
     if online:
         await stage.connect()
-    backend, reached = await stage.factory.embedded(), asyncio.Event()
+    backend, reached = await opened(stage.factory, EmbeddedBackend), asyncio.Event()
     for number in range(3):
         await stage.producer.publish(stage.message(f"m{number}"))
     with monkeypatch.context() as patch:
@@ -822,7 +824,7 @@ async def test_what_a_stopped_pipeline_held_is_routed_by_the_next(
 
 async def test_one_consumer_at_a_time(stage: Stage) -> None:
     """RACES 5: a second process stands by, and goes on with the oldest that is left."""
-    backend = await stage.factory.embedded()
+    backend = await opened(stage.factory, EmbeddedBackend)
     await stage.producer.publish(stage.message("m1"))
     await stage.producer.publish(stage.message("m2"))
     async with backend.consumer() as standby, asyncio.timeout(TURN_SECONDS):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from router.backends.embedded import checks as embedded
 from router.backends.embedded import integrity, space
 from router.backends.embedded.schema import FILE_NAME, VERSION, create, prepare, set_up
-from router.doctor import embedded
 from router.findings import Finding, Severity
 from tests.contract.stage import BOB
 

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 from google.cloud.firestore_admin_v1 import types
 
+from router.backends.firestore import checks as firestore
 from router.backends.firestore import facts
 from router.backends.firestore.facts import FirestoreFacts
 from router.config import Cold, Config, Google, Ingress, Online
-from router.doctor import firestore
 from router.errors import Unavailable
 from router.findings import Finding, Severity
 
@@ -80,7 +80,7 @@ async def test_settings_that_may_not_be_seen_are_no_fault(
         await facts.gather(channel, DATABASE, [], random.Random(1))
     assert firestore._is_unseen(problem.value)
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", "127.0.0.1:1")
-    (finding,) = [finding async for finding in firestore.look(Config(google=Google(project="p")))]
+    (finding,) = [finding async for finding in firestore.look(Config(google=Google(project="p")), random.Random(1))]
     assert finding.severity is Severity.NOTE
 
 

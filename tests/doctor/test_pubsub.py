@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from router.backends.google.channels import PUBSUB, open_channel
+from router.backends.pubsub import checks as doctor
 from router.backends.pubsub import resources
 from router.backends.pubsub.wire import PubSubApi
 from router.config import Config, Google, Ingress, Push
-from router.doctor import pubsub as doctor
 from router.findings import Finding, Severity
 from tests.support.servers import Server
 
@@ -35,7 +35,7 @@ async def api(config: Config, anyio_backend: str) -> AsyncIterator[PubSubApi]:
 
 
 async def look(config: Config) -> list[Finding]:
-    return [finding async for finding in doctor.look(config)]
+    return [finding async for finding in doctor.look(config, random.Random(1))]
 
 
 def wrong(findings: list[Finding]) -> dict[str, Severity]:
@@ -65,7 +65,7 @@ async def test_the_probe_touches_nothing_and_leaves_nothing(
     config: Config, api: PubSubApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await set_up(api, config)
-    monkeypatch.setattr("router.doctor.pubsub.secrets.token_hex", lambda _: "known")
+    monkeypatch.setattr("router.backends.pubsub.checks.secrets.token_hex", lambda _: "known")
     finding = await doctor.probe(api)
     assert finding.severity is Severity.FINE
     assert finding.found.startswith("two messages pass in order")

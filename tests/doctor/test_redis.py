@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
+from router.backends.redis import checks as redis
 from router.backends.redis.facts import RedisFacts, SentinelFacts, gather
 from router.backends.redis.facts import _facts as facts_of
 from router.config import Config, Online
-from router.doctor import redis
 from router.doctor.checks import checks
 from router.doctor.runner import examine
 from router.errors import Unavailable

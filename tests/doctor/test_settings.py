@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from router.backends.redis import checks
 from router.config import Cold, Config, Ingress, Online, Push
 from router.doctor import machine, settings
 from router.findings import Severity
@@ -31,7 +32,7 @@ def online(url: str) -> Config:
     ],
 )
 def test_how_the_redis_is_reached(url: str, worst: list[str]) -> None:
-    found = list(settings.reaching_redis(online(url)))
+    found = list(checks.reached(online(url).online))
     assert [finding.check for finding in found] == worst
     assert "secret" not in repr(found)
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from router.backends.embedded.backend import EmbeddedBackend
 from router.backends.embedded.push import EXPIRED_MORE, KEEP_SECONDS
 from router.config import Embedded
 from router.factory import Factory
 from router.messages import DeadLetter, DeadReason, Outcome
 from tests.contract.stage import BOB, EVE, staged
+from tests.support.backends import opened
 from tests.support.clock import ManualClock
 from tests.support.stores import EmbeddedStores
 
@@ -132,7 +134,7 @@ async def test_dead_letters_have_their_time(tmp_path: Path) -> None:
 async def test_commands_have_their_time_however_many_come_at_once(tmp_path: Path) -> None:
     clock = ManualClock()
     async with staged(EmbeddedStores(tmp_path), clock) as stage:
-        outbox = await stage.factory.outbox()
+        outbox = (await opened(stage.factory, EmbeddedBackend)).outbox()
 
         async def publish(name: str) -> None:
             await outbox.publish([stage.message(f"{name}{number}") for number in range(256)])
@@ -161,6 +163,6 @@ async def test_an_acknowledgement_is_on_disk_when_it_is_answered(tmp_path: Path)
         await stage.connect()
         await stage.go("m1")
         levels = list[str]()
-        (await stage.factory.embedded())._database._writer.set_trace_callback(levels.append)
+        (await opened(stage.factory, EmbeddedBackend))._database._writer.set_trace_callback(levels.append)
         await stage.queue.acknowledge(BOB, ["m1"])
         assert levels[0] == "PRAGMA synchronous=FULL"

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from router.backends.embedded.backend import EmbeddedBackend
 from router.clock import MICROSECONDS
 from tests.contract.stage import BOB, staged
+from tests.support.backends import opened
 from tests.support.clock import ManualClock
 from tests.support.stores import EmbeddedStores
 
@@ -22,13 +24,13 @@ async def test_a_process_that_starts_with_a_clock_that_is_behind(tmp_path: Path,
     true = ManualClock()
     async with staged(EmbeddedStores(tmp_path), true) as before:
         true.advance(2 * 3600)
-        await (await before.factory.embedded()).keeper().look()
+        await (await opened(before.factory, EmbeddedBackend)).keeper().look()
     true.advance(down_days * DAY)
     behind = ManualClock(true.time - BEHIND)
     async with staged(EmbeddedStores(tmp_path), behind) as wrong:
         await wrong.go("m1")
         behind.advance(2 * 3600)
-        await (await wrong.factory.embedded()).keeper().look()
+        await (await opened(wrong.factory, EmbeddedBackend)).keeper().look()
         await wrong.go("m2")
     async with staged(EmbeddedStores(tmp_path), true) as right:
         for _ in range(3):
@@ -45,7 +47,7 @@ async def test_a_process_that_was_down_dates_mail_by_its_clock(tmp_path: Path) -
     clock = ManualClock()
     async with staged(EmbeddedStores(tmp_path), clock) as before:
         clock.advance(2 * 3600)
-        await (await before.factory.embedded()).keeper().look()
+        await (await opened(before.factory, EmbeddedBackend)).keeper().look()
     clock.advance(10 * DAY)
     async with staged(EmbeddedStores(tmp_path), clock) as stage:
         await stage.go("m1")
@@ -60,7 +62,7 @@ async def test_a_process_that_starts_with_a_clock_that_is_ahead(tmp_path: Path) 
         for id_, days in (("m1", 0.5), ("m2", 29.4)):
             await before.go(id_)
             clock.advance(days * DAY)
-        await (await before.factory.embedded()).keeper().look()
+        await (await opened(before.factory, EmbeddedBackend)).keeper().look()
     ahead = ManualClock(clock.time + DAY * MICROSECONDS)
     async with staged(EmbeddedStores(tmp_path), ahead) as wrong:
         for _ in range(10):

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from router.backends.embedded.backend import EmbeddedBackend
 from router.core.migrating import BATCH_BYTES
 from router.messages import Delivery, Move, Outcome, Queued
 from tests.contract.stage import BOB, PAGE_BYTES, Stage, staged
+from tests.support.backends import opened
 from tests.support.clock import ManualClock
 from tests.support.stores import EmbeddedStores
 
@@ -41,7 +43,7 @@ class Steps:
 
     async def of(self, stage: Stage, work: Callable[[Stage], Awaitable[None]]) -> int:
         """What ``work`` costs."""
-        database = (await stage.factory.embedded())._database
+        database = (await opened(stage.factory, EmbeddedBackend))._database
         before = self.count
         connections: tuple[sqlite3.Connection, ...] = (database._reader, database._writer)
         for connection in connections:
@@ -142,7 +144,7 @@ async def test_sweeping_a_deep_queue_costs_the_same(stage: Stage) -> None:
     """What runs each second beside the clients must not count through their queues either."""
     await stage.connect()
     await fill(stage, 0, SHALLOW)
-    database = (await stage.factory.embedded())._database
+    database = (await opened(stage.factory, EmbeddedBackend))._database
     steps = Steps()
     counts = []
     for depth in (SHALLOW, DEEP):

@@ -14,6 +14,7 @@ from router.backends.embedded.signals import Signals
 from router.errors import Unavailable
 from router.messages import Outcome
 from tests.contract.stage import BOB, PAGE_BYTES, Stage, moved_by_a_wrong_clock, staged
+from tests.support.backends import opened
 from tests.support.clock import ManualClock
 from tests.support.stores import EmbeddedStores
 
@@ -27,7 +28,7 @@ async def stage(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Stage]:
 
 
 async def backend(stage: Stage) -> EmbeddedBackend:
-    return await stage.factory.embedded()
+    return await opened(stage.factory, EmbeddedBackend)
 
 
 async def test_a_consumer_that_nobody_wakes_looks_by_itself(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

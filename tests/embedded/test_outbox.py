@@ -10,9 +10,11 @@ import msgspec
 import pytest
 
 from router.backends.embedded import schema
+from router.backends.embedded.backend import EmbeddedBackend
 from router.backends.embedded.push import EmbeddedOutbox
 from router.messages import Queued
 from tests.contract.stage import BOB, EVE, Stage, staged
+from tests.support.backends import opened
 from tests.support.clock import ManualClock
 from tests.support.stores import EmbeddedStores
 
@@ -27,7 +29,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
 
 @pytest.fixture
 async def outbox(stage: Stage) -> EmbeddedOutbox:
-    return await stage.factory.outbox()
+    return (await opened(stage.factory, EmbeddedBackend)).outbox()
 
 
 async def announce(stage: Stage, id_: str) -> None:
@@ -38,7 +40,7 @@ async def announce(stage: Stage, id_: str) -> None:
 
 async def copies(stage: Stage) -> list[int]:
     """How many bytes each command holds of its own."""
-    database = (await stage.factory.embedded())._database
+    database = (await opened(stage.factory, EmbeddedBackend))._database
     return [size for (size,) in database.read(lambda db: db.execute("SELECT length(command) FROM outbox").fetchall())]
 
 
@@ -88,7 +90,7 @@ async def test_a_command_goes_with_damaged_mail_and_is_not_shown_before(stage: S
     """RACES 42."""
     await announce(stage, "m1")
     await announce(stage, "m2")
-    database = (await stage.factory.embedded())._database
+    database = (await opened(stage.factory, EmbeddedBackend))._database
     await database.write(lambda db: db.execute("UPDATE cold SET envelope = x'7b' WHERE id = 'm1'").rowcount)
     assert [entry.id for entry in await outbox.list(0, 1)] == ["m2"]
     assert await stage.ids() == ["m2"]
@@ -100,7 +102,7 @@ async def test_a_command_has_its_own_copy_where_cold_is_elsewhere(stage: Stage) 
     """As beside Firestore: hot mail that is announced leaves this file while its command waits."""
     await stage.connect()
     await stage.go("m1")
-    database = (await stage.factory.embedded())._database
+    database = (await opened(stage.factory, EmbeddedBackend))._database
     await EmbeddedOutbox(database, stage.clock, stage.factory.keeper, cold_here=False).publish([stage.message("m1")])
     assert await copies(stage) == [len(b'{"recipientId":"","envelope":{"recipientId":""}}') + 2 * len(BOB)]
     await stage.online.ack(BOB, ["m1"])

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from router.auth.embedded import EmbeddedKey, idempotency_secret
+from router.backends.embedded import checks as embedded
 from router.backends.embedded import schema
 from router.data_dir import IDEMPOTENCY_KEY, KEYS, SIGNING_KEY
-from router.doctor import embedded
 from router.errors import DataDirError
 from router.findings import Severity
 

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from router.backends.embedded import schema
+from router.backends.embedded.backend import EmbeddedBackend
 from router.backends.embedded.keeper import FOLD_SECONDS, Keeper
 from router.checksum import checksum
 from router.messages import Message
 from tests.contract.stage import Stage, staged
+from tests.support.backends import opened
 from tests.support.clock import ManualClock
 from tests.support.stores import EmbeddedStores
 
@@ -32,7 +34,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
 
 @pytest.fixture
 async def keeper(stage: Stage) -> Keeper:
-    return (await stage.factory.embedded()).keeper()
+    return (await opened(stage.factory, EmbeddedBackend)).keeper()
 
 
 def on_disk(directory: Path, mark: bytes) -> dict[str, int]:
@@ -133,7 +135,7 @@ async def test_a_file_of_an_earlier_version_gives_back_from_its_next_start(tmp_p
 
 async def test_a_service_that_stops_leaves_no_payload(tmp_path: Path) -> None:
     async with staged(EmbeddedStores(tmp_path), ManualClock(), cap=10_000) as stage:
-        (await stage.factory.embedded()).keeper()
+        (await opened(stage.factory, EmbeddedBackend)).keeper()
         messages = mail(stage, 20, 9600)
         await pass_through(stage, messages)
     assert on_disk(tmp_path, messages[0].envelope[:64]) == {}

@@ -9,12 +9,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from router.backends.embedded import schema, space
+from router.backends.embedded.backend import EmbeddedBackend
 from router.backends.embedded.keeper import FOLD_SECONDS, free_pages
 from router.backends.embedded.space import Space, Volume
 from router.config import Config, Embedded
 from router.errors import NoRoom, StorageFull, Unavailable
 from router.messages import Connection, Queued
 from tests.contract.stage import BOB, EVE, Stage, staged
+from tests.support.backends import opened
 from tests.support.clock import ManualClock
 from tests.support.stores import Durability, EmbeddedStores
 from tests.support.volumes import fill, small_volume
@@ -114,7 +116,7 @@ def test_the_reserve_is_kept_while_there_is_room_and_given_up_when_there_is_none
 
 async def test_what_is_refused_is_said_and_nothing_else_is_refused(tmp_path: Path) -> None:
     async with staged(EmbeddedStores(tmp_path), ManualClock()) as stage:
-        backend = await stage.factory.embedded()
+        backend = await opened(stage.factory, EmbeddedBackend)
         await stage.go("m1")
         backend.space._volume = Disk(0)
         stage.clock.advance(1)
@@ -165,12 +167,12 @@ async def send_until_refused(stage: Stage) -> int:
 
 
 async def test_one_sender_fills_the_volume_and_its_recipient_empties_it(stage: Stage, small: Path) -> None:
-    keeper = (await stage.factory.embedded()).keeper()
+    keeper = (await opened(stage.factory, EmbeddedBackend)).keeper()
     accepted = await send_until_refused(stage)
     assert accepted > 10
     assert space.volume(small).free > 4 * MIB
     outbox, online = await stage.factory.outbox(), await stage.connect(EVE)
-    database = (await stage.factory.embedded())._database
+    database = (await opened(stage.factory, EmbeddedBackend))._database
     await database.write(lambda db: db.execute("DELETE FROM ingress").rowcount)  # it is routed
     assert await outbox.list(0, 1)
     await outbox.remove([entry.number for entry in await outbox.list(0, 5)])
@@ -178,7 +180,7 @@ async def test_one_sender_fills_the_volume_and_its_recipient_empties_it(stage: S
     while ids := await stage.ids():
         await stage.queue.acknowledge(BOB, ids)
     assert await outbox.list(0, 1) == []
-    while (await stage.factory.embedded()).space.short:
+    while (await opened(stage.factory, EmbeddedBackend)).space.short:
         stage.clock.advance(2)
         await keeper.look()
     await stage.producer.publish(stage.message("again"))
@@ -186,7 +188,7 @@ async def test_one_sender_fills_the_volume_and_its_recipient_empties_it(stage: S
 
 
 async def test_a_volume_that_somebody_else_fills_lets_mail_be_acknowledged(stage: Stage, small: Path) -> None:
-    backend = await stage.factory.embedded()
+    backend = await opened(stage.factory, EmbeddedBackend)
     keeper = backend.keeper()
     await keeper.look()
     assert (small / "data" / space.FILE_NAME).exists()
@@ -213,7 +215,7 @@ async def test_a_volume_that_somebody_else_fills_lets_mail_be_acknowledged(stage
 
 async def test_without_a_reserve_a_full_volume_is_told_and_nothing_is_lost(stage: Stage, small: Path) -> None:
     await stage.go("m1")
-    await (await stage.factory.embedded()).keeper().tidy()
+    await (await opened(stage.factory, EmbeddedBackend)).keeper().tidy()
     theirs = fill(small)
     assert space.volume(small).free == 0
     with pytest.raises((StorageFull, Unavailable)):
@@ -227,7 +229,7 @@ async def test_without_a_reserve_a_full_volume_is_told_and_nothing_is_lost(stage
 async def test_a_router_starts_on_a_full_volume(small: Path) -> None:
     async with staged(SmallStores(small / "data"), ManualClock()) as stage:
         await stage.go("m1")
-        await (await stage.factory.embedded()).keeper().look()
+        await (await opened(stage.factory, EmbeddedBackend)).keeper().look()
     fill(small)
     async with staged(SmallStores(small / "data"), ManualClock()) as stage:
         await stage.queue.acknowledge(BOB, ["m1"])
@@ -236,7 +238,7 @@ async def test_a_router_starts_on_a_full_volume(small: Path) -> None:
 
 async def test_free_pages_are_given_back_in_steps(tmp_path: Path) -> None:
     async with staged(EmbeddedStores(tmp_path), ManualClock()) as stage:
-        backend = await stage.factory.embedded()
+        backend = await opened(stage.factory, EmbeddedBackend)
         database = backend._database
         message = stage.message("m", size=10 * MIB)
         await stage.cold.put([Queued(message, 1, 1)])

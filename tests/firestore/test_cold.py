@@ -11,6 +11,7 @@ import pytest
 from grpc.aio import Metadata
 from msgspec.structs import replace
 
+from router.backends.firestore.backend import FirestoreBackend
 from router.backends.firestore.client import Client
 from router.backends.firestore.cold import CONTENT_BYTES, FirestoreColdQueue
 from router.backends.firestore.documents import BARE
@@ -19,6 +20,7 @@ from router.backends.firestore.writing import CALLS
 from router.errors import Refused, Unavailable
 from router.messages import Lane, Message, Outcome, Queued, Settled
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, names, until
+from tests.support.backends import opened
 from tests.support.pipelines import routed, running
 
 pytestmark = pytest.mark.anyio
@@ -28,7 +30,7 @@ SOON = 10.0
 
 
 async def client_of(stage: Stage) -> Client:
-    return (await stage.factory.firestore()).client
+    return (await opened(stage.factory, FirestoreBackend)).client
 
 
 def queued(stage: Stage, id_: str, user: str = BOB, *, size: int = 9, lane: Lane = Lane.NORMAL) -> Queued:

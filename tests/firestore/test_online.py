@@ -12,6 +12,7 @@ import pytest
 from grpc.aio import Metadata
 
 from router.backends.firestore import records
+from router.backends.firestore.backend import FirestoreBackend
 from router.backends.firestore.client import Client
 from router.backends.firestore.online import FirestoreOnlineStore
 from router.backends.firestore.reading import Reader
@@ -19,6 +20,7 @@ from router.backends.firestore.wire import Write
 from router.messages import Connection, Delivery, Message, MigrationResult, Move, Outcome, Queued
 from router.pages import Head
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, moved_by_a_wrong_clock, staged
+from tests.support.backends import opened
 from tests.support.clock import ManualClock
 from tests.support.pipelines import routed, running
 from tests.support.servers import Server
@@ -28,7 +30,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def client_of(stage: Stage) -> Client:
-    return (await stage.factory.firestore()).client
+    return (await opened(stage.factory, FirestoreBackend)).client
 
 
 def store_of(stage: Stage) -> FirestoreOnlineStore:

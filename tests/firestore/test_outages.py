@@ -13,6 +13,7 @@ from router.backends.google.calls import Patience
 from router.errors import Unavailable
 from router.messages import Outcome, Queued
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, staged
+from tests.support.backends import opened
 from tests.support.clock import ManualClock
 from tests.support.pipelines import eventually, routed, running
 from tests.support.servers import Server, firestore_emulator
@@ -57,12 +58,12 @@ async def stage(anyio_backend: str, server: Server, tmp_path: Path) -> AsyncIter
 
 async def impatient(stage: Stage) -> None:
     """From here on time-outs are short. A server that has just started is slow, so not from the beginning."""
-    (await stage.factory.firestore()).client.patience = SHORT
+    (await opened(stage.factory, FirestoreBackend)).client.patience = SHORT
 
 
 async def answers(stage: Stage) -> None:
     """Wait until the server is used again, by nothing but asking; from here on time-outs are as usual."""
-    (await stage.factory.firestore()).client.patience = FirestoreBackend.patience
+    (await opened(stage.factory, FirestoreBackend)).client.patience = FirestoreBackend.patience
     async with asyncio.timeout(BACK):
         while True:
             try:
@@ -186,7 +187,7 @@ async def test_one_slow_call_does_not_hold_up_those_that_follow(
     beside: Stage, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RACES 11: several calls are under way, so other recipients go on."""
-    client = (await beside.factory.firestore()).client
+    client = (await opened(beside.factory, FirestoreBackend)).client
     write, held = client.batch_write, asyncio.Event()
 
     async def hold_the_first(writes: list[object], seconds: float) -> list[tuple[int, str]]:
@@ -213,7 +214,7 @@ async def test_closing_ends_what_is_under_way(server: Server, tmp_path: Path) ->
         writing = asyncio.create_task(stage.cold.put([mail(stage, "m1")]))
         await asyncio.sleep(0)
         async with asyncio.timeout(SOON):
-            await (await stage.factory.firestore()).__aexit__(None, None, None)
+            await (await opened(stage.factory, FirestoreBackend)).__aexit__(None, None, None)
         with pytest.raises(Unavailable):
             await writing
     server.thaw()

@@ -25,8 +25,6 @@ EXTRAS = {
         "router/backends/google",
         "router/backends/firestore",
         "router/backends/pubsub",
-        "router/doctor/firestore.py",
-        "router/doctor/pubsub.py",
     ),
 }
 """Extra -> where its libraries may be imported: all else works without them."""

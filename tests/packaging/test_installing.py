@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
-from contextlib import AsyncExitStack
 
 import pytest
 
 from router.config import Config
 from router.errors import ConfigError
-from router.factory import needs_of_servers
+from router.factory import backends
 from tests.support.repository import texts
 
 _FROM_AN_INDEX = re.compile(r"\b(?:pip|pipx|uv|uvx)\b[^\n]*\s['\"]?sealed[-_]router(?=[\s'\"`\[=<>~)]|$)", re.MULTILINE)
@@ -35,9 +33,5 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(monkeypatch: p
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "grpc", None)
 
-    async def look() -> None:
-        async with AsyncExitStack() as stack:
-            await needs_of_servers(Config.model_validate({"push": {"kind": "pubsub"}}), stack)
-
     with pytest.raises(ConfigError, match=r"grpc, which is missing: .* pip install '\.\[google\]'"):
-        asyncio.run(look())
+        backends(Config.model_validate({"push": {"kind": "pubsub"}})).push()

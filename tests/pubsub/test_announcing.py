@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from router.checksum import checksum
 from router.config import Config, Push
 from router.messages import DeadLetter, DeadReason, Lane
 from tests.contract.stage import BOB, EVE, Stage
+from tests.support.backends import tools
 from tests.support.clock import ManualClock
 from tests.support.stores_pubsub import PubSubStores
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def commands(stores: PubSubStores, config: Config, stage: Stage) -> Sequence[Any]:
-    async with PubSubBackend(config, ManualClock(), random.Random(1)) as backend:
+    async with PubSubBackend(config, tools(ManualClock())) as backend:
         messages = [stage.message("m1", EVE, lane=Lane.EXPRESS), stage.message("m2")]
         await backend.push_notifier().publish(messages)
     return sorted(await stores.commands(), key=lambda command: str(command.attributes["messageId"]))

@@ -18,6 +18,7 @@ from router.config import Online
 from router.metrics import Metrics
 from tests.contract.notices import TURN_SECONDS, Ear
 from tests.contract.stage import BOB, EVE
+from tests.support.backends import tools
 from tests.support.clock import ManualClock
 from tests.support.stores_pubsub import PubSubStores
 
@@ -31,10 +32,17 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-async def backend(anyio_backend: str, stores: PubSubStores, clock: ManualClock) -> AsyncIterator[PubSubBackend]:
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+async def backend(
+    anyio_backend: str, stores: PubSubStores, clock: ManualClock, metrics: Metrics
+) -> AsyncIterator[PubSubBackend]:
     config = stores.config().model_copy(update={"online": Online(kind="firestore")})
     await stores.set_up(config)
-    async with PubSubBackend(config, clock, random.Random(1)) as opened:
+    async with PubSubBackend(config, tools(clock, metrics)) as opened:
         yield opened
 
 
@@ -50,7 +58,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def test_a_node_has_a_topic_as_long_as_it_listens(stores: PubSubStores, backend: PubSubBackend) -> None:
     """And nothing else of a poke is delivered, and paid for, than what its node reads."""
-    bus = backend.poke_bus(Metrics())
+    bus = backend.poke_bus()
     topic, subscription = stores.api.topic(NAME), stores.api.subscription(NAME)
     async with Ear(bus, "n1") as ear, Ear(bus, "n2"):
         await ear.hears(bus, BOB)
@@ -63,10 +71,11 @@ async def test_a_node_has_a_topic_as_long_as_it_listens(stores: PubSubStores, ba
     assert await stores.api.get("topic", topic) is None
 
 
-async def test_what_is_no_poke_makes_nobody_deaf(stores: PubSubStores, backend: PubSubBackend) -> None:
+async def test_what_is_no_poke_makes_nobody_deaf(
+    stores: PubSubStores, backend: PubSubBackend, metrics: Metrics
+) -> None:
     """Others may publish to the topic: it is dropped and counted, and the same subscription goes on."""
-    metrics = Metrics()
-    bus = backend.poke_bus(metrics)
+    bus = backend.poke_bus()
     with capture_logs() as logged:
         async with Ear(bus, "n1") as ear:
             await ear.hears(bus, BOB)
@@ -81,7 +90,7 @@ async def test_what_is_no_poke_makes_nobody_deaf(stores: PubSubStores, backend: 
 
 async def test_a_bug_in_reading_ends_the_listening(backend: PubSubBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """And with it the service; it does not leave a node that is deaf."""
-    bus = backend.poke_bus(Metrics())
+    bus = backend.poke_bus()
     monkeypatch.setattr(bus, "_offer", lambda *_: 1 / 0)
     listening = asyncio.ensure_future(anext(bus.listen("n1")))
     async with asyncio.timeout(TURN_SECONDS):
@@ -98,7 +107,7 @@ async def test_what_vanishes_is_made_again(
 ) -> None:
     """RACES 18: a subscription whose topic is deleted stays, can be read, and hears nothing any more."""
     monkeypatch.setattr(pokes, "CHECK_SECONDS", 0.1)
-    bus = backend.poke_bus(Metrics())
+    bus = backend.poke_bus()
     name = getattr(stores.api, kind)(NAME)
     async with Ear(bus, "n1") as ear:
         await ear.hears(bus, BOB)
@@ -108,12 +117,11 @@ async def test_what_vanishes_is_made_again(
 
 
 async def test_pokes_for_a_node_that_is_gone_are_dropped_and_counted(
-    backend: PubSubBackend, monkeypatch: pytest.MonkeyPatch
+    backend: PubSubBackend, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In silence, and without a trace in memory; those for others go on beside them."""
     monkeypatch.setattr(poke_outbox, "CALLS", 2)
-    metrics = Metrics()
-    bus, gone = backend.poke_bus(metrics), counted(metrics, "gone")
+    bus, gone = backend.poke_bus(), counted(metrics, "gone")
     outbox = backend._outbox
     assert outbox is not None
     async with Ear(bus, "n1") as ear:
@@ -131,10 +139,9 @@ async def test_pokes_for_a_node_that_is_gone_are_dropped_and_counted(
 
 
 async def test_a_topic_that_does_not_answer_holds_up_its_own_node_only(
-    backend: PubSubBackend, monkeypatch: pytest.MonkeyPatch
+    backend: PubSubBackend, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    metrics = Metrics()
-    bus = backend.poke_bus(metrics)
+    bus = backend.poke_bus()
     publish, never = backend._api.publish, asyncio.Event()
     asked = 0
 
@@ -171,7 +178,7 @@ async def test_what_the_dead_left_is_deleted_by_those_that_begin(
             await api.call("delete_subscription", topics.subscription(node), subscription=topics.subscription(node))
     for other in (api.topic("router-pokes-of-others"), api.topic("another")):
         await api.create("create_topic", other, name=other)
-    bus = backend.poke_bus(Metrics())
+    bus = backend.poke_bus()
     listening = asyncio.ensure_future(anext(bus.listen("n1")))
     async with asyncio.timeout(TURN_SECONDS):
         for dead in ("dead", "dead-2"):

@@ -13,12 +13,14 @@ from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from router.backends.redis.address import parse
+from router.backends.redis.backend import RedisBackend
 from router.backends.redis.client import CLOSE_SECONDS, Client
 from router.backends.redis.scripts import Scripts
 from router.errors import Refused, StorageFull, Unavailable
 from router.messages import Delivery, Move, Outcome, Queued
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, staged
 from tests.redis.conftest import TIMEOUT_SECONDS
+from tests.support.backends import opened
 from tests.support.clock import ManualClock
 from tests.support.redis_servers import Cluster, Watched, client
 from tests.support.servers import Server
@@ -280,7 +282,7 @@ async def test_closing_ends_though_the_server_is_frozen(
             for task in (listening, fetching):
                 task.cancel()
             await asyncio.wait([listening, fetching])
-            await (await stage.factory.redis()).__aexit__(None, None, None)
+            await (await opened(stage.factory, RedisBackend)).__aexit__(None, None, None)
         server.thaw()
 
 

@@ -16,6 +16,7 @@ from router.config.redis_url import Mode
 from router.errors import ConfigError, Forbidden, Unavailable
 from tests.contract.stage import staged
 from tests.support import certificates
+from tests.support.backends import opened
 from tests.support.clock import ManualClock
 from tests.support.redis_servers import Cluster, client, documented_user, sentinel
 from tests.support.servers import Server, free_port, redis_server, running
@@ -34,7 +35,7 @@ def locked_redis(tmp_path: Path) -> Iterator[Server]:
 
 async def open_(tmp_path: Path, url: str, mode: Mode = "single") -> RedisBackend:
     async with staged(RedisStores(tmp_path / "data", url, mode=mode, timeout_seconds=1), ManualClock()) as stage:
-        return await stage.factory.redis()
+        return await opened(stage.factory, RedisBackend)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ async def test_a_server_that_may_lose_mail_is_warned_of(tmp_path: Path, own_redi
 async def test_facts(tmp_path: Path, own_redis: Server, redis_cluster: Cluster) -> None:
     async def gathered(url: str, mode: Any = "single") -> list[facts.RedisFacts]:
         async with staged(RedisStores(tmp_path / mode, url, mode=mode), ManualClock()) as stage:
-            return await facts.gather((await stage.factory.redis()).client)
+            return await facts.gather((await opened(stage.factory, RedisBackend)).client)
 
     (found,) = await gathered(f"redis://{own_redis.address}")
     assert (found.cluster, found.role, found.replicas, found.evicts, found.forgets) == (
@@ -189,7 +190,7 @@ async def test_facts(tmp_path: Path, own_redis: Server, redis_cluster: Cluster) 
 async def test_facts_of_a_server_that_refuses_to_show_its_settings(tmp_path: Path, own_redis: Server) -> None:
     client(own_redis).execute_command("ACL SETUSER", "hosted", "on", ">p", "~*", "&*", "+@all", "-config")
     async with staged(RedisStores(tmp_path, f"redis://hosted:p@{own_redis.address}"), ManualClock()) as stage:
-        (found,) = await facts.gather((await stage.factory.redis()).client)
+        (found,) = await facts.gather((await opened(stage.factory, RedisBackend)).client)
         assert (found.maxmemory_policy, found.appendonly, found.appendfsync) == ("noeviction", "yes", "")
 
 
@@ -202,7 +203,7 @@ async def test_tls(tmp_path: Path, redis: Server, clock: ManualClock) -> None:
             await stage.connect()
             await stage.go("m1")
             assert await stage.ids() == ["m1"]
-            listener = await (await stage.factory.redis()).client.listener()
+            listener = await (await opened(stage.factory, RedisBackend)).client.listener()
             assert await listener.ping()
             await listener.aclose()
         async with staged(RedisStores(tmp_path / "data", url, timeout_seconds=1), clock) as stage:

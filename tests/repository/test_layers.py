@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from router.backends.registry import BACKENDS
 from tests.support.repository import ROOT
 
 PACKAGE = ROOT / "router"
@@ -24,19 +25,13 @@ MAY_IMPORT = {
     "web": {"ground", "config", "core", "auth"},
     "reports": {"ground", "config", "core"},
     "factory": {"ground", "config", "core", "backends"},
-    "doctor": {"ground", "config", "auth", "factory", "backends"},
+    "doctor": {"ground", "config", "auth", "factory"},
     "service": {"ground", "config", "core", "auth", "web", "reports", "factory"},
     "cli": {"ground", "config", "core", "auth", "client", "bench", "doctor", "reports", "service", "factory"},
     "__main__": {"cli"},
     "ground": {"config"},
 }
 """The ground itself may use the configuration: proxies of the environment are a part of it."""
-KNOW_A_BACKEND = {
-    "router.service": "the keeper of the embedded file, whose type it names",
-    "router.cli.common": "refuses a data directory without a database",
-    "router.cli.setup": "makes the embedded file, and what other backends need",
-}
-"""Modules above the factory that import a backend all the same, and why."""
 
 
 def module_name(path: Path) -> str:
@@ -66,13 +61,27 @@ def imported(module: str) -> Iterator[str]:
 @pytest.mark.parametrize("module", [name for name in MODULES if name != "router"])
 def test_a_module_imports_what_its_room_may(module: str) -> None:
     own = room(module)
-    allowed = MAY_IMPORT[own] | {own} | ({"backends"} if module in KNOW_A_BACKEND else set())
+    allowed = MAY_IMPORT[own] | {own}
     assert [name for name in imported(module) if room(name) not in allowed and name != "router"] == []
 
 
-def test_an_exception_is_needed() -> None:
-    for module in KNOW_A_BACKEND:
-        assert any(room(name) == "backends" for name in imported(module)), module
+def backend(module: str) -> str | None:
+    """``redis`` for ``router.backends.redis.client``; ``None`` for what belongs to no backend, or to several."""
+    parts = module.split(".")
+    return parts[2] if parts[1:2] == ["backends"] and parts[2:] and parts[2] in BACKENDS else None
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if room(name) == "backends"])
+def test_a_backend_imports_no_other_and_not_the_registry(module: str) -> None:
+    found = set(imported(module))
+    assert {backend(name) for name in found} <= {None, backend(module)}
+    assert "router.backends.registry" not in found
+
+
+def test_only_the_factory_imports_the_registry() -> None:
+    """And the registry imports no backend but the one that it is asked for."""
+    assert [name for name in MODULES if "router.backends.registry" in imported(name)] == ["router.factory"]
+    assert {backend(name) for name in imported("router.factory")} == {None}
 
 
 def test_nothing_imports_in_a_circle() -> None:

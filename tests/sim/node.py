@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -296,7 +295,7 @@ class SimFactory(Factory):
 
     async def online_store(self) -> OnlineStore:
         async def make() -> OnlineStore:
-            rules = dataclasses.replace(StoreRules.of(self.config), fresh_cold_empty=not self._world.apart)
+            rules = StoreRules.of(self.config, fresh_cold_empty=not self._world.apart)
             database, bus = await self._database("online"), await self.poke_bus()
             store = Choking(EmbeddedState(database, bus, rules, self._store_clock, self.keeper))
             store.poison = self._world.plan.poison

@@ -8,12 +8,15 @@ from contextlib import closing
 from typing import Literal
 
 from router.backends.embedded.schema import FILE_NAME
+from router.backends.firestore.backend import FirestoreBackend
 from router.backends.firestore.names import document_id
 from router.backends.firestore.wire import new_write
 from router.backends.pubsub.bodies import ingress_message
+from router.backends.redis.backend import RedisBackend
 from router.backends.redis.keys import pack_id
 from router.messages import Message
 from tests.contract.stage import BOB, Stage
+from tests.support.backends import opened
 from tests.support.stores_pubsub import PubSubStores
 
 Tier = Literal["hot", "cold"]
@@ -52,14 +55,14 @@ def execute(stage: Stage, statement: str, *parameters: object, change: Change = 
 
 
 async def _spoil_redis(stage: Stage, id_: str, change: Change) -> None:
-    backend = await stage.factory.redis()
+    backend = await opened(stage.factory, RedisBackend)
     bodies, packed = backend._keys.of(BOB)[4], pack_id(id_)
     ((stored,),) = [await backend.client.run([("HGET", bodies, packed)])]
     await backend.client.run([("HSET", bodies, packed, change(stored))])
 
 
 async def _spoil_firestore(stage: Stage, tier: Tier, id_: str, change: Change) -> None:
-    backend = await stage.factory.firestore()
+    backend = await opened(stage.factory, FirestoreBackend)
     config = stage.factory.config
     collection, messages = (
         (config.online.collection, f"{config.online.collection}-hot")

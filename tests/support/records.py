@@ -8,10 +8,13 @@ from contextlib import closing
 from router.backends.embedded.schema import FILE_NAME
 from router.backends.firestore import recipient as recipients
 from router.backends.firestore import records
+from router.backends.firestore.backend import FirestoreBackend
 from router.backends.firestore.transactions import OnlineLayout
+from router.backends.redis.backend import RedisBackend
 from router.backends.redis.keys import pack_id
 from router.lifecycle import Event, State, state_of, step
 from tests.contract.stage import BOB, Stage
+from tests.support.backends import opened
 
 
 async def state_on_record(stage: Stage, id_: str) -> State:
@@ -28,13 +31,13 @@ async def state_on_record(stage: Stage, id_: str) -> State:
 
 
 async def _state_in_redis(stage: Stage, id_: str) -> State:
-    backend = await stage.factory.redis()
+    backend = await opened(stage.factory, RedisBackend)
     ((record,),) = [await backend.client.run([("HGET", backend._keys.of(BOB)[2], pack_id(id_))])]
     return state_of(record[0] & 7) if record else State.UNKNOWN
 
 
 async def _state_in_firestore(stage: Stage, id_: str) -> State:
-    config, client = stage.factory.config, (await stage.factory.firestore()).client
+    config, client = stage.factory.config, (await opened(stage.factory, FirestoreBackend)).client
     assert config.google.project is not None
     layout = OnlineLayout(config.google.project, config.google.firestore_database, config.online.collection)
     paths = [layout.user(BOB), records.path(layout.ids, BOB, id_)]

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from router.backends.embedded.backend import EmbeddedBackend
 from router.backends.google.channels import FIRESTORE
 from router.config import Cold, Config, Google, Online
 from router.factory import Factory
 from router.interfaces import PokeBus
+from tests.support.backends import opened
 from tests.support.stores import CAP, Durability, EmbeddedStores
 
 
@@ -18,7 +20,7 @@ def use_emulator(address: str, patch: pytest.MonkeyPatch) -> None:
     """Firestore is at ``address``, and pokes beside it go over the embedded bus."""
 
     async def poke_bus(factory: Factory) -> PokeBus:
-        return (await factory.embedded()).poke_bus()
+        return (await opened(factory, EmbeddedBackend)).poke_bus()
 
     patch.setenv(FIRESTORE.emulator_variable, address)
     patch.setattr(Factory, "poke_bus", poke_bus)

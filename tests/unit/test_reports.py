@@ -6,18 +6,20 @@ import pytest
 from structlog.testing import capture_logs
 
 from router.config import Config
-from router.config.places import Role, places
+from router.config.places import Role, kinds
 from router.messages import DeadLetter, DeadReason
 from router.reports import EFFECTS, ONE_DATABASE, ONE_STORE, LogReports
 from router.sampling import LINES
+from tests.support.backends import places
 
 SECRET = "MARKER-PAYLOAD"
-REDIS = places(Config.model_validate({"online": {"kind": "redis", "url": "redis://127.0.0.1"}}))
+CONFIG = Config.model_validate({"online": {"kind": "redis", "url": "redis://127.0.0.1"}})
+REDIS = places(CONFIG)
 
 
 @pytest.fixture
 def reports() -> LogReports:
-    return LogReports(REDIS, lambda seconds, call: None)
+    return LogReports(kinds(CONFIG), lambda seconds, call: None)
 
 
 def test_an_outage_has_its_server_its_error_and_what_it_means(reports: LogReports) -> None:
@@ -41,7 +43,7 @@ FIRESTORE = {"online": "firestore", "cold": "firestore"}
 
 
 @pytest.mark.parametrize(
-    ("kinds", "role", "effect"),
+    ("named", "role", "effect"),
     [
         *(({}, role, ONE_DATABASE) for role in Role),
         ({"push": "pubsub"}, Role.PUSH, EFFECTS[Role.PUSH]),
@@ -56,11 +58,11 @@ FIRESTORE = {"online": "firestore", "cold": "firestore"}
         (PUBSUB | {"cold": "firestore"}, Role.ONLINE, EFFECTS[Role.ONLINE]),
     ],
 )
-def test_the_effect_is_that_of_all_that_the_outage_takes_along(kinds: dict[str, str], role: Role, effect: str) -> None:
+def test_the_effect_is_that_of_all_that_the_outage_takes_along(named: dict[str, str], role: Role, effect: str) -> None:
     """What is in one file, or one Firestore, fails together."""
-    where = places(Config.model_validate({section: {"kind": kind} for section, kind in kinds.items()}))
+    config = Config.model_validate({section: {"kind": kind} for section, kind in named.items()})
     with capture_logs() as said:
-        LogReports(where, lambda seconds, call: None).outage(where[role], "no")
+        LogReports(kinds(config), lambda seconds, call: None).outage(places(config)[role], "no")
     assert said[0]["effect"] == effect
 
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from types import TracebackType
-from typing import Self
+from typing import final
 
-from router.backends.embedded import schema
+from router.backends.base import (
+    ColdBackend,
+    IngressBackend,
+    OnlineBackend,
+    PokesBackend,
+    PushBackend,
+    Tools,
+    Upkeep,
+)
+from router.backends.embedded import checks, library, schema
 from router.backends.embedded.cold import EmbeddedColdQueue
 from router.backends.embedded.database import Database
 from router.backends.embedded.ingress import EmbeddedIngressConsumer, EmbeddedIngressProducer, FileLock
@@ -20,26 +30,28 @@ from router.backends.embedded.space import Space
 from router.backends.embedded.state import EmbeddedState
 from router.backends.embedded.worker import InlineWorker, ThreadWorker
 from router.backends.rules import StoreRules
-from router.clock import Clock
 from router.config import Config
-from router.metrics import Metrics
-from router.timekeeping import Timekeeper
+from router.config.places import Role
+from router.findings import Check, on_a_thread
+from router.interfaces import PokeBus
+from router.needs import Need, directory, file
 
 
-class EmbeddedBackend:
+@final
+class EmbeddedBackend(IngressBackend, OnlineBackend, PokesBackend, ColdBackend, PushBackend):
     """Opens the database and the signals of ``embedded.data_dir``; raises ``DataDirError``."""
 
-    def __init__(self, config: Config, clock: Clock, timekeeper: Timekeeper, *, in_line: bool) -> None:
-        self._config = config
-        self._clock = clock
-        self._timekeeper = timekeeper
-        self._in_line = in_line
-        self._stack = AsyncExitStack()
+    name = "embedded"
+    local = True
+    fix = "check embedded.data_dir"
 
-    async def __aenter__(self) -> Self:
-        config = self._config
-        alone = {config.ingress.kind, config.online.kind, config.cold.kind} == {"embedded"}
+    def __init__(self, config: Config, tools: Tools) -> None:
+        super().__init__(config, tools)
         self._data_dir = config.embedded.data_dir
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        config = self._config
+        alone = {Role.INGRESS, Role.ONLINE, Role.COLD} <= self.roles
         self.space = Space(self._data_dir, config.embedded.reserve_bytes, self._clock, within=self._free_within)
         self.space.give_up_file()  # or a full volume would let nobody open the file
         path = schema.prepare(self._data_dir)
@@ -47,19 +59,41 @@ class EmbeddedBackend:
             schema.refuse_damaged(path)
         workers = InlineWorker if self._in_line else ThreadWorker
         database = Database(path, workers, relaxed=alone, make_room=self.space.give_up_file)
-        self._database = await self._stack.enter_async_context(database)
+        self._database = await stack.enter_async_context(database)
         self._page_bytes: int
         (self._page_bytes,) = database.read(lambda db: db.execute("PRAGMA page_size").fetchone())
         (known,) = database.read(lambda db: db.execute("SELECT at FROM clock").fetchone())
         self._timekeeper.not_before(known)
-        self._signals = await self._stack.enter_async_context(Signals(self._data_dir))
-        self._rules = StoreRules.of(config)
-        return self
+        self._signals = await stack.enter_async_context(Signals(self._data_dir))
+        self._rules = StoreRules.of(config, fresh_cold_empty={Role.ONLINE, Role.COLD} <= self.roles)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._stack.__aexit__(kind, error, trace)
+    def checks(self) -> list[Check]:
+        """Of the data directory, also where only the key that signs tokens is in it."""
+        look = partial(checks.data_dir, self._data_dir, self._config.embedded.reserve_bytes)
+        found = [Check("embedded", on_a_thread(look), "All accepted mail is stored there.", "check its disk")]
+        if self.roles:
+            found.append(Check("embedded.sqlite", on_a_thread(lambda: [checks.sqlite_library()]), "", ""))
+        return found
+
+    def address(self, role: Role) -> str:
+        del role
+        return str(self._data_dir)
+
+    def check_machine(self, *, trial: bool) -> None:
+        library.check()
+        (schema.try_out if trial else schema.try_nearest)(self._data_dir)
+
+    @asynccontextmanager
+    async def needs(self) -> AsyncIterator[list[Need]]:
+        path = self._data_dir / schema.FILE_NAME
+        database = file("database", path, lambda: schema.prepare(self._data_dir))
+        yield [directory(self._data_dir), database] if self.roles else []
+
+    def is_made(self) -> bool:
+        return os.access(self._data_dir / schema.FILE_NAME, os.R_OK)
+
+    def check_made(self) -> None:
+        schema.check_made(self._data_dir)
 
     def _free_within(self) -> int:
         return self._database.read(free_pages) * self._page_bytes
@@ -70,6 +104,13 @@ class EmbeddedBackend:
         self._stack.push_async_callback(keeper.end)
         return keeper
 
+    def upkeep(self) -> list[Upkeep]:
+        """Looks after the database file, and says what its volume has left."""
+        space = self.space
+        self._metrics.data_dir(lambda: space.free, lambda: space.short)
+        full = "sends: the volume of the data directory is nearly full"
+        return [Upkeep("data directory", self.keeper().run, lambda: full if space.short else "")]
+
     def producer(self) -> EmbeddedIngressProducer:
         return EmbeddedIngressProducer(self._database, self._signals, self.space.check)
 
@@ -77,8 +118,7 @@ class EmbeddedBackend:
         lock = partial(FileLock, self._data_dir / "consumer.lock")
         return EmbeddedIngressConsumer(self._database, self._signals, self._clock, lock)
 
-    def online_store(self) -> EmbeddedOnlineStore:
-        pokes = self.poke_bus()
+    def online_store(self, pokes: PokeBus) -> EmbeddedOnlineStore:
         return EmbeddedOnlineStore(
             EmbeddedState(self._database, pokes, self._rules, self._clock, self._timekeeper, self._signals)
         )
@@ -90,8 +130,22 @@ class EmbeddedBackend:
         return EmbeddedColdQueue(self._database)
 
     def push_notifier(self) -> EmbeddedOutbox:
-        here = self._config.cold.kind == "embedded"
-        return EmbeddedOutbox(self._database, self._clock, self._timekeeper, cold_here=here)
+        return EmbeddedOutbox(self._database, self._clock, self._timekeeper, cold_here=Role.COLD in self.roles)
 
-    def dead_letters(self, metrics: Metrics) -> EmbeddedDeadLetters:
-        return EmbeddedDeadLetters(self._database, self._timekeeper, self._config.embedded, metrics)
+    def commands_elsewhere(self) -> str:
+        return ""
+
+    def outbox(self) -> EmbeddedOutbox:
+        return self.push_notifier()
+
+    def dead_letters(self) -> EmbeddedDeadLetters:
+        return EmbeddedDeadLetters(self._database, self._timekeeper, self._config.embedded, self._metrics)
+
+    def dead_letter_queue(self) -> EmbeddedDeadLetters:
+        return self.dead_letters()
+
+    def letters_elsewhere(self) -> str:
+        return ""
+
+    def dead_letter_box(self) -> EmbeddedDeadLetters:
+        return self.dead_letters()

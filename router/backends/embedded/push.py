@@ -5,9 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Sequence
 
-from msgspec import Struct
-
 from router import envelope, logs
+from router.backends.base import OutboxEntry
 from router.backends.embedded.database import Database
 from router.backends.embedded.queries import load
 from router.clock import MICROSECONDS, Clock
@@ -25,18 +24,6 @@ KEEP_SECONDS = 7 * 86_400
 """A command that no notification service has taken is dropped after a week."""
 EXPIRED_MORE = 100
 """Each batch of new rows may delete as many old ones and this many more."""
-
-
-class OutboxEntry(Struct, frozen=True):
-    """One push command that was not taken yet."""
-
-    number: int
-    """Rises with each command; identifies it for ``remove``."""
-    id: str
-    recipient: str
-    command: bytes
-    at: int
-    """µs since 1970."""
 
 
 def withdraw(db: sqlite3.Connection, doomed: Iterable[tuple[str, str]]) -> int:

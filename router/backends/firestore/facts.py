@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from router.backends.google.calls import call
 from router.config import Config
+from router.config.places import Role, kept_by
 
 EXPIRY_FIELD = "expire_at"
 _ADMIN = "/google.firestore.admin.v1.FirestoreAdmin/"
@@ -33,10 +34,10 @@ class FirestoreFacts(Struct, frozen=True):
 
 def expiring(config: Config) -> list[str]:
     """The collection groups whose documents say when they may go."""
-    groups = []
-    if config.cold.kind == "firestore":
+    groups, roles = [], kept_by(config, "firestore")
+    if Role.COLD in roles:
         groups.append(f"{config.cold.collection}-messages")
-    if config.online.kind == "firestore":
+    if Role.ONLINE in roles:
         groups.append(f"{config.online.collection}-ids")
     return groups
 

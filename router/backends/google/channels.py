@@ -54,6 +54,11 @@ class Service(Struct, frozen=True):
     emulator_variable: str
     """The environment variable that names an emulator."""
 
+    def address(self, config: Config, part: str) -> str:
+        """Where ``part`` of it is, in words for people."""
+        emulator = os.environ.get(self.emulator_variable)
+        return f"project {config.google.project}, {part}" + (f", emulator {emulator}" if emulator else "")
+
     def emulator(self) -> str | None:
         """Its ``host:port``, where one is to be used; raises ``ConfigError``."""
         named = os.environ.get(self.emulator_variable)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import random
-from contextlib import AsyncExitStack
-from types import TracebackType
-from typing import Self
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import final
 
+from router.backends.base import IngressBackend, PokesBackend, PushBackend, Tools
 from router.backends.google.channels import PUBSUB, open_channel, project
+from router.backends.pubsub import checks, resources
 from router.backends.pubsub.bodies import notification_request, push_command
 from router.backends.pubsub.ingress import PubSubIngressConsumer, PubSubIngressProducer
 from router.backends.pubsub.poke_outbox import PokeOutbox
@@ -17,47 +19,57 @@ from router.backends.pubsub.publishing import CALLS, SHARED_KEY_CALLS, Publisher
 from router.backends.pubsub.push import PubSubDeadLetterQueue, PubSubDeadLetters, PubSubPushNotifier
 from router.backends.pubsub.resources import check_topics, dead_letter_subscription
 from router.backends.pubsub.wire import PubSubApi
-from router.clock import Clock
 from router.config import Config
-from router.metrics import Metrics
+from router.config.places import Role
+from router.findings import WITHOUT, Check
+from router.needs import Need
 
 FORMS = {"command": push_command, "notification-request": notification_request}
 
 
-class PubSubBackend:
+@final
+class PubSubBackend(IngressBackend, PokesBackend, PushBackend):
     """Opens a channel. Raises ``ConfigError`` where a topic or subscription is missing, and ``Unavailable``."""
 
-    def __init__(self, config: Config, clock: Clock, chance: random.Random) -> None:
-        self._config = config
-        self._clock = clock
-        self._chance = chance
-        self._stack = AsyncExitStack()
+    name = "pubsub"
+    fix = "check google.project, the credentials and the network, and run `router setup`"
+
+    def __init__(self, config: Config, tools: Tools) -> None:
+        super().__init__(config, tools)
         self._publishers: dict[str, Publisher] = {}
         self._outbox: PokeOutbox | None = None
 
-    async def __aenter__(self) -> Self:
+    async def _open(self, stack: AsyncExitStack) -> None:
         channel = await open_channel(PUBSUB, self._config)
-        self._stack.push_async_callback(channel.close)
+        stack.push_async_callback(channel.close)
         self._api = PubSubApi(channel, project(self._config), self._chance)
-        try:
-            await check_topics(self._api, self._config)
-            for topic in self._topics():
-                await self._open_publisher(topic)
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
+        await check_topics(self._api, self._config)
+        for topic in self._topics():
+            await stack.enter_async_context(self._publisher(topic))
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._stack.__aexit__(kind, error, trace)
+    def checks(self) -> list[Check]:
+        look = partial(checks.look, self._config, self._chance)
+        return [Check("pubsub.answers", look, WITHOUT[Role.INGRESS], f"ingress.kind is pubsub: {self.fix}")]
 
-    async def _open_publisher(self, topic: str) -> None:
+    def address(self, role: Role) -> str:
+        ingress = self._config.ingress
+        part = {
+            Role.INGRESS: f"topic {ingress.topic}, subscription {ingress.subscription}",
+            Role.PUSH: f"topic {self._config.push.topic}",
+            Role.DEAD_LETTERS: f"topic {ingress.dead_letter_topic}",
+        }
+        return PUBSUB.address(self._config, part[role])
+
+    @asynccontextmanager
+    async def needs(self) -> AsyncIterator[list[Need]]:
+        async with await open_channel(PUBSUB, self._config) as channel:
+            yield resources.needs(PubSubApi(channel, project(self._config), self._chance), self._config)
+
+    def _publisher(self, topic: str) -> Publisher:
         ingress = self._config.ingress
         calls = SHARED_KEY_CALLS if topic == ingress.topic and ingress.ordering_shards else CALLS
-        publisher = Publisher(self._api, self._api.topic(topic), calls)
-        self._publishers[topic] = await self._stack.enter_async_context(publisher)
+        self._publishers[topic] = Publisher(self._api, self._api.topic(topic), calls)
+        return self._publishers[topic]
 
     def _topics(self) -> list[str]:
         ingress = self._config.ingress
@@ -74,6 +86,9 @@ class PubSubBackend:
     def push_notifier(self) -> PubSubPushNotifier:
         return PubSubPushNotifier(self._publishers[self._config.push.topic], FORMS[self._config.push.format])
 
+    def commands_elsewhere(self) -> str:
+        return f'push.kind = "pubsub": push commands go to {self._config.push.topic}, not to an outbox'
+
     def dead_letters(self) -> PubSubDeadLetters:
         return PubSubDeadLetters(self._publishers[self._config.ingress.dead_letter_topic])
 
@@ -81,9 +96,16 @@ class PubSubBackend:
         subscription = self._api.subscription(dead_letter_subscription(self._config))
         return PubSubDeadLetterQueue(self._api, subscription, self._clock)
 
-    def poke_bus(self, metrics: Metrics) -> PubSubPokeBus:
+    def letters_elsewhere(self) -> str:
+        topic = self._config.ingress.dead_letter_topic
+        return (
+            f'ingress.kind = "pubsub": dead letters go to the topic {topic}; read them with its subscription, which '
+            f"`router setup` makes: gcloud pubsub subscriptions pull {topic}-sub"
+        )
+
+    def poke_bus(self) -> PubSubPokeBus:
         topics = PokeTopics(self._api, self._config.online.poke_topic, self._clock, self._chance)
         if self._outbox is None:
-            self._outbox = PokeOutbox(self._api, topics, metrics)
+            self._outbox = PokeOutbox(self._api, topics, self._metrics)
             self._stack.push_async_callback(self._outbox.aclose)
-        return PubSubPokeBus(self._api, topics, self._outbox, self._chance, metrics)
+        return PubSubPokeBus(self._api, topics, self._outbox, self._chance, self._metrics)

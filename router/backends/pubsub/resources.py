@@ -11,10 +11,11 @@ import grpc
 from msgspec import Struct
 
 from router.backends.google.channels import PUBSUB
-from router.backends.needs import MISSING, THERE, Need
 from router.backends.pubsub.wire import PubSubApi, status
 from router.config import Config
+from router.config.places import Role, kept_by
 from router.errors import ConfigError, Unavailable
+from router.needs import MISSING, THERE, Need
 
 LEASE_SECONDS = 10
 """What a pipeline that dies without a word holds comes back after this, and with it the later mail of its ordering
@@ -40,10 +41,10 @@ class WantedSubscription(Struct, frozen=True):
 
 def wanted_topics(config: Config) -> list[str]:
     """Short names, without doubles."""
-    topics = []
-    if config.ingress.kind == "pubsub":
+    topics, roles = [], kept_by(config, "pubsub")
+    if Role.INGRESS in roles:
         topics += [config.ingress.topic, config.ingress.dead_letter_topic]
-    if config.push.kind == "pubsub":
+    if Role.PUSH in roles:
         topics.append(config.push.topic)
     return topics
 
@@ -51,7 +52,7 @@ def wanted_topics(config: Config) -> list[str]:
 def wanted_subscriptions(config: Config) -> list[WantedSubscription]:
     """That of the pipelines, and one that keeps the dead letters until somebody reads them."""
     ingress = config.ingress
-    if ingress.kind != "pubsub":
+    if Role.INGRESS not in kept_by(config, "pubsub"):
         return []
     return [
         WantedSubscription(dead_letter_subscription(config), ingress.dead_letter_topic),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import random
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
-from types import TracebackType
-from typing import Self
+from typing import final
 
 from router import logs
-from router.backends.redis import address, facts
+from router.backends.base import OnlineBackend, PokesBackend
+from router.backends.redis import address, checks, facts
 from router.backends.redis.client import Client
 from router.backends.redis.facts import RedisFacts
 from router.backends.redis.failing import NoCluster, Unauthenticated
@@ -18,30 +18,27 @@ from router.backends.redis.pokes import RedisPokeBus
 from router.backends.redis.scripts import Scripts
 from router.backends.redis.state import RedisState
 from router.backends.rules import StoreRules
-from router.clock import Clock
-from router.config import Config
+from router.config import redis_url
+from router.config.places import Role
 from router.errors import ConfigError, Forbidden, Unavailable
-from router.metrics import Metrics
-from router.timekeeping import Timekeeper
+from router.findings import WITHOUT, Check, Finding
+from router.interfaces import PokeBus
 
 LOG = logs.logger(__name__)
 OLDEST = 7
 
 
-class RedisBackend:
+@final
+class RedisBackend(OnlineBackend, PokesBackend):
     """Opens connections to ``online.url``; raises ``ConfigError``.
 
     A server that is down raises nothing here: the router runs without it, and logs that.
     """
 
-    def __init__(self, config: Config, clock: Clock, keeper: Timekeeper, chance: random.Random) -> None:
-        self._config = config
-        self._clock = clock
-        self._keeper = keeper
-        self._chance = chance
-        self._stack = AsyncExitStack()
+    name = "redis"
+    fix = "start the Redis, or name another in online.url"
 
-    async def __aenter__(self) -> Self:
+    async def _open(self, stack: AsyncExitStack) -> None:
         online = self._config.online
         if online.url is None:
             raise ConfigError('online.kind = "redis" needs online.url')
@@ -56,31 +53,42 @@ class RedisBackend:
             pool_size=online.pool_size,
             timeout_seconds=online.timeout_seconds,
         )
-        async with AsyncExitStack() as opening:
-            await opening.enter_async_context(self.client)
-            await self._look_at_servers()
-            self._stack = opening.pop_all()
-        return self
+        await stack.enter_async_context(self.client)
+        await self._look_at_servers()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._stack.__aexit__(kind, error, trace)
+    def settings(self) -> Iterator[Finding]:
+        return checks.reached(self._config.online)
 
-    def online_store(self) -> RedisOnlineStore:
+    def checks(self) -> list[Check]:
+        return [Check("redis.answers", self._look, WITHOUT[Role.ONLINE], f"online.kind is redis: {self.fix}")]
+
+    async def _look(self) -> AsyncIterator[Finding]:
+        async with self:
+            async for finding in checks.look(self.client, self._config, self._clock):
+                yield finding
+
+    def address(self, role: Role) -> str:
+        del role
+        url, mode = self._config.online.url, self._config.online.mode
+        found = redis_url.parse(url.get_secret_value() if url is not None else "", mode)
+        hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in found.hosts)
+        return f"{hosts} ({mode})"
+
+    def online_store(self, pokes: PokeBus) -> RedisOnlineStore:
+        del pokes  # its scripts publish them in the step that owes them
         state = RedisState(
             self.client,
             self._keys,
             self._scripts,
             StoreRules.of(self._config),
             clock=self._clock,
-            keeper=self._keeper,
+            keeper=self._timekeeper,
             chance=self._chance,
         )
         return RedisOnlineStore(state)
 
-    def poke_bus(self, metrics: Metrics) -> RedisPokeBus:
-        return RedisPokeBus(self.client, self._keys, self._clock, self._chance, metrics)
+    def poke_bus(self) -> RedisPokeBus:
+        return RedisPokeBus(self.client, self._keys, self._clock, self._chance, self._metrics)
 
     async def _look_at_servers(self) -> None:
         try:

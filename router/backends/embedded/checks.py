@@ -86,11 +86,6 @@ def _works(path: Path, trial: Callable[[Path], None] = try_database) -> Finding:
     return fine(check, "a database works here")
 
 
-def has_database(path: Path) -> bool:
-    """Whether there is anything that this user could try; looking at a store must not make it."""
-    return os.access(path / FILE_NAME, os.R_OK)
-
-
 def _not_there(path: Path, problem: OSError) -> Finding:
     check, why, another = "embedded.data_dir", "All mail is stored there.", "name another embedded.data_dir"
     in_the_way = no_directory(path)

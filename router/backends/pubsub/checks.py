@@ -11,12 +11,13 @@ from typing import Any
 import grpc
 
 from router.backends.google.channels import PUBSUB, open_channel, project
-from router.backends.needs import MISSING, THERE, Need
 from router.backends.pubsub import resources
 from router.backends.pubsub.wire import PubSubApi, PubsubMessage, status
 from router.config import Config
+from router.config.places import Role, kept_by
 from router.errors import Unavailable
 from router.findings import Finding, error, fine, note, warning
+from router.needs import MISSING, THERE, Need
 
 SHORT_RETENTION_DAYS = 7
 PULL_SECONDS = 5.0
@@ -27,9 +28,8 @@ DEFAULT_ATTEMPTS = 5
 UPDATE = "gcloud pubsub subscriptions update {name} --project={project} {options}"
 
 
-async def look(config: Config) -> AsyncIterator[Finding]:
+async def look(config: Config, chance: random.Random) -> AsyncIterator[Finding]:
     """Raises ``Unavailable``, and ``ConfigError`` where there are no credentials."""
-    chance = random.Random()  # noqa: S311 - jitter, no secret
     async with await open_channel(PUBSUB, config) as channel:
         api = PubSubApi(channel, project(config), chance)
         for need in resources.needs(api, config):
@@ -38,7 +38,7 @@ async def look(config: Config) -> AsyncIterator[Finding]:
             found = await api.get("subscription", api.subscription(wanted.name))
             for finding in () if found is None else judge(found, wanted.dead_letter_topic):
                 yield finding
-        if config.push.kind == "pubsub":
+        if Role.PUSH in kept_by(config, "pubsub"):
             yield await _is_read(api, config.push.topic)
         yield await probe(api)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Iterator
 
 import grpc
@@ -12,23 +13,22 @@ from router.backends.firestore.names import Layout
 from router.backends.google.channels import FIRESTORE, open_channels, project
 from router.config import Config
 from router.errors import Unavailable
-from router.factory import Factory
 from router.findings import Finding, error, fine, note, warning
 
 DEFAULT = "(default)"
 UNSEEN = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED)
 
 
-async def look(config: Config) -> AsyncIterator[Finding]:
+async def look(config: Config, chance: random.Random) -> AsyncIterator[Finding]:
     """Raises ``Unavailable``, and ``ConfigError`` where there are no credentials."""
     if FIRESTORE.emulator():
         why = "An emulator has no TTL policies and no admin service."
         yield note("firestore.database", "an emulator: its settings cannot be checked", why)
         return
     name = Layout(project(config), config.google.firestore_database, config.cold.collection).database
-    async with Factory(config) as factory, open_channels(FIRESTORE, config) as channels:
+    async with open_channels(FIRESTORE, config) as channels:
         try:
-            found = await facts.gather(channels[0], name, facts.expiring(config), factory.chance)
+            found = await facts.gather(channels[0], name, facts.expiring(config), chance)
         except Unavailable as problem:
             if not _is_unseen(problem):
                 raise

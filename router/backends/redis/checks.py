@@ -1,21 +1,67 @@
-"""What a Redis must be for the online store: pure decisions over what the servers say of themselves.
-
-``router.backends.redis.facts`` asks them.
-"""
+"""What a Redis must be for the online store: decisions over what the servers say of themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
 
-from router.backends.redis.facts import RedisFacts, SentinelFacts
-from router.config import Online
-from router.findings import Finding, error, fine, note, warning
+from router.backends.redis.client import Client
+from router.backends.redis.facts import RedisFacts, SentinelFacts, gather, sentinels
+from router.clock import MICROSECONDS, Clock, apart
+from router.config import Config, Online, redis_url
+from router.config.rules import is_loopback
+from router.findings import Finding, error, fine, judge_clock, note, warning
 
 OLDEST = 7
 FULL, NEARLY_FULL = 0.9, 0.7
 CLIENTS = 0.8
 SLOW_SECONDS = 0.02
+PINGS = 3
 HOT = "It holds the mail of users who are online until they fetch it."
+
+
+def reached(online: Online) -> Iterator[Finding]:
+    """Whether the Redis is reached in private, and with a password. The URL itself is never shown."""
+    url = redis_url.parse(online.url.get_secret_value() if online.url else "", online.mode)
+    if all(is_loopback(name) for name, _ in url.hosts):
+        return
+    if not url.tls:
+        why = "The password, presence and sealed mail cross the network unencrypted."
+        yield warning("config.redis_tls", "the connection to Redis has no TLS", why, "use rediss:// in online.url")
+    if not url.password:
+        why = "Anybody who reaches its port can see who is online and delete mail."
+        fix = "set requirepass or an ACL user in Redis, and rediss://user:password@… in online.url"
+        yield (warning if url.tls else error)("config.redis_password", "no password is set", why, fix)
+
+
+async def look(client: Client, config: Config, clock: Clock) -> AsyncIterator[Finding]:
+    """All that is to be said of its servers; raises ``Unavailable``."""
+    servers = await gather(client)
+    took = await _round_trip(client, len(servers))
+    for server in servers:
+        for finding in judge(server, config.online, took):
+            yield finding
+    before = clock.now()
+    times = await client.on_each("TIME")
+    after = clock.now()
+    for name, (seconds, microseconds) in times:
+        ahead = apart(before, after, int(seconds) * MICROSECONDS + int(microseconds))
+        yield judge_clock("clock.redis", name or "the Redis", ahead, config.tolerated_skew_seconds)
+    if config.online.mode == "cluster":
+        (_, state), *_ = await client.on_each("CLUSTER INFO")
+        yield judge_cluster(state)
+    if config.online.mode == "sentinel":
+        yield judge_sentinel(await sentinels(client, config.online.sentinel_service))
+
+
+async def _round_trip(client: Client, servers: int) -> float:
+    """The shortest of a few pings, in seconds."""
+    spent = []
+    for _ in range(PINGS):
+        began = time.perf_counter()
+        await client.on_each("PING")
+        spent.append(time.perf_counter() - began)
+    return min(spent) / max(1, servers)
 
 
 def judge(facts: RedisFacts, online: Online, round_trip: float) -> Iterator[Finding]:
