@@ -29,8 +29,9 @@ from router.config.sources import Problem
 from router.core.accepting import Acceptor
 from router.core.clocks import ClockWatch
 from router.core.connections import ConnectionManager
+from router.core.rate_limits import SendLimits
 from router.core.routing import Pipeline
-from router.core.work import Work
+from router.core.work_budget import WorkBudget
 from router.data_dir import make_data_dir, unusable
 from router.errors import ConfigError, DataDirError
 from router.factory import Factory, backends, check_machine
@@ -209,7 +210,7 @@ class _Service:
             self._health.depends("auth", self._config.auth.key_source, authenticator.probe)
             factory.metrics.key_set_age(lambda: authenticator.key_set_age_seconds)
             limits = self._config.limits
-            work = Work(clock=factory.clock, rate=limits.work_rate, burst=limits.work_burst)
+            work = WorkBudget(clock=factory.clock, rate=limits.work_rate, burst=limits.work_burst)
             if self._service in ("serve", "serve-api"):
                 routes += await self._api(authenticator, work)
             if self._service in ("serve", "serve-ws"):
@@ -247,7 +248,7 @@ class _Service:
         self._consuming = self._watch(self._pipeline.run, "pipeline")
         self._watch((await self._factory.sweeper()).run, "sweeper")
 
-    async def _api(self, authenticator: Authenticator, work: Work) -> Sequence[BaseRoute]:
+    async def _api(self, authenticator: Authenticator, work: WorkBudget) -> Sequence[BaseRoute]:
         producer, queue = await self._factory.ingress_producer(), await self._factory.message_queue()
         self._depends(Role.INGRESS, producer)
         self._depends(Role.ONLINE, await self._factory.online_store())
@@ -255,16 +256,20 @@ class _Service:
         limits = self._config.limits
         acceptor = Acceptor(
             self._factory.watched(Role.INGRESS, producer),
+            SendLimits(
+                self._factory.clock,
+                self._factory.entropy,
+                rate=limits.send_rate,
+                burst=limits.send_burst,
+                pair_rate=limits.pair_rate,
+                pair_burst=limits.pair_burst,
+                outbound_bytes=limits.outbound_bytes,
+                outbound_bytes_per_second=limits.outbound_bytes_per_second,
+            ),
             clock=self._factory.clock,
             entropy=self._factory.entropy,
             idempotency_secret=self._idempotency_secret(),
             max_bytes=limits.envelope_bytes,
-            rate=limits.send_rate,
-            burst=limits.send_burst,
-            pair_rate=limits.pair_rate,
-            pair_burst=limits.pair_burst,
-            outbound_bytes=limits.outbound_bytes,
-            outbound_bytes_per_second=limits.outbound_bytes_per_second,
             metrics=self._factory.metrics,
         )
         api = Api(
@@ -295,7 +300,7 @@ class _Service:
 
         return idempotency_secret(self._config.embedded.data_dir)
 
-    async def _sockets(self, authenticator: Authenticator, work: Work, cors: Cors) -> Sequence[BaseRoute]:
+    async def _sockets(self, authenticator: Authenticator, work: WorkBudget, cors: Cors) -> Sequence[BaseRoute]:
         self._depends(Role.ONLINE, await self._factory.online_store())
         self._uses(Role.COLD, await self._factory.cold_queue())
         self._manager = await self._factory.connection_manager()

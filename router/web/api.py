@@ -16,7 +16,7 @@ from router import envelope
 from router.auth.verifier import Authenticator
 from router.core.accepting import Acceptor
 from router.core.queue import CompositeMessageQueue
-from router.core.work import MESSAGE, SEND, Work
+from router.core.work_budget import MESSAGE, SEND, WorkBudget
 from router.errors import InvalidIdempotencyKey, InvalidRequest
 from router.interfaces import MOST_IDS
 from router.web.fetch_coalescing import FetchCoalescer
@@ -73,7 +73,7 @@ class Api:
         authenticator: Authenticator,
         acceptor: Acceptor,
         queue: CompositeMessageQueue,
-        work: Work,
+        work: WorkBudget,
         *,
         envelope_bytes: int,
         body_seconds: float,

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from router.auth.verifier import Authenticator
 from router.config.origins import same_host
 from router.core.connections import ConnectionManager
-from router.core.work import Work
+from router.core.work_budget import WorkBudget
 from router.messages import Connection
 from router.web.bearer_tokens import from_handshake
 from router.web.cors import Cors
@@ -30,7 +30,7 @@ from router.web.transport.scope import PEER
 class Sockets:
     """The handler of ``/connect``."""
 
-    def __init__(self, authenticator: Authenticator, manager: ConnectionManager, work: Work, cors: Cors) -> None:
+    def __init__(self, authenticator: Authenticator, manager: ConnectionManager, work: WorkBudget, cors: Cors) -> None:
         self._authenticator = authenticator
         self._manager = manager
         self._work = work

@@ -11,8 +11,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from router.auth.verifier import Authenticator
-from router.core import work
-from router.core.work import Work
+from router.core import work_budget
+from router.core.work_budget import WorkBudget
 from router.errors import InvalidRequest
 from router.web.bearer_tokens import from_authorization
 from router.web.headers import Headers, headers_of
@@ -32,7 +32,9 @@ class UserRequest:
 
     __slots__ = ("_body_seconds", "_request", "call", "headers", "scope", "user")
 
-    def __init__(self, scope: Scope, receive: Receive, headers: Headers, call: work.Call, body_seconds: float) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, headers: Headers, call: work_budget.Call, body_seconds: float
+    ) -> None:
         self.scope = scope
         self.headers = headers
         self.call = call
@@ -83,7 +85,7 @@ class UserRequest:
 
     async def spend(self, body: bytes, units: int) -> None:
         """Return when it is the turn of this body, and of ``units`` that it asks for. Raises ``TooMuchWork``."""
-        await self.call.spend(work.of_body(body, _values(body)) + units)
+        await self.call.spend(work_budget.of_body(body, _values(body)) + units)
         self.scope.pop(PAYER, None)
 
 
@@ -96,7 +98,7 @@ class UserEndpoint:
 
     __slots__ = ("_authenticator", "_body_seconds", "_handler", "_work")
 
-    def __init__(self, handler: Handler, authenticator: Authenticator, budget: Work, body_seconds: float) -> None:
+    def __init__(self, handler: Handler, authenticator: Authenticator, budget: WorkBudget, body_seconds: float) -> None:
         """A body that has not arrived within ``body_seconds`` is refused."""
         self._handler = handler
         self._authenticator = authenticator
@@ -111,7 +113,7 @@ class UserEndpoint:
         call = await self._work.begin(principal.user)
         try:
             response = await self._handler(UserRequest(scope, receive, headers, call, self._body_seconds))
-            if units := len(response.body) // work.ANSWER_BYTES:
+            if units := len(response.body) // work_budget.ANSWER_BYTES:
                 call.charge(units)
                 if units >= LARGE_UNITS:
                     await call.turn(units)

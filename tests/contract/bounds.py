@@ -12,8 +12,9 @@ from itertools import count
 import pytest
 from msgspec import structs
 
-from router.core import accepting
+from router.core import rate_limits
 from router.core.accepting import Acceptor
+from router.core.rate_limits import SendLimits
 from router.errors import RateLimited
 from router.messages import Lane, Move, Outcome, Queued, Settled
 from router.metrics import Metrics
@@ -329,22 +330,26 @@ class BoundsContract:
     ) -> None:
         """RACES 48: as fast, and as large, as the limits of a pair allow; in proportion, these are the defaults."""
         del stage
-        monkeypatch.setattr(accepting, "PAIR_BYTES", 100)
+        monkeypatch.setattr(rate_limits, "PAIR_BYTES", 100)
         limits = {"queue_messages": 1000, "inbound_bytes": 8192, "inbound_bytes_per_second": 800}
         async with staged(stores, clock, limits=limits) as small:
             sent = Kept()
             acceptor = Acceptor(
                 sent,
+                SendLimits(
+                    clock,
+                    secrets.token_bytes,
+                    rate=50,
+                    burst=200,
+                    pair_rate=5,
+                    pair_burst=60,
+                    outbound_bytes=0,
+                    outbound_bytes_per_second=1,
+                ),
                 clock=clock,
                 entropy=secrets.token_bytes,
                 idempotency_secret=b"secret",
                 max_bytes=5000,
-                rate=50,
-                burst=200,
-                pair_rate=5,
-                pair_burst=60,
-                outbound_bytes=0,
-                outbound_bytes_per_second=1,
                 metrics=Metrics(),
             )
             for second in range(40):

@@ -11,6 +11,7 @@ import pytest
 
 from router.core.accepting import Acceptor
 from router.core.discarding import discard
+from router.core.rate_limits import SendLimits
 from router.core.replaying import REFUSED
 from router.messages import DeadLetter, DeadReason, Delivery, Lane, Routed
 from tests.contract.stage import BOB, EVE, Socket, Stage, envelope
@@ -49,16 +50,20 @@ def accepting(stage: Stage) -> Acceptor:
     """What stands between the edge and the ingress."""
     return Acceptor(
         stage.producer,
+        SendLimits(
+            stage.clock,
+            stage.factory.entropy,
+            rate=0,
+            burst=1,
+            pair_rate=0,
+            pair_burst=1,
+            outbound_bytes=0,
+            outbound_bytes_per_second=1,
+        ),
         clock=stage.clock,
         entropy=stage.factory.entropy,
         idempotency_secret=b"0123456789abcdef",
         max_bytes=262_144,
-        rate=0,
-        burst=1,
-        pair_rate=0,
-        pair_burst=1,
-        outbound_bytes=0,
-        outbound_bytes_per_second=1,
         metrics=stage.factory.metrics,
     )
 

@@ -26,8 +26,9 @@ from router.clock import MICROSECONDS
 from router.config import Auth, Cold, Config, Embedded, Limits, Online
 from router.core.accepting import Acceptor
 from router.core.connections import ConnectionManager
+from router.core.rate_limits import SendLimits
 from router.core.routing import Pipeline
-from router.core.work import Work
+from router.core.work_budget import WorkBudget
 from router.factory import Factory
 from router.interfaces import (
     ColdQueue,
@@ -400,7 +401,7 @@ class Node:
         if "ws" in self.roles:
             self.manager = await factory.connection_manager()
             factory.tasks.spawn(self.manager.run(), "connections")
-            work = Work(clock=self.clock, rate=0, burst=1)
+            work = WorkBudget(clock=self.clock, rate=0, burst=1)
             routes += Sockets(authenticator, self.manager, work, context.cors).routes()
         self.app = Application(routes, context, asyncio.get_running_loop().time)
         self.listening = True
@@ -412,23 +413,27 @@ class Node:
         limits = factory.config.limits
         acceptor = Acceptor(
             await factory.ingress_producer(),
+            SendLimits(
+                self.clock,
+                factory.entropy,
+                rate=limits.send_rate,
+                burst=limits.send_burst,
+                pair_rate=limits.pair_rate,
+                pair_burst=limits.pair_burst,
+                outbound_bytes=limits.outbound_bytes,
+                outbound_bytes_per_second=limits.outbound_bytes_per_second,
+            ),
             clock=self.clock,
             entropy=factory.entropy,
             idempotency_secret=SECRET,
             max_bytes=limits.envelope_bytes,
-            rate=limits.send_rate,
-            burst=limits.send_burst,
-            pair_rate=limits.pair_rate,
-            pair_burst=limits.pair_burst,
-            outbound_bytes=limits.outbound_bytes,
-            outbound_bytes_per_second=limits.outbound_bytes_per_second,
             metrics=factory.metrics,
         )
         return Api(
             authenticator,
             acceptor,
             await factory.message_queue(),
-            Work(clock=self.clock, rate=limits.work_rate, burst=limits.work_burst),
+            WorkBudget(clock=self.clock, rate=limits.work_rate, burst=limits.work_burst),
             envelope_bytes=limits.envelope_bytes,
             body_seconds=factory.config.server.client_seconds,
         ).routes()

@@ -16,8 +16,9 @@ from router.auth.verifier import Authenticator
 from router.config import Auth
 from router.core.accepting import Acceptor
 from router.core.connections import ConnectionManager
+from router.core.rate_limits import SendLimits
 from router.core.routing import Pipeline
-from router.core.work import Work
+from router.core.work_budget import WorkBudget
 from router.factory import Factory
 from router.web import openapi
 from router.web.api import Api
@@ -65,7 +66,7 @@ class Web:
     manager: ConnectionManager
     app: ASGIApp
     context: EdgeContext
-    work: Work
+    work: WorkBudget
 
     def token(self, user: str, ttl_seconds: float = 600) -> str:
         return self.key.sign(user, self.clock.now(), ttl_seconds)
@@ -100,19 +101,23 @@ async def web(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Web]:
         key = EmbeddedKey.open(tmp_path)
         acceptor = Acceptor(
             await factory.ingress_producer(),
+            SendLimits(
+                clock,
+                factory.entropy,
+                rate=1,
+                burst=5,
+                pair_rate=0.5,
+                pair_burst=PAIR_BURST,
+                outbound_bytes=OUTBOUND_BYTES,
+                outbound_bytes_per_second=256,
+            ),
             clock=clock,
             entropy=factory.entropy,
             idempotency_secret=b"secret",
             max_bytes=ENVELOPE_BYTES,
-            rate=1,
-            burst=5,
-            pair_rate=0.5,
-            pair_burst=PAIR_BURST,
-            outbound_bytes=OUTBOUND_BYTES,
-            outbound_bytes_per_second=256,
             metrics=factory.metrics,
         )
-        work = Work(clock=Passing(clock), rate=WORK_RATE, burst=WORK_BURST)
+        work = WorkBudget(clock=Passing(clock), rate=WORK_RATE, burst=WORK_BURST)
         authenticator = Authenticator(key, Auth(), clock)
         api = Api(
             authenticator,

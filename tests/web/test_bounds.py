@@ -17,10 +17,10 @@ from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 
-from router.core import work
-from router.core.buckets import Buckets
+from router.core import work_budget
 from router.core.challenges import ANSWER_SECONDS
 from router.core.queue import CompositeMessageQueue
+from router.core.token_buckets import TokenBuckets
 from router.messages import Delivery, Message, Queued
 from router.metrics import Metrics
 from router.web import user_requests
@@ -564,8 +564,8 @@ async def test_one_user_cannot_take_all_turns(web: Web, edge: Server, monkeypatc
 async def test_pages_that_are_to_be_sent_wait_for_no_fetch(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     """A heavy page is sent when nothing else of its user is under way, and those who wait for a page wait for that."""
     await fill(web)
-    monkeypatch.setattr(work, "HEAVY", 50)
-    monkeypatch.setattr(work, "AT_ONCE", 50)
+    monkeypatch.setattr(work_budget, "HEAVY", 50)
+    monkeypatch.setattr(work_budget, "AT_ONCE", 50)
     monkeypatch.setattr(user_requests, "LARGE_UNITS", 1)
     async with asyncio.timeout(EVENT_SECONDS):
         pages = await asyncio.gather(*(web.http.get("/api/messages", headers=web.bearer("bob")) for _ in range(40)))
@@ -653,7 +653,7 @@ async def test_connections_are_bounded_on_all_ports_together(web: Web) -> None:
 async def test_one_user_cannot_hold_hundreds_of_sockets(web: Web) -> None:
     """Many at once, while the sockets that are held answer pings; who is over the limit is told before the upgrade."""
     token, refused = web.token("bob"), list[bytes]()
-    web.work._connects = Buckets(web.clock, 0, 0, 1)  # no pace: all come together
+    web.work._connects = TokenBuckets(web.clock, 0, 0, 1)  # no pace: all come together
     async with web.serve() as server, AsyncExitStack() as held:
         url = f"ws://{HOST}:{server.port}/connect"
         for _ in range(20):

@@ -11,7 +11,7 @@ import pytest
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from router.core.queue import CompositeMessageQueue
-from router.core.work import BODY_BYTES, CALL, CONNECT, SEND
+from router.core.work_budget import BODY_BYTES, CALL, CONNECT, SEND
 from router.messages import Queued
 from router.web import user_requests
 from router.web.api import MAX_ACK_BYTES, MAX_ACK_IDS, MAX_ID_LENGTH

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from router.core import work
-from router.core.work import (
+from router.core import work_budget
+from router.core.work_budget import (
     AT_ONCE,
     CALL,
     CALLS,
@@ -23,7 +23,7 @@ from router.core.work import (
     SEND,
     UNIT_SECONDS,
     Call,
-    Work,
+    WorkBudget,
     of_body,
 )
 from router.errors import TooMuchWork
@@ -38,7 +38,7 @@ class Stage:
 
     def __init__(self, rate: float = 100, burst: float = 1_000_000) -> None:
         self.clock = ManualClock()
-        self.work = Work(clock=self.clock, rate=rate, burst=burst)
+        self.work = WorkBudget(clock=self.clock, rate=rate, burst=burst)
 
     async def begin(self, user: str = ALICE, units: int = 0) -> asyncio.Task[Call]:
         async def begun() -> Call:
@@ -316,8 +316,8 @@ async def test_the_defaults_let_a_full_queue_be_drained_at_full_speed(page: int)
     ids = b'{"messageIds":[%b]}' % b",".join([b'"0192f5a0-7c3e-7d2b-8f4a-1c6e9b3d5a70"'] * page)
     for _ in range(100_000 // page):
         call = await stage.work.begin(ALICE)
-        call.charge(page * MESSAGE + page * 1536 // work.ANSWER_BYTES)
-        await call.turn(page * 1536 // work.ANSWER_BYTES)
+        call.charge(page * MESSAGE + page * 1536 // work_budget.ANSWER_BYTES)
+        await call.turn(page * 1536 // work_budget.ANSWER_BYTES)
         call.end()
         call = await stage.work.begin(ALICE)
         await call.spend(of_body(ids, page + 1) + page * MESSAGE)

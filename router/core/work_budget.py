@@ -13,7 +13,7 @@ from collections.abc import Callable
 from msgspec import Struct, field
 
 from router.clock import Clock
-from router.core.buckets import Buckets
+from router.core.token_buckets import TokenBuckets
 from router.errors import TooMuchWork
 
 UNIT_SECONDS = 10e-6
@@ -78,7 +78,7 @@ class Statistics(Struct, frozen=True):
     """Users whose budgets are not full, as far as anybody has looked."""
 
 
-class Work:
+class WorkBudget:
     """The budgets and turns of all users.
 
     State: the budget of whoever has not a full one, what those have under way who have anything, and how far ahead of
@@ -89,10 +89,10 @@ class Work:
     def __init__(self, *, clock: Clock, rate: float, burst: float) -> None:
         """``rate`` is in units a second and user; with 0 there are neither budgets nor turns."""
         self._clock = clock
-        self._budgets: Buckets[str] | None = Buckets(clock, rate, burst, REMEMBERED_USERS) if rate else None
+        self._budgets: TokenBuckets[str] | None = TokenBuckets(clock, rate, burst, REMEMBERED_USERS) if rate else None
         self._own: dict[str, _Own] = {}
-        self._paced: Buckets[str] = Buckets(clock, PACE, 0, REMEMBERED_USERS)
-        self._connects: Buckets[str] = Buckets(clock, CONNECTS_PER_SECOND, CONNECTS_AT_ONCE, REMEMBERED_USERS)
+        self._paced: TokenBuckets[str] = TokenBuckets(clock, PACE, 0, REMEMBERED_USERS)
+        self._connects: TokenBuckets[str] = TokenBuckets(clock, CONNECTS_PER_SECOND, CONNECTS_AT_ONCE, REMEMBERED_USERS)
 
     def statistics(self) -> Statistics:
         """Costs a look at each user who has calls."""
@@ -106,7 +106,7 @@ class Work:
         )
 
     def __repr__(self) -> str:
-        return f"<Work: {self.statistics()}>"
+        return f"<WorkBudget: {self.statistics()}>"
 
     def spent(self, user: str) -> float:
         """Units that are missing of the budget of ``user``; more than it holds where that is a debt."""
@@ -231,7 +231,7 @@ class Call:
 
     __slots__ = ("_own", "_units", "_work", "at_end", "user")
 
-    def __init__(self, work: Work, user: str, own: _Own | None) -> None:
+    def __init__(self, work: WorkBudget, user: str, own: _Own | None) -> None:
         """``own``: ``None`` where there is no limit."""
         self.user = user
         self._work = work

@@ -13,7 +13,7 @@ LEAST_SECONDS = 1e-6
 """A shorter wait is a rounding error."""
 
 
-class Buckets(Generic[K]):
+class TokenBuckets(Generic[K]):
     """Each key has a bucket that holds ``burst`` and gains ``rate`` a second.
 
     State: for each key the moment at which its bucket is full again. Whoever is not there has a full one, so that those
