@@ -13,7 +13,7 @@ from router.messages import DeadLetter, DeadReason
 from tests.contract.stage import BOB, EVE, Stage
 
 pytestmark = pytest.mark.anyio
-TURN_SECONDS = 10.0
+TURN_SECONDS = 60.0
 
 
 class PushContract:

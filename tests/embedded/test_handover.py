@@ -35,7 +35,7 @@ async def test_a_consumer_that_nobody_wakes_looks_by_itself(stage: Stage, monkey
     """RACES 2: who published died before it could wake anybody; its message is durable all the same."""
     monkeypatch.setattr(ingress, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(Signals, "notify", lambda *_: None)
-    async with (await backend(stage)).consumer() as consumer, asyncio.timeout(10):
+    async with (await backend(stage)).consumer() as consumer, asyncio.timeout(60):
         receiving = asyncio.create_task(consumer.receive(10))
         await asyncio.sleep(0)
         await stage.producer.publish(stage.message("m1"))
@@ -61,7 +61,7 @@ async def test_what_was_handed_back_survives_a_read_that_fails(stage: Stage) -> 
     """It is behind the consumer's cursor: whoever forgot it would leave it until the next start."""
     await stage.producer.publish(stage.message("m1"))
     database = (await backend(stage))._database
-    async with (await backend(stage)).consumer() as consumer, asyncio.timeout(10):
+    async with (await backend(stage)).consumer() as consumer, asyncio.timeout(60):
         await consumer.nack(await consumer.receive(10))
         database._reader.set_progress_handler(lambda: 1, 1)
         with pytest.raises(Unavailable, match="interrupted"):

@@ -16,7 +16,7 @@ from router.backends.embedded.signals import Signals, run_directory
 from router.errors import DataDirError
 
 pytestmark = pytest.mark.anyio
-EVENT_SECONDS = 10.0
+EVENT_SECONDS = 60.0
 LISTENER = """
 import asyncio, sys
 from pathlib import Path

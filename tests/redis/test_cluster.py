@@ -23,7 +23,7 @@ from tests.support.servers import Server
 from tests.support.stores_redis import RedisStores
 
 pytestmark = pytest.mark.anyio
-TURN_SECONDS = 30.0
+TURN_SECONDS = 60.0
 USERS = [f"urn:sm:user:u{number}" for number in range(60)]
 
 

@@ -38,7 +38,7 @@ from tests.support.servers import Server, free_port, redis_server, running
 from tests.support.stores_redis import PREFIX, RedisStores
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("both_redis_releases")]
-TURN_SECONDS = 30.0
+TURN_SECONDS = 60.0
 Mode = Literal["single", "sentinel"]
 
 

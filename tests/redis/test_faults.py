@@ -27,7 +27,7 @@ from tests.support.servers import Server
 from tests.support.stores_redis import RedisStores
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("both_redis_releases")]
-TURN_SECONDS = 30.0
+TURN_SECONDS = 60.0
 
 
 async def test_a_dead_server_is_unavailable_at_once_and_comes_back_with_its_data(

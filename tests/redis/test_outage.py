@@ -18,7 +18,7 @@ from tests.support.servers import Server
 from tests.support.stores_redis import RedisStores
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("both_redis_releases")]
-TURN_SECONDS = 30.0
+TURN_SECONDS = 60.0
 
 
 @asynccontextmanager

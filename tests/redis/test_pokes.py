@@ -23,7 +23,7 @@ from tests.support.servers import Server
 from tests.support.stores_redis import RedisStores
 
 pytestmark = pytest.mark.anyio
-TURN_SECONDS = 20.0
+TURN_SECONDS = 60.0
 NODES = [f"node-{number}" for number in range(10)]
 
 

@@ -10,7 +10,7 @@ from router.core.routing import Pipeline
 from tests.contract.stage import Stage
 from tests.support.clock import AHEAD_SECONDS, run_until
 
-TURN_SECONDS = 10.0
+TURN_SECONDS = 60.0
 
 
 @asynccontextmanager

@@ -23,6 +23,13 @@ class Timeouts:
             if (task, lasts) == (asyncio.current_task(), seconds):
                 timeout.reschedule(0)
 
+    def end_all(self, seconds: float) -> int:
+        """The same of what any task does; returns how many there were."""
+        ended = [timeout for _, lasts, timeout in self._under_way if lasts == seconds]
+        for timeout in ended:
+            timeout.reschedule(0)
+        return len(ended)
+
     @asynccontextmanager
     async def _noted(self, seconds: float | None) -> AsyncIterator[asyncio.Timeout]:
         async with self._timeout(seconds) as timeout:

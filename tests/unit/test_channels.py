@@ -58,7 +58,7 @@ async def test_an_emulator_is_reached_by_no_proxy(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(PUBSUB.emulator_variable, f"127.0.0.1:{emulator.sockets[0].getsockname()[1]}")
         channel = await open_channel(PUBSUB, Config())
         channel.get_state(try_to_connect=True)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await came["emulator"].wait()
         await channel.close()
     assert not came["proxy"].is_set()

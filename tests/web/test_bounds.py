@@ -33,7 +33,8 @@ from router.web.transport.server import Server
 from router.web.transport.websocket import MAX_FRAME_BYTES, MAX_FRAMES
 from tests.contract.stage import BOB
 from tests.support.edge import EVENT_SECONDS, HOST, Raw, eventually, frame, handshake, narrow, raw, server
-from tests.web.conftest import Web
+from tests.support.timeouts import Timeouts
+from tests.web.conftest import BODY_SECONDS, Web
 
 pytestmark = pytest.mark.anyio
 SOON = 0.2
@@ -45,6 +46,12 @@ VALID = KEY + b"sec-websocket-version: 13\r\n"
 
 @pytest.fixture
 async def edge(web: Web) -> AsyncIterator[Server]:
+    async with web.serve() as server:
+        yield server
+
+
+@pytest.fixture
+async def hasty(web: Web) -> AsyncIterator[Server]:
     """A server that waits for its clients for a moment only."""
     async with web.serve(client_seconds=SOON) as server:
         yield server
@@ -181,16 +188,16 @@ async def passed(client: Raw) -> None:
 # Headers.
 
 
-async def test_a_client_that_says_nothing_is_cut_off(web: Web, edge: Server) -> None:
-    async with raw(edge.port) as client:
+async def test_a_client_that_says_nothing_is_cut_off(web: Web, hasty: Server) -> None:
+    async with raw(hasty.port) as client:
         assert await client.answer() == b""
     assert cut(web, "silent") == 1
 
 
 @pytest.mark.parametrize("more", [b"", b"x"])
-async def test_headers_that_do_not_end_are_refused(web: Web, edge: Server, more: bytes) -> None:
+async def test_headers_that_do_not_end_are_refused(web: Web, hasty: Server, more: bytes) -> None:
     """A byte now and then does not help."""
-    async with raw(edge.port) as client:
+    async with raw(hasty.port) as client:
         await client.send(b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-slow: ")
         answer = asyncio.create_task(refused(client, 408, "headers-too-slow"))
         while not answer.done():
@@ -249,12 +256,12 @@ async def test_what_is_no_http_is_a_problem_too(web: Web, edge: Server, data: by
     ids=["large", "large-and-whole", "slow", "malformed", "malformed-body"],
 )
 async def test_a_browser_can_read_what_never_reaches_the_application(
-    web: Web, edge: Server, rest: bytes, status: int
+    web: Web, hasty: Server, rest: bytes, status: int
 ) -> None:
     """As far as its Origin has come; and the log has the id of the request."""
     head = b"POST /x HTTP/1.1\r\nhost: x\r\norigin: %b\r\nx-request-id: mine-1\r\n"
     with capture_logs([structlog.contextvars.merge_contextvars]) as logged:
-        async with raw(edge.port) as client:
+        async with raw(hasty.port) as client:
             await client.send(head % b"https://chat.example" + rest)
             answer = await client.answer()
     assert answer.startswith(b"HTTP/1.1 %d " % status)
@@ -262,7 +269,7 @@ async def test_a_browser_can_read_what_never_reaches_the_application(
     assert b"\r\nx-request-id: mine-1\r\n" in answer
     assert b"\r\nvary: Origin\r\n" in answer
     assert ("refused", "mine-1") in [(entry["event"], entry.get("request_id")) for entry in logged]
-    async with raw(edge.port) as client:
+    async with raw(hasty.port) as client:
         await client.send(head % b"https://evil.example" + rest)
         assert b"access-control" not in await client.answer()
 
@@ -373,10 +380,12 @@ async def test_a_large_body_is_refused_before_it_is_there(web: Web, edge: Server
     assert counted(web, "body-too-large") == 1
 
 
-async def test_a_slow_body_is_refused(web: Web, edge: Server) -> None:
+async def test_a_slow_body_is_refused(web: Web, edge: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    timeouts = Timeouts(monkeypatch)
     authorization = f"authorization: {web.bearer('alice')['authorization']}\r\n".encode()
     async with raw(edge.port) as client:
         await client.send(b"POST /api/send HTTP/1.1\r\nhost: x\r\n" + authorization + b"content-length: 100\r\n\r\n{")
+        await eventually(lambda: timeouts.end_all(BODY_SECONDS) == 1)
         assert await client.line() == b"HTTP/1.1 408 Request Timeout\r\n"
     assert counted(web, "body-too-slow") == 1
 
@@ -392,11 +401,15 @@ async def test_deep_json_is_refused_and_breaks_nothing(web: Web, edge: Server, d
         assert (await client.get("/healthz")).is_success
 
 
-async def test_a_refused_body_that_never_ends_is_cut_off(web: Web, edge: Server) -> None:
+async def test_a_refused_body_that_never_ends_is_cut_off(
+    web: Web, hasty: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where not another byte comes after the refusal."""
+    timeouts = Timeouts(monkeypatch)
     authorization = f"authorization: {web.bearer('alice')['authorization']}\r\n".encode()
-    async with raw(edge.port) as client:
+    async with raw(hasty.port) as client:
         await client.send(b"POST /api/send HTTP/1.1\r\nhost: x\r\n" + authorization + b"content-length: 100\r\n\r\n{")
+        await eventually(lambda: timeouts.end_all(BODY_SECONDS) == 1)
         assert b" 408 " in await client.answer()
     assert cut(web, "slow-body") == 1
 
@@ -491,18 +504,18 @@ async def fill(web: Web) -> None:
         await cold.put([Queued(message, routed.sequence, routed.queued_at)])
 
 
-async def test_who_does_not_take_the_answer_is_cut_off(web: Web, edge: Server) -> None:
+async def test_who_does_not_take_the_answer_is_cut_off(web: Web, hasty: Server) -> None:
     """A page of 400 kB, of which the kernel keeps a few."""
     await fill(web)
-    narrow(edge)
+    narrow(hasty)
     request = (
         b"GET /api/messages?limit=500 HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer %b\r\n\r\n"
     )
     request %= web.token("bob").encode()
-    async with raw(edge.port) as client:
+    async with raw(hasty.port) as client:
         await client.send(request)
         assert len(await client.answer()) > 400_000, "who reads gets it all"
-    async with raw(edge.port, deaf=True) as client:
+    async with raw(hasty.port, deaf=True) as client:
         client.deafen()
         await client.send(request)
         await eventually(lambda: cut(web, "slow-reader") == 1)
@@ -618,9 +631,9 @@ async def test_a_large_frame_ends_the_socket(web: Web, edge: Server) -> None:
     assert cut(web, "bad-frame") == 1
 
 
-async def test_a_quiet_socket_stays(web: Web, edge: Server) -> None:
+async def test_a_quiet_socket_stays(web: Web, hasty: Server) -> None:
     """The time that a client has for its headers is no time for its silence afterwards."""
-    async with connect(f"ws://{HOST}:{edge.port}/connect", additional_headers=web.bearer("bob")) as socket:
+    async with connect(f"ws://{HOST}:{hasty.port}/connect", additional_headers=web.bearer("bob")) as socket:
         await asyncio.sleep(SOON * 3)
         web.manager.poke([BOB])
         async with asyncio.timeout(EVENT_SECONDS):
