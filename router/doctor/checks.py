@@ -22,7 +22,7 @@ def checks(config: Config) -> list[Check]:
     """All checks for ``config``, in the order of the report."""
     emulators = [name for name in EMULATORS if os.environ.get(name)]
     return [
-        Check("config", on_a_thread(lambda: settings.look(config, emulators)), "", ""),
+        Check("config", on_a_thread(lambda: settings.look(config, emulators)), "No service starts with it.", ""),
         Check("machine", on_a_thread(lambda: [machine.open_files()]), "", ""),
         _auth(config),
         *_backends(config),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from router.backends.redis import checks
+from router.backends.redis.checks import reached
 from router.config import Cold, Config, Ingress, Online, Push
 from router.doctor import machine, settings
+from router.doctor.checks import checks
+from router.doctor.runner import examine
 from router.findings import Severity
 
 
@@ -32,7 +36,7 @@ def online(url: str) -> Config:
     ],
 )
 def test_how_the_redis_is_reached(url: str, worst: list[str]) -> None:
-    found = list(checks.reached(online(url).online))
+    found = list(reached(online(url).online))
     assert [finding.check for finding in found] == worst
     assert "secret" not in repr(found)
 
@@ -47,6 +51,17 @@ def test_the_production_kinds_need_a_secret_of_their_own() -> None:
         "config.emulators": Severity.WARNING,
     }
     assert [finding.severity for finding in settings.look(Config(), [])] == [Severity.FINE]
+
+
+@pytest.mark.anyio
+async def test_a_library_that_is_missing_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [name for name in sys.modules if name.startswith("router.backends.pubsub")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    looked = [check for check in checks(Config(push=Push(kind="pubsub"))) if check.name == "config"]
+    (finding,) = await examine(looked, 10)
+    assert finding.severity is Severity.ERROR
+    assert "pip install '.[google]'" in finding.found
 
 
 def test_open_files() -> None:

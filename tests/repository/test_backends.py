@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import get_args
+from typing import cast, final, get_args
 
 import pytest
 
@@ -18,9 +19,17 @@ from router.backends.base import (
     PokesBackend,
     PushBackend,
 )
-from router.backends.registry import BACKENDS, load
-from router.config import Cold, Config, Ingress, Online, Push
-from tests.support.backends import tools
+from router.backends.registry import BACKENDS, Entry, load
+from router.cli.setup import _setup
+from router.config import Cold, Config, Embedded, Ingress, Online, Push
+from router.config.places import Place, Role
+from router.doctor import settings
+from router.doctor.checks import checks
+from router.factory import Factory
+from router.findings import Check, Finding, fine, note, on_a_thread
+from router.interfaces import ColdQueue
+from router.needs import MISSING, Need
+from tests.support.backends import opened, tools
 from tests.support.clock import ManualClock
 from tests.support.repository import ROOT
 
@@ -73,12 +82,65 @@ def test_a_backend_is_whole_and_named_by_some_section(kind: str) -> None:
 
 
 def test_what_lacks_something_cannot_be_made() -> None:
-    class Postgres(ColdBackend):
+    @final
+    class Postgres(ColdBackend):  # type: ignore[misc]  # mypy finds what it lacks, or would call this comment unused
         name = "postgres"
         fix = "start it"
 
     with pytest.raises(TypeError, match=r"_open.*address.*cold_queue"):
-        Postgres(Config(), tools(ManualClock()))  # type: ignore[abstract]  # which mypy finds, too
+        Postgres(Config(), tools(ManualClock()))  # type: ignore[abstract]  # and again
+
+
+@final
+class Shelf(ColdBackend):
+    """A cold queue in another store, with all that may come with it."""
+
+    name = "firestore"
+    fix = "put it up"
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        self.queue = cast(ColdQueue, object())
+
+    def address(self, role: Role) -> str:
+        return f"the shelf of {role}"
+
+    def cold_queue(self) -> ColdQueue:
+        return self.queue
+
+    @asynccontextmanager
+    async def needs(self) -> AsyncIterator[list[Need]]:
+        yield [Need("shelf", "the wall", self._look, self._make)]
+
+    async def _look(self) -> str:
+        return MISSING
+
+    async def _make(self) -> None:
+        self.made = True
+
+    def settings(self) -> Iterator[Finding]:
+        yield note("config.shelf", "it is low")
+
+    def checks(self) -> list[Check]:
+        return [Check("shelf.screws", on_a_thread(lambda: [fine("shelf.screws", "tight")]), "", "")]
+
+
+@pytest.mark.anyio
+async def test_a_line_in_the_registry_is_all_that_a_backend_needs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(cast(dict[str, Entry], BACKENDS), "firestore", Entry(__name__, "Shelf"))
+    config = Config(cold=Cold(kind="firestore"), embedded=Embedded(data_dir=tmp_path))
+    async with Factory(config) as factory:
+        queue = await factory.cold_queue()
+        assert queue is (await opened(factory, Shelf)).queue
+        assert factory.place(Role.COLD) == Place(Role.COLD, "firestore", "the shelf of cold")
+    assert ("shelf", "the wall", "made") in [
+        (step.what, step.where, step.state) for step in await _setup(config, dry_run=False)
+    ]
+    assert [finding.check for finding in settings.look(config, [])] == ["config.backends", "config.shelf"]
+    (cold,) = [check for check in checks(config) if check.name == "cold"]
+    assert cold.fix == "cold.kind is firestore: put it up"
+    assert "shelf.screws" in [check.name for check in checks(config)]
 
 
 def test_the_embedded_backends_bring_no_library_of_another() -> None:
