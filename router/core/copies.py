@@ -1,13 +1,17 @@
-"""The copies in cold that one pipeline has written, or has still to write, until only to tell of them is owed."""
+"""What belongs in cold comes there, and is announced."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 
+from router.core.deliveries import InFlight, Step, at, copies_of, move, not_at
+from router.core.outcomes import SILENT
+from router.core.settling import Settler
 from router.errors import Refused
-from router.interfaces import ColdQueue
-from router.messages import Delivery, Message, Queued, Routed
+from router.interfaces import ColdQueue, PushNotifier
+from router.messages import Message, Queued, Routed
+from router.metrics import Metrics
 from router.timekeeping import Timekeeper
 
 
@@ -16,80 +20,84 @@ class Unstorable(Exception):
 
 
 class Copies:
-    """Writes to cold, and knows in which place cold has, or may have, each message."""
+    """Writes deliveries to cold, and tells of that; all raise ``Unavailable``, ``TimeoutError`` and ``Unstorable``."""
 
-    def __init__(self, cold: ColdQueue, keeper: Timekeeper, call_seconds: float) -> None:
+    def __init__(
+        self,
+        cold: ColdQueue,
+        settler: Settler,
+        push: PushNotifier,
+        *,
+        keeper: Timekeeper,
+        metrics: Metrics,
+        call_seconds: float,
+    ) -> None:
         """A call that has not ended within ``call_seconds`` counts as failed."""
         self._cold = cold
+        self._settler = settler
+        self._push = push
         self._keeper = keeper
+        self._metrics = metrics
         self._call_seconds = call_seconds
-        self._tried: dict[int | str, Queued] = {}
-        self._unconfirmed: dict[int | str, Queued] = {}
-        """Those of them that cold has refused, or has not answered for."""
 
-    def tried(self, deliveries: Sequence[Delivery]) -> list[Queued]:
-        """Those of ``deliveries`` that cold may have."""
-        return [self._tried[delivery.receipt] for delivery in deliveries if delivery.receipt in self._tried]
+    async def store(self, flights: Sequence[InFlight]) -> None:
+        """Write to cold what of ``flights`` is PLACED, then announce. What cold refuses this time is TRIED then."""
+        await self._write(at(flights, Step.PLACED))
+        await self.settle([flight for flight in at(flights, Step.WRITTEN) if flight.outage_place is None])
+        written = not_at(flights, Step.TRIED)
+        await self.announce([flight.message for flight in written if flight.outcome not in SILENT])
 
-    def place(self, delivery: Delivery, routed: Routed, *, untold: bool) -> Queued:
-        """The copy that ``routed`` asks for. Of two, the one in the earlier place stays."""
-        tried = self._tried.get(delivery.receipt)
-        sequence, queued_at = routed.sequence, routed.queued_at
-        if tried is not None and tried.sequence < sequence:
-            sequence, queued_at = tried.sequence, tried.queued_at
-        queued = Queued(message_of(delivery), sequence, queued_at, attempts=delivery.attempt, untold=untold)
-        return self._keeper.dated(queued)
+    async def settle(self, written: Sequence[InFlight]) -> None:
+        """The online store knows then what cold has of ``written``."""
+        await self._settler.settle(copies_of(written))
+        move(written, Step.SETTLED)
 
-    async def write(self, owed: Sequence[tuple[Delivery, Queued]]) -> set[tuple[str, str]]:
-        """Write those that cold is not known to have; returns the names of those that it did not take this time.
-
-        Raises ``Unavailable``, ``TimeoutError`` and ``Unstorable``.
-        """
-        new = {delivery.receipt: queued for delivery, queued in owed if not self._is_confirmed(delivery, queued)}
-        self._tried |= new
-        self._unconfirmed |= new
-        refused = await self._put(list(new.values()))
-        self._confirm([delivery for delivery, _ in owed], refused)
-        return refused
-
-    async def write_again(self, deliveries: Sequence[Delivery]) -> set[str]:
-        """Write what cold has refused, in the places that it had; returns the recipients of what it refused again.
+    async def write_again(self, flights: Sequence[InFlight]) -> set[str]:
+        """Write what of ``flights`` is TRIED, in the places that it had; returns the recipients of what cold refused
+        again.
 
         To be done before the online store is asked again: where that came back empty, it gives a later place, and what
-        was routed behind may be in cold already. Raises like ``write``.
+        was routed behind may be in cold already.
         """
-        again = [self._unconfirmed[one.receipt] for one in deliveries if one.receipt in self._unconfirmed]
-        refused = await self._put(again)
-        self._confirm(deliveries, refused)
-        return {queued.message.recipient for queued in again if queued.message.name in refused}
+        tried = at(flights, Step.TRIED)
+        await self._put(tried)
+        return {flight.recipient for flight in at(tried, Step.TRIED)}
 
-    def forget(self, deliveries: Sequence[Delivery]) -> None:
-        """All that is to be done for these is done, but telling of them."""
-        for delivery in deliveries:
-            self._tried.pop(delivery.receipt, None)
-            self._unconfirmed.pop(delivery.receipt, None)
+    async def announce(self, messages: Sequence[Message]) -> None:
+        """Publish their push commands."""
+        if messages:
+            async with asyncio.timeout(self._call_seconds):
+                await self._push.publish(messages)
+            self._metrics.pushed(len(messages))
 
-    async def _put(self, messages: Sequence[Queued]) -> set[tuple[str, str]]:
-        if not messages:
-            return set()
+    async def _write(self, placed: Sequence[InFlight]) -> None:
+        """Write those that cold is not known to have."""
+        for flight in placed:
+            copy = self._copy(flight)
+            if flight.copy is not None and (flight.copy.sequence, flight.copy.untold) == (copy.sequence, copy.untold):
+                flight.step = Step.WRITTEN
+            else:
+                flight.step, flight.copy = Step.TRIED, copy
+        await self._put(at(placed, Step.TRIED))
+
+    def _copy(self, flight: InFlight) -> Queued:
+        """The copy that ``flight`` asks for. Of two, the one in the earlier place stays."""
+        assert flight.routed is not None, "only what is routed has a place"
+        place: Routed | Queued = flight.routed
+        if flight.copy is not None and flight.copy.sequence < place.sequence:
+            place = flight.copy
+        untold = flight.outage_place is not None
+        queued = Queued(
+            flight.message, place.sequence, place.queued_at, attempts=flight.delivery.attempt, untold=untold
+        )
+        return self._keeper.dated(queued)
+
+    async def _put(self, tried: Sequence[InFlight]) -> None:
+        if not tried:
+            return
         try:
             async with asyncio.timeout(self._call_seconds):
-                return {queued.message.name for queued in await self._cold.put(messages)}
+                refused = {queued.message.name for queued in await self._cold.put(copies_of(tried))}
         except Refused as error:
             raise Unstorable(str(error)) from error
-
-    def _is_confirmed(self, delivery: Delivery, queued: Queued) -> bool:
-        tried = self._tried.get(delivery.receipt)
-        same = tried is not None and (tried.sequence, tried.untold) == (queued.sequence, queued.untold)
-        return same and delivery.receipt not in self._unconfirmed
-
-    def _confirm(self, deliveries: Sequence[Delivery], refused: set[tuple[str, str]]) -> None:
-        for delivery in deliveries:
-            if message_of(delivery).name not in refused:
-                self._unconfirmed.pop(delivery.receipt, None)
-
-
-def message_of(delivery: Delivery) -> Message:
-    """The message of a delivery that could be read."""
-    assert delivery.message is not None, "only readable deliveries are stored"
-    return delivery.message
+        move([flight for flight in tried if flight.message.name not in refused], Step.WRITTEN)

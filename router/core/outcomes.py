@@ -1,13 +1,12 @@
-"""What the outcomes of one batch owe, and who can go on without whom."""
+"""What the outcome of routing leads to, and who can go on without whom."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from router.core.recipients import recipient_of
-from router.messages import DeadReason, Delivery, Outcome, Routed
+from router.core.deliveries import InFlight, Step
+from router.messages import DeadReason, Outcome, Routed
 
-Fate = tuple[Delivery, Routed]
 REFUSED = {
     Outcome.QUEUE_FULL: (DeadReason.QUEUE_FULL, "the recipient's queue holds limits.queue_messages"),
     Outcome.QUEUE_BYTES_FULL: (
@@ -22,29 +21,45 @@ REFUSED = {
 """Why a message is a dead letter, and what more there is to say."""
 SILENT = (Outcome.HOT, Outcome.COPY)
 """Their copies in cold owe no push command."""
+STEPS = {
+    Outcome.HOT: Step.WRITTEN,
+    Outcome.COLD: Step.PLACED,
+    Outcome.ANNOUNCE: Step.SETTLED,
+    Outcome.COPY: Step.PLACED,
+    Outcome.DUPLICATE: Step.WRITTEN,
+    Outcome.DROPPED_OFFLINE: Step.WRITTEN,
+    Outcome.DROPPED_EXPIRED: Step.WRITTEN,
+    **dict.fromkeys(REFUSED, Step.REFUSED),
+}
+"""Where each outcome leads, but for write-through."""
 
 
-def belongs_in_cold(fate: Fate, *, write_through: bool) -> bool:
-    """Whether a copy in cold, or its push command, may be owed."""
-    delivery, result = fate
-    if result.outcome is Outcome.HOT:
-        return write_through and delivery.message is not None and not delivery.message.ephemeral
-    return result.outcome in (Outcome.COLD, Outcome.ANNOUNCE, Outcome.COPY)
+def step_after(routed: Routed, flight: InFlight, *, write_through: bool) -> Step:
+    """Where ``routed``, the answer to where ``flight`` goes, leads."""
+    if write_through and routed.outcome is Outcome.HOT and not flight.message.ephemeral:
+        return Step.PLACED
+    return STEPS[routed.outcome]
 
 
-def apart(fates: Sequence[Fate]) -> list[list[Fate]]:
-    """``fates`` in parts, each recipient in one of them: whose messages have the same outcomes stay together.
+def refusal_of(flight: InFlight) -> tuple[DeadReason, str]:
+    """Why ``flight``, which is refused, is a dead letter, and what more there is to say."""
+    if flight.delivery.message is None:
+        return flight.delivery.reason, flight.delivery.problem
+    return REFUSED[flight.outcome]
+
+
+def apart(flights: Sequence[InFlight]) -> list[list[InFlight]]:
+    """``flights`` in parts, each recipient in one of them: whose messages have the same outcomes stay together.
 
     So nobody waits for what only others are owed, and when one's own mail arrives does not tell where another's went.
     Whoever is refused something is alone, since dead letters go out one after another.
     """
     outcomes: dict[str, set[Outcome]] = {}
-    for delivery, result in fates:
-        outcomes.setdefault(recipient_of(delivery), set()).add(result.outcome)
-    parts: dict[tuple[frozenset[Outcome], str], list[Fate]] = {}
-    for delivery, result in fates:
-        recipient = recipient_of(delivery)
-        own = outcomes[recipient]
-        alone = "" if own.isdisjoint(REFUSED) else recipient
-        parts.setdefault((frozenset(own), alone), []).append((delivery, result))
+    for flight in flights:
+        outcomes.setdefault(flight.recipient, set()).add(flight.outcome)
+    parts: dict[tuple[frozenset[Outcome], str], list[InFlight]] = {}
+    for flight in flights:
+        own = outcomes[flight.recipient]
+        alone = "" if own.isdisjoint(REFUSED) else flight.recipient
+        parts.setdefault((frozenset(own), alone), []).append(flight)
     return list(parts.values())

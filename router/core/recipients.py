@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from router.messages import Delivery
+from router.core.deliveries import InFlight, bytes_of
 
 MUCH_MESSAGES = 16
 MUCH_BYTES = 64 * 1024
@@ -18,7 +18,7 @@ class _Line:
 
     def __init__(self) -> None:
         self.in_work = 0
-        self.waiting: list[Delivery] = []
+        self.waiting: list[InFlight] = []
 
 
 class Recipients:
@@ -35,69 +35,59 @@ class Recipients:
         """How many are busy."""
         return len(self._busy)
 
-    def begin(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
+    def begin(self, flights: Iterable[InFlight]) -> list[InFlight]:
         """Those whose recipient is free, which are in work from here on; the others wait."""
-        begun: list[Delivery] = []
-        for delivery in deliveries:
-            if (line := self._busy.get(recipient_of(delivery))) is not None:
-                line.waiting.append(delivery)
+        begun: list[InFlight] = []
+        for flight in flights:
+            if (line := self._busy.get(flight.recipient)) is not None:
+                line.waiting.append(flight)
             else:
-                begun.append(delivery)
+                begun.append(flight)
         self._enter(begun)
         return begun
 
-    def end(self, done: Iterable[Delivery]) -> list[Delivery]:
+    def end(self, done: Iterable[InFlight]) -> list[InFlight]:
         """These, which were in work, are done. Returns what has waited for those who are free by that: it is in work
         from here on."""
-        waited: list[Delivery] = []
-        for delivery in done:
-            line = self._busy[recipient_of(delivery)]
+        waited: list[InFlight] = []
+        for flight in done:
+            line = self._busy[flight.recipient]
             line.in_work -= 1
             if not line.in_work:
-                waited += self._busy.pop(recipient_of(delivery)).waiting
+                waited += self._busy.pop(flight.recipient).waiting
         self._enter(waited)
         return waited
 
-    def put_back(self, deliveries: Sequence[Delivery]) -> None:
+    def put_back(self, flights: Sequence[InFlight]) -> None:
         """These of one recipient, with whose others they were in work, are the first to wait."""
-        line = self._busy[recipient_of(deliveries[0])]
-        line.in_work -= len(deliveries)
-        line.waiting[:0] = deliveries
+        line = self._busy[flights[0].recipient]
+        line.in_work -= len(flights)
+        line.waiting[:0] = flights
 
-    def behind(self, delivery: Delivery) -> Sequence[Delivery]:
-        """What waits until ``delivery``, which is in work, is done."""
-        return self._busy[recipient_of(delivery)].waiting
+    def behind(self, flight: InFlight) -> Sequence[InFlight]:
+        """What waits until ``flight``, which is in work, is done."""
+        return self._busy[flight.recipient].waiting
 
-    def _enter(self, deliveries: Iterable[Delivery]) -> None:
-        for delivery in deliveries:
-            self._busy.setdefault(recipient_of(delivery), _Line()).in_work += 1
-
-
-def recipient_of(delivery: Delivery) -> str:
-    """Whose order ``delivery`` belongs to; one that could not be read has an order of its own."""
-    return delivery.message.recipient if delivery.message else f"?{delivery.receipt}"
+    def _enter(self, flights: Iterable[InFlight]) -> None:
+        for flight in flights:
+            self._busy.setdefault(flight.recipient, _Line()).in_work += 1
 
 
-def by_recipient(deliveries: Iterable[Delivery]) -> list[list[Delivery]]:
+def by_recipient(flights: Iterable[InFlight]) -> list[list[InFlight]]:
     """Each recipient's own, in their order."""
-    own: dict[str, list[Delivery]] = {}
-    for delivery in deliveries:
-        own.setdefault(recipient_of(delivery), []).append(delivery)
+    own: dict[str, list[InFlight]] = {}
+    for flight in flights:
+        own.setdefault(flight.recipient, []).append(flight)
     return list(own.values())
 
 
-def portions(deliveries: Sequence[Delivery]) -> list[list[Delivery]]:
+def portions(flights: Sequence[InFlight]) -> list[list[InFlight]]:
     """Those to whom little comes together, and each to whom much comes alone.
 
     The many who get little share the calls to the stores, and when one's own mail arrives does not tell where the mass
     of what was sent to somebody else went.
     """
-    much = [own for own in by_recipient(deliveries) if len(own) > MUCH_MESSAGES or sum(map(size_of, own)) > MUCH_BYTES]
-    alone = {recipient_of(own[0]) for own in much}
-    little = [delivery for delivery in deliveries if recipient_of(delivery) not in alone]
+    much = [own for own in by_recipient(flights) if len(own) > MUCH_MESSAGES or bytes_of(own) > MUCH_BYTES]
+    alone = {own[0].recipient for own in much}
+    little = [flight for flight in flights if flight.recipient not in alone]
     return [little, *much] if little else much
-
-
-def size_of(delivery: Delivery) -> int:
-    """The bytes that ``delivery`` takes of memory, but for a few."""
-    return len(delivery.message.envelope if delivery.message else delivery.body)

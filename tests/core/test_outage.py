@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from router.backends.embedded.online import EmbeddedOnlineStore
+from router.core.deliveries import Deliveries, received
 from router.core.outage import Outage
 from router.core.routing import CALL_SECONDS
 from router.core.settling import Settler
@@ -108,7 +109,7 @@ async def test_an_outage_ends_though_the_store_is_silent_at_first(
     async with running(stage) as pipeline:
 
         async def is_over() -> bool:
-            return not pipeline._outage.lasts
+            return not pipeline.statistics().outage
 
         await stage.producer.publish(stage.message("m1"))
         await routed(stage)
@@ -435,45 +436,49 @@ def test_what_comes_behind_ephemeral_mail_has_no_place_before_it() -> None:
         Message(id_, BOB, b"{}", Lane.NORMAL, ephemeral=id_ != "m3", accepted_at=now, keyed=False)
         for id_ in ("m1", "m2", "m3")
     ]
-    placed = Outage().place([Delivery(message, n, 1) for n, message in enumerate(messages)], now)
+    outage = Outage()
+    placed = [outage.place(received(Delivery(message, n, 1)), now) for n, message in enumerate(messages)]
     assert [result.outcome for result in placed] == [Outcome.DROPPED_OFFLINE] * 2 + [Outcome.COLD]
     assert placed[2].sequence == now + 2, "as the store, which was asked no later, would have placed it"
 
 
 def test_what_the_store_is_told_late_says_how_large_it_is() -> None:
     """Its envelope is not kept for that; it counts in ``limits.queue_bytes`` all the same."""
-    outage, message = Outage(), Message("m1", BOB, b"{...}", Lane.NORMAL, False, 0)
-    outage.owe([(Delivery(message, 1, 1), Queued(message, 10, 5))])
-    ((delivery, queued),) = outage.next(10)
-    assert delivery.message is not None
-    assert (delivery.message.envelope, queued.message.envelope, queued.size) == (b"", b"", 5)
+    deliveries, message = Deliveries(), Message("m1", BOB, b"{...}", Lane.NORMAL, False, 0)
+    (flight,) = deliveries.receive([Delivery(message, 1, 1)])
+    flight.copy = Queued(message, 10, 5)
+    deliveries.owe([flight])
+    (owed,) = deliveries.oldest_owed(10)
+    assert owed.copy is not None
+    assert (owed.message.envelope, owed.copy.message.envelope, owed.copy.size) == (b"", b"", 5)
 
 
 def test_a_place_that_the_store_has_forgotten_is_kept() -> None:
     """RACES 7, 17: cold refused the message, and took what was routed behind it, before the store came back empty."""
     outage, message = Outage(), Message("m1", BOB, b"", Lane.NORMAL, False, 0)
-    delivery, place = Delivery(message, 1, 1), Routed(Outcome.COLD, 10, 5)
-    assert outage.saw([delivery], [place]) == [place]
-    assert outage.saw([delivery], [Routed(Outcome.COLD, 20, 15)]) == [place]
+    flight, place = received(Delivery(message, 1, 1)), Routed(Outcome.COLD, 10, 5)
+    assert outage.saw(flight, place) == place
+    assert outage.saw(flight, Routed(Outcome.COLD, 20, 15)) == place
     for other in (Routed(Outcome.HOT, 20, 15), Routed(Outcome.COLD, 9, 15)):
-        assert outage.saw([delivery], [other]) == [other], "it is not for cold, or not behind the place"
-    outage.forget([delivery])
-    assert outage.saw([delivery], [Routed(Outcome.COLD, 20, 15)]) == [Routed(Outcome.COLD, 20, 15)]
+        assert outage.saw(flight, other) == other, "it is not for cold, or not behind the place"
+    again = received(Delivery(message, 1, 1))
+    assert outage.saw(again, Routed(Outcome.COLD, 20, 15)) == Routed(Outcome.COLD, 20, 15)
 
 
 def test_a_place_that_is_known_when_an_outage_comes_is_kept() -> None:
     """What the store gave out is where the outage goes on, whatever the clock says, and however often."""
     outage, now = Outage(), 1_000
-    typing = Delivery(Message("typing", BOB, b"", Lane.NORMAL, True, 0), 1, 1)
+    typing = received(Delivery(Message("typing", BOB, b"", Lane.NORMAL, True, 0), 1, 1))
     first, full, new = (
-        Delivery(Message(f"m{number}", BOB, b"", Lane.NORMAL, False, 0), number, 1) for number in (2, 3, 4)
+        received(Delivery(Message(f"m{number}", BOB, b"", Lane.NORMAL, False, 0), number, 1)) for number in (2, 3, 4)
     )
     said = [Routed(Outcome.COLD, 2_000, 5), Routed(Outcome.HOT, 3_000, 5), Routed(Outcome.QUEUE_FULL)]
-    outage.saw([first, typing, full], said)
+    for flight, result in zip((first, typing, full), said, strict=True):
+        outage.saw(flight, result)
     # The ephemeral one takes a place, and has none in cold; what was refused had none.
     wanted = [said[0], Routed(Outcome.DROPPED_OFFLINE), *(Routed(Outcome.COLD, 3_000 + more, now) for more in (2, 3))]
     for later in (0, 10_000):
-        assert outage.place([first, typing, full, new], now + later) == wanted
+        assert [outage.place(flight, now + later) for flight in (first, typing, full, new)] == wanted
 
 
 async def test_what_cold_can_never_hold_does_not_keep_an_outage_going(

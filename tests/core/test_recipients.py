@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import pytest
 
+from router.core.deliveries import InFlight, received
 from router.core.outcomes import apart
 from router.core.recipients import MUCH_BYTES, MUCH_MESSAGES, Recipients, portions
 from router.messages import Delivery, Lane, Message, Outcome, Routed
 
 
-def mail(names: str, size: int = 1) -> list[Delivery]:
+def mail(names: str, size: int = 1) -> list[InFlight]:
     """One for each of ``names``: its first letter is its recipient's."""
     return [
-        Delivery(Message(name, name[0], b"." * size, Lane.NORMAL, ephemeral=False, accepted_at=0), name, 1)
+        received(Delivery(Message(name, name[0], b"." * size, Lane.NORMAL, ephemeral=False, accepted_at=0), name, 1))
         for name in names.split()
     ]
 
 
-def receipts(deliveries: list[Delivery]) -> str:
-    return " ".join(str(delivery.receipt) for delivery in deliveries)
+def receipts(flights: list[InFlight]) -> str:
+    return " ".join(str(flight.delivery.receipt) for flight in flights)
 
 
 def test_a_recipient_is_free_when_all_their_messages_in_work_are_done() -> None:
@@ -64,5 +65,7 @@ def test_those_who_get_much_are_alone() -> None:
     ],
 )
 def test_those_who_are_owed_the_same_stay_together(outcomes: dict[str, str], parts: list[str]) -> None:
-    fates = [(mail(name)[0], Routed(Outcome(outcome))) for name, outcome in outcomes.items()]
-    assert [receipts([delivery for delivery, _ in part]) for part in apart(fates)] == parts
+    flights = mail(" ".join(outcomes))
+    for flight, outcome in zip(flights, outcomes.values(), strict=True):
+        flight.routed = Routed(Outcome(outcome))
+    assert [receipts(part) for part in apart(flights)] == parts

@@ -16,6 +16,7 @@ from router.backends.pubsub.wire import PubsubMessage, ReceivedMessage
 from router.checksum import checksum, is_whole
 from router.clock import MICROSECONDS
 from router.config import Config
+from router.core.routing import Pipeline
 from router.errors import Unavailable
 from router.interfaces import IngressConsumer
 from router.messages import DeadReason, Delivery, Lane, Message, Queued
@@ -169,24 +170,29 @@ async def test_a_redelivery_in_the_middle_of_a_key_changes_nothing(
 ) -> None:
     """RACES 4, 5: m1 comes back while the pipeline still holds m1 and what is behind it."""
     put, begun, go = type(stage.cold).put, asyncio.Event(), asyncio.Event()
+    received, start = list[int | str](), Pipeline.take
 
     async def slow(cold: Any, messages: Sequence[Queued]) -> list[Queued]:
         begun.set()
         await go.wait()
         return await put(cold, messages)
 
+    def note(pipeline: Pipeline, deliveries: Sequence[Delivery]) -> None:
+        received.extend(delivery.receipt for delivery in deliveries)
+        start(pipeline, deliveries)
+
     monkeypatch.setattr(type(stage.cold), "put", slow)
+    monkeypatch.setattr(Pipeline, "take", note)
     sent = ["m1", "m2", "m3"]
     for id_ in sent:
         await stage.producer.publish(stage.message(id_))
     async with running(stage) as pipeline:
         await begun.wait()
-        await soon(lambda: len(pipeline._held) == 3)
-        first = next(iter(pipeline._held))
-        await stores.api.modify_ack_deadline(stores.api.subscription("ingress-sub"), [str(first)], 0)
+        await soon(lambda: pipeline.statistics().held == 3)
+        await stores.api.modify_ack_deadline(stores.api.subscription("ingress-sub"), [str(received[0])], 0)
 
         async def is_back() -> bool:
-            return len(pipeline._held) > 3
+            return pipeline.statistics().held > 3
 
         await eventually(stage, is_back)
         go.set()
@@ -194,7 +200,7 @@ async def test_a_redelivery_in_the_middle_of_a_key_changes_nothing(
         await announced(stage, *sent)
 
         async def all_done() -> bool:
-            return not pipeline._held
+            return pipeline.statistics().held == 0
 
         await eventually(stage, all_done)
         await stage.producer.publish(stage.message("m4"))

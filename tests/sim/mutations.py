@@ -104,7 +104,7 @@ MUTANTS = (
     Mutant(
         "what is damaged in the ingress is routed, with a new checksum",
         in_function(
-            "core._checked",
+            "deliveries._checked",
             before(
                 "is_whole(...)",
                 "if message is not None:\n"
@@ -140,19 +140,18 @@ MUTANTS = (
     # Routing.
     Mutant(
         "the ingress is told before the message is routed",
-        in_function("Pipeline._pass", before("_ask(...)", "await self._ack(readable)")),
+        in_function("Passes.run", before("_placement.place(...)", "await self._receipts.acknowledge(readable)")),
     ),
     Mutant(
         "the ingress is told before the cold write",
-        in_function(
-            "Pipeline._store", before("_copies.write(...)", "await self._ack([delivery for delivery, _ in stored])")
-        ),
+        in_function("Passes._store", before("_copies.store(...)", "await self._receipts.acknowledge(stored)")),
+        in_function("Passes._store_in_turn", before("_copies.store(...)", "await self._receipts.acknowledge(heads)")),
     ),
     Mutant(
         "the push command goes out before the cold write",
         in_function(
-            "Pipeline._store",
-            before("_copies.write(...)", "await self._announce([message_of(delivery) for delivery, result in stored])"),
+            "Copies.store",
+            before("_write(...)", "await self.announce([flight.message for flight in flights])"),
         ),
     ),
     Mutant(
@@ -178,7 +177,7 @@ MUTANTS = (
     ),
     Mutant(
         "push commands are forgotten",
-        in_function("Pipeline._announce", force("messages", False)),
+        in_function("Copies.announce", force("messages", False)),
     ),
     Mutant(
         "dead letters go nowhere",
@@ -187,20 +186,22 @@ MUTANTS = (
     Mutant(
         "an outage of a dependency uses up a message's tries",
         in_function(
-            "Pipeline._route",
+            "Pipeline._advance",
             before(
                 "isinstance(error, DataDirLost) and ...",
-                "tries += 1\nleft = [one for one in left if not await self._blame(one, tries, OSError())]",
+                "tries += 1\n"
+                "blame, behind = self._undeliverable.blame, self._recipients.behind\n"
+                "left = [one for one in left if not await blame(one, tries, OSError(), behind(one))]",
             ),
         ),
     ),
     Mutant(
         "a dead letter that cannot be published stops its recipient for good",
         in_function(
-            "Pipeline._blame",
+            "Undeliverable.blame",
             replace(
                 "try: ...\nexcept (Unavailable, TimeoutError): ...\nexcept Exception as failure: ...",
-                "await self._give_up(delivery, error)",
+                "await self._give_up(flight, error)",
             ),
         ),
     ),
@@ -222,12 +223,12 @@ MUTANTS = (
     ),
     Mutant(
         "write-through writes nothing",
-        in_function("belongs_in_cold", force("write_through", False)),
+        in_function("step_after", force("write_through", False)),
     ),
     # An online store that is away.
     Mutant(
         "ephemeral mail goes cold in an outage",
-        in_function("Outage._place", force("_ephemeral(...)", False)),
+        in_function("Outage.place", force("message.ephemeral", False)),
     ),
     Mutant(
         "an outage ends before the store has been told",
@@ -351,11 +352,19 @@ MUTANTS = (
     ),
     Mutant(
         "what was refused is routed after all, where its dead letter takes a while",
-        in_function("Pipeline._refusal", replace("self._refused.get(...)", "None")),
+        in_function(
+            "Passes.run",
+            replace("at(..., Step.REFUSED)", "[one for one in it if one.delivery.message is None]"),
+            replace("not_at(...)", "[one for one in not_at(batch, Step.FINISHED) if one not in refused]"),
+        ),
     ),
     Mutant(
         "what is refused goes nowhere",
-        in_function("Pipeline._follow", replace("refused.append(...)", "done.append(delivery)")),
+        in_function(
+            "Passes.follow",
+            replace("at(part, Step.REFUSED)", "list[InFlight]()"),
+            replace("at(part, Step.WRITTEN)", "at(part, Step.WRITTEN, Step.REFUSED)"),
+        ),
     ),
     Mutant(
         "an inbound budget is spent on ten times the bytes that came",

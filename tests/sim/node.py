@@ -449,7 +449,7 @@ class Node:
     @property
     def routing(self) -> bool:
         """Its pipeline has something in work, or has to tell the online store of an outage."""
-        return self.process.alive and self.pipeline is not None and bool(self.pipeline._work)
+        return self.process.alive and self.pipeline is not None and self.pipeline.statistics().tasks > 0
 
     async def stop(self) -> None:
         """SIGTERM, as the service takes it."""

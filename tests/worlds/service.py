@@ -101,7 +101,7 @@ class Running:
 
         async def settled() -> bool:
             routed, accepted = (self._count(f"router_messages_{what}") for what in ("routed", "accepted"))
-            return routed >= accepted and not self._pipeline._work
+            return routed >= accepted and not self._pipeline.statistics().tasks
 
         await self.until(settled)
 
