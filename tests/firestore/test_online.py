@@ -40,7 +40,7 @@ def store_of(stage: Stage) -> FirestoreOnlineStore:
 
 async def check_counters(stage: Stage, user: str = BOB) -> None:
     """The state says what is there."""
-    state = await store_of(stage)._transactions.state(user)
+    state = await store_of(stage).state.transactions.state(user)
     assert state is not None
     assert state.hot == (await stage.online.totals(user)).messages
     cold = (await stage.cold.totals(user)).messages
@@ -50,7 +50,7 @@ async def check_counters(stage: Stage, user: str = BOB) -> None:
 
 async def documents(stage: Stage) -> dict[str, int]:
     """How many documents there are of each kind."""
-    client, layout = await client_of(stage), store_of(stage)._layout
+    client, layout = await client_of(stage), store_of(stage).state.layout
     return {
         "users": (await client.count(layout.documents, layout.collection, "sequence"))[0],
         "ids": (await client.count(layout.documents, f"{layout.collection}-ids", "state"))[0],
@@ -197,7 +197,7 @@ async def test_a_move_while_a_fetch_reads_hides_nothing(
 async def test_what_a_fetch_under_way_has_missed_is_poked(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """RACES 12."""
     poked: list[str] = []
-    monkeypatch.setattr(stage.online, "_publish", lambda pokes: collect(poked, pokes))
+    monkeypatch.setattr(store_of(stage).state, "publish", lambda pokes: collect(poked, pokes))
     await stage.connect()
     await stage.go("m1")
     await stage.go("m2")
@@ -240,7 +240,7 @@ async def test_a_route_whose_answer_was_lost_pokes_and_leaves_one_copy(
 ) -> None:
     """RACES 2, 11: the repeated step finds its own work, and what that owed is done."""
     poked: list[str] = []
-    monkeypatch.setattr(stage.online, "_publish", lambda pokes: collect(poked, pokes))
+    monkeypatch.setattr(store_of(stage).state, "publish", lambda pokes: collect(poked, pokes))
     await stage.connect()
     losing[0] = 1
     await stage.go("m1")
@@ -383,7 +383,7 @@ async def test_steps_fit_into_a_commit(stage: Stage, monkeypatch: pytest.MonkeyP
 
 
 async def check_counters_after_ack(stage: Stage) -> None:
-    state = await store_of(stage)._transactions.state(BOB)
+    state = await store_of(stage).state.transactions.state(BOB)
     assert state is not None
     assert (state.hot, state.cold) == (0, 0)
 

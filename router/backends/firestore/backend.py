@@ -14,6 +14,7 @@ from router.backends.firestore.client import Client
 from router.backends.firestore.cold import FirestoreColdQueue
 from router.backends.firestore.names import Layout
 from router.backends.firestore.online import FirestoreOnlineStore
+from router.backends.firestore.state import FirestoreState
 from router.backends.firestore.transactions import OnlineLayout, Transactions
 from router.backends.firestore.writing import Writer
 from router.backends.google.calls import Patience
@@ -60,4 +61,4 @@ class FirestoreBackend(OnlineBackend, ColdBackend):
         config = self._config
         layout = OnlineLayout(project(config), config.google.firestore_database, config.online.collection)
         transactions = Transactions(self.client, layout, StoreRules.of(config), self._clock)
-        return FirestoreOnlineStore(transactions, self._writer, pokes, self._clock, self._timekeeper)
+        return FirestoreOnlineStore(FirestoreState(transactions, self._writer, pokes, self._clock, self._timekeeper))

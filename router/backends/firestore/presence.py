@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from router.backends.firestore.recipient import Pokes
-from router.backends.firestore.transactions import OnlineLayout, Transactions, Work
+from router.backends.firestore.state import FirestoreState
+from router.backends.firestore.transactions import Work
 from router.backends.firestore.walking import Index, Walk, beyond, until
-from router.clock import Clock
 from router.errors import TooManyConnections
 from router.messages import Connection, QueueTotals
 
@@ -21,20 +20,16 @@ IMPLAUSIBLE_SECONDS = 60.0
 class FirestorePresence:
     """``PresenceCache`` over Firestore."""
 
-    def __init__(self, transactions: Transactions, clock: Clock) -> None:
-        self._transactions = transactions
-        self._client = transactions.client
-        self._layout: OnlineLayout = transactions.layout
-        self._rules = transactions.rules
-        self._clock = clock
-        self._leases = Index(self._layout.documents, self._layout.collection, "lease_at")
-        self._expiry = Walk(clock, EXPIRY_SECONDS)
-        self._bounding = Walk(clock, IMPLAUSIBLE_SECONDS)
+    def __init__(self, state: FirestoreState) -> None:
+        self._state = state
+        self._leases = Index(state.layout.documents, state.layout.collection, "lease_at")
+        self._expiry = Walk(state.clock, EXPIRY_SECONDS)
+        self._bounding = Walk(state.clock, IMPLAUSIBLE_SECONDS)
 
     async def connect(self, connection: Connection, limit: int, replacing: Sequence[Connection] = ()) -> bool:
-        now = self._clock.now()
+        now = self._state.clock.now()
         replaced = {(other.id, other.lease_until) for other in replacing}
-        leased = msgspec.structs.replace(connection, lease_until=self._rules.lease_until(now))
+        leased = msgspec.structs.replace(connection, lease_until=self._state.rules.lease_until(now))
 
         def register(work: Work) -> bool:
             recipient = work.recipient
@@ -55,11 +50,11 @@ class FirestorePresence:
                 recipient.hush()  # the next message pokes all connections
             return waiting
 
-        return await self._transactions.change(connection.user, [], register)
+        return await self._state.transactions.change(connection.user, [], register)
 
     async def renew(self, connections: Sequence[Connection]) -> list[Connection]:
-        now = self._clock.now()
-        lease = self._rules.lease_until(now)
+        now = self._state.clock.now()
+        lease = self._state.rules.lease_until(now)
         own = _by_user(connections)
 
         def extend(work: Work) -> set[str]:
@@ -71,26 +66,26 @@ class FirestorePresence:
             ]
             return known
 
-        found = await self._transactions.change_all(own, extend)
+        found = await self._state.transactions.change_all(own, extend)
         return [connection for connection in connections if connection.id not in found[connection.user]]
 
     async def disconnect(self, connections: Sequence[Connection]) -> list[str]:
         # Where an answer is lost, a user may be missing in the result: a sweeper finds the mail that they leave.
-        now, own = self._clock.now(), _by_user(connections)
+        now, own = self._state.clock.now(), _by_user(connections)
 
         def remove(work: Work) -> bool:
             return _remove(work, set(own[work.recipient.user]), now)
 
-        left = await self._transactions.change_all(own, remove)
+        left = await self._state.transactions.change_all(own, remove)
         return [user for user, gone in left.items() if gone]
 
     async def _bound_leases(self, limit: int) -> None:
         """A lease of a clock that was wrong and has been set back counts as one that begins now."""
         if not self._bounding.due():
             return
-        now = self._clock.now()
-        implausible, lease = self._rules.implausible_lease(now), self._rules.lease_until(now)
-        found = await beyond(self._client, self._leases, implausible, limit, select=("lease_at",))
+        now = self._state.clock.now()
+        implausible, lease = self._state.rules.implausible_lease(now), self._state.rules.lease_until(now)
+        found = await beyond(self._state.client, self._leases, implausible, limit, select=("lease_at",))
 
         def bound(work: Work) -> None:
             work.recipient.connections = [
@@ -98,46 +93,36 @@ class FirestorePresence:
                 for one in work.recipient.connections
             ]
 
-        await self._transactions.change_all([self._layout.user_of(one.name) for one in found], bound)
+        await self._state.transactions.change_all([self._state.layout.user_of(one.name) for one in found], bound)
         self._bounding.saw(len(found))
 
     async def expire(self, limit: int) -> list[str]:
         await self._bound_leases(limit)
         if not self._expiry.due():
             return []
-        now = self._clock.now()
-        found = await until(self._client, self._leases, now, limit, select=("lease_at",))
+        now = self._state.clock.now()
+        found = await until(self._state.client, self._leases, now, limit, select=("lease_at",))
 
         def remove(work: Work) -> bool:
             ended = {connection.id for connection in work.recipient.connections if connection.lease_until <= now}
             return _remove(work, ended, now)
 
-        left = await self._transactions.change_all([self._layout.user_of(one.name) for one in found], remove)
+        left = await self._state.transactions.change_all(
+            [self._state.layout.user_of(one.name) for one in found], remove
+        )
         self._expiry.saw(len(found))
         return [user for user, gone in left.items() if gone]
 
     async def connections(self, user: str) -> list[Connection]:
-        state = await self._transactions.state(user)
-        live = state.live(self._clock.now()) if state else []
+        state = await self._state.transactions.state(user)
+        live = state.live(self._state.clock.now()) if state else []
         return sorted(live, key=lambda connection: (connection.since, connection.id))
 
     async def online(self) -> QueueTotals:
-        users, connections = await self._client.count(
-            self._layout.documents, self._layout.collection, "live", positive=True
+        users, connections = await self._state.client.count(
+            self._state.layout.documents, self._state.layout.collection, "live", positive=True
         )
         return QueueTotals(messages=connections, users=users)
-
-    async def _poke(self, users: Sequence[str]) -> Pokes:
-        now = self._clock.now()
-
-        def mark(work: Work) -> list[str]:
-            work.recipient.end_leases(now)
-            if work.known:
-                work.recipient.poke_again(now)
-            return work.recipient.nodes(now)
-
-        nodes = await self._transactions.change_all(users, mark)
-        return [(node, user) for user, own in nodes.items() for node in own]
 
 
 def _by_user(connections: Sequence[Connection]) -> dict[str, dict[str, Connection]]:

@@ -1,17 +1,70 @@
-"""The atomic routing step of one recipient: presence, sequence, dedupe, enqueue and the decision to poke. Pure."""
+"""Routing: which tier a message goes to, and the record of its id. The steps that follow the methods are pure."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+
+import msgspec
 
 from router.backends.firestore.documents import message_write
 from router.backends.firestore.recipient import Pokes
 from router.backends.firestore.records import Record, record_of
-from router.backends.firestore.transactions import STEP_BYTES, STEP_MESSAGES, Work
+from router.backends.firestore.state import FirestoreState, by_user, flat, ids_of
+from router.backends.firestore.transactions import STEP_BYTES, STEP_MESSAGES, Work, parts, together
 from router.backends.firestore.wire import Write, integers
 from router.backends.rules import Skew, StoreRules, decide
-from router.lifecycle import Event, State, entry, redelivery, redelivery_owes, step
-from router.messages import Delivery, Message, Outcome, Pending, Queued, Routed
+from router.lifecycle import Event, State, entry, is_misplaced, redelivery, redelivery_owes, step
+from router.messages import Delivery, Message, Outcome, Pending, Queued, Routed, Settled
+
+
+class FirestoreRouting:
+    """``Routing`` over Firestore."""
+
+    def __init__(self, state: FirestoreState) -> None:
+        self._state = state
+
+    async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
+        now = self._state.clock.now()
+        own: defaultdict[str, list[int]] = defaultdict(list)
+        for index, delivery in enumerate(deliveries):
+            own[message_of(delivery).recipient].append(index)
+
+        async def route(user: str) -> list[Routed]:
+            return await self._route(user, [deliveries[index] for index in own[user]], now)
+
+        routed = await together(route, own)
+        results = dict(zip((index for indices in own.values() for index in indices), flat(routed), strict=True))
+        return [results[index] for index in range(len(deliveries))]
+
+    async def _route(self, user: str, deliveries: Sequence[Delivery], now: int) -> list[Routed]:
+        hot, at = self._state.layout.hot_of(user), self._state.keeper.deleting_at()
+        results: list[Routed] = []
+        for part in steps(deliveries):
+
+            def step(work: Work, part: Sequence[Delivery] = part) -> tuple[list[Routed], Pokes]:
+                return route(work, hot, part, now, at, self._state.rules, self._state.skew)
+
+            ids = [message_of(delivery).id for delivery in part]
+            new = {id_ for id_, delivery in zip(ids, part, strict=True) if not delivery.delivered_before}
+            results += await self._state.change_and_poke(user, ids, step, new=new)
+        return results
+
+    async def settle(self, messages: Sequence[Queued]) -> Settled:
+        now, own = self._state.clock.now(), by_user(messages)
+
+        async def settle_own(user: str) -> list[Settled]:
+            settled: list[Settled] = []
+            for part in parts(own[user]):
+
+                def step(work: Work, part: Sequence[Queued] = part) -> tuple[Settled, Pokes]:
+                    return settle(work, part, now)
+
+                settled.append(await self._state.change_and_poke(user, ids_of(part), step))
+            return settled
+
+        settled = list(flat(await together(settle_own, own)))
+        return Settled(list(flat(one.acked for one in settled)), list(flat(one.misplaced for one in settled)))
 
 
 def route(
@@ -103,3 +156,34 @@ def effective_state(work: Work, record: Record) -> State:
     """The state of ``record``, in which a migrator that takes a message writes nothing."""
     taken = work.recipient.is_doubled(record.lane, record.sequence)
     return step(record.state, Event.TAKEN).after if taken else record.state
+
+
+def settle(work: Work, messages: Sequence[Queued], now: int) -> tuple[Settled, Pokes]:
+    """``messages``, all of one user, are in cold."""
+    acked: list[Queued] = []
+    misplaced: list[Queued] = []
+    settled = False
+    work.recipient.end_leases(now)
+    for queued in messages:
+        record = work.records.get(queued.message.id)
+        state = record.state if record else State.UNKNOWN
+        after, owes_deletion = step(state, Event.SETTLED)
+        if owes_deletion:
+            acked.append(queued)
+            continue
+        if record is None:
+            work.recipient.sequence = max(work.recipient.sequence, queued.sequence)
+            work.keep(record_of(queued, after))
+            work.recipient.enter_cold(queued.size)
+        elif is_misplaced(state, record.sequence, queued):
+            misplaced.append(msgspec.structs.replace(queued, sequence=record.sequence))
+            continue
+        elif after is state:
+            continue
+        else:
+            record.state = after
+            work.recipient.pending.pop(record.id, None)
+            work.keep(record)
+        work.recipient.cold_changed()
+        settled = True
+    return Settled(acked, misplaced), work.recipient.poke(now) if settled else []

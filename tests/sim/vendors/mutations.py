@@ -100,7 +100,7 @@ MUTANTS = (
     ),
     Mutant(
         "Firestore: a step that is repeated forgets the pokes that it owed",
-        in_function("FirestoreOnlineStore._change_and_poke.remember", before("owed.update(...)", "owed.clear()")),
+        in_function("FirestoreState.change_and_poke.remember", before("owed.update(...)", "owed.clear()")),
     ),
     Mutant(
         "Firestore: cold mail is read in the order in which it was queued",

@@ -1,0 +1,148 @@
+"""One user's hot queue: reading it and acknowledging from it. The steps that follow the methods are pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from router.backends.firestore import reading
+from router.backends.firestore.names import document_id, possible
+from router.backends.firestore.recipient import Recipient
+from router.backends.firestore.routing import effective_state
+from router.backends.firestore.state import FirestoreState
+from router.backends.firestore.transactions import Work, parts
+from router.backends.firestore.wire import deletion
+from router.backends.rules import StoreRules
+from router.lifecycle import GONE, IN_COLD, Event, State, changes, step
+from router.messages import HotPage, Queued
+from router.pages import Head, Page
+
+
+class FirestoreQueue:
+    """``UserQueue`` over Firestore."""
+
+    def __init__(self, state: FirestoreState) -> None:
+        self._state = state
+
+    async def read(self, user: str, limit: int, max_bytes: int, *, again: bool = False) -> HotPage:
+        # Marked before the read: what this read misses comes after the mark, and is poked.
+        now = self._state.clock.now()
+
+        def look(work: Work) -> Recipient:
+            if work.known and not again:
+                work.recipient.look(now, limit, max_bytes)
+            return work.recipient
+
+        state = await self._state.transactions.change(user, [], look)
+        # No walk comes by a place that nobody is going to write any more, and whoever fetches waits for it.
+        before = self._state.rules.abandoned_before(self._state.keeper.deleting_at())
+        for part in parts(state.abandoned(before)):
+            state = await self._abandon(user, part, before)
+        cut_at, since = state.cut_at, self._state.ephemeral_cutoff(now)
+        page: Page = Head(limit, max_bytes)
+        if state.hot:
+            page = await self._state.reader.heads(user, limit, max_bytes, state.announced, since)
+            # What left the queue before it was read is found in cold, of which only a later state knows.
+            state = await self._state.transactions.state(user) or state
+        return reading.hot_page(page, state, cut_at)
+
+    async def _abandon(self, user: str, ids: Sequence[str], before: int) -> Recipient:
+        def step(work: Work) -> Recipient:
+            abandon(work, ids, before)
+            return work.recipient
+
+        return await self._state.transactions.change(user, ids, step)
+
+    async def note_end(self, user: str, cut_at: int) -> None:
+        def note(work: Work) -> None:
+            if work.recipient.cut_at == cut_at:
+                work.recipient.cut_at = 0
+
+        await self._state.transactions.change(user, [], note)
+
+    async def note_cut(self, user: str) -> None:
+        now = self._state.clock.now()
+
+        def note(work: Work) -> None:
+            if work.recipient.connections:
+                work.recipient.move_cut(now)
+
+        await self._state.transactions.change(user, [], note)
+
+    async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
+        now = self._state.keeper.leaving_at()
+        found = await self._state.transactions.records(user, [id_ for id_ in ids if possible(id_)])
+        unowed = [record.id for record in found if record.state in changes(Event.FOUND)]
+        for part in parts(unowed):
+            await self._state.transactions.change(user, part, lambda work: find(work, now))
+        return {record.id for record in found if record.state in GONE}
+
+    async def ack(self, user: str, ids: Sequence[str]) -> list[str]:
+        now, hot = self._state.keeper.leaving_at(), self._state.layout.hot_of(user)
+        owed: list[str] = []
+        for part in parts([id_ for id_ in dict.fromkeys(ids) if possible(id_)]):
+
+            def step(work: Work, part: Sequence[str] = part) -> list[str]:
+                return ack(work, hot, part, now, self._state.rules)
+
+            owed += await self._state.transactions.change(user, part, step)
+        return owed
+
+    async def discard(self, user: str, damaged: Sequence[Queued]) -> list[str]:
+        return await self.ack(user, [queued.message.id for queued in damaged])
+
+    async def note_cold_empty(self, user: str, version: int) -> None:
+        def note(work: Work) -> None:
+            recipient = work.recipient
+            if work.known and recipient.cold_version == version and not recipient.pending:
+                recipient.cold_empty, recipient.cold, recipient.cold_bytes = True, 0, 0
+
+        await self._state.transactions.change(user, [], note)
+
+
+def abandon(work: Work, ids: Sequence[str], before: int) -> None:
+    """Forget those of these places before this sequence that nobody is going to write any more."""
+    recipient = work.recipient
+    for id_ in [id_ for id_ in recipient.abandoned(before) if id_ in ids]:
+        record = work.records.get(id_)
+        del recipient.pending[id_]
+        recipient.leave_cold(record.size if record else 0)
+        if record is not None:
+            record.state = step(record.state, Event.ABANDONED).after
+            work.keep(record)
+
+
+def find(work: Work, now: int) -> None:
+    """Cold has copies of these acknowledged messages."""
+    for record in work.records.values():
+        after = step(record.state, Event.FOUND).after
+        if after is not record.state:
+            record.state, record.acked_at = after, now
+            work.keep(record)
+
+
+def ack(work: Work, hot: str, ids: Sequence[str], now: int, rules: StoreRules) -> list[str]:
+    """Returns the ids that may have a copy in cold."""
+    recipient = work.recipient
+    if recipient.cut_at:
+        recipient.move_cut(now)
+    owed: list[str] = []
+    left = size = 0
+    for id_ in ids:
+        record = work.records.get(id_)
+        state = effective_state(work, record) if record else State.UNKNOWN
+        after, owes_deletion = step(state, Event.ACKNOWLEDGED)
+        if owes_deletion:
+            owed.append(id_)
+        if record is None or state in GONE:
+            continue
+        if state in IN_COLD:
+            recipient.leave_cold(record.size)
+            recipient.pending.pop(id_, None)
+        else:
+            work.write(deletion(f"{hot}/{document_id(id_)}"))
+            left += 1
+            size += record.size
+        record.end(after, now, rules)
+        work.keep(record)
+    recipient.leave_hot(left, size)
+    return owed

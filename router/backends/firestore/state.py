@@ -1,0 +1,77 @@
+"""What the parts of the online store share: transactions, queries, and the way of pokes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import TypeVar
+
+from router.backends.firestore.reading import Reader
+from router.backends.firestore.recipient import Pokes
+from router.backends.firestore.transactions import Transactions, Work
+from router.backends.firestore.writing import Writer
+from router.backends.rules import Skew
+from router.clock import Clock
+from router.interfaces import PokeBus
+from router.messages import Queued
+from router.timekeeping import Timekeeper
+
+T = TypeVar("T")
+
+
+class FirestoreState:
+    """Each call of a part is one transaction, or several, for each user: a function of ``Work``."""
+
+    def __init__(
+        self, transactions: Transactions, writer: Writer, pokes: PokeBus, clock: Clock, keeper: Timekeeper
+    ) -> None:
+        self.transactions = transactions
+        self.client = transactions.client
+        self.layout = transactions.layout
+        self.rules = transactions.rules
+        self.writer = writer
+        self.clock = clock
+        self.keeper = keeper
+        self.skew = Skew()
+        self.reader = Reader(self.client, self.layout)
+        self._pokes = pokes
+
+    def ephemeral_cutoff(self, now: int) -> int:
+        """What was accepted at or before this has expired, by the clock of Firestore."""
+        return self.rules.ephemeral_cutoff(now - self.skew.ahead)
+
+    async def change_and_poke(
+        self, user: str, ids: Iterable[str], step: Callable[[Work], tuple[T, Pokes]], *, new: Collection[str] = ()
+    ) -> T:
+        """A step that may owe pokes. Where its answer was lost it is repeated, and finds its own work done: what it
+        owed the first time is not forgotten."""
+        owed: set[tuple[str, str]] = set()
+
+        def remember(work: Work) -> T:
+            result, pokes = step(work)
+            owed.update(pokes)
+            return result
+
+        result = await self.transactions.change(user, ids, remember, new=new)
+        await self.publish(owed)
+        return result
+
+    async def publish(self, pokes: Iterable[tuple[str, str]]) -> None:
+        pokes = list(pokes)
+        if pokes:
+            await self._pokes.publish(pokes)
+
+
+def by_user(messages: Iterable[Queued]) -> dict[str, list[Queued]]:
+    own: defaultdict[str, list[Queued]] = defaultdict(list)
+    for queued in messages:
+        own[queued.message.recipient].append(queued)
+    return own
+
+
+def ids_of(messages: Iterable[Queued]) -> list[str]:
+    return [queued.message.id for queued in messages]
+
+
+def flat(parts: Iterable[Iterable[T]]) -> Iterator[T]:
+    return (item for part in parts for item in part)
