@@ -86,7 +86,7 @@ async def test_the_settings_of_the_page(router: Router, tmp_path: Path, name: st
             async with connect(f"ws://{proxy.address}/connect", additional_headers=headers, proxy=None) as pokes:
                 sent = await client.post("/api/send", json=LARGE, headers={"authorization": f"Bearer {alice}"})
                 assert sent.status_code == 202
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(20):
                     assert await pokes.recv() == "{}"
             fetched = await client.get("/api/messages", headers=headers)
             assert [queued["id"] for queued in fetched.json()["messages"]] == [sent.json()["id"]]

@@ -150,7 +150,7 @@ async def test_a_damaged_file_stops_no_queue(database: Database, monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr(Database, "_set_level", damaged)
         for name in ("a", "b"):
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(10):
                 with pytest.raises(DataDirError, match="not an intact database"):
                     await database.write(insert(name))
     await database.write(insert("c"))
