@@ -57,16 +57,13 @@ def in_place_of_now(stage: Stage, id_: str) -> Queued:
     return queued
 
 
-class Closed:
-    """Dead letters that nobody takes."""
+async def closed(stage: Stage, patch: pytest.MonkeyPatch) -> None:
+    """Nobody takes dead letters."""
 
-    async def publish(self, letters: Sequence[DeadLetter]) -> None:
+    async def publish(_: DeadLetters, letters: Sequence[DeadLetter]) -> None:
         raise Unavailable("simulated")
 
-
-def closed(stage: Stage, patch: pytest.MonkeyPatch) -> None:
-    letters: DeadLetters = Closed()
-    patch.setattr(stage.migrator.damage._refuser, "_letters", letters)
+    patch.setattr(type(await stage.factory.dead_letters()), "publish", publish)
 
 
 class DamageContract:
@@ -113,7 +110,7 @@ class DamageContract:
         for id_ in sent[:3]:
             await spoil(stage, tier, id_)
         with monkeypatch.context() as patch:
-            closed(stage, patch)
+            await closed(stage, patch)
             assert await stage.ids(limit=2) == sent[3:5]
             assert [*await stage.hot(), *await stage.in_cold()] == sent
         assert await stage.ids(limit=2) == sent[3:5]
@@ -130,7 +127,7 @@ class DamageContract:
         express = [f"e{number}" for number in range(9)]
         for id_ in express:
             await stage.go(id_, lane=Lane.EXPRESS)
-        closed(stage, monkeypatch)
+        await closed(stage, monkeypatch)
         assert await stage.ids(limit=5) == [*express[:4], "m3"]
 
     async def test_the_copy_in_cold_is_served_instead(self, doubled: Stage) -> None:
@@ -274,7 +271,7 @@ class DamageContract:
         await fill(stage, "hot", "m1", "m2", "m3")
         await spoil(stage, "hot", "m1")
         with monkeypatch.context() as patch:
-            closed(stage, patch)
+            await closed(stage, patch)
             with pytest.raises(Unavailable):
                 await stage.migrator.migrate(BOB, online_too=True)
         assert (await stage.hot(), await stage.in_cold()) == (["m1"], ["m2", "m3"])

@@ -39,6 +39,7 @@ from tests.contract.ids import IdContract
 from tests.contract.lanes import LaneContract
 from tests.contract.limits import LimitContract
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, moved_by_a_wrong_clock, names, staged
+from tests.support.clock import ManualClock
 from tests.support.records import state_on_record
 from tests.support.stores import Stores
 
@@ -1105,19 +1106,17 @@ class QueueContract(
             assert (alive.pings, alive.codes, silent.codes) == (1, [], [REPLACED])
             assert await stage.hot() == ["m1"]
 
-    async def test_the_living_shut_out_one_more(
-        self, stage: Stage, second: Stage, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_the_living_shut_out_one_more(self, stores: Stores, clock: ManualClock, second: Stage) -> None:
         """RACES 37, 51: wherever they are held."""
-        monkeypatch.setattr(stage.manager, "_limit", 2)
         here, there = Socket(), Socket()
-        async with listening(stage), listening(second):
-            await stage.manager.connect(BOB, here, None)
-            await second.manager.connect(BOB, there, None)
-            with pytest.raises(TooManyConnections):
-                await comes(stage, [here, there])
-        assert (here.codes, there.codes, here.pings, there.pings) == ([], [], 1, 1)
-        assert len(await stage.online.connections(BOB)) == 2
+        async with staged(stores, clock, limits={"connections_per_user": 2}) as stage:
+            async with listening(stage), listening(second):
+                await stage.manager.connect(BOB, here, None)
+                await second.manager.connect(BOB, there, None)
+                with pytest.raises(TooManyConnections):
+                    await comes(stage, [here, there])
+            assert (here.codes, there.codes, here.pings, there.pings) == ([], [], 1, 1)
+            assert len(await stage.online.connections(BOB)) == 2
 
     async def test_a_registration_says_whether_mail_waits(self, stage: Stage) -> None:
         """RACES 12."""

@@ -20,7 +20,6 @@ from websockets.asyncio.client import connect
 from router.core import work_budget
 from router.core.challenges import ANSWER_SECONDS
 from router.core.queue import CompositeMessageQueue
-from router.core.token_buckets import TokenBuckets
 from router.messages import Delivery, Message, Queued
 from router.metrics import Metrics
 from router.web import user_requests
@@ -663,10 +662,16 @@ async def test_connections_are_bounded_on_all_ports_together(web: Web) -> None:
     await eventually(lambda: web.context.connections.open == 0)
 
 
+@pytest.fixture
+def all_come_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New connections have no pace."""
+    monkeypatch.setattr(work_budget, "CONNECTS_AT_ONCE", 1000)
+
+
+@pytest.mark.usefixtures("all_come_together")
 async def test_one_user_cannot_hold_hundreds_of_sockets(web: Web) -> None:
     """Many at once, while the sockets that are held answer pings; who is over the limit is told before the upgrade."""
     token, refused = web.token("bob"), list[bytes]()
-    web.work._connects = TokenBuckets(web.clock, 0, 0, 1)  # no pace: all come together
     async with web.serve() as server, AsyncExitStack() as held:
         url = f"ws://{HOST}:{server.port}/connect"
         for _ in range(20):
