@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextvars
+import inspect
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
 
+from router import interfaces
 from router.clock import Clock
 from router.errors import Unavailable
 from router.messages import Connection, Delivery, Message, Pending, Queued, Routed
@@ -25,8 +27,20 @@ from tests.sim.plan import Plan
 PARTLY = 5.0
 Method = Callable[..., Awaitable[Any]]
 
+CALLS = frozenset(
+    name
+    for _, seam in inspect.getmembers(interfaces, inspect.isclass)
+    for name, method in vars(seam).items()
+    if asyncio.iscoroutinefunction(method)
+)
+"""What can be asked of a seam."""
 LATE: contextvars.ContextVar[bool] = contextvars.ContextVar("LATE", default=False)
 """At a server: whoever called has given the call up, or is about to."""
+
+
+def is_call(name: str, method: Any) -> bool:
+    """Whether ``method`` of a store is awaited; one that is composed of parts passes calls on by plain functions."""
+    return name in CALLS or asyncio.iscoroutinefunction(method)
 
 
 class Weather:
@@ -82,7 +96,7 @@ class Local:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._component, name)
-        if name == "listen" or not asyncio.iscoroutinefunction(method):
+        if name == "listen" or not is_call(name, method):
             return method
         if name == "receive":
             call = method

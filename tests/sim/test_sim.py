@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from msgspec import structs
 
+from router.backends.composed import ComposedOnlineStore
 from router.core.challenges import WAIT_SECONDS
+from router.errors import Unavailable
+from router.interfaces import OnlineStore
 from tests.sim.__main__ import main
 from tests.sim.history import Connected, Fetched
+from tests.sim.links import CALLS, Local
 from tests.sim.plan import LONG_JUMPS, Chain, Fault, Session, Step, Topology, day, make
 from tests.sim.run import Verdict, known_seeds, run
 from tests.support.seeds import every_promise_holds
@@ -95,6 +100,18 @@ def test_equal_plans_run_equally() -> None:
         first, other, second = run(seed), run(seed + 1), run(make(seed))
         assert (first.history.events, first.history.times) == (second.history.events, second.history.times)
         assert other.history.events != first.history.events
+
+
+@pytest.mark.anyio
+async def test_every_call_of_a_store_can_fail() -> None:
+    """Also of one that is composed of parts: a call that goes past the weather is one whose failure nobody tries."""
+    weather = mock.Mock(calls=0)
+    weather.fault.return_value = "refused"
+    local = Local(ComposedOnlineStore(*[mock.AsyncMock()] * 5), "online", weather)
+    for name in CALLS & set(dir(OnlineStore)):
+        with pytest.raises(Unavailable):
+            await getattr(local, name)()
+    assert weather.calls > 20
 
 
 @pytest.mark.parametrize("arguments", [["--seeds", "0"], ["--jobs", "0"]])

@@ -34,7 +34,7 @@ from router.metrics import Metrics
 from tests.sim import history as h
 from tests.sim.clients import user_name
 from tests.sim.clock import START, NodeClock
-from tests.sim.links import shown, tag_of
+from tests.sim.links import is_call, shown, tag_of
 from tests.sim.loop import Process
 from tests.sim.node import Node, WatchedLetters, WatchedPush
 from tests.sim.plan import EPHEMERAL_SECONDS, NO_BOUNDS, SPANS, Bounds, Fault, Plan, Vendors
@@ -392,7 +392,7 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._component, name)
         tell = self._world.weather.tell
-        if tell is None or not asyncio.iscoroutinefunction(method):
+        if tell is None or not is_call(name, method):
             return method
 
         async def call(*args: Any, **more: Any) -> Any:
