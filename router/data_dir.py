@@ -84,7 +84,7 @@ def first_missing(path: Path) -> Path | None:
 
 
 def unusable(path: Path, error: OSError) -> DataDirError:
-    """What ``error`` means for whoever wants the directory ``path``, and how to fix it."""
+    """The error to raise if ``error`` makes the directory ``path`` unusable; it says how to fix that."""
     in_the_way = no_directory(path)
     if in_the_way is not None:
         found, advice = f"{in_the_way} is not a directory", "move that away, or name"

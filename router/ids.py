@@ -62,7 +62,7 @@ def keyed_id(secret: bytes, sender: str, recipient: str, key: str) -> str:
 def foreign_id(topic: str, name: str) -> str:
     """The one id of what others have published to ``topic`` without an id, where it is called ``name``.
 
-    A UUIDv8 of their SHA-256: whoever delivers it again gives it the same id.
+    A UUIDv8 of their SHA-256: each redelivery gives it the same id.
     """
     return _uuid(hashlib.sha256(f"{topic}\0{name}".encode()).digest()[:16], 8)
 

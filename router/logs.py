@@ -1,6 +1,6 @@
 """Structured logs to stderr: JSON in containers, readable on a terminal. Never a payload, never a token.
 
-Whoever does not read them makes nobody wait: see ``router.stderr``.
+A reader that stops reading them delays nothing: see ``router.stderr``.
 """
 
 from __future__ import annotations

@@ -126,5 +126,5 @@ def size_of(messages: Iterable[Queued]) -> int:
 
 def _is_normal_due(express: Queued, normal: Queued) -> bool:
     """Whether the one place of a page is for normal mail. Both messages decide by lot, so that a fetch that is repeated
-    returns the same one, and each acknowledgement draws anew."""
+    returns the same one, and each acknowledgement draws again."""
     return crc32(b"%d %d" % (express.sequence, normal.sequence)) % PART == 0

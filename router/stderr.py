@@ -17,7 +17,7 @@ from typing import TextIO
 WAITING_BYTES = 1024 * 1024
 """So much may wait to be written, beside what is being written."""
 FINISH_SECONDS = 1.0
-"""A process that ends waits no longer for whoever reads."""
+"""Longest time for which a process that ends waits for the reader."""
 
 
 class Writer:

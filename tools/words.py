@@ -18,6 +18,9 @@ PLAIN = {
     r"(?<!as )so many": "this number of",
     r"for so long": "for this time",
     r"as long only": "only for this time",
+    r"anew": "again",
+    r"who(s)?ever": "a noun: the client, the caller, the process that",
+    r"without a word": "silently",
 }
 """Words to avoid (regular expressions of whole words) -> what to write."""
 AVOIDED = {

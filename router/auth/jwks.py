@@ -25,9 +25,9 @@ from router.logs import logger
 LOG = logger(__name__)
 
 RETRY_SECONDS = 5.0
-"""After a fetch that failed, the keys are fetched anew after this to twice this."""
+"""After a fetch that failed, the next one follows after this time to twice this time."""
 LOOK_AGAIN_SECONDS = 10.0
-"""A token that no known key verifies fetches the keys anew only where the last fetch began this long ago
+"""A token that no known key verifies causes a fetch of the keys only if the last fetch began this long ago
 (docs/specification.md#tokens)."""
 FETCH_SECONDS = 5.0
 """A fetch, discovery included, has failed after this."""

@@ -116,7 +116,7 @@ class Backend(ABC):
         return True
 
     def check_made(self) -> None:  # noqa: B027 - most cannot be looked at from here
-        """Raise ``DataDirError`` where no router has run yet, so that whoever only looks would find nothing."""
+        """Raise ``DataDirError`` where no router has run yet, so that a command that only looks would find nothing."""
 
     @asynccontextmanager
     async def needs(self) -> AsyncIterator[list[Need]]:

@@ -1,6 +1,6 @@
 """The judge: what was sent to one recipient, what came of it, and which promises that breaks.
 
-Pure: whoever sends and fetches says what happened and when. The moments of one ledger are of one clock that never
+Pure: the senders and readers say what happened and when. The moments of one ledger are of one clock that never
 steps back, in any unit; an answer is noted after it was read, a request before it was sent. So what is called broken
 was broken, however late the notes are.
 """

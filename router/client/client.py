@@ -108,7 +108,7 @@ Trouble = Callable[[str], None]
 class RouterClient:
     """One user's connection to a router, as an async context manager.
 
-    ``token`` is called anew for each connection, so that an expired one is replaced. Where it gives what no header can
+    ``token`` is called for each connection, so that an expired one is replaced. Where it gives what no header can
     hold, what needs it raises ``Unauthorized``.
     """
 

@@ -52,7 +52,7 @@ def apart(flights: Sequence[InFlight]) -> list[list[InFlight]]:
     """``flights`` in parts, each recipient in one of them: whose messages have the same outcomes stay together.
 
     So nobody waits for what only others are owed, and when one's own mail arrives does not tell where another's went.
-    Whoever is refused something is alone, since dead letters go out one after another.
+    A recipient whose message is refused is alone, since dead letters go out one after another.
     """
     outcomes: dict[str, set[Outcome]] = {}
     for flight in flights:

@@ -16,8 +16,8 @@ LEAST_SECONDS = 1e-6
 class TokenBuckets(Generic[K]):
     """Each key has a bucket that holds ``burst`` and gains ``rate`` a second.
 
-    State: for each key the moment at which its bucket is full again. Whoever is not there has a full one, so that those
-    that are full again are forgotten without loss. Of ``most`` others, the one that was used longest ago is forgotten.
+    State: for each key the moment at which its bucket is full again. A key that is not there has a full one, so full
+    ones can be forgotten. Of ``most`` others, the one that was used longest ago is forgotten.
     With a rate of 0 there is no limit, and nothing is remembered.
     """
 

@@ -44,7 +44,7 @@ HEAVY = 600
 CALLS = 64
 """Calls of one user that are under way or wait, the arrival of their bodies included."""
 PATIENCE_SECONDS = 1.0
-"""A call over a limit waits so long for it before it is refused: whoever asks again at once costs little then."""
+"""A call over a limit waits for this time before it is refused, so that a client that asks again costs little."""
 REST = 2
 """Heavy work first rests for this many times as long as it takes."""
 PACE = 20_000
@@ -81,8 +81,8 @@ class Statistics(Struct, frozen=True):
 class WorkBudget:
     """The budgets and turns of all users.
 
-    State: the budget of whoever has not a full one, what those have under way who have anything, and how far ahead of
-    their pace users are, in what they send and in connections. Turns of one user are in the order in which they were
+    State: the budgets that are not full, the calls that are under way, and how far ahead of their pace users are, in
+    what they send and in connections. Turns of one user are in the order in which they were
     asked for; no user waits for another's.
     """
 
@@ -113,7 +113,7 @@ class WorkBudget:
         return 0.0 if self._budgets is None else self._budgets.missing(user)
 
     async def begin(self, user: str) -> Call:
-        """A call of ``user``; whoever begins one ends it. Raises ``TooMuchWork``."""
+        """A call of ``user``; the caller that begins one ends it. Raises ``TooMuchWork``."""
         if self._budgets is None:
             return Call(self, user, None)
         own = self._own.get(user)

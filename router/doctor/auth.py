@@ -33,7 +33,7 @@ async def look(config: Config) -> AsyncIterator[Finding]:
 
 
 def embedded(config: Config) -> Finding:
-    """The embedded identity is for whoever can log in to this machine."""
+    """The embedded identity is for users who can log in to this machine."""
     check, host = "auth.kind", config.server.host
     if not is_loopback(host):
         return error(

@@ -106,7 +106,7 @@ async def _listen(pokes: PokeBus, connection: Connection, heard: asyncio.Event) 
 
 
 async def _poke_arrives(store: OnlineStore, user: str, heard: asyncio.Event, listening: asyncio.Task[None]) -> Finding:
-    """Whoever listens hears nothing of what came before; so it is poked again until it is heard."""
+    """A new listener does not get pokes from before, so this pokes again until one arrives."""
     began = time.perf_counter()
     while not heard.is_set() and time.perf_counter() - began < POKE_SECONDS and not listening.done():
         await store.poke([user])

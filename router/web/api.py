@@ -29,7 +29,7 @@ SLACK_BYTES = 16 * 1024
 """What a body may hold beside what it is about."""
 MAX_ACK_IDS = MOST_IDS
 MAX_ID_LENGTH = 128
-"""No message has a longer id, whoever made it."""
+"""No message has a longer id, even one from another publisher."""
 MAX_ACK_BYTES = MAX_ACK_IDS * (MAX_ID_LENGTH + len('"", ')) + SLACK_BYTES
 LARGE_BYTES = 256 * 1024
 """After a page as long as this, everybody has a turn before the next one of the same user."""
@@ -183,7 +183,7 @@ def _ids(body: bytes) -> list[str]:
 def _refuse_twins(body: bytes) -> None:
     """Raise ``InvalidRequest`` where an object in ``body`` has two members of one name, as an envelope may not either.
 
-    msgspec takes the last of them, and the ids in the others would stay unacknowledged without a word.
+    msgspec takes the last of them, and the ids in the others would silently stay unacknowledged.
     """
     try:
         _JSON_OBJECTS.decode(body.decode())

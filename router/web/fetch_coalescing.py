@@ -27,14 +27,14 @@ class SharedFetch(Generic[P]):
         self._sharing += 1
 
     def leave(self) -> None:
-        """Whoever joined this fetch has no more need of its page."""
+        """A caller that joined this fetch no longer needs its page."""
         self._sharing -= 1
         if not self._sharing:
             self._over()
 
 
 class FetchCoalescer(Generic[P]):
-    """``FETCHES_AT_ONCE`` fetches of each user; whoever comes meanwhile shares one that begins afterwards.
+    """``FETCHES_AT_ONCE`` fetches of each user; later callers share one that begins afterwards.
 
     So a user's requests wait for two fetches at most, however many there are, and also where the clients of some have
     given up long ago. A fetch is over when its page is answered: one user has no more pages than that in memory.
@@ -49,8 +49,8 @@ class FetchCoalescer(Generic[P]):
         self._serving: set[asyncio.Task[None]] = set()
 
     async def join(self, user: str, limit: int) -> SharedFetch[P]:
-        """What a fetch found that began no earlier than this call; whoever joins it leaves it. Raises what the fetch
-        raised."""
+        """The result of a fetch that began no earlier than this call; a caller that joins it also leaves it. Raises
+        what the fetch raised."""
         going = self._going.get(user, 0)
         if going < FETCHES_AT_ONCE:
             self._going[user] = going + 1

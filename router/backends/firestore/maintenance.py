@@ -23,7 +23,7 @@ MISDATED_SECONDS = 60.0
 EPHEMERAL_SECONDS = 10.0
 FORGET_SECONDS = 60.0
 IDLE_SECONDS = 3600.0
-"""A user of whom nothing is queued is forgotten so long after they left."""
+"""How long after they left a user with an empty queue is forgotten."""
 
 
 class FirestoreMaintenance:

@@ -77,7 +77,7 @@ async def call(
     seconds: float = CALL_SECONDS,
     budget: float = BUDGET_SECONDS,
 ) -> T:
-    """The answer of ``attempt``, which gets its time-out in ``seconds``, and is made anew after the codes in
+    """The answer of ``attempt``, which gets its time-out in ``seconds``, and is repeated after the codes in
     ``repeated`` while no more than ``budget`` seconds have passed.
 
     Raises ``Refused`` where the call can never succeed, else ``Unavailable``.

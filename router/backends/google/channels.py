@@ -21,7 +21,7 @@ from router.errors import ConfigError
 
 CLOUD_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 EMULATOR_METADATA = (("authorization", "Bearer owner"),)
-"""An emulator checks no credentials, but applies the rules for anonymous visitors to whoever shows none."""
+"""An emulator checks no credentials, but applies the rules for anonymous visitors to a caller without any."""
 
 OPTIONS = (
     ("grpc.max_receive_message_length", -1),  # a page of the service is larger than the library's 4 MiB

@@ -109,9 +109,9 @@ class IngressReader:
     def _accepted_at(self, message: Any, *, ephemeral: bool) -> int:
         """When ``message`` was accepted: by the attribute, or else by Pub/Sub.
 
-        Ephemeral mail is dropped by it. Three clocks have seen such a message, its server's, Pub/Sub's and this one:
-        the middle one counts, so that none of them decides alone. Whoever publishes raw can write any time: one to
-        come would outlive the retention.
+        It decides when ephemeral mail is dropped. Three clocks have seen such a message, its server's, Pub/Sub's and
+        this one: the middle one counts, so that none of them decides alone. For other mail it is never in the future:
+        a publisher of raw messages can write any time, and the message would outlive its retention.
         """
         told, published, now = message.attributes.get("accepted_at") or "", message.publish_time, self._clock.now()
         at = int(told) if _MICROSECONDS.fullmatch(told) else published.ToMicroseconds()

@@ -3,7 +3,7 @@ ends.
 
 A node that dies leaves both. Its subscription expires after a day, a topic never does; so each node that begins looks
 at some others' topics, and deletes the old ones that have no subscription any more. What the dead leave does not add
-up: whoever takes their place takes it away.
+up: the process that takes their place deletes it.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class PokeTopics:
         return bool(found.subscriptions)
 
     async def _delete(self, kind: str, name: str) -> None:
-        """What is gone is gone, whoever did it."""
+        """Delete it; one that is gone already is not an error."""
         fields: dict[str, str] = {kind: name}
         try:
             await self._api.call(f"delete_{kind}", name, seconds=DELETE_SECONDS, repeated=frozenset(), **fields)

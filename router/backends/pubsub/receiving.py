@@ -23,7 +23,7 @@ OUTSTANDING_MESSAGES = 110_000
 HEARTBEAT_SECONDS = 30.0
 """The service ends a stream on which it hears nothing."""
 LASTING_SECONDS = 60.0
-"""A stream that has lived so long did work, though nothing came: one to a server that cannot be reached, or is gone,
+"""A stream that has lived this long did work, though nothing came: one to a server that cannot be reached, or is gone,
 ends before that, by the time-outs of its connection. The service ends each stream, after half an hour or so and always
 with an error, and means nothing by it."""
 PULL_MESSAGES = 1000
@@ -48,7 +48,7 @@ class Source(Protocol):
 
 
 class Stream:
-    """One StreamingPull, opened anew whenever it ends."""
+    """One StreamingPull, opened again whenever it ends."""
 
     def __init__(self, api: PubSubApi, subscription: str, lease_seconds: int, chance: random.Random) -> None:
         self._api = api
@@ -116,7 +116,7 @@ class Stream:
 
 
 class Pulls:
-    """``count`` Pull calls that wait, each made anew when it is answered.
+    """``count`` Pull calls that wait, each made again when it is answered.
 
     The emulator looks for a waiting call when it is made and then every ``TICK_SECONDS``. So the calls begin at even
     distances within that time: those that begin together all look together, and a message waits for half of it.

@@ -18,8 +18,8 @@ from router.errors import ConfigError, Unavailable
 from router.needs import MISSING, THERE, Need
 
 LEASE_SECONDS = 10
-"""What a pipeline that dies without a word holds comes back after this, and with it the later mail of its ordering
-keys: as little as the service allows."""
+"""After this, Pub/Sub redelivers the messages of a pipeline that died, and with them the later mail of their ordering
+keys. It is the shortest time that the service allows."""
 DAY_SECONDS = 86_400
 RETENTION_DAYS = 31
 """How long what nobody takes is kept: the most that the service offers."""

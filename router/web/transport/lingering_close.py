@@ -19,7 +19,7 @@ class ReadPace:
         self._free_at = 0.0
 
     def wait(self, now: float) -> float:
-        """For how many seconds whoever has just read is to wait for the next turn, which is theirs."""
+        """How many seconds a connection that has just read waits until its next turn."""
         self._free_at = max(now, self._free_at) + READ_SECONDS
         return self._free_at - now
 

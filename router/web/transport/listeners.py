@@ -34,7 +34,7 @@ def listen(host: str, port: int, keys: Keys = PUBLIC) -> list[socket.socket]:
     """Sockets on all that ``host`` stands for, with one port: ``localhost`` is two addresses on most machines.
 
     An address that this machine lacks is passed over where there is another: an ``/etc/hosts`` may name ``::1`` where
-    IPv6 is off. The system chooses port 0 anew where the port that is free on one address is taken on another.
+    IPv6 is off. If the system chooses a port (0) that is free on one address and taken on another, it chooses again.
     """
     places = _resolved(host, port, keys)
     for tries_left in reversed(range(PORT_TRIES)):

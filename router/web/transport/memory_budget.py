@@ -15,7 +15,7 @@ class Holder(Protocol):
 
 class MemoryBudget:
     """Counts the bytes of bodies that are not answered and of answers that are not taken; where they are too many,
-    whoever has held some for longest is cut off.
+    the client that has held some for longest is cut off.
 
     Each is within the bounds of its request; only together they are too much. No mail is lost with them: what was not
     acknowledged is fetched again, and what was not answered is sent again.

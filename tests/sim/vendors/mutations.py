@@ -59,7 +59,7 @@ MUTANTS = (
         in_function("redis.Client.run", replace("not_run(...)", "[]")),
     ),
     Mutant(
-        "Redis: a walk takes a user out who was listed anew",
+        "Redis: a walk removes a user who was listed again",
         in_script(
             "lua.relist",
             replace("tonumber(redis.call('ZSCORE', KEYS[1], ARGV[i])) == tonumber(ARGV[i + 1])", "true"),
