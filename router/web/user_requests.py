@@ -1,4 +1,4 @@
-"""What every request of a user passes, whatever its route: the token, the budget of work, the bounds of its body."""
+"""What every request of a user passes, whatever its route: the token, the budget of work, the limits of its body."""
 
 from __future__ import annotations
 
