@@ -346,7 +346,8 @@ async def test_the_last_disconnect_moves_the_mail(stage: Stage) -> None:
         await stage.factory.tasks.settled()
     assert await stage.in_cold() == ["m1"]
     assert await stage.pushed() == ["m1"]
-    assert stage.manager.statistics().users == 0
+    nobody = "connections=0, users=0, poking=0, forgotten=0, expiries=0, tasks=0"
+    assert repr(stage.manager) == f"<ConnectionManager of {stage.factory.node}: Statistics({nobody})>"
 
 
 async def test_a_forgotten_connection_registers_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,5 +60,7 @@ async def test_a_move_that_cold_refuses_for_long_is_given_up(stage: Stage, monke
     migration = asyncio.create_task(stage.migrator.migrate(BOB, online_too=True))
     await ended(stage.clock, migration)
     assert isinstance(migration.exception(), Unavailable)
+    assert repr(stage.migrator) == f"<Migrator {stage.factory.node}: Statistics(begun=1, unfinished=1)>"
     assert (calls, await stage.hot(), await stage.pushed()) == ([["m1"]] * PUT_TRIES, ["m1"], [])
     assert (await stage.migrator.migrate(BOB, online_too=True)).moved == 1
+    assert stage.migrator.statistics().unfinished == 0

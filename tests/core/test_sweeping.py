@@ -223,6 +223,7 @@ async def test_a_part_that_fails_holds_no_other_up(stage: Stage, monkeypatch: py
     await asyncio.sleep(0)
     stage.clock.advance(1)
     await until(lambda: stage.sweeper.statistics().rounds == 1)
+    assert repr(stage.sweeper) == "<Sweeper: Statistics(rounds=1, failures=1, retention_waits=False)>"
     assert stage.failures("online") == 1
     assert (calls, await stage.in_cold(EVE)) == (1, ["m3"])
     assert await stage.pushed() == (["m3"] if call == "unannounced" else ["m1", "m2", "m3"])

@@ -106,7 +106,8 @@ async def test_a_debt_is_waited_for_up_to_a_second_and_then_refused() -> None:
     await stage.pass_by(PATIENCE_SECONDS - 0.4)
     # 10,000 - 1,000 and a call, less what has come back.
     assert await refused(never) == pytest.approx((9000 + CALL) / 100 - PATIENCE_SECONDS)
-    assert (stage.work.statistics().users, stage.work.statistics().calls) == (1, 1), "that of Alice"
+    of_alice = "users=1, calls=1, units=20, waiting=0, budgets=2"
+    assert repr(stage.work) == f"<WorkBudget: Statistics({of_alice})>"
 
 
 async def test_a_refusal_costs_nothing() -> None:
