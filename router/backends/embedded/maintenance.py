@@ -1,4 +1,4 @@
-"""Maintenance: what sweepers, readiness and people ask of all users, and the pokes and marks that follow."""
+"""What sweepers, readiness and operators ask of the online store."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class EmbeddedMaintenance:
             await self._state.database.write_ordered(lambda db: abandon(db, before, limit))
 
     async def _forget_recipients(self, now: int, limit: int) -> None:
-        """Walk over all users, a page a time; forget those with nothing queued whose sequences are past."""
+        """Walk over all users, a page at a time; forget those with no mail queued whose sequences are in the past."""
         times = {"now": now, "moving": implausible_move(now), "inbound": keeps_inbound(now)}
         page = {**times, "after": self._idle_cursor, "limit": limit}
         found = self._state.database.read(lambda db: db.execute(SQL["idle_recipients"], page).fetchall())
@@ -154,14 +154,15 @@ def unannounced(db: sqlite3.Connection, user: str, before: int, limit: int) -> l
     if head is None:
         return []
     values: dict[str, object] = {"user": user, "announced": head[4], "before": before}
-    # All up to the last that is due: where the clock stepped back, one before it may bear a later time, and the mark
-    # that is kept, a sequence, would pass it over.
+    # Everything up to the last message that is due: after a clock stepped back, a message in front of it may have a
+    # later time, and the mark, which is a sequence, would skip it.
     values |= {"last": one(db, SQL["last_due"], values)[0] or 0, "limit": limit}
     return [hot_message(user, row, head[4]) for row in db.execute(SQL["unannounced"], values)]
 
 
 def orphans(db: sqlite3.Connection, rules: StoreRules, now: int, limit: int) -> list[tuple[str, str]]:
-    """Acknowledged long enough before ``now``; their records say until when they are remembered, which is later."""
+    """(user, id) of orphans that were acknowledged ``ORPHAN_SECONDS`` before ``now`` or earlier. The time of the
+    acknowledgement follows from the end of the tombstone, which the record has."""
     keyed, plain = (rules.remember_until(0, keyed=keyed) for keyed in (True, False))
     fresh = now - ORPHAN_SECONDS * MICROSECONDS + 1
     return list(db.execute(SQL["orphans"], (keyed, plain, fresh, implausible_ack(now), limit)))
@@ -193,7 +194,7 @@ def forget_cold(db: sqlite3.Connection, expired: Sequence[Queued], now: int, rul
 
 
 def abandon(db: sqlite3.Connection, before: int, limit: int) -> None:
-    """Forget places before this sequence, which nobody is going to write any more."""
+    """Forget pending cold writes with lower sequences than ``before``, which nobody is going to do any more."""
     changes: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for user, id_, size in db.execute(SQL["abandoned"], (before, limit)).fetchall():
         db.execute(SQL["forget"], (id_, user))

@@ -1,4 +1,4 @@
-"""Migration: moving hot mail to cold."""
+"""Moves hot mail to cold."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class EmbeddedMigration:
         )
 
     async def end_move(self, user: str, owner: str, moved: Sequence[Queued]) -> list[str]:
-        del owner  # each message's own state says whether it still moves
+        del owner  # the state of each message says whether it still moves
         return await self._state.database.write_ordered(lambda db: end_move(db, user, moved))
 
     async def release_move(self, user: str, owner: str) -> None:
@@ -86,9 +86,9 @@ def drop(db: sqlite3.Connection, user: str, lane: int, sequence: int, id_: str, 
 
 
 def end_move(db: sqlite3.Connection, user: str, moved: Sequence[Queued]) -> list[str]:
-    """Returns the ids that were acknowledged meanwhile."""
-    # A statement for the batch and not several for each message: a migration is measured by its messages per second.
-    # What was acknowledged meanwhile, or was ended by another migrator, has left the hot queue and changes no state.
+    """Take ``moved`` out of hot; returns the ids that were acknowledged meanwhile."""
+    # One statement for the batch, not several for each message, so that a migration is fast. A message that was
+    # acknowledged meanwhile, or that another migrator has moved, is not in hot any more, and its state stays.
     ids = [queued.message.id for queued in moved]
     acked = acked_of(db, user, ids)
     left = sum(

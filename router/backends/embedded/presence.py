@@ -1,4 +1,4 @@
-"""The embedded presence cache: leases on single connections, in the same file as the queues."""
+"""The embedded presence cache: the leases of connections, in the same file as the queues."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SQL = load("presence")
 
 
 class EmbeddedPresence:
-    """``PresenceCache`` over SQLite. Power loss ends every connection, so its writes need no fsync of their own."""
+    """``PresenceCache`` over SQLite. Its writes need no fsync of their own, since power loss ends every connection."""
 
     def __init__(self, state: EmbeddedState) -> None:
         self._state = state
@@ -75,7 +75,7 @@ class EmbeddedPresence:
         return await self._state.database.write_ordered(remove)
 
     async def _end_dead(self) -> bool:
-        """End the leases of nodes that were killed, as if they had run out; returns whether there were any."""
+        """End the leases of nodes that were killed; returns whether there were any."""
         if self._state.nodes is None or not (dead := self._state.nodes.dead_nodes()):
             return False
         await self._state.database.write_ordered(
@@ -121,15 +121,15 @@ def _connections(db: sqlite3.Connection, query: str, parameters: tuple[object, .
 
 
 def is_connected(db: sqlite3.Connection, user: str) -> bool:
-    """Whether ``user`` has a connection, also one whose lease has run out."""
+    """Whether ``user`` has a connection, even one whose lease has run out."""
     return db.execute(SQL["connected"], (user,)).fetchone() is not None
 
 
 def nodes_of(db: sqlite3.Connection, users: Collection[str], now: int) -> dict[str, list[str]]:
-    """The nodes that hold live connections of ``users``, by user; who has none is missing.
+    """By user: the nodes that hold live connections; users without any are missing.
 
-    A lease that ran out by one clock has ended for all: its connection registers again, and is poked for what went
-    past it.
+    Also removes connections whose leases ran out. A lease that ran out by the clock of one process has ended for all:
+    the connection registers again, and is poked for mail that went to cold meanwhile.
     """
     names = json_list(users)
     nodes: dict[str, list[str]] = {}
@@ -146,13 +146,13 @@ def nodes_of(db: sqlite3.Connection, users: Collection[str], now: int) -> dict[s
 
 
 def _offline(db: sqlite3.Connection, users: Sequence[str], now: int) -> list[str]:
-    """Those of ``users``, who have lost a connection, that have none left."""
+    """Those of ``users``, who have lost a connection, who have no live one left."""
     nodes = nodes_of(db, users, now)
     _leave_behind(db, nodes, now)
     return [user for user in dict.fromkeys(users) if user not in nodes]
 
 
 def _leave_behind(db: sqlite3.Connection, users: Iterable[str], now: int) -> None:
-    """These have lost a connection, and have others: those are poked for what it may have fetched from cold and not
-    acknowledged."""
+    """For users who have lost a connection and have others left: if cold may have mail, which the lost one may have
+    fetched without acknowledging it, mark the page as cut short, so that a sweeper pokes the others."""
     db.executemany(SQL["left_behind"], [(now, user) for user in users])

@@ -20,11 +20,11 @@ from router.messages import HotPage, Lane, Pending, Queued
 from router.pages import NO_LANES, Head, fits, share
 
 HEAD_COLUMNS = 6
-"""Leading columns of ``hot.page`` that are the same in each of its rows; the others are those of ``hot.read``."""
+"""Number of leading columns of ``hot.page`` that are equal in all of its rows; the others are those of ``hot.read``."""
 
 
 class EmbeddedQueue:
-    """``UserQueue`` over SQLite. Only what a client was promised, its acknowledgement, waits for the disk."""
+    """``UserQueue`` over SQLite. Only acknowledgements wait for the disk, since the client relies on them."""
 
     def __init__(self, state: EmbeddedState) -> None:
         self._state = state
@@ -35,7 +35,7 @@ class EmbeddedQueue:
         found = self._state.database.read(lambda db: page_of(db, user, limit, max_bytes, cutoff, marked=again))
         if found is not None:
             return found
-        # Marked before the read: what this read misses comes after the mark, and is poked.
+        # Reset the poke flag before the read: a message that the read misses comes later, and pokes.
         return await self._state.database.write_ordered(
             lambda db: mark_and_page_of(db, user, limit, max_bytes, cutoff, now)
         )
@@ -69,7 +69,8 @@ class EmbeddedQueue:
 def page_of(
     db: sqlite3.Connection, user: str, limit: int, max_bytes: int, cutoff: int, *, marked: bool = False
 ) -> HotPage | None:
-    """``None`` where the fetch must be marked; most need none, and one look. ``marked``: it is, or was."""
+    """The page, in one read of the file; ``None`` if the fetch must be marked first, as few must. ``marked``: it needs
+    no mark, or has it."""
     rows = db.execute(SQL["page"], (marked, cutoff, user, limit + share(limit) + 1))
     first = rows.fetchone()
     if first is None:
@@ -93,7 +94,7 @@ def page_of(
 
 
 def mark_and_page_of(db: sqlite3.Connection, user: str, limit: int, max_bytes: int, cutoff: int, now: int) -> HotPage:
-    """Mark the fetch, and answer it in the same transaction."""
+    """Mark the fetch (poke flag, cut page) and read the page in the same transaction."""
     found = page_of(db, user, limit, max_bytes, cutoff, marked=True)
     assert found is not None, "it is marked"
     fetched, before = one(db, SQL["answered"], (user,)) or (1, 0)
@@ -117,12 +118,12 @@ def _pending(db: sqlite3.Connection, user: str) -> list[Pending]:
 
 
 def acked(db: sqlite3.Connection, user: str, ids: Sequence[str]) -> dict[str, bool]:
-    """Those of ``ids`` that are acknowledged, and whether nobody owes the deletion of a copy in cold."""
+    """By id, for those of ``ids`` that are acknowledged: whether nobody is about to delete a copy in cold."""
     return {id_: bool(unowed) for id_, unowed in db.execute(SQL["acked"], (json_list(ids), user))}
 
 
 def ack(db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: StoreRules) -> list[str]:
-    """Returns the ids that may have a copy in cold."""
+    """Acknowledge ``ids``; returns those of which cold may have a copy."""
     _, cut_at = one(db, SQL["answered"], (user,)) or (1, 0)
     if cut_at:
         db.execute(SQL["cut"], (next_cut(cut_at, now), user))
@@ -152,7 +153,8 @@ def ack(db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: 
 
 
 def discard(db: sqlite3.Connection, user: str, damaged: Sequence[Queued], now: int, rules: StoreRules) -> list[str]:
-    """Returns the ids that may have a copy in cold. A row's place says which it is; its id may be damaged too."""
+    """Acknowledge the messages at the places of ``damaged``, whose ids may be damaged too; returns the ids of which
+    cold may have a copy."""
     ids = []
     for queued in damaged:
         lane, sequence = queued.place
@@ -160,7 +162,7 @@ def discard(db: sqlite3.Connection, user: str, damaged: Sequence[Queued], now: i
         if record is not None and record[:2] == (lane, sequence):
             ids.append(queued.message.id)
             continue
-        # All records are looked through; that is for the one time in years when an id itself is damaged.
+        # This reads all records, but an id itself is rarely damaged.
         found = one(db, SQL["record_at"], (user, lane, sequence))
         if found is not None:
             ids.append(found[0])

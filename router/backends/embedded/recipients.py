@@ -35,13 +35,13 @@ class Recipient:
         self.nodes = nodes
 
     def next_sequence(self, now: int) -> int:
-        """One that is given to nobody else."""
+        """Give a sequence, higher than any before."""
         sequence = next_sequence(self.sequence, now)
         self.sequence = sequence
         return sequence
 
     def poke(self, now: int) -> Pokes:
-        """The pokes that a new message owes: none while nobody has fetched since the last ones."""
+        """The pokes for a new message; none if the user has not fetched since the last ones."""
         if not self.fetched or not self.nodes:
             return []
         self.fetched, self.poked_at = 0, now
@@ -58,20 +58,20 @@ class Recipient:
 def recipients_of(
     connection: sqlite3.Connection, users: Iterable[str], now: int, rules: StoreRules
 ) -> dict[str, Recipient]:
-    """The states of ``users``, by name: read together, since a statement costs more than what it finds."""
+    """By name: the states of ``users``, read in one statement, since a statement costs more than its rows."""
     wanted = dict.fromkeys(users)  # in their order, whatever the hash seed
     nodes = nodes_of(connection, wanted, now)
     rows = {user: row for user, *row in connection.execute(HOT["recipients"], (json_list(wanted),))}
     for user in wanted:
         if user not in rows:
             (cold_empty,) = connection.execute(HOT["nothing_in_cold"], (rules.fresh_cold_empty, user)).fetchone()
-            # The version from the clock, so that none comes again of a user who was forgotten.
+            # The version is the clock's, so that none repeats of a user who was forgotten.
             rows[user] = [0, 0, 0, 0, 0, 0, 0, now, cold_empty, 0, 1]
     return {user: Recipient(user, rows[user], nodes.get(user, [])) for user in wanted}
 
 
 def save(connection: sqlite3.Connection, recipients: Iterable[Recipient]) -> None:
-    """Write back what changed."""
+    """Write back the states that changed."""
     connection.executemany(HOT["save_recipient"], [recipient.row() for recipient in recipients])
 
 
@@ -93,6 +93,6 @@ def count(
 
 
 def count_each(db: sqlite3.Connection, changes: Mapping[str, Counter[str]]) -> None:
-    """What of ``count`` changes for each user."""
+    """Add ``changes`` to the counters of each user (``hot.count``)."""
     for user, own in changes.items():
         count(db, user, **own)

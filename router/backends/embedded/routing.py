@@ -1,4 +1,4 @@
-"""Routing: which tier a message goes to, and the record of its id, each in one transaction."""
+"""Routes and settles messages, each call in one transaction."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class EmbeddedRouting:
 def route(
     connection: sqlite3.Connection, deliveries: Sequence[Delivery], now: int, rules: StoreRules
 ) -> tuple[list[Routed], Pokes]:
-    """Route ``deliveries`` in their order; the pokes are sent once the transaction is committed."""
+    """Route ``deliveries`` in their order. The caller sends the pokes once the transaction is committed."""
     recipients = recipients_of(connection, (_message(delivery).recipient for delivery in deliveries), now, rules)
     hot: list[tuple[object, ...]] = []
     pokes: Pokes = []
@@ -99,7 +99,7 @@ def _enter(
     if outcome is Outcome.HOT:
         recipient.hot += 1
         recipient.hot_bytes += size
-        # A reader that began before must know that cold may get a copy.
+        # A fetch that began earlier must see that cold may get a copy.
         recipient.cold_version += state is State.DOUBLE
     else:
         recipient.cold += 1
@@ -154,7 +154,7 @@ def settle(db: sqlite3.Connection, messages: Sequence[Queued], now: int, rules: 
 def _arrive(
     db: sqlite3.Connection, arrived: Collection[tuple[Queued, State, State]], now: int, rules: StoreRules
 ) -> Pokes:
-    """Cold has these messages now, each with the state that it was in, and the one that it is in by that."""
+    """Record messages that cold holds now; each comes with its state before and its state after that."""
     recipients = recipients_of(db, (queued.message.recipient for queued, *_ in arrived), now, rules)
     changed: list[tuple[object, ...]] = []
     for queued, state, after in arrived:
@@ -171,7 +171,7 @@ def _arrive(
         recipient.cold_version += 1
         recipient.cold_empty = 0
     db.executemany(HOT["set_state"], changed)
-    # A poke changes its recipient too.
+    # Before ``save``: a poke changes its recipient too.
     pokes = [poke for recipient in recipients.values() for poke in recipient.poke(now)]
     save(db, recipients.values())
     return pokes

@@ -1,4 +1,4 @@
-"""What the parts of the online store share: the file, and the way of pokes."""
+"""What the parts of the online store share: the database, and the sending of pokes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from router.timekeeping import Timekeeper
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedState:
-    """Each call of a part is one transaction on ``database``, a function of ``sqlite3.Connection``."""
+    """What each part needs. A part's call is one transaction on ``database``: a function of ``sqlite3.Connection``."""
 
     database: Database
     pokes: PokeBus
@@ -23,9 +23,9 @@ class EmbeddedState:
     clock: Clock
     keeper: Timekeeper
     nodes: Nodes | None = None
-    """Which nodes are dead, where anybody knows of it: their leases end at once."""
+    """Knows which nodes are dead, whose leases end at once; ``None`` if nothing knows."""
 
     async def publish(self, pokes: Sequence[tuple[str, str]]) -> None:
-        """``pokes``: (node, user) pairs."""
+        """Send ``pokes``, (node, user) pairs."""
         if pokes:
             await self.pokes.publish(pokes)

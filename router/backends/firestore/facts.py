@@ -1,4 +1,4 @@
-"""What a database is set to, by Firestore's admin service; an emulator has none. For ``router doctor``."""
+"""The settings of a database, from Firestore's admin service, which an emulator lacks. For ``router doctor``."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _ADMIN = "/google.firestore.admin.v1.FirestoreAdmin/"
 
 
 class FirestoreFacts(Struct, frozen=True):
-    """One database."""
+    """Settings of one database."""
 
     mode: str
     """``FIRESTORE_NATIVE`` or ``DATASTORE_MODE``."""
     location: str
     protected: bool
-    """It cannot be deleted before that is taken off."""
+    """Delete protection is on."""
     expiry: dict[str, str]
     """Collection group -> the state of its TTL policy, in Firestore's words: ``ACTIVE``, ``CREATING``,
     ``NEEDS_REPAIR``, or ``STATE_UNSPECIFIED`` where it has none."""
 
 
 def expiring(config: Config) -> list[str]:
-    """The collection groups whose documents say when they may go."""
+    """The collection groups whose documents say when Firestore may delete them."""
     groups, roles = [], kept_by(config, "firestore")
     if Role.COLD in roles:
         groups.append(f"{config.cold.collection}-messages")
@@ -45,7 +45,8 @@ def expiring(config: Config) -> list[str]:
 async def gather(
     channel: grpc.aio.Channel, database: str, groups: Sequence[str], chance: random.Random
 ) -> FirestoreFacts:
-    """The facts of ``database``, ``projects/…/databases/…``; raises ``Unavailable``, also where they are hidden."""
+    """The facts of ``database``, ``projects/…/databases/…``; raises ``Unavailable``, also if the account may not see
+    them."""
     found = await _get(channel, "GetDatabase", types.GetDatabaseRequest, types.Database, database, chance)
     names = [f"{database}/collectionGroups/{group}/fields/{EXPIRY_FIELD}" for group in groups]
     fields = await asyncio.gather(

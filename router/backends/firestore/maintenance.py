@@ -1,4 +1,4 @@
-"""Maintenance: what sweepers, readiness and people ask of all users, and the pokes and marks that follow."""
+"""What sweepers, readiness and operators ask of the online store."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class FirestoreMaintenance:
         documents, users = state.layout.documents, state.layout.collection
         self._owed, self._orphans = Index(documents, ids, "owed"), Walk(state.clock, ORPHANS_SECONDS)
         self._misdated = Walk(state.clock, MISDATED_SECONDS)
-        """Those of a clock that was wrong and has been set back."""
+        """For orphans that a wrong clock dated, which was set back since."""
         self._forgettable, self._forgetting = Index(documents, ids, "forget"), Walk(state.clock, FORGET_SECONDS)
         self._idle, self._idling = Index(documents, users, "idle_at"), Walk(state.clock, FORGET_SECONDS)
         self._stale, self._dropping = Index(documents, users, "ephemeral_due"), Walk(state.clock, EPHEMERAL_SECONDS)
@@ -141,7 +141,7 @@ class FirestoreMaintenance:
 
     async def _forget_records(self, now: int, limit: int) -> int:
         found = await until(self._state.client, self._forgettable, now, limit, select=("forget",))
-        # One that is not deleted was routed anew, or is found again.
+        # A record that this does not delete was routed again meanwhile, or the next round finds it.
         await self._state.writer.write([only_if(deletion(one.name), one.update_time) for one in found])
         return len(found)
 
@@ -199,7 +199,7 @@ class FirestoreMaintenance:
 
 
 def forget_cold(work: Work, ids: Sequence[str], now: int, rules: StoreRules) -> None:
-    """Retention removed these from cold."""
+    """Count these as acknowledged: retention is about to delete them from cold."""
     for id_ in ids:
         record = work.records.get(id_)
         if record is None:
@@ -213,7 +213,8 @@ def forget_cold(work: Work, ids: Sequence[str], now: int, rules: StoreRules) -> 
 
 
 def forget_orphans(work: Work, ids: Sequence[str], now: int) -> None:
-    """No copy of these is left in cold; believed unless a migrator can be about to write one."""
+    """Record that cold has no copies of these; ignored while a migrator holds the lease and may be about to write
+    one."""
     if holds_move(work.recipient.move_until, now):
         return
     for id_ in ids:

@@ -1,4 +1,4 @@
-"""Migration: moving hot mail to cold. The steps that follow the methods are pure."""
+"""Moves hot mail to cold. The steps below the class are pure functions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class FirestoreMigration:
         return await self._state.transactions.run(user, attempt)
 
     async def end_move(self, user: str, owner: str, moved: Sequence[Queued]) -> list[str]:
-        del owner  # each message's own state says whether it still moves
+        del owner  # the state of each message says whether it still moves
         hot = self._state.layout.hot_of(user)
         acked: list[str] = []
         for part in parts(moved):
@@ -78,7 +78,7 @@ def refusal(work: Work, owner: str, now: int, *, online_too: bool) -> MoveRefuse
 
 
 def take(work: Work, owner: str, messages: Sequence[Queued], now: int) -> None:
-    """``owner`` takes the migration lease, and ``messages``, the oldest of hot, for moving."""
+    """Give ``owner`` the migration lease, and mark ``messages``, the oldest of hot, as moving."""
     work.recipient.move_owner = owner
     work.recipient.move_until = now + MOVE_LEASE_SECONDS * MICROSECONDS
     work.recipient.cold_changed()
@@ -87,7 +87,7 @@ def take(work: Work, owner: str, messages: Sequence[Queued], now: int) -> None:
 
 
 def end_move(work: Work, hot: str, moved: Sequence[Queued]) -> list[str]:
-    """Returns the ids that were acknowledged meanwhile."""
+    """Take ``moved`` out of hot; returns the ids that were acknowledged meanwhile."""
     acked: list[str] = []
     count = size = 0
     for queued in moved:

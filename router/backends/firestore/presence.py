@@ -1,4 +1,4 @@
-"""Presence in Firestore: the connections, each with its lease, are a part of their user's state."""
+"""Presence in Firestore. A user's state document holds their connections, each with its lease."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class FirestorePresence:
                 raise TooManyConnections(f"{live} connections are open, and the limit is {limit}; close one first")
             recipient.connections = [*others, leased]
             waiting = bool(recipient.hot or recipient.pending or not recipient.cold_empty)
-            if waiting:  # and poked for: what was poked for before stays so until somebody fetches
+            if waiting:  # the caller pokes this connection; earlier pokes stay unanswered until a fetch
                 recipient.poked_at = now
                 recipient.move_cut(now)
             else:
@@ -58,7 +58,7 @@ class FirestorePresence:
         own = _by_user(connections)
 
         def extend(work: Work) -> set[str]:
-            """The ids that are live."""
+            """Extend the live leases; returns the ids of these connections."""
             known = {connection.id for connection in work.recipient.live(now)} & own[work.recipient.user].keys()
             work.recipient.connections = [
                 msgspec.structs.replace(connection, lease_until=lease) if connection.id in known else connection
@@ -70,7 +70,7 @@ class FirestorePresence:
         return [connection for connection in connections if connection.id not in found[connection.user]]
 
     async def disconnect(self, connections: Sequence[Connection]) -> list[str]:
-        # Where an answer is lost, a user may be missing in the result: a sweeper finds the mail that they leave.
+        # If an answer is lost, the result may lack a user: a sweeper finds the hot mail that they leave.
         now, own = self._state.clock.now(), _by_user(connections)
 
         def remove(work: Work) -> bool:
@@ -80,7 +80,7 @@ class FirestorePresence:
         return [user for user, gone in left.items() if gone]
 
     async def _bound_leases(self, limit: int) -> None:
-        """A lease of a clock that was wrong and has been set back counts as one that begins now."""
+        """Let leases begin now that a wrong clock gave, which was set back since."""
         if not self._bounding.due():
             return
         now = self._state.clock.now()
@@ -133,7 +133,7 @@ def _by_user(connections: Sequence[Connection]) -> dict[str, dict[str, Connectio
 
 
 def _remove(work: Work, ids: set[str], now: int) -> bool:
-    """Remove these connections; whether that left the user without a live one."""
+    """Remove these connections; returns whether that left the user without a live one."""
     kept = [connection for connection in work.recipient.connections if connection.id not in ids]
     removed = len(kept) < len(work.recipient.connections)
     work.recipient.keep(kept, now)

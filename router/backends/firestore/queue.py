@@ -1,4 +1,4 @@
-"""One user's hot queue: reading it and acknowledging from it. The steps that follow the methods are pure."""
+"""One user's hot queue: reading it and acknowledging from it. The steps below the class are pure functions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FirestoreQueue:
         self._state = state
 
     async def read(self, user: str, limit: int, max_bytes: int, *, again: bool = False) -> HotPage:
-        # Marked before the read: what this read misses comes after the mark, and is poked.
+        # Reset the poke flag before the read: a message that the read misses comes later, and pokes.
         now = self._state.clock.now()
 
         def look(work: Work) -> Recipient:
@@ -33,7 +33,7 @@ class FirestoreQueue:
             return work.recipient
 
         state = await self._state.transactions.change(user, [], look)
-        # No walk comes by a place that nobody is going to write any more, and whoever fetches waits for it.
+        # No sweeper finds an abandoned place, so forget it here, where a fetch would wait for it.
         before = self._state.rules.abandoned_before(self._state.keeper.deleting_at())
         for part in parts(state.abandoned(before)):
             state = await self._abandon(user, part, before)
@@ -41,7 +41,7 @@ class FirestoreQueue:
         page: Page = Head(limit, max_bytes)
         if state.hot:
             page = await self._state.reader.heads(user, limit, max_bytes, state.announced, since)
-            # What left the queue before it was read is found in cold, of which only a later state knows.
+            # A message that left hot before this read is in cold: only a state that is read after hot says so.
             state = await self._state.transactions.state(user) or state
         return reading.hot_page(page, state, cut_at)
 
@@ -100,7 +100,7 @@ class FirestoreQueue:
 
 
 def abandon(work: Work, ids: Sequence[str], before: int) -> None:
-    """Forget those of these places before this sequence that nobody is going to write any more."""
+    """Forget the pending cold writes of ``ids`` with lower sequences than ``before``, which nobody is going to do."""
     recipient = work.recipient
     for id_ in [id_ for id_ in recipient.abandoned(before) if id_ in ids]:
         record = work.records.get(id_)
@@ -112,7 +112,7 @@ def abandon(work: Work, ids: Sequence[str], before: int) -> None:
 
 
 def find(work: Work, now: int) -> None:
-    """Cold has copies of these acknowledged messages."""
+    """Make orphans of these acknowledged messages, of which a fetch has found copies in cold."""
     for record in work.records.values():
         after = step(record.state, Event.FOUND).after
         if after is not record.state:
@@ -121,7 +121,7 @@ def find(work: Work, now: int) -> None:
 
 
 def ack(work: Work, hot: str, ids: Sequence[str], now: int, rules: StoreRules) -> list[str]:
-    """Returns the ids that may have a copy in cold."""
+    """Acknowledge ``ids``; returns those of which cold may have a copy."""
     recipient = work.recipient
     if recipient.cut_at:
         recipient.move_cut(now)

@@ -1,4 +1,4 @@
-"""Reading the hot queue in Firestore: pages for clients, and what sweepers and people look at."""
+"""Reads hot queues: pages for clients, and what sweepers and operators look at."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from router.messages import HotPage, HotUser, Queued, QueueTotals
 from router.pages import Head, Page
 
 NEVER = 1 << 62
-"""Nothing was accepted so late."""
+"""Later than any message was accepted (µs)."""
 QUIET_MICROSECONDS = 5_000_000
-"""Nothing is due to a user whose oldest hot message is younger: what exactly it is need not be looked up."""
+"""A user whose oldest hot message is younger than this has nothing due, so its exact time need not be read."""
 USERS = 300
 
 
 class Reader:
-    """Queries on the hot queues. What they find is a snapshot where a step that vouches for it commits afterwards."""
+    """Queries on hot queues. Their results are a snapshot if the step in which they are made commits afterwards (see
+    ``transactions``)."""
 
     def __init__(self, client: Client, layout: OnlineLayout) -> None:
         self._client = client
@@ -44,7 +45,7 @@ class Reader:
         return await self._client.call(attempt)
 
     async def page(self, user: str, limit: int, max_bytes: int, announced: int, *, ephemeral: bool = True) -> Page:
-        """The beginning of one hot queue, with ephemeral messages or without."""
+        """The first messages of one hot queue, with or without ephemeral ones."""
 
         async def attempt(seconds: float) -> Page:
             page = Page(limit, max_bytes)
@@ -65,7 +66,7 @@ class Reader:
     async def _messages(
         self, user: str, page: Page, announced: int, seconds: float, above: int
     ) -> AsyncGenerator[Queued, None]:
-        """As many as have a place in ``page``, and one more; read as far as they are taken."""
+        """As many messages as fit into ``page``, and one more; reads only as far as the caller does."""
         while True:
             query = Query(self._layout.hot, "place", page.places + 1, above=above)
             found = 0
@@ -78,16 +79,16 @@ class Reader:
                 return
 
     async def ephemeral(self, user: str, until: int | None = None) -> list[Document]:
-        """The ephemeral messages accepted first, at or before ``until``; as many as one step may drop."""
+        """The ephemeral messages accepted at or before ``until``, oldest first; as many as one step may drop."""
         query = Query(self._layout.hot, "ephemeral_at", STEP_MESSAGES, most=until)
         return await self._client.find(self._layout.user(user), query)
 
     async def next_ephemeral(self, user: str, after: int) -> int:
-        """When the first ephemeral message after ``after`` was accepted; 0 where there is none."""
+        """When the first ephemeral message after ``after`` was accepted; 0 if there is none."""
         return await self._first(user, Query(self._layout.hot, "ephemeral_at", 1, above=after), "ephemeral_at")
 
     async def oldest(self, user: str) -> int:
-        """When the oldest hot message was queued; 0 where there is none."""
+        """When the oldest hot message was queued; 0 if there is none."""
         return await self._first(user, Query(self._layout.hot, "queued_at", 1), "queued_at")
 
     async def unannounced_at(self, user: str, announced: int) -> int:
@@ -103,13 +104,13 @@ class Reader:
         query = Query(self._layout.hot, "durable", limit, above=recipient.announced)
         found = await self._client.find(self._layout.user(recipient.user), query)
         messages = [queued_message(recipient.user, document, recipient.announced) for document in found]
-        # The mark that follows covers all up to a sequence, so what stands before one that is due is taken with it.
+        # ``mark_announced`` covers all messages up to a sequence, so take all in front of the last one that is due.
         while messages and messages[-1].queued_at > before:
             messages.pop()
         return messages
 
     async def busy(self, after: str, limit: int) -> list[Document]:
-        """The states of users with hot mail, an unanswered poke or a page that was cut short, after a name."""
+        """The states of users behind ``after`` with hot mail, an unanswered poke or a page that was cut short."""
         query = Query(self._layout.collection, "busy", limit, above=after)
         return await self._client.find(self._layout.documents, query)
 
@@ -134,7 +135,7 @@ class Reader:
         return QueueTotals(count, size, int(count > 0), await self.oldest(user))
 
     async def totals(self, since: dict[str, int]) -> QueueTotals:
-        """Of all; ``since``: before when nothing hot was queued, of each user with hot mail."""
+        """Totals of all users; ``since``: ``hot_since`` of each user with hot mail."""
         count, size = await self._client.count(self._layout.documents, self._layout.hot, "size", everywhere=True)
         oldest = 0
         for user, bound in sorted(since.items(), key=lambda item: item[1]):
@@ -146,7 +147,7 @@ class Reader:
 
 
 def hot_page(page: Page, recipient: Recipient, cut_at: int) -> HotPage:
-    """What ``page`` and a state that was read after it, or together with it, say. ``cut_at``: see ``HotPage``."""
+    """The result of a read: ``page``, and the state that was read after it, or together with it."""
     return HotPage(
         messages=page.messages,
         more=page.more,

@@ -1,4 +1,4 @@
-"""Routing: which tier a message goes to, and the record of its id. The steps that follow the methods are pure."""
+"""Routes and settles messages. The steps below the class are pure functions."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ class FirestoreRouting:
 def route(
     work: Work, hot: str, deliveries: Sequence[Delivery], now: int, at: int, rules: StoreRules, skew: Skew
 ) -> tuple[list[Routed], Pokes]:
-    """Route ``deliveries``, all of one recipient, in their order; the pokes are sent once this is committed.
+    """Route ``deliveries``, all of one recipient, in their order. The caller sends the pokes once this is committed.
 
-    ``hot``: the path of the recipient's hot queue; ``at``: tombstones whose time was over then count as gone, though no
-    sweeper has deleted them yet.
+    ``hot``: the path of the recipient's hot queue; ``at``: tombstones that ended at or before this count as gone, even
+    if no sweeper has deleted them yet.
     """
     pokes: Pokes = []
     work.recipient.end_leases(now)
@@ -125,8 +125,8 @@ def _known(work: Work, record: Record, delivery: Delivery, now: int, rules: Stor
 
 
 def hot_write(hot: str, queued: Queued) -> Write:
-    """The document of a hot message: that of ``documents``, with ``ephemeral_at``, when an ephemeral one was accepted,
-    or ``durable``, the sequence of one that is not."""
+    """A write of the document of a hot message: as in ``documents``, and ``ephemeral_at``, when it was accepted, if it
+    is ephemeral, else ``durable``, its sequence."""
     write = message_write(hot, queued)
     if queued.message.ephemeral:
         integers(write.update.fields, [("ephemeral_at", queued.message.accepted_at)])
@@ -141,7 +141,7 @@ def message_of(delivery: Delivery) -> Message:
 
 
 def steps(deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
-    """``deliveries`` in parts that one commit takes each."""
+    """``deliveries`` in parts, each of which fits into one commit."""
     start = size = 0
     for index, delivery in enumerate(deliveries):
         length = len(message_of(delivery).envelope)
@@ -153,13 +153,13 @@ def steps(deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
 
 
 def effective_state(work: Work, record: Record) -> State:
-    """The state of ``record``, in which a migrator that takes a message writes nothing."""
+    """The state of ``record``. A migrator that takes a message notes that in the user's document, not in the record."""
     taken = work.recipient.is_doubled(record.lane, record.sequence)
     return step(record.state, Event.TAKEN).after if taken else record.state
 
 
 def settle(work: Work, messages: Sequence[Queued], now: int) -> tuple[Settled, Pokes]:
-    """``messages``, all of one user, are in cold."""
+    """Record that cold holds ``messages``, all of one user. The caller sends the pokes once this is committed."""
     acked: list[Queued] = []
     misplaced: list[Queued] = []
     settled = False

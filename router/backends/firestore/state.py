@@ -1,4 +1,4 @@
-"""What the parts of the online store share: transactions, queries, and the way of pokes."""
+"""What the parts of the online store share: transactions, queries, and the sending of pokes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class FirestoreState:
-    """Each call of a part is one transaction, or several, for each user: a function of ``Work``."""
+    """What each part needs. A part's call makes one transaction or more for each user: a function of ``Work``."""
 
     def __init__(
         self, transactions: Transactions, writer: Writer, pokes: PokeBus, clock: Clock, keeper: Timekeeper
@@ -37,14 +37,14 @@ class FirestoreState:
         self._pokes = pokes
 
     def ephemeral_cutoff(self, now: int) -> int:
-        """What was accepted at or before this has expired, by the clock of Firestore."""
+        """Ephemeral messages accepted at or before this have expired, by Firestore's clock."""
         return self.rules.ephemeral_cutoff(now - self.skew.ahead)
 
     async def change_and_poke(
         self, user: str, ids: Iterable[str], step: Callable[[Work], tuple[T, Pokes]], *, new: Collection[str] = ()
     ) -> T:
-        """A step that may owe pokes. Where its answer was lost it is repeated, and finds its own work done: what it
-        owed the first time is not forgotten."""
+        """Run a step, then send its pokes. A step whose answer was lost runs again and finds its work done; the pokes
+        of the first run are sent nevertheless."""
         owed: set[tuple[str, str]] = set()
 
         def remember(work: Work) -> T:

@@ -1,4 +1,4 @@
-"""Migration: moving hot mail to cold."""
+"""Moves hot mail to cold."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RedisMigration:
         return Move(unpack_page(user, found, announced), dropped, bool(more))
 
     async def end_move(self, user: str, owner: str, moved: Sequence[Queued]) -> list[str]:
-        del owner  # each message's own state says whether it still moves
+        del owner  # the state of each message says whether it still moves
         acked = await self._state.one("end_move", user, *(pack_id(queued.message.id) for queued in moved))
         return [unpack_id(packed) for packed in acked]
 

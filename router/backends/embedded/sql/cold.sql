@@ -1,4 +1,4 @@
--- put: Write one message; where its id is this user's and is there, the lower sequence stays, and the first envelope, unless that is damaged.
+-- put: Write one message. If the user has its id already, keep the lower sequence, and the first envelope unless that is damaged.
 INSERT INTO cold (user, lane, sequence, id, queued_at, accepted_at, keyed, attempts, envelope, checksum, untold)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id, user) DO UPDATE SET
@@ -25,18 +25,18 @@ UPDATE cold SET envelope = ?, checksum = ? WHERE id = ? AND user = ?;
 -- delete: Delete one message of one user.
 DELETE FROM cold WHERE user = ? AND id = ?;
 
--- rows: How many rows there are after one, up to a limit, and the last of them.
+-- rows: How many rows follow a row, up to a limit, and the last of them.
 SELECT count(*), max(row) FROM (SELECT row FROM cold WHERE row > ? ORDER BY row LIMIT ?);
 
--- expired: The messages after one row and up to another, where they were queued before a point in time.
+-- expired: The messages behind one row, up to another row, that were queued at or before a point in time.
 SELECT id, user, lane, sequence, queued_at, accepted_at, keyed, attempts, length(envelope) FROM cold
 WHERE row > ? AND row <= ? AND queued_at <= ?;
 
--- untold: Messages of which the online store is still to be told, where they were queued before a point in time.
+-- untold: Messages that the online store does not know yet and that were queued at or before a point in time.
 SELECT id, user, lane, sequence, queued_at, accepted_at, keyed, attempts, length(envelope) FROM cold
 WHERE untold = 1 AND queued_at <= ? ORDER BY queued_at LIMIT ?;
 
--- amend: The online store knows of one message, or is still to be told; and its place.
+-- amend: Set whether the online store knows of one message, and its sequence if that is lower.
 UPDATE cold SET untold = ?, sequence = min(sequence, ?) WHERE id = ? AND user = ?;
 
 -- oldest: The users whose cold queues hold the oldest mail.

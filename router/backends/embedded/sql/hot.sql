@@ -3,7 +3,7 @@ SELECT user, sequence, hot, hot_bytes, cold, cold_bytes, inbound_until, pending,
 FROM recipient
 WHERE user IN (SELECT value FROM json_each(?));
 
--- nothing_in_cold: Whether cold, where it is in this file, holds nothing of a user of whom nothing else is known.
+-- nothing_in_cold: Whether cold is in this file and holds no mail of an unknown user.
 SELECT ? AND NOT EXISTS (SELECT 1 FROM cold WHERE user = ?);
 
 -- save_recipient: Write back what routing changed.
@@ -17,10 +17,10 @@ ON CONFLICT (user) DO UPDATE SET
     cold_version = excluded.cold_version, cold_empty = excluded.cold_empty,
     poked_at = excluded.poked_at, fetched = excluded.fetched;
 
--- register: Record an id of a user; changes nothing where it is known.
+-- register: Record an id of a user; changes nothing if it is known.
 INSERT OR IGNORE INTO route (id, user, lane, sequence, state, keyed, size) VALUES (?, ?, ?, ?, ?, ?, ?);
 
--- registered_some: The records of some ids, whosever they are.
+-- registered_some: The records of some ids, of all users.
 SELECT id, user, sequence, state FROM route WHERE id IN (SELECT value FROM json_each(?));
 
 -- registered: The record of one id of a user.
@@ -30,16 +30,16 @@ SELECT lane, sequence, state, keyed, size FROM route WHERE id = ? AND user = ?;
 INSERT INTO hot (user, lane, sequence, id, queued_at, accepted_at, ephemeral, keyed, attempts, checksum, envelope)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
--- set_state: A message changes its state.
+-- set_state: Change the state of a message.
 UPDATE route SET state = ?, until = ? WHERE id = ? AND user = ?;
 
--- drop: An ephemeral message leaves the hot queue.
+-- drop: End the record of an ephemeral message that leaves the hot queue.
 UPDATE route SET state = $AFTER_DROPPED, until = ? WHERE id = ? AND user = ?;
 
--- redelivered: The state of a message that was delivered before; it is remembered as long as before.
+-- redelivered: Change the state of a redelivered message; its tombstone, if it is one, ends when it did before.
 UPDATE route SET state = ? WHERE id = ? AND user = ?;
 
--- count: Add to one user's counters; the cold queue may have changed. No messages have no bytes, whatever was damaged.
+-- count: Add to one user's counters; the cold queue may have changed. With no messages left, the bytes become 0.
 UPDATE recipient SET
     hot = hot + :hot, hot_bytes = iif(hot + :hot > 0, max(0, hot_bytes + :hot_bytes), 0),
     cold = max(0, cold + :cold), cold_bytes = iif(cold + :cold > 0, max(0, cold_bytes + :cold_bytes), 0),
@@ -53,16 +53,16 @@ SELECT fetched, pending, cold_empty, cold_version, announced FROM recipient WHER
 -- answered: Whether the user has fetched since the last poke, and when a page was cut short.
 SELECT fetched, cut_at FROM recipient WHERE user = ?;
 
--- fetched: The user has fetched: the next message is poked again. The page may have been cut short, or is whole.
+-- fetched: Reset the poke flag, so that the next message pokes again, and set or clear the mark of a cut page.
 UPDATE recipient SET fetched = 1, cut_at = ? WHERE user = ?;
 
--- ended: A fetch has come to the end, and no later one has begun.
+-- ended: Clear the mark of a fetch that has reached the end, unless a later one has set another.
 UPDATE recipient SET cut_at = 0 WHERE user = ? AND cut_at = ?;
 
--- cut: A page was cut short, or its user has acknowledged since.
+-- cut: Set a new mark: a page was cut short, or the user has acknowledged after it.
 UPDATE recipient SET cut_at = ? WHERE user = ?;
 
--- hush: A user who is not connected is poked for nothing but new mail.
+-- hush: Stop repeating pokes to a user who is not connected, until new mail comes.
 UPDATE recipient SET fetched = 1, cut_at = 0 WHERE user = ?
     AND NOT EXISTS (SELECT 1 FROM presence WHERE presence.user = recipient.user AND lease_until > ?);
 
@@ -71,24 +71,24 @@ SELECT id, lane, sequence, queued_at, accepted_at, ephemeral, keyed, attempts, c
 FROM hot WHERE user = ? AND lane >= ? AND (ephemeral = 0 OR accepted_at > ?)
 ORDER BY lane, sequence LIMIT ?;
 
--- page: Both at once, in one read of the file; the head alone where the fetch must be marked first.
+-- page: head and read in one statement; only the head if the fetch must be marked first.
 SELECT r.fetched, r.pending, r.cold_empty, r.cold_version, r.announced, r.cut_at,
     h.id, h.lane, h.sequence, h.queued_at, h.accepted_at, h.ephemeral, h.keyed, h.attempts, h.checksum, h.envelope
 FROM recipient AS r LEFT JOIN hot AS h
     ON h.user = CASE WHEN r.fetched AND NOT r.cut_at OR ? THEN r.user END AND (h.ephemeral = 0 OR h.accepted_at > ?)
 WHERE r.user = ? ORDER BY h.lane, h.sequence LIMIT ?;
 
--- pending: Cold writes of one user that are under way.
+-- pending: The pending cold writes of one user.
 SELECT id, lane, sequence FROM route WHERE user = ? AND state IN $UNDER_WAY AND +state = $PENDING;
 
--- acked: Which of some ids this user has acknowledged, and whether a copy in cold is one that nobody owes the deletion of.
+-- acked: Which of some ids this user has acknowledged, and whether nobody is about to delete a copy in cold.
 SELECT id, state IN $BEFORE_FOUND FROM route WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state IN $GONE;
 
--- found: Copies of acknowledged messages are in cold, and nobody owes their deletion.
+-- found: Make orphans of acknowledged messages that have copies in cold which nobody is about to delete.
 UPDATE route SET state = $AFTER_FOUND
 WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state IN $BEFORE_FOUND;
 
--- record_at: The id on record for one place; whoever asks knows the place, and not the id.
+-- record_at: The id on record for one place, for a caller that does not know the id.
 SELECT id FROM route WHERE user = ? AND lane = ? AND sequence = ?;
 
 -- remove: Delete one message from the hot queue.
@@ -97,26 +97,26 @@ DELETE FROM hot WHERE user = ? AND lane = ? AND sequence = ?;
 -- size_at: How many bytes the envelope of one message in the hot queue has.
 SELECT length(envelope) FROM hot WHERE user = ? AND lane = ? AND sequence = ?;
 
--- cold_is_empty: The cold queue was read and found empty.
+-- cold_is_empty: Record that the cold queue was read and found empty.
 UPDATE recipient SET cold_empty = 1, cold = 0, cold_bytes = 0 WHERE user = ? AND cold_version = ? AND pending = 0;
 
--- move_lease: Who migrates one user's mail, and how far it was announced.
+-- move_lease: Who holds one user's migration lease, and up to which sequence mail was announced.
 SELECT move_owner, move_until, announced FROM recipient WHERE user = ?;
 
--- take_move_lease: One migrator takes or extends the migration lease.
+-- take_move_lease: Take or extend the migration lease.
 UPDATE recipient SET move_owner = ?, move_until = ?, cold_version = cold_version + 1, cold_empty = 0 WHERE user = ?;
 
--- release_move_lease: It gives it up.
+-- release_move_lease: Give the migration lease up.
 UPDATE recipient SET move_owner = '', move_until = 0 WHERE user = ? AND move_owner = ?;
 
 -- ephemeral: Ephemeral messages of one user.
 SELECT id, lane, sequence, keyed, length(envelope) FROM hot WHERE user = ? AND ephemeral = 1;
 
--- mark_moving: A migrator takes some messages.
+-- mark_moving: Mark messages that a migrator takes.
 UPDATE route SET state = $AFTER_TAKEN
 WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state IN $BEFORE_TAKEN;
 
--- end_moving: Messages that were hot, or were moving, are in cold.
+-- end_moving: Record that messages which were hot, or moving, are in cold.
 UPDATE route SET state = $AFTER_MOVED, until = NULL
 WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state IN $BEFORE_MOVED
 RETURNING size;
@@ -141,7 +141,7 @@ SELECT min(queued_at) FROM (
 -- live: How many live connections a user holds.
 SELECT count(*) FROM presence WHERE user = ? AND lease_until > ?;
 
--- poked: All connections of a user are poked again, which stands for a page that was cut short too.
+-- poked: Record a poke to all connections of a user; it replaces the mark of a cut page.
 UPDATE recipient SET poked_at = ?, fetched = 0, cut_at = 0 WHERE user = ?;
 
 -- last_due: The last message of one user that was queued before a point in time.
@@ -154,7 +154,7 @@ SELECT max(sequence) FROM (
         SELECT sequence FROM hot WHERE user = :user AND lane = 1 AND sequence > :announced
             AND ephemeral = 0 AND queued_at <= :before ORDER BY sequence DESC LIMIT 1));
 
--- unannounced: The oldest messages that no push command has announced, up to a sequence.
+-- unannounced: The oldest messages without a push command, up to a sequence.
 SELECT id, lane, sequence, queued_at, accepted_at, ephemeral, keyed, attempts, checksum, envelope FROM (
     SELECT * FROM (
         SELECT * FROM hot WHERE user = :user AND lane = 0 AND sequence > :announced
@@ -165,37 +165,37 @@ SELECT id, lane, sequence, queued_at, accepted_at, ephemeral, keyed, attempts, c
             AND ephemeral = 0 AND sequence <= :last ORDER BY sequence LIMIT :limit))
 ORDER BY sequence LIMIT :limit;
 
--- mark_announced: Push commands have gone out up to a sequence.
+-- mark_announced: Record that push commands are published up to a sequence.
 UPDATE recipient SET announced = max(announced, ?) WHERE user = ?;
 
--- orphans: Acknowledged before a point in time, or after one that no right clock can have named, while cold had a copy
--- that nobody reported as deleted.
+-- orphans: Messages whose copy in cold nobody has reported as deleted, acknowledged before a point in time, or after one
+-- that only a wrong clock can have given.
 SELECT user, id FROM route WHERE state IN $UNDER_WAY AND +state = $ACKED_OWED
     AND until - CASE keyed WHEN 1 THEN ? ELSE ? END NOT BETWEEN ? AND ? LIMIT ?;
 
--- forget_orphan: No copy of an acknowledged message is left in cold, and no migrator can be about to write one.
+-- forget_orphan: Record that cold has no copy of an acknowledged message, if no migrator can be about to write one.
 UPDATE route SET state = $AFTER_CLEARED WHERE id = ? AND user = ? AND state IN $BEFORE_CLEARED
     AND NOT EXISTS (SELECT 1 FROM recipient WHERE recipient.user = route.user AND move_until > ? AND move_until <= ?);
 
--- abandoned: Places before a sequence that nobody is going to write to cold any more.
+-- abandoned: Pending cold writes before a sequence, which nobody is going to do any more.
 SELECT user, id, size FROM route
 WHERE state IN $UNDER_WAY AND +state IN $BEFORE_ABANDONED AND sequence < ? LIMIT ?;
 
 -- forgettable: Records whose time is over.
 SELECT id, user FROM route WHERE until <= ? AND state IN $BEFORE_FORGOTTEN LIMIT ?;
 
--- forget: Drop one record.
+-- forget: Delete one record.
 DELETE FROM route WHERE id = ? AND user = ?;
 
 -- stale_ephemeral: Ephemeral messages accepted before a point in time.
 SELECT user, lane, sequence, id, keyed, length(envelope) FROM hot WHERE ephemeral = 1 AND accepted_at <= ? LIMIT ?;
 
--- idle_recipients: Users of whom nothing is queued, after a name.
+-- idle_recipients: Users behind a name who have no mail queued.
 SELECT user, hot OR cold OR pending OR sequence > :now OR (move_until > :now AND move_until <= :moving)
     OR (inbound_until > :now AND inbound_until <= :inbound)
 FROM recipient WHERE user > :after ORDER BY user LIMIT :limit;
 
--- forget_recipient: Drop the state of a user of whom still nothing is queued and who is not connected.
+-- forget_recipient: Delete the state of a user who still has no mail queued and no connection.
 DELETE FROM recipient WHERE user = :user
     AND NOT (hot OR cold OR pending OR sequence > :now OR (move_until > :now AND move_until <= :moving)
         OR (inbound_until > :now AND inbound_until <= :inbound))

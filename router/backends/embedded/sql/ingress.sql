@@ -13,10 +13,10 @@ SELECT coalesce(max(number), 0) FROM ingress;
 SELECT number, id, recipient, envelope, lane, ephemeral, keyed, accepted_at, attempts, checksum
 FROM ingress WHERE number = ?;
 
--- ack: A message is routed for good.
+-- ack: Remove a message that is routed.
 DELETE FROM ingress WHERE number = ?;
 
--- nack: A message is handed back; its tries are counted.
+-- nack: Hand a message back, and count the try.
 UPDATE ingress SET attempts = attempts + 1 WHERE number = ?;
 
 -- backlog: How much waits to be routed.

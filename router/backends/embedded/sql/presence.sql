@@ -17,10 +17,10 @@ ON CONFLICT (user, id) DO UPDATE SET node = excluded.node, lease_until = exclude
 -- replace: Remove one connection unless its lease was renewed meanwhile.
 DELETE FROM presence WHERE user = ? AND id = ? AND lease_until = ?;
 
--- end_node: The process of a node is dead: its leases have run out.
+-- end_node: End the leases of a node whose process is dead.
 UPDATE presence SET lease_until = 0 WHERE node = ?;
 
--- welcome: A user has a new connection: the next message pokes all of them, unless mail waits that all are poked for.
+-- welcome: Reset the poke flag for a new connection, so that the next message pokes it too; unless mail is waiting.
 INSERT INTO recipient (user, cold_empty, cold_version)
 VALUES (:user, :fresh_cold_empty AND NOT EXISTS (SELECT 1 FROM cold WHERE user = :user), :now)
 ON CONFLICT (user) DO UPDATE SET
@@ -28,14 +28,14 @@ ON CONFLICT (user) DO UPDATE SET
     cut_at = CASE WHEN hot > 0 OR pending > 0 OR cold_empty = 0 THEN cut_at ELSE 0 END
 RETURNING hot > 0 OR pending > 0 OR cold_empty = 0, cut_at;
 
--- greeted: The new connection is poked, since mail may be waiting; a fetch to the end answers that.
+-- greeted: Record the poke to a new connection, since mail may be waiting; only a fetch to the end answers it.
 UPDATE recipient SET poked_at = ?, cut_at = ? WHERE user = ?;
 
--- left_behind: A page of a connection that ended may have shown what others do not know of: that is poked for, unless
--- somebody fetches. A poke that is due for an earlier page is not put off.
+-- left_behind: Mark the page as cut short, so that a sweeper pokes the connections that stay: the one that ended may have
+-- fetched mail without acknowledging it. An earlier mark stays, so that its poke is not delayed.
 UPDATE recipient SET cut_at = ? WHERE user = ? AND cut_at = 0 AND (pending > 0 OR cold_empty = 0);
 
--- connected: Whether a user has a connection, also one whose lease has run out.
+-- connected: Whether a user has a connection, even one whose lease has run out.
 SELECT 1 FROM presence WHERE user = ? LIMIT 1;
 
 -- renew: Extend one lease that has not run out.
@@ -50,7 +50,7 @@ SELECT user, id, node, since, lease_until FROM presence WHERE lease_until <= ? L
 -- implausible: Whether a lease ends after this.
 SELECT 1 FROM presence WHERE lease_until > ? LIMIT 1;
 
--- begin_now: Give such leases an end.
+-- begin_now: Give these leases a new end.
 UPDATE presence SET lease_until = ? WHERE lease_until > ?;
 
 -- online: How many users hold how many live connections.

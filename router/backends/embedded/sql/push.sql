@@ -1,4 +1,4 @@
--- publish: Put one push command into the outbox, unless its mail is acknowledged; empty where the mail stays in this file.
+-- publish: Put one push command into the outbox, unless its mail is acknowledged; empty if this file keeps the mail.
 INSERT INTO outbox (id, recipient, command, at)
 SELECT :id, :recipient, iif(:cold_here AND (
     EXISTS (SELECT 1 FROM cold WHERE id = :id AND user = :recipient)
@@ -6,13 +6,13 @@ SELECT :id, :recipient, iif(:cold_here AND (
 ), x'', :command), :at
 WHERE NOT EXISTS (SELECT 1 FROM route WHERE id = :id AND user = :recipient AND state IN $GONE);
 
--- withdraw: The mail of a command is acknowledged, or gone.
+-- withdraw: Remove a command whose mail is acknowledged or gone.
 DELETE FROM outbox WHERE recipient = ? AND id = ?;
 
--- expire_outbox: Drop the oldest commands that nobody has taken in time.
+-- expire_outbox: Delete the oldest commands that no service has taken in time.
 DELETE FROM outbox WHERE number IN (SELECT number FROM outbox ORDER BY number LIMIT ?) AND at < ?;
 
--- outbox: The commands behind a number; with the envelopes of those that are empty, unless these are damaged.
+-- outbox: The commands behind a number; empty ones with the envelopes of their mail, unless these are damaged.
 SELECT o.number, o.id, o.recipient, o.command, o.at,
     iif(is_whole(o.id, o.recipient, c.envelope, c.checksum), c.envelope, h.envelope)
 FROM outbox AS o
@@ -25,19 +25,19 @@ WHERE o.number > ? AND (
     OR is_whole(o.id, o.recipient, h.envelope, h.checksum))
 ORDER BY o.number LIMIT ?;
 
--- remove: A command was taken.
+-- remove: Remove a command that was taken.
 DELETE FROM outbox WHERE number = ?;
 
 -- bury: Keep one dead letter.
 INSERT INTO dead_letter (id, recipient, reason, detail, attempts, at, body) VALUES (?, ?, ?, ?, ?, ?, ?);
 
--- expire_letters: Drop the oldest dead letters whose time is over.
+-- expire_letters: Delete the oldest dead letters whose time is over.
 DELETE FROM dead_letter WHERE number IN (SELECT number FROM dead_letter ORDER BY number LIMIT 100) AND at < ?;
 
--- letters_take: How many bytes the dead letters take.
+-- letters_take: The bytes that all dead letters take.
 SELECT bytes FROM dead_letter_total;
 
--- drop_letter: Drop the oldest dead letter of the recipient whose letters take most.
+-- drop_letter: Delete the oldest dead letter of the recipient whose letters take most bytes.
 DELETE FROM dead_letter WHERE number = (
     SELECT min(number) FROM dead_letter
     WHERE recipient = (SELECT recipient FROM dead_letter_share ORDER BY bytes DESC LIMIT 1)
@@ -46,11 +46,11 @@ DELETE FROM dead_letter WHERE number = (
 -- letters: The dead letters behind a number.
 SELECT number, id, recipient, reason, detail, attempts, at, body FROM dead_letter WHERE number > ? ORDER BY number LIMIT ?;
 
--- remove_letter: A dead letter was replayed, or discarded.
+-- remove_letter: Remove a dead letter that was replayed or discarded.
 DELETE FROM dead_letter WHERE number = ?;
 
--- last_letter: The number of the newest dead letter; 0 where there is none.
+-- last_letter: The number of the newest dead letter; 0 if there is none.
 SELECT coalesce(max(number), 0) FROM dead_letter;
 
--- count_letters: How many dead letters there are.
+-- count_letters: The number of dead letters.
 SELECT count(*) FROM dead_letter;
