@@ -1,7 +1,7 @@
-"""What a backend brings: one object for each kind of store, on which all hangs that the router asks of that store.
+"""The interface of a backend: one object for each kind of store, which answers everything that the router asks of it.
 
-``router.backends.registry`` names them all. A backend is a folder with one class that is ``final``, extends the
-classes below whose parts it keeps, and says in the registry where it is.
+A backend is a folder with one ``final`` class, which extends those classes below whose roles it keeps.
+``router.backends.registry`` has a line for each backend.
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ from router.timekeeping import Timekeeper
 
 
 class Tools(Struct, frozen=True):
-    """What the factory hands each backend beside the configuration."""
+    """What the factory hands each backend, in addition to the configuration."""
 
     clock: Clock
     timekeeper: Timekeeper
     chance: random.Random
     metrics: Metrics
     in_line: bool = False
-    """Blocking calls run where they are made, and no thread is started."""
+    """Run blocking calls inline, and start no thread."""
 
 
 class Upkeep(Struct, frozen=True):
-    """What a service runs beside its work, as long as it runs."""
+    """Background work of a backend, which a service runs for as long as it runs itself."""
 
     name: str
     run: Callable[[], Coroutine[Any, Any, None]]
     limited: Callable[[], str]
-    """What is not served at the moment, and why; empty while all is."""
+    """What the backend refuses at the moment, and why; empty if nothing."""
 
 
 class Backend(ABC):
-    """One kind of store, as the configuration sets it; made without touching anything.
+    """One kind of store, as configured. Creating the object connects to nothing.
 
-    It is opened as an async context manager and then hands out what keeps its roles. Opening raises ``ConfigError``
-    and ``Unavailable``. All but the components can be asked of one that is not open.
+    Opened as an asynchronous context manager, it hands out the components of its roles. Opening raises ``ConfigError``
+    and ``Unavailable``. All other methods work on one that is not open, too.
     """
 
     def __init__(self, config: Config, tools: Tools) -> None:
@@ -72,7 +72,7 @@ class Backend(ABC):
         self._in_line = tools.in_line
         self._stack = AsyncExitStack()
         self.roles = kept_by(config, self.name)
-        """What it keeps by this configuration."""
+        """The roles that it keeps by this configuration."""
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as opening:
@@ -87,52 +87,52 @@ class Backend(ABC):
 
     @abstractmethod
     async def _open(self, stack: AsyncExitStack) -> None:
-        """Open what the components work with; ``stack`` closes it, also where the rest cannot be opened."""
+        """Open what the components use. ``stack`` closes it, even if opening fails half-way."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """What the configuration calls this kind."""
+        """The name of this kind in the configuration."""
 
     @property
     def local(self) -> bool:
-        """Whether one machine holds what it keeps: its clock is that machine's, and all services run there."""
+        """Whether the store is on this machine: then it has this machine's clock, and all services run here."""
         return False
 
     @property
     @abstractmethod
     def fix(self) -> str:
-        """What to do when it does not answer."""
+        """What an operator does when it does not answer."""
 
     @abstractmethod
     def address(self, role: Role) -> str:
-        """Where it keeps ``role``, in words for people: no server is asked, and no password is told."""
+        """Where it keeps ``role``, for people to read: from the configuration only, and without passwords."""
 
     def check_machine(self, *, trial: bool) -> None:  # noqa: B027 - most need nothing of it
-        """Raise ``DataDirError`` where this machine cannot hold it; ``trial``: make its folder for that if missing."""
+        """Raise ``DataDirError`` if this machine cannot hold it; ``trial``: make its folder to find out."""
 
     def is_made(self) -> bool:
         """Whether there is anything that this user could try."""
         return True
 
     def check_made(self) -> None:  # noqa: B027 - most cannot be looked at from here
-        """Raise ``DataDirError`` where no router has run yet, so that a command that only looks would find nothing."""
+        """Raise ``DataDirError`` if no router has run yet, for commands that only look."""
 
     @asynccontextmanager
     async def needs(self) -> AsyncIterator[list[Need]]:
-        """What ``router setup`` makes, in the order in which it can be made, as long as the block lasts."""
+        """What ``router setup`` makes, in order; usable within the block."""
         yield []
 
     def settings(self) -> Iterator[Finding]:
-        """For ``router doctor``: what the configuration alone says."""
+        """For ``router doctor``: findings from the configuration alone."""
         yield from ()
 
     def checks(self) -> list[Check]:
-        """For ``router doctor``: all there is to look at beside the roles, which are tried over the seams."""
+        """For ``router doctor``: checks of the store itself. The roles are tried through the seams, elsewhere."""
         return []
 
     def upkeep(self) -> list[Upkeep]:
-        """What each service runs that has opened this."""
+        """The background work that each service runs which has opened this backend."""
         return []
 
 
@@ -153,15 +153,15 @@ class IngressBackend(Backend):
 
     @abstractmethod
     def letters_elsewhere(self) -> str:
-        """Where to read dead letters that this cannot list; empty where it lists them."""
+        """Where an operator reads dead letters if this backend cannot list them; empty if it can."""
 
     def dead_letter_box(self) -> DeadLetterBox:
-        """The dead letters, to look at; raises ``ConfigError`` where this cannot list them."""
+        """The dead letters, to look at; raises ``ConfigError`` if this backend cannot list them."""
         raise ConfigError(self.letters_elsewhere())
 
 
 class DeadLetterBox(DeadLetterQueue, Protocol):
-    """Dead letters that are looked at, and counted, without being taken."""
+    """Dead letters that can be listed and counted without being taken."""
 
     async def count(self) -> int: ...
 
@@ -175,7 +175,7 @@ class OnlineBackend(Backend):
 
     @abstractmethod
     def online_store(self, pokes: PokeBus) -> OnlineStore:
-        """``pokes`` is that of the backend which ``online.poked_by`` names."""
+        """The online store. It sends its pokes over ``pokes``, of the backend that ``online.poked_by`` names."""
 
 
 class PokesBackend(Backend):
@@ -200,10 +200,10 @@ class PushBackend(Backend):
 
     @abstractmethod
     def commands_elsewhere(self) -> str:
-        """Where the push commands go that this cannot list; empty where it lists them."""
+        """Where the push commands go if this backend cannot list them; empty if it can."""
 
     def outbox(self) -> Outbox:
-        """The push commands, to look at or to take; raises ``ConfigError`` where this cannot list them."""
+        """The push commands, to look at or to take; raises ``ConfigError`` if this backend cannot list them."""
         raise ConfigError(self.commands_elsewhere())
 
 
@@ -220,10 +220,10 @@ class OutboxEntry(Struct, frozen=True):
 
 
 class Outbox(Protocol):
-    """The reading end of push commands that wait for a notification service."""
+    """The read end of push commands that wait for a notification service."""
 
     async def remove(self, numbers: Sequence[int]) -> None:
-        """These were taken."""
+        """Remove these, which the notification service has taken."""
         ...
 
     async def list(self, after: int, limit: int) -> list[OutboxEntry]:

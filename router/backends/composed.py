@@ -1,4 +1,4 @@
-"""An online store that is put together from its parts."""
+"""An online store that is made of its five parts."""
 
 from __future__ import annotations
 
