@@ -1,4 +1,4 @@
-"""What one pipeline has received and not acknowledged: a record for each delivery, which says how far it has come.
+"""The deliveries that one pipeline has in flight: received and not acknowledged. Each says how far it has come.
 
     RECEIVED ─▶ PLACED ─▶ TRIED ─▶ WRITTEN ─▶ SETTLED ─▶ FINISHED ─▶ acknowledged, and gone
         │                             └─▶ OWED, in an outage ──────────▲
@@ -141,10 +141,10 @@ def copies_of(flights: Iterable[InFlight]) -> list[Queued]:
 
 
 class Deliveries:
-    """All that one pipeline has received and not acknowledged. Does no I/O.
+    """All that one pipeline has in flight. Does no I/O.
 
-    State: the records by receipt, in the order in which they were received and, behind those, came to be owed; and sums
-    of them. What is owed to the online store is not *held* any more: it keeps no envelope.
+    State: the deliveries by receipt, in the order in which they were received or, later, came to be owed; and sums of
+    them. What is owed to the online store is not *held* any more: it keeps no envelope.
     """
 
     def __init__(self) -> None:
@@ -159,7 +159,7 @@ class Deliveries:
         return len(self._flights) - self.owed
 
     def receive(self, deliveries: Iterable[Delivery]) -> list[InFlight]:
-        """Those that are new. What comes again while it is here is here already."""
+        """Those that are new. What comes again while it is in flight is in flight already."""
         new: list[InFlight] = []
         for delivery in deliveries:
             if delivery.receipt not in self._flights:

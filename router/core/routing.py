@@ -2,7 +2,7 @@
 
 A recipient with messages in work is *busy*: what arrives for them meanwhile waits until these are done, and for nobody
 else's. A pass (see ``passes``) that fails is repeated from the top; every step is idempotent, so the repetition
-completes what is missing and doubles nothing. How far each delivery has come is in its record (see ``deliveries``).
+completes what is missing and doubles nothing. ``deliveries`` says how far each delivery has come.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The records of what a pipeline has received and not acknowledged."""
+"""The deliveries that a pipeline has in flight."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_what_is_owed_is_held_no_longer_and_told_of_in_its_order() -> None:
     assert (deliveries.held, deliveries.held_bytes, deliveries.owed) == (1, 10, 1)
 
 
-def test_what_comes_again_is_here_already_also_when_it_is_owed() -> None:
+def test_what_comes_again_is_in_flight_already_also_when_it_is_owed() -> None:
     deliveries = Deliveries()
     deliveries.owe(deliveries.receive(mail(1)))
     assert deliveries.receive(mail(1, 2, 2)) == [received(delivery) for delivery in mail(2)]

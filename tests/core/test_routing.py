@@ -102,6 +102,7 @@ async def test_a_pipeline_keeps_nothing_of_what_is_done(tmp_path: Path) -> None:
             await routed(stage)
             await pipeline.finish()
             assert not any(msgspec.structs.astuple(pipeline.statistics()))
+            assert repr(pipeline) == f"<Pipeline: {pipeline.statistics()}, <Deliveries: none>>"
         assert await stage.letters() == [("full", Outcome.QUEUE_FULL.value)]
 
 
