@@ -44,7 +44,7 @@ class Fetching(Struct, frozen=True):
     user: str
     limit: int
     clock: float = 0.0
-    """By the server's clock, in seconds."""
+    """By the server's clock, or by the right time where that clock is ahead; in seconds."""
 
 
 class Item(Struct, frozen=True):
