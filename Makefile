@@ -26,7 +26,7 @@ test: $(READY)  ## Run every test but those of `make proof`, in four processes: 
 proof: $(READY)  ## Run the rest of the tests: backends together, failovers, chaos, loss of power, fuzzing, the model, simulated vendors
 	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(PROOF)
 
-LOWEST_TESTS := tests/auth/test_verifier.py tests/client tests/cli/test_looking.py tests/contract/test_simulated.py \
+LOWEST_TESTS := tests/auth/test_verifier.py tests/client tests/cli/test_data_location.py tests/contract/test_simulated.py \
     tests/redis/test_exchange.py tests/redis/test_failover.py tests/redis/test_internals.py tests/unit/test_channels.py \
     tests/unit/test_logs.py tests/web/test_internals.py tests/web/test_limits.py
 test-lowest: $(READY)  ## Run a part of the tests with the lowest versions that pyproject.toml allows

@@ -14,16 +14,16 @@ from router.backends.base import Backend, DeadLetterBox, Outbox, Tools, Upkeep
 from router.backends.registry import Backends
 from router.clock import Clock, SystemClock
 from router.config import Config
-from router.config.places import Place, Role
+from router.config.roles import Place, Role
 from router.core.connections import ConnectionManager
 from router.core.damage import Damage
+from router.core.dead_letter_replay import Replayer
+from router.core.dead_letters import Refuser
 from router.core.dependencies import Dependencies, Reports, Silent
-from router.core.migrating import Migrator
+from router.core.migrator import Migrator
+from router.core.pipeline import Pipeline
 from router.core.queue import CompositeMessageQueue
-from router.core.refusing import Refuser
-from router.core.replaying import Replayer
-from router.core.routing import Pipeline
-from router.core.sweeping import Rules, Sweeper
+from router.core.sweeper import Rules, Sweeper
 from router.errors import ConfigError
 from router.interfaces import (
     ColdQueue,

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from msgspec import Struct, field
 
-from router.config.places import Role
+from router.config.roles import Role
 
 OFF_SECONDS = 2.0
 """An HTTP date has a resolution of one second; a difference above this is not due to rounding."""

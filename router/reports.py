@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping
 
-from router.config.places import Role
+from router.config.roles import Role
 from router.core.dependencies import Place
 from router.logs import logger
 from router.messages import DeadLetter

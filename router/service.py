@@ -20,17 +20,17 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from router import __version__, logs, open_files
-from router.auth.opening import open_authenticator
+from router.auth.authenticator import open_authenticator
 from router.auth.verifier import Authenticator
 from router.config import Config, Service, address, check_api
-from router.config.places import Role, kinds
+from router.config.roles import Role, kinds
 from router.config.rules import is_loopback
 from router.config.sources import Problem
-from router.core.accepting import Acceptor
+from router.core.acceptance import Acceptor
 from router.core.clocks import ClockWatch
 from router.core.connections import ConnectionManager
+from router.core.pipeline import Pipeline
 from router.core.rate_limits import SendLimits
-from router.core.routing import Pipeline
 from router.core.work_budget import WorkBudget
 from router.data_dir import make_data_dir, unusable
 from router.errors import ConfigError, DataDirError

@@ -14,7 +14,7 @@ import typer
 from msgspec import Struct, structs
 
 from router.bench import report
-from router.cli import config, dead_letters, inspecting, migrate, outbox, setup
+from router.cli import config, dead_letters, inspection, migrate, outbox, setup
 from router.cli.app import COMMANDS, Entry, command, load
 from router.cli.exits import Code
 from router.config.sources import Problem
@@ -56,12 +56,12 @@ RECORDS: dict[str, tuple[type[Struct], ...]] = {
     ),
     "migrate": (migrate.Report,),
     "inspect-queue": (
-        inspecting.Overview,
-        inspecting.OldQueue,
-        inspecting.UserView,
-        inspecting.ConnectionView,
-        inspecting.MessageView,
-        inspecting.Share,
+        inspection.Overview,
+        inspection.OldQueue,
+        inspection.UserView,
+        inspection.ConnectionView,
+        inspection.MessageView,
+        inspection.Share,
     ),
     "outbox": (outbox.Command,),
     "dead-letters": (dead_letters.Letter,),

@@ -22,7 +22,13 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 EXTRAS = "[redis,google]"
 MODULES = ("router.backends.redis.backend", "router.backends.pubsub.backend", "router.backends.firestore.backend")
-TESTS = ("tests/unit", "tests/core", "tests/cli/test_looking.py", "tests/contract/test_embedded.py", "tests/packaging")
+TESTS = (
+    "tests/unit",
+    "tests/core",
+    "tests/cli/test_data_location.py",
+    "tests/contract/test_embedded.py",
+    "tests/packaging",
+)
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from router.clock import Clock
 from router.config import Config
-from router.config.places import Role, kept_by
+from router.config.roles import Role, kept_by
 from router.errors import ConfigError
 from router.findings import Check, Finding
 from router.interfaces import (

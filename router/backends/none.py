@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from typing import final
 
 from router.backends.base import PushBackend
-from router.config.places import Role
+from router.config.roles import Role
 from router.findings import Finding, note
 from router.messages import Message
 

@@ -18,7 +18,7 @@ from router.backends.base import (
     Tools,
 )
 from router.config import Config
-from router.config.places import Role, kinds
+from router.config.roles import Role, kinds
 from router.errors import ConfigError
 
 

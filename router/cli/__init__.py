@@ -12,7 +12,7 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command line and exit with a code of ``router.cli.exits.Code``."""
     try:
-        from router.cli.streams import prepare  # noqa: PLC0415
+        from router.cli.stdio import prepare  # noqa: PLC0415
 
         prepare()
         code = _flushed(_run())
@@ -36,7 +36,7 @@ def _run() -> int:
 
 def _flushed(code: int) -> int:
     from router.cli.failures import report  # noqa: PLC0415
-    from router.cli.streams import OutputFailed  # noqa: PLC0415
+    from router.cli.stdio import OutputFailed  # noqa: PLC0415
 
     try:
         sys.stdout.flush()

@@ -32,10 +32,10 @@ class Entry(Struct, frozen=True):
 
 SERVE, TRY, REPAIR, CONFIGURE = "Serve", "Try it", "Inspect and repair", "Configuration"
 COMMANDS = (
-    Entry("serve", "router.cli.serving:serve", SERVE, "Run the whole router in one process."),
-    Entry("serve-api", "router.cli.serving:serve_api", SERVE, "Run the API service only."),
-    Entry("serve-ws", "router.cli.serving:serve_ws", SERVE, "Run the WebSocket service only."),
-    Entry("process", "router.cli.serving:process", SERVE, "Run the processing pipeline only."),
+    Entry("serve", "router.cli.services:serve", SERVE, "Run the whole router in one process."),
+    Entry("serve-api", "router.cli.services:serve_api", SERVE, "Run the API service only."),
+    Entry("serve-ws", "router.cli.services:serve_ws", SERVE, "Run the WebSocket service only."),
+    Entry("process", "router.cli.services:process", SERVE, "Run the processing pipeline only."),
     Entry("token", "router.cli.token:token", TRY, "Print a token for a user, signed by the embedded key."),
     Entry("send", "router.cli.send:send", TRY, "Send messages."),
     Entry("listen", "router.cli.listen:listen", TRY, "Receive messages: fetch, save, acknowledge."),

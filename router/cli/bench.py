@@ -14,9 +14,9 @@ import typer
 from router.bench.marks import LEAST_BYTES, Marks
 from router.bench.pace import Pace
 from router.cli.bench_tables import tables, verdict
-from router.cli.clients import Teller, Url, api_url, socket_url
+from router.cli.bench_users import PEOPLE, made_up, of_file
+from router.cli.client_options import Teller, Url, api_url, socket_url
 from router.cli.common import configured, now, timestamp
-from router.cli.crowd import PEOPLE, made_up, of_file
 from router.cli.exits import Code
 from router.cli.output import json_document, line, progress, show
 

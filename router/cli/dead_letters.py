@@ -13,13 +13,13 @@ from msgspec import UNSET, Struct, UnsetType
 
 from router.cli.app import SETTINGS
 from router.cli.common import age_seconds, configured, moment, now, timestamp
+from router.cli.data_location import look_at
 from router.cli.exits import Code
-from router.cli.looking import look_at
 from router.cli.output import Table, json_document, json_line, line, progress, show, size, span
 from router.config import Config
-from router.config.places import Role
-from router.core import discarding
-from router.core.replaying import REFUSED, Replayed
+from router.config.roles import Role
+from router.core import dead_letter_discard
+from router.core.dead_letter_replay import REFUSED, Replayed
 from router.factory import Factory, backends
 from router.messages import DeadLetter, DeadReason
 
@@ -240,11 +240,11 @@ def discard(
 
 async def _discard(
     config: Config, chosen: Callable[[DeadLetter], bool], *, dry_run: bool, quiet: bool
-) -> discarding.Discarded:
+) -> dead_letter_discard.Discarded:
     async with Factory(config) as factory:
         letters, total = await factory.dead_letter_queue(), await _count(factory)
         with progress("discarding", "dead letters", total, quiet=quiet) as advance:
-            return await discarding.discard(letters, chosen, dry_run=dry_run, progress=advance)
+            return await dead_letter_discard.discard(letters, chosen, dry_run=dry_run, progress=advance)
 
 
 async def _count(factory: Factory) -> int | None:

@@ -6,7 +6,7 @@ from enum import IntEnum
 from typing import Self
 
 from router import errors
-from router.cli.streams import OutputFailed, ReaderGone
+from router.cli.stdio import OutputFailed, ReaderGone
 
 
 class Code(IntEnum):

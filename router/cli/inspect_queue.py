@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from router.cli.common import configured, user
-from router.cli.inspecting import Overview, Share, UserView, overview, user_view
-from router.cli.looking import look_at
+from router.cli.data_location import look_at
+from router.cli.inspection import Overview, Share, UserView, overview, user_view
 from router.cli.output import Table, json_document, json_line, on_terminal, rendered, show, size, span
 from router.config import Config
-from router.config.places import Role
+from router.config.roles import Role
 from router.factory import Factory
 
 WATCH_SECONDS = 1.0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.cli.clients import AsUser, Teller, TokenFile, Url, api_url, signed_by, socket_url, token_source
+from router.cli.client_options import AsUser, Teller, TokenFile, Url, api_url, signed_by, socket_url, token_source
 from router.cli.common import configured
 from router.cli.output import json_line, line
 

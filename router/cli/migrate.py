@@ -10,11 +10,11 @@ import typer
 from msgspec import Struct, field
 
 from router.cli.common import configured, user
+from router.cli.data_location import look_at
 from router.cli.exits import Code
-from router.cli.looking import look_at
 from router.cli.output import json_document, line, progress
 from router.config import Config
-from router.config.places import Role, kinds
+from router.config.roles import Role, kinds
 from router.errors import Unavailable
 from router.factory import Factory
 from router.interfaces import OnlineStore

@@ -10,10 +10,10 @@ import typer
 from msgspec import Raw, Struct
 
 from router.cli.common import age_seconds, configured, now, timestamp
-from router.cli.looking import look_at
+from router.cli.data_location import look_at
 from router.cli.output import json_line, line, size, span
 from router.config import Config
-from router.config.places import Role
+from router.config.roles import Role
 from router.factory import Factory, backends
 
 PAGE = 100

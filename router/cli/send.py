@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from router.cli.clients import AsUser, Teller, TokenFile, Url, api_url, signed_by, token_source
+from router.cli.client_options import AsUser, Teller, TokenFile, Url, api_url, signed_by, token_source
 from router.cli.common import configured, user
 from router.cli.output import json_line, line, progress
 

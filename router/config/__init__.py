@@ -1,6 +1,6 @@
 """The typed configuration: its sections, the rules between them, where values come from, and loading it all."""
 
-from router.config.loading import InvalidConfig, Loaded, check_api, known_keys, load, load_with_origins, with_ports
+from router.config.loader import InvalidConfig, Loaded, check_api, known_keys, load, load_with_origins, with_ports
 from router.config.sections import (
     Auth,
     Cold,

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from router.config import endpoints, origins, redis_url
 from router.config.paths import is_homeless
-from router.config.places import GOOGLE_KINDS, kinds
+from router.config.roles import GOOGLE_KINDS, kinds
 from router.config.sections import Auth, Config, Online, Push
 from router.config.sources import Problem
 

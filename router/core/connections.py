@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from router.clock import Clock, Tasks
 from router.core.challenges import ANSWER_SECONDS, MARK, STEP_SECONDS, WAIT_SECONDS, Challenges
-from router.core.migrating import Migrator
+from router.core.migrator import Migrator
 from router.errors import Draining, RouterError, TooManyConnections
 from router.interfaces import PokeBus, PresenceCache
 from router.messages import Connection

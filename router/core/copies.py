@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from router.core.deliveries import InFlight, Step, at, copies_of, move, not_at
 from router.core.outcomes import SILENT
-from router.core.settling import Settler
+from router.core.settler import Settler
 from router.errors import Refused
 from router.interfaces import ColdQueue, PushNotifier
 from router.messages import Message, Queued, Routed

@@ -19,9 +19,9 @@ from msgspec.structs import replace
 
 from router.checksum import is_whole
 from router.clock import Tasks
-from router.core.merging import is_damaged_copy
-from router.core.refusing import Refuser
-from router.core.settling import Settler
+from router.core.dead_letters import Refuser
+from router.core.page_merge import is_damaged_copy
+from router.core.settler import Settler
 from router.errors import RouterError, Unavailable
 from router.interfaces import ColdQueue, OnlineStore, Place
 from router.messages import DeadReason, Queued

@@ -43,7 +43,7 @@ UNDONE = frozenset({"put"})
 
 
 class Place(Protocol):
-    """Names one dependency; ``router.config.places`` makes them."""
+    """Names one dependency; ``router.config.roles`` makes them."""
 
     @property
     def role(self) -> str: ...

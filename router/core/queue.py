@@ -8,9 +8,9 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from router.core.damage import Found
-from router.core.merging import merge, passes_over, shows_all, within
-from router.core.migrating import Migrated, Migrator
-from router.core.settling import Settler
+from router.core.migrator import Migrated, Migrator
+from router.core.page_merge import merge, passes_over, shows_all, within
+from router.core.settler import Settler
 from router.interfaces import ColdQueue, OnlineStore, Place
 from router.messages import ColdPage, HotPage, Lane, Queued
 from router.metrics import Metrics

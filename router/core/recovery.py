@@ -10,7 +10,7 @@ from router.clock import Clock
 from router.core.deliveries import Deliveries, copies_of
 from router.core.outage import Outage
 from router.core.receipts import Receipts
-from router.core.settling import Settler
+from router.core.settler import Settler
 from router.errors import RouterError
 from router.interfaces import OnlineStore
 from router.retry import backoff

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Sequence
 
 from router.core.copies import Copies, Unstorable
+from router.core.dead_letters import Refuser
 from router.core.deliveries import InFlight
 from router.core.dependencies import Reports
 from router.core.outage import Outage
 from router.core.outcomes import refusal_of
 from router.core.receipts import Receipts
-from router.core.refusing import Refuser
-from router.core.settling import Settler
+from router.core.settler import Settler
 from router.errors import Unavailable
 from router.messages import DeadReason, Delivery
 

@@ -8,8 +8,8 @@ from functools import partial
 
 from router.clock import SystemClock
 from router.config import Config, endpoints
-from router.config.places import Role, at_google
-from router.doctor import auth, clocks, machine, probing, settings
+from router.config.roles import Role, at_google
+from router.doctor import auth, clocks, machine, probes, settings
 from router.errors import ConfigError
 from router.factory import Factory, backends
 from router.findings import CLOCK_FIX, CLOCK_WHY, WITHOUT, Check, Finding, on_a_thread
@@ -53,19 +53,19 @@ def _backends(config: Config) -> list[Check]:
 async def _ingress(config: Config) -> AsyncIterator[Finding]:
     async with Factory(config) as factory:
         producer = await factory.ingress_producer()
-        yield await probing.ingress(producer, factory.clock)
+        yield await probes.ingress(producer, factory.clock)
 
 
 async def _online(config: Config) -> AsyncIterator[Finding]:
     async with Factory(config) as factory:
         store, pokes = await factory.online_store(), await factory.poke_bus()
-        async for finding in probing.online_store(store, pokes, factory.clock):
+        async for finding in probes.online_store(store, pokes, factory.clock):
             yield finding
 
 
 async def _cold(config: Config) -> AsyncIterator[Finding]:
     async with Factory(config) as factory:
-        async for finding in probing.cold_queue(await factory.cold_queue(), factory.clock):
+        async for finding in probes.cold_queue(await factory.cold_queue(), factory.clock):
             yield finding
 
 

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from router import envelope
 from router.auth.verifier import Authenticator
-from router.core.accepting import Acceptor
+from router.core.acceptance import Acceptor
 from router.core.queue import CompositeMessageQueue
 from router.core.work_budget import MESSAGE, SEND, WorkBudget
 from router.errors import InvalidIdempotencyKey, InvalidRequest

@@ -10,10 +10,10 @@ import jwt
 import pytest
 from structlog.testing import capture_logs
 
+from router.auth.authenticator import open_authenticator
 from router.auth.documents import MAX_KEYS
 from router.auth.embedded import EmbeddedKey
 from router.auth.jwks import LOOK_AGAIN_SECONDS
-from router.auth.opening import open_authenticator
 from router.config import Auth, Config, Embedded
 from router.errors import ConfigError, Unauthorized, Unavailable
 from router.factory import OwnedTasks

@@ -11,9 +11,9 @@ import jwt
 import pytest
 from structlog.testing import capture_logs
 
+from router.auth.authenticator import open_authenticator
 from router.auth.embedded import EmbeddedKey
 from router.auth.jwks import FETCH_SECONDS
-from router.auth.opening import open_authenticator
 from router.auth.verifier import Authenticator
 from router.config import Auth, Config
 from router.errors import Unauthorized, Unavailable

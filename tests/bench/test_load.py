@@ -18,7 +18,7 @@ from router.bench.pace import Pace
 from router.bench.people import Person
 from router.bench.report import Report, report
 from router.cli.bench_tables import tables, verdict
-from router.cli.crowd import made_up
+from router.cli.bench_users import made_up
 from router.cli.exits import Code, code_of
 from router.cli.output import aligned
 from router.client import Refused, Unreachable

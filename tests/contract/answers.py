@@ -8,7 +8,7 @@ import pytest
 
 from router.core import queue as queues
 from router.core.queue import CompositeMessageQueue
-from router.core.sweeping import CUT_SECONDS
+from router.core.sweeper import CUT_SECONDS
 from router.errors import Unavailable
 from router.interfaces import Place
 from router.messages import ColdPage, Connection, Lane, MoveRefused, Queued

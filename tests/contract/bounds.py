@@ -13,7 +13,7 @@ import pytest
 from msgspec import structs
 
 from router.core import rate_limits
-from router.core.accepting import Acceptor
+from router.core.acceptance import Acceptor
 from router.core.rate_limits import SendLimits
 from router.errors import RateLimited
 from router.messages import Lane, Move, Outcome, Queued, Settled

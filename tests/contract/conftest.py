@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from router.backends.pubsub import push, receiving
+from router.backends.pubsub import push, receiver
 from tests.contract.notices import Buses
 from tests.contract.stage import Stage, staged
 from tests.support.clock import ManualClock
@@ -19,7 +19,7 @@ PULL_SECONDS = 1.2
 @pytest.fixture(autouse=True)
 def short_pulls(monkeypatch: pytest.MonkeyPatch) -> None:
     """A consumer that stops, and a replay that comes to the end, wait for a fifth of a second only."""
-    monkeypatch.setattr(receiving, "PULL_SECONDS", PULL_SECONDS)
+    monkeypatch.setattr(receiver, "PULL_SECONDS", PULL_SECONDS)
     monkeypatch.setattr(push, "PULL_SECONDS", PULL_SECONDS)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.core.settling import Settler
+from router.core.settler import Settler
 from router.messages import Outcome, Queued, Settled
 from tests.contract.stage import BOB, EVE, Stage
 

@@ -9,10 +9,10 @@ from functools import partial
 
 import pytest
 
-from router.core.accepting import Acceptor
-from router.core.discarding import discard
+from router.core.acceptance import Acceptor
+from router.core.dead_letter_discard import discard
+from router.core.dead_letter_replay import REFUSED
 from router.core.rate_limits import SendLimits
-from router.core.replaying import REFUSED
 from router.messages import DeadLetter, DeadReason, Delivery, Lane, Routed
 from tests.contract.stage import BOB, EVE, Socket, Stage, envelope
 from tests.support import pipelines

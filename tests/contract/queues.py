@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from router.clock import MICROSECONDS
-from router.core import sweeping
+from router.core import sweeper
 from router.core.challenges import ANSWER_SECONDS, WAIT_SECONDS
 from router.core.connections import REPLACED
-from router.core.migrating import BATCH_MESSAGES
+from router.core.migrator import BATCH_MESSAGES
 from router.errors import TooManyConnections, Unavailable
 from router.interfaces import Place
 from router.lifecycle import State
@@ -1195,7 +1195,7 @@ class QueueContract(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Also where there is more of it than one look of the sweeper takes in."""
-        monkeypatch.setattr(sweeping, "PAGE_MESSAGES", 2)
+        monkeypatch.setattr(sweeper, "PAGE_MESSAGES", 2)
         strangers = [f"urn:sm:user:stranger{number}" for number in range(5)]
         stage.clock.advance(10 * 86_400)
         for stranger in strangers:

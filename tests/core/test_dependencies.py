@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from router.config import Config, Google, Ingress
-from router.config.places import Role
+from router.config.roles import Role
 from router.core.dependencies import (
     LOOK_SECONDS,
     PROBED_SECONDS,

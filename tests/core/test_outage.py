@@ -15,12 +15,12 @@ import pytest
 from router.backends.embedded.online import EmbeddedOnlineStore
 from router.core.deliveries import Deliveries, received
 from router.core.outage import Outage
-from router.core.routing import CALL_SECONDS
-from router.core.settling import Settler
+from router.core.pipeline import CALL_SECONDS
+from router.core.settler import Settler
 from router.errors import Refused, Unavailable
 from router.messages import Delivery, Lane, Message, Outcome, Queued, Routed
 from tests.contract.stage import BOB, EVE, Stage, staged
-from tests.core.test_routing import Line, refuse_poison
+from tests.core.test_pipeline import Line, refuse_poison
 from tests.support.clock import ManualClock
 from tests.support.pipelines import eventually, routed, running
 from tests.support.stores import Durability, EmbeddedStores

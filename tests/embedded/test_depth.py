@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from router.backends.embedded.backend import EmbeddedBackend
-from router.core.migrating import BATCH_BYTES
+from router.core.migrator import BATCH_BYTES
 from router.messages import Delivery, Move, Outcome, Queued
 from tests.contract.stage import BOB, PAGE_BYTES, Stage, staged
 from tests.support.backends import opened

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 
-from router.auth.opening import open_authenticator
+from router.auth.authenticator import open_authenticator
 from router.cli.app import COMMANDS, load
 from router.clock import SystemClock
 from router.config import Auth, Config, load_with_origins, with_ports

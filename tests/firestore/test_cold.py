@@ -16,7 +16,7 @@ from router.backends.firestore.client import Client
 from router.backends.firestore.cold import CONTENT_BYTES, FirestoreColdQueue
 from router.backends.firestore.documents import BARE
 from router.backends.firestore.wire import Write
-from router.backends.firestore.writing import CALLS
+from router.backends.firestore.write_batches import CALLS
 from router.errors import Refused, Unavailable
 from router.messages import Lane, Message, Outcome, Queued, Settled
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, names, until

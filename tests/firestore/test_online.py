@@ -15,7 +15,7 @@ from router.backends.firestore import records
 from router.backends.firestore.backend import FirestoreBackend
 from router.backends.firestore.client import Client
 from router.backends.firestore.online import FirestoreOnlineStore
-from router.backends.firestore.reading import Reader
+from router.backends.firestore.queries import Reader
 from router.backends.firestore.wire import Write
 from router.messages import Connection, Delivery, Message, MigrationResult, Move, Outcome, Queued
 from router.pages import Head

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from router.backends.pubsub import ingress, settling
+from router.backends.pubsub import acknowledgements, ingress
 from router.backends.pubsub.bodies import IngressReader, ingress_message
 from router.backends.pubsub.ingress import EXTEND_SECONDS, PubSubIngressConsumer
 from router.backends.pubsub.resources import LEASE_SECONDS
@@ -16,7 +16,7 @@ from router.backends.pubsub.wire import PubsubMessage, ReceivedMessage
 from router.checksum import checksum, is_whole
 from router.clock import MICROSECONDS
 from router.config import Config
-from router.core.routing import Pipeline
+from router.core.pipeline import Pipeline
 from router.errors import Unavailable
 from router.interfaces import IngressConsumer
 from router.messages import DeadReason, Delivery, Lane, Message, Queued
@@ -116,8 +116,8 @@ async def test_leases_are_extended_by_eight_requests_at_once(stage: Stage, monke
 
 async def test_a_request_that_hangs_holds_up_no_other_leases(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """RACES 11: its own are extended by the next one."""
-    assert EXTEND_SECONDS + settling.EXTENSION_SECONDS + EXTEND_SECONDS < LEASE_SECONDS
-    monkeypatch.setattr(settling, "EXTENSION_SECONDS", 0.05)
+    assert EXTEND_SECONDS + acknowledgements.EXTENSION_SECONDS + EXTEND_SECONDS < LEASE_SECONDS
+    monkeypatch.setattr(acknowledgements, "EXTENSION_SECONDS", 0.05)
     consumer = await stage.factory.ingress_consumer()
     assert isinstance(consumer, PubSubIngressConsumer)
     consumer._leases.update(dict.fromkeys(f"id-{number}" for number in range(2500)))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from router.backends.pubsub import publishing
+from router.backends.pubsub import publisher
 from router.errors import ConfigError, Unavailable
 from tests.contract.ingress import TURN_SECONDS, take
 from tests.contract.pipeline import arrived, running
@@ -67,7 +67,7 @@ async def test_a_long_freeze_is_told_and_the_retry_is_one_message(
     await stage.producer.publish(stage.message("m0"))
     emulator_thawed.freeze()
     with monkeypatch.context() as patch:
-        patch.setattr(publishing, "PUBLISH_SECONDS", 0.3)
+        patch.setattr(publisher, "PUBLISH_SECONDS", 0.3)
         with pytest.raises(Unavailable, match="did not confirm"):
             await stage.producer.publish(stage.message("m1", keyed=True))
     with pytest.raises(TimeoutError):
@@ -109,7 +109,7 @@ async def test_a_server_that_comes_back_empty_says_what_to_do_and_then_works(
     await consumer.ack(await take(consumer, 1))
     emulator.stop()
     with monkeypatch.context() as patch:
-        patch.setattr(publishing, "PUBLISH_SECONDS", 0.3)
+        patch.setattr(publisher, "PUBLISH_SECONDS", 0.3)
         with pytest.raises(Unavailable):
             await stage.producer.publish(stage.message("m1"))
     emulator.start()

@@ -22,7 +22,7 @@ from router.backends.base import (
 from router.backends.registry import BACKENDS, Entry, load
 from router.cli.setup import _setup
 from router.config import Cold, Config, Embedded, Ingress, Online, Push
-from router.config.places import Place, Role
+from router.config.roles import Place, Role
 from router.doctor import settings
 from router.doctor.checks import checks
 from router.factory import Factory

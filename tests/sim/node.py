@@ -24,10 +24,10 @@ from router.backends.embedded.state import EmbeddedState
 from router.backends.rules import StoreRules
 from router.clock import MICROSECONDS
 from router.config import Auth, Cold, Config, Embedded, Limits, Online
-from router.core.accepting import Acceptor
+from router.core.acceptance import Acceptor
 from router.core.connections import ConnectionManager
+from router.core.pipeline import Pipeline
 from router.core.rate_limits import SendLimits
-from router.core.routing import Pipeline
 from router.core.work_budget import WorkBudget
 from router.factory import Factory
 from router.interfaces import (

@@ -8,7 +8,7 @@ from typing import TypeVar
 from router.backends.base import Backend, Tools
 from router.clock import Clock
 from router.config import Config
-from router.config.places import Place, Role
+from router.config.roles import Place, Role
 from router.factory import Factory
 from router.metrics import Metrics
 from router.timekeeping import Timekeeper

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from router.core.routing import Pipeline
+from router.core.pipeline import Pipeline
 from tests.contract.stage import Stage
 from tests.support.clock import AHEAD_SECONDS, run_until
 

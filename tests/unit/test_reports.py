@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from router.config import Config
-from router.config.places import Role, kinds
+from router.config.roles import Role, kinds
 from router.messages import DeadLetter, DeadReason
 from router.reports import EFFECTS, ONE_DATABASE, ONE_STORE, LogReports
 from router.sampling import LINES

@@ -14,10 +14,10 @@ from starlette.types import ASGIApp
 from router.auth.embedded import EmbeddedKey
 from router.auth.verifier import Authenticator
 from router.config import Auth
-from router.core.accepting import Acceptor
+from router.core.acceptance import Acceptor
 from router.core.connections import ConnectionManager
+from router.core.pipeline import Pipeline
 from router.core.rate_limits import SendLimits
-from router.core.routing import Pipeline
 from router.core.work_budget import WorkBudget
 from router.factory import Factory
 from router.web import openapi

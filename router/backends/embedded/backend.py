@@ -31,7 +31,7 @@ from router.backends.embedded.state import EmbeddedState
 from router.backends.embedded.worker import InlineWorker, ThreadWorker
 from router.backends.rules import StoreRules
 from router.config import Config
-from router.config.places import Role
+from router.config.roles import Role
 from router.findings import Check, on_a_thread
 from router.interfaces import PokeBus
 from router.needs import Need, directory, file

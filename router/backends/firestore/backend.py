@@ -16,11 +16,11 @@ from router.backends.firestore.names import Layout
 from router.backends.firestore.online import FirestoreOnlineStore
 from router.backends.firestore.state import FirestoreState
 from router.backends.firestore.transactions import OnlineLayout, Transactions
-from router.backends.firestore.writing import Writer
+from router.backends.firestore.write_batches import Writer
 from router.backends.google.calls import Patience
 from router.backends.google.channels import FIRESTORE, open_channels, project
 from router.backends.rules import StoreRules
-from router.config.places import Role
+from router.config.roles import Role
 from router.findings import WITHOUT, Check
 from router.interfaces import PokeBus
 

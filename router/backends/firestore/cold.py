@@ -16,6 +16,7 @@ from functools import partial
 
 from router.backends.firestore.client import Client
 from router.backends.firestore.documents import BARE, content_fields, message_write, queued_message
+from router.backends.firestore.due_index import Index, Walk, oldest_first, until
 from router.backends.firestore.names import (
     BEFORE_NORMAL,
     FIRST,
@@ -26,9 +27,8 @@ from router.backends.firestore.names import (
     sharded,
     time_of,
 )
-from router.backends.firestore.walking import Index, Walk, oldest_first, until
 from router.backends.firestore.wire import Document, Query, Write, deletion, integers, new_write, only_if
-from router.backends.firestore.writing import Exists, Writer, check, worst
+from router.backends.firestore.write_batches import Exists, Writer, check, worst
 from router.backends.rules import DAY_SECONDS, each_once
 from router.checksum import is_whole
 from router.clock import MICROSECONDS, Clock

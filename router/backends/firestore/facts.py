@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from router.backends.google.calls import call
 from router.config import Config
-from router.config.places import Role, kept_by
+from router.config.roles import Role, kept_by
 
 EXPIRY_FIELD = "expire_at"
 _ADMIN = "/google.firestore.admin.v1.FirestoreAdmin/"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from router.backends.firestore import reading, records
+from router.backends.firestore import queries, records
 from router.backends.firestore import recipient as recipients
+from router.backends.firestore.due_index import Index, Walk, beyond, until
 from router.backends.firestore.migration import drop
 from router.backends.firestore.recipient import Recipient
 from router.backends.firestore.state import FirestoreState, by_user, ids_of
 from router.backends.firestore.transactions import STEP_MESSAGES, Work, parts, together
-from router.backends.firestore.walking import Index, Walk, beyond, until
 from router.backends.firestore.wire import Document, deletion, only_if
 from router.backends.rules import ORPHAN_SECONDS, StoreRules, holds_move, implausible_ack, keeps_inbound
 from router.clock import MICROSECONDS, apart
@@ -184,7 +184,7 @@ class FirestoreMaintenance:
             return await self._state.reader.totals_of(user)
         since: dict[str, int] = {}
         after = ""
-        while page := await self._busy(after, reading.USERS):
+        while page := await self._busy(after, queries.USERS):
             since |= {recipient.user: recipient.hot_since for recipient in page if recipient.hot}
             after = page[-1].user
         return await self._state.reader.totals(since)

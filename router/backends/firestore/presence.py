@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from router.backends.firestore.due_index import Index, Walk, beyond, until
 from router.backends.firestore.state import FirestoreState
 from router.backends.firestore.transactions import Work
-from router.backends.firestore.walking import Index, Walk, beyond, until
 from router.errors import TooManyConnections
 from router.messages import Connection, QueueTotals
 

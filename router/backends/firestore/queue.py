@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from router.backends.firestore import reading
+from router.backends.firestore import queries
 from router.backends.firestore.names import document_id, possible
 from router.backends.firestore.recipient import Recipient
 from router.backends.firestore.routing import effective_state
@@ -43,7 +43,7 @@ class FirestoreQueue:
             page = await self._state.reader.heads(user, limit, max_bytes, state.announced, since)
             # A message that left hot before this read is in cold: only a state that is read after hot says so.
             state = await self._state.transactions.state(user) or state
-        return reading.hot_page(page, state, cut_at)
+        return queries.hot_page(page, state, cut_at)
 
     async def _abandon(self, user: str, ids: Sequence[str], before: int) -> Recipient:
         def step(work: Work) -> Recipient:

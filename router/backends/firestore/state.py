@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TypeVar
 
-from router.backends.firestore.reading import Reader
+from router.backends.firestore.queries import Reader
 from router.backends.firestore.recipient import Pokes
 from router.backends.firestore.transactions import Transactions, Work
-from router.backends.firestore.writing import Writer
+from router.backends.firestore.write_batches import Writer
 from router.backends.rules import Skew
 from router.clock import Clock
 from router.interfaces import PokeBus

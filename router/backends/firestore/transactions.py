@@ -23,7 +23,7 @@ from router.backends.firestore.names import Layout
 from router.backends.firestore.recipient import Recipient
 from router.backends.firestore.records import Record
 from router.backends.firestore.wire import Document, Write, deletion, only_if
-from router.backends.firestore.writing import BATCH_WRITES
+from router.backends.firestore.write_batches import BATCH_WRITES
 from router.backends.google.calls import TRANSIENT
 from router.backends.google.channels import FIRESTORE
 from router.backends.rules import StoreRules

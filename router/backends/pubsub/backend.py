@@ -15,12 +15,12 @@ from router.backends.pubsub.ingress import PubSubIngressConsumer, PubSubIngressP
 from router.backends.pubsub.poke_outbox import PokeOutbox
 from router.backends.pubsub.poke_topics import PokeTopics
 from router.backends.pubsub.pokes import PubSubPokeBus
-from router.backends.pubsub.publishing import CALLS, SHARED_KEY_CALLS, Publisher
+from router.backends.pubsub.publisher import CALLS, SHARED_KEY_CALLS, Publisher
 from router.backends.pubsub.push import PubSubDeadLetterQueue, PubSubDeadLetters, PubSubPushNotifier
 from router.backends.pubsub.resources import check_topics, dead_letter_subscription
 from router.backends.pubsub.wire import PubSubApi
 from router.config import Config
-from router.config.places import Role
+from router.config.roles import Role
 from router.findings import WITHOUT, Check
 from router.needs import Need
 

@@ -14,7 +14,7 @@ from router.backends.google.channels import PUBSUB, open_channel, project
 from router.backends.pubsub import resources
 from router.backends.pubsub.wire import PubSubApi, PubsubMessage, status
 from router.config import Config
-from router.config.places import Role, kept_by
+from router.config.roles import Role, kept_by
 from router.errors import Unavailable
 from router.findings import Finding, error, fine, note, warning
 from router.needs import MISSING, THERE, Need

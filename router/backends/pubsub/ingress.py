@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from router.backends.pubsub.acknowledgements import Settling
 from router.backends.pubsub.bodies import IngressReader, ingress_message
-from router.backends.pubsub.publishing import Publisher
-from router.backends.pubsub.receiving import Pulls, Source, Stream
+from router.backends.pubsub.publisher import Publisher
+from router.backends.pubsub.receiver import Pulls, Source, Stream
 from router.backends.pubsub.resources import LEASE_SECONDS, check_ingress_subscription
-from router.backends.pubsub.settling import Settling
 from router.backends.pubsub.wire import PubSubApi
 from router.clock import Clock
 from router.config import Config

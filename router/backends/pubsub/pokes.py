@@ -12,10 +12,10 @@ import msgspec
 
 from router import logs
 from router.backends.google.calls import pause
+from router.backends.pubsub.acknowledgements import Settling
 from router.backends.pubsub.poke_outbox import PokeOutbox
 from router.backends.pubsub.poke_topics import LEASE_SECONDS, PokeTopics
-from router.backends.pubsub.receiving import Stream
-from router.backends.pubsub.settling import Settling
+from router.backends.pubsub.receiver import Stream
 from router.backends.pubsub.wire import PubSubApi
 from router.errors import RouterError
 from router.metrics import Metrics

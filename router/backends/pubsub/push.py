@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from router.backends.pubsub.bodies import dead_letter, letter_of
-from router.backends.pubsub.publishing import Publisher
+from router.backends.pubsub.publisher import Publisher
 from router.backends.pubsub.wire import PubSubApi
 from router.clock import Clock
 from router.interfaces import LetterPage, Receipt

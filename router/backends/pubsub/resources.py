@@ -13,7 +13,7 @@ from msgspec import Struct
 from router.backends.google.channels import PUBSUB
 from router.backends.pubsub.wire import PubSubApi, status
 from router.config import Config
-from router.config.places import Role, kept_by
+from router.config.roles import Role, kept_by
 from router.errors import ConfigError, Unavailable
 from router.needs import MISSING, THERE, Need
 

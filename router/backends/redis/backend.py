@@ -10,8 +10,8 @@ from router import logs
 from router.backends.base import OnlineBackend, PokesBackend
 from router.backends.redis import address, checks, facts
 from router.backends.redis.client import Client
+from router.backends.redis.error_translation import NoCluster, Unauthenticated
 from router.backends.redis.facts import RedisFacts
-from router.backends.redis.failing import NoCluster, Unauthenticated
 from router.backends.redis.keys import Keys
 from router.backends.redis.online import RedisOnlineStore
 from router.backends.redis.pokes import RedisPokeBus
@@ -19,7 +19,7 @@ from router.backends.redis.scripts import Scripts
 from router.backends.redis.state import RedisState
 from router.backends.rules import StoreRules
 from router.config import redis_url
-from router.config.places import Role
+from router.config.roles import Role
 from router.errors import ConfigError, Forbidden, Unavailable
 from router.findings import WITHOUT, Check, Finding
 from router.interfaces import PokeBus

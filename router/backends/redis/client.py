@@ -22,8 +22,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from router import logs
 from router.backends.redis.address import Address
+from router.backends.redis.error_translation import FOREIGN, translated
 from router.backends.redis.exchange import Exchange
-from router.backends.redis.failing import FOREIGN, translated
 from router.backends.redis.internals import Connection, Sentinels
 from router.backends.redis.masters import Masters, NoMaster
 from router.backends.redis.scripts import Command, Scripts, not_run

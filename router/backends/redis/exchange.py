@@ -23,7 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
 
 from router import logs
-from router.backends.redis.failing import FOREIGN, no_master
+from router.backends.redis.error_translation import FOREIGN, no_master
 from router.backends.redis.internals import Connection, Pool
 from router.backends.redis.masters import Masters
 from router.backends.redis.scripts import Command

@@ -14,7 +14,7 @@ from typing import Any
 
 from router import logs
 from router.backends.redis.client import Client, closed
-from router.backends.redis.failing import FOREIGN
+from router.backends.redis.error_translation import FOREIGN
 from router.backends.redis.keys import Keys
 from router.clock import Clock
 from router.errors import Unavailable

@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
-from router.backends.redis.failing import no_master
+from router.backends.redis.error_translation import no_master
 
 Argument = str | bytes | int | float
 Command = tuple[Argument, ...]

@@ -11,10 +11,10 @@ import pytest
 
 from router.backends.firestore.client import Client as FirestoreClient
 from router.backends.firestore.wire import new_write
-from router.backends.firestore.writing import Writer
+from router.backends.firestore.write_batches import Writer
 from router.backends.google.calls import Patience
-from router.backends.pubsub.publishing import Publisher
-from router.backends.pubsub.receiving import TICK_SECONDS, Pulls
+from router.backends.pubsub.publisher import Publisher
+from router.backends.pubsub.receiver import TICK_SECONDS, Pulls
 from router.backends.pubsub.wire import PubSubApi, PubsubMessage
 from router.backends.redis.address import parse
 from router.backends.redis.client import Client

@@ -14,7 +14,7 @@ from unittest import mock
 from msgspec import structs
 from pydantic import SecretStr
 
-from router.backends.firestore import names, walking
+from router.backends.firestore import due_index, names
 from router.backends.firestore.indexes import TTL_FIELD, cold_fields, online_fields
 from router.backends.firestore.names import Layout
 from router.backends.firestore.transactions import OnlineLayout
@@ -146,7 +146,7 @@ class VendorWorld(World):
         variables = {PUBSUB.emulator_variable: PUBSUB_ADDRESS, FIRESTORE.emulator_variable: FIRESTORE_ADDRESS}
         with ExitStack() as stack:
             stack.enter_context(mock.patch.dict(os.environ, variables))
-            for module in (keys, index, names, walking):
+            for module in (keys, index, names, due_index):
                 stack.enter_context(mock.patch.object(module, "SHARDS", SHARDS))
             stack.enter_context(simulated_redis(self.redis, self._sky.wire))
             stack.enter_context(simulated_google(services, self._sky.wire))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from router import urn
-from router.cli.clients import TOKEN_SECONDS
+from router.cli.client_options import TOKEN_SECONDS
 from router.cli.common import now
 from router.clock import MICROSECONDS
 from router.config import Config

@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import pytest
 
-from router.backends.pubsub import publishing
-from router.backends.pubsub.publishing import Publisher
+from router.backends.pubsub import publisher as publishing
+from router.backends.pubsub.publisher import Publisher
 from router.backends.pubsub.wire import PubSubApi, PubsubMessage
 from router.errors import Refused, Unavailable
 from tests.contract.ingress import take

@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from router.clock import Clock
 from router.core.damage import Damage, checked
-from router.core.refusing import Refuser
-from router.core.settling import Settler
+from router.core.dead_letters import Refuser
+from router.core.settler import Settler
 from router.errors import Refused, RouterError, Unavailable
 from router.interfaces import ColdQueue, OnlineStore, PushNotifier
 from router.messages import DeadReason, MigrationResult, MoveRefused, Queued

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from router.backends.embedded.backend import EmbeddedBackend
-from router.core.routing import CALL_SECONDS, HAND_BACK_SECONDS, Pipeline
+from router.core.pipeline import CALL_SECONDS, HAND_BACK_SECONDS, Pipeline
 from router.errors import Refused, Unavailable
 from router.interfaces import IngressConsumer, PushNotifier
 from router.messages import DeadLetter, Delivery, Outcome, Queued, Routed
@@ -479,8 +479,8 @@ async def test_large_mail_is_held_in_bounded_memory(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
 ) -> None:
     """RACES 11: while cold does not answer, no more is received than may be held, by its number or its bytes."""
-    monkeypatch.setattr("router.core.routing.BATCH_MESSAGES", 2)
-    monkeypatch.setattr(f"router.core.routing.{bound}", most)
+    monkeypatch.setattr("router.core.pipeline.BATCH_MESSAGES", 2)
+    monkeypatch.setattr(f"router.core.pipeline.{bound}", most)
     put, down, received = stage.cold.put, True, list[str]()
 
     async def fail(messages: Sequence[Queued]) -> list[Queued]:
@@ -513,7 +513,7 @@ def failed_more(stage: Stage) -> Callable[[], Awaitable[bool]]:
 
 async def test_no_more_is_received_than_the_store_may_be_owed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """RACES 10: in a long outage the mail waits in the ingress, and not in the memory of a pipeline."""
-    monkeypatch.setattr("router.core.routing.OUTAGE_MESSAGES", 3)
+    monkeypatch.setattr("router.core.pipeline.OUTAGE_MESSAGES", 3)
     line, names = Line(stage, monkeypatch), [f"m{number}" for number in range(6)]
     line.cut = True
 

@@ -16,8 +16,8 @@ from router import logs
 from router.checksum import is_whole
 from router.clock import MICROSECONDS, Clock
 from router.core.dependencies import Reports
-from router.core.migrating import Migrator
-from router.core.settling import Settler
+from router.core.migrator import Migrator
+from router.core.settler import Settler
 from router.errors import RouterError, Unavailable
 from router.interfaces import ColdQueue, OnlineStore, PushNotifier
 from router.messages import HotUser

@@ -14,6 +14,7 @@ from typing import Any
 
 from router.clock import Clock, Tasks
 from router.core.copies import Copies, Unstorable
+from router.core.dead_letters import Refuser
 from router.core.deliveries import Deliveries, InFlight, Statistics, Step, at, not_at
 from router.core.dependencies import Reports
 from router.core.outage import Outage
@@ -22,8 +23,7 @@ from router.core.placement import Placement
 from router.core.receipts import Receipts
 from router.core.recipients import Recipients, by_recipient, portions
 from router.core.recovery import Recovery
-from router.core.refusing import Refuser
-from router.core.settling import Settler
+from router.core.settler import Settler
 from router.core.undeliverable import Undeliverable
 from router.errors import DataDirLost, Unavailable
 from router.interfaces import ColdQueue, IngressConsumer, OnlineStore, PushNotifier

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from router.config import Config, Embedded
-from router.doctor import probing
+from router.doctor import probes
 from router.factory import Factory
 from router.findings import Finding, Severity
 from router.interfaces import OnlineStore
@@ -32,7 +32,7 @@ async def factory(tmp_path: Path, clock: ManualClock, anyio_backend: str) -> Asy
 
 async def examined(factory: Factory, store: OnlineStore | None = None) -> dict[str, Finding]:
     pokes = await factory.poke_bus()
-    findings = probing.online_store(store or await factory.online_store(), pokes, factory.clock)
+    findings = probes.online_store(store or await factory.online_store(), pokes, factory.clock)
     return {finding.check: finding async for finding in findings}
 
 
@@ -81,16 +81,16 @@ async def test_a_store_that_is_too_slow_is_not_taken_for_a_broken_one(
     factory: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lease of the probe ran out while it was waited for."""
-    monkeypatch.setattr(probing, "SLOW_SECONDS", 0.0)
+    monkeypatch.setattr(probes, "SLOW_SECONDS", 0.0)
     store: Any = Broken(await factory.online_store(), "connect", True)
     finding = (await examined(factory, store))["online.step"]
     assert "may have expired" in finding.found
-    assert finding.fix == probing.SLOW_FIX
+    assert finding.fix == probes.SLOW_FIX
 
 
 async def test_pokes_that_do_not_arrive(factory: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probing, "POKE_SECONDS", 0.1)
-    monkeypatch.setattr(probing, "POKE_AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(probes, "POKE_SECONDS", 0.1)
+    monkeypatch.setattr(probes, "POKE_AGAIN_SECONDS", 0.02)
     bus: Any = await factory.poke_bus()
 
     async def lost(_: Sequence[tuple[str, str]]) -> None:
@@ -102,9 +102,9 @@ async def test_pokes_that_do_not_arrive(factory: Factory, monkeypatch: pytest.Mo
 
 async def test_a_probe_that_dies_is_neither_moved_nor_announced(factory: Factory, clock: ManualClock) -> None:
     """Whatever is left of it is dropped by the rules for ephemeral messages."""
-    message = probing.probe_message(probing.probe_user(), clock.now(), ephemeral=True)
+    message = probes.probe_message(probes.probe_user(), clock.now(), ephemeral=True)
     store, cold = await factory.online_store(), await factory.cold_queue()
-    examination = probing.online_store(store, await factory.poke_bus(), clock)
+    examination = probes.online_store(store, await factory.poke_bus(), clock)
     await anext(examination)
     await store.route([Delivery(message, 0, 1)])
     clock.advance(3600)
@@ -116,25 +116,25 @@ async def test_a_probe_that_dies_is_neither_moved_nor_announced(factory: Factory
 
 async def test_a_cold_queue_that_works_and_one_that_does_not(factory: Factory) -> None:
     cold = await factory.cold_queue()
-    (finding,) = [finding async for finding in probing.cold_queue(cold, factory.clock)]
+    (finding,) = [finding async for finding in probes.cold_queue(cold, factory.clock)]
     assert finding.severity is Severity.FINE
     assert (await cold.totals(None)).messages == 0
     for call, answer, words in (("put", [], "0 documents were read"), ("delete", None, "still there")):
         broken: Any = Broken(cold, call, answer)  # type: ignore[arg-type]  # it wraps any component
-        (finding,) = [finding async for finding in probing.cold_queue(broken, factory.clock)]
+        (finding,) = [finding async for finding in probes.cold_queue(broken, factory.clock)]
         assert finding.severity is Severity.ERROR
         assert words in finding.found
 
 
 async def test_a_backlog_that_nobody_works_on(factory: Factory, clock: ManualClock) -> None:
     producer = await factory.ingress_producer()
-    assert (await probing.ingress(producer, clock)).severity is Severity.FINE
+    assert (await probes.ingress(producer, clock)).severity is Severity.FINE
     await producer.publish(
         Message("id", "urn:sm:user:bob", b"{}", Lane.NORMAL, ephemeral=False, accepted_at=clock.now())
     )
     clock.advance(30)
-    assert (await probing.ingress(producer, clock)).severity is Severity.FINE
+    assert (await probes.ingress(producer, clock)).severity is Severity.FINE
     clock.advance(300)
-    finding = await probing.ingress(producer, clock)
+    finding = await probes.ingress(producer, clock)
     assert finding.severity is Severity.WARNING
     assert "router process" in finding.fix

@@ -9,8 +9,8 @@ from typing import Any, cast
 import grpc
 import pytest
 
-from router.backends.pubsub import receiving
-from router.backends.pubsub.receiving import Stream
+from router.backends.pubsub import receiver
+from router.backends.pubsub.receiver import Stream
 from router.backends.pubsub.wire import PubSubApi
 from router.errors import RouterError
 from tests.contract.ingress import TURN_SECONDS
@@ -77,7 +77,7 @@ ENDS = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED, grpc.StatusCode.DE
 async def test_an_idle_stream_that_the_service_ends_is_no_failure(
     code: grpc.StatusCode | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(receiving, "LASTING_SECONDS", 0.0)
+    monkeypatch.setattr(receiver, "LASTING_SECONDS", 0.0)
     assert await failures(code) == []
 
 
@@ -95,6 +95,6 @@ async def test_a_stream_that_cannot_be_opened_is_tried_more_and_more_seldom(monk
         tries.append(attempt)
         return 0.0
 
-    monkeypatch.setattr(receiving, "pause", noted)
+    monkeypatch.setattr(receiver, "pause", noted)
     await failures(None)
     assert tries[:STREAMS] == [1, 2, 3, 4, 5]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from router.config import Config
-from router.config.places import Role
+from router.config.roles import Role
 from router.factory import Factory
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from router.core.migrating import PUT_TRIES
+from router.core.migrator import PUT_TRIES
 from router.errors import Unavailable
 from router.messages import MigrationResult, Queued
 from tests.contract.stage import BOB, Stage

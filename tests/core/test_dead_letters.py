@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from router.checksum import checksum
+from router.core.dead_letters import Refuser
 from router.core.dependencies import Silent
-from router.core.refusing import Refuser
 from router.errors import Unavailable
 from router.messages import DeadLetter, DeadReason, Delivery, Lane, Message, Queued
 from router.metrics import Metrics

@@ -10,7 +10,7 @@ import pytest
 
 from router.config import Limits
 from router.core import rate_limits
-from router.core.accepting import Acceptor
+from router.core.acceptance import Acceptor
 from router.core.rate_limits import SendLimits
 from router.errors import InvalidEnvelope, InvalidIdempotencyKey, RateLimited
 from router.metrics import Metrics

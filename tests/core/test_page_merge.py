@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.core.merging import merge, passes_over
+from router.core.page_merge import merge, passes_over
 from router.messages import ColdPage, HotPage, Lane, Message, Pending, Queued
 from router.pages import Head, cut, fits
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from router.core.sweeping import OUTAGE_FAILURES, Due, Rules, due
+from router.core.sweeper import OUTAGE_FAILURES, Due, Rules, due
 from router.errors import Unavailable
 from router.messages import HotUser, Outcome, Queued
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, staged, until
@@ -237,7 +237,7 @@ async def test_a_part_that_fails_holds_no_other_up(stage: Stage, monkeypatch: py
 async def test_all_that_is_due_is_done_page_by_page(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """RACES 27."""
     for name in ("USERS", "MESSAGES"):
-        monkeypatch.setattr(f"router.core.sweeping.PAGE_{name}", 1)
+        monkeypatch.setattr(f"router.core.sweeper.PAGE_{name}", 1)
     await two_users(stage)
     await stage.connect(CAROL)
     await stage.sweeper.sweep()

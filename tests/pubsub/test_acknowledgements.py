@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from router.backends.pubsub.settling import BATCH_IDS, WAITING_ACKS, Settling
+from router.backends.pubsub.acknowledgements import BATCH_IDS, WAITING_ACKS, Settling
 from router.backends.pubsub.wire import PubSubApi
 from router.errors import Unavailable
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from router.core.replaying import REFUSED, Replayer, message_of
+from router.core.dead_letter_replay import REFUSED, Replayer, message_of
 from router.errors import Unavailable
 from router.interfaces import LetterPage, Receipt
 from router.messages import DeadLetter, DeadReason, Lane, Message, QueueTotals
