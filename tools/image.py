@@ -104,7 +104,7 @@ def _start(venv: Path) -> Iterator[str]:
     }
     running = subprocess.Popen([venv / "bin" / "router", "process"], env=own, cwd=data, user=user)
     try:
-        alive = [str(python), "-m", "router.cli.healthcheck"]
+        alive = [str(python), "-m", "router.healthcheck"]
         deadline = time.monotonic() + START_SECONDS
         while subprocess.run(alive, env=own, cwd=data, user=user, capture_output=True, check=False).returncode:
             if running.poll() is not None or time.monotonic() > deadline:

@@ -367,7 +367,7 @@ def test_the_last_stage_is_small_and_not_root() -> None:
     assert [word for word, rest in stage if word == "RUN" and re.search("pip|apt|install", rest)] == []
     assert [rest for word, rest in stage if word == "USER"] == ["10001"]
     assert dict(stage)["ENTRYPOINT"] == '["router"]'
-    assert '["python", "-m", "router.cli.healthcheck"]' in dict(stage)["HEALTHCHECK"]
+    assert '["python", "-m", "router.healthcheck"]' in dict(stage)["HEALTHCHECK"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""``python -m router.cli.healthcheck``: does the service of this container answer? For images that hold no curl.
+"""``python -m router.healthcheck``: does the service of this container answer? For images that hold no curl.
 
 Asks ``/healthz`` at the port that is named, or ``PORT``: where ``ROUTER_SERVER__HOST`` says, and on loopback by either
 family. Exits with 0 where it is alive at one of them, else with 1.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 
 import pytest
 from starlette.routing import Router
 
-from router.cli import healthcheck
+from router import healthcheck
 from router.metrics import Metrics
 from router.web.health import Health
 from tests.support.clock import ManualClock
@@ -46,3 +48,12 @@ async def test_it_is_asked_where_it_listens(
         monkeypatch.delenv("ROUTER_SERVER__HOST")
         assert await ask(str(server.port)) == (host == "127.0.0.2"), "loopback is asked without being told"
     assert ("127.0.0.1: " in capsys.readouterr().err) == (host == "127.0.0.2")
+
+
+def test_the_earlier_name_says_the_same() -> None:
+    """Images of development versions call it; without a port it says what it wants."""
+    ran = [
+        subprocess.run([sys.executable, "-m", name], capture_output=True, env={"PATH": ""}, check=False)
+        for name in ("router.healthcheck", "router.web.alive")
+    ]
+    assert [(one.returncode, one.stderr) for one in ran] == [(1, b"name the port, or set PORT\n")] * 2
