@@ -22,8 +22,8 @@ from router.core.dead_letters import Refuser
 from router.core.dependencies import Dependencies, Reports, Silent
 from router.core.migrator import Migrator
 from router.core.pipeline import Pipeline
-from router.core.queue import CompositeMessageQueue
 from router.core.sweeper import Rules, Sweeper
+from router.core.user_queue import CompositeMessageQueue
 from router.errors import ConfigError
 from router.interfaces import (
     ColdQueue,

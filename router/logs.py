@@ -29,6 +29,11 @@ _writers: list[Writer] = []
 """At most one: what writes the log of this process."""
 
 
+def request_fields(request_id: str) -> dict[str, str]:
+    """What each line has that is logged for a request."""
+    return {"request_id": request_id}
+
+
 def configure(log_format: str, level: str) -> None:
     """Set up logging for this process; ``auto`` is text on a terminal and JSON elsewhere."""
     terminal = sys.stderr.isatty()

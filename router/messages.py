@@ -6,6 +6,8 @@ from enum import IntEnum, StrEnum
 
 from msgspec import Struct
 
+from router.dead_reasons import DeadReason
+
 EXPRESS_PRIORITY = 5
 """A ``priority`` of this or above takes the express lane (docs/specification.md#secureenvelope)."""
 
@@ -69,23 +71,6 @@ class Queued(Struct, frozen=True, gc=False):
     def size(self) -> int:
         """Bytes of its envelope, which count towards ``limits.queue_bytes``."""
         return len(self.message.envelope) or self.left_out
-
-
-class DeadReason(StrEnum):
-    """Why a message is a dead letter: a stable word, also the label of the metric."""
-
-    UNDECODABLE = "undecodable"
-    """The bytes in the ingress are not a message."""
-    QUEUE_FULL = "queue-full"
-    """The recipient's queue holds ``limits.queue_messages``, or would hold more than ``limits.queue_bytes``."""
-    INBOUND_EXHAUSTED = "inbound-exhausted"
-    """The recipient gets more than ``limits.inbound_bytes`` and ``limits.inbound_bytes_per_second`` allow."""
-    ATTEMPTS_EXHAUSTED = "attempts-exhausted"
-    """Routing failed ``ingress.max_attempts`` times, through a fault of the router."""
-    UNSTORABLE = "unstorable"
-    """A migration was to move it to the cold queue, which can never hold it."""
-    DAMAGED = "damaged"
-    """The stored bytes do not match the checksum of what was accepted."""
 
 
 class Delivery(Struct, frozen=True, gc=False):

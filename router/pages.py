@@ -14,6 +14,8 @@ from router.messages import Lane, Queued
 
 PAGE_BYTES = 8 * 1024 * 1024
 """The envelopes of one batch have this many bytes at most, or there is one envelope of a lane only."""
+DEFAULT_PAGE = 50
+"""Messages of a fetch that names no limit."""
 LONGEST_PAGE = 500
 """No batch has more messages (docs/specification.md#routes)."""
 PART = 5

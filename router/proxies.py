@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 import httpx
 from msgspec import Struct
 
-from router.config.rules import is_loopback
+from router.config.combinations import is_loopback
 from router.config.sources import masked_url
 from router.errors import ConfigError
 

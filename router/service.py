@@ -23,14 +23,14 @@ from router import __version__, logs, open_files
 from router.auth.authenticator import open_authenticator
 from router.auth.verifier import Authenticator
 from router.config import Config, Service, address, check_api
+from router.config.combinations import is_loopback
 from router.config.roles import Role, kinds
-from router.config.rules import is_loopback
 from router.config.sources import Problem
 from router.core.acceptance import Acceptor
 from router.core.clocks import ClockWatch
 from router.core.connections import ConnectionManager
 from router.core.pipeline import Pipeline
-from router.core.rate_limits import SendLimits
+from router.core.send_limits import SendLimits
 from router.core.work_budget import WorkBudget
 from router.data_dir import make_data_dir, unusable
 from router.errors import ConfigError, DataDirError
@@ -42,7 +42,7 @@ from router.web.application import Application
 from router.web.context import EdgeContext
 from router.web.cors import Cors
 from router.web.health import Health, Probe
-from router.web.sockets import Sockets
+from router.web.poke_sockets import Sockets
 from router.web.transport.config import TransportConfig
 from router.web.transport.limits import Limits
 from router.web.transport.listeners import ADMIN

@@ -12,7 +12,7 @@ import typer
 
 from router.cli.common import configured, now, user
 from router.config import Config, address
-from router.config.rules import is_url
+from router.config.combinations import is_url
 from router.data_dir import SIGNING_KEY, key_file
 from router.errors import ConfigError, Unauthorized
 

@@ -20,8 +20,9 @@ from router.config import Config
 from router.config.roles import Role
 from router.core import dead_letter_discard
 from router.core.dead_letter_replay import REFUSED, Replayed
+from router.dead_reasons import DeadReason
 from router.factory import Factory, backends
-from router.messages import DeadLetter, DeadReason
+from router.messages import DeadLetter
 
 PAGE = 100
 

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 from pydantic import ValidationError
 
-from router.config.rules import cautions, contradictions, emulators, secretless
+from router.config.combinations import cautions, contradictions, emulators, secretless
 from router.config.sections import Config, Service
 from router.config.sources import Problem, Sources, expected, read_sources, shown
 from router.errors import ConfigError

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from router import envelope, ids
 from router.checksum import checksum
 from router.clock import Clock
-from router.core.rate_limits import SendLimits
+from router.core.send_limits import SendLimits
 from router.interfaces import IngressProducer
 from router.messages import Message
 from router.metrics import Metrics

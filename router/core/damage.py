@@ -22,9 +22,10 @@ from router.clock import Tasks
 from router.core.dead_letters import Refuser
 from router.core.page_merge import is_damaged_copy
 from router.core.settler import Settler
+from router.dead_reasons import DeadReason
 from router.errors import RouterError, Unavailable
 from router.interfaces import ColdQueue, OnlineStore, Place
-from router.messages import DeadReason, Queued
+from router.messages import Queued
 from router.pages import LONGEST_PAGE, PAGE_BYTES
 
 DETAIL = "it does not match the checksum that it was accepted with"

@@ -12,9 +12,10 @@ from msgspec import Struct, field
 from router import envelope
 from router.checksum import checksum
 from router.clock import MICROSECONDS, Clock
+from router.dead_reasons import DeadReason
 from router.errors import InvalidEnvelope
 from router.interfaces import DeadLetterQueue, IngressProducer, Receipt
-from router.messages import DeadLetter, DeadReason, Message
+from router.messages import DeadLetter, Message
 
 REFUSED = frozenset({DeadReason.QUEUE_FULL, DeadReason.INBOUND_EXHAUSTED})
 """Refused before the message got a sequence: the online store has no record of its id."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from router.clock import Clock
 from router.core.dependencies import Reports
+from router.dead_reasons import DeadReason
 from router.interfaces import DeadLetters
-from router.messages import DeadLetter, DeadReason, Delivery, Queued
+from router.messages import DeadLetter, Delivery, Queued
 from router.metrics import Metrics
 
 

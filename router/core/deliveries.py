@@ -19,7 +19,8 @@ from msgspec import Struct, structs
 
 from router.checksum import is_whole
 from router.core import damage
-from router.messages import DeadReason, Delivery, Message, Outcome, Queued, Routed
+from router.dead_reasons import DeadReason
+from router.messages import Delivery, Message, Outcome, Queued, Routed
 
 
 class Step(Enum):

@@ -17,9 +17,10 @@ from router.clock import Clock
 from router.core.damage import Damage, checked
 from router.core.dead_letters import Refuser
 from router.core.settler import Settler
+from router.dead_reasons import DeadReason
 from router.errors import Refused, RouterError, Unavailable
 from router.interfaces import ColdQueue, OnlineStore, PushNotifier
-from router.messages import DeadReason, MigrationResult, MoveRefused, Queued
+from router.messages import MigrationResult, MoveRefused, Queued
 from router.metrics import Metrics
 from router.retry import backoff
 from router.timekeeping import Timekeeper

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from router.core.deliveries import InFlight, Step
-from router.messages import DeadReason, Outcome, Routed
+from router.dead_reasons import DeadReason
+from router.messages import Outcome, Routed
 
 REFUSED = {
     Outcome.QUEUE_FULL: (DeadReason.QUEUE_FULL, "the recipient's queue holds limits.queue_messages"),

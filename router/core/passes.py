@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 from router.core.copies import Copies
 from router.core.deliveries import InFlight, Step, at, not_at
+from router.core.ingress_receipts import Receipts
 from router.core.outcomes import apart
 from router.core.placement import Placement
-from router.core.receipts import Receipts
 from router.core.recipients import by_recipient
 from router.core.undeliverable import Undeliverable
 

@@ -17,10 +17,10 @@ from router.core.copies import Copies, Unstorable
 from router.core.dead_letters import Refuser
 from router.core.deliveries import Deliveries, InFlight, Statistics, Step, at, not_at
 from router.core.dependencies import Reports
+from router.core.ingress_receipts import Receipts
 from router.core.outage import Outage
 from router.core.passes import Passes
 from router.core.placement import Placement
-from router.core.receipts import Receipts
 from router.core.recipients import Recipients, by_recipient, portions
 from router.core.recovery import Recovery
 from router.core.settler import Settler

@@ -8,8 +8,8 @@ from contextlib import suppress
 
 from router.clock import Clock
 from router.core.deliveries import Deliveries, copies_of
+from router.core.ingress_receipts import Receipts
 from router.core.outage import Outage
-from router.core.receipts import Receipts
 from router.core.settler import Settler
 from router.errors import RouterError
 from router.interfaces import OnlineStore

@@ -9,12 +9,13 @@ from router.core.copies import Copies, Unstorable
 from router.core.dead_letters import Refuser
 from router.core.deliveries import InFlight
 from router.core.dependencies import Reports
+from router.core.ingress_receipts import Receipts
 from router.core.outage import Outage
 from router.core.outcomes import refusal_of
-from router.core.receipts import Receipts
 from router.core.settler import Settler
+from router.dead_reasons import DeadReason
 from router.errors import Unavailable
-from router.messages import DeadReason, Delivery
+from router.messages import Delivery
 
 
 class Undeliverable:

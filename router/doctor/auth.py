@@ -11,7 +11,7 @@ import jwt
 
 from router.auth.jwks import JwksKeys
 from router.config import Auth, Config
-from router.config.rules import is_loopback
+from router.config.combinations import is_loopback
 from router.data_dir import SIGNING_KEY, key_file
 from router.factory import Factory
 from router.findings import Finding, error, fine, note, warning

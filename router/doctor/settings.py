@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from router.config import Config
+from router.config.combinations import secretless
 from router.config.roles import Role, at_google, kinds
-from router.config.rules import secretless
 from router.factory import backends
 from router.findings import Finding, fine, note, warning
 

@@ -15,16 +15,15 @@ from starlette.routing import Route
 from router import envelope
 from router.auth.verifier import Authenticator
 from router.core.acceptance import Acceptor
-from router.core.queue import CompositeMessageQueue
+from router.core.user_queue import CompositeMessageQueue
 from router.core.work_budget import MESSAGE, SEND, WorkBudget
 from router.errors import InvalidIdempotencyKey, InvalidRequest
 from router.interfaces import MOST_IDS
+from router.pages import DEFAULT_PAGE, LONGEST_PAGE
 from router.web.fetch_coalescing import FetchCoalescer
 from router.web.headers import Headers
 from router.web.user_requests import JSON, Handler, UserEndpoint, UserRequest
 
-DEFAULT_LIMIT = 50
-MAX_LIMIT = 500
 SLACK_BYTES = 16 * 1024
 """What a body may hold beside what it is about."""
 MAX_ACK_IDS = MOST_IDS
@@ -145,13 +144,13 @@ def _limit(query: bytes) -> int:
     """The last ``limit`` of a query string; clients use the same one all the time."""
     values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("limit")
     if not values:
-        return DEFAULT_LIMIT
+        return DEFAULT_PAGE
     text = values[-1]
     digits = text.lstrip("0")
     if not (digits.isascii() and digits.isdecimal()):
-        raise InvalidRequest(f"limit must be a number from 1; more than {MAX_LIMIT} is read as {MAX_LIMIT}")
+        raise InvalidRequest(f"limit must be a number from 1; more than {LONGEST_PAGE} is read as {LONGEST_PAGE}")
     # Four digits tell that it is more; Python refuses to convert thousands of them.
-    return min(int(digits[:4]), MAX_LIMIT)
+    return min(int(digits[:4]), LONGEST_PAGE)
 
 
 class _Ack(msgspec.Struct):

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.errors import Draining, RouterError
+from router.logs import request_fields
 from router.web import cors, problems
 from router.web.context import EdgeContext
 from router.web.headers import Headers, headers_of
@@ -59,7 +60,7 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = _Answer(self._context, self._timer, scope["path"], headers_of(scope), send)
         # Never unbound: each request is a task, which has a context of its own.
-        structlog.contextvars.bind_contextvars(request_id=answer.request_id)
+        structlog.contextvars.bind_contextvars(**request_fields(answer.request_id))
         # A WebSocket is not a request to be finished: the connection manager ends it.
         if scope["type"] == "http":
             self._under_way.add(answer)

@@ -9,8 +9,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from router import __version__
+from router.pages import DEFAULT_PAGE, LONGEST_PAGE
 from router.urn import MAX_BYTES
-from router.web.api import DEFAULT_LIMIT, MAX_ACK_IDS, MAX_LIMIT
+from router.web.api import MAX_ACK_IDS
 from router.web.problems import KINDS, MEDIA_TYPE, TYPE_PREFIX
 
 Document = dict[str, Any]
@@ -88,8 +89,8 @@ def _messages() -> Document:
     limit = {
         "name": "limit",
         "in": "query",
-        "schema": {"type": "integer", "minimum": 1, "default": DEFAULT_LIMIT},
-        "description": f"At most this many messages; more than {MAX_LIMIT} is read as {MAX_LIMIT}.",
+        "schema": {"type": "integer", "minimum": 1, "default": DEFAULT_PAGE},
+        "description": f"At most this many messages; more than {LONGEST_PAGE} is read as {LONGEST_PAGE}.",
     }
     return {
         "operationId": "messages",

@@ -14,7 +14,7 @@ from typing import Any, Self
 from msgspec import Struct
 
 from router.client import Unreachable
-from router.messages import DeadReason
+from router.dead_reasons import DeadReason
 from tests.chaos.faults import Chaos, Done
 from tests.chaos.people import ABSENT_USER, DEVICES, ROAMING_USERS, SENDERS, STEADY_USERS, USERS, People
 from tests.chaos.plan import make

@@ -19,8 +19,9 @@ import pytest
 from router.backends.embedded.schema import prepare
 from router.cli.common import timestamp
 from router.cli.exits import Code
+from router.dead_reasons import DeadReason
 from router.factory import Factory
-from router.messages import DeadLetter, DeadReason, Lane, Queued
+from router.messages import DeadLetter, Lane, Queued
 from tests.cli.conftest import ALICE, BOB, NOW, PAYLOAD, Router, connect, environment, message, route
 
 Inside = Callable[[Callable[[Factory], Awaitable[None]]], None]

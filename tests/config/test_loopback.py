@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.config.rules import is_loopback
+from router.config.combinations import is_loopback
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.0.0.9", "127.255.255.254", "::1", "0:0::1"])

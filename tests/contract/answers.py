@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from router.core import queue as queues
-from router.core.queue import CompositeMessageQueue
+from router.core import user_queue as queues
 from router.core.sweeper import CUT_SECONDS
+from router.core.user_queue import CompositeMessageQueue
 from router.errors import Unavailable
 from router.interfaces import Place
 from router.messages import ColdPage, Connection, Lane, MoveRefused, Queued

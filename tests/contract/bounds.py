@@ -12,9 +12,9 @@ from itertools import count
 import pytest
 from msgspec import structs
 
-from router.core import rate_limits
+from router.core import send_limits
 from router.core.acceptance import Acceptor
-from router.core.rate_limits import SendLimits
+from router.core.send_limits import SendLimits
 from router.errors import RateLimited
 from router.messages import Lane, Move, Outcome, Queued, Settled
 from router.metrics import Metrics
@@ -330,7 +330,7 @@ class BoundsContract:
     ) -> None:
         """RACES 48: as fast, and as large, as the limits of a pair allow; in proportion, these are the defaults."""
         del stage
-        monkeypatch.setattr(rate_limits, "PAIR_BYTES", 100)
+        monkeypatch.setattr(send_limits, "PAIR_BYTES", 100)
         limits = {"queue_messages": 1000, "inbound_bytes": 8192, "inbound_bytes_per_second": 800}
         async with staged(stores, clock, limits=limits) as small:
             sent = Kept()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from router.core import queue as queues
+from router.core import user_queue as queues
 from router.messages import ColdPage, HotPage, Lane, Message, Outcome, Queued, Settled
 from tests.contract.answers import CUT, again_after, one_page
 from tests.contract.stage import BOB, PAGE_BYTES, Stage, names

@@ -8,8 +8,9 @@ from typing import Self
 
 import pytest
 
+from router.dead_reasons import DeadReason
 from router.interfaces import PokeBus
-from router.messages import DeadLetter, DeadReason
+from router.messages import DeadLetter
 from tests.contract.stage import BOB, EVE, Stage
 
 pytestmark = pytest.mark.anyio

@@ -12,8 +12,9 @@ import pytest
 from router.core.acceptance import Acceptor
 from router.core.dead_letter_discard import discard
 from router.core.dead_letter_replay import REFUSED
-from router.core.rate_limits import SendLimits
-from router.messages import DeadLetter, DeadReason, Delivery, Lane, Routed
+from router.core.send_limits import SendLimits
+from router.dead_reasons import DeadReason
+from router.messages import DeadLetter, Delivery, Lane, Routed
 from tests.contract.stage import BOB, EVE, Socket, Stage, envelope
 from tests.support import pipelines
 from tests.support.damage import Change, cut_off, flipped, publish_damaged

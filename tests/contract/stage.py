@@ -12,8 +12,8 @@ from router.config.roles import Role
 from router.core.connections import ConnectionManager
 from router.core.dependencies import Reports
 from router.core.migrator import Migrator
-from router.core.queue import CompositeMessageQueue
 from router.core.sweeper import Sweeper
+from router.core.user_queue import CompositeMessageQueue
 from router.factory import Factory
 from router.interfaces import ColdQueue, IngressProducer, OnlineStore
 from router.messages import Connection, Delivery, Lane, Message, Move, Outcome, Queued, Routed, Settled

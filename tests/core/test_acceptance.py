@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import pytest
 
 from router.config import Limits
-from router.core import rate_limits
+from router.core import send_limits
 from router.core.acceptance import Acceptor
-from router.core.rate_limits import SendLimits
+from router.core.send_limits import SendLimits
 from router.errors import InvalidEnvelope, InvalidIdempotencyKey, RateLimited
 from router.metrics import Metrics
 from tests.support.clock import ManualClock
@@ -123,8 +123,8 @@ async def test_a_large_message_counts_as_several() -> None:
 def test_one_sender_cannot_use_up_what_may_come_to_a_recipient() -> None:
     """RACES 48: with the defaults, not at once and not in the long run. Two can."""
     limits = Limits()
-    assert limits.pair_burst * rate_limits.PAIR_BYTES < limits.inbound_bytes / 8
-    assert limits.pair_rate * rate_limits.PAIR_BYTES < limits.inbound_bytes_per_second * 2 / 3
+    assert limits.pair_burst * send_limits.PAIR_BYTES < limits.inbound_bytes / 8
+    assert limits.pair_rate * send_limits.PAIR_BYTES < limits.inbound_bytes_per_second * 2 / 3
 
 
 async def test_a_keyed_retry_counts() -> None:
@@ -143,7 +143,7 @@ async def test_a_sender_has_a_budget_of_bytes_over_all_recipients() -> None:
     sent = 0
     while not (wait := await stage.send(f"r{sent}", size=6000)):
         sent += 1
-    costs = len(stage.kept.messages[0].envelope) + rate_limits.MESSAGE_BYTES
+    costs = len(stage.kept.messages[0].envelope) + send_limits.MESSAGE_BYTES
     assert sent == 100_000 // costs
     assert wait == pytest.approx(((sent + 1) * costs - 100_000) / 1000, rel=0.01), "until this one has room"
     assert await stage.send("carol", "urn:sm:user:eve", size=6000) == 0, "another sender has another budget"
@@ -196,7 +196,7 @@ async def test_a_message_that_is_larger_than_the_budget_passes_when_it_is_whole(
 def test_the_budget_of_bytes_is_none_that_an_honest_sender_meets_and_fills_no_disk_in_a_day() -> None:
     """With the defaults; base64 makes 4 bytes of 3."""
     limits = Limits()
-    largest = limits.envelope_bytes * 4 // 3 + rate_limits.MESSAGE_BYTES
+    largest = limits.envelope_bytes * 4 // 3 + send_limits.MESSAGE_BYTES
     assert limits.outbound_bytes > 3 * 1000 * largest, "three of the largest to each of a group of a thousand"
     assert limits.outbound_bytes_per_second * 86_400 > 500 * 1000 * 2 * 1024, "500 texts a day to such a group"
     disk = 10e9 - 268_435_456
@@ -223,8 +223,8 @@ async def test_a_sender_is_no_pair() -> None:
 
 
 async def test_pairs_and_senders_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limits, "REMEMBERED_PAIRS", 8)
-    monkeypatch.setattr(rate_limits, "REMEMBERED_SENDERS", 6)
+    monkeypatch.setattr(send_limits, "REMEMBERED_PAIRS", 8)
+    monkeypatch.setattr(send_limits, "REMEMBERED_SENDERS", 6)
     stage = Stage(outbound_bytes=100_000)
     for number in range(50):
         await stage.send(f"r{number}", f"urn:sm:user:s{number}")
@@ -235,7 +235,7 @@ async def test_nobody_pushes_out_a_pair_of_their_own() -> None:
     """With the defaults: whoever sends to others until this pair is forgotten could have sent to it meanwhile."""
     rate, burst, pair_rate, pair_burst = 50, 200, 5, 1000
     others_until_full = burst + rate * pair_burst / pair_rate
-    assert 9 * others_until_full < rate_limits.REMEMBERED_PAIRS
+    assert 9 * others_until_full < send_limits.REMEMBERED_PAIRS
     stage = Stage(rate=rate, burst=burst, pair_rate=pair_rate, pair_burst=10)
     assert await stage.sends(11, "bob") == [True] * 10 + [False]
     for number in range(burst - 10):

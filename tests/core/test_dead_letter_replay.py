@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from router.core.dead_letter_replay import REFUSED, Replayer, message_of
+from router.dead_reasons import DeadReason
 from router.errors import Unavailable
 from router.interfaces import LetterPage, Receipt
-from router.messages import DeadLetter, DeadReason, Lane, Message, QueueTotals
+from router.messages import DeadLetter, Lane, Message, QueueTotals
 from tests.contract.stage import BOB, EVE, envelope
 from tests.support.clock import ManualClock
 

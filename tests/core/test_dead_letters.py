@@ -9,8 +9,9 @@ import pytest
 from router.checksum import checksum
 from router.core.dead_letters import Refuser
 from router.core.dependencies import Silent
+from router.dead_reasons import DeadReason
 from router.errors import Unavailable
-from router.messages import DeadLetter, DeadReason, Delivery, Lane, Message, Queued
+from router.messages import DeadLetter, Delivery, Lane, Message, Queued
 from router.metrics import Metrics
 from tests.support.clock import ManualClock
 

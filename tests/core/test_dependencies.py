@@ -22,8 +22,9 @@ from router.core.dependencies import (
     Over,
     Place,
 )
+from router.dead_reasons import DeadReason
 from router.errors import Refused, Unavailable
-from router.messages import DeadLetter, DeadReason, Delivery, Queued, Routed
+from router.messages import DeadLetter, Delivery, Queued, Routed
 from router.metrics import Metrics
 from tests.contract.stage import BOB, EVE, Stage, staged, until
 from tests.support.backends import places

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from router.cli.app import COMMANDS
-from router.messages import DeadReason
+from router.dead_reasons import DeadReason
 from router.web.application import ROUTES
 from tests.support.repository import ROOT
 

@@ -10,8 +10,9 @@ from structlog.testing import capture_logs
 from router.backends.embedded.backend import EmbeddedBackend
 from router.backends.embedded.push import EXPIRED_MORE, KEEP_SECONDS
 from router.config import Embedded
+from router.dead_reasons import DeadReason
 from router.factory import Factory
-from router.messages import DeadLetter, DeadReason, Outcome
+from router.messages import DeadLetter, Outcome
 from tests.contract.stage import BOB, EVE, staged
 from tests.support.backends import opened
 from tests.support.clock import ManualClock

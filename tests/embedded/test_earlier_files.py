@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from router.backends.embedded import schema
+from router.dead_reasons import DeadReason
 from router.factory import Factory
 from router.lifecycle import State
-from router.messages import DeadLetter, DeadReason, Lane, Outcome
+from router.messages import DeadLetter, Lane, Outcome
 from tests.contract.bounds import LIMIT, has_room
 from tests.contract.stage import BOB, EVE, staged
 from tests.support.clock import ManualClock

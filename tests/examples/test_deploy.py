@@ -20,7 +20,7 @@ from router.auth.authenticator import open_authenticator
 from router.cli.app import COMMANDS, load
 from router.clock import SystemClock
 from router.config import Auth, Config, load_with_origins, with_ports
-from router.config.rules import is_loopback, secretless
+from router.config.combinations import is_loopback, secretless
 from router.core.dependencies import ANSWER_SECONDS
 from router.factory import Factory
 from router.metrics import Metrics

@@ -13,7 +13,8 @@ from router.backends.pubsub.backend import PubSubBackend
 from router.backends.pubsub.bodies import ATTRIBUTE_BYTES, MESSAGE_BYTES, dead_letter, ordering_key
 from router.checksum import checksum
 from router.config import Config, Push
-from router.messages import DeadLetter, DeadReason, Lane
+from router.dead_reasons import DeadReason
+from router.messages import DeadLetter, Lane
 from tests.contract.stage import BOB, EVE, Stage
 from tests.support.backends import tools
 from tests.support.clock import ManualClock

@@ -17,9 +17,10 @@ from router.checksum import checksum, is_whole
 from router.clock import MICROSECONDS
 from router.config import Config
 from router.core.pipeline import Pipeline
+from router.dead_reasons import DeadReason
 from router.errors import Unavailable
 from router.interfaces import IngressConsumer
-from router.messages import DeadReason, Delivery, Lane, Message, Queued
+from router.messages import Delivery, Lane, Message, Queued
 from tests.contract.ingress import TURN_SECONDS, ids, take
 from tests.contract.pipeline import announced, arrived, running
 from tests.contract.stage import BOB, EVE, Stage, staged

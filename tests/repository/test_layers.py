@@ -43,7 +43,7 @@ MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def room(module: str) -> str:
-    """The room of ``router.core.queue`` is ``core``."""
+    """The room of ``router.core.user_queue`` is ``core``."""
     name = module.split(".")[1] if "." in module else "ground"
     return "ground" if name in GROUND else name
 

@@ -68,7 +68,7 @@ ACKNOWLEDGE = "Queue.acknowledge"
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    for name, text in (("core/queue.py", QUEUE), ("lua/read.lua", SCRIPT), ("sql/hot.sql", QUERIES)):
+    for name, text in (("core/user_queue.py", QUEUE), ("lua/read.lua", SCRIPT), ("sql/hot.sql", QUERIES)):
         path = tmp_path / "router" / name
         path.parent.mkdir(parents=True)
         path.write_text(text, encoding="utf-8")
@@ -145,7 +145,7 @@ def test_a_copy_gets_the_bug(package: Path, tmp_path: Path) -> None:
         (in_script("place", replace("x", "")), "0 scripts are called place"),
         (
             in_function(ACKNOWLEDGE, drop("settle(...)")),
-            r"in router.core.queue.Queue.acknowledge, 'settle\(...\)' is",
+            r"in router.core.user_queue.Queue.acknowledge, 'settle\(...\)' is",
         ),
         (in_function(ACKNOWLEDGE, replace("unique", "ids")), "'unique' is found 4 times, and it must be once"),
         (in_function(ACKNOWLEDGE, force("owed", True)), "the condition 'owed' is found 0 times"),
@@ -165,5 +165,5 @@ def test_what_does_not_apply_says_so(package: Path, change: Change, error: str) 
 
 def test_names_that_are_several_say_which(package: Path) -> None:
     (package / "router" / "ack.py").write_text("def ack(): ...", encoding="utf-8")
-    with pytest.raises(Misplaced, match=r"2 functions are called ack, .*, router.ack.ack, router.core.queue.ack"):
+    with pytest.raises(Misplaced, match=r"2 functions are called ack, .*, router.ack.ack, router.core.user_queue.ack"):
         mutated(Mutant("a bug", in_function("ack", drop("x"))), package)

@@ -21,13 +21,13 @@ from router.backends.embedded.online import EmbeddedOnlineStore
 from router.backends.embedded.pokes import EmbeddedPokeBus
 from router.backends.embedded.push import EmbeddedDeadLetters, EmbeddedOutbox
 from router.backends.embedded.state import EmbeddedState
-from router.backends.rules import StoreRules
+from router.backends.routing_rules import StoreRules
 from router.clock import MICROSECONDS
 from router.config import Auth, Cold, Config, Embedded, Limits, Online
 from router.core.acceptance import Acceptor
 from router.core.connections import ConnectionManager
 from router.core.pipeline import Pipeline
-from router.core.rate_limits import SendLimits
+from router.core.send_limits import SendLimits
 from router.core.work_budget import WorkBudget
 from router.factory import Factory
 from router.interfaces import (
@@ -44,7 +44,7 @@ from router.metrics import Metrics
 from router.web.api import Api
 from router.web.application import Application
 from router.web.context import EdgeContext
-from router.web.sockets import Sockets
+from router.web.poke_sockets import Sockets
 from tests.sim import history as h
 from tests.sim.clock import CallClock, NodeClock
 from tests.sim.links import LATE, Local, Remote, tag_of

@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.routing import Route
 
 from router.core import connections
-from router.messages import DeadReason, MigrationResult, Outcome
+from router.dead_reasons import DeadReason
+from router.messages import MigrationResult, Outcome
 from router.metrics import CUTS, DROPS, POKES, Metrics
 from router.web.application import Application
 from router.web.context import EdgeContext

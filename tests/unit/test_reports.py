@@ -7,7 +7,8 @@ from structlog.testing import capture_logs
 
 from router.config import Config
 from router.config.roles import Role, kinds
-from router.messages import DeadLetter, DeadReason
+from router.dead_reasons import DeadReason
+from router.messages import DeadLetter
 from router.reports import EFFECTS, ONE_DATABASE, ONE_STORE, LogReports
 from router.sampling import LINES
 from tests.support.backends import places

@@ -17,7 +17,7 @@ from router.config import Auth
 from router.core.acceptance import Acceptor
 from router.core.connections import ConnectionManager
 from router.core.pipeline import Pipeline
-from router.core.rate_limits import SendLimits
+from router.core.send_limits import SendLimits
 from router.core.work_budget import WorkBudget
 from router.factory import Factory
 from router.web import openapi
@@ -25,7 +25,7 @@ from router.web.api import Api
 from router.web.application import Application
 from router.web.context import EdgeContext
 from router.web.health import Health
-from router.web.sockets import Sockets
+from router.web.poke_sockets import Sockets
 from router.web.transport.server import Server
 from tests.support.clock import ManualClock
 from tests.support.edge import server

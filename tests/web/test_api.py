@@ -12,7 +12,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 from structlog.testing import capture_logs
 
-from router.core.queue import CompositeMessageQueue
+from router.core.user_queue import CompositeMessageQueue
 from router.errors import Unavailable
 from router.messages import Queued
 from router.sampling import LINES

@@ -6,7 +6,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from router.web.sockets import AsgiSocket
+from router.web.poke_sockets import AsgiSocket
 
 pytestmark = pytest.mark.anyio
 

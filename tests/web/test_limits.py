@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect
 
 from router.core import work_budget
 from router.core.challenges import ANSWER_SECONDS
-from router.core.queue import CompositeMessageQueue
+from router.core.user_queue import CompositeMessageQueue
 from router.messages import Delivery, Message, Queued
 from router.metrics import Metrics
 from router.web import user_requests

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 import pytest
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from router.core.queue import CompositeMessageQueue
+from router.core.user_queue import CompositeMessageQueue
 from router.core.work_budget import BODY_BYTES, CALL, CONNECT, SEND
 from router.messages import Queued
 from router.web import user_requests
 from router.web.api import MAX_ACK_BYTES, MAX_ACK_IDS, MAX_ID_LENGTH
 from router.web.application import Application
-from router.web.sockets import Sockets
+from router.web.poke_sockets import Sockets
 from tests.support.edge import eventually, raw
 from tests.web.conftest import WORK_BURST, WORK_RATE, Web
 from tests.web.test_api import ENVELOPE, refusal

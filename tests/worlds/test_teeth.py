@@ -15,8 +15,8 @@ from router.backends.embedded.ingress import EmbeddedIngressProducer
 from router.backends.embedded.pokes import EmbeddedPokeBus
 from router.backends.embedded.recipients import HOT
 from router.clock import MICROSECONDS
-from router.core import rate_limits
-from router.core.queue import CompositeMessageQueue
+from router.core import send_limits
+from router.core.user_queue import CompositeMessageQueue
 from router.errors import InvalidEnvelope, InvalidRequest, RateLimited
 from router.messages import Message
 from router.web.context import EdgeContext
@@ -120,8 +120,8 @@ def metrics_are_public(patch: Patch) -> None:
 
 
 def all_senders_share_a_limit(patch: Patch) -> None:
-    hidden = rate_limits._hidden
-    patch.setattr(rate_limits, "_hidden", lambda secret, sender, recipient="": hidden(secret, "", recipient))
+    hidden = send_limits._hidden
+    patch.setattr(send_limits, "_hidden", lambda secret, sender, recipient="": hidden(secret, "", recipient))
 
 
 def pokes_go_to_everybody(patch: Patch) -> None:

@@ -29,7 +29,7 @@ from router.backends.embedded.signals import Signals
 from router.backends.embedded.space import Space
 from router.backends.embedded.state import EmbeddedState
 from router.backends.embedded.worker import InlineWorker, ThreadWorker
-from router.backends.rules import StoreRules
+from router.backends.routing_rules import StoreRules
 from router.config import Config
 from router.config.roles import Role
 from router.findings import Check, on_a_thread

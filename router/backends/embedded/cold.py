@@ -12,7 +12,7 @@ from router.backends.embedded.database import Database
 from router.backends.embedded.push import withdraw
 from router.backends.embedded.queries import load
 from router.backends.embedded.rows import cold_message, integer, one
-from router.backends.rules import each_once
+from router.backends.routing_rules import each_once
 from router.checksum import NEVER
 from router.interfaces import BEFORE_ALL, Place
 from router.messages import ColdPage, Lane, Queued, QueueTotals

@@ -11,7 +11,7 @@ from router.backends.embedded.recipients import HOT as SQL
 from router.backends.embedded.recipients import count
 from router.backends.embedded.rows import ANY_LANE, hot_message, json_list, one
 from router.backends.embedded.state import EmbeddedState
-from router.backends.rules import MOVE_LEASE_SECONDS, StoreRules, holds_move
+from router.backends.routing_rules import MOVE_LEASE_SECONDS, StoreRules, holds_move
 from router.clock import MICROSECONDS
 from router.messages import Lane, Move, MoveRefused, Queued
 from router.pages import Page

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from router.backends.embedded.queries import load
 from router.backends.embedded.rows import json_list
 from router.backends.embedded.state import EmbeddedState
-from router.backends.rules import next_cut
+from router.backends.routing_rules import next_cut
 from router.errors import TooManyConnections
 from router.messages import Connection, QueueTotals
 

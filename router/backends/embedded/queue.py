@@ -14,7 +14,7 @@ from router.backends.embedded.recipients import HOT as SQL
 from router.backends.embedded.recipients import count
 from router.backends.embedded.rows import hot_message, integer, json_list, lane_of, one
 from router.backends.embedded.state import EmbeddedState
-from router.backends.rules import StoreRules, cut_after, next_cut
+from router.backends.routing_rules import StoreRules, cut_after, next_cut
 from router.lifecycle import GONE, IN_COLD, Event, State, state_of, step
 from router.messages import HotPage, Lane, Pending, Queued
 from router.pages import NO_LANES, Head, fits, share

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from router.backends.embedded.presence import nodes_of
 from router.backends.embedded.queries import load
 from router.backends.embedded.rows import json_list
-from router.backends.rules import StoreRules, next_sequence
+from router.backends.routing_rules import StoreRules, next_sequence
 
 HOT = load("hot")
 

@@ -10,7 +10,7 @@ import msgspec
 from router.backends.embedded.recipients import HOT, Pokes, Recipient, recipients_of, save
 from router.backends.embedded.rows import json_list
 from router.backends.embedded.state import EmbeddedState
-from router.backends.rules import StoreRules, decide
+from router.backends.routing_rules import StoreRules, decide
 from router.lifecycle import Event, State, entry, is_misplaced, redelivery, redelivery_owes, state_of, step
 from router.messages import Delivery, Message, Outcome, Queued, Routed, Settled
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from router.backends.embedded.database import Database
 from router.backends.embedded.signals import Nodes
-from router.backends.rules import StoreRules
+from router.backends.routing_rules import StoreRules
 from router.clock import Clock
 from router.interfaces import PokeBus
 from router.timekeeping import Timekeeper

@@ -19,7 +19,7 @@ from router.backends.firestore.transactions import OnlineLayout, Transactions
 from router.backends.firestore.write_batches import Writer
 from router.backends.google.calls import Patience
 from router.backends.google.channels import FIRESTORE, open_channels, project
-from router.backends.rules import StoreRules
+from router.backends.routing_rules import StoreRules
 from router.config.roles import Role
 from router.findings import WITHOUT, Check
 from router.interfaces import PokeBus

@@ -29,7 +29,7 @@ from router.backends.firestore.names import (
 )
 from router.backends.firestore.wire import Document, Query, Write, deletion, integers, new_write, only_if
 from router.backends.firestore.write_batches import Exists, Writer, check, worst
-from router.backends.rules import DAY_SECONDS, each_once
+from router.backends.routing_rules import DAY_SECONDS, each_once
 from router.checksum import is_whole
 from router.clock import MICROSECONDS, Clock
 from router.errors import RouterError

@@ -11,7 +11,7 @@ from router.backends.firestore.records import ANYHOW, record_of
 from router.backends.firestore.state import FirestoreState, ids_of
 from router.backends.firestore.transactions import STEP_MESSAGES, Work, parts
 from router.backends.firestore.wire import Document, deletion
-from router.backends.rules import MOVE_LEASE_SECONDS, StoreRules, holds_move
+from router.backends.routing_rules import MOVE_LEASE_SECONDS, StoreRules, holds_move
 from router.clock import MICROSECONDS
 from router.lifecycle import IN_HOT, Event, State, step
 from router.messages import Move, MoveRefused, Queued

@@ -11,7 +11,7 @@ from router.backends.firestore.routing import effective_state
 from router.backends.firestore.state import FirestoreState
 from router.backends.firestore.transactions import Work, parts
 from router.backends.firestore.wire import deletion
-from router.backends.rules import StoreRules
+from router.backends.routing_rules import StoreRules
 from router.lifecycle import GONE, IN_COLD, Event, State, changes, step
 from router.messages import HotPage, Queued
 from router.pages import Head, Page

@@ -38,7 +38,7 @@ from msgspec import Struct
 
 from router.backends.firestore.names import sharded
 from router.backends.firestore.wire import Document, Write, integers, new_write
-from router.backends.rules import cut_after, next_cut, next_sequence
+from router.backends.routing_rules import cut_after, next_cut, next_sequence
 from router.messages import Connection, Lane, Message, Pending
 
 Pokes = list[tuple[str, str]]

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from router.backends.firestore.names import earlier_record_id, record_id, recorded, sharded
 from router.backends.firestore.wire import Document, Write, deletion, integers, new_write, only_if
-from router.backends.rules import DAY_SECONDS, StoreRules
+from router.backends.routing_rules import DAY_SECONDS, StoreRules
 from router.clock import MICROSECONDS
 from router.lifecycle import GONE, State
 from router.messages import Queued

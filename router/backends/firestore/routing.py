@@ -13,7 +13,7 @@ from router.backends.firestore.records import Record, record_of
 from router.backends.firestore.state import FirestoreState, by_user, flat, ids_of
 from router.backends.firestore.transactions import STEP_BYTES, STEP_MESSAGES, Work, parts, together
 from router.backends.firestore.wire import Write, integers
-from router.backends.rules import Skew, StoreRules, decide
+from router.backends.routing_rules import Skew, StoreRules, decide
 from router.lifecycle import Event, State, entry, is_misplaced, redelivery, redelivery_owes, step
 from router.messages import Delivery, Message, Outcome, Pending, Queued, Routed, Settled
 

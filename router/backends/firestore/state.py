@@ -10,7 +10,7 @@ from router.backends.firestore.queries import Reader
 from router.backends.firestore.recipient import Pokes
 from router.backends.firestore.transactions import Transactions, Work
 from router.backends.firestore.write_batches import Writer
-from router.backends.rules import Skew
+from router.backends.routing_rules import Skew
 from router.clock import Clock
 from router.interfaces import PokeBus
 from router.messages import Queued

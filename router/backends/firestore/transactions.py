@@ -26,7 +26,7 @@ from router.backends.firestore.wire import Document, Write, deletion, only_if
 from router.backends.firestore.write_batches import BATCH_WRITES
 from router.backends.google.calls import TRANSIENT
 from router.backends.google.channels import FIRESTORE
-from router.backends.rules import StoreRules
+from router.backends.routing_rules import StoreRules
 from router.clock import Clock
 from router.errors import Unavailable
 

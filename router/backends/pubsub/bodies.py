@@ -17,9 +17,10 @@ from router.backends.pubsub.wire import PubsubMessage
 from router.checksum import NEVER, checksum
 from router.clock import Clock
 from router.config import Config
+from router.dead_reasons import DeadReason
 from router.errors import InvalidEnvelope
 from router.ids import foreign_id
-from router.messages import DeadLetter, DeadReason, Delivery, Message
+from router.messages import DeadLetter, Delivery, Message
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:-]{0,127}")
 _MICROSECONDS = re.compile(r"[0-9]{1,18}")

@@ -17,7 +17,7 @@ from router.backends.redis.online import RedisOnlineStore
 from router.backends.redis.pokes import RedisPokeBus
 from router.backends.redis.scripts import Scripts
 from router.backends.redis.state import RedisState
-from router.backends.rules import StoreRules
+from router.backends.routing_rules import StoreRules
 from router.config import redis_url
 from router.config.roles import Role
 from router.errors import ConfigError, Forbidden, Unavailable

@@ -9,7 +9,7 @@ from router.backends.redis.client import Client
 from router.backends.redis.facts import RedisFacts, SentinelFacts, gather, sentinels
 from router.clock import MICROSECONDS, Clock, apart
 from router.config import Config, Online, redis_url
-from router.config.rules import is_loopback
+from router.config.combinations import is_loopback
 from router.findings import Finding, error, fine, judge_clock, note, warning
 
 OLDEST = 7

@@ -11,7 +11,7 @@ from router.backends.redis.keys import pack_id, unpack_id, unpack_page
 from router.backends.redis.presence import PAGE
 from router.backends.redis.scripts import Command
 from router.backends.redis.state import RedisState, by_user
-from router.backends.rules import ORPHAN_SECONDS, implausible_ack
+from router.backends.routing_rules import ORPHAN_SECONDS, implausible_ack
 from router.clock import MICROSECONDS, apart
 from router.messages import HotUser, Queued, QueueTotals
 

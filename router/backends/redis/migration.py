@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from router.backends.redis.keys import pack_id, unpack_id, unpack_page
 from router.backends.redis.state import RedisState
-from router.backends.rules import MOVE_LEASE_SECONDS
+from router.backends.routing_rules import MOVE_LEASE_SECONDS
 from router.clock import MICROSECONDS
 from router.messages import Move, MoveRefused, Queued
 

@@ -10,7 +10,7 @@ from router.backends.redis.client import Client
 from router.backends.redis.index import Index
 from router.backends.redis.keys import Keys
 from router.backends.redis.scripts import Argument, Command, Scripts
-from router.backends.rules import ORPHAN_SECONDS, Skew, StoreRules
+from router.backends.routing_rules import ORPHAN_SECONDS, Skew, StoreRules
 from router.clock import MICROSECONDS, Clock
 from router.timekeeping import Timekeeper
 

@@ -10,6 +10,7 @@ import structlog
 import uvicorn
 
 from router.errors import RouterError
+from router.logs import request_fields
 from router.metrics import Cut
 from router.web import problems
 from router.web.headers import Headers
@@ -88,7 +89,7 @@ class ClientConnection(asyncio.Protocol):
         """Answer a request that never reaches the application, and close; ``known`` of its header fields have come."""
         context, asked = self.limits.context, Headers({"headers": known})
         id_ = context.request_ids.of(asked)
-        with structlog.contextvars.bound_contextvars(request_id=id_):
+        with structlog.contextvars.bound_contextvars(**request_fields(id_)):
             context.refusals.refused(error)
         response = problems.response(error)
         head = b"HTTP/1.1 %d %b\r\n" % (response.status_code, problems.kind_of(error).title.encode())

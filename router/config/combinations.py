@@ -12,9 +12,7 @@ from router.config.paths import is_homeless
 from router.config.roles import GOOGLE_KINDS, kinds
 from router.config.sections import Auth, Config, Online, Push
 from router.config.sources import Problem
-
-SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""Algorithms whose public key cannot sign: HS256 with a published key, or none, would let anyone in."""
+from router.config.token_algorithms import SIGNATURES
 
 FIRESTORE_ENVELOPE_BYTES = 750_000
 """A third more in base64, with some room for names and the other fields: less than 1 MiB, the most of a document."""

@@ -26,6 +26,9 @@ from router.web.headers import Headers, forget_headers, headers_of
 from router.web.problems import Forbidden, UpgradeRequired
 from router.web.transport.scope import PEER
 
+POKE = "{}"
+"""The payload of a poke: it says that there is mail, and nothing of it (docs/specification.md#pokes)."""
+
 
 class Sockets:
     """The handler of ``/connect``."""
@@ -110,7 +113,7 @@ class AsgiSocket:
 
     async def poke(self) -> None:
         if self._accepted:
-            await self._emit({"type": "websocket.send", "text": "{}"})
+            await self._emit({"type": "websocket.send", "text": POKE})
         else:
             self._early = True
 
