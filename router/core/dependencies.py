@@ -1,9 +1,7 @@
 """Watches whether the dependencies work, and reports each outage when it begins and when it ends.
 
-``Outage`` is the state of one dependency and does no I/O. ``Dependencies`` keeps one for each dependency. ``watched``
-wraps a component so that every call to it is counted here; nothing else counts or logs failed calls.
-
-    works --(a call fails)--> fails --(each call that failed works again, or is no longer made)--> works
+``DependencyOutage`` is the state of one dependency and does no I/O. ``Dependencies`` keeps one for each dependency.
+``watched`` wraps a component so that every call to it is counted here; nothing else counts or logs failed calls.
 """
 
 from __future__ import annotations
@@ -89,7 +87,7 @@ class Over(Struct, frozen=True):
     failures: int
 
 
-class Outage:
+class DependencyOutage:
     """Whether one dependency fails. Times are seconds, by ``Clock.monotonic``."""
 
     def __init__(self) -> None:
@@ -138,7 +136,7 @@ class Dependencies:
         self._clock = clock
         self._metrics = metrics
         self._reports = reports
-        self._outages: dict[str, Outage] = {}
+        self._outages: dict[str, DependencyOutage] = {}
         self._probes: dict[str, Callable[[], Awaitable[None]]] = {}
         self._quiet: dict[str, int] = {}
         """By role: how many times ``LOOK_SECONDS`` have passed without an answer to any call."""
@@ -146,7 +144,7 @@ class Dependencies:
     def watched(self, component: T, place: Place) -> T:
         """``component``, wrapped so that the outcome of every call counts for the dependency at ``place``."""
         self._metrics.depends(place.role, place.backend)
-        self._outages.setdefault(place.role, Outage())
+        self._outages.setdefault(place.role, DependencyOutage())
         return cast(T, _Watched(component, place, self))
 
     def probed(self, role: str, probe: Callable[[], Awaitable[None]]) -> None:

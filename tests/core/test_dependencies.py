@@ -18,7 +18,7 @@ from router.core.dependencies import (
     QUIET_SECONDS,
     STALE_SECONDS,
     Dependencies,
-    Outage,
+    DependencyOutage,
     Over,
     Place,
 )
@@ -112,7 +112,7 @@ def watch() -> Watch:
 
 
 def test_an_outage_is_told_once_and_its_end_once() -> None:
-    outage = Outage()
+    outage = DependencyOutage()
     assert not outage
     assert [outage.failed("put", at) for at in (100, 101, 102)] == [True, False, False]
     assert outage
@@ -123,7 +123,7 @@ def test_an_outage_is_told_once_and_its_end_once() -> None:
 
 
 def test_one_that_comes_and_goes_is_told_of_now_and_then() -> None:
-    outage = Outage()
+    outage = DependencyOutage()
     told = 0
     for at in range(0, 300, 2):
         told += outage.failed("put", at)
@@ -132,7 +132,7 @@ def test_one_that_comes_and_goes_is_told_of_now_and_then() -> None:
 
 
 def test_one_that_lasts_is_told_though_it_began_in_the_quiet_behind_another() -> None:
-    outage = Outage()
+    outage = DependencyOutage()
     assert outage.failed("put", 0)
     assert outage.worked("put", 1)
     assert not outage.failed("put", 2)
@@ -141,14 +141,14 @@ def test_one_that_lasts_is_told_though_it_began_in_the_quiet_behind_another() ->
 
 
 def test_a_call_that_nobody_makes_any_more_keeps_no_outage_alive() -> None:
-    outage = Outage()
+    outage = DependencyOutage()
     assert outage.failed("forget_cold", 0)
     assert outage.worked("read", 1) is None
     assert outage.worked("read", STALE_SECONDS) == Over(1.0, 1)
 
 
 def test_a_probe_ends_it_sooner() -> None:
-    outage = Outage()
+    outage = DependencyOutage()
     assert outage.failed("route", 0)
     assert outage.worked("probe", 5) is None
     assert outage.worked("probe", PROBED_SECONDS) == Over(5.0, 1)
