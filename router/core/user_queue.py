@@ -153,7 +153,7 @@ class CompositeMessageQueue:
         each round there are these cases:
 
         1. The page is all of ``hot``, and cold is empty: return it.
-        2. Another device has acknowledged messages of ``hot`` meanwhile, and the page has room while hot has more
+        2. Another device has acknowledged messages of ``hot`` meanwhile, and the page has room for more of hot
            (``thinned``): messages behind them belong into the page, so read again.
         3. The page holds nothing but messages of ``hot``: nothing in it can overtake. Return it.
         4. The page holds cold mail. Read hot once more. If cold has not changed since the first read, and hot has
@@ -167,7 +167,7 @@ class CompositeMessageQueue:
         limit = bounds.messages
         batch, gone, ended = await self._batch(user, hot, bounds, found)
         while batch is not hot.messages:
-            thinned = hot.more and len(batch) < limit and not gone.isdisjoint(_ids(hot.messages))
+            thinned = not gone.isdisjoint(_ids(hot.messages)) and _has_room(batch, limit, hot.more)
             if not thinned and _ids(batch) <= _ids(hot.messages):
                 break
             later = await self._read_hot(user, bounds, found, again=True)
@@ -239,6 +239,13 @@ class CompositeMessageQueue:
     ) -> Migrated:
         """Move all hot mail of ``user`` to cold; see ``Migrator.migrate``."""
         return await self._migrator.migrate(user, online_too=online_too, progress=progress)
+
+
+def _has_room(batch: Sequence[Queued], limit: int, more: Collection[Lane]) -> bool:
+    """Whether ``batch`` could hold some of ``more``: it has places left, or express mail has those of normal mail."""
+    if Lane.NORMAL not in more:
+        return bool(more) and len(batch) < limit
+    return len(batch) < limit or sum(queued.message.lane is Lane.NORMAL for queued in batch) < share(limit)
 
 
 def _ids(batch: Sequence[Queued]) -> set[str]:

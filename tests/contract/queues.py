@@ -851,6 +851,29 @@ class QueueContract(
         fetching = doubled.queue.__class__(doubled.online, doubled.cold, doubled.migrator, doubled.factory.metrics)
         assert names(await fetching.fetch(BOB, 3)) == ["old", "m4", "m5"]
 
+    async def test_normal_mail_that_is_acknowledged_meanwhile_leaves_its_place_to_normal_mail(
+        self, doubled: Stage
+    ) -> None:
+        """RACES 25: by another device, between the reads of a fetch; a part of each page is kept for normal mail."""
+        read, acknowledged = doubled.cold.read, False
+
+        async def read_last(user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
+            nonlocal acknowledged
+            page = await read(user, limit, max_bytes, after)
+            if not acknowledged:
+                acknowledged = True
+                await doubled.online.ack(BOB, ["m1"])
+            return page
+
+        await doubled.go("e1", lane=Lane.EXPRESS)
+        await doubled.connect()
+        await doubled.go("e2", lane=Lane.EXPRESS)
+        for number in range(1, 6):
+            await doubled.go(f"m{number}")
+        doubled.cold.read = read_last  # type: ignore[method-assign]  # the moment that the test forces
+        fetching = doubled.queue.__class__(doubled.online, doubled.cold, doubled.migrator, doubled.factory.metrics)
+        assert names(await fetching.fetch(BOB, 2)) == ["e1", "m2"]
+
     async def test_of_two_with_one_place_the_second_is_not_passed_over(self, stage: Stage) -> None:
         """RACES 10: one was placed by the store, the other by the clock of a pipeline that could not ask it."""
         first, second = (Queued(stage.message(id_), 7, stage.clock.now()) for id_ in ("m1", "m2"))

@@ -17,7 +17,7 @@ WORDS = {
     31: "thirty-one",
     32: "thirty-two",
     33: "thirty-three",
-    37: "thirty-seven",
+    38: "thirty-eight",
 }
 
 
