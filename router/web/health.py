@@ -35,7 +35,8 @@ class Health:
         self._found_at: float | None = None
 
     def depends(self, dependency: str, kind: str, probe: Probe) -> None:
-        """Readiness asks ``probe``, which raises ``RouterError`` while the dependency does not work."""
+        """Readiness asks ``probe``, which raises ``RouterError`` while the dependency does not work. ``router.service``
+        says what each service depends on."""
         self._probes[dependency, kind] = probe
 
     def limited(self, look: Callable[[], str]) -> None:

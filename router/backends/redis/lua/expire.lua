@@ -1,4 +1,4 @@
--- Remove connections whose lease ran out. A lease that a wrong clock gave (rules.implausible_lease) begins now.
+-- Remove connections whose lease ran out. A lease that a wrong clock gave (routing_rules.implausible_lease) begins now.
 --
 -- ARGV  2 a lease that ends after this was given by a wrong clock   3 when a lease ends that begins now
 -- Result: {1 if this removed the last live connection, 2 if the others must be poked (see `left_behind`), else 0;

@@ -27,13 +27,13 @@ local HOT, ON_ITS_WAY, COLD, ACKED, DOUBLE, ACKED_OWED = 0, 1, 2, 3, 4, 5
 local EXPRESS = 9e15 -- less than 2^53, so that every place is a whole number in a double
 local DAY = 86400e6
 local SECOND = 1e6
-local ORPHAN = 60e6 -- rules.ORPHAN_SECONDS
-local IMPLAUSIBLE = 300e6 -- rules.IMPLAUSIBLE_SECONDS
+local ORPHAN = 60e6 -- routing_rules.ORPHAN_SECONDS
+local IMPLAUSIBLE = 300e6 -- routing_rules.IMPLAUSIBLE_SECONDS
 local COLD_EMPTY = 60e6
 local PENDING_LOST = 600e6 -- by then a pipeline has confirmed a write, or the ingress has redelivered its message
-local MOVE = 3 * 60e6 -- rules.PLAUSIBLE_LEASES times rules.MOVE_LEASE_SECONDS
-local INBOUND = 60e6 -- rules.PLAUSIBLE_INBOUND_SECONDS
-local WEEK = 7 * DAY -- rules.KEPT_INBOUND_SECONDS
+local MOVE = 3 * 60e6 -- routing_rules.PLAUSIBLE_LEASES times routing_rules.MOVE_LEASE_SECONDS
+local INBOUND = 60e6 -- routing_rules.PLAUSIBLE_INBOUND_SECONDS
+local WEEK = 7 * DAY -- routing_rules.KEPT_INBOUND_SECONDS
 local HEADER = 21
 local CHUNK = 16
 local PART = 5 -- pages.PART
@@ -205,7 +205,7 @@ local function keep_cut(at)
   if at > 0 then call('HSET', META, 't', string.format('%.0f', at)) else call('HDEL', META, 't') end
 end
 
--- rules.next_cut: a mark that differs from the one before.
+-- routing_rules.next_cut: a mark that differs from the one before.
 local function next_cut(before)
   return now <= before and before < now + SECOND and before + 1 or now
 end
@@ -261,7 +261,7 @@ local function may_be_double(record)
 end
 
 -- The first read of a fetch: reset the poke flag, so that new mail pokes again. Returns the mark under which the page
--- counts as cut short, or 0 (rules.cut_after).
+-- counts as cut short, or 0 (routing_rules.cut_after).
 local function answer_pokes(more, empty, online)
   local before, poked = cut_at(), call('HDEL', META, 'f') == 1
   local after = 0
@@ -367,7 +367,7 @@ local function heads(limit, max_bytes, cutoff)
   return found, more, fits
 end
 
--- rules.holds_move: whether a migration lease that ends at `move_until` is still held. One given by a wrong clock is
+-- routing_rules.holds_move: whether a migration lease that ends at `move_until` is still held. One given by a wrong clock is
 -- not.
 local function holds_move(move_until)
   return now < move_until and move_until <= now + MOVE
@@ -390,7 +390,7 @@ local function due(ephemeral_span)
   first = call('ZRANGE', OWED, 0, 0, 'WITHSCORES')[2]
   no_later(first and tonumber(first) + ORPHAN)
   local last = call('ZRANGE', OWED, -1, -1, 'WITHSCORES')[2]
-  no_later(last and tonumber(last) > now + IMPLAUSIBLE and now) -- rules.implausible_ack
+  no_later(last and tonumber(last) > now + IMPLAUSIBLE and now) -- routing_rules.implausible_ack
   for _, list in ipairs({GONE, GONE_KEYED}) do
     local id = call('LINDEX', list, 0)
     local record = id and record_of(id)
