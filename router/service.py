@@ -256,16 +256,7 @@ class _Service:
         limits = self._config.limits
         acceptor = Acceptor(
             self._factory.watched(Role.INGRESS, producer),
-            SendLimits(
-                self._factory.clock,
-                self._factory.entropy,
-                rate=limits.send_rate,
-                burst=limits.send_burst,
-                pair_rate=limits.pair_rate,
-                pair_burst=limits.pair_burst,
-                outbound_bytes=limits.outbound_bytes,
-                outbound_bytes_per_second=limits.outbound_bytes_per_second,
-            ),
+            SendLimits.of(self._config, self._factory.clock, self._factory.entropy),
             clock=self._factory.clock,
             entropy=self._factory.entropy,
             idempotency_secret=self._idempotency_secret(),

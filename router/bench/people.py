@@ -15,8 +15,8 @@ from router.bench.marks import Mark, Marks, Stray
 from router.bench.pace import NANOSECONDS
 from router.client import Received, RouterClient
 from router.client.client import PAGE
+from router.pages import LONGEST_PAGE
 
-LONGEST_PAGE = 500
 now = time.perf_counter_ns
 
 

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable
 
 from router.clock import Clock
+from router.config import Config
 from router.core.token_buckets import TokenBuckets
 from router.errors import RateLimited
 
@@ -50,6 +51,21 @@ class SendLimits:
         self._bytes: TokenBuckets[bytes] = TokenBuckets(clock, self._bytes_rate, outbound_bytes, REMEMBERED_SENDERS)
         self._names_secret = entropy(32) if rate or pair_rate or outbound_bytes else b""
         """Key of the hashes under which the buckets are kept: even in memory, nobody can read who sends to whom."""
+
+    @classmethod
+    def of(cls, config: Config, clock: Clock, entropy: Callable[[int], bytes]) -> SendLimits:
+        """Those that ``config`` sets."""
+        limits = config.limits
+        return cls(
+            clock,
+            entropy,
+            rate=limits.send_rate,
+            burst=limits.send_burst,
+            pair_rate=limits.pair_rate,
+            pair_burst=limits.pair_burst,
+            outbound_bytes=limits.outbound_bytes,
+            outbound_bytes_per_second=limits.outbound_bytes_per_second,
+        )
 
     def key(self, sender: str, recipient: str = "") -> bytes:
         """What a sender, or a sender and a recipient, are called here."""

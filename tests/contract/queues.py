@@ -144,6 +144,22 @@ class Deaf(Socket):
         raise ConnectionError
 
 
+async def fetched_while(stage: Stage, acknowledged: Sequence[str], limit: int) -> list[str]:
+    """What BOB's fetch returns if another device acknowledges these ids after its first read of cold."""
+    read, left = stage.cold.read, list(acknowledged)
+
+    async def read_first(user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
+        page = await read(user, limit, max_bytes, after)
+        if left:
+            await stage.online.ack(BOB, left.copy())
+            left.clear()
+        return page
+
+    stage.cold.read = read_first  # type: ignore[method-assign]  # the moment that the test forces
+    fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
+    return names(await fetching.fetch(BOB, limit))
+
+
 class QueueContract(
     LaneContract, AnswerContract, BoundsContract, ClockContract, FindContract, IdContract, LimitContract
 ):
@@ -833,46 +849,22 @@ class QueueContract(
         self, doubled: Stage
     ) -> None:
         """RACES 25: by another device, between the reads of a fetch; what is behind the page was there before."""
-        read, acknowledged = doubled.cold.read, False
-
-        async def read_last(user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
-            nonlocal acknowledged
-            page = await read(user, limit, max_bytes, after)
-            if not acknowledged:
-                acknowledged = True
-                await doubled.online.ack(BOB, ["m1", "m2", "m3"])
-            return page
-
         await doubled.go("old")
         await doubled.connect()
         for number in range(1, 6):
             await doubled.go(f"m{number}")
-        doubled.cold.read = read_last  # type: ignore[method-assign]  # the moment that the test forces
-        fetching = doubled.queue.__class__(doubled.online, doubled.cold, doubled.migrator, doubled.factory.metrics)
-        assert names(await fetching.fetch(BOB, 3)) == ["old", "m4", "m5"]
+        assert await fetched_while(doubled, ["m1", "m2", "m3"], limit=3) == ["old", "m4", "m5"]
 
     async def test_normal_mail_that_is_acknowledged_meanwhile_leaves_its_place_to_normal_mail(
         self, doubled: Stage
     ) -> None:
         """RACES 25: by another device, between the reads of a fetch; a part of each page is kept for normal mail."""
-        read, acknowledged = doubled.cold.read, False
-
-        async def read_last(user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
-            nonlocal acknowledged
-            page = await read(user, limit, max_bytes, after)
-            if not acknowledged:
-                acknowledged = True
-                await doubled.online.ack(BOB, ["m1"])
-            return page
-
         await doubled.go("e1", lane=Lane.EXPRESS)
         await doubled.connect()
         await doubled.go("e2", lane=Lane.EXPRESS)
         for number in range(1, 6):
             await doubled.go(f"m{number}")
-        doubled.cold.read = read_last  # type: ignore[method-assign]  # the moment that the test forces
-        fetching = doubled.queue.__class__(doubled.online, doubled.cold, doubled.migrator, doubled.factory.metrics)
-        assert names(await fetching.fetch(BOB, 2)) == ["e1", "m2"]
+        assert await fetched_while(doubled, ["m1"], limit=2) == ["e1", "m2"]
 
     async def test_of_two_with_one_place_the_second_is_not_passed_over(self, stage: Stage) -> None:
         """RACES 10: one was placed by the store, the other by the clock of a pipeline that could not ask it."""

@@ -413,16 +413,7 @@ class Node:
         limits = factory.config.limits
         acceptor = Acceptor(
             await factory.ingress_producer(),
-            SendLimits(
-                self.clock,
-                factory.entropy,
-                rate=limits.send_rate,
-                burst=limits.send_burst,
-                pair_rate=limits.pair_rate,
-                pair_burst=limits.pair_burst,
-                outbound_bytes=limits.outbound_bytes,
-                outbound_bytes_per_second=limits.outbound_bytes_per_second,
-            ),
+            SendLimits.of(factory.config, self.clock, factory.entropy),
             clock=self.clock,
             entropy=factory.entropy,
             idempotency_secret=SECRET,
