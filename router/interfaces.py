@@ -284,7 +284,7 @@ class Maintenance(Protocol):
         """Poke every live connection of these users, whether they have fetched or not."""
         ...
 
-    async def hush(self, users: Sequence[str]) -> None:
+    async def stop_poking(self, users: Sequence[str]) -> None:
         """Stop repeating pokes to those of these users who have no live connection, until new mail comes."""
         ...
 

@@ -112,8 +112,8 @@ class ComposedOnlineStore:
     def poke(self, users: Sequence[str]) -> Call[None]:
         return self.maintenance.poke(users)
 
-    def hush(self, users: Sequence[str]) -> Call[None]:
-        return self.maintenance.hush(users)
+    def stop_poking(self, users: Sequence[str]) -> Call[None]:
+        return self.maintenance.stop_poking(users)
 
     def unannounced(self, user: str, before: int, limit: int) -> Call[list[Queued]]:
         return self.maintenance.unannounced(user, before, limit)

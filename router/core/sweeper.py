@@ -56,7 +56,7 @@ class Due:
     migrate: bool = False
     announce: bool = False
     poke: bool = False
-    hush: bool = False
+    stop_poking: bool = False
 
 
 def due(user: HotUser, now: int, rules: Rules, *, cold_works: bool = True) -> Due:
@@ -69,7 +69,7 @@ def due(user: HotUser, now: int, rules: Rules, *, cold_works: bool = True) -> Du
       as any other.
     """
     if not user.live:
-        return Due(migrate=user.hot > 0, hush=True)
+        return Due(migrate=user.hot > 0, stop_poking=True)
     poke = _waits(user, now, rules, CUT_SECONDS if cold_works else rules.repoke_seconds)
     if _older(user.oldest_at, now, rules.sweep_after_seconds):
         return Due(migrate=True, poke=poke)
@@ -217,9 +217,9 @@ class Sweeper:
                     await self._announce(user.user, now)
             if duty.migrate:
                 await self._migrate(user.user, online_too=user.live > 0)
-        hushed = [user.user for user, duty in duties if duty.hush]
-        if hushed:
-            await self._online.hush(hushed)
+        offline = [user.user for user, duty in duties if duty.stop_poking]
+        if offline:
+            await self._online.stop_poking(offline)
 
     async def _poke(self, users: list[str]) -> None:
         if users:

@@ -159,9 +159,9 @@ class Chaos:
 
     async def _strike_connections(self, balancer: Balancer, fault: Fault) -> None:
         if fault.kind == "hush":
-            balancer.hush()
+            balancer.hold_back()
             await asyncio.sleep(fault.seconds)
-            balancer.speak()
+            balancer.let_through()
             return
         share = DROPPED if fault.kind == "drop" else 1.0
         balancer.cut(lambda: self._chance.random() < share)

@@ -254,9 +254,9 @@ class AnswerContract:
         """RACES 18: it has seen them gone, and does not take their pokes back."""
         await stage.go("m1")
         phone = await stage.connect()
-        await stage.online.hush([BOB])
+        await stage.online.stop_poking([BOB])
         assert await again_after(stage, phone, CUT) == 1
-        await stage.online.hush([BOB])
+        await stage.online.stop_poking([BOB])
         assert [user.fetched for user in await stage.online.hot_users("", 10)] == [False]
 
     @pytest.mark.parametrize("act", ["read", "ack"])

@@ -75,7 +75,7 @@ async def _pass_by(stage: Stage, seconds: float) -> None:
     """Let time go by, and look as sweepers do, who find by the way whose records are to be looked at."""
     await stage.online.hot_users("", 100)
     stage.clock.advance(seconds)
-    await stage.online.hush(await stage.online.expire(100))
+    await stage.online.stop_poking(await stage.online.expire(100))
     await stage.online.hot_users("", 100)
     await stage.online.purge(100, stage.clock.now())
 

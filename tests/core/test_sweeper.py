@@ -43,8 +43,8 @@ def user(*, live: int = 1, hot: int = 1, age: float = 0, poked: float = 0, annou
         (user(age=60, poked=1, announced=True), Due()),
         (user(age=600, poked=1), Due(migrate=True)),
         (user(age=600, poked=15), Due(migrate=True, poke=True)),
-        (user(live=0, age=1), Due(migrate=True, hush=True)),
-        (user(live=0, hot=0, poked=1), Due(hush=True)),
+        (user(live=0, age=1), Due(migrate=True, stop_poking=True)),
+        (user(live=0, hot=0, poked=1), Due(stop_poking=True)),
         (user(hot=0, poked=15), Due(poke=True)),
         # Nobody could sweep for so long, as when the store was down: the poke may have been lost before that.
         (user(hot=0, poked=600), Due(poke=True)),

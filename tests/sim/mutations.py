@@ -261,7 +261,7 @@ MUTANTS = (
     ),
     Mutant(
         "mail of a user whose node died is not moved",
-        in_function("due", replace("Due(migrate=..., hush=True)", "Due(hush=True)")),
+        in_function("due", replace("Due(migrate=..., stop_poking=True)", "Due(stop_poking=True)")),
     ),
     Mutant(
         "lost pokes are not repeated",

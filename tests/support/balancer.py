@@ -52,11 +52,11 @@ class Balancer:
             if chosen():
                 writer.transport.abort()
 
-    def hush(self) -> None:
+    def hold_back(self) -> None:
         """From now on nothing gets through, in either direction; nobody is told."""
         self._flowing.clear()
 
-    def speak(self) -> None:
+    def let_through(self) -> None:
         """What was held back goes on, late."""
         self._flowing.set()
 

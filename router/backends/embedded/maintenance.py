@@ -41,10 +41,10 @@ class EmbeddedMaintenance:
 
         await self._state.publish(await self._state.database.write_ordered(mark))
 
-    async def hush(self, users: Sequence[str]) -> None:
+    async def stop_poking(self, users: Sequence[str]) -> None:
         now = self._state.clock.now()
         await self._state.database.write_ordered(
-            lambda db: db.executemany(SQL["hush"], [(user, now) for user in users]).rowcount
+            lambda db: db.executemany(SQL["stop_poking"], [(user, now) for user in users]).rowcount
         )
 
     async def unannounced(self, user: str, before: int, limit: int) -> list[Queued]:

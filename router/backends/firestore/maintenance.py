@@ -67,14 +67,14 @@ class FirestoreMaintenance:
         nodes = await self._state.transactions.change_all(users, mark)
         await self._state.publish([(node, user) for user, own in nodes.items() for node in own])
 
-    async def hush(self, users: Sequence[str]) -> None:
+    async def stop_poking(self, users: Sequence[str]) -> None:
         now = self._state.clock.now()
 
-        def hush(work: Work) -> None:
+        def stop_poking(work: Work) -> None:
             if work.known and not work.recipient.live(now):
-                work.recipient.hush()
+                work.recipient.stop_poking()
 
-        await self._state.transactions.change_all(users, hush)
+        await self._state.transactions.change_all(users, stop_poking)
 
     async def unannounced(self, user: str, before: int, limit: int) -> list[Queued]:
         state = await self._state.transactions.state(user)

@@ -47,7 +47,7 @@ class FirestorePresence:
                 recipient.poked_at = now
                 recipient.move_cut(now)
             else:
-                recipient.hush()  # the next message pokes all connections
+                recipient.stop_poking()  # the next message pokes all connections
             return waiting
 
         return await self._state.transactions.change(connection.user, [], register)

@@ -135,7 +135,7 @@ class Recipient(Struct):
         """Set a new mark: a page was cut short, or the user has acknowledged after it."""
         self.cut_at = next_cut(self.cut_at, now)
 
-    def hush(self) -> None:
+    def stop_poking(self) -> None:
         """Forget unanswered pokes and cut pages."""
         self.fetched, self.cut_at = True, 0
 

@@ -93,8 +93,8 @@ class RedisMaintenance:
         scripts = [self._state.call("poke", user, self._state.keys.channels, user) for user in users]
         await self._state.client.run(scripts, self._state.list_busy(users))
 
-    async def hush(self, users: Sequence[str]) -> None:
-        await self._state.client.run([self._state.call("hush", user) for user in users])
+    async def stop_poking(self, users: Sequence[str]) -> None:
+        await self._state.client.run([self._state.call("stop_poking", user) for user in users])
 
     async def unannounced(self, user: str, before: int, limit: int) -> list[Queued]:
         announced, found = await self._state.one("unannounced", user, before, limit, PAGE_BYTES)

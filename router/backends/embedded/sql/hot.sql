@@ -62,7 +62,7 @@ UPDATE recipient SET cut_at = 0 WHERE user = ? AND cut_at = ?;
 -- cut: Set a new mark: a page was cut short, or the user has acknowledged after it.
 UPDATE recipient SET cut_at = ? WHERE user = ?;
 
--- hush: Stop repeating pokes to a user who is not connected, until new mail comes.
+-- stop_poking: Stop repeating pokes to a user who is not connected, until new mail comes.
 UPDATE recipient SET fetched = 1, cut_at = 0 WHERE user = ?
     AND NOT EXISTS (SELECT 1 FROM presence WHERE presence.user = recipient.user AND lease_until > ?);
 
