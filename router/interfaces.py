@@ -414,8 +414,8 @@ class ColdQueue(Protocol):
         or earlier."""
         ...
 
-    async def amend(self, messages: Sequence[Queued]) -> None:
-        """Set ``untold`` of each of these that is there as given, and its sequence if the given one is lower.
+    async def update_places(self, messages: Sequence[Queued]) -> None:
+        """Update the messages that are in cold: ``untold`` as given, and the sequence if the given one is lower.
 
         Raises unless all are as given on return, since the caller then reports these places to the online store.
         """

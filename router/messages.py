@@ -216,7 +216,7 @@ class Settled(Struct, frozen=True, gc=False):
     misplaced: list[Queued]
     """With the sequences on record. In cold these have higher ones: another pipeline was given the sequence on record
     and has not written the message, or has died. They stay pending until the caller has moved them to these sequences
-    (``ColdQueue.amend``) and settled them again."""
+    (``ColdQueue.update_places``) and settled them again."""
 
 
 class MoveRefused(StrEnum):

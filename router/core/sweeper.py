@@ -295,6 +295,7 @@ class Sweeper:
         untold = await self._cold.untold(now - UNTOLD_SECONDS * MICROSECONDS, PAGE_MESSAGES)
         if untold:
             # The store knows them now: clear `untold`, and use the sequences that it returned.
-            await self._cold.amend([replace(queued, untold=False) for queued in await self._settler.settle(untold)])
+            placed = await self._settler.settle(untold)
+            await self._cold.update_places([replace(queued, untold=False) for queued in placed])
         if len(untold) < PAGE_MESSAGES:
             self._looked_at = self._clock.monotonic()

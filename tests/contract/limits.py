@@ -108,7 +108,7 @@ class LimitContract:
 
         async def tell(found: Sequence[Queued]) -> None:
             assert await stage.online.settle(found) == Settled([], [])
-            await stage.cold.amend([replace(queued, untold=False) for queued in found])
+            await stage.cold.update_places([replace(queued, untold=False) for queued in found])
 
         assert by_user(await parts(untold, tell)) == sorted(sent)
 

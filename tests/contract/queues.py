@@ -1302,7 +1302,7 @@ class QueueContract(
         assert await stage.ids() == ["m1", "m2"], "readers know its place"
         assert (await stage.route(message, attempt=2))[0] == routed
         gone = Queued(stage.message("m3"), routed.sequence, routed.queued_at)
-        await stage.cold.amend([Queued(message, routed.sequence, routed.queued_at), gone])
+        await stage.cold.update_places([Queued(message, routed.sequence, routed.queued_at), gone])
         assert await stage.in_cold() == ["m1", "m2"]
         assert await stage.online.settle([Queued(message, routed.sequence, routed.queued_at)]) == Settled([], [])
         assert await stage.go("m1") is Outcome.ANNOUNCE

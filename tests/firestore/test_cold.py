@@ -98,7 +98,7 @@ async def test_nothing_costs_no_call(stage: Stage) -> None:
     """A request that names no document is not sent."""
     client = await client_of(stage)
     before = repr(client.statistics)
-    await stage.cold.amend([])
+    await stage.cold.update_places([])
     assert await stage.cold.put([]) == []
     await stage.cold.delete(BOB, ["\ud800"])
     assert await stage.online.acked(BOB, ["\ud800"]) == set()
@@ -171,7 +171,7 @@ async def test_a_call_is_bounded_by_its_bytes_and_its_writes(beside: Stage, monk
 
 
 async def test_a_place_is_changed_without_the_envelope(beside: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RACES 10, 27: hundreds are amended at once, and all their envelopes would be too much for a call."""
+    """RACES 10, 27: hundreds of places are updated at once, and all their envelopes would be too much for a call."""
     size, now = 100_000, beside.clock.now()
     messages = [Queued(queued(beside, f"m{n}", size=size).message, now + 9 + n, now, untold=True) for n in range(3)]
     assert await beside.cold.put(messages) == []
@@ -189,7 +189,7 @@ async def test_a_place_is_changed_without_the_envelope(beside: Stage, monkeypatc
     monkeypatch.setattr(Client, "get", measure_get)
     monkeypatch.setattr(Client, "batch_write", measure_write)
     placed = [replace(one, sequence=one.sequence - 5, untold=index == 0) for index, one in enumerate(messages)]
-    await beside.cold.amend(placed)
+    await beside.cold.update_places(placed)
     assert (len(moved), sum(moved) < size) == (2, True)
     assert await beside.cold.put(placed) == []
     assert moved[3] < CONTENT_BYTES, "they are there already, and are compared"

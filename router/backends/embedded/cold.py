@@ -96,9 +96,9 @@ class EmbeddedColdQueue:
         rows = self._database.read(lambda db: db.execute(SQL["untold"], (before, limit)).fetchall())
         return [_bare(row) for row in rows]
 
-    async def amend(self, messages: Sequence[Queued]) -> None:
+    async def update_places(self, messages: Sequence[Queued]) -> None:
         rows = [(queued.untold, queued.sequence, queued.message.id, queued.message.recipient) for queued in messages]
-        await self._database.write_ordered(lambda db: db.executemany(SQL["amend"], rows).rowcount)
+        await self._database.write_ordered(lambda db: db.executemany(SQL["update_places"], rows).rowcount)
 
     async def oldest(self, limit: int) -> list[tuple[str, QueueTotals]]:
         rows = self._database.read(lambda db: db.execute(SQL["oldest"], (limit,)).fetchall())

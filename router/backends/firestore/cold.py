@@ -184,10 +184,10 @@ class FirestoreColdQueue:
         query = Query(self._messages, "untold_at", limit, most=before, everywhere=True, select=("untold_at", *BARE))
         return [self._bare(document) for document in await self._client.find(self._layout.documents, query)]
 
-    async def amend(self, messages: Sequence[Queued]) -> None:
+    async def update_places(self, messages: Sequence[Queued]) -> None:
         changes = {self._path_of(queued): queued for queued in messages}
         found = await self._client.call(lambda seconds: self._client.get(list(changes), seconds, PLACE))
-        check(await self._writer.write([_amendment(changes[path], there) for path, there in found.items()]))
+        check(await self._writer.write([_place_update(changes[path], there) for path, there in found.items()]))
 
     def _bare(self, document: Document) -> Queued:
         return queued_message(self._layout.user_of(document.name), document, None)
@@ -264,7 +264,7 @@ def _change_of(there: Document) -> Write:
     return only_if(write, there.update_time)
 
 
-def _amendment(change: Queued, there: Document) -> Write:
+def _place_update(change: Queued, there: Document) -> Write:
     """Change place and ``untold_at`` of the document ``there``, which was read with ``PLACE``."""
     place, queued_at = (there.fields[name].integer_value for name in PLACE)
     write = _change_of(there)

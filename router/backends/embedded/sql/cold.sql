@@ -36,7 +36,7 @@ WHERE row > ? AND row <= ? AND queued_at <= ?;
 SELECT id, user, lane, sequence, queued_at, accepted_at, keyed, attempts, length(envelope) FROM cold
 WHERE untold = 1 AND queued_at <= ? ORDER BY queued_at LIMIT ?;
 
--- amend: Set whether the online store knows of one message, and its sequence if that is lower.
+-- update_places: Set whether the online store knows of one message, and its sequence if that is lower.
 UPDATE cold SET untold = ?, sequence = min(sequence, ?) WHERE id = ? AND user = ?;
 
 -- oldest: The users whose cold queues hold the oldest mail.
