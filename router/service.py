@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from router.core.acceptance import Acceptor
 from router.core.clocks import ClockWatch
 from router.core.connections import ConnectionManager
 from router.core.pipeline import Pipeline
+from router.core.readiness import NEEDED_BY_API, NEEDED_BY_SOCKETS, NEEDED_TO_PROCESS, Probe, Readiness
 from router.core.send_limits import SendLimits
 from router.core.work_budget import WorkBudget
 from router.data_dir import make_data_dir, unusable
@@ -41,7 +42,7 @@ from router.web.api import Api, longest_body
 from router.web.application import Application
 from router.web.context import EdgeContext
 from router.web.cors import Cors
-from router.web.health import Health, Probe
+from router.web.health import Health
 from router.web.poke_sockets import Sockets
 from router.web.transport.config import TransportConfig
 from router.web.transport.limits import Limits
@@ -163,7 +164,7 @@ class _Service:
             factory = Factory(self._config, task_failed=reports.bug, reports=reports)
             self._factory = await stack.enter_async_context(factory)
             factory.metrics.lines_dropped(logs.dropped)
-            self._health = Health(factory.metrics, factory.clock)
+            self._readiness = Readiness(factory.clock)
             await self._open(stack)
             _spare_what_stays()
             await self._stop.wait()
@@ -197,6 +198,7 @@ class _Service:
             open_files.left_for_clients(),
             entropy=factory.entropy,
         )
+        health = Health(self._readiness, factory.metrics)
         routes: list[BaseRoute] = []
         if not factory.backends.online().local:  # or it has this machine's clock
             watch = ClockWatch(await factory.online_store(), factory.clock, factory.keeper, factory.metrics)
@@ -207,7 +209,7 @@ class _Service:
         if self._service != "process":
             opening = open_authenticator(self._config, factory.clock, factory.tasks, factory.chance)
             authenticator = await stack.enter_async_context(opening)
-            self._health.depends("auth", self._config.auth.key_source, authenticator.probe)
+            self._readiness.depends("auth", self._config.auth.key_source, authenticator.probe)
             factory.metrics.key_set_age(lambda: authenticator.key_set_age_seconds)
             limits = self._config.limits
             work = WorkBudget(clock=factory.clock, rate=limits.work_rate, burst=limits.work_burst)
@@ -219,19 +221,19 @@ class _Service:
         self._watch(factory.dependencies.run, "dependencies")
         for upkeep in factory.upkeep():
             self._watch(upkeep.run, upkeep.name)
-            self._health.limited(upkeep.limited)
-        self._application = app = Application([*routes, *self._health.public_routes()], context, time.monotonic)
+            self._readiness.limited(upkeep.limited)
+        self._application = app = Application([*routes, *health.public_routes()], context, time.monotonic)
         for port in self._ports():
             server = Server(self._transport(app, context), self._config.server.host, port)
             self._servers.append(await stack.enter_async_context(server))
-        self._say_hello(await stack.enter_async_context(self._admin_server(stack)))
+        self._say_hello(await stack.enter_async_context(self._admin_server(health, stack)))
 
-    def _admin_server(self, stack: AsyncExitStack) -> Server:
+    def _admin_server(self, health: Health, stack: AsyncExitStack) -> Server:
         """Serves metrics, and readiness of each dependency. It has its own limit of connections, so that clients cannot
         use them up."""
         context = EdgeContext((), self._factory.metrics, ADMIN_CONNECTIONS, entropy=self._factory.entropy)
         stack.callback(context.refusals.finish)
-        app = Application(self._health.admin_routes(), context, time.monotonic)
+        app = Application(health.admin_routes(), context, time.monotonic)
         server = self._config.server
         return Server(self._transport(app, context), server.admin_host, server.admin_port, ADMIN)
 
@@ -241,18 +243,14 @@ class _Service:
         return TransportConfig(app, limits, keep_alive_seconds=server.keep_alive_seconds)
 
     async def _start_processing(self) -> None:
-        self._depends(Role.INGRESS, await self._factory.ingress_producer())
-        self._depends(Role.ONLINE, await self._factory.online_store())
-        self._depends(Role.COLD, await self._factory.cold_queue())
+        await self._depend(NEEDED_TO_PROCESS)
         self._pipeline = await self._factory.pipeline()
         self._consuming = self._watch(self._pipeline.run, "pipeline")
         self._watch((await self._factory.sweeper()).run, "sweeper")
 
     async def _api(self, authenticator: Authenticator, work: WorkBudget) -> Sequence[BaseRoute]:
         producer, queue = await self._factory.ingress_producer(), await self._factory.message_queue()
-        self._depends(Role.INGRESS, producer)
-        self._depends(Role.ONLINE, await self._factory.online_store())
-        self._depends(Role.COLD, await self._factory.cold_queue())
+        await self._depend(NEEDED_BY_API)
         limits = self._config.limits
         acceptor = Acceptor(
             self._factory.watched(Role.INGRESS, producer),
@@ -273,15 +271,23 @@ class _Service:
         )
         return [*api.routes(), openapi.route()]
 
-    def _depends(self, role: Role, component: Probed) -> None:
-        """Make readiness depend on ``component``."""
-        self._health.depends(role, self._factory.place(role).backend, self._uses(role, component))
+    async def _depend(self, roles: Iterable[Role]) -> None:
+        """Make readiness depend on the components of ``roles``."""
+        for role in roles:
+            self._readiness.depends(role, self._factory.place(role).backend, await self._probe(role))
 
-    def _uses(self, role: Role, component: Probed) -> Probe:
-        """Probe ``component`` while nothing calls it, so that this service reports its outages. Returns the probe."""
-        probe = self._factory.watched(role, component).probe
+    async def _probe(self, role: Role) -> Probe:
+        """Probe the component of ``role`` while nothing calls it, so that this service reports its outages. Returns the
+        probe."""
+        probe = self._factory.watched(role, await self._component(role)).probe
         self._factory.dependencies.probed(role, probe)
         return probe
+
+    async def _component(self, role: Role) -> Probed:
+        """That of ``role`` which has a probe."""
+        if role is Role.INGRESS:
+            return await self._factory.ingress_producer()
+        return await (self._factory.online_store() if role is Role.ONLINE else self._factory.cold_queue())
 
     def _idempotency_secret(self) -> bytes:
         secret = self._config.ingress.idempotency_secret
@@ -292,8 +298,8 @@ class _Service:
         return idempotency_secret(self._config.embedded.data_dir)
 
     async def _sockets(self, authenticator: Authenticator, work: WorkBudget, cors: Cors) -> Sequence[BaseRoute]:
-        self._depends(Role.ONLINE, await self._factory.online_store())
-        self._uses(Role.COLD, await self._factory.cold_queue())
+        await self._depend(NEEDED_BY_SOCKETS)
+        await self._probe(Role.COLD)
         self._manager = await self._factory.connection_manager()
         self._watch(partial(self._manager.run, authenticator.trusts), "connections")
         return Sockets(authenticator, self._manager, work, cors).routes()
@@ -346,7 +352,7 @@ class _Service:
 
     async def _drain(self) -> None:
         """Finish what is in flight, within ``server.drain_seconds``; sweepers of other processes finish the rest."""
-        self._health.draining = True
+        self._readiness.draining = True
         seconds = self._config.server.drain_seconds
         asyncio.get_running_loop().call_later(seconds + LAST_SECONDS, self._end_now)
         for server in self._servers:

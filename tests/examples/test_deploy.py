@@ -22,6 +22,7 @@ from router.clock import SystemClock
 from router.config import Auth, Config, load_with_origins, with_ports
 from router.config.combinations import is_loopback, secretless
 from router.core.dependencies import ANSWER_SECONDS
+from router.core.readiness import Readiness
 from router.factory import Factory
 from router.metrics import Metrics
 from router.web.health import Health
@@ -32,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 CLOUD_RUN_GRACE_SECONDS = 10
 CUT_OFF_SECONDS = 3
 """What a stopping process may take after ``server.drain_seconds``."""
-ALLOWED_HEALTH = {route.path for route in Health(Metrics(), SystemClock()).public_routes()}
+ALLOWED_HEALTH = {route.path for route in Health(Readiness(SystemClock()), Metrics()).public_routes()}
 SECRETS = {
     "ROUTER_ONLINE__URL": "rediss://router:secret@redis.example.com:6379",
     "ROUTER_INGRESS__IDEMPOTENCY_SECRET": "0123456789abcdef0123456789abcdef",

@@ -10,6 +10,7 @@ import pytest
 from starlette.routing import Router
 
 from router import healthcheck
+from router.core.readiness import Readiness
 from router.metrics import Metrics
 from router.web.health import Health
 from tests.support.clock import ManualClock
@@ -24,11 +25,12 @@ async def ask(*arguments: str) -> int:
 
 
 async def test_alive_while_draining_and_dead_where_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    health = Health(Metrics(), ManualClock())
+    readiness = Readiness(ManualClock())
+    health = Health(readiness, Metrics())
     async with server_of(Router(health.public_routes())) as server:
         assert await ask(str(server.port)) == 0
         monkeypatch.setenv("PORT", str(server.port))
-        health.draining = True
+        readiness.draining = True
         assert await ask() == 0, "what drains is not to be killed"
     async with server_of(Router([])) as server:
         assert await ask(str(server.port)) == 1
@@ -40,7 +42,7 @@ async def test_alive_while_draining_and_dead_where_nobody_answers(monkeypatch: p
 async def test_it_is_asked_where_it_listens(
     host: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server = server_of(Router(Health(Metrics(), ManualClock()).public_routes()))
+    server = server_of(Router(Health(Readiness(ManualClock()), Metrics()).public_routes()))
     server._host = host
     monkeypatch.setenv("ROUTER_SERVER__HOST", host)
     async with server:

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.routing import Route
 
 from router.core import connections
+from router.core.readiness import Readiness
 from router.dead_reasons import DeadReason
 from router.messages import MigrationResult, Outcome
 from router.metrics import CUTS, DROPS, POKES, Metrics
@@ -26,7 +27,7 @@ def series() -> dict[str, dict[tuple[str, ...], float]]:
     """By the name of each labelled counter: the values of its labels, and its own, before anything has happened."""
     metrics = Metrics()
     context = EdgeContext([], metrics)
-    Application(Health(metrics, ManualClock()).admin_routes(), context, lambda: 0.0)
+    Application(Health(Readiness(ManualClock()), metrics).admin_routes(), context, lambda: 0.0)
     metrics.depends("online", "redis")
     metrics.closes(connections.CLOSE_CODES)
     metrics.firestore(lambda: dict.fromkeys(("gets", "queries"), 0))

@@ -17,6 +17,7 @@ from router.config import Auth
 from router.core.acceptance import Acceptor
 from router.core.connections import ConnectionManager
 from router.core.pipeline import Pipeline
+from router.core.readiness import Readiness
 from router.core.send_limits import SendLimits
 from router.core.work_budget import WorkBudget
 from router.factory import Factory
@@ -61,7 +62,7 @@ class Web:
     factory: Factory
     key: EmbeddedKey
     clock: ManualClock
-    health: Health
+    readiness: Readiness
     pipeline: Pipeline
     manager: ConnectionManager
     app: ASGIApp
@@ -127,7 +128,8 @@ async def web(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Web]:
             envelope_bytes=ENVELOPE_BYTES,
             body_seconds=BODY_SECONDS,
         )
-        health = Health(factory.metrics, clock)
+        readiness = Readiness(clock)
+        health = Health(readiness, factory.metrics)
         context = EdgeContext(["https://chat.example"], factory.metrics)
         manager = await factory.connection_manager()
         sockets = Sockets(authenticator, manager, work, context.cors)
@@ -136,4 +138,5 @@ async def web(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Web]:
         app = Application(routes, context, timer)
         admin_app = Application(health.admin_routes(), context, timer)
         async with client(app) as http, client(admin_app) as admin:
-            yield Web(http, admin, factory, key, clock, health, await factory.pipeline(), manager, app, context, work)
+            pipeline = await factory.pipeline()
+            yield Web(http, admin, factory, key, clock, readiness, pipeline, manager, app, context, work)

@@ -7,9 +7,9 @@ import asyncio
 import httpx
 import pytest
 
+from router.core.readiness import FRESH_SECONDS
 from router.errors import Unavailable
 from router.messages import Connection
-from router.web.health import FRESH_SECONDS
 from router.web.problems import MEDIA_TYPE
 from tests.contract.stage import BOB
 from tests.support.edge import raw
@@ -50,7 +50,7 @@ class Thing:
         self.asked = 0
         self.answers = asyncio.Event()
         self.answers.set()
-        web.health.depends("thing", "embedded", self.probe)
+        web.readiness.depends("thing", "embedded", self.probe)
 
     async def probe(self) -> None:
         self.asked += 1
@@ -72,7 +72,7 @@ async def test_readiness_has_names_on_the_admin_port_and_no_body_on_the_public_o
     assert (bare.status_code, bare.content, bare.headers["retry-after"]) == (503, b"", "2")
     for port in (web.http, web.admin):
         assert (await port.get("/healthz")).json() == {"status": "alive"}
-    thing.works, web.health.draining = True, True
+    thing.works, web.readiness.draining = True, True
     assert (await web.admin.get("/readyz")).json()["type"].endswith(":draining")
     draining = await web.http.get("/readyz")
     assert (draining.status_code, draining.content) == (503, b"")
@@ -152,7 +152,7 @@ async def test_a_question_that_broke_is_asked_again(web: Web) -> None:
         if broken:
             raise ValueError("a bug")
 
-    web.health.depends("thing", "embedded", probe)
+    web.readiness.depends("thing", "embedded", probe)
     assert (await web.http.get("/readyz")).status_code == 500
     broken = False
     assert (await web.http.get("/readyz")).status_code == 200

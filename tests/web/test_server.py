@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
+from router.core.readiness import Readiness
 from router.errors import ConfigError
 from router.metrics import Metrics
 from router.web.application import Application
@@ -53,7 +54,7 @@ def stands_for(monkeypatch: pytest.MonkeyPatch) -> Stands:
 
 
 def healthy(host: str, port: int = 0) -> Server:
-    server = server_of(Router(Health(Metrics(), ManualClock()).public_routes()))
+    server = server_of(Router(Health(Readiness(ManualClock()), Metrics()).public_routes()))
     server._host, server._wanted = host, port
     return server
 

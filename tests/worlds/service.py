@@ -13,9 +13,9 @@ from pydantic import SecretStr
 from router.auth.embedded import EmbeddedKey
 from router.config import Config
 from router.core.clocks import ClockWatch
+from router.core.readiness import Readiness
 from router.factory import Factory
 from router.service import _Service
-from router.web.health import Health
 from tests.support.clock import ManualClock
 from tests.support.stores import CAP, Stores
 from tests.worlds.client import Socket
@@ -172,6 +172,6 @@ async def serving(stores: Stores, *, looks_at_clocks: bool = False) -> AsyncIter
             stack.enter_context(mock.patch.object(ClockWatch, "run", _looks_at_no_clock))
         factory = Factory(config, clock=clock, entropy=entropy, chance=random.Random(1), reports=service._reports)
         service._factory = await stack.enter_async_context(factory)
-        service._health = Health(factory.metrics, clock)
+        service._readiness = Readiness(clock)
         await service._open(stack)
         yield Running(service, factory, clock, entropy)
