@@ -409,13 +409,13 @@ class ColdQueue(Protocol):
 
     # What was written during an outage of the online store
 
-    async def untold(self, before: int, limit: int) -> list[Queued]:
-        """Up to ``limit`` messages, with empty envelopes, that are still ``untold`` and were queued at ``before`` (µs)
-        or earlier."""
+    async def unreported(self, before: int, limit: int) -> list[Queued]:
+        """Up to ``limit`` messages, with empty envelopes, that are still ``unreported`` and were queued at ``before``
+        (µs) or earlier."""
         ...
 
     async def update_places(self, messages: Sequence[Queued]) -> None:
-        """Update the messages that are in cold: ``untold`` as given, and the sequence if the given one is lower.
+        """Update the messages that are in cold: ``unreported`` as given, and the sequence if the given one is lower.
 
         Raises unless all are as given on return, since the caller then reports these places to the online store.
         """

@@ -55,8 +55,9 @@ class Queued(Struct, frozen=True, gc=False):
     """Its push command is published."""
     attempts: int = 1
     """The ``Delivery.attempt`` that was routed; 1 is the first."""
-    untold: bool = False
-    """For ``ColdQueue.put``: a pipeline could not reach the online store, which does not know of this message yet."""
+    unreported: bool = False
+    """For ``ColdQueue.put``: a pipeline could not reach the online store, which does not know of this message yet.
+    Databases keep it as ``untold``."""
     damaged: bool = False
     """It does not match its checksum. Stores never set this; the code that reads from them does (``core.damage``)."""
     left_out: int = 0

@@ -74,7 +74,10 @@ class Copies:
         """Write those that cold is not known to have."""
         for flight in placed:
             copy = self._copy(flight)
-            if flight.copy is not None and (flight.copy.sequence, flight.copy.untold) == (copy.sequence, copy.untold):
+            if flight.copy is not None and (flight.copy.sequence, flight.copy.unreported) == (
+                copy.sequence,
+                copy.unreported,
+            ):
                 flight.step = Step.WRITTEN
             else:
                 flight.step, flight.copy = Step.TRIED, copy
@@ -86,9 +89,9 @@ class Copies:
         place: Routed | Queued = flight.routed
         if flight.copy is not None and flight.copy.sequence < place.sequence:
             place = flight.copy
-        untold = flight.outage_place is not None
+        unreported = flight.outage_place is not None
         queued = Queued(
-            flight.message, place.sequence, place.queued_at, attempts=flight.delivery.attempt, untold=untold
+            flight.message, place.sequence, place.queued_at, attempts=flight.delivery.attempt, unreported=unreported
         )
         return self._keeper.dated(queued)
 

@@ -37,7 +37,9 @@ class Settler:
         if settled.misplaced:
             # They stay marked until the store agrees, so that whoever dies in between leaves it to a sweeper.
             async with asyncio.timeout(self._call_seconds):
-                await self._cold.update_places([structs.replace(queued, untold=True) for queued in settled.misplaced])
+                await self._cold.update_places(
+                    [structs.replace(queued, unreported=True) for queued in settled.misplaced]
+                )
             placed += await self.settle(settled.misplaced)
         return placed
 

@@ -34,7 +34,7 @@ IMPLAUSIBLE_SECONDS = 300
 """The clocks of two nodes never differ by this much. A time that is further ahead came from a wrong clock."""
 HELD_SECONDS = 60.0
 """How often to look again while retention waits for the clock."""
-UNTOLD_SECONDS = 60
+UNREPORTED_SECONDS = 60
 """A pipeline settles what it wrote without the online store within this time, unless it is cut off or dead."""
 OUTAGE_FAILURES = 10
 """After this many failures in one round, its other moves and orphans wait for the next round."""
@@ -145,7 +145,7 @@ class Sweeper:
         self._rounds = 0
         self._failures: list[RouterError] = []
         self._looked_at: float | None = None
-        """When the last search of cold for untold messages came to its end (monotonic)."""
+        """When the last search of cold for unreported messages came to its end (monotonic)."""
 
     def statistics(self) -> Statistics:
         return Statistics(self._rounds, len(self._failures), self._held_at is not None)
@@ -168,7 +168,7 @@ class Sweeper:
             self._tend_users,
             self._expire_messages,
             self._delete_orphans,
-            self._tell_untold,
+            self._settle_unreported,
         ):
             with self._apart():
                 await part()
@@ -286,16 +286,16 @@ class Sweeper:
                 with self._apart():
                     await self._settler.delete_copies(user, own)
 
-    async def _tell_untold(self) -> None:
+    async def _settle_unreported(self) -> None:
         """Settle what a pipeline wrote to cold without the online store, if the pipeline has not done so: it may have
         died, or be cut off. Settling deletes what was acknowledged, so that no copy outlives its record."""
         now = self._clock.now()
-        if self._looked_at is not None and self._clock.monotonic() - self._looked_at < UNTOLD_SECONDS:
+        if self._looked_at is not None and self._clock.monotonic() - self._looked_at < UNREPORTED_SECONDS:
             return
-        untold = await self._cold.untold(now - UNTOLD_SECONDS * MICROSECONDS, PAGE_MESSAGES)
-        if untold:
-            # The store knows them now: clear `untold`, and use the sequences that it returned.
-            placed = await self._settler.settle(untold)
-            await self._cold.update_places([replace(queued, untold=False) for queued in placed])
-        if len(untold) < PAGE_MESSAGES:
+        unreported = await self._cold.unreported(now - UNREPORTED_SECONDS * MICROSECONDS, PAGE_MESSAGES)
+        if unreported:
+            # The store knows them now: clear `unreported`, and use the sequences that it returned.
+            placed = await self._settler.settle(unreported)
+            await self._cold.update_places([replace(queued, unreported=False) for queued in placed])
+        if len(unreported) < PAGE_MESSAGES:
             self._looked_at = self._clock.monotonic()

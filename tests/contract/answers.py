@@ -284,7 +284,7 @@ class AnswerContract:
             if first:
                 first = False
                 now = stage.clock.now()
-                queued: Sequence[Queued] = [Queued(stage.message("m3"), now + 9, now, untold=True)]
+                queued: Sequence[Queued] = [Queued(stage.message("m3"), now + 9, now, unreported=True)]
                 await stage.cold.put(queued)
                 await stage.online.settle(queued)
             return await read(user, limit, max_bytes, after)

@@ -146,13 +146,13 @@ async def discarded_in_cold(stage: Stage) -> None:
 
 async def routed_without_the_store(stage: Stage) -> None:
     """The store is told later, without the envelope, and more than once."""
-    queued = Queued(stage.message("m", size=SIZE), stage.clock.now(), stage.clock.now(), untold=True)
+    queued = Queued(stage.message("m", size=SIZE), stage.clock.now(), stage.clock.now(), unreported=True)
     assert await stage.cold.put([queued]) == []
     await has_room(stage, LIMIT - REST)
-    untold = await stage.cold.untold(stage.clock.now(), 10)
-    assert [(one.message.id, one.message.envelope) for one in untold] == [("m", b"")]
+    unreported = await stage.cold.unreported(stage.clock.now(), 10)
+    assert [(one.message.id, one.message.envelope) for one in unreported] == [("m", b"")]
     for _ in range(2):
-        assert await stage.online.settle(untold) == Settled([], [])
+        assert await stage.online.settle(unreported) == Settled([], [])
         await has_room(stage, LIMIT - REST - SIZE)
     await stage.queue.acknowledge(BOB, ["m"])
 
@@ -299,7 +299,7 @@ class BoundsContract:
 
     async def test_what_was_routed_without_the_store_is_not_charged(self, budgeted: Stage) -> None:
         """The budget says how fast mail may come; how much waits is counted all the same."""
-        queued = Queued(budgeted.message("m", size=600), budgeted.clock.now(), budgeted.clock.now(), untold=True)
+        queued = Queued(budgeted.message("m", size=600), budgeted.clock.now(), budgeted.clock.now(), unreported=True)
         await budgeted.cold.put([queued])
         await budgeted.online.settle([queued])
         assert await budgeted.go("all of it", size=1000) is Outcome.COLD

@@ -85,12 +85,12 @@ class DamageContract:
 
     async def test_a_pipeline_that_tells_of_it_too_late_is_told_that_it_is_gone(self, stage: Stage) -> None:
         """It was written to cold while the online store could not be asked: it must not count as mail in cold then."""
-        untold = replace(in_place_of_now(stage, "m1"), untold=True)
-        assert await stage.cold.put([untold]) == []
+        unreported = replace(in_place_of_now(stage, "m1"), unreported=True)
+        assert await stage.cold.put([unreported]) == []
         await spoil(stage, "cold", "m1")
         assert await stage.ids() == []
         assert await stage.letters() == [("m1", "damaged")]
-        assert (await stage.online.settle([untold])).acked == [untold]
+        assert (await stage.online.settle([unreported])).acked == [unreported]
 
     @TIERS
     async def test_it_takes_no_place_in_a_page(self, stage: Stage, tier: Tier) -> None:
@@ -192,10 +192,10 @@ class DamageContract:
     @pytest.mark.parametrize("limit", [1, 500])
     async def test_a_copy_elsewhere_in_hot_mends_the_first(self, stage: Stage, limit: int) -> None:
         """It came to cold while the online store could not be asked; then the ingress brought it again."""
-        untold = in_place_of_now(stage, "m1")
-        assert await stage.cold.put([untold]) == []
+        unreported = in_place_of_now(stage, "m1")
+        assert await stage.cold.put([unreported]) == []
         await fill(stage, "hot", "m2", "m1")
-        await stage.online.settle([untold])
+        await stage.online.settle([unreported])
         await spoil(stage, "cold", "m1")
         assert await stage.ids(limit=limit) == ["m1", "m2"][:limit]
         assert (await stage.ids(), await stage.letters()) == (["m1", "m2"], [])
@@ -211,10 +211,10 @@ class DamageContract:
         assert sorted(await stage.pushed()) == ["m1", "m2", "m3"], "each is announced"
 
     async def test_it_leaves_hot_for_a_copy_at_an_earlier_place(self, stage: Stage) -> None:
-        untold = in_place_of_now(stage, "m1")
-        assert await stage.cold.put([untold]) == []
+        unreported = in_place_of_now(stage, "m1")
+        assert await stage.cold.put([unreported]) == []
         await fill(stage, "hot", "m2", "m1")
-        await stage.online.settle([untold])
+        await stage.online.settle([unreported])
         await spoil(stage, "hot", "m1")
         assert await stage.ids() == ["m1", "m2"]
         await stage.migrator.migrate(BOB, online_too=True)
@@ -244,11 +244,11 @@ class DamageContract:
     @pytest.mark.parametrize("again", ["put", "repair"])
     async def test_what_is_written_anew_is_still_to_be_told(self, stage: Stage, again: str) -> None:
         message = of(stage, "m1", b"as it was accepted")
-        assert await stage.cold.put([replace(message, untold=True)]) == []
+        assert await stage.cold.put([replace(message, unreported=True)]) == []
         await spoil(stage, "cold", "m1")
         await (stage.cold.put([message]) if again == "put" else stage.cold.repair(BOB, [message]))
         assert await cold_messages(stage) == [(message.message, message.sequence)]
-        assert names(await stage.cold.untold(stage.clock.now(), 10)) == ["m1"]
+        assert names(await stage.cold.unreported(stage.clock.now(), 10)) == ["m1"]
 
     async def test_it_does_not_move(self, stage: Stage) -> None:
         await fill(stage, "hot", "m1", "m2", "m3")

@@ -79,10 +79,10 @@ class IdContract:
         assert await stage.go("m1", EVE, keyed=True) is Outcome.HOT
         assert await stage.ids() == [], "from here on cold is known to be empty"
         now = stage.clock.now()
-        assert await stage.cold.put([Queued(stage.message("m1", keyed=True), now, now, untold=True)]) == []
+        assert await stage.cold.put([Queued(stage.message("m1", keyed=True), now, now, unreported=True)]) == []
         stage.clock.advance(61)
         await stage.sweeper.sweep()
-        assert await stage.cold.untold(stage.clock.now(), 10) == []
+        assert await stage.cold.unreported(stage.clock.now(), 10) == []
         assert await stage.in_cold() == await stage.in_cold(EVE) == ["m1"], "hers has moved there"
         assert await stage.ids() == await stage.ids(EVE) == ["m1"]
         await stage.queue.acknowledge(BOB, ["m1"])
@@ -96,7 +96,7 @@ class IdContract:
         for user in users:
             await stage.connect(user)
             assert await stage.ids(user) == [], "from here on cold is known to be empty"
-        both = [Queued(stage.message("m1", user, keyed=True), now, now, untold=True) for user in users]
+        both = [Queued(stage.message("m1", user, keyed=True), now, now, unreported=True) for user in users]
         assert await stage.cold.put(both) == []
         assert await stage.online.settle(both) == await stage.online.settle(both) == Settled([], [])
         assert await stage.ids() == await stage.ids(EVE) == ["m1"]

@@ -97,20 +97,20 @@ class LimitContract:
         assert (await stage.cold.totals(None)).messages == 0
 
     @pytest.mark.parametrize("among", ["one", "many"])
-    async def test_no_more_untold_mail_than_is_asked_for(self, stage: Stage, among: str) -> None:
+    async def test_no_more_unreported_mail_than_is_asked_for(self, stage: Stage, among: str) -> None:
         now = stage.clock.now()
         sent = [(BOB, id_) for id_ in IDS] if among == "one" else [(user, f"to {user}") for user in USERS]
-        left = [Queued(stage.message(id_, user), now + n, now, untold=True) for n, (user, id_) in enumerate(sent)]
+        left = [Queued(stage.message(id_, user), now + n, now, unreported=True) for n, (user, id_) in enumerate(sent)]
         assert await stage.cold.put(left) == []
 
-        async def untold(limit: int) -> list[Queued]:
-            return await stage.cold.untold(now, limit)
+        async def unreported(limit: int) -> list[Queued]:
+            return await stage.cold.unreported(now, limit)
 
         async def tell(found: Sequence[Queued]) -> None:
             assert await stage.online.settle(found) == Settled([], [])
-            await stage.cold.update_places([replace(queued, untold=False) for queued in found])
+            await stage.cold.update_places([replace(queued, unreported=False) for queued in found])
 
-        assert by_user(await parts(untold, tell)) == sorted(sent)
+        assert by_user(await parts(unreported, tell)) == sorted(sent)
 
     async def test_no_more_is_to_be_announced_than_is_asked_for(self, stage: Stage) -> None:
         await stage.connect()

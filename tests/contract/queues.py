@@ -430,7 +430,7 @@ class QueueContract(
     async def test_a_stranger_deletes_nothing_that_only_cold_knows(self, stage: Stage) -> None:
         """RACES 29: the online store, which knows whose an id is, was not asked when this came to cold."""
         now = stage.clock.now()
-        assert await stage.cold.put([Queued(stage.message("m1", EVE), now, now, untold=True)]) == []
+        assert await stage.cold.put([Queued(stage.message("m1", EVE), now, now, unreported=True)]) == []
         await stage.queue.acknowledge(BOB, ["m1"])
         assert await stage.in_cold(EVE) == ["m1"]
 
@@ -817,7 +817,9 @@ class QueueContract(
                     await stage.connect()
                 (first,) = await stage.route(stage.message("m1"))
                 assert first.outcome is (Outcome.COLD if under_way else Outcome.HOT)
-                await stage.cold.put([Queued(stage.message("m2"), first.sequence + 1, stage.clock.now(), untold=True)])
+                await stage.cold.put(
+                    [Queued(stage.message("m2"), first.sequence + 1, stage.clock.now(), unreported=True)]
+                )
             return await read(user, limit, max_bytes, after)
 
         stage.cold.read = route_first  # type: ignore[method-assign]  # the moment that the test forces
@@ -1046,7 +1048,7 @@ class QueueContract(
             if not came:
                 came = True
                 now = stage.clock.now()
-                queued = Queued(stage.message("m1"), now + 1, now, untold=True)
+                queued = Queued(stage.message("m1"), now + 1, now, unreported=True)
                 await stage.cold.put([queued])
                 await stage.online.settle([queued])
             return await read(user, limit, max_bytes, after)
@@ -1312,12 +1314,12 @@ class QueueContract(
         message = stage.message("m1")
         (routed,) = await stage.route(message)
         await stage.go("m2")
-        await stage.cold.put([Queued(message, routed.sequence + 1000, stage.clock.now(), untold=True)])
+        await stage.cold.put([Queued(message, routed.sequence + 1000, stage.clock.now(), unreported=True)])
         stage.clock.advance(61)
         await stage.sweeper.sweep()
         assert await stage.in_cold() == ["m1", "m2"]
         assert await stage.go("m1") is Outcome.ANNOUNCE
-        assert await stage.cold.untold(stage.clock.now(), 10) == []
+        assert await stage.cold.unreported(stage.clock.now(), 10) == []
 
     async def test_a_copy_that_nobody_told_of_is_told_by_the_sweeper(self, stage: Stage) -> None:
         """RACES 3, 10: pipelines wrote to cold without the store and died. One message was routed and acknowledged
@@ -1327,15 +1329,17 @@ class QueueContract(
         await stage.go("m1")
         await stage.queue.acknowledge(BOB, ["m1"])
         assert await stage.ids() == [], "from here on cold is known to be empty"
-        left = [Queued(stage.message(name), now + place, now, untold=True) for place, name in enumerate(("m1", "m2"))]
+        left = [
+            Queued(stage.message(name), now + place, now, unreported=True) for place, name in enumerate(("m1", "m2"))
+        ]
         assert await stage.cold.put(left) == []
-        assert await stage.cold.untold(now - 1, 10) == []
+        assert await stage.cold.unreported(now - 1, 10) == []
         stage.clock.advance(61)
         await stage.sweeper.sweep()
         assert await stage.in_cold() == ["m2"]
         assert await stage.ids() == ["m2"]
         assert await stage.go("m2") is Outcome.ANNOUNCE
-        assert await stage.cold.untold(stage.clock.now(), 10) == []
+        assert await stage.cold.unreported(stage.clock.now(), 10) == []
 
     async def test_what_was_delivered_before_may_be_in_cold(self, stage: Stage) -> None:
         """RACES 10: a pipeline wrote it there without the store, and died before it could tell."""

@@ -114,7 +114,7 @@ async def test_a_place_on_the_way_to_cold_takes_what_came_to_another(stage: Stag
     await publish_damaged(stage, message)
     (routed,) = await stage.route(message)
     others = [Queued(stage.message(id_), routed.sequence + more, 1) for id_, more in (("a", -1), ("b", 1))]
-    copy = Queued(message, routed.sequence + sequence_more, routed.queued_at, untold=True)
+    copy = Queued(message, routed.sequence + sequence_more, routed.queued_at, unreported=True)
     assert await stage.cold.put([copy, *others]) == []
     async with running(stage):
 

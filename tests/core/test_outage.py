@@ -337,7 +337,7 @@ async def test_what_is_moved_to_its_place_is_left_to_a_sweeper_until_the_store_a
     """RACES 7, 10: whoever moves the copy dies before the store is told again."""
     message, settle, calls = stage.message("m1"), stage.online.settle, 0
     (place,) = await stage.route(message)
-    late = Queued(message, place.sequence + 1000, place.queued_at, untold=True)
+    late = Queued(message, place.sequence + 1000, place.queued_at, unreported=True)
     await stage.cold.put([late])
 
     async def die_between(messages: Sequence[Queued]) -> object:
@@ -350,7 +350,7 @@ async def test_what_is_moved_to_its_place_is_left_to_a_sweeper_until_the_store_a
     monkeypatch.setattr(type(stage.online), "settle", lambda _, messages: die_between(messages))
     with pytest.raises(Unavailable):
         await Settler(stage.online, stage.cold).settle([late])
-    (left,) = await stage.cold.untold(stage.clock.now(), 10)
+    (left,) = await stage.cold.unreported(stage.clock.now(), 10)
     assert (left.message.id, left.sequence) == ("m1", place.sequence)
 
 
@@ -377,8 +377,8 @@ async def test_what_stands_behind_what_another_device_acknowledged_is_not_missin
 async def test_a_user_of_whom_nothing_is_known_may_have_mail_of_an_outage(stage: Stage) -> None:
     """RACES 10: whoever connects before the store was told, and whoever is sent to, reads what is in cold."""
     now = stage.clock.now()
-    await stage.cold.put([Queued(stage.message("m1"), now, now, untold=True)])
-    await stage.cold.put([Queued(stage.message("m2", EVE), now, now, untold=True)])
+    await stage.cold.put([Queued(stage.message("m1"), now, now, unreported=True)])
+    await stage.cold.put([Queued(stage.message("m2", EVE), now, now, unreported=True)])
     await stage.connect()
     await stage.go("m3", EVE)
     assert (await stage.ids(), await stage.ids(EVE)) == (["m1"], ["m2", "m3"])

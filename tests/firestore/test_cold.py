@@ -173,7 +173,7 @@ async def test_a_call_is_bounded_by_its_bytes_and_its_writes(beside: Stage, monk
 async def test_a_place_is_changed_without_the_envelope(beside: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """RACES 10, 27: hundreds of places are updated at once, and all their envelopes would be too much for a call."""
     size, now = 100_000, beside.clock.now()
-    messages = [Queued(queued(beside, f"m{n}", size=size).message, now + 9 + n, now, untold=True) for n in range(3)]
+    messages = [Queued(queued(beside, f"m{n}", size=size).message, now + 9 + n, now, unreported=True) for n in range(3)]
     assert await beside.cold.put(messages) == []
     get, write, moved = Client.get, Client.batch_write, list[int]()
 
@@ -188,14 +188,14 @@ async def test_a_place_is_changed_without_the_envelope(beside: Stage, monkeypatc
 
     monkeypatch.setattr(Client, "get", measure_get)
     monkeypatch.setattr(Client, "batch_write", measure_write)
-    placed = [replace(one, sequence=one.sequence - 5, untold=index == 0) for index, one in enumerate(messages)]
+    placed = [replace(one, sequence=one.sequence - 5, unreported=index == 0) for index, one in enumerate(messages)]
     await beside.cold.update_places(placed)
     assert (len(moved), sum(moved) < size) == (2, True)
     assert await beside.cold.put(placed) == []
     assert moved[3] < CONTENT_BYTES, "they are there already, and are compared"
-    assert names(await beside.cold.untold(now, 10)) == ["m0"]
+    assert names(await beside.cold.unreported(now, 10)) == ["m0"]
     kept = (await beside.cold.read(BOB, 10, PAGE_BYTES)).messages
-    assert kept == [replace(one, untold=False, announced=True) for one in placed]
+    assert kept == [replace(one, unreported=False, announced=True) for one in placed]
 
 
 # What it keeps.
@@ -330,7 +330,7 @@ async def test_the_store_is_told_of_no_place_that_cold_does_not_have(
     messages = [beside.message(f"m{number}") for number in range(3)]
     routed = await beside.route(*messages)
     late = [
-        Queued(message, one.sequence + 1000, one.queued_at, untold=True)
+        Queued(message, one.sequence + 1000, one.queued_at, unreported=True)
         for message, one in zip(messages[:2], routed, strict=False)
     ]
     assert await beside.cold.put(late) == []
@@ -344,7 +344,7 @@ async def test_the_store_is_told_of_no_place_that_cold_does_not_have(
     assert await beside.ids() == ["m0", "m1", "m2"], "readers know its place"
     await beside.sweeper.sweep()
     assert await beside.in_cold() == await beside.ids() == ["m0", "m1", "m2"]
-    assert await beside.cold.untold(beside.clock.now(), 10) == []
+    assert await beside.cold.unreported(beside.clock.now(), 10) == []
 
 
 async def test_retention_removes_what_it_can(beside: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

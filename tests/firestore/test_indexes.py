@@ -72,7 +72,7 @@ async def live(stage: Stage) -> None:
     await stage.go("typing", ephemeral=True)
     await stage.route(stage.message("pending", EVE))
     now = stage.clock.now()
-    await stage.cold.put([Queued(stage.message("written in an outage"), now, now, untold=True)])
+    await stage.cold.put([Queued(stage.message("written in an outage"), now, now, unreported=True)])
     await stage.ids()
     await stage.ids(EVE)
     stage.clock.advance(11)

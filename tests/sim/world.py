@@ -157,10 +157,10 @@ class World:
     def unsettles(self, messages: Sequence[Queued]) -> None:
         """A cold queue is asked to take these."""
         for queued in messages:
-            if queued.untold and queued.attempts > 1:
+            if queued.unreported and queued.attempts > 1:
                 # Without the online store: ``routes`` knows nothing of it.
                 self.add(h.RoutedAgain(queued.message.id))
-        if ids := tuple(queued.message.id for queued in messages if queued.untold):
+        if ids := tuple(queued.message.id for queued in messages if queued.unreported):
             self.add(h.Unsettled(ids))
 
     def settles(self, messages: Sequence[Queued], settled: Settled) -> None:

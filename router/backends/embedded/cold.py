@@ -35,7 +35,7 @@ class EmbeddedColdQueue:
             (
                 queued.message.recipient, queued.message.lane, queued.sequence, queued.message.id,
                 queued.queued_at, queued.message.accepted_at, queued.message.keyed, queued.attempts,
-                queued.message.envelope, queued.message.checksum, queued.untold,
+                queued.message.envelope, queued.message.checksum, queued.unreported,
             )
             for queued in messages
         ]  # fmt: skip
@@ -92,12 +92,14 @@ class EmbeddedColdQueue:
         await self._delete([(queued.message.recipient, queued.message.id) for queued in expired])
         return list(expired)
 
-    async def untold(self, before: int, limit: int) -> list[Queued]:
-        rows = self._database.read(lambda db: db.execute(SQL["untold"], (before, limit)).fetchall())
+    async def unreported(self, before: int, limit: int) -> list[Queued]:
+        rows = self._database.read(lambda db: db.execute(SQL["unreported"], (before, limit)).fetchall())
         return [_bare(row) for row in rows]
 
     async def update_places(self, messages: Sequence[Queued]) -> None:
-        rows = [(queued.untold, queued.sequence, queued.message.id, queued.message.recipient) for queued in messages]
+        rows = [
+            (queued.unreported, queued.sequence, queued.message.id, queued.message.recipient) for queued in messages
+        ]
         await self._database.write_ordered(lambda db: db.executemany(SQL["update_places"], rows).rowcount)
 
     async def oldest(self, limit: int) -> list[tuple[str, QueueTotals]]:

@@ -3,7 +3,7 @@
 ``{cold.collection}/{user}/{cold.collection}-messages/{message id}``, with the fields of ``documents`` and
 
     by_age      shard of the user and ``queued_at`` in one number, for retention and ``oldest``
-    untold_at   ``queued_at``, of an untold message only
+    untold_at   ``queued_at``, of an unreported message only
     expire_at   when Firestore's own TTL may delete it: later than retention, in case no sweeper runs
 """
 
@@ -104,7 +104,7 @@ class FirestoreColdQueue:
         fields["by_age"].integer_value = sharded(user, queued.queued_at)
         expire_at = queued.queued_at + self._retention + BACKSTOP_SECONDS * MICROSECONDS
         fields["expire_at"].timestamp_value.FromMicroseconds(expire_at)
-        if queued.untold:
+        if queued.unreported:
             fields["untold_at"].integer_value = queued.queued_at
         return write
 
@@ -180,7 +180,7 @@ class FirestoreColdQueue:
             raise error
         return [queued for queued, result in zip(expired, results, strict=True) if result is None]
 
-    async def untold(self, before: int, limit: int) -> list[Queued]:
+    async def unreported(self, before: int, limit: int) -> list[Queued]:
         query = Query(self._messages, "untold_at", limit, most=before, everywhere=True, select=("untold_at", *BARE))
         return [self._bare(document) for document in await self._client.find(self._layout.documents, query)]
 
@@ -270,7 +270,7 @@ def _place_update(change: Queued, there: Document) -> Write:
     write = _change_of(there)
     write.update_mask.field_paths.extend(("place", "untold_at"))
     integers(write.update.fields, [("place", min(place, place_number(*change.place)))])
-    if change.untold:
+    if change.unreported:
         integers(write.update.fields, [("untold_at", queued_at)])
     return write
 

@@ -32,7 +32,7 @@ SELECT count(*), max(row) FROM (SELECT row FROM cold WHERE row > ? ORDER BY row 
 SELECT id, user, lane, sequence, queued_at, accepted_at, keyed, attempts, length(envelope) FROM cold
 WHERE row > ? AND row <= ? AND queued_at <= ?;
 
--- untold: Messages that the online store does not know yet and that were queued at or before a point in time.
+-- unreported: Messages that the online store does not know yet and that were queued at or before a point in time.
 SELECT id, user, lane, sequence, queued_at, accepted_at, keyed, attempts, length(envelope) FROM cold
 WHERE untold = 1 AND queued_at <= ? ORDER BY queued_at LIMIT ?;
 
