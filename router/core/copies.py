@@ -74,10 +74,8 @@ class Copies:
         """Write those that cold is not known to have."""
         for flight in placed:
             copy = self._copy(flight)
-            if flight.copy is not None and (flight.copy.sequence, flight.copy.unreported) == (
-                copy.sequence,
-                copy.unreported,
-            ):
+            kept = flight.copy
+            if kept is not None and (kept.sequence, kept.unreported) == (copy.sequence, copy.unreported):
                 flight.step = Step.WRITTEN
             else:
                 flight.step, flight.copy = Step.TRIED, copy

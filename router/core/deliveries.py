@@ -181,7 +181,7 @@ class Deliveries:
         self.owed -= len(left) - len(held)
         return held
 
-    def owe(self, written: Sequence[InFlight]) -> list[InFlight]:
+    def mark_owed(self, written: Sequence[InFlight]) -> list[InFlight]:
         """These are in cold and announced; the store is to be told before the ingress is. Returns those that were held
         until now."""
         gone = self.let_go(written)

@@ -50,6 +50,6 @@ class Receipts:
                 if left := self._deliveries.unacknowledged():
                     await self._consumer.nack(left)
 
-    def owe(self, written: Sequence[InFlight]) -> None:
+    def mark_owed(self, written: Sequence[InFlight]) -> None:
         """These are in cold and announced; the ingress keeps them until the online store has been told."""
-        self._let_go(self._deliveries.owe(written))
+        self._let_go(self._deliveries.mark_owed(written))

@@ -81,7 +81,7 @@ class Passes:
         while lines:
             heads = [line[0] for line in lines]
             await self._copies.store(heads)
-            self._receipts.owe(at(heads, Step.WRITTEN))
+            self._receipts.mark_owed(at(heads, Step.WRITTEN))
             left += [flight for line in lines if line[0].step is Step.TRIED for flight in line]
             lines = [line[1:] for line in lines if line[0].step is Step.OWED and len(line) > 1]
         return left

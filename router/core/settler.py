@@ -37,9 +37,8 @@ class Settler:
         if settled.misplaced:
             # They stay marked until the store agrees, so that whoever dies in between leaves it to a sweeper.
             async with asyncio.timeout(self._call_seconds):
-                await self._cold.update_places(
-                    [structs.replace(queued, unreported=True) for queued in settled.misplaced]
-                )
+                marked = [structs.replace(queued, unreported=True) for queued in settled.misplaced]
+                await self._cold.update_places(marked)
             placed += await self.settle(settled.misplaced)
         return placed
 

@@ -21,8 +21,8 @@ def receipts(flights: list[InFlight]) -> list[int | str]:
 def test_what_is_owed_is_held_no_longer_and_told_of_in_its_order() -> None:
     deliveries = Deliveries()
     first, second, third = deliveries.receive(mail(1, 2, 3))
-    assert receipts(deliveries.owe([second])) == [2]
-    assert receipts(deliveries.owe([first])) == [1]
+    assert receipts(deliveries.mark_owed([second])) == [2]
+    assert receipts(deliveries.mark_owed([first])) == [1]
     deliveries.receive(mail(4))
     assert (deliveries.held, deliveries.held_bytes, deliveries.owed) == (2, 20, 2)
     assert receipts(deliveries.oldest_owed(1)) == [2]
@@ -35,7 +35,7 @@ def test_what_is_owed_is_held_no_longer_and_told_of_in_its_order() -> None:
 
 def test_what_comes_again_is_in_flight_already_also_when_it_is_owed() -> None:
     deliveries = Deliveries()
-    deliveries.owe(deliveries.receive(mail(1)))
+    deliveries.mark_owed(deliveries.receive(mail(1)))
     assert deliveries.receive(mail(1, 2, 2)) == [received(delivery) for delivery in mail(2)]
     assert (deliveries.held, deliveries.owed) == (1, 1)
 

@@ -447,7 +447,7 @@ def test_what_the_store_is_told_late_says_how_large_it_is() -> None:
     deliveries, message = Deliveries(), Message("m1", BOB, b"{...}", Lane.NORMAL, False, 0)
     (flight,) = deliveries.receive([Delivery(message, 1, 1)])
     flight.copy = Queued(message, 10, 5)
-    deliveries.owe([flight])
+    deliveries.mark_owed([flight])
     (owed,) = deliveries.oldest_owed(10)
     assert owed.copy is not None
     assert (owed.message.envelope, owed.copy.message.envelope, owed.copy.size) == (b"", b"", 5)

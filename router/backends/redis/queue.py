@@ -42,7 +42,8 @@ class RedisQueue:
         if unowed:
             at = self._state.keeper.deleting_at()
             await self._state.client.run(
-                [self._state.call("owe", user, at, *unowed)], self._state.list_due({user: self._state.orphans_at})
+                [self._state.call("make_orphans", user, at, *unowed)],
+                self._state.list_due({user: self._state.orphans_at}),
             )
         return {id_ for id_, record in zip(ids, records, strict=True) if is_acked(record)}
 

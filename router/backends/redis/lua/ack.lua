@@ -1,7 +1,7 @@
 -- Acknowledge messages: take them out of the hot queue and remember them as acknowledged.
 --
 -- ARGV  2 tombstones of plain ones end   3 tombstones of keyed ones end   4 the earliest time that it may be, or 0 (see
---       `owe`); then the ids
+--       `enter_orphan`); then the ids
 -- Result: the ids of which cold may have a copy.
 
 local owed, bytes, hot, cold, cold_bytes = {}, 0, 0, 0, 0
@@ -29,7 +29,7 @@ for i = 5, #ARGV do
       if state ~= ACKED_OWED then
         record.state, record.number = ACKED_OWED, tonumber(ARGV[record.keyed == 1 and 3 or 2])
         keep_record(id, record)
-        owe(id, tonumber(ARGV[4]))
+        enter_orphan(id, tonumber(ARGV[4]))
       end
     end
   end

@@ -80,7 +80,7 @@ end
 
 -- Enter an orphan: cold has or may get a copy of this acknowledged message. `at`: the earliest time that it may be, or
 -- 0 if unknown. Dated by a clock that is ahead, the orphan would wait until the others have reached that time.
-local function owe(id, at)
+local function enter_orphan(id, at)
   call('ZADD', OWED, at > 0 and at or now, id)
 end
 

@@ -3,7 +3,7 @@
 --
 -- ARGV  2 prefix of the channels   3 user   4 cap of the queue, in messages   5 and in bytes
 --       6 ephemeral messages accepted at or before this have expired   7 1 for write-through, else 0
---       8 the earliest time that it may be, or 0: deletes tombstones whose time was over then; see `owe`
+--       8 the earliest time that it may be, or 0: deletes tombstones whose time was over then; see `enter_orphan`
 --       9 now, by the server's clock
 --       10 µs in which an empty inbound budget becomes whole again; 0: none   11 bytes of it that come back in a second;
 --       then for each message, in order:
@@ -37,7 +37,7 @@ local function may_be_cold(id, record)
     record.state = DOUBLE
   elseif record.state == ACKED then
     record.state = ACKED_OWED
-    owe(id, tonumber(ARGV[8]))
+    enter_orphan(id, tonumber(ARGV[8]))
   else
     return
   end

@@ -31,7 +31,7 @@ local function check(id, record)
   if state == ACKED then
     if record.number < at - DAY then call('HDEL', IDS, id) end
   elseif state == ACKED_OWED then
-    if not call('ZSCORE', OWED, id) then owe(id, at) end
+    if not call('ZSCORE', OWED, id) then enter_orphan(id, at) end
   elseif record.number < stale_before and not call('ZSCORE', QUEUE, id) then
     call('HDEL', IDS, id)
     call('HDEL', PENDING, id)
