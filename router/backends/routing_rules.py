@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from router.backends.recipient_limits import RecipientLimits
 from router.clock import MICROSECONDS
 from router.config import Config
 from router.interfaces import MOST_IDS
@@ -23,10 +23,6 @@ PLAUSIBLE_LEASES = 3
 little, so one lease would be too strict."""
 APART_SECONDS = 2.0
 """Clocks that differ by less than this count as equal."""
-PLAUSIBLE_INBOUND_SECONDS = 60
-"""If an inbound budget is to be whole later than its span and this from now, a wrong clock charged it."""
-KEPT_INBOUND_SECONDS = 7 * DAY_SECONDS
-"""Longest time for which a store keeps an idle user because their inbound budget is not whole yet."""
 ORPHAN_SECONDS = 60
 """If nobody reports a copy of an acknowledged message as deleted within this time, a sweeper deletes it."""
 
@@ -38,11 +34,7 @@ class StoreRules:
     lease_seconds: float
     tombstone_seconds: float
     ephemeral_seconds: float
-    queue_messages: int
-    queue_bytes: int
-    inbound_span: int
-    """µs in which an empty inbound budget becomes whole again; 0: no such limit."""
-    inbound_bytes_per_second: float
+    recipient: RecipientLimits
     fresh_cold_empty: bool
     """Online store and cold queue are one SQLite file. Then the store can look whether an unknown user's cold queue is
     empty; any other store has to assume that it is not."""
@@ -53,15 +45,11 @@ class StoreRules:
     @classmethod
     def of(cls, config: Config, *, fresh_cold_empty: bool = False) -> StoreRules:
         """The rules that ``config`` sets."""
-        limits = config.limits
         return cls(
             lease_seconds=config.online.lease_seconds,
             tombstone_seconds=config.online.tombstone_seconds,
-            ephemeral_seconds=limits.ephemeral_seconds,
-            queue_messages=limits.queue_messages,
-            queue_bytes=limits.queue_bytes,
-            inbound_span=math.ceil(limits.inbound_bytes * MICROSECONDS / limits.inbound_bytes_per_second),
-            inbound_bytes_per_second=limits.inbound_bytes_per_second,
+            ephemeral_seconds=config.limits.ephemeral_seconds,
+            recipient=RecipientLimits.of(config.limits),
             fresh_cold_empty=fresh_cold_empty,
             write_through=config.online.durability == "write-through",
             retention_seconds=config.cold.retention_days * DAY_SECONDS,
@@ -84,25 +72,6 @@ class StoreRules:
         """Ephemeral messages accepted at or before this (µs since 1970) have expired."""
         return now - int(self.ephemeral_seconds * MICROSECONDS)
 
-    def charged(self, inbound_until: int, size: int, now: int) -> int:
-        """When an inbound budget is whole again after ``size`` bytes are charged to it at ``now``; ``inbound_until`` is
-        when it was to be whole before (µs since 1970)."""
-        return self._whole_at(inbound_until, now) + self._microseconds(size) if self.inbound_span else 0
-
-    def is_exhausted(self, inbound_until: int, size: int, now: int) -> bool:
-        """Whether an inbound budget has less than ``size`` bytes left. A whole one admits a message of any size."""
-        if inbound_until <= now or not self.inbound_span:
-            return False
-        whole_at = self._whole_at(inbound_until, now)
-        return whole_at > now and whole_at + self._microseconds(size) > now + self.inbound_span
-
-    def _whole_at(self, inbound_until: int, now: int) -> int:
-        plausible = now + self.inbound_span + PLAUSIBLE_INBOUND_SECONDS * MICROSECONDS
-        return inbound_until if now < inbound_until <= plausible else now
-
-    def _microseconds(self, size: int) -> int:
-        return math.ceil(size * MICROSECONDS / self.inbound_bytes_per_second)
-
     def lease_until(self, now: int) -> int:
         return now + int(self.lease_seconds * MICROSECONDS)
 
@@ -123,12 +92,6 @@ def each_once(ids: Sequence[str]) -> list[str]:
 def holds_move(move_until: int, now: int) -> bool:
     """Whether a migration lease that ends at ``move_until`` is still held. One given by a wrong clock is not."""
     return now < move_until <= implausible_move(now)
-
-
-def keeps_inbound(now: int) -> int:
-    """A store keeps an idle user whose inbound budget becomes whole between ``now`` and this; see
-    ``KEPT_INBOUND_SECONDS``."""
-    return now + KEPT_INBOUND_SECONDS * MICROSECONDS
 
 
 def implausible_ack(now: int) -> int:
@@ -155,9 +118,9 @@ class Skew:
 
 
 def decide(
-    message: Message, *, online: bool, queued: int, size: int, inbound_until: int, now: int, rules: StoreRules
+    message: Message, *, online: bool, queued: int, queued_bytes: int, inbound_until: int, now: int, rules: StoreRules
 ) -> Outcome:
-    """Where a message with a new id goes. ``queued``, ``size``: messages and envelope bytes that wait for its
+    """Where a message with a new id goes. ``queued``, ``queued_bytes``: messages and envelope bytes that wait for its
     recipient, hot and cold together; ``inbound_until``: when the recipient's inbound budget is whole again; ``now``: by
     the store's clock."""
     if message.ephemeral:
@@ -165,13 +128,10 @@ def decide(
             return Outcome.DROPPED_EXPIRED
         if not online:
             return Outcome.DROPPED_OFFLINE
-    if queued >= rules.queue_messages:
-        return Outcome.QUEUE_FULL
-    if size + len(message.envelope) > rules.queue_bytes:
-        return Outcome.QUEUE_BYTES_FULL
-    if rules.is_exhausted(inbound_until, len(message.envelope), now):
-        return Outcome.INBOUND_EXHAUSTED
-    return Outcome.HOT if online else Outcome.COLD
+    refusal = rules.recipient.refusal(
+        len(message.envelope), queued=queued, queued_bytes=queued_bytes, inbound_until=inbound_until, now=now
+    )
+    return refusal or (Outcome.HOT if online else Outcome.COLD)
 
 
 def next_sequence(highest: int, now: int) -> int:

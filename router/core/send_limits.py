@@ -1,7 +1,7 @@
 """Rate limits of sending: sends of a sender, sends of a sender to one recipient, and bytes of a sender.
 
 What a user's requests may cost is limited in ``work_budget``; what may come to a recipient, by the online
-store (``backends.routing_rules``).
+store (``backends.recipient_limits``).
 """
 
 from __future__ import annotations

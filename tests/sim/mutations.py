@@ -368,6 +368,6 @@ MUTANTS = (
     ),
     Mutant(
         "an inbound budget is spent on ten times the bytes that came",
-        in_function("StoreRules._microseconds", replace("size * MICROSECONDS", "10 * size * MICROSECONDS")),
+        in_function("RecipientLimits._microseconds", replace("size * MICROSECONDS", "10 * size * MICROSECONDS")),
     ),
 )

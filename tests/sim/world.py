@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from router.backends.routing_rules import PLAUSIBLE_INBOUND_SECONDS
+from router.backends.recipient_limits import PLAUSIBLE_INBOUND_SECONDS
 from router.clock import MICROSECONDS
 from router.errors import RouterError
 from router.factory import Factory

@@ -13,7 +13,8 @@ from router.backends.embedded.recipients import HOT as SQL
 from router.backends.embedded.recipients import Pokes, count_each
 from router.backends.embedded.rows import ANY_LANE, hot_message, one
 from router.backends.embedded.state import EmbeddedState
-from router.backends.routing_rules import ORPHAN_SECONDS, StoreRules, implausible_ack, implausible_move, keeps_inbound
+from router.backends.recipient_limits import keeps_inbound
+from router.backends.routing_rules import ORPHAN_SECONDS, StoreRules, implausible_ack, implausible_move
 from router.clock import MICROSECONDS
 from router.lifecycle import Event, State, state_of, step
 from router.messages import HotUser, Queued, QueueTotals

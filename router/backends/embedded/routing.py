@@ -53,7 +53,7 @@ def route(
             message,
             online=bool(recipient.nodes),
             queued=recipient.hot + recipient.cold,
-            size=recipient.hot_bytes + recipient.cold_bytes,
+            queued_bytes=recipient.hot_bytes + recipient.cold_bytes,
             inbound_until=recipient.inbound_until,
             now=now,
             rules=rules,
@@ -95,7 +95,7 @@ def _enter(
         known = _known(connection, delivery, message, now, rules)
         assert known is not None, "an id that cannot be registered is known"
         return known
-    recipient.inbound_until = rules.charged(recipient.inbound_until, size, now)
+    recipient.inbound_until = rules.recipient.charged(recipient.inbound_until, size, now)
     if outcome is Outcome.HOT:
         recipient.hot += 1
         recipient.hot_bytes += size

@@ -13,7 +13,8 @@ from router.backends.firestore.recipient import Recipient
 from router.backends.firestore.state import FirestoreState, by_user, ids_of
 from router.backends.firestore.transactions import STEP_MESSAGES, Work, parts, together
 from router.backends.firestore.wire import Document, deletion, only_if
-from router.backends.routing_rules import ORPHAN_SECONDS, StoreRules, holds_move, implausible_ack, keeps_inbound
+from router.backends.recipient_limits import keeps_inbound
+from router.backends.routing_rules import ORPHAN_SECONDS, StoreRules, holds_move, implausible_ack
 from router.clock import MICROSECONDS, apart
 from router.lifecycle import Event, step
 from router.messages import HotUser, Queued, QueueTotals

@@ -94,7 +94,7 @@ def _route(work: Work, hot: str, delivery: Delivery, now: int, at: int, rules: S
         message,
         online=online,
         queued=recipient.queued,
-        size=recipient.queued_bytes,
+        queued_bytes=recipient.queued_bytes,
         inbound_until=recipient.inbound_until,
         now=now - skew.ahead,
         rules=rules,
@@ -104,7 +104,7 @@ def _route(work: Work, hot: str, delivery: Delivery, now: int, at: int, rules: S
     entered = Queued(message, recipient.next_sequence(now), now, attempts=delivery.attempt)
     state = step(State.UNKNOWN, entry(delivery, outcome, write_through=rules.write_through)).after
     work.keep(record_of(entered, state, None if record is None else record.update_time))
-    recipient.inbound_until = rules.charged(recipient.inbound_until, entered.size, now - skew.ahead)
+    recipient.inbound_until = rules.recipient.charged(recipient.inbound_until, entered.size, now - skew.ahead)
     if outcome is Outcome.HOT:
         recipient.enter_hot(message, now)
         recipient.cold_version += state is State.DOUBLE

@@ -36,15 +36,16 @@ class RedisRouting:
 
     def _route_call(self, user: str, batch: Batch, now: int) -> Command:
         rules = self._state.rules
+        limits = rules.recipient
         messages: list[str | bytes | int] = []
         for _, delivery, message in batch:
             before = int(delivery.delivered_before)
             body = pack_body(delivery, message, now)
             fields = (int(message.lane), int(message.ephemeral), int(message.keyed), message.accepted_at, before, body)
             messages += (pack_id(message.id), *fields)
-        bounds = (rules.queue_messages, rules.queue_bytes, now - self._state.ephemeral_span)
+        bounds = (limits.queue_messages, limits.queue_bytes, now - self._state.ephemeral_span)
         about = (*bounds, int(rules.write_through), self._state.keeper.deleting_at())
-        inbound = (now - self._state.skew.ahead, rules.inbound_span, rules.inbound_bytes_per_second)
+        inbound = (now - self._state.skew.ahead, limits.inbound_span, limits.inbound_bytes_per_second)
         return self._state.call("route", user, self._state.keys.channels, user, *about, *inbound, *messages, now=now)
 
     def _list_routed(self, recipients: dict[str, Batch], now: int) -> list[Command]:

@@ -44,7 +44,7 @@ local function may_be_cold(id, record)
   keep_record(id, record)
 end
 
--- routing_rules.charged: when the inbound budget is whole again with `size` bytes charged, and when without them.
+-- recipient_limits.charged: when the inbound budget is whole again with `size` bytes charged, and when without them.
 local function charged(size)
   local whole_at = server_now
   if server_now < inbound and inbound <= server_now + span + INBOUND then whole_at = inbound end
