@@ -31,11 +31,11 @@ from router.pages import LONGEST_PAGE, PAGE_BYTES
 DETAIL = "it does not match the checksum that it was accepted with"
 LOOK_BYTES = 1
 """Bound of a read that wants one message: a page holds its first message whatever its size."""
-TEND_SECONDS = 1.0
+REPAIR_SECONDS = 1.0
 """How long a fetch waits for damaged messages to leave the queue; the work continues in the background."""
 CALL_SECONDS = 15.0
 """Time-out of that work; the next fetch starts it again."""
-TENDED_USERS = 1000
+REPAIRED_USERS = 1000
 """Users whose damage is worked on at the same time."""
 REMEMBERED = 10_000
 """Dead letters to remember, so that a row that could not be removed becomes a dead letter only once."""
@@ -89,12 +89,12 @@ class Damage:
         self._settler = Settler(online, cold)
         self._refuser = refuser
         self._tasks = tasks
-        self._tended: set[str] = set()
+        self._in_repair: set[str] = set()
         """Users whose damage is worked on now."""
         self._buried: OrderedDict[tuple[str, str, int, int], None] = OrderedDict()
         """(user, id, lane, sequence) of messages that became dead letters."""
 
-    async def tend(self, user: str, batch: Sequence[Queued], found: Found) -> bool:
+    async def repair_or_remove(self, user: str, batch: Sequence[Queued], found: Found) -> bool:
         """Repair or remove the messages of ``found`` that stand in ``batch``, or whose places whole copies have there.
         Returns whether all that have to leave the queue have left it; if not, the user must fetch again.
 
@@ -106,18 +106,18 @@ class Damage:
         3. Neither is whole: the message becomes a dead letter. But if a whole message elsewhere in the batch has the
            same id, the damaged one may be its copy: it stays, and goes when that one is acknowledged.
 
-        Whole messages do not wait for this: the call returns after ``TEND_SECONDS`` at the latest, and at once if an
+        Whole messages do not wait for this: the call returns after ``REPAIR_SECONDS`` at the latest, and at once if an
         earlier fetch of the user has started the work, or too many users' damage is worked on.
         """
-        if user in self._tended or len(self._tended) >= TENDED_USERS:
+        if user in self._in_repair or len(self._in_repair) >= REPAIRED_USERS:
             return False
         whole = {queued.place: queued for queued in batch if not queued.damaged}
         ids = {queued.message.id for queued in whole.values()}
         left = {queued.place for queued in batch if queued.damaged and queued.message.id not in ids}
         repairs = [whole[queued.place] for queued in found.cold if queued.place in whole]
-        self._tended.add(user)
+        self._in_repair.add(user)
         work = self._tasks.spawn(self._work(user, repairs, left, found), "damage")
-        await asyncio.wait({work}, timeout=TEND_SECONDS)
+        await asyncio.wait({work}, timeout=REPAIR_SECONDS)
         return not left
 
     async def _work(self, user: str, repairs: Sequence[Queued], left: set[Place], found: Found) -> None:
@@ -132,7 +132,7 @@ class Damage:
                 async with asyncio.timeout(CALL_SECONDS):
                     await self._bury_all(user, left, found)
         finally:
-            self._tended.discard(user)
+            self._in_repair.discard(user)
 
     async def _bury_all(self, user: str, left: set[Place], found: Found) -> None:
         hopeless = frozenset(left)

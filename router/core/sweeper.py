@@ -165,7 +165,7 @@ class Sweeper:
         self._failures.clear()
         for part in (
             self._expire_leases,
-            self._tend_users,
+            self._check_users,
             self._expire_messages,
             self._delete_orphans,
             self._settle_unreported,
@@ -198,17 +198,17 @@ class Sweeper:
             with self._apart():
                 await self._migrator.migrate(user, online_too=online_too)
 
-    async def _tend_users(self) -> None:
+    async def _check_users(self) -> None:
         after = ""
         while page := await self._online.hot_users(after, PAGE_USERS):
             now = self._clock.now()
             cold_works = self._cold_works()
-            await self._tend([(user, due(user, now, self._rules, cold_works=cold_works)) for user in page], now)
+            await self._do_due([(user, due(user, now, self._rules, cold_works=cold_works)) for user in page], now)
             if len(page) < PAGE_USERS:
                 return
             after = page[-1].user
 
-    async def _tend(self, duties: Sequence[tuple[HotUser, Due]], now: int) -> None:
+    async def _do_due(self, duties: Sequence[tuple[HotUser, Due]], now: int) -> None:
         with self._apart():
             await self._poke([user.user for user, duty in duties if duty.poke])
         for user, duty in duties:

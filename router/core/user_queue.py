@@ -109,10 +109,10 @@ class CompositeMessageQueue:
         """A page of at most ``limit`` messages (docs/specification.md#pages). It removes and hides nothing except
         damaged messages.
 
-        Each round reads a page and hands new damage to ``Damage.tend``, which repairs or removes it. The last round is
-        the one that finds no new damage.
+        Each round reads a page and hands new damage to ``Damage.repair_or_remove``. The last round is the one that
+        finds no new damage.
         """
-        tended: set[tuple[bool, str, int, int]] = set()
+        handled: set[tuple[bool, str, int, int]] = set()
         found, first, removed = Found(), None, True
         while True:
             # Damaged messages that cannot be removed take no place from others, in either lane.
@@ -121,11 +121,11 @@ class CompositeMessageQueue:
             hot = await self._read_hot(user, bounds, found, again=first is not None)
             first = first or hot
             batch, ended = await self._look(user, hot, bounds, found)
-            if found.names() <= tended:
+            if found.names() <= handled:
                 break
-            removed = await self._damage.tend(user, batch, found)
-            tended |= found.names()
-        if tended:
+            removed = await self._damage.repair_or_remove(user, batch, found)
+            handled |= found.names()
+        if handled:
             intact = [queued for queued in batch if not queued.damaged]
             batch = cut(intact, limit, PAGE_BYTES)
             ended = ended and removed and len(batch) == len(intact)

@@ -226,7 +226,7 @@ async def test_no_fetch_waits_long_for_dead_letters(stage: Stage, monkeypatch: p
     with monkeypatch.context() as patch:
         silent = Silent()
         patch.setattr(type(await stage.factory.dead_letters()), "publish", lambda _, letters: silent.publish(letters))
-        patch.setattr(damage, "TEND_SECONDS", 0.01)
+        patch.setattr(damage, "REPAIR_SECONDS", 0.01)
         async with asyncio.timeout(TURN_SECONDS):
             for _ in range(3):
                 assert await stage.ids() == ["m2"]

@@ -49,8 +49,8 @@ class Look(Struct, frozen=True):
         )
 
 
-class Tended(Struct, frozen=True):
-    """The result of ``lua/tend.lua``."""
+class Purged(Struct, frozen=True):
+    """The result of ``lua/purge.lua``."""
 
     dropped: int
     due_at: int
@@ -139,16 +139,16 @@ class RedisMaintenance:
         owing: list[Change] = []
         while claimed := await self._state.due.claim(now, limit):
             changes: list[Change] = []
-            for seen, tended in await self._tend(claimed, now, at, limit):
-                dropped += tended.dropped
+            for seen, purged in await self._purge(claimed, now, at, limit):
+                dropped += purged.dropped
                 # A user with orphans stays due, for ``orphans`` to find. Relist them after the loop, or it never ends.
-                later = owing if 0 < tended.due_at <= now else changes
-                later.append((seen, tended.due_at or None))
+                later = owing if 0 < purged.due_at <= now else changes
+                later.append((seen, purged.due_at or None))
             await self._state.client.run(self._state.due.relisting(changes))
         await self._state.client.run(self._state.due.relisting(owing))
         return dropped
 
-    async def _tend(self, claimed: Sequence[Seen], now: int, at: int, limit: int) -> list[tuple[Seen, Tended]]:
+    async def _purge(self, claimed: Sequence[Seen], now: int, at: int, limit: int) -> list[tuple[Seen, Purged]]:
         """Do everything that is due in the records of these users, at most ``limit`` of a kind in one script."""
         bounds = (
             self._state.ephemeral_span,
@@ -157,14 +157,14 @@ class RedisMaintenance:
             limit,
             at,
         )
-        tended: list[tuple[Seen, Tended]] = []
+        purged: list[tuple[Seen, Purged]] = []
         while claimed:
-            scripts = [self._state.call("tend", user, *bounds, now=now) for user, _ in claimed]
+            scripts = [self._state.call("purge", user, *bounds, now=now) for user, _ in claimed]
             results = await self._state.client.run(scripts, refusals="skip")
-            found = [(seen, Tended(*result)) for seen, result in zip(claimed, results, strict=True) if result]
-            tended += found
-            claimed = [seen for seen, tending in found if tending.more]
-        return tended
+            found = [(seen, Purged(*result)) for seen, result in zip(claimed, results, strict=True) if result]
+            purged += found
+            claimed = [seen for seen, result in found if result.more]
+        return purged
 
     async def inspect(self, user: str, limit: int) -> list[Queued]:
         _, _, _, announced, _, _, found, _ = await self._state.one("read", user, limit, PAGE_BYTES, 0, 0)
