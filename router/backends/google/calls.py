@@ -1,7 +1,6 @@
 """Calls to Google's services, each with a time-out, repeated within a budget where that can help.
 
-The spans here are of the network, as the time-outs of the library are: they pass by the event loop's time, not by
-the router's clock.
+These times concern the network, as the library's time-outs do: the event loop measures them, not the router's clock.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from router.retry import backoff
 T = TypeVar("T")
 
 CALL_SECONDS = 4.0
-"""A call that is not answered by then is given up."""
+"""Time-out of a call."""
 BUDGET_SECONDS = 6.0
-"""No call is repeated later than this after the first; with the last one it is less than the core waits."""
+"""No call is repeated later than this after its first attempt. The core waits longer than this and one more call."""
 FIRST_PAUSE_SECONDS = 0.04
 LONGEST_PAUSE_SECONDS = 1.0
 
@@ -62,7 +61,7 @@ def pause(attempt: int, chance: random.Random) -> float:
 
 
 def translate(service: str, code: grpc.StatusCode, details: str) -> RouterError:
-    """What a failed call to ``service`` means here."""
+    """The router's error for a failed call to ``service``."""
     reason = _MENDING.get(code, code.name.lower().replace("_", " "))
     kind = Refused if code in REFUSED else Unavailable
     return kind(f"{service}: {reason} ({details[:300]})" if details else f"{service}: {reason}")
@@ -77,8 +76,8 @@ async def call(
     seconds: float = CALL_SECONDS,
     budget: float = BUDGET_SECONDS,
 ) -> T:
-    """The answer of ``attempt``, which gets its time-out in ``seconds``, and is repeated after the codes in
-    ``repeated`` while no more than ``budget`` seconds have passed.
+    """Return the answer of ``attempt``, which is called with its time-out, ``seconds``. After one of the codes in
+    ``repeated`` it is called again, until ``budget`` seconds have passed.
 
     Raises ``Refused`` where the call can never succeed, else ``Unavailable``.
     """

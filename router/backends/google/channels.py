@@ -21,7 +21,7 @@ from router.errors import ConfigError
 
 CLOUD_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 EMULATOR_METADATA = (("authorization", "Bearer owner"),)
-"""An emulator checks no credentials, but applies the rules for anonymous visitors to a caller without any."""
+"""An emulator does not check credentials, but treats a caller without any as an anonymous visitor."""
 
 OPTIONS = (
     ("grpc.max_receive_message_length", -1),  # a page of the service is larger than the library's 4 MiB
@@ -35,32 +35,34 @@ KEEPALIVE = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
 )
-"""A dead peer is noticed though nothing is sent. Google's servers allow a ping every 30 s while there are calls, and
-Google's own clients send as many. An emulator allows one in five minutes, and after some more (``too_many_pings``) cuts
-off the connection with all its calls: it gets none, being so near that a connection breaks when its other end does."""
+"""Pings find a dead peer while nothing is sent. Google's servers allow one every 30 s while calls are open, and
+Google's own clients send that many. An emulator gets none: it allows one in five minutes, and after some more
+(``too_many_pings``) closes the connection with all its calls. It is local, so that its connection breaks when it
+ends."""
 
 
 DIRECTLY = (("grpc.enable_http_proxy", 0),)
-"""An emulator is near: the proxies of the environment are for what is not."""
+"""An emulator is local, so calls to it ignore the proxies that the environment names."""
 
 
 class Service(Struct, frozen=True):
     """One of Google's services."""
 
     name: str
-    """As people call it, for messages."""
+    """Its name in messages."""
     endpoint: Callable[[Google], str]
-    """What the configuration has for its address."""
+    """Its address in the configuration."""
     emulator_variable: str
     """The environment variable that names an emulator."""
 
     def address(self, config: Config, part: str) -> str:
-        """Where ``part`` of it is, in words for people."""
+        """Where ``part`` of the service is, for logs and messages."""
         emulator = os.environ.get(self.emulator_variable)
         return f"project {config.google.project}, {part}" + (f", emulator {emulator}" if emulator else "")
 
     def emulator(self) -> str | None:
-        """Its ``host:port``, where one is to be used; raises ``ConfigError``."""
+        """``host:port`` of the emulator if the environment names one; raises ``ConfigError`` if that is not an
+        address."""
         named = os.environ.get(self.emulator_variable)
         try:
             return endpoints.emulator(named) if named else None
@@ -80,7 +82,7 @@ def project(config: Config) -> str:
 
 
 def metadata(service: Service) -> Sequence[tuple[str, str]]:
-    """What each call to ``service`` carries besides its own."""
+    """The metadata that every call to ``service`` carries."""
     return EMULATOR_METADATA if service.emulator() else ()
 
 
@@ -132,7 +134,7 @@ def _from_file(file: Path) -> Credentials:
             str(file), scopes=[CLOUD_SCOPE]
         )
     except (OSError, ValueError) as error:
-        # The message of the library may repeat what the file holds.
+        # The library's message may quote the file.
         reason = error.strerror if isinstance(error, OSError) else "it holds no service account key"
         raise ConfigError(f"google.credentials_file: {file} cannot be used: {reason}") from error
     return found

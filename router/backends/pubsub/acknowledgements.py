@@ -1,5 +1,5 @@
-"""Acknowledgements, hand-backs and lease extensions of one subscription, batched: whatever waits when a call may be
-made goes with it."""
+"""Acknowledges deliveries of one subscription, hands them back and extends their leases, in batches: each call takes
+what waits when it starts."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ LOG = logs.logger(__name__)
 BATCH_IDS = 1000
 """Ids of one request; the service takes 512 KiB, and an id has some 200 bytes."""
 EXTENSIONS = 8
-"""Requests to extend leases under way at once: of 110,000 one after another, at 65 ms each, the last would come too
-late."""
+"""Concurrent requests to extend leases. For 110,000 leases, requests of 65 ms one after another would take 7 s, and the
+last would come too late."""
 EXTENSION_SECONDS = 3.0
-"""A request to extend leases is given up after this: the next one comes before they end, and must not come too late
-because this one hangs."""
+"""Time-out of a request to extend leases: if it hangs, the next one must still come before the leases end."""
 
 
 WAITING_ACKS = 100_000
-"""Acknowledgements kept, of some 200 bytes each, while the service does not take them as fast as they come."""
+"""Most acknowledgements, of about 200 bytes each, that wait while the service takes them more slowly than they come."""
 
 
 class Settling:
-    """What this subscription is to be told about deliveries.
+    """Tells the service what became of the deliveries of one subscription.
 
-    A call that fails is not repeated beyond its budget: what it would have told comes back when the lease runs out,
-    and is then known for what it is. So is what waited behind it, which is given up too: its leases end as well, since
-    nobody extends them any more, and a consumer that stops must not wait for one call after another to fail.
+    A call that fails is repeated only within its budget. Then its ids are given up: the service redelivers these
+    messages when their leases run out, and the router recognizes them. The ids that waited behind the failed call are
+    given up too: their leases are not extended any more either, and a consumer that stops must not wait while one call
+    after another fails.
     """
 
     def __init__(self, api: PubSubApi, subscription: str, hand_back_seconds: int = 0) -> None:
-        """``hand_back_seconds``: how long what is handed back still belongs to nobody."""
+        """``hand_back_seconds``: how long the service waits before it redelivers what was handed back."""
         self._api = api
         self._subscription = subscription
         self._hand_back_seconds = hand_back_seconds
@@ -45,7 +45,7 @@ class Settling:
         """Acknowledgements and hand-backs that did not reach the service."""
 
     def ack(self, ids: Sequence[str]) -> None:
-        """Tell soon that these are done. Where too many wait, the oldest are given up, whose leases end first."""
+        """Acknowledge these soon. If too many wait, the oldest are given up, since their leases end first."""
         self._acks += ids
         if (over := len(self._acks) - WAITING_ACKS) > 0:
             del self._acks[:over]
@@ -53,17 +53,17 @@ class Settling:
         self._start()
 
     def nack(self, ids: Sequence[str]) -> None:
-        """Tell soon that these are handed back."""
+        """Hand these back soon."""
         self._nacks += ids
         self._start()
 
     async def told(self) -> None:
-        """Return when all that waits has been told, or given up."""
+        """Return when the service has been told of all that waits, or it was given up."""
         if self._work is not None:
             await asyncio.wait([self._work])
 
     async def extend(self, ids: Sequence[str], seconds: int) -> None:
-        """Keep these for ``seconds`` more."""
+        """Extend these leases until ``seconds`` from now."""
         batches = iter([ids[start : start + BATCH_IDS] for start in range(0, len(ids), BATCH_IDS)])
         async with asyncio.TaskGroup() as extending:
             for _ in range(EXTENSIONS):
@@ -97,7 +97,7 @@ class Settling:
         await self._api.modify_ack_deadline(subscription, ids, self._hand_back_seconds)
 
     async def _try(self, ids: Sequence[str], tell: Callable[[str, Sequence[str]], Awaitable[None]]) -> bool:
-        """Whether the service knows."""
+        """Tell the service of ``ids``; returns whether that succeeded."""
         if ids:
             try:
                 await tell(self._subscription, ids)

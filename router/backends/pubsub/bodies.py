@@ -1,4 +1,4 @@
-"""What travels over the topics: messages of the ingress, push commands and dead letters, to and from Pub/Sub's form.
+"""Converts messages of the ingress, push commands and dead letters to and from Pub/Sub messages.
 
 No attribute and no body names a sender.
 """
@@ -25,25 +25,26 @@ from router.messages import DeadLetter, Delivery, Message
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:-]{0,127}")
 _MICROSECONDS = re.compile(r"[0-9]{1,18}")
 CHECKSUM = "router_checksum"
-"""The attribute that only the router writes: what has it was accepted, and was whole then."""
+"""Only the router writes this attribute: a message that has it was accepted, and was intact then."""
 ATTRIBUTE_BYTES = 1024
-"""The most that the service takes as the value of one attribute."""
+"""The service's limit for the value of an attribute."""
 MESSAGE_BYTES = 9_900_000
-"""A little less than the most that the service takes as one message."""
+"""A little less than the service's limit for a message."""
 
 
 def ordering_key(recipient: str, shards: int) -> str:
-    """The ordering key of a recipient's messages: one of ``shards`` of them, or with 0 the recipient itself."""
+    """The ordering key of a recipient's messages: one of ``shards`` keys, or the recipient itself if ``shards`` is
+    0."""
     return f"shard-{zlib.crc32(recipient.encode()) % shards}" if shards else recipient
 
 
 def _named(key: str) -> str:
-    """The recipient whom an ordering key names; none where it is that of a shard."""
+    """The recipient that an ordering key names; empty if it is the key of a shard."""
     return key if key.startswith("urn:") else ""
 
 
 def ingress_message(message: Message, shards: int) -> Any:
-    """``message`` as it goes to the ingress topic; lane and ephemeral are in its envelope."""
+    """``message`` for the ingress topic; its envelope says lane and whether it is ephemeral."""
     attributes = {"id": message.id, "accepted_at": str(message.accepted_at)}
     if message.checksum is not None:
         attributes[CHECKSUM] = str(message.checksum)
@@ -54,8 +55,8 @@ def ingress_message(message: Message, shards: int) -> Any:
 
 
 class IngressReader:
-    """Reads what the ingress subscription hands out, also what others have published there: the bare envelope in any
-    spelling, with no attribute. Its id then comes from Pub/Sub's own, which each redelivery repeats."""
+    """Reads what the ingress subscription delivers. Other publishers may send bare envelopes, in any spelling and
+    without attributes; such a message gets its id from Pub/Sub's own, which is the same in each redelivery."""
 
     def __init__(self, config: Config, clock: Clock) -> None:
         self._clock = clock
@@ -67,7 +68,7 @@ class IngressReader:
         message = received.message
         attempt = max(1, received.delivery_attempt)
         origin = foreign_id(self._topic, message.message_id)
-        # Where the subscription does not count, any may be a redelivery.
+        # If the subscription does not count deliveries, any may be a redelivery.
         found = received.delivery_attempt == 0
         try:
             read = self._message(message, origin)
@@ -89,7 +90,7 @@ class IngressReader:
             raise InvalidEnvelope(
                 'the attribute "id" is not a valid id: leave it out, or write letters, digits and ._~:-'
             )
-        # What the API has accepted is not refused here, whatever became of the limit since.
+        # A message that the API has accepted is not refused here, even if the limit is lower now.
         read = envelope.read(message.data, self._max_bytes if id_ is None else sys.maxsize)
         recipient, summed = read.recipient, checksum(id_ or origin, read.recipient, message.data)
         if attributes.get(CHECKSUM, str(summed)) != str(summed):
@@ -110,9 +111,10 @@ class IngressReader:
     def _accepted_at(self, message: Any, *, ephemeral: bool) -> int:
         """When ``message`` was accepted: by the attribute, or else by Pub/Sub.
 
-        It decides when ephemeral mail is dropped. Three clocks have seen such a message, its server's, Pub/Sub's and
-        this one: the middle one counts, so that none of them decides alone. For other mail it is never in the future:
-        a publisher of raw messages can write any time, and the message would outlive its retention.
+        Ephemeral mail is dropped some time after this. Three clocks have seen such a message (the accepting server's,
+        Pub/Sub's and this one), and the middle one counts, so that no clock decides alone. For other mail the time is
+        never in the future: a publisher of raw messages can write any time, and the message would outlive its
+        retention.
         """
         told, published, now = message.attributes.get("accepted_at") or "", message.publish_time, self._clock.now()
         at = int(told) if _MICROSECONDS.fullmatch(told) else published.ToMicroseconds()
@@ -158,7 +160,7 @@ def _push(message: Message, data: bytes) -> Any:
 
 
 def dead_letter(letter: DeadLetter) -> Any:
-    """The body as it came, and what there is to say about it as attributes; those that are empty are left out."""
+    """The body as it was received, with the rest of ``letter`` as attributes; empty ones are left out."""
     detail = letter.detail
     if len(letter.body) > MESSAGE_BYTES:
         detail = f"{detail}; of {len(letter.body)} bytes the first {MESSAGE_BYTES} are kept"
@@ -176,7 +178,8 @@ def dead_letter(letter: DeadLetter) -> Any:
 
 
 def letter_of(message: Any) -> DeadLetter:
-    """What ``dead_letter`` made; what Pub/Sub itself has moved here, since it was delivered too often, says less."""
+    """Read what ``dead_letter`` made. A message that Pub/Sub itself moved here, after too many deliveries, says
+    less."""
     attributes = message.attributes
     reason, at, attempts = attributes.get("reason", ""), attributes.get("at", ""), attributes.get("attempts", "")
     return DeadLetter(
@@ -191,5 +194,5 @@ def letter_of(message: Any) -> DeadLetter:
 
 
 def _cut(value: str) -> str:
-    """As much of ``value`` as one attribute takes."""
+    """``value``, cut to what an attribute may hold."""
     return value.encode()[:ATTRIBUTE_BYTES].decode(errors="ignore")

@@ -1,4 +1,4 @@
-"""Topics and subscriptions: whether they are there, are as they must be, and carry a probe in order."""
+"""Checks that topics and subscriptions exist, have the right settings, and deliver a probe in order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PULL_SECONDS = 5.0
 DAY_SECONDS = 86_400
 PROBE_RETENTION_SECONDS = 600
 DEFAULT_ATTEMPTS = 5
-"""What Pub/Sub takes where a dead-letter policy names no number."""
+"""Pub/Sub's default if a dead-letter policy names no number."""
 UPDATE = "gcloud pubsub subscriptions update {name} --project={project} {options}"
 
 
@@ -55,7 +55,7 @@ def judge_need(need: Need, state: str) -> Finding:
 
 
 def judge(found: Any, dead_letter_topic: str) -> Iterator[Finding]:
-    """What is set on a subscription that is there; ``found`` as Pub/Sub describes it."""
+    """Check the settings of an existing subscription; ``found`` is Pub/Sub's description of it."""
     name = found.name.rpartition("/")[2]
     project_id = found.name.split("/")[1]
 
@@ -94,7 +94,7 @@ def _judge_policy(name: str, policy: Any, fix: str) -> Iterator[Finding]:
 
 
 async def _is_read(api: PubSubApi, topic: str) -> Finding:
-    """Pub/Sub throws away what nobody has subscribed to."""
+    """Check that ``topic`` has a subscription: without one, Pub/Sub discards what is published."""
     check, full = "pubsub.push_subscription", api.topic(topic)
     try:
         listed = await api.call("list_topic_subscriptions", full, topic=full)
@@ -109,7 +109,7 @@ async def _is_read(api: PubSubApi, topic: str) -> Finding:
 
 
 async def probe(api: PubSubApi) -> Finding:
-    """Send two messages through a topic of their own and see them arrive in order. Real topics are left alone."""
+    """Publish two messages to a topic made for this and check that they arrive in order. Real topics are not used."""
     check, name = "pubsub.probe", f"router-doctor-{secrets.token_hex(8)}"
     topic, subscription = api.topic(name), api.subscription(name)
     began = time.perf_counter()
@@ -141,7 +141,7 @@ async def _subscribe(api: PubSubApi, topic: str, subscription: str) -> None:
         topic=topic,
         enable_message_ordering=True,
         message_retention_duration={"seconds": PROBE_RETENTION_SECONDS},
-        expiration_policy={"ttl": {"seconds": DAY_SECONDS}},  # should this process die, it goes by itself
+        expiration_policy={"ttl": {"seconds": DAY_SECONDS}},  # if this process dies, Pub/Sub deletes it
     )
 
 

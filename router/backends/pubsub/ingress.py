@@ -21,19 +21,19 @@ from router.errors import RouterError, Unavailable
 from router.messages import Delivery, Message, QueueTotals
 
 EXTEND_SECONDS = 3.0
-"""How long after the last time leases are extended; one time may be missed."""
+"""Interval at which leases are extended; one extension may fail."""
 STOP_SECONDS = 2.0
-"""A stream that has not ended by then is cut."""
+"""A stream that has not ended by then is cancelled."""
 PULLED_SECONDS = 1
-"""With Pull calls, what is handed back comes again after this: the emulator puts what is handed back at once behind
-what waits for the same key, and keeps the order where a lease runs out."""
+"""With Pull calls, what is handed back is redelivered after this. If its lease ended at once, the emulator would put it
+behind what waits for the same key; if the lease runs out, the emulator keeps the order."""
 BUFFER_MESSAGES = 1024
 BUFFER_BYTES = 32_000_000
-"""What waits to be taken; beyond it nothing more is read."""
+"""Bounds of what is read ahead; beyond either, reading stops."""
 
 
 class PubSubIngressProducer:
-    """``IngressProducer``: durable once Pub/Sub has confirmed it."""
+    """``IngressProducer``: a message is durable once Pub/Sub has confirmed it."""
 
     def __init__(self, api: PubSubApi, publisher: Publisher, topic: str, shards: int) -> None:
         self._api = api
@@ -52,7 +52,8 @@ class PubSubIngressProducer:
 
 
 class PubSubIngressConsumer:
-    """``IngressConsumer``, an async context manager: reads ahead, keeps its leases, hands back what it leaves."""
+    """``IngressConsumer``, an async context manager: reads ahead, extends its leases, and hands back the rest at its
+    exit."""
 
     def __init__(self, api: PubSubApi, config: Config, clock: Clock, chance: random.Random) -> None:
         self._api = api
@@ -112,7 +113,7 @@ class PubSubIngressConsumer:
     def _raise_failure(self) -> None:
         for task in (self._receiving, self._keeping):
             if task.done():
-                task.result()  # they end by a bug only, and nobody is to wait for ever because of it
+                task.result()  # they end only by a bug, which must not leave the pipeline waiting
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise Unavailable(str(failure)) from failure

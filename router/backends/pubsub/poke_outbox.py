@@ -1,4 +1,5 @@
-"""Sending pokes, each node's to its own topic. Nobody waits for one, and no node's pokes for another's."""
+"""Sends pokes, each node's to its own topic. No caller waits for a poke, and no node's pokes wait for another
+node's."""
 
 from __future__ import annotations
 
@@ -17,16 +18,16 @@ from router.metrics import Metrics
 USERS = 500
 """Users in one message."""
 WAITING_USERS = 20_000
-"""Of one node; beyond them pokes are left to the sweeper."""
+"""Users whose pokes wait for one node; pokes beyond them are left to the sweeper."""
 CALLS = 64
 """Requests under way at once."""
 NODE_CALLS = 4
-"""Of these, one node's: a topic that does not answer holds up its own node only."""
+"""Requests for one node, of these: a topic that does not answer delays only its own node."""
 
 
 class PokeOutbox:
-    """What waits (``_waiting``, by node) and how many calls are under way (``_calls``) is all its state: a node of
-    which nothing waits takes no room."""
+    """State: the pokes that wait, by node (``_waiting``), and the number of calls under way (``_calls``). A node
+    without either takes no memory."""
 
     def __init__(self, api: PubSubApi, topics: PokeTopics, metrics: Metrics) -> None:
         self._api = api
@@ -38,7 +39,8 @@ class PokeOutbox:
         self._turn: asyncio.Handle | None = None
 
     def add(self, pokes: Sequence[tuple[str, str]]) -> None:
-        """(node, user) pairs, sent together at the end of this turn of the loop; who waits already waits once."""
+        """Send these (node, user) pairs together at the end of this turn of the loop; a user who waits already is poked
+        once."""
         for node, user in pokes:
             own = self._waiting.setdefault(node, {})
             if len(own) < WAITING_USERS:
@@ -48,7 +50,7 @@ class PokeOutbox:
         self._send_soon()
 
     async def aclose(self) -> None:
-        """Give up what is under way, and what waits: the sweeper repeats it."""
+        """Give up all pokes that wait or are under way: the sweeper repeats them."""
         self._waiting.clear()
         if self._turn is not None:
             self._turn.cancel()

@@ -1,9 +1,8 @@
-"""The topic of each node, and the subscription by which it reads that: made when it begins to listen, deleted when it
-ends.
+"""The topic of each node and its subscription: made when the node begins to listen, deleted when it ends.
 
-A node that dies leaves both. Its subscription expires after a day, a topic never does; so each node that begins looks
-at some others' topics, and deletes the old ones that have no subscription any more. What the dead leave does not add
-up: the process that takes their place deletes it.
+A node that dies leaves both. Its subscription expires after a day, but a topic never does. So each node that starts
+looks at some topics of other nodes, and deletes old ones that have no subscription any more: they do not accumulate,
+since the process that replaces a dead one deletes them.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from router.errors import RouterError
 LOG = logs.logger(__name__)
 LEASE_SECONDS = 10
 RETENTION_SECONDS = 600
-"""The least that the service allows; an old poke is worth nothing."""
+"""The service's minimum; an old poke is worth nothing."""
 EXPIRE_SECONDS = 86_400
-"""The least that the service allows: a subscription that nobody reads is deleted after it."""
+"""The service's minimum: after this it deletes a subscription that nobody reads."""
 DELETE_SECONDS = 2.0
 BEGUN = "router-node-begun"
 """The label of a node's topic: when it was made, in seconds since 1970. No other topic is ever deleted."""
 OLD_SECONDS = 2 * EXPIRE_SECONDS
-"""The topic of a node that begins has no subscription yet; and clocks may be apart."""
+"""Younger topics are kept: that of a node that starts has no subscription yet, and clocks may differ."""
 LOOKED_AT = 20
-"""Old topics that one node looks at: with many of them each is looked at by some node, and the quota of
-administrative calls is kept."""
+"""Old topics that one node looks at, chosen at random, to keep within the quota of administrative calls. If there are
+more, other nodes look at them."""
 PAGE = 1000
 
 
@@ -55,7 +54,7 @@ class PokeTopics:
         """Make what is missing; raises ``RouterError``."""
         topic, subscription = self.topic(node), self.subscription(node)
         if not await self.leads(node):
-            await self._delete("subscription", subscription)  # of a topic that was deleted: it would be deaf for ever
+            await self._delete("subscription", subscription)  # its topic was deleted: it would never receive anything
         await self._api.create("create_topic", topic, name=topic, labels={BEGUN: str(self._now())})
         await self._api.create(
             "create_subscription",
@@ -73,7 +72,7 @@ class PokeTopics:
         return found is not None and found.topic == self.topic(node)
 
     async def delete(self, node: str) -> None:
-        """The node ends. What cannot be deleted is left to those that begin later."""
+        """Delete both, as the node ends. What cannot be deleted is left to nodes that start later."""
         gone = (("subscription", self.subscription(node)), ("topic", self.topic(node)))
         try:
             await asyncio.gather(*(self._delete(kind, name) for kind, name in gone))
@@ -81,7 +80,7 @@ class PokeTopics:
             LOG.warning("cannot delete the topic of this node; a later node deletes it", node=node, reason=str(error))
 
     async def collect(self) -> None:
-        """Delete topics of nodes that died; of very many, some."""
+        """Delete topics of nodes that died, ``LOOKED_AT`` at most."""
         try:
             old = [name async for name in self._old()]
             for name in self._chance.sample(old, min(LOOKED_AT, len(old))):

@@ -22,13 +22,14 @@ from router.metrics import Metrics
 
 LOG = logs.logger(__name__)
 WAITING_BATCHES = 200
-"""Messages kept for a listener that does not read; pokes beyond them are left to the sweeper."""
+"""Messages kept while the listener does not read; pokes beyond them are left to the sweeper."""
 CHECK_SECONDS = 60.0
-"""How often a node looks whether its topic still leads to it: when somebody deletes a topic, its subscription stays."""
+"""How often a node checks that its subscription still belongs to its topic: if somebody deletes the topic, the
+subscription stays and receives nothing."""
 
 
 class PubSubPokeBus:
-    """``PokeBus``: best effort, and no poke is waited for."""
+    """``PokeBus``: best effort; ``publish`` does not wait until pokes are sent."""
 
     def __init__(
         self, api: PubSubApi, topics: PokeTopics, outbox: PokeOutbox, chance: random.Random, metrics: Metrics
@@ -56,13 +57,13 @@ class PubSubPokeBus:
             await self._topics.delete(node)
 
     async def _receive(self, node: str, arrived: asyncio.Queue[list[str]]) -> None:
-        """Make topic and subscription, also when they have vanished, and read until cancelled."""
+        """Make topic and subscription, again if somebody deletes them, and read until cancelled."""
         while True:
             await self._make(node)
             await self._read(node, arrived)
 
     async def _read(self, node: str, arrived: asyncio.Queue[list[str]]) -> None:
-        """Return when the subscription can't be read, for whatever reason, or nothing leads to it."""
+        """Read until that fails for any reason, or until the subscription no longer belongs to the node's topic."""
         name = self._topics.subscription(node)
         settling, failed = Settling(self._api, name), asyncio.Event()
 
@@ -80,7 +81,7 @@ class PubSubPokeBus:
                     async with asyncio.timeout(CHECK_SECONDS):
                         await failed.wait()
             if reading.done():
-                reading.result()  # it ends by a bug only, and nobody is to listen to nothing because of it
+                reading.result()  # it ends only by a bug, which must not leave the node without pokes
         finally:
             reading.cancel()
             await asyncio.wait([reading])
@@ -89,7 +90,7 @@ class PubSubPokeBus:
         try:
             users = msgspec.json.decode(data, type=list[str])
         except (msgspec.DecodeError, UnicodeDecodeError):
-            # Somebody else publishes here. A listener that ended because of it would be deaf to its users.
+            # Somebody else publishes here. If that ended the listener, the node's users would get no more pokes.
             self._metrics.poked("unreadable", 1)
             LOG.warning("dropped a message on the poke topic that is not a poke", size=len(data))
             return
@@ -112,7 +113,7 @@ class PubSubPokeBus:
                 return
 
     async def _leads(self, node: str) -> bool:
-        """Whether pokes get here; where Pub/Sub does not say, they may."""
+        """Whether pokes reach this node; true if Pub/Sub does not answer."""
         try:
             return await self._topics.leads(node)
         except RouterError:
@@ -120,7 +121,7 @@ class PubSubPokeBus:
 
 
 async def _next(arrived: asyncio.Queue[list[str]], receiving: asyncio.Task[None]) -> list[str]:
-    """What arrives next; raises what ``receiving`` ended with, which is a bug."""
+    """The next users to poke. Raises the error that ended ``receiving``, which is a bug."""
     getting = asyncio.ensure_future(arrived.get())
     try:
         await asyncio.wait({getting, receiving}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,8 +1,7 @@
 """Publishing to one topic, batched over all callers without making anybody wait for a batch.
 
-Whatever waits when a call may be made is sent with it. A request holds one ordering key, and of each key one request
-is under way at a time, so that requests cannot overtake one another. A request that fails does not stop the next
-one of its key.
+Each request takes what waits for one ordering key when it starts. One request of a key is under way at a time, so that
+requests cannot overtake one another. A request that fails does not stop the next one of its key.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from router.errors import Refused, RouterError, Unavailable
 CALLS = 32
 """Requests under way at once."""
 SHARED_KEY_CALLS = 8
-"""The same where many share a few keys: what waits a little longer for a call goes in a larger batch."""
+"""The same if many recipients share a few keys: messages wait a little longer, and batches are larger."""
 BATCH_MESSAGES = 500
 BATCH_BYTES = 4_000_000
 """Of one request; the service takes 1,000 messages and 10 MB."""
 WAITING_MESSAGES = 20_000
 WAITING_BYTES = 64_000_000
-"""What may wait for its confirmation; beyond it a publish is refused at once."""
+"""Bounds of what waits for confirmation; beyond either, ``publish`` fails at once."""
 PUBLISH_SECONDS = 10.0
-"""A message that is not confirmed by then has failed; if it was not sent yet, it is not sent any more."""
+"""A message that is not confirmed by then has failed; if it was not sent yet, it is never sent."""
 
 
 class _Waiting(Struct, eq=False):
@@ -42,7 +41,7 @@ class Publisher:
     """The write end of one topic, as an async context manager."""
 
     def __init__(self, api: PubSubApi, topic: str, calls: int = CALLS) -> None:
-        """``topic`` by its full name; ``calls`` may be under way at once."""
+        """``topic``: its full name; ``calls``: how many requests may be under way at once."""
         self._api = api
         self._topic = topic
         self._most_calls = calls
@@ -73,7 +72,7 @@ class Publisher:
     async def publish(self, messages: Sequence[Any]) -> None:
         """Return once all of ``messages`` (``PubsubMessage``) are confirmed; raises ``Unavailable``.
 
-        Messages of one ordering key keep their order, also those of one call.
+        Messages of one ordering key keep their order, within a call and from call to call.
         """
         confirmed = [self._enqueue(message) for message in messages]
         try:
@@ -86,7 +85,7 @@ class Publisher:
                 future.cancel()
 
     def offer(self, message: Any) -> bool:
-        """Send ``message`` without waiting for it; whether there was room for it."""
+        """Send ``message`` without waiting for it; returns whether there was room for it."""
         try:
             self._enqueue(message).add_done_callback(_forget)
         except Unavailable:
@@ -124,7 +123,7 @@ class Publisher:
                 self._start(key, batch)
 
     def _take(self, key: str) -> list[_Waiting]:
-        """The next batch of ``key``, without what nobody waits for any more."""
+        """The next batch of ``key``, without messages whose callers have given up."""
         lane, batch, size = self._waiting[key], list[_Waiting](), 0
         while lane and len(batch) < BATCH_MESSAGES and (not batch or size + lane[0].size <= BATCH_BYTES):
             waiting = lane.popleft()
@@ -161,7 +160,7 @@ class Publisher:
             await self._api.publish(self._topic, [waiting.message for waiting in batch])
         except Refused as refused:
             if len(batch) > 1:
-                # One of them is to blame; each alone then, in their order.
+                # At least one message of the batch is refused: send them one by one, in their order.
                 for waiting in batch:
                     await self._send([waiting])
                 return

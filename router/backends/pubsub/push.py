@@ -13,11 +13,11 @@ from router.interfaces import LetterPage, Receipt
 from router.messages import DeadLetter, Message
 
 PAGE = 200
-"""Dead letters read at once; they are replayed well within a lease."""
+"""Dead letters in a page; a page is replayed well within a lease."""
 HAND_BACK = 1000
-"""Handed back with one call."""
+"""Receipts in one call that hands them back."""
 PULL_SECONDS = 2.0
-"""None has come by then: none is left."""
+"""If none has come by then, none is left."""
 
 
 class PubSubPushNotifier:
@@ -43,9 +43,9 @@ class PubSubDeadLetters:
 
 
 class PubSubDeadLetterQueue:
-    """``DeadLetterQueue``. What is read and not removed is handed back at the end, or when its lease ends.
+    """``DeadLetterQueue``. Letters that are read and not removed are handed back at the end, or when their leases end.
 
-    Its state is what it holds now.
+    State: the receipts that it holds now.
     """
 
     def __init__(self, api: PubSubApi, subscription: str, clock: Clock) -> None:

@@ -1,7 +1,7 @@
-"""Where deliveries come from: one stream, or a number of calls that wait for some.
+"""Receives deliveries: by one stream, or by a number of Pull calls.
 
-Both hand lists of ``ReceivedMessage`` to ``took`` and stop reading while that waits. What fails is told to ``failed``
-and tried again.
+Both hand lists of ``ReceivedMessage`` to ``took``, and read nothing more until it returns. They call ``failed`` with
+each failure, and try again.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from router.backends.pubsub.wire import PubSubApi, StreamingPullRequest
 from router.errors import RouterError, Unavailable
 
 OUTSTANDING_MESSAGES = 110_000
-"""More than a pipeline ever holds (in an outage of the online store), so that the service does not stop before it."""
+"""More than a pipeline ever holds (in an outage of the online store), so that the service never stops sending first."""
 HEARTBEAT_SECONDS = 30.0
-"""The service ends a stream on which it hears nothing."""
+"""The service ends a stream on which the client sends nothing."""
 LASTING_SECONDS = 60.0
-"""A stream that has lived this long did work, though nothing came: one to a server that cannot be reached, or is gone,
-ends before that, by the time-outs of its connection. The service ends each stream, after half an hour or so and always
-with an error, and means nothing by it."""
+"""A stream that has lived this long worked, even if nothing came: a stream to a server that is gone or cannot be
+reached ends before that, by the time-outs of its connection. The service ends each stream after half an hour or so,
+always with an error; that is normal."""
 PULL_MESSAGES = 1000
 PULL_SECONDS = 2.0
-"""How long a Pull call may take. The emulator answers it with nothing a second before that: no delivery meets a call
+"""Time-out of a Pull call. If there is nothing, the emulator answers a second before it. So no delivery goes to a call
 that was just given up, and a consumer that stops waits for a second only."""
 TICK_SECONDS = 0.05
-"""How often the emulator looks for what a waiting call may have."""
+"""How often the emulator looks for messages for a waiting call."""
 
 Took = Callable[[Sequence[Any]], Awaitable[None]]
 Failed = Callable[[RouterError], None]
@@ -43,7 +43,7 @@ class Source(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Let ``run`` return; nothing comes after it has."""
+        """Make ``run`` return; nothing is received after that."""
         ...
 
 
@@ -73,15 +73,15 @@ class Stream:
             await asyncio.sleep(pause(self._failures, self._chance))
 
     async def stop(self) -> None:
-        """Close this end of the stream. The service then closes the other one, and knows from there on that what is
-        handed back can go to others; with a stream that is just cut it may go down that stream once more."""
+        """Close this end of the stream; the service then closes the other. From then on it sends what is handed back to
+        other consumers. If the stream were cancelled instead, it might send that down this stream once more."""
         self._stopping = True
         if self._call is not None:
             with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 await self._call.done_writing()
 
     async def _end(self, took: Took) -> RouterError:
-        """Why the stream has ended, once it has."""
+        """Read until the stream ends; returns why it did."""
         service = f"Pub/Sub, {self._subscription}"
         try:
             await self._read(took)
@@ -116,12 +116,12 @@ class Stream:
 
 
 class Pulls:
-    """``count`` Pull calls that wait, each made again when it is answered.
+    """Keeps ``count`` Pull calls open: each is made again when it is answered.
 
-    The emulator looks for a waiting call when it is made and then every ``TICK_SECONDS``. So the calls begin at even
-    distances within that time: those that begin together all look together, and a message waits for half of it.
+    The emulator looks for messages when a call is made and then every ``TICK_SECONDS``. So the calls begin at even
+    intervals within that time: if all began together, a message would wait for half of it on average.
 
-    No call is cancelled: the emulator does not notice, and hands the next messages to the cancelled call.
+    No call is cancelled: the emulator does not notice that, and hands the next messages to the cancelled call.
     """
 
     def __init__(self, api: PubSubApi, subscription: str, count: int, chance: random.Random) -> None:

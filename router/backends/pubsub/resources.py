@@ -1,4 +1,4 @@
-"""The topics and subscriptions that the configuration names: what is wanted, and whether it is there."""
+"""The topics and subscriptions that the configuration names: how they must be, and whether they exist."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ LEASE_SECONDS = 10
 keys. It is the shortest time that the service allows."""
 DAY_SECONDS = 86_400
 RETENTION_DAYS = 31
-"""How long what nobody takes is kept: the most that the service offers."""
+"""How long unread messages are kept: the service's maximum."""
 EMULATOR_RETENTION_DAYS = 7
 DELIVERY_ATTEMPTS = 100
-"""The most that the service offers. Each restart of a pipeline counts as one for what it held, so that a lower number
-would make dead letters of good mail; ``ingress.max_attempts`` is what ends the tries of bad mail."""
+"""The service's maximum. Each restart of a pipeline counts as an attempt for what it held, so that a lower number would
+make dead letters of good mail. ``ingress.max_attempts`` ends the attempts for bad mail."""
 SERVICE_ACCOUNT = "serviceAccount:service-{number}@gcp-sa-pubsub.iam.gserviceaccount.com"
 
 
@@ -40,7 +40,7 @@ class WantedSubscription(Struct, frozen=True):
 
 
 def wanted_topics(config: Config) -> list[str]:
-    """Short names, without doubles."""
+    """Short names, each once."""
     topics, roles = [], kept_by(config, "pubsub")
     if Role.INGRESS in roles:
         topics += [config.ingress.topic, config.ingress.dead_letter_topic]
@@ -50,7 +50,7 @@ def wanted_topics(config: Config) -> list[str]:
 
 
 def wanted_subscriptions(config: Config) -> list[WantedSubscription]:
-    """That of the pipelines, and one that keeps the dead letters until somebody reads them."""
+    """The pipelines' subscription, and the one that keeps dead letters until somebody reads them."""
     ingress = config.ingress
     if Role.INGRESS not in kept_by(config, "pubsub"):
         return []
@@ -84,7 +84,7 @@ async def check_ingress_subscription(api: PubSubApi, config: Config) -> None:
 
 
 async def _find(api: PubSubApi, kind: str, name: str) -> Any:
-    """What is there under ``name``, or ``None``. Raises ``ConfigError`` where we may not look."""
+    """The topic or subscription ``name``, or ``None``. Raises ``ConfigError`` if this account may not read it."""
     try:
         return await api.get(kind, name)
     except Unavailable as error:
@@ -96,7 +96,7 @@ async def _find(api: PubSubApi, kind: str, name: str) -> Any:
 
 
 def _fault(api: PubSubApi, wanted: WantedSubscription, found: Any) -> str:
-    """Why ``found`` cannot do what is wanted; none of it can be changed on a subscription that exists."""
+    """Why ``found`` cannot work, else empty. None of this can be changed on an existing subscription."""
     again = "delete it when it is empty, and run `router setup` again"
     if found.topic != api.topic(wanted.topic):
         return f"reads {found.topic} instead of {api.topic(wanted.topic)}: {again}"
@@ -172,7 +172,7 @@ def _subscription_commands(wanted: WantedSubscription, config: Config) -> Sequen
     options += [f"--dead-letter-topic={wanted.dead_letter_topic}", f"--max-delivery-attempts={DELIVERY_ATTEMPTS}"]
     return [
         _gcloud("subscriptions", "create", wanted.name, config, *options),
-        # Pub/Sub itself moves what was delivered too often; without these roles it delivers it for ever.
+        # Pub/Sub itself moves what was delivered too often; without these roles it redelivers it for ever.
         _grant("topics", wanted.dead_letter_topic, "publisher", config),
         _grant("subscriptions", wanted.name, "subscriber", config),
     ]

@@ -42,14 +42,15 @@ _METHODS: dict[str, tuple[str, Any, Any]] = {
 
 
 class PubSubApi:
-    """One project's Pub/Sub. Topics and subscriptions go by their full names, see ``topic`` and ``subscription``."""
+    """One project's Pub/Sub. Its calls take the full names of topics and subscriptions, which ``topic`` and
+    ``subscription`` give."""
 
     def __init__(self, channel: grpc.aio.Channel, project: str, chance: random.Random) -> None:
         self.project = f"projects/{project}"
         self._chance = chance
         self._metadata = tuple(metadata(PUBSUB))
         self._extras: dict[str, tuple[tuple[str, str], ...]] = {}
-        """By resource; a process names a handful."""
+        """Metadata by resource; a process uses a handful."""
         self._stubs = {
             name: channel.unary_unary(
                 f"/google.pubsub.v1.{path}",
@@ -101,14 +102,14 @@ class PubSubApi:
         await self.call("acknowledge", subscription, subscription=subscription, ack_ids=ack_ids)
 
     async def modify_ack_deadline(self, subscription: str, ack_ids: Sequence[str], seconds: int) -> None:
-        """These are ours for ``seconds`` more; 0 hands them back."""
+        """Set the leases of these to ``seconds`` from now; 0 hands them back."""
         await self.call(
             "modify_ack_deadline", subscription,
             subscription=subscription, ack_ids=ack_ids, ack_deadline_seconds=seconds,
         )  # fmt: skip
 
     async def pull(self, subscription: str, limit: int, seconds: float) -> Sequence[Any]:
-        """Up to ``limit`` deliveries; none where none has come within ``seconds``."""
+        """Up to ``limit`` deliveries; empty if none has come within ``seconds``."""
         try:
             response = await self.call(
                 "pull", subscription,
@@ -122,7 +123,7 @@ class PubSubApi:
         return received
 
     async def create(self, method: str, resource: str, **fields: Any) -> None:
-        """Like ``call``; what is there already is left as it is."""
+        """Like ``call``; a resource that exists already is left as it is."""
         try:
             await self.call(method, resource, **fields)
         except Unavailable as error:
@@ -140,11 +141,11 @@ class PubSubApi:
             raise
 
     def streaming_pull(self, subscription: str) -> Any:
-        """A stream of what ``subscription`` hands out; its first request is the caller's to write."""
+        """A stream of the deliveries of ``subscription``; the caller writes its first request."""
         return self._streaming_pull(metadata=self._extra(subscription))
 
     def _extra(self, resource: str) -> tuple[tuple[str, str], ...]:
-        """The metadata of a call; the service finds the region of ``resource`` by it."""
+        """The metadata of a call, by which the service finds the region of ``resource``."""
         extra = self._extras.get(resource)
         if extra is None:
             kinds = {"/topics/": "topic", "/subscriptions/": "subscription"}
