@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -54,16 +53,6 @@ app = typer.Typer(
     invoke_without_command=True,
     context_settings=SETTINGS,
 )
-
-
-class Reason(StrEnum):
-    """Those that ``replay`` takes."""
-
-    QUEUE_FULL = "queue-full"
-    INBOUND_EXHAUSTED = "inbound-exhausted"
-    ATTEMPTS_EXHAUSTED = "attempts-exhausted"
-    UNSTORABLE = "unstorable"
-    DAMAGED = "damaged"
 
 
 class Replay(Struct):
@@ -126,7 +115,7 @@ def dead_letters(
 def replay(
     ctx: typer.Context,
     reasons: Annotated[
-        list[Reason] | None,
+        list[DeadReason] | None,
         typer.Option("--reason", help="Only this reason; may be repeated. Default: queue-full and inbound-exhausted."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be replayed.")] = False,
@@ -151,9 +140,11 @@ def replay(
       router dead-letters replay --dry-run
       router dead-letters replay --reason queue-full --json
     """
+    if reasons and DeadReason.UNDECODABLE in reasons:
+        raise typer.BadParameter("an undecodable one is not a message, and cannot be replayed", param_hint="--reason")
     config = configured(ctx)
     look_at(config, Role.DEAD_LETTERS)
-    chosen = {DeadReason(reason.value) for reason in reasons} if reasons else set(REFUSED)
+    chosen = set(reasons or REFUSED)
     done = asyncio.run(_replay(config, chosen, dry_run=dry_run, quiet=as_json))
     if as_json:
         recipients = len(done.recipients)

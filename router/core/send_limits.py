@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
+from msgspec import Struct
+
 from router.clock import Clock
 from router.config import Config
 from router.core.token_buckets import TokenBuckets
@@ -23,6 +25,17 @@ PAIR_BYTES = 16 * 1024
 recipient's budget for all senders (``limits.inbound_bytes``)."""
 MESSAGE_BYTES = 1024
 """Charged to the sender for each message in addition to its bytes: about the size of its rows in an embedded file."""
+
+
+class Statistics(Struct, frozen=True):
+    """How many buckets a process remembers at one moment, also where they are full again."""
+
+    senders: int
+    """Buckets of sends."""
+    pairs: int
+    """Buckets of sends to one recipient."""
+    budgets: int
+    """Senders whose bytes are counted."""
 
 
 class SendLimits:
@@ -66,6 +79,12 @@ class SendLimits:
             outbound_bytes=limits.outbound_bytes,
             outbound_bytes_per_second=limits.outbound_bytes_per_second,
         )
+
+    def statistics(self) -> Statistics:
+        return Statistics(self._sends.remembered, self._pairs.remembered, self._bytes.remembered)
+
+    def __repr__(self) -> str:
+        return f"<SendLimits: {self.statistics()}>"
 
     def key(self, sender: str, recipient: str = "") -> bytes:
         """What a sender, or a sender and a recipient, are called here."""

@@ -35,6 +35,9 @@ class TokenBuckets(Generic[K]):
         """How many keys have an entry, also where their buckets are full again."""
         return len(self._full_at)
 
+    def __repr__(self) -> str:
+        return f"<TokenBuckets: {self.remembered} of at most {self._most}, {self._burst:g} each, {self._rate:g}/s>"
+
     def missing(self, key: K) -> float:
         """How much the bucket of ``key`` lacks to be full; more than it holds where that is a debt."""
         return max(0.0, self._full_at.get(key, 0.0) - self._clock.monotonic()) * self._rate

@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from msgspec import Struct
@@ -32,6 +33,20 @@ needs does not answer."""
 ENDS_OF_YOUNG = (-signal.SIGTERM, Code.UNAVAILABLE)
 DROPPED = 0.3
 """The share of connections that ``drop`` breaks."""
+
+
+Change = Callable[[], Awaitable[object]]
+
+
+def _at_once(change: Callable[[], object]) -> Change:
+    async def changes() -> None:
+        change()
+
+    return changes
+
+
+def _nothing() -> None:
+    """Connections come back by themselves."""
 
 
 class Done(Struct):
@@ -117,32 +132,31 @@ class Chaos:
             self._recorder.note(fault.target, "is back")
 
     async def _strike(self, fault: Fault) -> None:
-        if node := self._cluster.nodes.get(fault.target):
-            await self._strike_node(node, fault)
-        elif server := self._cluster.servers.get(fault.target):
-            if fault.kind == "kill":
-                await asyncio.to_thread(server.stop)
-                await asyncio.sleep(fault.seconds)
-                await asyncio.to_thread(server.start)
-            else:
-                server.freeze()
-                await asyncio.sleep(fault.seconds)
-                server.thaw()
-        else:
-            await self._strike_connections(self._balancers[fault.target], fault)
-
-    async def _strike_node(self, node: Node, fault: Fault) -> None:
-        if fault.kind == "pause":
-            node.freeze()
-            await asyncio.sleep(fault.seconds)
-            node.thaw()
-            return
-        if fault.kind == "kill":
-            await asyncio.to_thread(node.kill)
-        else:
-            await self._stop(fault.target, node)
+        begin, end = self._changes(fault.target)[fault.kind]
+        await begin()
         await asyncio.sleep(fault.seconds)
-        self._start(fault.target)
+        await end()
+
+    def _changes(self, target: str) -> dict[str, tuple[Change, Change]]:
+        """For each kind of fault that ``target`` can have: what begins it, and what ends it."""
+        if node := self._cluster.nodes.get(target):
+            start = _at_once(partial(self._start, target))
+            return {
+                "kill": (partial(asyncio.to_thread, node.kill), start),
+                "stop": (partial(self._stop, target, node), start),
+                "pause": (_at_once(node.freeze), _at_once(node.thaw)),
+            }
+        if server := self._cluster.servers.get(target):
+            return {
+                "kill": (partial(asyncio.to_thread, server.stop), partial(asyncio.to_thread, server.start)),
+                "pause": (_at_once(server.freeze), _at_once(server.thaw)),
+            }
+        balancer = self._balancers[target]
+        return {
+            "cut": (_at_once(balancer.cut), _at_once(_nothing)),
+            "drop": (_at_once(partial(balancer.cut, lambda: self._chance.random() < DROPPED)), _at_once(_nothing)),
+            "hush": (_at_once(balancer.hold_back), _at_once(balancer.let_through)),
+        }
 
     async def _stop(self, name: str, node: Node) -> None:
         if node.ended is not None:
@@ -156,15 +170,6 @@ class Chaos:
         young = self._recorder.now() - self._started[name] < YOUNG_SECONDS
         if code and not (young and code in ENDS_OF_YOUNG):
             self._recorder.add(h.Failed(f"{name} was told to stop and ended with {code}: {node.said()}"))
-
-    async def _strike_connections(self, balancer: Balancer, fault: Fault) -> None:
-        if fault.kind == "hush":
-            balancer.hold_back()
-            await asyncio.sleep(fault.seconds)
-            balancer.let_through()
-            return
-        share = DROPPED if fault.kind == "drop" else 1.0
-        balancer.cut(lambda: self._chance.random() < share)
 
     async def _damage(self, stored: Stored, fault: Fault) -> None:
         """One bit of one copy is another, as soon as there is one; none where there is none in time."""

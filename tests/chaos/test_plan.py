@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from tests.chaos.plan import SPANS, Shape, Target, make
-from tests.chaos.topologies import embedded
+import pytest
+
+from tests.chaos.faults import Chaos
+from tests.chaos.plan import SPANS, Fault, Shape, Target, make
+from tests.chaos.recording import Recorder
+from tests.chaos.topologies import API, embedded
+from tests.support.balancer import Balancer
 
 NODES = Shape("nodes", ("api",), (Target("api", "api", ("kill", "pause")), Target("wires", "connections", ("cut",))))
 OTHERS = Shape("others", ("ws",), (Target("ws", "ws", ("stop",)),))
@@ -48,3 +53,13 @@ def test_only_what_is_up_fails() -> None:
         else:
             assert fault.target in {target.name for target in shape.targets}
     assert sum(fault.kind == "reshape" for fault in make(7, 600, [NODES, OTHERS], 3)) == 7
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("target", ["serve", API])
+async def test_chaos_raises_for_a_kind_of_fault_that_it_does_not_know(tmp_path: Path, target: str) -> None:
+    with embedded(tmp_path, {}) as cluster:
+        chaos = Chaos(cluster, Recorder(), {API: Balancer([])}, 1)
+        with pytest.raises(ExceptionGroup) as raised:
+            await chaos.run([Fault(0.0, "zap", target, target, 0.0)])
+    assert raised.group_contains(KeyError, match="zap")

@@ -5,19 +5,38 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from router.config import Limits
 from router.core import send_limits
 from router.core.acceptance import Acceptor
-from router.core.send_limits import SendLimits
+from router.core.send_limits import SendLimits, Statistics
 from router.errors import InvalidEnvelope, InvalidIdempotencyKey, RateLimited
 from router.metrics import Metrics
 from tests.support.clock import ManualClock
 from tests.support.kept import Kept
 
 pytestmark = pytest.mark.anyio
+
+
+class Watched(SendLimits):
+    """Also notes the keys under which it is asked to count."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.senders: set[bytes] = set()
+        self.pairs: set[bytes] = set()
+
+    def admit(self, sender: bytes) -> None:
+        self.senders.add(sender)
+        super().admit(sender)
+
+    def admit_message(self, sender: bytes, pair: bytes, size: int) -> None:
+        self.senders.add(sender)
+        self.pairs.add(pair)
+        super().admit_message(sender, pair, size)
 
 
 class Stage:
@@ -32,12 +51,13 @@ class Stage:
         pair_burst: int = 10,
         outbound_bytes: int = 0,
         outbound_bytes_per_second: float = 1,
+        secret: bytes = b"x",
     ) -> None:
         self.clock = ManualClock()
         self.kept = Kept()
-        self.limits = SendLimits(
+        self.limits = Watched(
             self.clock,
-            lambda count: b"x" * count,
+            lambda count: secret * count,
             rate=rate,
             burst=burst,
             pair_rate=pair_rate,
@@ -203,23 +223,23 @@ def test_the_budget_of_bytes_is_none_that_an_honest_sender_meets_and_fills_no_di
     assert (disk - limits.outbound_bytes) / limits.outbound_bytes_per_second > 6 * 86_400
 
 
-async def test_names_are_kept_in_no_clear_word() -> None:
-    stage = Stage(outbound_bytes=100_000)
-    await stage.send("bob")
-    limits = (stage.limits._sends, stage.limits._bytes, stage.limits._pairs)
-    for kept in limits:
-        (key,) = kept._full_at
-        assert len(key) == 16
-    stage.limits._names_secret = b"another"
-    await stage.send("bob")
-    assert [len(kept._full_at) for kept in limits] == [2, 2, 2], "the hash is keyed"
+async def test_send_limits_know_names_only_as_keyed_hashes() -> None:
+    kept: list[bytes] = []
+    for secret in (b"x", b"y"):
+        stage = Stage(outbound_bytes=100_000, secret=secret)
+        for _ in range(2):
+            assert await stage.send("bob") == 0
+        assert stage.limits.statistics() == Statistics(senders=1, pairs=1, budgets=1)
+        kept += stage.limits.senders | stage.limits.pairs
+    assert [len(key) for key in kept] == [16] * 4
+    assert len(set(kept)) == 4, "another secret makes other hashes"
 
 
 async def test_a_sender_is_no_pair() -> None:
     """No name of a recipient makes the hash of a pair that of a sender alone."""
     stage = Stage(outbound_bytes=100_000)
     await stage.send("bob")
-    assert not set(stage.limits._bytes._full_at) & set(stage.limits._pairs._full_at)
+    assert stage.limits.senders.isdisjoint(stage.limits.pairs)
 
 
 async def test_pairs_and_senders_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +248,7 @@ async def test_pairs_and_senders_are_bounded_in_number(monkeypatch: pytest.Monke
     stage = Stage(outbound_bytes=100_000)
     for number in range(50):
         await stage.send(f"r{number}", f"urn:sm:user:s{number}")
-    assert [len(kept._full_at) for kept in (stage.limits._pairs, stage.limits._bytes)] == [8, 6]
+    assert stage.limits.statistics() == Statistics(senders=6, pairs=8, budgets=6)
 
 
 async def test_nobody_pushes_out_a_pair_of_their_own() -> None:

@@ -14,6 +14,7 @@ import pytest
 from router.backends.embedded.backend import EmbeddedBackend
 from router.core.pipeline import CALL_SECONDS, HAND_BACK_SECONDS, Pipeline
 from router.errors import Refused, Unavailable
+from router.factory import OwnedTasks
 from router.interfaces import IngressConsumer, PushNotifier
 from router.messages import DeadLetter, Delivery, Outcome, Queued, Routed
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, staged, until
@@ -750,13 +751,15 @@ async def test_a_pipeline_that_dies_at_any_call_is_followed_by_another(
                 await asyncio.get_running_loop().create_future()
 
             patch.setattr(type(where), call, die)
-            pipeline = await made(stage, consumer, pushes)
+            tasks = OwnedTasks(stage.factory.reports.bug)
+            pipeline = await made(stage, consumer, pushes, tasks)
             consuming = asyncio.create_task(pipeline.run())
             async with asyncio.timeout(TURN_SECONDS):
                 await reached.wait()
-            for task in (consuming, *pipeline._work):
-                task.cancel()
+            consuming.cancel()
+            await tasks.cancel()
             await asyncio.wait([consuming])
+            assert pipeline.statistics().tasks == 0
     async with backend.consumer() as consumer:
         consuming = asyncio.create_task((await made(stage, consumer, pushes)).run())
         async with asyncio.timeout(TURN_SECONDS):
@@ -769,7 +772,9 @@ async def test_a_pipeline_that_dies_at_any_call_is_followed_by_another(
     assert set(await stage.pushed()) == (set() if online else set(ids))
 
 
-async def made(stage: Stage, consumer: IngressConsumer, push: PushNotifier) -> Pipeline:
+async def made(
+    stage: Stage, consumer: IngressConsumer, push: PushNotifier, tasks: OwnedTasks | None = None
+) -> Pipeline:
     """A pipeline of its own, over the stage's queues."""
     return Pipeline(
         consumer,
@@ -782,7 +787,7 @@ async def made(stage: Stage, consumer: IngressConsumer, push: PushNotifier) -> P
         clock=stage.clock,
         keeper=stage.factory.keeper,
         chance=stage.factory.chance,
-        tasks=stage.factory.tasks,
+        tasks=tasks or stage.factory.tasks,
         metrics=stage.factory.metrics,
         reports=stage.factory.reports,
     )
