@@ -25,19 +25,19 @@ from router.web.headers import Headers
 from router.web.user_requests import JSON, Handler, UserEndpoint, UserRequest
 
 SLACK_BYTES = 16 * 1024
-"""What a body may hold beside what it is about."""
+"""Bytes that a body may have beyond its envelope or ids."""
 MAX_ACK_IDS = MOST_IDS
 MAX_ID_LENGTH = 128
 """No message has a longer id, even one from another publisher."""
 MAX_ACK_BYTES = MAX_ACK_IDS * (MAX_ID_LENGTH + len('"", ')) + SLACK_BYTES
 LARGE_BYTES = 256 * 1024
-"""After a page as long as this, everybody has a turn before the next one of the same user."""
+"""After a page longer than this, other tasks run before the same user's next one."""
 _JSON = (b"content-type", JSON.encode())
 _NO_STORE = (b"cache-control", b"no-store")
 
 
 class Ready(Response):
-    """A response whose header fields are known; Starlette would put them together for each one."""
+    """A response with constant header fields; Starlette would build them for each response."""
 
     def __init__(self, status: int, body: bytes, *fields: tuple[bytes, bytes]) -> None:
         self.status_code = status
@@ -55,7 +55,7 @@ class Page(NamedTuple):
 
 
 def longest_send(envelope_bytes: int) -> int:
-    """How many bytes the body of a send may have. Base64 makes four bytes of three (RFC 4648, section 4)."""
+    """How many bytes the body of a send may have. Base64 encodes three bytes in four (RFC 4648, section 4)."""
     return envelope_bytes * 4 // 3 + SLACK_BYTES
 
 
@@ -106,7 +106,7 @@ class Api:
     async def messages(self, request: UserRequest) -> Response:
         """``GET /api/messages``: the oldest messages; nothing is removed."""
         limit = _limit(request.scope["query_string"])
-        # Whoever has a page to send may wait until nothing else is under way.
+        # Sending a page may wait until no other work is under way.
         request.call.pause()
         shared = await self._fetches.join(request.user, limit)
         request.call.at_end = shared.leave
@@ -124,10 +124,10 @@ class Api:
     async def acknowledge(self, request: UserRequest) -> Response:
         """``POST /api/messages/ack``: 204 once the messages are deleted."""
         body = await request.body(MAX_ACK_BYTES, f"{MAX_ACK_IDS} ids")
-        # Before it is read, which is work too: each id but the first has a comma before it.
+        # Spend before parsing, which is work too. A comma stands before each id but the first.
         await request.spend(body, (body.count(b",") + 1) * MESSAGE)
         ids = _ids(body)
-        # What is longer is nobody's id, so there is nothing to delete.
+        # No message has a longer id, so there is nothing to delete.
         await self._queue.acknowledge(request.user, [id_ for id_ in ids if len(id_) <= MAX_ID_LENGTH])
         return Ready(204, b"")
 
@@ -141,7 +141,7 @@ def _idempotency_key(headers: Headers) -> str | None:
 
 @lru_cache(maxsize=64)
 def _limit(query: bytes) -> int:
-    """The last ``limit`` of a query string; clients use the same one all the time."""
+    """The last ``limit`` of a query string. Cached, since clients send the same one all the time."""
     values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("limit")
     if not values:
         return DEFAULT_PAGE
@@ -149,7 +149,7 @@ def _limit(query: bytes) -> int:
     digits = text.lstrip("0")
     if not (digits.isascii() and digits.isdecimal()):
         raise InvalidRequest(f"limit must be a number from 1; more than {LONGEST_PAGE} is read as {LONGEST_PAGE}")
-    # Four digits tell that it is more; Python refuses to convert thousands of them.
+    # Four digits show that it is too large; Python refuses to convert thousands of them.
     return min(int(digits[:4]), LONGEST_PAGE)
 
 
@@ -173,7 +173,7 @@ def _ids(body: bytes) -> list[str]:
     ids = ack.camel or ack.snake or []
     if len(ids) > MAX_ACK_IDS:
         raise InvalidRequest(f"{len(ids)} ids are too many for one request; send {MAX_ACK_IDS} at most")
-    # The usual body has no quotation marks but those of its one member and of its ids.
+    # A usual body has no quotation marks but those around the name of its member and around its ids.
     if body.count(b'"') != 2 * (1 + len(ids)):
         _refuse_twins(body)
     return ids
@@ -196,4 +196,4 @@ def _unique(pairs: list[tuple[str, object]]) -> None:
 
 
 _JSON_OBJECTS = json.JSONDecoder(object_pairs_hook=_unique, parse_int=str)
-"""Python refuses to convert a number of thousands of digits, which is nobody's business here."""
+"""Numbers stay text: Python refuses to convert one of thousands of digits."""

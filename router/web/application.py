@@ -19,7 +19,7 @@ from router.web.headers import Headers, headers_of
 
 _STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
 CLIENT_GONE = 499
-"""What a request is counted as whose client went away before the answer."""
+"""The status under which a request is counted if its client disconnected before the answer."""
 ROUTES = frozenset(
     ("/api/send", "/api/messages", "/api/messages/ack", "/connect", "/healthz", "/readyz", "/metrics", "/openapi.json")
 )
@@ -40,9 +40,9 @@ class Application:
         self._timer = timer
         self._under_way: set[_Answer] = set()
         self._done = asyncio.Event()
-        # A redirect to the path without a slash would go to http:// behind a proxy that speaks TLS, token and all.
+        # Behind a proxy that ends TLS, a redirect to the path without a slash would send the token to http://.
         self._router = Router(routes, redirect_slashes=False, default=_not_found)
-        # Every path is a fixed text: what is served needs no search. The router answers for what is not.
+        # All paths are constant, so a lookup finds what is served. Starlette's router answers everything else.
         self._served: dict[tuple[str, str], ASGIApp] = {
             (method, route.path): route.app
             for route in routes
@@ -59,19 +59,19 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = _Answer(self._context, self._timer, scope["path"], headers_of(scope), send)
-        # Never unbound: each request is a task, which has a context of its own.
+        # Never unbound: each request is a task of its own, with its own context.
         structlog.contextvars.bind_contextvars(**request_fields(answer.request_id))
-        # A WebSocket is not a request to be finished: the connection manager ends it.
+        # ``finish`` does not wait for WebSockets: the connection manager ends them.
         if scope["type"] == "http":
             self._under_way.add(answer)
         try:
             await self._answer(scope, receive, answer)
         except ClientDisconnect:
-            # There is nobody to answer, and nothing that we did wrong.
+            # There is nobody to answer, and this is no fault of the router.
             if not answer.started:
                 answer.count(CLIENT_GONE)
         except asyncio.CancelledError:
-            # The server stops, and its grace is over. What has begun ends with its connection.
+            # The server's time to stop is over. An answer that has begun ends with its connection.
             if not answer.started:
                 await problems.response(Draining("this node is stopping; try again"))(scope, receive, answer)
         except Exception as error:
@@ -99,7 +99,7 @@ class Application:
         served = self._served.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
         if served is not None:
             return served
-        # Tells Starlette's router to raise its refusals instead of answering them in plain text.
+        # With ``app`` in the scope, Starlette's router raises its refusals instead of answering in plain text.
         scope["app"] = self
         return self._router
 
@@ -124,7 +124,7 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if not self.started and message["type"] in _STARTS:
             self.started = True
-            # No handler sets any of them.
+            # No handler sets any of these fields.
             message["headers"] = [*message["headers"], *self._context.common_headers(self.request_id, self._origin)]
             self.count(message.get("status", 101))
         try:

@@ -14,7 +14,7 @@ def from_authorization(headers: Headers) -> str:
     """The token of ``Authorization: Bearer`` (RFC 6750, section 2.1)."""
     given = headers.every("authorization")
     if len(given) > 1:
-        # A proxy in front may have believed the other one.
+        # A proxy in front may have checked the other one.
         raise Unauthorized("send one Authorization header, not several")
     scheme, _, token = (given or [""])[0].partition(" ")
     if scheme.lower() != BEARER or not token.strip(_BLANK):

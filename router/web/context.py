@@ -1,4 +1,4 @@
-"""What an application and the transport beneath it share: an answer looks the same, whichever of them gives it."""
+"""What an application and the transport beneath it share, so that the answers of both look the same."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from router.web.transport.connection_limit import ConnectionLimit
 
 
 class EdgeContext:
-    """For all ports that strangers see, or for the admin port: origins, request ids, the log of refusals, and how many
-    connections there may be."""
+    """Origins, request ids, the log of refusals and the limit of connections. All ports that strangers see share one;
+    the admin port has its own."""
 
     def __init__(
         self,
@@ -25,8 +25,8 @@ class EdgeContext:
         later: Later = in_loop,
         entropy: Callable[[int], bytes] | None = None,
     ) -> None:
-        """``most_connections`` may be open at once, on all ports together; any number, if unset. ``entropy`` gives the
-        random bytes of what clients see and are to learn nothing from."""
+        """``most_connections`` may be open at once, on all ports together; unlimited if ``None``. ``entropy`` gives
+        random bytes for values that clients see, so that they reveal nothing."""
         self.metrics = metrics
         self.entropy = entropy or ids.Entropy()
         self.cors = Cors(allowed_origins)
@@ -35,5 +35,6 @@ class EdgeContext:
         self.connections = ConnectionLimit(most_connections)
 
     def common_headers(self, request_id: str, origin: str | None) -> list[tuple[bytes, bytes]]:
-        """Those of every answer, errors included; ``origin`` is the page that asks, where a browser says it."""
+        """The header fields of every answer, errors included; ``origin`` is the page that asks, if a browser names
+        it."""
         return [(b"x-request-id", request_id.encode()), *self.cors.headers(origin)]

@@ -30,7 +30,8 @@ class Cors:
         return self._origins.allow(origin)
 
     def headers(self, origin: str | None) -> list[tuple[bytes, bytes]]:
-        """Those of every answer, errors included; ``origin`` is the page that asks, where a browser says it."""
+        """The header fields of every answer, errors included; ``origin`` is the page that asks, if a browser names
+        it."""
         headers = [(b"vary", b"Origin")]
         if origin is not None and self._origins.allow(origin):
             shown = origin.encode() if self._origins.name(origin) else b"*"
@@ -42,11 +43,11 @@ class Cors:
 
 
 def is_preflight(scope: Scope) -> bool:
-    """Whether a browser asks by this request what it may send."""
+    """Whether this request is a preflight, in which a browser asks what it may send."""
     asks = scope["type"] == "http" and scope["method"] == "OPTIONS"
     return asks and "access-control-request-method" in headers_of(scope)
 
 
 def preflight() -> Response:
-    """The answer to a preflight, whatever its origin: ``Cors.headers`` allow it or not."""
+    """The answer to a preflight, the same for all origins: ``Cors.headers`` say whether the origin is allowed."""
     return Response(status_code=204, headers=_PREFLIGHT)

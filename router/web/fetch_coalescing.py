@@ -9,11 +9,12 @@ from typing import Generic, TypeVar
 
 P = TypeVar("P")
 FETCHES_AT_ONCE = 2
-"""Of one user. A page may have 8 MiB, and nobody has a turn while it is put together."""
+"""Of one user. A page may have 8 MiB, and no other task runs while it is built."""
 
 
 class SharedFetch(Generic[P]):
-    """One page of a user, from its fetch until all who share it have left. State: how many those are."""
+    """One page of a user, from its fetch until all callers that share it have left. State: the number of these
+    callers."""
 
     __slots__ = ("_over", "_sharing", "page", "ready")
 
@@ -34,18 +35,18 @@ class SharedFetch(Generic[P]):
 
 
 class FetchCoalescer(Generic[P]):
-    """``FETCHES_AT_ONCE`` fetches of each user; later callers share one that begins afterwards.
+    """Runs ``FETCHES_AT_ONCE`` fetches of each user at once; later callers share one that begins afterwards.
 
-    So a user's requests wait for two fetches at most, however many there are, and also where the clients of some have
-    given up long ago. A fetch is over when its page is answered: one user has no more pages than that in memory.
+    So each request of a user waits for two fetches at most, however many requests there are, even if some clients have
+    given up long ago. A fetch ends when its page is sent, which bounds the pages of one user in memory.
     """
 
     def __init__(self, fetch: Callable[[str, int], Awaitable[P]]) -> None:
-        """``fetch``: the page of a user with a limit."""
+        """``fetch`` reads a page, given the user and the limit."""
         self._fetch = fetch
         self._going: dict[str, int] = {}
         self._waiting: dict[str, dict[int, SharedFetch[P]]] = {}
-        """By user and limit: those who ask for the same get the same."""
+        """By user and limit: callers with the same limit share a page."""
         self._serving: set[asyncio.Task[None]] = set()
 
     async def join(self, user: str, limit: int) -> SharedFetch[P]:
@@ -74,7 +75,7 @@ class FetchCoalescer(Generic[P]):
         return fetch
 
     def _begin_next(self, user: str) -> None:
-        """A fetch of ``user`` is over: the next is for those who wait longest."""
+        """A fetch of ``user`` is over: begin the next one, for the callers that have waited longest."""
         groups = self._waiting.get(user)
         if groups:
             limit = next(iter(groups))

@@ -1,4 +1,4 @@
-"""The header fields of a request, made for looking up a few of them once."""
+"""The header fields of a request, made to look up a few of them, once each."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Headers:
 
 
 def headers_of(scope: Scope) -> Headers:
-    """Those of this request; made once, and kept with it."""
+    """The header fields of this request; made once, and kept in its scope."""
     found: Headers | None = scope.get(_KEPT)
     if found is None:
         found = scope[_KEPT] = Headers(scope)
@@ -44,7 +44,7 @@ def headers_of(scope: Scope) -> Headers:
 
 
 def forget_headers(scope: Scope) -> None:
-    """Let go of them, the token among them, where a connection outlives its handshake by hours."""
+    """Drop the header fields, which hold the token: a WebSocket outlives its handshake by hours."""
     scope.pop(_KEPT, None)
     scope["headers"] = []
     scope["subprotocols"] = []

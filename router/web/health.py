@@ -1,4 +1,4 @@
-"""Liveness and readiness, as strangers may see them; by name, with the metrics, on the admin port."""
+"""Liveness and readiness. The public ports say nothing more; the admin port names what fails, and has the metrics."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from router.web import problems
 
 
 class Health:
-    """What this process says of itself."""
+    """The routes by which this process reports its health."""
 
     def __init__(self, readiness: Readiness, metrics: Metrics) -> None:
         self._readiness = readiness
         self._metrics = metrics
 
     def public_routes(self) -> list[Route]:
-        """For the ports that the world sees: nothing in it moves with what users do, nor says what fails."""
+        """For the public ports: the answers neither depend on what users do nor say what fails."""
         return [
             Route("/healthz", self.alive, methods=["GET"]),
             Route("/readyz", self.bare, methods=["GET"]),
@@ -34,12 +34,12 @@ class Health:
         ]
 
     async def alive(self, request: Request) -> Response:
-        """The event loop turns; no dependency is asked, since a restart fixes none."""
+        """200 whenever the event loop runs; no dependency is asked, since a restart fixes none."""
         del request
         return JSONResponse({"status": "alive"})
 
     async def bare(self, request: Request) -> Response:
-        """Whether ``ready`` is 200 or 503, and nothing else."""
+        """The status of ``ready``, 200 or 503, and nothing else."""
         del request
         if self._readiness.draining or await self._readiness.failed():
             return Response(status_code=503, headers={"retry-after": str(problems.RETRY_SECONDS)})

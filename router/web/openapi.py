@@ -19,7 +19,7 @@ Document = dict[str, Any]
 
 def route() -> Route:
     """``GET /openapi.json``."""
-    # Made once: anybody may ask for it, as often as he likes.
+    # Made once, since anybody may ask for it as often as they like.
     answer = JSONResponse(document())
 
     async def openapi(request: Request) -> Response:

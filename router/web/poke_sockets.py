@@ -43,24 +43,24 @@ class Sockets:
         return [WebSocketRoute("/connect", self), Route("/connect", self.plain, methods=["GET"])]
 
     async def plain(self, request: Request) -> Response:
-        """A GET without an upgrade."""
+        """Refuse a GET without an upgrade."""
         raise UpgradeRequired(f"{request.url.path} is a WebSocket: connect with ws:// or wss://")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
-        # Taken out: the scope lives in the socket, which is not to hold itself.
+        # Taken out of the scope: the socket holds the scope, and must not hold itself.
         socket = AsgiSocket(send, scope.pop(PEER, None))
-        # What this raises is answered by HTTP, instead of the upgrade.
+        # What this raises becomes an HTTP answer instead of the upgrade.
         connection, subprotocol = await self._connect(headers_of(scope), socket)
         try:
             await socket.accept(subprotocol)
             forget_headers(scope)
             del subprotocol  # It may be the token.
-            # What a client sends is ignored; how much it may send is bounded below, where pings are seen too.
+            # What a client sends is ignored. The transport limits how much it may send, pings included.
             while (await receive())["type"] != "websocket.disconnect":
                 pass
         finally:
-            # Also when this task is cancelled: presence must not outlive the socket.
+            # Even if this task is cancelled: presence must not outlive the socket.
             await asyncio.shield(self._manager.disconnect(connection))
 
     async def _connect(self, headers: Headers, socket: AsgiSocket) -> tuple[Connection, str | None]:
@@ -73,14 +73,14 @@ class Sockets:
         try:
             await call.connect()
         finally:
-            # How many there may be at once is the manager's, which may have to ask the others whether they live.
+            # Ended before the manager is asked: it may have to ping the user's other connections, to keep its limit.
             call.end()
         connection = await self._manager.connect(principal.user, socket, principal.expires_at, principal.key)
         return connection, subprotocol
 
 
 class Peer(Protocol):
-    """What a server tells beyond ASGI of the far end of a WebSocket."""
+    """What the server knows of the peer of a WebSocket, beyond ASGI."""
 
     def ping(self) -> None: ...
 
@@ -89,12 +89,12 @@ class Peer(Protocol):
 
 
 class AsgiSocket:
-    """``Socket`` over ASGI; a poke or a close that comes before the upgrade is sent after it."""
+    """``Socket`` over ASGI; a poke or a close before the upgrade is sent after it."""
 
     __slots__ = ("_accepted", "_early", "_early_close", "_peer", "_send")
 
     def __init__(self, send: Send, peer: Peer | None = None) -> None:
-        """``peer``: ``None`` where the server does not tell; then it counts as one that answers."""
+        """``peer``: ``None`` if the server does not provide it; the peer then counts as one that answers."""
         self._send = send
         self._peer = peer
         self._accepted = False
@@ -104,7 +104,7 @@ class AsgiSocket:
     async def accept(self, subprotocol: str | None) -> None:
         await self._send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
         self._accepted = True
-        # Gone already? Then the next receive says so.
+        # If the peer is gone, the next receive says so.
         with contextlib.suppress(ConnectionError):
             if self._early_close is not None:
                 await self.close(*self._early_close)

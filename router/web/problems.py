@@ -16,7 +16,7 @@ from router import errors
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:sealed-router:problem:"
 RETRY_SECONDS = 2
-"""``Retry-After`` where nothing better is known."""
+"""Seconds of ``Retry-After`` if nothing better is known."""
 
 
 class Kind(Struct, frozen=True):
@@ -86,16 +86,16 @@ KINDS: dict[type[errors.RouterError], Kind] = {
 
 
 def kind_of(error: errors.RouterError) -> Kind:
-    """The nearest entry of the table."""
+    """The entry of the error's class, or of its nearest base class."""
     return next(KINDS[ancestor] for ancestor in type(error).__mro__ if ancestor in KINDS)
 
 
 def response(error: errors.RouterError) -> Response:
-    """The answer for ``error``; what is not the client's doing is not told in detail."""
+    """The answer for ``error``; the client gets details only of its own errors."""
     kind = kind_of(error)
     headers: dict[str, str] = {}
     if isinstance(error, errors.Unauthorized):
-        # Whoever sent no token made no error with one (RFC 6750, section 3.1).
+        # Without a token in the request, there is no error code (RFC 6750, section 3.1).
         known = "" if error.reason == "missing" else ', error="invalid_token"'
         headers["www-authenticate"] = f'Bearer realm="router"{known}'
     if isinstance(error, errors.RateLimited):

@@ -1,4 +1,4 @@
-"""What the edge refuses, counted and logged: requests, and clients that are cut off."""
+"""Counts and logs what the edge refuses: requests, and clients that are cut off."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ LOG = logger(__name__)
 REFUSALS = {kind.slug for error, kind in problems.KINDS.items() if error is not Unauthorized} | {
     *get_args(TokenProblem)
 }
-"""The reasons of all refusals: why a token was not believed, or what kind of problem it is."""
+"""The reasons of all refusals: why a token was rejected, or the kind of problem."""
 
 
 class RefusalLog:
-    """Counts each refusal and each client cut off; of many alike, the log has some and the number of the others."""
+    """Counts each refusal and each client cut off. Of many alike, it logs some, and then the number of the others."""
 
     def __init__(self, metrics: Metrics, later: Later = in_loop) -> None:
         metrics.refusals(sorted(REFUSALS))
@@ -49,7 +49,7 @@ class RefusalLog:
             LOG.error("request failed", path=path, exc_info=error)
 
     def finish(self) -> None:
-        """Say now what the log has not had in full."""
+        """Log how many were left out so far."""
         self._sampler.finish()
 
 

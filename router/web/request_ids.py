@@ -9,16 +9,16 @@ from router.web.headers import Headers
 
 _SANE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 REQUEST_ID_BYTES = 8
-"""Of a request id; random ones, since a count would tell anybody how many requests others make."""
+"""Bytes of a request id. They are random, since a counter would tell how many requests others make."""
 
 
 class RequestIds:
-    """Takes the ids that callers give, and makes the others."""
+    """Takes the ids that callers give, and makes one for each other request."""
 
     def __init__(self, entropy: Callable[[int], bytes]) -> None:
         self._entropy = entropy
 
     def of(self, headers: Headers) -> str:
-        """The caller's ``X-Request-Id`` where it is a sane one, else a new one."""
+        """The caller's ``X-Request-Id`` if it is valid, else a new one."""
         given = headers.get("x-request-id")
         return given if given and _SANE.fullmatch(given) else self._entropy(REQUEST_ID_BYTES).hex()

@@ -1,4 +1,5 @@
-"""What every request of a user passes, whatever its route: the token, the budget of work, the limits of its body."""
+"""The checks that every request of a user passes, on all routes: its token, the budget of work, the limits of its
+body."""
 
 from __future__ import annotations
 
@@ -21,10 +22,11 @@ from router.web.transport.scope import ARRIVED, PAYER
 
 JSON = "application/json"
 MAX_VALUES = 10_000
-"""A body with more values is slow to read and nobody's: an envelope has six, an acknowledgement one for each id."""
+"""A body with more values is slow to parse, and no client sends one: an envelope has six values, an acknowledgement one
+for each id."""
 FEW_VALUES = 100
 LARGE_UNITS = 64
-"""An answer that costs as much, 256 KiB, is sent in turn: each is a long moment in which nobody else is served."""
+"""An answer that costs this much, 256 KiB, waits for its turn: while it is sent, no other request is served."""
 
 
 class UserRequest:
@@ -45,7 +47,7 @@ class UserRequest:
     async def body(self, limit: int, what: str) -> bytes:
         """The body, bounded in size and time; ``what`` says what may have ``limit`` bytes.
 
-        A missing Content-Type is taken for JSON. Its work is the caller's to ``spend``.
+        A missing Content-Type counts as JSON. The caller charges the work, by ``spend``.
         """
         kind = self.headers.get("content-type")
         if kind is not None and kind != JSON and kind.partition(";")[0].strip().lower() != JSON:
@@ -60,7 +62,7 @@ class UserRequest:
     async def _arrival(self, limit: int, what: str) -> bytes:
         if ARRIVED in self.scope:
             return await self._read(limit, what)
-        # A slow body takes no work and delays nobody.
+        # While a slow body arrives, it holds no share of the work and delays no other request.
         self.call.pause()
         try:
             async with asyncio.timeout(self._body_seconds):
@@ -84,7 +86,7 @@ class UserRequest:
         return b"".join(chunks)
 
     async def spend(self, body: bytes, units: int) -> None:
-        """Return when it is the turn of this body, and of ``units`` that it asks for. Raises ``TooMuchWork``."""
+        """Return when it is the turn of this body and of the ``units`` that it asks for. Raises ``TooMuchWork``."""
         await self.call.spend(work_budget.of_body(body, _values(body)) + units)
         self.scope.pop(PAYER, None)
 
@@ -93,8 +95,8 @@ Handler = Callable[[UserRequest], Awaitable[Response]]
 
 
 class UserEndpoint:
-    """A handler of requests with a token, as an ASGI application. No route of users has another: what a request costs
-    is charged here."""
+    """A handler of requests with a token, as an ASGI application. All routes of users go through it: it charges what a
+    request costs."""
 
     __slots__ = ("_authenticator", "_body_seconds", "_handler", "_work")
 
@@ -108,7 +110,7 @@ class UserEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = headers_of(scope)
         principal = await self._authenticator.authenticate(from_authorization(headers))
-        # Whatever comes of it, what has come of its body has been read.
+        # However the request ends, the part of its body that arrived was read, and is charged.
         scope[PAYER] = partial(self._work.charge_bytes, principal.user)
         call = await self._work.begin(principal.user)
         try:
@@ -123,7 +125,7 @@ class UserEndpoint:
 
 
 def _values(body: bytes) -> int:
-    """Each value but the first of an object or a list has a comma before it. Raises ``InvalidRequest``."""
+    """Count the values: a comma stands before each but the first of an object or a list. Raises ``InvalidRequest``."""
     values = sum(_count(body, mark) for mark in (b",", b"{", b"["))
     if values > MAX_VALUES:
         raise InvalidRequest(f"the body has more than {MAX_VALUES} values: send only the headers of the request")
@@ -131,7 +133,7 @@ def _values(body: bytes) -> int:
 
 
 def _count(body: bytes, mark: bytes) -> int:
-    """Where there are few, looking for the next one is far faster than counting: 12 µs of a large envelope, not 800."""
+    """If there are few, searching for the next one is far faster than counting: 12 µs for a large envelope, not 800."""
     at = body.find(mark)
     for found in range(FEW_VALUES):
         if at < 0:

@@ -1,6 +1,7 @@
-"""uvicorn with limits: nobody holds a connection or memory by being slow, by talking without end, or by not listening.
+"""uvicorn with limits: no client holds a connection or memory by sending slowly, sending without end, or not reading.
 
-``config`` sets it up, and ``server`` runs it over ``listeners``. Where each limit is kept, and how a client is cut off:
+``config`` sets it up, and ``server`` runs it over ``listeners``. Which module keeps each limit, and under which reason
+a client is cut off:
 
 | limit | module | cut off as |
 |---|---|---|
@@ -14,5 +15,5 @@
 | time of the answer to a ping | ``websocket`` | ``no-pong`` |
 | bytes and time after the last answer | ``lingering_close`` | |
 
-``connection`` is what both protocols share, ``uvicorn_internals`` what of uvicorn's insides they use.
+``connection`` has what both protocols share; ``uvicorn_internals`` lists the internals of uvicorn that they use.
 """

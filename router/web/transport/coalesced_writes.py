@@ -9,10 +9,10 @@ from router.web.transport.lingering_close import LingeringClose, ReadPace
 
 
 class CoalescingTransport(asyncio.Transport):
-    """Holds what is written until it is released, or until the event loop's next turn, whichever is first.
+    """Holds what is written until ``release`` or the event loop's next turn, whichever is first.
 
-    uvicorn writes head and body of an answer one after the other and uvloop sends each as it comes: two system calls
-    and two packets for an answer of a hundred bytes. ``lingering`` is there from the moment that it is closed.
+    uvicorn writes head and body of an answer one after the other, and uvloop sends each at once: two system calls and
+    two packets for an answer of a hundred bytes. ``lingering`` is set once it closes in stages.
     """
 
     __slots__ = ("_at_once", "_held", "_loop", "_pace", "_seconds", "lingering", "transport")
@@ -20,7 +20,7 @@ class CoalescingTransport(asyncio.Transport):
     def __init__(
         self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, client_seconds: float, pace: ReadPace
     ) -> None:
-        """``pace``: of all connections that close in stages."""
+        """``pace`` is shared by all connections that close in stages."""
         super().__init__()
         self.transport = transport
         self.lingering: LingeringClose | None = None
@@ -40,7 +40,7 @@ class CoalescingTransport(asyncio.Transport):
         self.transport.set_protocol(protocol)
 
     def pause_reading(self) -> None:
-        # What is not read while it closes in stages would hide that the client has closed.
+        # While it closes in stages, bytes that are not read would hide that the client has closed.
         if self.lingering is None:
             self.transport.pause_reading()
 
@@ -56,7 +56,7 @@ class CoalescingTransport(asyncio.Transport):
         self._held.append(data)
 
     def upgrade(self) -> None:
-        """It is a WebSocket's now: each write is a frame, and there is a handshake for closing."""
+        """It carries a WebSocket now: each write is a frame, and closing has a handshake of its own."""
         self.release()
         self._at_once = True
 
@@ -68,7 +68,7 @@ class CoalescingTransport(asyncio.Transport):
                 self.transport.write(data)
 
     def close(self) -> None:
-        """Send what is held, then close; in stages before an upgrade."""
+        """Send what is held, then close; in stages unless it carries a WebSocket."""
         if self._at_once:
             self.transport.close()
         else:
@@ -81,7 +81,7 @@ class CoalescingTransport(asyncio.Transport):
             self.lingering = LingeringClose(self.transport, self._loop, self._seconds, self._pace)
 
     def end(self) -> None:
-        """Send what is held, then close, whatever comes."""
+        """Send what is held, then close, whatever the client still sends."""
         self.release()
         self.transport.close()
 
@@ -91,5 +91,5 @@ class CoalescingTransport(asyncio.Transport):
         self.transport.abort()
 
     def get_write_buffer_size(self) -> int:
-        """Bytes that are not sent yet, those held included."""
+        """Bytes that are not sent yet, including those held."""
         return self.transport.get_write_buffer_size() + sum(map(len, self._held))

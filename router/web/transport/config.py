@@ -9,7 +9,8 @@ from router.web.transport.limits import LimitedConfig, Limits
 from router.web.transport.websocket import MAX_FRAME_BYTES, WebSocketProtocol
 
 GRACEFUL_SECONDS = 1
-"""A server that closes waits no longer; what was under way when the process was told to stop has had its time."""
+"""A server that closes waits no longer: requests that were under way when the process was told to stop have had their
+time."""
 
 
 class TransportConfig(LimitedConfig):

@@ -1,4 +1,4 @@
-"""What both protocols do to a client: cut it off, refuse it, and count the memory that it makes this process keep."""
+"""What both protocols do with a client: cut it off, refuse it, and count the memory that it uses in this process."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from router.web.transport.lingering_close import LingeringClose
 from router.web.transport.stalled_writer import StalledWriter
 
 SMALL_BYTES = 4096
-"""The bodies of one connection that count for nothing."""
+"""Bodies of one connection up to this size are not counted."""
 
 
 class ClientConnection(asyncio.Protocol):
-    """To be mixed into a protocol of uvicorn, which has the attributes that are named first."""
+    """A mixin for a protocol of uvicorn, which provides the attributes that are named first."""
 
     config: uvicorn.Config
     transport: asyncio.Transport
@@ -32,7 +32,7 @@ class ClientConnection(asyncio.Protocol):
     _writer: StalledWriter | None = None
     _unsent = 0
     _body_bytes = 0
-    """Of requests that are not answered, whether they are whole or not."""
+    """Of all requests that are not answered, complete or not."""
 
     @property
     def limits(self) -> Limits:
@@ -86,7 +86,8 @@ class ClientConnection(asyncio.Protocol):
         self.transport.abort()
 
     def refuse(self, error: RouterError, known: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """Answer a request that never reaches the application, and close; ``known`` of its header fields have come."""
+        """Answer a request that never reaches the application, and close; ``known``: the header fields that have
+        come."""
         context, asked = self.limits.context, Headers({"headers": known})
         id_ = context.request_ids.of(asked)
         with structlog.contextvars.bound_contextvars(**request_fields(id_)):

@@ -7,12 +7,12 @@ class ConnectionLimit:
     """Counts the connections of all ports that share it."""
 
     def __init__(self, most: int | None = None) -> None:
-        """``most`` may be open at once; any number, if unset."""
+        """``most`` may be open at once; unlimited if ``None``."""
         self.most = most
         self.open = 0
 
     def enter(self) -> bool:
-        """A connection is open; whether it may stay. ``leave`` is due in any case."""
+        """Count a connection that opened; returns whether it may stay. The caller calls ``leave`` in either case."""
         self.open += 1
         return self.most is None or self.open <= self.most
 

@@ -21,19 +21,19 @@ from router.web.transport.uvicorn_internals import HttpToolsProtocol
 HEADER_BYTES = 64 * 1024
 """Request line and headers together."""
 KEPT_BYTES = 16 * 1024
-"""A longer body, or one in chunks, that is refused before it is whole is not read to its end to keep its connection."""
+"""If a longer body, or one in chunks, is refused before it is complete, its connection closes: the rest is not read."""
 MAX_PIPELINED = 100
-"""A client may have this many requests wait on one connection behind the one that is being answered."""
+"""Requests that may wait on one connection behind the one that is being answered."""
 SOCKET_PATH = b"/connect"
-"""The one route that is an upgrade."""
+"""The only route that upgrades."""
 
 
 class _Body(Struct):
-    """Of a request that is not answered, whether it is whole or not."""
+    """The body of a request that is not answered, complete or not."""
 
     scope: Mapping[str, Any]
     is_kept: bool = True
-    """Every route refuses it otherwise, since it says that it is too long."""
+    """False if its Content-Length is more than any route takes, so that every route refuses it."""
     size: int = 0
     """Bytes that have come."""
 
@@ -44,21 +44,21 @@ class _Body(Struct):
 
 
 class _Ended(Exception):
-    """Stops the parser: the connection has ended, whatever else has come by it."""
+    """Stops the parser: the connection has ended, and what else arrived is ignored."""
 
 
 class HttpProtocol(ClientConnection, HttpToolsProtocol):
     """HTTP: headers have a size and a time, and a refused body ends in time too. Accepted bodies are the API's."""
 
     _ignores_upgrade = False
-    """What is being read asks for a protocol that it does not get."""
+    """The request that is being read asks for an upgrade that it does not get."""
     _in_head = False
     _in_body = False
     _head_bytes = 0
     _unanswered = 0
     """Requests whose headers have come."""
     _wants_keep_alive = False
-    """What comes last asks that the connection goes on behind it."""
+    """The request that came last asks to keep the connection open."""
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -73,7 +73,7 @@ class HttpProtocol(ClientConnection, HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         if self._unanswered > 1:
-            # What is owed would be written between the frames.
+            # Answers to earlier requests would be written between the frames.
             self.cut("pipelining")
             return
         self._writes.upgrade()
@@ -85,7 +85,7 @@ class HttpProtocol(ClientConnection, HttpToolsProtocol):
             _charge(body.scope, body.size)
         super().connection_lost(exc)
         if self.cycle is not None:
-            # Whoever waits for their turn, to learn that the client is gone, keeps no body meanwhile.
+            # The handler learns only at its turn that the client is gone; free the body now.
             self.cycle.body = bytearray()
 
     def data_received(self, data: bytes) -> None:
@@ -100,7 +100,7 @@ class HttpProtocol(ClientConnection, HttpToolsProtocol):
             if self._head_bytes > HEADER_BYTES and not self.transport.is_closing():
                 self.refuse(_too_large(), self.headers)
         elif self._in_body and self._wants_keep_alive and self._is_long():
-            # Until it is whole: then ``on_message_complete`` has its say.
+            # Until the body is complete: then ``on_message_complete`` decides again.
             self.cycle.keep_alive = False
 
     def on_message_begin(self) -> None:
@@ -108,7 +108,7 @@ class HttpProtocol(ClientConnection, HttpToolsProtocol):
         self._in_head = True
 
     def on_headers_complete(self) -> None:
-        # What was counted holds a part of the body too: only where it is much, the headers are worth adding up.
+        # The count includes a part of the body, so add up the headers, but only if the count is large.
         if self._head_bytes > HEADER_BYTES and self._head_size() > HEADER_BYTES:
             self.refuse(_too_large(), self.headers)
             raise _Ended
@@ -120,7 +120,7 @@ class HttpProtocol(ClientConnection, HttpToolsProtocol):
         if problem := request_target.host_problem(self.parser.get_http_version(), self.headers):
             self.refuse(MalformedRequest(problem), self.headers)
             raise _Ended
-        # CONNECT asks too, without a word.
+        # The parser sees CONNECT as an upgrade too, although it has no such header.
         named = any(name == b"upgrade" for name, _ in self.headers)
         self._ignores_upgrade = named and self.parser.should_upgrade() and not self._should_upgrade()
         if self._ignores_upgrade:
@@ -139,7 +139,7 @@ class HttpProtocol(ClientConnection, HttpToolsProtocol):
         else:
             coming = self._bodies[-1]
             if not coming.size:
-                # Not with the headers: most requests have no body.
+                # Looked up here and not with the headers, since most requests have no body.
                 coming.is_kept = self._content_length() <= self.limits.longest_body
             coming.size += len(body)
             if not coming.is_kept:
@@ -165,33 +165,33 @@ class HttpProtocol(ClientConnection, HttpToolsProtocol):
         self._forget_body()
         self._writes.release()
         if self._in_body and self.cycle.response_complete:
-            # Refused before it was complete: the rest is discarded, but must still end in time.
+            # The body was refused before it was complete: its rest is discarded, but must still end in time.
             self._start_deadline()
         super().on_response_complete()
         if self.pipeline:
-            # uvicorn reads on with each answer, and what is read with one can be thousands of requests.
+            # uvicorn resumes reading after each answer, and one read can bring thousands of requests.
             self.flow.pause_reading()
 
     def send_400_response(self, msg: str) -> None:
-        """uvicorn's answer to what its parser cannot read, or has stopped reading since a callback of ours refused."""
+        """Called by uvicorn if its parser cannot read a request, or stopped since a callback of ours refused it."""
         del msg
         if not self.transport.is_closing():
             self.refuse(MalformedRequest("this is not an HTTP request"), self.headers or ())
 
     def refuse(self, error: RouterError, known: Sequence[tuple[bytes, bytes]] = ()) -> None:
         if self._answer_is_owed:
-            # An answer now would be taken for that which is owed, or for a part of it.
+            # The client would take it for the answer to an earlier request, or for a part of that.
             self.cut("pipelining")
             return
         super().refuse(error, known)
         if self._in_body:
-            # Nothing more is read for the application.
+            # The application gets no more of the body.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
 
     @property
     def _answer_is_owed(self) -> bool:
-        """An answer has begun, or is to come before one to what is being read."""
+        """Whether an answer has begun, or earlier requests wait for theirs."""
         if self._in_body:
             return self._unanswered != 1 or self.cycle.response_started
         return self._unanswered > 0
@@ -203,7 +203,7 @@ class HttpProtocol(ClientConnection, HttpToolsProtocol):
             self._writes.end()
 
     def without_upgrade(self) -> bytes | None:
-        """The head of the request that has just been read, as if it had asked for nothing; ``None`` where it may."""
+        """The head of the request that has just been read, without its ``Upgrade``; ``None`` if it keeps that."""
         if not self._ignores_upgrade:
             return None
         self._ignores_upgrade = False
@@ -212,15 +212,15 @@ class HttpProtocol(ClientConnection, HttpToolsProtocol):
         return b"\r\n".join([start, *fields, b"", b""])
 
     def _should_upgrade(self) -> bool:
-        # RFC 9110, section 7.8: not in HTTP/1.0, where nobody in between would know that it is a socket.
+        # RFC 9110, section 7.8: not in HTTP/1.0, since a proxy in between would not know of the upgrade.
         wanted = super()._should_upgrade() and self.parser.get_http_version() == "1.1"
         return wanted and request_target.in_origin_form(self.url).partition(b"?")[0] == SOCKET_PATH
 
     def _unsupported_upgrade_warning(self) -> None:
-        """CONNECT, which is answered like any other method; strangers shall not fill the log."""
+        """Log nothing: CONNECT is answered like any other method, and strangers must not be able to fill the log."""
 
     def _forget_body(self) -> None:
-        """The first of those that were not answered is."""
+        """The oldest unanswered request is answered: drop its body."""
         body, counted = self._bodies.popleft(), self._body_bytes > SMALL_BYTES
         _charge(body.scope, body.size)
         self._body_bytes -= body.held
@@ -228,11 +228,11 @@ class HttpProtocol(ClientConnection, HttpToolsProtocol):
             self._account_memory()
 
     def _is_long(self) -> bool:
-        """Whether what is being read may have a body that is not worth reading for the sake of the connection."""
+        """Whether the request that is being read may have a body too long to read only to keep the connection."""
         return not 0 <= self._content_length() <= KEPT_BYTES
 
     def _content_length(self) -> int:
-        """-1 where the request does not say; the parser has seen that it is a number, and one only."""
+        """-1 if the request does not say. The parser has checked that it is one number."""
         return next((int(value) for name, value in self.headers if name == b"content-length"), -1)
 
     def _head_size(self) -> int:
@@ -259,7 +259,7 @@ class HttpProtocol(ClientConnection, HttpToolsProtocol):
 
 
 def _charge(scope: Mapping[str, Any] | None, size: int) -> None:
-    """``size`` bytes of the body of this request have come."""
+    """Charge for ``size`` bytes of the request's body, which have arrived."""
     payer: Callable[[int], None] | None = None if scope is None else scope.get(PAYER)
     if payer is not None:
         payer(size)

@@ -12,19 +12,20 @@ from router.web.transport.lingering_close import ReadPace
 from router.web.transport.memory_budget import MemoryBudget
 
 HELD_BYTES = 128 * 1024 * 1024
-"""What all clients together may make this process keep: answers that they do not take, bodies that are not answered."""
+"""Bytes that all clients together may hold in this process: answers that they do not read, and bodies of requests that
+are not answered."""
 
 
 class Limits(Struct):
-    """Those that are set, and what is counted for all connections together."""
+    """The limits that are set, and the counters that all connections share."""
 
     context: EdgeContext
-    """Is told of each request refused and each client cut off, with the reason."""
+    """Counts and logs each refused request and each client cut off, with the reason."""
     ping_seconds: float
     client_seconds: float
-    """For how long a client may send nothing of what it has begun, or take nothing of what it is sent."""
+    """For how long a client may pause in what it sends, or in reading what it is sent."""
     longest_body: int = sys.maxsize
-    """Every route refuses a body that says that it has more bytes, so nothing of it is kept."""
+    """Every route refuses a body whose Content-Length is more than this, so none of it is kept."""
     memory: MemoryBudget = field(default_factory=lambda: MemoryBudget(HELD_BYTES))
     discarding: ReadPace = field(default_factory=ReadPace)
 

@@ -7,11 +7,11 @@ import asyncio
 DISCARDED_BYTES = 16 * 1024 * 1024
 """After the last answer, this many bytes are discarded unread before the connection is closed anyway."""
 READ_SECONDS = 0.001
-"""Of all connections that throw away what comes, one is read once in this time: a read takes a tenth of it."""
+"""Of all connections that discard what comes, one is read in each such interval; a read takes a tenth of it."""
 
 
 class ReadPace:
-    """When who throws away what comes may read again. State: until when those who asked before have their turns."""
+    """Says when a connection that discards what comes may read again. State: the end of the last turn given."""
 
     __slots__ = ("_free_at",)
 
@@ -25,11 +25,11 @@ class ReadPace:
 
 
 class LingeringClose:
-    """A connection after its last answer: nothing more is sent, and what still comes is read and thrown away.
+    """A connection after its last answer: nothing more is sent, and what still arrives is read and discarded.
 
-    RFC 9112, section 9.6: closed with bytes unread, TCP resets the connection, and the reset overtakes the answer.
-    A client that has its answer closes, and that is the end. It has ``seconds``, and longer while it takes the answer.
-    Each read waits for its turn by ``pace``, so that nobody else waits for many of them.
+    RFC 9112, section 9.6: if a connection is closed with bytes unread, TCP resets it, and the reset can overtake the
+    answer. So the client closes first, once it has its answer. It has ``seconds`` for that, and longer while it still
+    reads the answer. Each read waits for its turn by ``pace``, so that many such connections do not delay others.
     """
 
     __slots__ = ("_left", "_loop", "_pace", "_reading", "_seconds", "_timer", "_transport", "_unsent")
@@ -49,7 +49,7 @@ class LingeringClose:
         self._timer = loop.call_later(seconds, self._look)
 
     def discard(self, data: bytes) -> None:
-        """Throw ``data`` away, and read on in turn; where it is too much, close."""
+        """Discard ``data``, and read on at the next turn; close if it is too much."""
         self._left -= len(data)
         if self._left < 0:
             self._transport.close()

@@ -1,4 +1,4 @@
-"""Listening sockets, and what is wrong where there can be none."""
+"""Opens listening sockets; an error says what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Place = tuple[socket.AddressFamily, tuple[Any, ...]]
 
 
 class Keys(NamedTuple):
-    """What a place to listen at is called in the configuration, for errors."""
+    """The configuration keys of an address to listen at, for errors."""
 
     host: str
     ports: str
@@ -31,10 +31,10 @@ ADMIN = Keys("server.admin_host", "server.admin_port")
 
 
 def listen(host: str, port: int, keys: Keys = PUBLIC) -> list[socket.socket]:
-    """Sockets on all that ``host`` stands for, with one port: ``localhost`` is two addresses on most machines.
+    """Sockets on all addresses of ``host``, with one port: ``localhost`` has two addresses on most machines.
 
-    An address that this machine lacks is passed over where there is another: an ``/etc/hosts`` may name ``::1`` where
-    IPv6 is off. If the system chooses a port (0) that is free on one address and taken on another, it chooses again.
+    An address that this machine lacks is skipped if there is another: ``/etc/hosts`` may name ``::1`` although IPv6 is
+    off. If the system chooses a port (0) that is taken on another address, it chooses again.
     """
     places = _resolved(host, port, keys)
     for tries_left in reversed(range(PORT_TRIES)):
@@ -72,7 +72,7 @@ def _listener(family: socket.AddressFamily, place: tuple[Any, ...], *, alone: bo
         listener = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6 and not alone:
-            # Else it would take the port of the IPv4 addresses too.
+            # Otherwise it would take the port on IPv4 addresses too.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(place)
         listener.listen(BACKLOG)

@@ -8,17 +8,17 @@ from router.metrics import Cut
 
 
 class Holder(Protocol):
-    """A connection that makes this process keep something."""
+    """A connection for which this process keeps something."""
 
     def cut(self, reason: Cut, /) -> None: ...
 
 
 class MemoryBudget:
-    """Counts the bytes of bodies that are not answered and of answers that are not taken; where they are too many,
-    the client that has held some for longest is cut off.
+    """Counts the bytes of unanswered bodies and unread answers. If there are too many, it cuts off the client that has
+    held some for longest.
 
-    Each is within the bounds of its request; only together they are too much. No mail is lost with them: what was not
-    acknowledged is fetched again, and what was not answered is sent again.
+    Each client keeps the limits of its requests; only together they hold too much. No mail is lost: clients fetch again
+    what they have not acknowledged, and send again what was not answered.
     """
 
     def __init__(self, limit: int) -> None:
@@ -38,5 +38,5 @@ class MemoryBudget:
             longest.cut("crowded-out")
 
     def release(self, holder: Holder) -> None:
-        """``holder`` holds nothing any more; that it did is not needed."""
+        """``holder`` holds nothing any more; not an error if it never did."""
         self.total -= self._held.pop(holder, 0)

@@ -8,14 +8,14 @@ import httptools
 
 
 class RequestParser:
-    """Reads a request that asks for a protocol and does not get it as if it had not asked (RFC 9110, section 7.8).
+    """Reads a request whose ``Upgrade`` is ignored as if it had none (RFC 9110, section 7.8).
 
-    The library ends such a request at its headers, and would take its body for the next one.
+    The library ends such a request at its headers, and would take its body for the next request.
     """
 
     def __init__(self, without_upgrade: Callable[[], bytes | None], protocol: object) -> None:
-        """``without_upgrade`` is called when a request that asks has been read: its head as it is to be read once more,
-        or ``None`` where it gets what it asks for."""
+        """``without_upgrade`` is called after the head of a request with an ``Upgrade``. It returns the head to read
+        instead, or ``None`` if the upgrade is granted."""
         self._without_upgrade = without_upgrade
         self._protocol = protocol
         self._begin()
@@ -30,7 +30,7 @@ class RequestParser:
                 if head is None:
                     raise
                 data = head + data[asked.args[0] :]
-                # The one before takes no more if the request said that it is the last.
+                # The previous parser reads no more if the request said that it is the last.
                 self._begin()
             else:
                 return

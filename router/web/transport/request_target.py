@@ -1,4 +1,4 @@
-"""Whom a request is for: the Host field and the target (RFC 9112, sections 3.2 and 3.3)."""
+"""Which host and path a request is for: its Host field and its target (RFC 9112, sections 3.2 and 3.3)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 from collections.abc import Sequence
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
-"""RFC 3986, section 3.2, without a user; no request for a router has an empty one."""
+"""RFC 3986, section 3.2, without a user name. An empty host is not valid here."""
 _ABSOLUTE = re.compile(rb"https?://[^/?#]+(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 
 
 def host_problem(version: str, headers: Sequence[tuple[bytes, bytes]]) -> str | None:
-    """What is wrong with the Host field, if anything: who is in front may have gone by another."""
+    """What is wrong with the Host field, or ``None``: a proxy in front may have used another one."""
     hosts = [value for name, value in headers if name == b"host"]
     if len(hosts) == 1:
         return (
@@ -25,7 +25,8 @@ def host_problem(version: str, headers: Sequence[tuple[bytes, bytes]]) -> str | 
 
 
 def in_origin_form(target: bytes) -> bytes:
-    """``target`` as a path: an absolute form without its host; the asterisk of OPTIONS becomes a path of nobody."""
+    """``target`` as a path: the absolute form without its host. The asterisk of OPTIONS becomes a path without a
+    route."""
     if target == b"*":
         return b"/*"
     absolute = _ABSOLUTE.fullmatch(target)

@@ -1,8 +1,9 @@
 """What the transport adds to the scope of a request (ASGI 3: a server may add its own)."""
 
 PEER = "router.peer"
-"""Of a WebSocket: its ``WebSocketProtocol``, which can ping."""
+"""Of a WebSocket: its ``WebSocketProtocol``, which can ping the peer."""
 ARRIVED = "router.arrived"
-"""Of a request whose whole body is there: nobody needs to wait for it, nor to time that."""
+"""Set once the whole body of a request has arrived: reading it needs no time-out."""
 PAYER = "router.payer"
-"""Of a request whose body is not charged yet: gets the number of its bytes that arrived, whatever code read them."""
+"""Of a request whose body is not charged yet: called with the number of bytes that arrived, whichever code read
+them."""

@@ -1,4 +1,4 @@
-"""uvicorn, stopped in our order: its own way cuts the sockets first."""
+"""Runs uvicorn and stops it in our order: by itself it would close the sockets first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from router.web.transport.listeners import PUBLIC, Keys, listen
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn without signal handlers: signals are the service's."""
+    """uvicorn without signal handlers: the service handles signals."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -40,7 +40,7 @@ class Server:
 
     @property
     def addresses(self) -> list[str]:
-        """What is listened on: several where the name of the host stands for several."""
+        """The addresses it listens at: several if the name of the host has several."""
         return [listener.getsockname()[0] for listener in self._sockets]
 
     async def __aexit__(
@@ -50,7 +50,7 @@ class Server:
         await self._serving
 
     def stop_listening(self) -> None:
-        """Take no new connections; those that are open go on. One that has not begun to serve does not begin."""
+        """Take no new connections; those that are open go on. A server that has not begun to serve does not begin."""
         if not self._uvicorn.started:
             self._uvicorn.should_exit = True
         for server in self._uvicorn.servers:

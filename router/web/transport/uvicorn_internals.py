@@ -1,7 +1,7 @@
-"""What this package uses of uvicorn and websockets that neither promises to keep: the one place that names it.
+"""The internals of uvicorn and websockets that this package uses, and that neither promises to keep.
 
-A call stands with its arguments, all else is an attribute. ``tests/web/test_internals.py`` compares this with the
-releases that are installed, and with what the modules of this package use.
+Calls are listed with their arguments; everything else is an attribute. ``tests/web/test_internals.py`` compares the
+list with the installed releases, and with what the modules of this package use.
 """
 
 from __future__ import annotations

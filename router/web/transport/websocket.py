@@ -30,14 +30,14 @@ class WebSocketProtocol(ClientConnection, WebSocketsSansIOProtocol):
     _frames_since = 0.0
 
     def ping(self) -> None:
-        """Ask the peer for an answer now, unless it owes one. Before the upgrade, and at the end, nobody is asked."""
+        """Ping the peer, unless it owes a pong. Before the upgrade, and once the socket closes, this does nothing."""
         if self.ping_timer is not None:
             self.ping_timer.cancel()
             self.send_keepalive_ping()
 
     def send_keepalive_ping(self) -> None:
-        """As uvicorn's, with bytes that nobody can foresee: those of Python's own generator tell, once 624 of them are
-        known, how many others were pinged in between."""
+        """Like uvicorn's, with bytes that nobody can predict. uvicorn's come from Python's generator: a client that
+        knows 624 of its outputs can tell how many pings others got in between."""
         self.ping_timer = None
         if self.close_sent or self.transport.is_closing():
             return
@@ -49,11 +49,11 @@ class WebSocketProtocol(ClientConnection, WebSocketsSansIOProtocol):
 
     @property
     def silent_seconds(self) -> float:
-        """For how long the peer has owed the answer to a ping; 0 where it owes none."""
+        """For how many seconds the peer has owed a pong; 0 if it owes none."""
         return 0.0 if self.pending_ping_payload is None else self.loop.time() - self.ping_sent_at
 
     def handle_connect(self, event: Request) -> None:
-        # uvicorn would answer what websockets refuses in plain text, and nobody would hear of it.
+        # If websockets refuses a handshake, uvicorn answers in plain text, and neither counts nor logs it.
         if self.conn.accept(event).status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             super().handle_connect(event)
             self.scope[PEER] = self  # type: ignore[literal-required]  # a server may add its own (ASGI 3, "scope")
@@ -67,15 +67,15 @@ class WebSocketProtocol(ClientConnection, WebSocketsSansIOProtocol):
             return
         super().data_received(data)
         if not self.handshake_initiated and not self.transport.is_closing():
-            # A handshake that websockets cannot read is left without an answer otherwise.
+            # Without this, a handshake that websockets cannot read gets no answer.
             self.refuse(HeadersTooLarge("a WebSocket handshake may have at most 128 headers of 8 KiB, and no body"))
 
     async def send(self, message: ASGISendEvent) -> None:
         await super().send(message)
         if message["type"] == "websocket.accept":
-            # The handshake with its token, which uvicorn keeps for as long as the socket lives.
+            # Drop the handshake with its token, which uvicorn would keep for as long as the socket lives.
             del self.request, self.response
-        # A refused handshake is complete too; uvicorn would log it as an error of the application.
+        # A refused handshake is complete too; otherwise uvicorn would log it as an error of the application.
         self.handshake_complete = self.handshake_complete or self.close_sent
 
     def handle_events(self) -> None:
@@ -114,7 +114,7 @@ class WebSocketProtocol(ClientConnection, WebSocketsSansIOProtocol):
         self._watch_writer()
 
     def _end(self, reason: Cut) -> None:
-        """Send the close frame, as far as the peer still listens, and end the connection; its task ends with it."""
+        """Send the close frame, if the peer still reads, and end the connection; its task ends with it."""
         self.close_sent = True
         self.transport.write(b"".join(self.conn.data_to_send()))
         if self.transport.get_write_buffer_size():
@@ -126,6 +126,6 @@ class WebSocketProtocol(ClientConnection, WebSocketsSansIOProtocol):
 
 
 def _no_handshake(error: Exception | None) -> MalformedRequest:
-    """Names the header and not its value, which may be the token."""
+    """The error names the header, but not its value, which may be the token."""
     what = f"look at {error.name}" if isinstance(error, InvalidHeader) else "it is a GET"
     return MalformedRequest(f"this is not a WebSocket handshake (RFC 6455, section 4.1): {what}")
