@@ -1,4 +1,4 @@
-"""Clocks and tasks, which every component is handed, so that a test can set the time and choose the schedule."""
+"""Clocks and tasks. Every component is handed these, so that a test can set the time and choose the schedule."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Tasks(Protocol):
     """Starts background tasks; its owner also ends them."""
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Start ``work`` now and return its task; a failure of it is reported, never swallowed."""
+        """Start ``work`` now and return its task. If it fails, that is reported, never swallowed."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The data directory of the embedded parts: made where it is missing, and why it cannot be."""
+"""Makes and checks the data directory of the embedded parts; an error says why it cannot be used."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 KEYS = "keys"
-"""The directory of the keys in the data directory: a backup of the mail leaves it out."""
+"""The directory of the keys within the data directory; backups of the mail leave it out."""
 SIGNING_KEY = "token-key.pem"
 IDEMPOTENCY_KEY = "idempotency-key"
 
 
 def make_data_dir(path: Path) -> None:
-    """Make ``path`` (0700) where it is missing; raises ``DataDirError``, also where it is another user's."""
+    """Make ``path`` (0700) if it is missing. Raises ``DataDirError``, also if it belongs to another user."""
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         claim(path)
@@ -31,17 +31,18 @@ def make_data_dir(path: Path) -> None:
 
 
 def key_file(data_dir: Path, name: str) -> Path:
-    """Where the key ``name`` is: beside the database if an earlier version has put it there."""
+    """The file of the key ``name``: beside the database if an earlier version put it there."""
     before = data_dir / name
-    there = os.path.exists(before)  # noqa: PTH110 - also where it cannot be looked at, which is told when it is opened
+    there = os.path.exists(before)  # noqa: PTH110 - never raises; opening the file does
     return before if there else data_dir / KEYS / name
 
 
 def claim(path: Path) -> None:
-    """Raise ``DataDirError`` where ``path``, the data directory or what is in it, is another user's, and shut others
-    out of what is this user's: of files and the keys altogether, of the directory as far as they may change it.
+    """Check the owner of ``path``, which is the data directory or something in it, and restrict its mode. Others get no
+    access to files and to the keys, and may not change the directory. Raises ``DataDirError`` if another user owns
+    ``path``.
 
-    On file systems that know no modes, the system's user owns all, and nothing can be shut.
+    A file system without modes cannot restrict them; everything there may belong to the system's user.
     """
     problem = foreign(path)
     if problem is not None:
@@ -51,12 +52,12 @@ def claim(path: Path) -> None:
     if _of_a_group(path):
         own |= 0o070
     if found.st_uid == os.geteuid() and found.st_mode & 0o777 & ~own:
-        with suppress(OSError):  # such a file system
+        with suppress(OSError):  # a file system without modes
             path.chmod(stat.S_IMODE(found.st_mode) & (0o7000 | own))
 
 
 def foreign(path: Path) -> str | None:
-    """Whose ``path`` is, in words, where another user owns it, who then can read and replace what is in it."""
+    """What is wrong if another user owns ``path`` and so can read and replace what is in it; else ``None``."""
     owner = path.stat().st_uid
     if owner in (os.geteuid(), 0) or _of_a_group(path):
         return None
@@ -69,8 +70,8 @@ def chown(path: Path) -> str:
 
 
 def _of_a_group(path: Path) -> bool:
-    """Whether ``path`` is on a volume that is shared with a group of this process on purpose, as Kubernetes does it
-    with ``fsGroup``: what is made in its directories is the group's too."""
+    """Whether ``path`` is on a volume that is shared with a group of this process on purpose, as by ``fsGroup`` of
+    Kubernetes: what is made in its directories belongs to the group too."""
     directory = path if path.is_dir() else path.parent
     found = directory.stat()
     shared = found.st_mode & (stat.S_ISGID | stat.S_IWGRP) == stat.S_ISGID | stat.S_IWGRP
@@ -78,7 +79,7 @@ def _of_a_group(path: Path) -> bool:
 
 
 def first_missing(path: Path) -> Path | None:
-    """The outermost of ``path`` and the directories it is in that does not exist; ``None`` where ``path`` does."""
+    """The outermost of ``path`` and its parents that does not exist; ``None`` if ``path`` exists."""
     missing = [part for part in (path, *path.parents) if not part.exists()]
     return missing[-1] if missing else None
 
@@ -95,7 +96,7 @@ def unusable(path: Path, error: OSError) -> DataDirError:
 
 
 def no_directory(path: Path) -> Path | None:
-    """Which of ``path`` and what it is in is something else than a directory."""
+    """The first of ``path`` and its parents that exists and is not a directory, or ``None``."""
     try:
         return next((part for part in (path, *path.parents) if part.exists() and not part.is_dir()), None)
     except OSError:
@@ -104,7 +105,7 @@ def no_directory(path: Path) -> Path | None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock on the file ``path`` (0600, made where it is missing), which one process at a time has.
+    """Hold the lock on the file ``path`` (0600, made if it is missing); one process at a time holds it.
 
     Waits for it. The system releases it with the process. Raises ``OSError``.
     """
@@ -117,7 +118,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def sync_directory(path: Path) -> None:
-    """Make new names in ``path`` outlive a power failure, where its file system can say so for a directory."""
+    """Make new names in ``path`` survive a power failure, if its file system can sync directories."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""``python -m router.healthcheck``: does the service of this container answer? For images that hold no curl.
+"""``python -m router.healthcheck``: checks that the service of this container answers, in images without curl.
 
-Asks ``/healthz`` at the port that is named, or ``PORT``: where ``ROUTER_SERVER__HOST`` says, and on loopback by either
-family. Exits with 0 where it is alive at one of them, else with 1.
+Requests ``/healthz`` at the given port, or ``PORT``: on ``ROUTER_SERVER__HOST``, and on the loopback addresses of IPv4
+and IPv6. Exits with 0 if one of them answers that it is alive, else with 1.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import sys
 
 TIMEOUT_SECONDS = 3.0
 LOOPBACK = ("127.0.0.1", "::1")
-ALL = ("", "0.0.0.0", "::")  # noqa: S104 - who listens there is asked on loopback
+ALL = ("", "0.0.0.0", "::")  # noqa: S104 - a service that listens there is asked on loopback
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code; says on stderr what is wrong."""
+    """Returns the exit code; writes to stderr what is wrong."""
     port = arguments[0] if arguments else os.environ.get("PORT", "")
     if not (port.isascii() and port.isdigit()):
         print("name the port, or set PORT", file=sys.stderr)  # noqa: T201

@@ -1,7 +1,7 @@
 """HTTP clients that use the proxies of the environment for other machines, and none for this one.
 
-The one place that makes such clients. httpx and websockets read the same variables, and end in a traceback where one
-cannot be read, even if nothing is to go by it; and a token for 127.0.0.1 would be shown to a proxy.
+All such clients are made here. httpx and websockets read the same variables by themselves, but raise unclear errors for
+one that they cannot parse, even if no request uses it; and they would send a token for 127.0.0.1 to a proxy.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ _SOCKS = ("socks5", "socks5h")
 
 
 class Proxy(Struct, frozen=True):
-    """A proxy, and who named it."""
+    """A proxy, and the variable that names it."""
 
     url: str
     variable: str
 
 
 def client(**options: Any) -> httpx.AsyncClient:
-    """``httpx.AsyncClient`` with these ``options``; raises ``ConfigError`` in a request whose proxy cannot be used."""
+    """``httpx.AsyncClient`` with these ``options``. A request whose proxy cannot be used raises ``ConfigError``."""
     return httpx.AsyncClient(trust_env=False, transport=_ByUrl(), **options)
 
 
 def for_http(url: str, environ: Mapping[str, str] = os.environ) -> str | None:
-    """The proxy for a request to ``url``, if any; raises ``ConfigError`` where it cannot be used."""
+    """The proxy for a request to ``url``, if any; raises ``ConfigError`` if it cannot be used."""
     return _usable(url, environ, "socksio", "httpx[socks]")
 
 
 def for_socket(url: str, environ: Mapping[str, str] = os.environ) -> str | None:
-    """The same for a WebSocket."""
+    """The proxy for a WebSocket to ``url``, if any; raises ``ConfigError`` if it cannot be used."""
     return _usable(url, environ, "python_socks", "python-socks[asyncio]")
 
 
 def named(url: str, environ: Mapping[str, str]) -> Proxy | None:
-    """The proxy that ``environ`` names for ``url``, whatever is wrong with it."""
+    """The proxy that ``environ`` names for ``url``, valid or not."""
     parts = urlsplit(url)
     scheme = _SCHEMES.get(parts.scheme, parts.scheme)
     if _is_here(parts.hostname or "") or _is_excepted(parts, scheme, _first(environ, "no_proxy")[1]):
@@ -62,7 +62,7 @@ def named(url: str, environ: Mapping[str, str]) -> Proxy | None:
 
 
 class _ByUrl(httpx.AsyncBaseTransport):
-    """Carries each request as its URL and the environment say."""
+    """Sends each request directly or by a proxy, as its URL and the environment say."""
 
     def __init__(self) -> None:
         self._kept: dict[str | None, httpx.AsyncHTTPTransport] = {}
@@ -97,7 +97,7 @@ def _usable(url: str, environ: Mapping[str, str], library: str, package: str) ->
 
 
 def _first(environ: Mapping[str, str], name: str) -> tuple[str, str]:
-    """The variable ``name`` and its value; lower case wins, as with curl, and an empty one says that there is none."""
+    """The variable ``name`` and its value. Lower case has precedence, as with curl; an empty value means no proxy."""
     variable = name if name in environ else name.upper()
     return variable, environ.get(variable, "").strip()
 
@@ -113,7 +113,7 @@ def _is_here(host: str) -> bool:
 
 
 def _is_excepted(url: SplitResult, scheme: str, exceptions: str) -> bool:
-    """Whether ``exceptions``, the value of NO_PROXY, names the host; what cannot be read there names nothing."""
+    """Whether ``exceptions``, the value of NO_PROXY, names the host; entries that cannot be parsed are ignored."""
     host = (url.hostname or "").removesuffix(".")
     port = url.port or _OWN_PORTS.get(scheme)
     return any(_names(entry, host, port) for entry in exceptions.lower().replace(",", " ").split())
@@ -133,10 +133,10 @@ def _names(entry: str, host: str, port: int | None) -> bool:
 
 
 def _without_port(entry: str) -> tuple[str, str]:
-    """Host and port of an entry; an IPv6 address may stand in brackets, or bare without a port."""
+    """Host and port of an entry; an IPv6 address may stand in brackets, or without them and without a port."""
     if entry.startswith("["):
         host, _, rest = entry[1:].partition("]")
-        # [fd00::]/8 is written too.
+        # People also write [fd00::]/8.
         return (host + rest, "") if rest.startswith("/") else (host, rest.removeprefix(":"))
     if entry.count(":") == 1:
         host, _, port = entry.partition(":")

@@ -1,7 +1,7 @@
-"""A standard error that never makes its writer wait, though nobody reads it.
+"""A standard error that never makes its writer wait, even if nobody reads it.
 
-A terminal with Ctrl-S, ``| less`` and a log driver that hangs take nothing more once the pipe is full. A thread of its
-own waits for them; what does not fit behind it is dropped, counted, and told of where reading goes on.
+A terminal after Ctrl-S, ``| less`` and a log driver that hangs read nothing more, and the pipe fills up. A thread waits
+for them; lines beyond its buffer are dropped and counted, and a line says so where the output goes on.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from collections.abc import Callable
 from typing import TextIO
 
 WAITING_BYTES = 1024 * 1024
-"""So much may wait to be written, beside what is being written."""
+"""Bytes that may wait, in addition to those that are being written."""
 FINISH_SECONDS = 1.0
 """Longest time for which a process that ends waits for the reader."""
 
 
 class Writer:
-    """Writes lines to a descriptor, in their order, from one thread. Its state is what waits, under one lock."""
+    """Writes lines to a descriptor, in order, from one thread. State: the lines that wait, under one lock."""
 
     def __init__(self, descriptor: int, dropped_line: Callable[[int], str]) -> None:
-        """``dropped_line`` says of a number of lines that they are missing where it stands."""
+        """``dropped_line`` makes the line that replaces a number of dropped lines."""
         self._descriptor = descriptor
         self._dropped_line = dropped_line
         self._changed = threading.Condition()
@@ -39,7 +39,8 @@ class Writer:
     def put(self, lines: bytes) -> None:
         """Write whole ``lines``, or drop them; returns at once."""
         with self._changed:
-            # Once some are missing all are, until the thread says so: what follows must not stand before that.
+            # Once lines are dropped, drop all until the thread has reported it: later lines must not precede the
+            # report.
             if self._missing or self._size + len(lines) > WAITING_BYTES:
                 self._drop(lines.count(b"\n"))
                 return
@@ -81,7 +82,7 @@ class Writer:
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
             except BlockingIOError:
-                # Whoever shares the terminal has made it so.
+                # Another process that shares the terminal made the descriptor non-blocking.
                 select.select([], [self._descriptor], [])
 
 
@@ -113,7 +114,7 @@ class Stderr(io.TextIOBase):
 
     def write(self, text: str, /) -> int:
         with self._lock:
-            # What is not text is refused here: some libraries find out this way what a stream takes.
+            # Refuse anything but text: some libraries find out this way what a stream takes.
             whole, newline, self._begun = (self._begun + text).rpartition("\n")
             if newline:
                 self._writer.put((whole + newline).encode(self.encoding, self.errors or "backslashreplace"))

@@ -1,1 +1,1 @@
-"""Load against a running router, and the judge of what came of it. Known to ``router bench`` and the benchmarks."""
+"""Puts load on a running router, and judges which promises it kept. Used by ``router bench`` and the benchmarks."""

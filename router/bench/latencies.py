@@ -1,4 +1,4 @@
-"""Spans, and their percentiles."""
+"""Latencies and their percentiles."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from array import array
 
 
 class Latencies:
-    """Spans in seconds."""
+    """A collection of latencies, in seconds."""
 
     def __init__(self) -> None:
         self._spans = array("d")
@@ -16,16 +16,16 @@ class Latencies:
         self._spans.append(seconds)
 
     def clear(self) -> None:
-        """Forget all: what counts begins now."""
+        """Forget all that was measured until now."""
         del self._spans[:]
 
     def percentiles(self, *percents: float) -> list[float]:
-        """The nearest ranks, in seconds; there must be a span."""
+        """These percentiles by nearest rank, in seconds; at least one latency must be there."""
         ordered = sorted(self._spans)
         return [ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)] for percent in percents]
 
     def percentile_ms(self, percent: float) -> float:
-        """The nearest rank, in ms."""
+        """One percentile by nearest rank, in ms."""
         return 1000 * self.percentiles(percent)[0]
 
     @property

@@ -1,8 +1,8 @@
-"""The judge: what was sent to one recipient, what came of it, and which promises that breaks.
+"""The judge: records what was sent to one recipient and what came back, and says which promises that breaks.
 
-Pure: the senders and readers say what happened and when. The moments of one ledger are of one clock that never
-steps back, in any unit; an answer is noted after it was read, a request before it was sent. So what is called broken
-was broken, however late the notes are.
+It does no I/O: senders and readers say what happened and when. The times of one ledger come from one clock that never
+steps back, in any unit. An answer is entered after it was read, a request before it is sent; so a promise that is
+called broken was broken, however late the entries are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EXAMPLES = 3
 
 
 class Fault(StrEnum):
-    """A promise of the router, broken."""
+    """A broken promise of the router."""
 
     LOST = "lost"
     OUT_OF_ORDER = "out of order"
@@ -32,14 +32,14 @@ class _Sent(Struct, gc=False):
     began: int
     answered: int | None = None
     id: str = ""
-    """By the answer or by the first fetch, whichever came first."""
+    """From the answer or from the first fetch, whichever came first."""
     held: bool = False
     done: bool = False
     """Acknowledged."""
 
 
 class Ledger:
-    """One recipient's mail, all of one lane. Messages are numbered by the ledger; ids are the router's."""
+    """One recipient's mail, all in one lane. The ledger numbers the messages; the router gives them ids."""
 
     def __init__(self, recipient: str) -> None:
         self.faults: Counter[Fault] = Counter()
@@ -50,9 +50,9 @@ class Ledger:
         self.missing = 0
         """Accepted, and not returned yet."""
         self.left = 0
-        """In the router, as far as is known: accepted or returned, and not acknowledged."""
+        """In the router, as far as the ledger knows: accepted or returned, and not acknowledged."""
         self.redelivered_count = 0
-        """Returned again before an acknowledgement was answered: no fault."""
+        """Returned again before their acknowledgement was answered, which is allowed."""
         self._recipient = recipient
         self._sent: list[_Sent] = []
         self._numbers: dict[str, int] = {}
@@ -60,7 +60,7 @@ class Ledger:
         self._latest_began = -1
 
     def begin(self, at: int) -> int:
-        """The number of the next message, whose first try begins ``at``."""
+        """The number of the next message, whose first attempt begins at ``at``."""
         self._sent.append(_Sent(at))
         return len(self._sent) - 1
 
@@ -77,8 +77,8 @@ class Ledger:
     def returned(self, page: Iterable[tuple[int, str]], asked: int) -> list[int]:
         """A fetch that began at ``asked`` returned these numbers and ids, in this order.
 
-        Returns the numbers that are here for the first time. A number that was never sent to this recipient is
-        somebody else's.
+        Returns the numbers that were returned for the first time. A number that was never sent to this recipient counts
+        as somebody else's mail.
         """
         new = []
         on_page = -1
@@ -95,7 +95,7 @@ class Ledger:
                 ahead = on_page
             else:
                 continue
-            # Something ahead of it was begun after it had been answered.
+            # A message in front of it was begun after this one had been accepted.
             if sent.answered is not None and sent.answered < ahead:
                 self.found(Fault.OUT_OF_ORDER, id_)
             on_page = max(on_page, sent.began)
@@ -122,7 +122,7 @@ class Ledger:
             self.examples.append(f"{id_} of {self._recipient}: {fault}")
 
     def close(self) -> None:
-        """Nothing more will come: what is missing is lost."""
+        """No more mail will come: count what is missing as lost."""
         for sent in self._sent:
             if sent.answered is not None and not sent.held:
                 self.found(Fault.LOST, sent.id)
@@ -136,7 +136,8 @@ class Ledger:
         self._name(number, sent, id_)
 
     def _redelivered(self, number: int, sent: _Sent, id_: str, asked: int) -> bool:
-        """Is it the same message again, as it may be until the router has answered its acknowledgement?"""
+        """Whether this is the same message again, which is allowed until the router has answered its
+        acknowledgement."""
         if self._numbers.get(id_) != number:
             self._name(number, sent, id_)
             return False
@@ -147,7 +148,7 @@ class Ledger:
         return True
 
     def _name(self, number: int, sent: _Sent, id_: str) -> None:
-        """One message has one id, and one id has one message."""
+        """Check that one message has one id, and one id one message."""
         owner = self._numbers.setdefault(id_, number)
         if owner != number or (sent.id and sent.id != id_):
             self.found(Fault.SECOND_ID, id_)

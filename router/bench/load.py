@@ -1,4 +1,4 @@
-"""The load: people come online, senders write to them, and everything is received until nothing is left."""
+"""The load: recipients come online, senders send to them, and the recipients receive until nothing is left."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from router.errors import ConfigError
 from router.open_files import raise_limit
 
 START_SECONDS = 5.0
-"""A router that does not answer by then is not there."""
+"""A router that does not answer within this time counts as not running."""
 TRY_SECONDS = 10.0
-"""How long a request is tried; a message that is not accepted by then is given up."""
+"""How long a request is retried; a message that is not accepted by then is given up."""
 AT_ONCE = 50
 UNAUTHORIZED = 401
 
 
 class Plan(Struct, frozen=True):
-    """What is to be done."""
+    """What a run sends, how fast, and how long it waits."""
 
     url: str
     ws_url: str | None
@@ -46,15 +46,15 @@ class Cast(Struct, frozen=True):
 
     online: Sequence[Person]
     offline: Sequence[Person]
-    """They come when nothing is sent any more."""
+    """They come online after all messages are sent."""
     senders: Sequence[Callable[[], str]]
-    """A token for each request, one sender beside the other."""
+    """The concurrent senders; each is a function that gives a token for a request."""
     made_up: bool
-    """The recipients are of this run only."""
+    """Whether the recipients exist in this run only."""
 
 
 class Load:
-    """A run; ``loading`` opens it. ``send``, then ``receive``, then look at it."""
+    """A run, which ``loading`` opens. Call ``send``, then ``receive``; then read the results from its attributes."""
 
     def __init__(self, plan: Plan, cast: Cast, marks: Marks, trouble: Callable[[str], None]) -> None:
         self.plan = plan
@@ -62,18 +62,18 @@ class Load:
         self.waits = Waits()
         self.begun = 0
         self.refusal: Refused | None = None
-        """The first answer that no further try would change; it ends the sending."""
+        """The first answer that no retry would change; it ends the sending."""
         self.began_at = 0
         self.offered_for = 0
-        """ns, until no more was to be sent."""
+        """ns from the first send until no more messages were due."""
         self.sent_for = 0.0
-        """Seconds, until the last send was answered."""
+        """Seconds from the first send until the last one was answered."""
         self.received_for = 0.0
-        """Seconds, until those who are online had the last."""
+        """Seconds from the first send until the recipients who were online had their last message."""
         self.cold_for = 0.0
-        """Seconds, which the others took then."""
+        """Seconds that the other recipients then took."""
         self.cpu_share = 0.0
-        """Of one core, while it was sent: near 1, it is the load that is measured."""
+        """Share of one core that was used while sending. Near 1, the figures measure this process, not the router."""
         self.stopping = asyncio.Event()
         self.cast = cast
         self._trouble = trouble
@@ -98,12 +98,12 @@ class Load:
 
     @property
     def left(self) -> int:
-        """Messages that are in the router, as far as is known."""
+        """Messages that are still in the router, as far as the ledgers know."""
         return sum(one.mailbox.ledger.left for one in self.recipients)
 
     @property
     def running_seconds(self) -> float:
-        """Since the first send."""
+        """Seconds since the first send."""
         return self._elapsed() / NANOSECONDS if self.began_at else 0.0
 
     def failure(self) -> Exception:
@@ -119,9 +119,9 @@ class Load:
         self.stopping.set()
 
     async def send(self) -> None:
-        """Return when the time is over, everything is sent or ``stop`` was called, and what was begun is answered.
+        """Send until the time is over, all is sent or ``stop`` is called; return when what was begun is answered.
 
-        A message whose answer does not come within ``TRY_SECONDS`` is given up; it may arrive nevertheless.
+        A message that is not accepted within ``TRY_SECONDS`` is given up; it may still arrive.
         """
         self.began_at = self._accepted_at = now()
         used = time.process_time()
@@ -138,14 +138,14 @@ class Load:
             await self._come(self.offline)
             await self._arrival(self.offline)
             self.cold_for = max(0, self._grown_at - began) / NANOSECONDS
-        # A last look at every queue: what should not be there any more would be seen now.
+        # Look at every queue once more: a message that should be gone would appear now.
         for some in _chunks(self.recipients):
             await asyncio.gather(*(one.look() for one in some))
         for one in self.recipients:
             one.mailbox.ledger.close()
 
     async def begin(self, group: asyncio.TaskGroup) -> None:
-        """Bring those online who are to be; raises ``Refused``, ``Unreachable`` and ``ConfigError``."""
+        """Bring the recipients of ``Cast.online`` online; raises ``Refused``, ``Unreachable`` and ``ConfigError``."""
         self._group = group
         for one in self.recipients if not self.cast.made_up else self.recipients[:1]:
             await self._check(one.mailbox.person)
@@ -157,7 +157,7 @@ class Load:
             task.cancel()
 
     async def _check(self, person: Person) -> None:
-        """Is the router there, is the token good, and is nothing waiting?"""
+        """Check that the router answers, the token is valid, and no mail waits."""
         transport = Wire(self._tls)
         async with RouterClient(
             self.plan.url, person.token, budget_seconds=START_SECONDS, trouble=self._trouble, transport=transport
@@ -166,7 +166,7 @@ class Load:
                 raise ConfigError(f"{person.user} already has mail; name users in --tokens who get no other mail")
 
     async def _first(self, client: RouterClient) -> bool:
-        """Has the user mail?"""
+        """Whether the user has mail."""
         try:
             return bool(await client.fetch(1))
         except Refused as error:
@@ -189,7 +189,7 @@ class Load:
         return recipient
 
     def _transport(self) -> Counted:
-        # One for each person: a connection of their own, as people have; but what TLS trusts is read once.
+        # One connection for each person, as real clients have; but the trusted certificates are read once.
         return Counted(Wire(self._tls), self.failed)
 
     async def _come(self, people: Sequence[Recipient]) -> None:
@@ -232,7 +232,7 @@ class Load:
                 await self._post(client, *turn)
 
     async def _turn(self) -> tuple[Recipient, int] | None:
-        """To whom the next message goes and when it was due, once it is; ``None`` where no more are to be sent."""
+        """Wait until the next message is due; returns its recipient and when it was due, or ``None`` at the end."""
         number, elapsed = next(self._numbers), self._elapsed()
         due = self.plan.pace.due(number, elapsed)
         if due is None:
@@ -262,7 +262,7 @@ class Load:
             self.waits.accepted.add((self._accepted_at - due) / NANOSECONDS)
 
     async def _arrival(self, people: Sequence[Recipient]) -> None:
-        """Return when nothing is left in the router for ``people``, or nothing more comes."""
+        """Return when no mail is left in the router for ``people``, or none comes any more."""
         while any(one.mailbox.ledger.left for one in people):
             self._changed.clear()
             try:
@@ -281,7 +281,8 @@ class Load:
 
 @contextlib.asynccontextmanager
 async def loading(plan: Plan, cast: Cast, marks: Marks, trouble: Callable[[str], None]) -> AsyncIterator[Load]:
-    """A load whose people are online; raises ``Refused``, ``Unreachable`` and ``ConfigError``, later too."""
+    """A load whose recipients are online; raises ``Refused``, ``Unreachable`` and ``ConfigError``, also while it
+    runs."""
     raise_limit()
     load = Load(plan, cast, marks, trouble)
     async with contextlib.AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The mail of a load: envelopes of random bytes, each with a mark that only its own run can make and read."""
+"""Envelopes of a load: random bytes, each with a mark that only the same run can make and read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 LEAST_BYTES = 256
-"""Decoded bytes of the three opaque fields: the mark, the other two fields, and something to carry."""
+"""Least decoded bytes of the three opaque fields: the mark, the other two fields, and some payload."""
 RUN_BYTES = 8
 _KEY_BYTES = 80  # an X25519 public key and a wrapped AES-256 key
 _SIGNATURE_BYTES = 64  # Ed25519
@@ -22,14 +22,14 @@ _DATA_AT = _HEAD.size + _DIGEST_BYTES
 
 
 class Mark(Struct, frozen=True, gc=False):
-    """Which message it is: the how-manieth of its recipient, both counted from 0."""
+    """Which message this is: the recipient's number, and the message's number for this recipient, both from 0."""
 
     recipient: int
     number: int
 
 
 class Stray(Enum):
-    """What has no mark."""
+    """An envelope without a valid mark."""
 
     FOREIGN = "not of this run"
     ALTERED = "of this run, but not what was sent"
@@ -64,7 +64,7 @@ class Marks:
         return _encode(_Envelope(user, head + digest + data, key, signature))
 
     def read(self, envelope: bytes | msgspec.Raw) -> Mark | Stray:
-        """The mark; every byte of the envelope is as it was sent, or it is a ``Stray``."""
+        """The mark if every byte of the envelope is as it was sent, else a ``Stray``."""
         try:
             opened = _decode(envelope)
         except msgspec.MsgspecError:
@@ -80,7 +80,7 @@ class Marks:
 
     def _digest(self, user: str, head: bytes, data: bytes, key: bytes, signature: bytes) -> bytes:
         digest = hashlib.blake2b(key=self._secret, digest_size=_DIGEST_BYTES)
-        # Lengths keep apart what stands side by side.
+        # The lengths make the boundaries between the fields part of the digest.
         for part in (user.encode(), head, data, key, signature):
             digest.update(len(part).to_bytes(4, "big"))
             digest.update(part)

@@ -1,4 +1,4 @@
-"""The recipients of a load: smart clients that keep what they save in a ledger, and acknowledge no mail but its own."""
+"""The recipients of a load: smart clients that save mail in a ledger, and acknowledge only mail of this run."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ now = time.perf_counter_ns
 
 
 class Person(Struct, frozen=True):
-    """A user, and what gives a token that is good now."""
+    """A user, and a function that gives a valid token."""
 
     user: str
     token: Callable[[], str]
 
 
 class Waits(Struct):
-    """What messages took, each from the moment at which it was due."""
+    """Latencies of messages, each from the moment at which it was due."""
 
     accepted: Latencies = field(default_factory=Latencies)
     poked: Latencies = field(default_factory=Latencies)
@@ -36,14 +36,14 @@ class Waits(Struct):
 
 
 class Mailbox:
-    """One recipient's ledger, and the reading of what a fetch brings."""
+    """One recipient's ledger, into which it enters what fetches return."""
 
     def __init__(self, person: Person, place: int, marks: Marks, *, made_up: bool) -> None:
-        """``made_up``: nobody else knows the name, so mail that is not of this run is somebody else's."""
+        """``made_up``: the user exists in this run only, so all other mail for it is somebody else's."""
         self.person = person
         self.ledger = Ledger(person.user)
         self.strange: set[str] = set()
-        """Ids of mail that is not of this run. It is left alone."""
+        """Ids of mail that is not of this run, which is left alone."""
         self._place = place
         self._marks = marks
         self._made_up = made_up
@@ -54,7 +54,7 @@ class Mailbox:
         return number, self._marks.envelope(self.person.user, Mark(self._place, number))
 
     def returned(self, page: Sequence[Received], asked: int) -> tuple[list[Received], list[int]]:
-        """Enter a page into the ledger: what of it is of this run, and the numbers that are here for the first time."""
+        """Enter a page into the ledger; returns its messages of this run, and the numbers that are new."""
         own, entries = [], []
         for received in page:
             mark = self._marks.read(received.envelope)
@@ -76,7 +76,8 @@ class Mailbox:
 
 
 class Recipient(RouterClient):
-    """A smart client of one mailbox. It saves into memory: the speed of a disk here says nothing about a router."""
+    """A smart client of one mailbox. It saves to memory, since the speed of a local disk says nothing about a
+    router."""
 
     def __init__(
         self,
@@ -102,31 +103,31 @@ class Recipient(RouterClient):
         self.online = asyncio.Event()
         """Set once the socket is open."""
         self.grown: Callable[[], None] = lambda: None
-        """Told of every page that is acknowledged."""
+        """Called after every page that is acknowledged."""
         self._waits = waits
         self._due: dict[int, int] = {}
         self._poked_at = 0
 
     def expect(self, number: int, due: int) -> None:
-        """Message ``number``, which was due at this moment, is being sent."""
+        """Note that message ``number``, which was due at ``due``, is being sent."""
         self._due[number] = due
 
     async def receive(self) -> None:
-        """Until cancelled; raises ``Refused`` where the router refuses the token."""
+        """Receive until cancelled; raises ``Refused`` if the router refuses the token."""
         await self.listen(_keep, connected=self._connected, poked=self._poked)
 
     async def look(self) -> None:
-        """Fetch, save and acknowledge what is there."""
+        """Fetch, save and acknowledge the mail that waits."""
         await self.drain(_keep)
 
     async def fetch(self, limit: int = PAGE) -> list[Received]:
-        """What of the next page is of this run; mail that is not stays in front of it."""
+        """The messages of this run in the next page; other mail stays in front of them."""
         asked, told = now(), self._poked_at
         page = await super().fetch(min(LONGEST_PAGE, limit + len(self.mailbox.strange)))
         own, new = self.mailbox.returned(page, asked)
         arrived = now()
         for number in new:
-            # Where a fetch that was under way brought it, there was no poke to wait for.
+            # If a fetch that was under way returned it, there was no poke to wait for.
             due = self._due[number]
             self._waits.poked.add(((told if told >= due else arrived) - due) / NANOSECONDS)
         return own
@@ -151,4 +152,4 @@ class Recipient(RouterClient):
 
 
 async def _keep(_: Sequence[Received]) -> None:
-    """It was kept when it was fetched: the ledger has it."""
+    """Nothing is left to save: ``fetch`` entered it into the ledger."""

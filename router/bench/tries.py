@@ -1,4 +1,4 @@
-"""What carries the requests of a load, and counts the tries that came to nothing."""
+"""Carries the requests of a load, and counts failed attempts."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from msgspec import Struct
 
 
 class Failed(Struct, frozen=True):
-    """A kind of try that came to nothing."""
+    """A kind of failed attempt."""
 
     route: str
     status: int | None
-    """``None`` where there was no answer."""
+    """``None`` if there was no answer."""
     reason: str
-    """The last part of the problem's ``type``; without one the words of the status, or the error's name."""
+    """The last part of the problem's ``type``; if there is none, the phrase of the status or the error's name."""
 
 
 class Counted(httpx.AsyncBaseTransport):
-    """Passes requests on to ``inner``; refusals and silence are entered into ``failed``."""
+    """Passes requests on to ``inner``; counts refused and unanswered ones in ``failed``."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport, failed: Counter[Failed]) -> None:
         self._inner = inner

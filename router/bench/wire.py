@@ -1,4 +1,4 @@
-"""The HTTP/1.1 of a load. What httpx itself carries requests with costs more than the router that is to be measured."""
+"""The HTTP/1.1 transport of a load: httpx's own costs more time than the router that it measures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Wire(httpx.AsyncBaseTransport):
-    """One person's connection: kept open, opened again when it was lost, one request at a time. It knows no proxy."""
+    """One person's connection: kept open, opened again if it is lost, one request at a time. It uses no proxy."""
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         self._tls = tls
@@ -63,7 +63,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self.lost = False
         self.idle = True
-        """No answer is owed, and another request may follow."""
+        """Whether no answer is awaited, and another request may follow."""
         self._answer: asyncio.Future[httpx.Response] | None = None
         self._begin()
 
@@ -101,7 +101,7 @@ class _Connection(asyncio.Protocol):
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(failure)
 
-    # What the parser calls.
+    # The parser calls these.
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name, value))

@@ -1,4 +1,4 @@
-"""A client that loses nothing: it retries under one key, and acknowledges only what is saved."""
+"""A client that loses no mail: it retries a send under one key, and acknowledges only what is saved."""
 
 from __future__ import annotations
 
@@ -32,22 +32,23 @@ FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.2, 5.0
 REPLACED = 4409
 """A newer connection of the user took the place of this one, which had not answered a ping (docs/http.md)."""
 REPLACED_WAIT_SECONDS = 30.0
-"""Two slow clients that may not both be connected take each other's place no more often than in half of this."""
+"""Longest wait after that; the shortest is half of it. So two slow clients that may not both be connected do not
+replace each other more often."""
 MAX_FRAME_BYTES = 4096
 _SENDABLE = re.compile(r"[!-~]+")
-"""A token that a header can hold; the router says whether it is a good one."""
+"""A token that a header can hold; only the router can say whether it is valid."""
 NOBODY = "nothing listens there; is it running? `router serve` starts it"
 _ALL_REFUSED = ("All connection attempts failed", "Multiple exceptions: [Errno 111]", "Multiple exceptions: [Errno 61]")
 _PASSING = {408, 429, 500, 502, 503, 504}
-"""Statuses of which the same request may be answered better later."""
+"""Statuses after which a retry of the same request may succeed."""
 
 
 class Received(Struct, frozen=True):
-    """A message as the router hands it out."""
+    """A message as a fetch returns it."""
 
     id: str
     envelope: msgspec.Raw
-    """Canonical ProtoJSON, as the very bytes."""
+    """Canonical ProtoJSON, byte by byte as the router sent it."""
 
 
 class Refused(RouterError):
@@ -60,11 +61,11 @@ class Refused(RouterError):
 
 
 class Unreachable(Unavailable):
-    """The router did not answer well within the time budget."""
+    """The router gave no successful answer within the time budget."""
 
 
 class _CallersOwn(Exception):
-    """Takes an error of the caller's own code past all that is done about those of the router and the network."""
+    """Carries an error of the caller's own code past the handling of errors of the router and the network."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -102,14 +103,14 @@ Answer = TypeVar("Answer")
 Save = Callable[[Sequence[Received]], Awaitable[None]]
 """Returns once the messages are saved for good; may be given a message twice."""
 Trouble = Callable[[str], None]
-"""Told of a failure that is about to be retried."""
+"""Called with a failure that is about to be retried."""
 
 
 class RouterClient:
     """One user's connection to a router, as an async context manager.
 
-    ``token`` is called for each connection, so that an expired one is replaced. Where it gives what no header can
-    hold, what needs it raises ``Unauthorized``.
+    ``token`` is called for each request and connection, so that an expired token is replaced. If a header cannot hold
+    the token, the call that needs it raises ``Unauthorized``.
     """
 
     def __init__(
@@ -124,10 +125,10 @@ class RouterClient:
         chance: random.Random | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """``url`` is the API's, ``ws_url`` the socket's where it is another; passing failures are retried for
-        ``budget_seconds``, and each is told to ``trouble``. ``transport``: what carries each try of a request, where
-        it is not httpx's own; the socket uses no proxy then either. Raises ``ConfigError`` where the environment names
-        a proxy that cannot be used."""
+        """``url``: of the API; ``ws_url``: of the WebSocket, if it is not derived from ``url``. Transient failures are
+        retried for ``budget_seconds``, and ``trouble`` is called with each. ``transport`` replaces httpx's own for
+        requests; the WebSocket then uses no proxy either. Raises ``ConfigError`` if the environment names a proxy that
+        cannot be used."""
         self._token = token
         self._ws_url = ws_url or url.replace("http", "ws", 1).rstrip("/") + "/connect"
         self._budget_seconds = budget_seconds
@@ -151,9 +152,9 @@ class RouterClient:
         await self._http.aclose()
 
     async def send(self, envelope: bytes, idempotency_key: str | None = None) -> str:
-        """The id under which ``envelope`` was accepted; however often it is retried, it is one message.
+        """Send ``envelope`` and return its id. However often the request is retried, it is one message.
 
-        Raises ``Refused``, ``Unreachable`` and, where the key can't be one, ``InvalidIdempotencyKey``.
+        Raises ``Refused``, ``Unreachable`` and, if the key is not valid, ``InvalidIdempotencyKey``.
         """
         key = secrets.token_hex(16) if idempotency_key is None else idempotency_key
         parse_key(key)
@@ -165,7 +166,7 @@ class RouterClient:
         return (await self._request("GET", "/api/messages", _batch, params={"limit": limit})).messages
 
     async def acknowledge(self, ids: Sequence[str]) -> None:
-        """The router may delete these: they are saved."""
+        """Tell the router that these are saved, so that it deletes them."""
         body = msgspec.json.encode({"messageIds": list(ids)})
         headers = {"content-type": "application/json"}
         await self._request("POST", "/api/messages/ack", lambda _: None, content=body, headers=headers)
@@ -182,17 +183,17 @@ class RouterClient:
     async def listen(
         self, save: Save, *, connected: Callable[[], None] = lambda: None, poked: Callable[[], None] = lambda: None
     ) -> None:
-        """Drain on connecting and on every poke, until cancelled; connects again whatever happens.
+        """Drain on connecting and on every poke, until cancelled; reconnects after every failure.
 
-        ``connected`` and ``poked`` are told of each of these; pokes that come while it drains are worth one more
-        drain together. Raises ``Refused`` where the router refuses the token, and what the caller's own functions
+        Calls ``connected`` after each connect and ``poked`` on each poke. Pokes that come while it drains cause one
+        more drain together. Raises ``Refused`` if the router refuses the token, and what the caller's own functions
         raise.
         """
         try:
             await self._listen(_callers(save), connected, poked)
         except _CallersOwn as own:
             error = own.error
-        # Out of the handler, which would show in its context.
+        # Raised outside the handler, so that ``_CallersOwn`` is not its context.
         raise error
 
     async def _listen(self, save: Save, connected: Callable[[], None], poked: Callable[[], None]) -> NoReturn:
@@ -216,16 +217,16 @@ class RouterClient:
                 replaced = (
                     isinstance(error, ConnectionClosed) and error.rcvd is not None and error.rcvd.code == REPLACED
                 )
-            # A socket that is closed as soon as it is open counts as a failure.
+            # A socket that is closed soon after it opened counts as a failure.
             lasted = self._clock.monotonic() - began > LONGEST_WAIT_SECONDS
             failures = 1 if lasted else failures + 1
             await self._clock.sleep(self._wait_replaced() if replaced else self._wait(failures))
             with contextlib.suppress(Unreachable):
-                # Mail flows, if slowly, also while only the socket cannot be had.
+                # Mail still arrives, if slowly, while only the WebSocket fails.
                 await self.drain(save)
 
     async def _drain_on_pokes(self, socket: ClientConnection, save: Save, poked: Callable[[], None]) -> None:
-        """Until the socket is closed; raises what closed it."""
+        """Drain on every poke until the socket is closed; raises the error that closed it."""
         may_wait = asyncio.Event()
 
         async def hear() -> None:
@@ -237,7 +238,7 @@ class RouterClient:
             finally:
                 may_wait.set()
 
-        # Heard by a task of its own: unread pokes would pile up, cost a fetch each, and hold up the closing.
+        # A task of its own reads pokes: unread ones would pile up, cost a fetch each, and delay the close.
         hearing = asyncio.create_task(hear())
         try:
             while not hearing.done():
@@ -283,7 +284,7 @@ class RouterClient:
     def _authorization(self) -> str:
         token = self._token()
         if not _SENDABLE.fullmatch(token):
-            # A library would quote it, and not say that trying again is of no use.
+            # A library would quote the token in its error, and the request would be retried in vain.
             raise Unauthorized(
                 "the token is empty" if not token else "the token is not a JWT: it has invalid characters"
             )
@@ -297,7 +298,7 @@ class RouterClient:
 
 
 def _words(error: Exception) -> str:
-    # Of several addresses that all refuse, the libraries tell by these words only.
+    # If several addresses all refuse, only these words in the libraries' errors say so.
     refused = any(isinstance(one, ConnectionRefusedError) for one in (error, error.__cause__))
     return NOBODY if refused or str(error).startswith(_ALL_REFUSED) else str(error) or type(error).__name__
 

@@ -1,4 +1,4 @@
-"""Saving messages to a directory, so that whatever is interrupted, each is there whole and listed once."""
+"""Saves messages to a directory so that, whatever is interrupted, each is complete and reported once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Directory:
     """``<id>.json`` for each message: the canonical envelope."""
 
     def __init__(self, path: Path, saved: Callable[[Received, Path], None]) -> None:
-        """``saved`` is told of each message the first time it is saved."""
+        """``saved`` is called with each message the first time that it is saved."""
         self._path = path
         self._saved = saved
         try:
@@ -33,7 +33,7 @@ class Directory:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from error
 
     async def save(self, batch: Sequence[Received]) -> None:
-        """Write what is not there yet; on disk when it returns."""
+        """Write the messages that are not there yet; they are on disk when this returns."""
         new = await asyncio.to_thread(self._write, batch)
         for received, path in new:
             self._saved(received, path)
@@ -56,7 +56,7 @@ class Directory:
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
-    # A name of its own: another process may be saving the same message to the same directory.
+    # A unique name: another process may be saving the same message to the same directory.
     draft = path.with_name(f".{path.stem}-{secrets.token_hex(4)}.part")
     with draft.open("xb") as file:
         file.write(content)
