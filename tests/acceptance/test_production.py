@@ -180,7 +180,7 @@ async def queued(topology: Production) -> int:
     return int(seen["hot"]["messages"] + seen["cold"]["messages"])
 
 
-async def test_nothing_fails_and_nothing_is_left(topology: Production, identity: Identity) -> None:
+async def test_production_delivers_everything_and_keeps_nothing(topology: Production, identity: Identity) -> None:
     """The users are online, whichever node holds their sockets."""
     async with traffic(topology, identity) as scene:
         await scene.senders.more(300)

@@ -155,7 +155,9 @@ async def test_several_audiences(key: EmbeddedKey, clock: ManualClock) -> None:
     ],
     ids=str,
 )
-async def test_claims(key: EmbeddedKey, clock: ManualClock, claims: dict[str, Any], reason: str) -> None:
+async def test_a_token_with_wrong_claims_is_refused(
+    key: EmbeddedKey, clock: ManualClock, claims: dict[str, Any], reason: str
+) -> None:
     found = await refused(authenticator(key, clock), signed(key, clock, **claims))
     assert found in (reason, "claims"), found
 
@@ -169,7 +171,7 @@ async def test_issuer_and_audience(key: EmbeddedKey, clock: ManualClock) -> None
     assert await refused(verifier, signed(key, clock, iss="https://id")) in ("audience", "claims")
 
 
-async def test_it_expires_also_when_it_is_remembered(key: EmbeddedKey, clock: ManualClock) -> None:
+async def test_a_cached_token_expires(key: EmbeddedKey, clock: ManualClock) -> None:
     verifier, token = authenticator(key, clock, leeway_seconds=5), signed(key, clock)
     await verifier.authenticate(token)
     clock.advance(64)
@@ -209,7 +211,7 @@ async def test_another_key_is_not_trusted(key: EmbeddedKey, clock: ManualClock, 
     "token", ["", "a", "a.b", "a.b.c", "ä.b.c", "\0", "x" * 1_000_000, ".".join(["e30"] * 3), "W10.e30.e30"],
     ids=lambda token: repr(token[:9]),
 )  # fmt: skip
-async def test_garbage(key: EmbeddedKey, clock: ManualClock, token: str) -> None:
+async def test_what_is_not_a_token_is_refused(key: EmbeddedKey, clock: ManualClock, token: str) -> None:
     with pytest.raises(Unauthorized):
         await authenticator(key, clock).authenticate(token)
 

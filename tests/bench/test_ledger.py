@@ -53,7 +53,7 @@ def test_what_was_never_accepted_is_not_lost() -> None:
     assert faults(ledger) == {}
 
 
-def test_it_may_come_before_its_answer_and_without_one() -> None:
+def test_a_message_may_return_before_its_send_is_answered() -> None:
     ledger = Ledger(BOB)
     number = ledger.begin(0)
     assert ledger.returned([(number, "a")], 1) == [number]

@@ -183,7 +183,7 @@ async def test_senders_have_names_that_change(config: Config) -> None:
     assert len(set(tokens[:100])) == 1
 
 
-async def test_nobody_there(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bench_fails_if_no_router_answers(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loads, "START_SECONDS", 0.1)
     marks = Marks(1024)
     cast = made_up(config, marks.run.hex(), PEOPLE, 0, senders=1)
@@ -193,7 +193,9 @@ async def test_nobody_there(config: Config, monkeypatch: pytest.MonkeyPatch) -> 
             pass
 
 
-async def test_no_sockets_there(stage: Stage, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bench_fails_if_no_socket_can_be_opened(
+    stage: Stage, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loads, "START_SECONDS", 0.2)
     marks = Marks(1024)
     cast = made_up(config, marks.run.hex(), PEOPLE, 0, senders=1)

@@ -26,7 +26,7 @@ def test_a_mark_is_read_from_the_canonical_envelope_of_the_size_that_was_asked_f
         envelope.read(marks.envelope(BOB, MARK), size - 1)
 
 
-def test_another_run_cannot_read_it() -> None:
+def test_a_mark_of_another_run_is_foreign() -> None:
     assert Marks(1024).read(Marks(1024).envelope(BOB, MARK)) is Stray.FOREIGN
 
 

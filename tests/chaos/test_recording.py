@@ -108,7 +108,7 @@ def test_a_payload_says_what_it_is_and_whether_it_is_whole() -> None:
     assert tag_of(data[:-1]).startswith("damaged")
 
 
-def test_it_is_an_envelope() -> None:
+def test_sealed_makes_a_valid_envelope() -> None:
     body = sealed(BOB, "a", 10, ephemeral=True)
     read = envelope.read(body, 10_000)
     assert (read.recipient, read.ephemeral) == (BOB, True)

@@ -93,7 +93,7 @@ def bad() -> report.Report:
     return report.make(outcome(told), "2026-01-02", "2 cores")
 
 
-def test_the_counts(good: report.Report) -> None:
+def test_a_report_counts_messages_by_their_fate(good: report.Report) -> None:
     assert good.counts == report.Counts(
         sent=3,
         accepted=3,
@@ -179,7 +179,7 @@ def test_a_violation_comes_with_its_history(bad: report.Report) -> None:
     assert broken.history[-1].endswith("got a (ia) and 1 others")
 
 
-def test_in_plain_text(good: report.Report, bad: report.Report) -> None:
+def test_a_report_shows_its_counts_in_plain_text(good: report.Report, bad: report.Report) -> None:
     text = "\n".join(aligned(table) for table in report.tables(good))
     assert "4 faults in 60 s, seed 7" in text
     assert re.search(r"^accepted +3$", text, re.MULTILINE)
@@ -188,14 +188,14 @@ def test_in_plain_text(good: report.Report, bad: report.Report) -> None:
     assert report.verdict(bad) == "1 violation; again: make chaos ARGS='--topology production' MINUTES=1 SEED=7"
 
 
-def test_in_markdown(good: report.Report, bad: report.Report) -> None:
+def test_a_report_shows_its_counts_in_markdown(good: report.Report, bad: report.Report) -> None:
     text = report.markdown([good, bad])
     assert "| messages accepted | 3 | 3 |" in text
     assert "| **acknowledged and back** | 0 | 1 |" in text
     assert "| kill serve-api | 2: 3.0 s, 3.0 s | 2: 3.0 s, 3.0 s |" in text
 
 
-def test_it_is_read_again_as_it_was_written(bad: report.Report, tmp_path: Path) -> None:
+def test_a_saved_report_loads_unchanged(bad: report.Report, tmp_path: Path) -> None:
     report.save(bad, tmp_path / "run.json")
     assert report.load(tmp_path / "run.json") == bad
 

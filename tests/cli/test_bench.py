@@ -55,7 +55,7 @@ def nothing_left(router: Router) -> bool:
     return [found[tier]["messages"] for tier in ("ingress", "hot", "cold")] == [0, 0, 0]
 
 
-def test_it_works_with_hardly_an_option(router: Router) -> None:
+def test_bench_runs_with_the_default_options(router: Router) -> None:
     done = router.command("bench", "--seconds", "0.4", "--json")
     assert (done.returncode, done.stderr) == (Code.OK, b"")
     document = json.loads(done.stdout)

@@ -26,7 +26,7 @@ def problems(path: Path | None = None, **environ: str) -> str:
     return str(caught.value)
 
 
-def test_nothing_gives_the_defaults() -> None:
+def test_load_without_settings_gives_the_defaults() -> None:
     config = load(environ={})
     assert config == Config()
     assert (config.server.host, config.server.api_port, config.server.ws_port) == ("127.0.0.1", 8082, 8083)
@@ -303,7 +303,7 @@ def test_one_of_each_service_runs_on_one_host() -> None:
 
 
 @pytest.mark.parametrize("text", ["http", "-1", "65536", "8080 ", "٣", 5_000 * "1"], ids=lambda text: text[:9])
-def test_a_port_that_is_none(text: str) -> None:
+def test_an_invalid_port_variable_is_refused(text: str) -> None:
     with pytest.raises(InvalidConfig, match=r"PORT: is .* a whole number from 0 to 65535"):
         with_ports(Config(), "serve", {"PORT": text})
 

@@ -38,7 +38,7 @@ def test_a_data_directory_without_a_database_is_refused_and_left_as_it_is(
 
 
 @by_command
-def test_it_says_where_it_looks(
+def test_commands_say_which_data_directory_they_read(
     router: Router, inside: Callable[[Callable[[Factory], Awaitable[None]]], None], data_dir: Path, command: str
 ) -> None:
     async def prepare(factory: Factory) -> None:

@@ -35,7 +35,7 @@ def test_a_fresh_router_is_well(router: Router) -> None:
     assert done.stderr == ""
 
 
-def test_it_makes_nothing(router: Router, data_dir: Path) -> None:
+def test_doctor_creates_no_data_directory(router: Router, data_dir: Path) -> None:
     assert router("doctor").returncode == Code.OK
     assert not data_dir.exists()
 

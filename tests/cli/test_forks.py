@@ -14,7 +14,7 @@ from tests.support import forks
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["serv"], ["config", "show"], ["outbox", "--take"]])
-def test_it_says_and_returns_the_same(data_dir: Path, arguments: list[str]) -> None:
+def test_a_forked_command_prints_and_returns_what_a_process_does(data_dir: Path, arguments: list[str]) -> None:
     own = environment(data_dir)
     command = [sys.executable, "-m", "router", *arguments]
     real = subprocess.run(command, env=own, stdin=subprocess.DEVNULL, capture_output=True, check=False)

@@ -19,7 +19,7 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_lock_is_right(copy: Path) -> None:
+def test_an_untouched_lock_has_no_problems(copy: Path) -> None:
     assert lock_problems(copy) == []
 
 

@@ -71,7 +71,9 @@ class DamageContract:
 
     @TIERS
     @pytest.mark.parametrize("change", [flipped, cut_off])
-    async def test_it_is_a_dead_letter_and_the_rest_flows(self, stage: Stage, tier: Tier, change: Change) -> None:
+    async def test_a_damaged_message_becomes_a_dead_letter_and_others_are_served(
+        self, stage: Stage, tier: Tier, change: Change
+    ) -> None:
         await fill(stage, tier, "m1", "m2", "m3")
         await spoil(stage, tier, "m2", change)
         assert await stage.ids() == ["m1", "m3"]
@@ -93,7 +95,7 @@ class DamageContract:
         assert (await stage.online.settle([unreported])).acked == [unreported]
 
     @TIERS
-    async def test_it_takes_no_place_in_a_page(self, stage: Stage, tier: Tier) -> None:
+    async def test_a_damaged_message_takes_no_place_in_a_page(self, stage: Stage, tier: Tier) -> None:
         sent = [f"m{number}" for number in range(6)]
         await fill(stage, tier, *sent)
         for id_ in sent[:3]:
@@ -210,7 +212,7 @@ class DamageContract:
         assert (await stage.ids(), await stage.letters()) == (["m1", "m2", "m3"], [])
         assert sorted(await stage.pushed()) == ["m1", "m2", "m3"], "each is announced"
 
-    async def test_it_leaves_hot_for_a_copy_at_an_earlier_place(self, stage: Stage) -> None:
+    async def test_a_damaged_hot_message_goes_if_cold_has_a_copy_at_an_earlier_place(self, stage: Stage) -> None:
         unreported = in_place_of_now(stage, "m1")
         assert await stage.cold.put([unreported]) == []
         await fill(stage, "hot", "m2", "m1")
@@ -250,7 +252,7 @@ class DamageContract:
         assert await cold_messages(stage) == [(message.message, message.sequence)]
         assert names(await stage.cold.unreported(stage.clock.now(), 10)) == ["m1"]
 
-    async def test_it_does_not_move(self, stage: Stage) -> None:
+    async def test_a_damaged_hot_message_is_not_moved_to_cold(self, stage: Stage) -> None:
         await fill(stage, "hot", "m1", "m2", "m3")
         await spoil(stage, "hot", "m2")
         migrated = await stage.migrator.migrate(BOB, online_too=True)
@@ -259,7 +261,7 @@ class DamageContract:
         assert await stage.letters() == [("m2", "damaged")]
         assert sorted(await stage.pushed()) == ["m1", "m3"], "nobody is told of it"
 
-    async def test_it_does_not_move_over_a_whole_copy(self, doubled: Stage) -> None:
+    async def test_a_damaged_hot_message_does_not_replace_a_whole_copy_in_cold(self, doubled: Stage) -> None:
         await fill(doubled, "hot", "m1", "m2", "m3")
         await spoil(doubled, "hot", "m2")
         await doubled.migrator.migrate(BOB, online_too=True)
@@ -293,7 +295,7 @@ class DamageContract:
         await doubled.migrator.migrate(BOB)
         assert sorted(await doubled.pushed()) == ["m1", "m2"]
 
-    async def test_nobody_is_told_of_it(self, stage: Stage) -> None:
+    async def test_a_damaged_hot_message_is_not_announced(self, stage: Stage) -> None:
         await fill(stage, "hot", "m1", "m2", "m3")
         await spoil(stage, "hot", "m2")
         stage.clock.advance(61)

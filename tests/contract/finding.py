@@ -59,7 +59,7 @@ class FindContract:
         assert await stage.cold.find(BOB, NEARLY) == []
         assert names(await stage.cold.find(BOB, [*NEARLY, "m1"])) == ["m1"]
 
-    async def test_so_many_ids_are_looked_for_and_no_more(self, stage: Stage) -> None:
+    async def test_find_refuses_more_ids_than_its_bound(self, stage: Stage) -> None:
         ids = [f"m{number}" for number in range(MOST_IDS)]
         await written(stage, ids[0], ids[-1])
         assert sorted(names(await stage.cold.find(BOB, ids))) == sorted([ids[0], ids[-1]])

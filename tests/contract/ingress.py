@@ -129,5 +129,5 @@ class IngressContract:
         await stage.online.route(received)
         assert await stage.ids() == ["m1"]
 
-    async def test_it_is_ready_when_it_takes_messages(self, stage: Stage) -> None:
+    async def test_an_ingress_probe_works_when_it_takes_messages(self, stage: Stage) -> None:
         await stage.producer.probe()

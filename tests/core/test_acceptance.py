@@ -103,7 +103,7 @@ async def test_a_pair_has_a_limit_of_its_own() -> None:
     assert await stage.sends(11, "bob") == [True] * 10 + [False], "and a long silence saves up no more than a burst"
 
 
-async def test_names_of_a_pair_do_not_run_together() -> None:
+async def test_the_key_of_a_pair_keeps_its_two_names_apart() -> None:
     stage = Stage(pair_burst=1)
     assert await stage.send("urn:a:b:cd", "urn:a:b:c") == 0
     assert await stage.send("urn:a:b:c", "urn:a:b:cd") == 0
@@ -153,7 +153,7 @@ async def test_a_keyed_retry_counts() -> None:
     assert len({message.id for message in stage.kept.messages}) == 1
 
 
-async def test_none_is_none() -> None:
+async def test_limits_of_zero_limit_nothing() -> None:
     stage = Stage(rate=0, burst=1, pair_rate=0, pair_burst=1)
     assert all(await stage.sends(50, "bob"))
 
@@ -207,7 +207,7 @@ async def test_what_the_limit_of_a_pair_refuses_takes_nothing_of_the_bytes() -> 
     assert await stage.send("carol", size=4000) == 0
 
 
-async def test_a_message_that_is_larger_than_the_budget_passes_when_it_is_whole() -> None:
+async def test_a_full_budget_of_bytes_admits_a_message_larger_than_it() -> None:
     stage = Stage(outbound_bytes=1000, outbound_bytes_per_second=100)
     assert await stage.send("bob", size=4000) == 0
     assert await stage.send("carol") > 0
@@ -235,7 +235,7 @@ async def test_send_limits_know_names_only_as_keyed_hashes() -> None:
     assert len(set(kept)) == 4, "another secret makes other hashes"
 
 
-async def test_a_sender_is_no_pair() -> None:
+async def test_the_key_of_a_sender_is_never_the_key_of_a_pair() -> None:
     """No name of a recipient makes the hash of a pair that of a sender alone."""
     stage = Stage(outbound_bytes=100_000)
     await stage.send("bob")
@@ -251,7 +251,7 @@ async def test_pairs_and_senders_are_bounded_in_number(monkeypatch: pytest.Monke
     assert stage.limits.statistics() == Statistics(senders=6, pairs=8, budgets=6)
 
 
-async def test_nobody_pushes_out_a_pair_of_their_own() -> None:
+async def test_a_sender_cannot_evict_its_own_pair_from_the_limits() -> None:
     """With the defaults: whoever sends to others until this pair is forgotten could have sent to it meanwhile."""
     rate, burst, pair_rate, pair_burst = 50, 200, 5, 1000
     others_until_full = burst + rate * pair_burst / pair_rate

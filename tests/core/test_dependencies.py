@@ -131,7 +131,7 @@ def test_one_that_comes_and_goes_is_told_of_now_and_then() -> None:
     assert told == 300 / QUIET_SECONDS
 
 
-def test_one_that_lasts_is_told_though_it_began_in_the_quiet_behind_another() -> None:
+def test_an_outage_that_began_in_the_quiet_time_is_reported_if_it_lasts() -> None:
     outage = DependencyOutage()
     assert outage.failed("put", 0)
     assert outage.worked("put", 1)
@@ -147,7 +147,7 @@ def test_a_call_that_nobody_makes_any_more_keeps_no_outage_alive() -> None:
     assert outage.worked("read", STALE_SECONDS) == Over(1.0, 1)
 
 
-def test_a_probe_ends_it_sooner() -> None:
+def test_an_answered_probe_ends_an_outage_sooner() -> None:
     outage = DependencyOutage()
     assert outage.failed("route", 0)
     assert outage.worked("probe", 5) is None
@@ -213,7 +213,7 @@ async def looking(anyio_backend: str, watch: Watch) -> AsyncIterator[None]:
 
 @pytest.mark.anyio
 @pytest.mark.usefixtures("looking")
-async def test_one_that_fails_is_asked_whether_it_works_again(watch: Watch) -> None:
+async def test_a_failing_dependency_is_probed_until_it_works(watch: Watch) -> None:
     watch.store.fails = {"read", "probe"}
     with pytest.raises(Unavailable):
         await watch.watched.read()
@@ -226,7 +226,7 @@ async def test_one_that_fails_is_asked_whether_it_works_again(watch: Watch) -> N
 
 @pytest.mark.anyio
 @pytest.mark.usefixtures("looking")
-async def test_one_that_nobody_calls_is_asked_whether_it_still_works(watch: Watch) -> None:
+async def test_a_dependency_without_calls_is_probed(watch: Watch) -> None:
     watch.store.fails = {"probe"}
     await look(watch, QUIET_LOOKS)
     assert watch.heard.said == [("begins", "online", "embedded", watch.heard.said[0][3], "probe failed")]

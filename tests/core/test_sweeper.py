@@ -50,7 +50,7 @@ def user(*, live: int = 1, hot: int = 1, age: float = 0, poked: float = 0, annou
         (user(hot=0, poked=600), Due(poke=True)),
     ],
 )
-def test_due(state: HotUser, expected: Due) -> None:
+def test_due_decides_what_is_due_for_a_user(state: HotUser, expected: Due) -> None:
     assert due(state, NOW, RULES) == expected
 
 

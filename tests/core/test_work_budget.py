@@ -110,7 +110,7 @@ async def test_a_debt_is_waited_for_up_to_a_second_and_then_refused() -> None:
     assert repr(stage.work) == f"<WorkBudget: Statistics({of_alice})>"
 
 
-async def test_a_refusal_costs_nothing() -> None:
+async def test_a_refused_call_is_not_charged_to_the_work_budget() -> None:
     stage = Stage(burst=1000)
     stage.work.charge(ALICE, 2000)
     for _ in range(3):
@@ -144,7 +144,7 @@ async def test_without_a_limit_nothing_waits() -> None:
 # Turns.
 
 
-async def test_a_user_has_so_much_under_way_and_the_next_one_in_turn() -> None:
+async def test_calls_beyond_the_units_under_way_wait_for_their_turn() -> None:
     stage = Stage()
     most = AT_ONCE // CALL
     calls = await stage.begin_many(most + 2)
@@ -235,7 +235,7 @@ async def test_a_cancelled_call_gives_its_turn_on(granted: bool) -> None:
     assert stage.work.statistics().users == 0
 
 
-async def test_so_many_calls_may_wait_and_more_are_refused() -> None:
+async def test_calls_beyond_the_number_that_may_wait_are_refused() -> None:
     stage = Stage()
     calls = await stage.begin_many(CALLS, AT_ONCE - CALL)
     assert done(calls) == 1

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
         (30.0, Severity.ERROR, "30.0 s ahead of"),
     ],
 )
-async def test_how_far_is_too_far(ahead: float, severity: Severity, words: str) -> None:
+async def test_doctor_judges_how_far_a_clock_is_ahead(ahead: float, severity: Severity, words: str) -> None:
     finding = judge_clock("clock.redis", "the Redis", ahead, 10)
     assert finding.severity is severity
     assert words in finding.found

@@ -29,7 +29,7 @@ def data_dir(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_a_good_one_is_fine_and_stays_as_it_is(data_dir: Path) -> None:
+def test_doctor_finds_a_good_database_fine_and_does_not_change_it(data_dir: Path) -> None:
     before = (data_dir / FILE_NAME).read_bytes()
     found = look(data_dir)
     assert {check: f.severity for check, f in found.items() if f.severity is not Severity.FINE} == {
@@ -113,7 +113,7 @@ def test_a_file_in_the_place_of_the_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("version", "severity"), [(VERSION + 1, Severity.ERROR), (VERSION - 1, Severity.NOTE)])
-def test_another_schema(data_dir: Path, version: int, severity: Severity) -> None:
+def test_doctor_judges_the_schema_version_of_the_database(data_dir: Path, version: int, severity: Severity) -> None:
     with closing(sqlite3.connect(data_dir / FILE_NAME)) as db:
         db.execute(f"PRAGMA user_version = {version}")
     assert look(data_dir)["embedded.database"].severity is severity

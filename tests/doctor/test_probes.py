@@ -36,7 +36,7 @@ async def examined(factory: Factory, store: OnlineStore | None = None) -> dict[s
     return {finding.check: finding async for finding in findings}
 
 
-async def test_a_store_that_works(factory: Factory) -> None:
+async def test_doctor_finds_a_working_online_store_fine(factory: Factory) -> None:
     found = await examined(factory)
     assert {check: f.severity for check, f in found.items()} == {
         "online.step": Severity.FINE,
@@ -70,7 +70,9 @@ class Broken:
         ("disconnect", [], "connection that was removed is still there"),
     ],
 )
-async def test_a_store_that_does_not(factory: Factory, call: str, answer: object, words: str) -> None:
+async def test_doctor_reports_an_online_store_that_answers_wrongly(
+    factory: Factory, call: str, answer: object, words: str
+) -> None:
     store: Any = Broken(await factory.online_store(), call, answer)
     finding = (await examined(factory, store))["online.step"]
     assert finding.severity is Severity.ERROR

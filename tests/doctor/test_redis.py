@@ -57,7 +57,7 @@ def judged(facts: RedisFacts, round_trip: float = NEAR, **online: str) -> dict[s
     return {finding.check: finding for finding in redis.judge(facts, Online.model_validate(online), round_trip)}
 
 
-def test_a_good_one_is_fine() -> None:
+def test_doctor_finds_nothing_wrong_with_a_well_configured_redis() -> None:
     assert {finding.severity for finding in judged(GOOD).values()} == {Severity.FINE}
 
 
@@ -111,7 +111,7 @@ def test_valkey_has_another_word_for_its_mode(mode: str) -> None:
     assert {finding.severity for finding in found.values()} == {Severity.FINE}
 
 
-def test_a_managed_one_tells_less() -> None:
+def test_doctor_notes_what_a_managed_redis_does_not_tell() -> None:
     found = judged(facts_of("", INFO, {}))
     assert {name: f.severity for name, f in found.items() if f.severity is not Severity.FINE} == {
         "redis.sync": Severity.NOTE
@@ -134,7 +134,7 @@ def test_sentinels() -> None:
     assert redis.judge_sentinel(SentinelFacts(3, 1, "NOQUORUM")).severity is Severity.ERROR
 
 
-def test_a_far_one() -> None:
+def test_doctor_warns_of_a_slow_redis() -> None:
     assert judged(GOOD, 0.08)["redis.latency"].severity is Severity.WARNING
 
 

@@ -117,7 +117,7 @@ def test_commits_that_a_damaged_log_has_lost_are_told(tmp_path: Path, at: int, k
     assert logged[0]["commits"] >= 20 - max(found, kept)
 
 
-def test_the_last_commit_too(tmp_path: Path) -> None:
+def test_a_damaged_last_commit_of_the_log_is_found(tmp_path: Path) -> None:
     log = crashed(tmp_path / "one", tmp_path / "two")
     content = bytearray(log.read_bytes())
     content[-5] ^= 1

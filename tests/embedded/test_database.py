@@ -122,7 +122,7 @@ async def test_readiness_knows_of_a_full_disk_until_there_is_room(database: Data
     assert levels == [], "a router that works is not made to write by those who ask"
 
 
-async def test_an_operation_of_its_own_mind_says_nothing_of_the_disk(database: Database) -> None:
+async def test_an_error_that_an_operation_raises_is_not_taken_for_a_full_disk(database: Database) -> None:
     (pages,) = database._writer.execute("PRAGMA page_count").fetchone()
     database._writer.execute(f"PRAGMA max_page_count={pages}")
 

@@ -112,7 +112,7 @@ CONTAINERS = [*compose_containers(), *pod_containers()]
 everywhere = pytest.mark.parametrize("container", CONTAINERS, ids=lambda container: container.where)
 
 
-def test_nothing_is_left_out() -> None:
+def test_deployments_start_every_service() -> None:
     started = [container.arguments[0] for container in CONTAINERS]
     for service in ("serve-api", "serve-ws", "process"):
         assert started.count(service) == 4, "twice in Compose, once on Kubernetes, once on Cloud Run"

@@ -103,7 +103,7 @@ def test_no_argument(tmp_path: Path, script: str) -> None:
     assert ended(tmp_path, f"sealed_sender/{script}").stderr.startswith(f"usage: {script} ")
 
 
-def test_keys_that_are_none(place: Path) -> None:
+def test_sealed_sender_scripts_refuse_invalid_keys(place: Path) -> None:
     (place / "keys" / "eve.card").write_bytes(b"short")
     (place / "keys" / "eve.secret").write_bytes(b"short")
     (place / "keys" / "low.card").write_bytes(bytes(64))

@@ -78,7 +78,7 @@ def mail(stage: Stage, id_: str, user: str = BOB) -> Queued:
     return Queued(stage.message(id_, user), stage.clock.now(), stage.clock.now())
 
 
-async def test_the_spans_fit_into_what_the_core_waits() -> None:
+async def test_firestore_gives_up_before_the_core_times_out() -> None:
     patience = FirestoreBackend.patience
     assert patience.call + patience.budget < 15
 

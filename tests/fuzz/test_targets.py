@@ -98,7 +98,7 @@ def test_control_characters_are_no_blanks() -> None:
     assert bearer_tokens.from_authorization(headers) == "a.b.c\x1d"
 
 
-def test_a_target_that_is_none_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_fuzz_target_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["urn"])
     assert "there is no target urn; there are envelopes," in capsys.readouterr().err

@@ -19,7 +19,7 @@ NAME = "sealed-router"
 
 
 @pytest.mark.parametrize("line", [f"pip install {NAME}", f"uv tool install '{NAME}[redis]'", f"`pipx install {NAME}`"])
-def test_it_would_be_seen(line: str) -> None:
+def test_the_pattern_finds_an_install_from_an_index(line: str) -> None:
     assert _FROM_AN_INDEX.search(line)
 
 

@@ -66,11 +66,11 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def test_it_is_valid(text: bytes) -> None:
+def test_the_sbom_is_valid_cyclonedx(text: bytes) -> None:
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text.decode()) is None
 
 
-def test_it_names_what_runs_and_no_tool(bill: dict[str, Any]) -> None:
+def test_the_sbom_names_libraries_that_run_and_no_tool(bill: dict[str, Any]) -> None:
     parts = {part["name"]: part for part in bill["components"]}
     base = {canonicalize_name(Requirement(line).name) for line in PROJECT["project"]["dependencies"]}
     told = {name: part["version"] for name, part in parts.items()}

@@ -91,5 +91,5 @@ READ = Mail("u", "r", began=1.0, confirmed=2.0, confirmed_at=10, ack_began_at=30
         (["r"], [READ], 40, 1),
     ],
 )
-def test_the_judge(found: list[str], mail: list[Mail], at: int, wrong: int) -> None:
+def test_judged_counts_what_the_found_mail_breaks(found: list[str], mail: list[Mail], at: int, wrong: int) -> None:
     assert len(judged(found, mail, at)) == wrong

@@ -301,7 +301,7 @@ async def test_others_may_publish_the_bare_envelope(stores: PubSubStores, stage:
     assert other.message.id != first.message.id
 
 
-async def test_others_may_name_the_id(stores: PubSubStores, stage: Stage) -> None:
+async def test_a_publisher_may_choose_the_id(stores: PubSubStores, stage: Stage) -> None:
     await stores.publish_raw(b'{"recipientId":"bob"}', id="their-own", accepted_at="no time")
     (delivery,) = await take(await stage.factory.ingress_consumer(), 1)
     assert delivery.message is not None
@@ -309,7 +309,7 @@ async def test_others_may_name_the_id(stores: PubSubStores, stage: Stage) -> Non
     assert delivery.message.accepted_at > 1_600_000_000_000_000
 
 
-async def test_nothing_was_accepted_in_time_to_come(stores: PubSubStores, stage: Stage) -> None:
+async def test_an_acceptance_time_in_the_future_becomes_now(stores: PubSubStores, stage: Stage) -> None:
     """By the router's clock, which ephemeral mail and the retention go by."""
     past, now = stage.clock.now() - 5, stage.clock.now()
     for id_, at in (("past", past), ("to-come", now + 86_400_000_000), ("far", 10**18 - 1)):

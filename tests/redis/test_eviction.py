@@ -41,7 +41,7 @@ async def days_pass(stage: Stage, days: int) -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
-async def test_the_rest_goes_on(stage: Stage, part: str) -> None:
+async def test_mail_that_was_not_evicted_is_still_served(stage: Stage, part: str) -> None:
     await filled(stage)
     await evict(stage, part)
     hot = [] if part in "qb" else ["hot 2", "hot 3", "typing"]
@@ -62,7 +62,7 @@ async def test_the_rest_goes_on(stage: Stage, part: str) -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
-async def test_nothing_is_left_for_ever(stage: Stage, part: str) -> None:
+async def test_keys_of_a_user_expire_after_an_eviction(stage: Stage, part: str) -> None:
     await filled(stage)
     await evict(stage, part)
     for days in (2, 1):

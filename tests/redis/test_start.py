@@ -166,7 +166,9 @@ async def test_a_server_that_may_lose_mail_is_warned_of(tmp_path: Path, own_redi
     assert "forgets hot mail when it restarts" in forgets
 
 
-async def test_facts(tmp_path: Path, own_redis: Server, redis_cluster: Cluster) -> None:
+async def test_gather_reads_the_facts_of_each_redis_server(
+    tmp_path: Path, own_redis: Server, redis_cluster: Cluster
+) -> None:
     async def gathered(url: str, mode: Any = "single") -> list[facts.RedisFacts]:
         async with staged(RedisStores(tmp_path / mode, url, mode=mode), ManualClock()) as stage:
             return await facts.gather((await opened(stage.factory, RedisBackend)).client)

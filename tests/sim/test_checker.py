@@ -306,7 +306,7 @@ def late(story: Story) -> list[str]:
 
 
 @pytest.mark.parametrize("name", PROMPT)
-def test_what_is_prompt_passes(name: str) -> None:
+def test_the_judge_accepts_prompt_delivery(name: str) -> None:
     assert late(PROMPT[name]) == []
 
 

@@ -91,7 +91,7 @@ def test_a_paused_process_goes_on_later() -> None:
     loop.run(main())
 
 
-def test_a_fuse_burns_down() -> None:
+def test_a_process_is_stopped_after_the_steps_of_its_fuse() -> None:
     loop, _ = loop_of()
     blown: list[str] = []
     process = Process("p")

@@ -27,7 +27,7 @@ def test_names_are_their_own() -> None:
     assert len(set(names)) == len(names)
 
 
-def test_a_name_that_is_none_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_name_of_a_mutant_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["dead letters go everywhere"])
     assert "no mutant has 'dead letters go everywhere' in its name" in capsys.readouterr().err

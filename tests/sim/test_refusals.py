@@ -81,7 +81,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_what_is_refused_rightly_passes(name: str) -> None:
+def test_the_judge_accepts_correct_refusals(name: str) -> None:
     assert RIGHT[name].judged() == []
 
 

@@ -21,7 +21,7 @@ VECTORS = json.loads(ENVELOPES.read_text())
 
 
 @pytest.mark.parametrize("case", VECTORS["accepted"], ids=lambda case: case["name"])
-def test_accepted(case: dict[str, Any]) -> None:
+def test_envelope_read_accepts_a_valid_case(case: dict[str, Any]) -> None:
     read = envelope.read(case["input"].encode(), MAX)
     fields = case["canonical"]
     assert read.canonical == compact(fields)
@@ -33,7 +33,7 @@ def test_accepted(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", VECTORS["refused"], ids=lambda case: case["name"])
-def test_refused(case: dict[str, Any]) -> None:
+def test_envelope_read_refuses_an_invalid_case(case: dict[str, Any]) -> None:
     body = base64.b64decode(case["input_base64"]) if "input_base64" in case else case["input"].encode()
     with pytest.raises(InvalidEnvelope) as refused:
         envelope.read(body, MAX)

@@ -59,7 +59,7 @@ def test_an_error_is_shown_without_the_data_that_it_quotes(said: io.StringIO, ou
     assert "request failed" in traceback_in(text), "those who look for errors in logs must see it"
 
 
-def test_an_entry_without_an_error_is_none(said: io.StringIO) -> None:
+def test_a_log_line_without_an_error_is_not_taken_for_a_traceback(said: io.StringIO) -> None:
     logs.logger("router").warning("refused", detail='File "x" is no line of a traceback')
     assert said.getvalue()
     assert not traceback_in(said.getvalue())

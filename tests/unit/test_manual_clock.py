@@ -11,7 +11,7 @@ from tests.support.clock import STEP_SECONDS, ManualClock, run_until
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_clock_in_hand_is_ahead_of_real_time_by_no_more_than_it_may() -> None:
+async def test_run_until_bounds_how_far_a_manual_clock_runs_ahead() -> None:
     """Else leases run out, on a machine that is fast or busy, while their holders wait for an answer."""
     clock, looks = ManualClock(), 0
 

@@ -17,7 +17,7 @@ SENT = [Sent("ann", 0, "bob", "a"), Sent("ann", 1, "bob", "b")]
 FIRST, SECOND = ("a", ("ann", 0, "bob")), ("b", ("ann", 1, "bob"))
 
 
-def test_all_is_well() -> None:
+def test_judge_accepts_traffic_that_arrived_in_order() -> None:
     judge(SENT, [inbox("bob", FIRST, SECOND), inbox("eve")])
     judge(SENT[:1], [inbox("bob", FIRST, SECOND)])
 

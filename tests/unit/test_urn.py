@@ -22,7 +22,7 @@ parts = st.text(characters, min_size=1, max_size=15)  # 3 x 15 characters of 4 b
 
 @few
 @given(parts, parts, parts)
-def test_four_parts_come_out_as_they_went_in(namespace: str, kind: str, name: str) -> None:
+def test_urn_parse_keeps_a_urn_of_four_parts(namespace: str, kind: str, name: str) -> None:
     text = f"urn:{namespace}:{kind}:{name}"
     assert urn.parse(text) == text
 

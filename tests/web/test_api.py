@@ -87,7 +87,7 @@ async def test_one_key_is_one_message(web: Web) -> None:
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "x", "1.5", "", "00", "٣"])
-async def test_a_bad_limit(web: Web, limit: str) -> None:
+async def test_fetch_with_an_invalid_limit_is_answered_400(web: Web, limit: str) -> None:
     refusal(
         await web.http.get("/api/messages", params={"limit": limit}, headers=web.bearer("bob")), 400, "invalid-request"
     )
@@ -96,7 +96,7 @@ async def test_a_bad_limit(web: Web, limit: str) -> None:
 @pytest.mark.parametrize(
     ("limit", "count"), [("1", 1), ("3", 3), ("501", 4), ("999999999999", 4), ("9" * 5000, 4), ("0" * 30 + "2", 2)]
 )
-async def test_a_limit(web: Web, limit: str, count: int) -> None:
+async def test_fetch_returns_at_most_limit_messages(web: Web, limit: str, count: int) -> None:
     for _ in range(4):
         await web.http.post("/api/send", json=ENVELOPE, headers=web.bearer("alice"))
     await web.route()

@@ -97,7 +97,7 @@ async def test_a_refusal_of_chunks_ends_the_connection(edge: Server) -> None:
     ],
     ids=["chunk", "lengths", "no-http", "headers", "no-host", "handshake"],
 )
-async def test_a_refusal_of_what_cannot_be_read(edge: Server, head: bytes, status: int) -> None:
+async def test_an_unreadable_request_gets_its_refusal(edge: Server, head: bytes, status: int) -> None:
     await refused(edge.port, head + BODY, status)
 
 

@@ -630,7 +630,7 @@ async def test_a_large_frame_ends_the_socket(web: Web, edge: Server) -> None:
     assert cut(web, "bad-frame") == 1
 
 
-async def test_a_quiet_socket_stays(web: Web, hasty: Server) -> None:
+async def test_an_idle_socket_outlives_the_time_for_headers(web: Web, hasty: Server) -> None:
     """The time that a client has for its headers is no time for its silence afterwards."""
     async with connect(f"ws://{HOST}:{hasty.port}/connect", additional_headers=web.bearer("bob")) as socket:
         await asyncio.sleep(SOON * 3)

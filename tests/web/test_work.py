@@ -148,7 +148,9 @@ async def test_what_can_be_no_id_is_no_message(web: Web, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("path", ["/api/send", "/api/messages/ack"])
 @pytest.mark.parametrize("value", [b"0", b"{}", b"[[]]", b'{"a":1}', b'""'])
-async def test_a_body_has_so_many_values(web: Web, monkeypatch: pytest.MonkeyPatch, path: str, value: bytes) -> None:
+async def test_a_body_with_too_many_values_is_refused(
+    web: Web, monkeypatch: pytest.MonkeyPatch, path: str, value: bytes
+) -> None:
     """Each costs far more to read than its bytes."""
     monkeypatch.setattr(user_requests, "MAX_VALUES", 100)
     head = b'{"recipientId":"bob","messageIds":["x"],"more":['

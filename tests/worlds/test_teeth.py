@@ -179,7 +179,7 @@ async def test_what_tells_something_is_caught(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("victim", "reason"), [(FullOfBytes, "queue-full"), (Spent, "inbound-exhausted")])
-async def test_nothing_more_comes_to_whom_nothing_may_come(tmp_path: Path, victim: type[Victim], reason: str) -> None:
+async def test_a_recipient_over_its_limits_gets_no_more_mail(tmp_path: Path, victim: type[Victim], reason: str) -> None:
     async with service.serving(EmbeddedStores(tmp_path)) as running:
         other = victim(running)
         await other.prepare()
