@@ -47,7 +47,7 @@ REFUSED = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RA
 """The same call can never succeed."""
 TRANSIENT = UNKNOWN | {grpc.StatusCode.ABORTED, grpc.StatusCode.RESOURCE_EXHAUSTED}
 
-_MENDING = {
+_REASONS = {
     grpc.StatusCode.PERMISSION_DENIED: "the credentials lack a role",
     grpc.StatusCode.UNAUTHENTICATED: "the credentials are not accepted",
     grpc.StatusCode.NOT_FOUND: "it does not exist; run `router setup`",
@@ -62,7 +62,7 @@ def pause(attempt: int, chance: random.Random) -> float:
 
 def translate(service: str, code: grpc.StatusCode, details: str) -> RouterError:
     """The router's error for a failed call to ``service``."""
-    reason = _MENDING.get(code, code.name.lower().replace("_", " "))
+    reason = _REASONS.get(code, code.name.lower().replace("_", " "))
     kind = Refused if code in REFUSED else Unavailable
     return kind(f"{service}: {reason} ({details[:300]})" if details else f"{service}: {reason}")
 
