@@ -99,6 +99,14 @@ def passes_over(batch: Sequence[Queued], later: HotPage) -> bool:
     )
 
 
+def has_left(batch: Iterable[Queued], hot: HotPage, later: HotPage) -> bool:
+    """Whether a message that ``batch`` has from ``hot`` is no longer in hot by ``later``, a read after it: another
+    device has acknowledged it, or it has moved. Then ``batch`` may have missed its copy in cold, whose place counts
+    among other mail of cold."""
+    gone = {queued.message.id for queued in hot.messages} - {queued.message.id for queued in later.messages}
+    return any(queued.message.id in gone for queued in batch)
+
+
 def _last(seen: Iterable[Queued]) -> dict[Lane, int]:
     """By lane: the highest sequence."""
     last: dict[Lane, int] = {}

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from router.core.damage import Found
 from router.core.migrator import Migrated, Migrator
-from router.core.page_merge import merge, passes_over, shows_all, within
+from router.core.page_merge import has_left, merge, passes_over, shows_all, within
 from router.core.settler import Settler
 from router.interfaces import ColdQueue, OnlineStore, Place
 from router.messages import ColdPage, HotPage, Lane, Queued
@@ -155,9 +155,9 @@ class CompositeMessageQueue:
         1. The page is all of ``hot``, and cold is empty: return it.
         2. Another device has acknowledged messages of ``hot`` meanwhile, and the page has room for more of hot
            (``thinned``): messages behind them belong into the page, so read again.
-        3. The page holds nothing but messages of ``hot``: nothing in it can overtake. Return it.
-        4. The page holds cold mail. Read hot once more. If cold has not changed since the first read, and hot has
-           nothing that the page passes over: return the page.
+        3. The page holds nothing but messages of ``hot``, at their places there: nothing in it can overtake. Return it.
+        4. The page holds cold mail, or a place of cold. Read hot once more. If cold has not changed since the first
+           read, and hot has nothing that the page passes over and still has what the page took from it: return it.
         5. Else make a new page of the second read. It holds every predecessor of what the first page held, so cut it
            off where the first page ended: later messages may have predecessors of their own. If it still holds all of
            the first page, return it.
@@ -168,11 +168,12 @@ class CompositeMessageQueue:
         batch, gone, ended = await self._batch(user, hot, bounds, found)
         while batch is not hot.messages:
             thinned = not gone.isdisjoint(_ids(hot.messages)) and _has_room(batch, limit, hot.more)
-            if not thinned and _ids(batch) <= _ids(hot.messages):
+            if not thinned and _standing(batch) <= _standing(hot.messages):
                 break
             later = await self._read_hot(user, bounds, found, again=True)
             # The version alone does not do: mail that a pipeline wrote to cold without the store has not changed it.
-            if not thinned and later.cold_version == hot.cold_version and not passes_over(batch, later):
+            changed = later.cold_version != hot.cold_version or has_left(batch, hot, later)
+            if not (thinned or changed or passes_over(batch, later)):
                 break
             seen, hot = batch, later
             batch, gone, ended = await self._batch(user, later, bounds, found)
@@ -250,3 +251,7 @@ def _has_room(batch: Sequence[Queued], limit: int, more: Collection[Lane]) -> bo
 
 def _ids(batch: Sequence[Queued]) -> set[str]:
     return {queued.message.id for queued in batch}
+
+
+def _standing(batch: Sequence[Queued]) -> set[tuple[str, int]]:
+    return {(queued.message.id, queued.sequence) for queued in batch}

@@ -745,6 +745,27 @@ class QueueContract(
         fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
         assert names(await fetching.fetch(BOB, 50)) == ["m2"]
 
+    async def test_a_fetch_keeps_the_order_of_an_outage_when_another_device_acknowledges(self, stage: Stage) -> None:
+        """A pipeline without the online store wrote both to cold, ahead of their places in hot. Another device
+        acknowledges the first one between the hot read and the cold read."""
+        await stage.connect()
+        messages = [stage.message("m1"), stage.message("m2")]
+        first, _ = await stage.route(*messages)
+        ahead = [first.sequence - 2, first.sequence - 1]
+        copies = [Queued(m, place, first.queued_at) for m, place in zip(messages, ahead, strict=True)]
+        await stage.cold.put(copies)
+        await stage.online.settle(copies[:1])
+        assert await stage.ids() == ["m1", "m2"]
+        read = stage.cold.read
+
+        async def acknowledge_first(user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
+            await stage.queue.acknowledge(BOB, ["m1"])
+            return await read(user, limit, max_bytes, after)
+
+        stage.cold.read = acknowledge_first  # type: ignore[method-assign]  # the moment that the test forces
+        fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
+        assert names(await fetching.fetch(BOB, 50)) == ["m2"]
+
     async def test_a_fetch_misses_nothing_that_moves_meanwhile(self, stage: Stage) -> None:
         """RACES 25: the move runs between the two reads of a fetch, whichever tier it reads first."""
         phone = await stage.connect()

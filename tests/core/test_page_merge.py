@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.core.page_merge import merge, passes_over
+from router.core.page_merge import has_left, merge, passes_over
 from router.messages import ColdPage, HotPage, Lane, Message, Pending, Queued
 from router.pages import Head, cut, fits
 
@@ -125,6 +125,13 @@ def test_what_ends_before_the_batch_does_may_pass_it_over() -> None:
     assert not passes_over(batch, hot([queued(3)], more=[Lane.EXPRESS]))
     assert not passes_over(batch, hot([queued(9)], more=[Lane.NORMAL]))
     assert passes_over(batch, hot([queued(4)]))
+
+
+def test_what_is_no_longer_in_hot_has_left() -> None:
+    first = hot([queued(3), queued(9)])
+    assert has_left([queued(3)], first, hot([queued(9)]))
+    assert not has_left([queued(9)], first, hot([queued(9)])), "what the batch does not hold may leave"
+    assert not has_left([queued(1), queued(3)], first, hot([queued(3)])), "what was never in hot has not left it"
 
 
 def heads_of(queue: Sequence[Queued], limit: int, max_bytes: int = MANY) -> Head:

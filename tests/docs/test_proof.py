@@ -18,6 +18,7 @@ WORDS = {
     32: "thirty-two",
     33: "thirty-three",
     38: "thirty-eight",
+    39: "thirty-nine",
 }
 
 
