@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 import pytest
 from redis.asyncio import ConnectionPool, Redis, Sentinel
+from redis.asyncio.cluster import ClusterNode, NodesManager
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 
@@ -16,7 +17,9 @@ RELIED_ON = {
     AbstractConnection: protocol(internals.Connection),
     ConnectionPool: protocol(internals.Pool),
     Retry: protocol(internals.Retry),
-    Sentinel: protocol(internals.Sentinels),
+    Sentinel: protocol(internals.Search),
+    ClusterNode: protocol(internals.Node),
+    NodesManager: protocol(internals.Nodes),
     Redis: ("__init__(redis_connect_func=meet)", "connection_pool"),
 }
 

@@ -176,10 +176,10 @@ async def test_a_subscription_that_died_silently_is_found_out(
     opened = 0
     listener = bus._client.listener
 
-    async def counted() -> object:
+    def counted() -> object:
         nonlocal opened
         opened += 1
-        return await listener()
+        return listener()
 
     monkeypatch.setattr(bus._client, "listener", counted)
     async with listening(fragile, subscriptions(fragile, own_redis)):

@@ -205,9 +205,8 @@ async def test_tls(tmp_path: Path, redis: Server, clock: ManualClock) -> None:
             await stage.connect()
             await stage.go("m1")
             assert await stage.ids() == ["m1"]
-            listener = await (await opened(stage.factory, RedisBackend)).client.listener()
-            assert await listener.ping()
-            await listener.aclose()
+            async with (await opened(stage.factory, RedisBackend)).client.listener() as listener:
+                assert await listener.ping()
         async with staged(RedisStores(tmp_path / "data", url, timeout_seconds=1), clock) as stage:
             with pytest.raises(Unavailable, match="certificate"):
                 await stage.connect()

@@ -7,14 +7,13 @@ a script twice; every script is idempotent.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from itertools import chain
 from types import TracebackType
 from typing import Any, Literal, Self
-from weakref import WeakSet
 
-from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -24,9 +23,10 @@ from router import logs
 from router.backends.redis.address import Address
 from router.backends.redis.error_translation import FOREIGN, translated
 from router.backends.redis.exchange import Exchange
-from router.backends.redis.internals import Connection, Sentinels
+from router.backends.redis.internals import Connection, connections_of
 from router.backends.redis.masters import Masters, NoMaster
 from router.backends.redis.scripts import Command, Scripts, not_run
+from router.backends.redis.sentinels import Sentinels
 from router.config.redis_url import Mode
 from router.errors import Refused
 
@@ -71,9 +71,8 @@ class Client:
             self._redis = cluster
         elif mode == "sentinel":
             asking = {**address.sentinel_options, **times, "retry": Retry(NoBackoff(), 0)}
-            make: Any = Sentinel  # has no types
-            sentinel: Sentinels = make(address.hosts, sentinel_kwargs=asking)
-            self._sentinel, self._redis = sentinel, sentinel.master_for(service, **untimed)
+            self._sentinel = Sentinels(address.hosts, asking)
+            self._redis = self._sentinel.master_for(service, **untimed)
         else:
             ((host, port),) = address.hosts
             self._redis = Redis(host=host, port=port, **untimed)
@@ -81,7 +80,7 @@ class Client:
             self._exchange = Exchange(
                 self._redis.connection_pool, pool_size, timeout_seconds, self._masters, self._left
             )
-        self._listeners: WeakSet[Redis] = WeakSet()
+        self._listeners: set[Redis] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -89,10 +88,12 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._exchange is not None:
-            await closed(self._exchange.aclose)
-        sentinels: Sequence[Redis] = self._sentinel.sentinels if self._sentinel is not None else ()
-        await asyncio.gather(*(closed(redis.aclose) for redis in (self._redis, *sentinels)))
+        sentinels = self._sentinel.sentinels if self._sentinel is not None else []
+        try:
+            if self._exchange is not None:
+                await self._exchange.aclose()
+        finally:
+            await closed(self._redis, *sentinels, *self._listeners)
 
     async def run(self, *phases: Sequence[Command], refusals: Refusals = "raise") -> list[Any]:
         """The results of all commands. Commands of one phase may run in any order; phases run one after another.
@@ -159,17 +160,27 @@ class Client:
 
     async def on_sentinels(self, *command: str) -> list[Any]:
         """The answer of each sentinel, or its error in the place of one; empty without sentinels."""
-        asked: Sequence[Any] = self._sentinel.sentinels if self._sentinel is not None else ()
+        asked: Sequence[Any] = self._sentinel.sentinels if self._sentinel is not None else []
         async with asyncio.timeout(2 * self._timeout_seconds):
             asking = (sentinel.execute_command(*command) for sentinel in asked)
             return await asyncio.gather(*asking, return_exceptions=True)
 
-    async def listener(self) -> Redis:
+    @asynccontextmanager
+    async def listener(self) -> AsyncIterator[Redis]:
         """A separate client for a subscription; in a cluster to any node, since each node gets all pokes.
 
-        The caller closes it, and sets a time-out for each of its calls: redis-py's own time-out (``wait_for`` of Python
-        3.11) can swallow a cancellation, and the listener would not end. Raises like ``run``.
+        The caller sets a time-out for each of its calls: redis-py's own time-out (``wait_for`` of Python 3.11) can
+        swallow a cancellation, and the listener would not end. Raises like ``run``.
         """
+        listener = await self._listener()
+        self._listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            self._listeners.discard(listener)
+            await closed(listener)
+
+    async def _listener(self) -> Redis:
         # No supported errors: for such an error redis-py connects and subscribes again before it raises, even without
         # retries. Pokes would go to a subscription that is about to be closed.
         retry = Retry(NoBackoff(), 0, supported_errors=())
@@ -187,22 +198,19 @@ class Client:
             host, port = node.host, int(node.port)
         else:
             ((host, port),) = self._hosts
-        listener = Redis(host=host, port=port, **options)
-        self._listeners.add(listener)
-        return listener
+        return Redis(host=host, port=port, **options)
 
     async def _meet(self, connection: Connection) -> None:
         try:
             await self._masters.meet(connection)
         except NoMaster:
-            if self._sentinel is not None:  # ask the sentinel last that named this server
-                self._sentinel.sentinels.append(self._sentinel.sentinels.pop(0))
+            if self._sentinel is not None:
+                self._sentinel.ask_next()
             raise
 
     async def _left(self) -> None:
         """Close subscriptions at a server that is not a master, which may get no pokes; the listener opens new ones."""
-        for listener in list(self._listeners):
-            await closed(listener.connection_pool.disconnect)
+        await closed(*self._listeners)
 
     async def _master(self) -> tuple[str, int]:
         assert self._sentinel is not None, "only sentinels know the master"
@@ -212,8 +220,16 @@ class Client:
             raise translated(error) from error
 
 
-async def closed(close: Callable[[], Awaitable[None]]) -> None:
-    """Call ``close`` and wait for at most ``CLOSE_SECONDS``, since the server may not answer."""
-    with suppress(*FOREIGN):
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await close()
+async def closed(*clients: Redis | RedisCluster) -> None:
+    """Close ``clients``, and wait for at most ``CLOSE_SECONDS``, since a server may not answer.
+
+    No connection stays open: not if the time is over, nor if the caller is cancelled, nor where redis-py closes
+    nothing, as a cluster's client that has just lost a node.
+    """
+    try:
+        with suppress(*FOREIGN):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await asyncio.gather(*(client.aclose() for client in clients), return_exceptions=True)
+    finally:
+        for connection in chain(*map(connections_of, clients)):
+            await connection.disconnect(nowait=True)

@@ -7,10 +7,10 @@ whose server has become a replica raises an error whose context is the ``ReadOnl
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any, Protocol, cast
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 
 
 class Retry(Protocol):
@@ -45,17 +45,44 @@ class Connection(Protocol):
 class Pool(Protocol):
     """``redis.asyncio.ConnectionPool``."""
 
+    _available_connections: Iterable[Connection]
+    _in_use_connections: Iterable[Connection]
+
     async def get_connection(self) -> Connection: ...
 
     async def release(self, connection: Connection, /) -> None: ...
 
 
-class Sentinels(Protocol):
+class Search(Protocol):
     """``redis.asyncio.Sentinel``."""
 
     sentinels: list[Redis]
-    """In the order in which they are asked."""
+    """In the order in which they are asked; a search brings the one that answered to the front."""
 
-    async def discover_master(self, service: str, /) -> tuple[str, int]: ...
+    async def discover_master(self, service_name: str, /) -> tuple[str, int]: ...
 
-    def master_for(self, service: str, /, **options: Any) -> Redis: ...
+    def master_for(self, service_name: str, /, **options: Any) -> Redis: ...
+
+
+class Node(Protocol):
+    """``redis.asyncio.cluster.ClusterNode``."""
+
+    _connections: Iterable[Connection]
+
+
+class Nodes(Protocol):
+    """``redis.asyncio.cluster.NodesManager``."""
+
+    nodes_cache: dict[str, Node]
+    startup_nodes: dict[str, Node]
+
+
+def connections_of(client: Redis | RedisCluster) -> Iterator[Connection]:
+    """All connections of ``client``, open or not."""
+    if isinstance(client, RedisCluster):
+        nodes = cast(Nodes, client.nodes_manager)
+        for node in (*nodes.nodes_cache.values(), *nodes.startup_nodes.values()):
+            yield from tuple(node._connections)
+    else:
+        pool = cast(Pool, client.connection_pool)
+        yield from (*pool._available_connections, *pool._in_use_connections)

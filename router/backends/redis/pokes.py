@@ -13,7 +13,7 @@ from contextlib import aclosing
 from typing import Any
 
 from router import logs
-from router.backends.redis.client import Client, closed
+from router.backends.redis.client import Client
 from router.backends.redis.error_translation import FOREIGN
 from router.backends.redis.keys import Keys
 from router.clock import Clock
@@ -61,15 +61,12 @@ class RedisPokeBus:
 
     async def _subscribed(self, node: str) -> AsyncGenerator[list[str], None]:
         """Batches of users, empty ones included, until the subscription breaks."""
-        redis = await self._client.listener()
-        try:
+        async with self._client.listener() as redis:
             pubsub: Any = redis.pubsub()
             async with asyncio.timeout(ANSWER_SECONDS):
                 await pubsub.subscribe(self._keys.channels + node)
             while True:
                 yield self._users(await _bunch(pubsub))
-        finally:
-            await closed(redis.aclose)
 
     def _users(self, bunch: Iterable[bytes]) -> list[str]:
         users = []
