@@ -152,3 +152,15 @@ async def test_who_waits_when_it_closes_is_told(own_redis: Server) -> None:
         failed = await asyncio.gather(*waiting, return_exceptions=True)
         own_redis.thaw()
     assert [type(error) for error in failed] == [RedisConnectionError] * 4
+
+
+async def test_whose_batch_was_about_to_be_sent_when_it_closes_is_told(own_redis: Server) -> None:
+    """In whichever turn of the event loop, also before the task that sends has begun."""
+    for turns in range(1, 8):
+        async with exchanging(own_redis.port) as made, asyncio.timeout(SECONDS):
+            asking = asyncio.create_task(made.send([("PING",)]))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await made.aclose()
+            answers = await asyncio.gather(asking, return_exceptions=True)
+            assert isinstance(answers[0], RedisConnectionError) or answers[0] == [b"PONG"]

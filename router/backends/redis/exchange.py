@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import hiredis
@@ -86,7 +87,7 @@ class Exchange:
         for task in self._under_way:
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
-        _fail(self._waiting, RedisConnectionError("the router is stopping"))
+        _fail(self._waiting)
 
     def _start_soon(self) -> None:
         if self._turn is None and len(self._under_way) < self._most:
@@ -98,7 +99,7 @@ class Exchange:
             if batches := self._take():
                 task = asyncio.get_running_loop().create_task(self._run(batches))
                 self._under_way.add(task)
-                task.add_done_callback(self._ended)
+                task.add_done_callback(partial(self._ended, batches))
 
     def _take(self) -> list[_Batch]:
         """The batches to send next, without those whose callers were cancelled."""
@@ -110,8 +111,9 @@ class Exchange:
                 size += len(batch.packed)
         return taken
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, batches: Sequence[_Batch], task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
+        _fail(batches)  # here, since a task that is cancelled before its first step runs nothing of its own
         if self._waiting:
             self._start_soon()
 
@@ -119,9 +121,6 @@ class Exchange:
         try:
             async with asyncio.timeout(2 * self._timeout_seconds):
                 await self._on_connection(batches)
-        except asyncio.CancelledError:
-            _fail(batches, RedisConnectionError("the router is stopping"))
-            raise
         except Exception as error:  # noqa: BLE001 - the callers get every error, of a bug too
             _fail(batches, error)
 
@@ -193,7 +192,9 @@ class Exchange:
             await self._masters.leave()
 
 
-def _fail(batches: Iterable[_Batch], error: Exception) -> None:
+def _fail(batches: Iterable[_Batch], error: Exception | None = None) -> None:
+    """Give those of ``batches`` that have no replies ``error``; without one, the router is stopping."""
+    error = error or RedisConnectionError("the router is stopping")
     for batch in batches:
         if not batch.replies.done():
             batch.replies.set_exception(error)
