@@ -225,8 +225,10 @@ class Judge:
                     latest = message
 
     def _may_be_late(self, message: Known) -> bool:
-        """It was dropped or refused, and then routed after all."""
-        again = message.id in self.again and (message.ephemeral or message.id in self.buried)
+        """It was dropped or refused, and then routed after all; or its copy in the ingress is damaged, and one that was
+        sent again is routed."""
+        lost = message.ephemeral or message.id in self.buried or message.id in self.flipped
+        again = message.id in self.again and lost
         return again or message.id in self.refused
 
     def _complete(self, fetch: _Fetch, batch: list[Known]) -> None:
