@@ -224,6 +224,13 @@ class UserQueue(Protocol):
         """
         ...
 
+    async def ack_and_read(
+        self, user: str, ids: Sequence[str], limit: int, max_bytes: int
+    ) -> tuple[list[str], HotPage]:
+        """``ack`` of at least one of ``ids``, and then the first ``read`` of a fetch, in one exchange where the store
+        can. The page is of a moment after the acknowledgement. When it fails, each may have taken effect."""
+        ...
+
     async def discard(self, user: str, damaged: Sequence[Queued]) -> list[str]:
         """Take these, as ``read`` of either tier gave them, out of the user's queue; else and in its result like
         ``ack``. Their ids may be damaged too: a message that has the id but another place stays."""

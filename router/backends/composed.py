@@ -85,6 +85,11 @@ class ComposedOnlineStore:
     def ack(self, user: str, ids: Sequence[str]) -> Call[list[str]]:
         return self.queue.ack(user, ids)
 
+    def ack_and_read(
+        self, user: str, ids: Sequence[str], limit: int, max_bytes: int
+    ) -> Call[tuple[list[str], HotPage]]:
+        return self.queue.ack_and_read(user, ids, limit, max_bytes)
+
     def discard(self, user: str, damaged: Sequence[Queued]) -> Call[list[str]]:
         return self.queue.discard(user, damaged)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import NamedTuple, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
@@ -20,7 +21,7 @@ from router.core.work_budget import MESSAGE, SEND, WorkBudget
 from router.errors import InvalidIdempotencyKey, InvalidRequest
 from router.interfaces import MOST_IDS
 from router.pages import DEFAULT_PAGE, LONGEST_PAGE
-from router.web.fetch_coalescing import FetchCoalescer
+from router.web.fetch_coalescing import FetchCoalescer, SharedFetch
 from router.web.headers import Headers
 from router.web.user_requests import JSON, Handler, UserEndpoint, UserRequest
 
@@ -91,6 +92,7 @@ class Api:
             Route("/api/send", self._endpoint(self.send), methods=["POST"]),
             Route("/api/messages", self._endpoint(self.messages), methods=["GET"]),
             Route("/api/messages/ack", self._endpoint(self.acknowledge), methods=["POST"]),
+            Route("/api/messages/next", self._endpoint(self.next), methods=["POST"]),
         ]
 
     def _endpoint(self, handler: Handler) -> UserEndpoint:
@@ -108,14 +110,27 @@ class Api:
         limit = _limit(request.scope["query_string"])
         # Sending a page may wait until no other work is under way.
         request.call.pause()
-        shared = await self._fetches.join(request.user, limit)
-        request.call.at_end = shared.leave
-        page = shared.page
-        request.call.charge(page.messages * MESSAGE)
-        return Ready(200, page.body, _JSON, _NO_STORE)
+        return _answer(request, await self._fetches.join(request.user, limit))
 
-    async def _page(self, user: str, limit: int) -> Page:
-        batch = await self._queue.fetch(user, limit)
+    async def next(self, request: UserRequest) -> Response:
+        """``POST /api/messages/next``: acknowledges, and then answers as ``messages`` does."""
+        body = await _body_with_ids(request)
+        ids, limit = _ids_and_limit(body)
+        if self._fetches.begins_at_once(request.user):
+            shared = await self._fetches.join(request.user, limit, partial(self._page, acknowledged=ids))
+        else:
+            # Others share the page, so it begins when these ids are gone.
+            await self._queue.acknowledge(request.user, ids)
+            request.call.pause()
+            shared = await self._fetches.join(request.user, limit)
+        request.call.pause()
+        return _answer(request, shared)
+
+    async def _page(self, user: str, limit: int, acknowledged: Sequence[str] = ()) -> Page:
+        if acknowledged:
+            batch = await self._queue.next(user, acknowledged, limit)
+        else:
+            batch = await self._queue.fetch(user, limit)
         body = envelope.message_list((queued.message.id, queued.message.envelope) for queued in batch)
         if len(body) > LARGE_BYTES:
             await asyncio.sleep(0)
@@ -123,13 +138,25 @@ class Api:
 
     async def acknowledge(self, request: UserRequest) -> Response:
         """``POST /api/messages/ack``: 204 once the messages are deleted."""
-        body = await request.body(MAX_ACK_BYTES, f"{MAX_ACK_IDS} ids")
-        # Spend before parsing, which is work too. A comma stands before each id but the first.
-        await request.spend(body, (body.count(b",") + 1) * MESSAGE)
+        body = await _body_with_ids(request)
         ids = _ids(body)
-        # No message has a longer id, so there is nothing to delete.
-        await self._queue.acknowledge(request.user, [id_ for id_ in ids if len(id_) <= MAX_ID_LENGTH])
+        await self._queue.acknowledge(request.user, ids)
         return Ready(204, b"")
+
+
+async def _body_with_ids(request: UserRequest) -> bytes:
+    """The body of an acknowledgement, charged."""
+    body = await request.body(MAX_ACK_BYTES, f"{MAX_ACK_IDS} ids")
+    # Spend before parsing, which is work too. A comma stands before each id but the first.
+    await request.spend(body, (body.count(b",") + 1) * MESSAGE)
+    return body
+
+
+def _answer(request: UserRequest, shared: SharedFetch[Page]) -> Response:
+    request.call.at_end = shared.leave
+    page = shared.page
+    request.call.charge(page.messages * MESSAGE)
+    return Ready(200, page.body, _JSON, _NO_STORE)
 
 
 def _idempotency_key(headers: Headers) -> str | None:
@@ -143,9 +170,10 @@ def _idempotency_key(headers: Headers) -> str | None:
 def _limit(query: bytes) -> int:
     """The last ``limit`` of a query string. Cached, since clients send the same one all the time."""
     values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("limit")
-    if not values:
-        return DEFAULT_PAGE
-    text = values[-1]
+    return _places(values[-1]) if values else DEFAULT_PAGE
+
+
+def _places(text: str) -> int:
     digits = text.lstrip("0")
     if not (digits.isascii() and digits.isdecimal()):
         raise InvalidRequest(f"limit must be a number from 1; more than {LONGEST_PAGE} is read as {LONGEST_PAGE}")
@@ -158,28 +186,55 @@ class _Ack(msgspec.Struct):
     snake: list[str] | None = msgspec.field(default=None, name="message_ids")
 
 
+class _Next(_Ack):
+    limit: int | float | str | None = None
+
+
 _ACK_FORM = 'the body must be {"messageIds": ["…", …]}'
+_NEXT_FORM = 'the body must be {"messageIds": ["…", …], "limit": 50}, where both may be left out'
 _decode_ack = msgspec.json.Decoder(_Ack).decode
+_decode_next = msgspec.json.Decoder(_Next).decode
+Read = TypeVar("Read", bound=_Ack)
 
 
 def _ids(body: bytes) -> list[str]:
-    """``{"messageIds": […]}`` by the rules of ProtoJSON."""
+    """``{"messageIds": […]}`` by the rules of ProtoJSON; those that are some message's."""
+    ack = _read(body, _decode_ack, _ACK_FORM)
+    return _checked_ids(ack, body, _ACK_FORM)
+
+
+def _ids_and_limit(body: bytes) -> tuple[list[str], int]:
+    """``{"messageIds": […], "limit": …}`` likewise."""
+    wanted = _read(body, _decode_next, _NEXT_FORM)
+    limit = wanted.limit
+    if isinstance(limit, float) and limit.is_integer():
+        limit = int(limit)
+    ids = _checked_ids(wanted, body, _NEXT_FORM, others=limit is not None)
+    return ids, DEFAULT_PAGE if limit is None else _places(str(limit))
+
+
+def _read(body: bytes, decode: Callable[[bytes], Read], form: str) -> Read:
     try:
-        ack = _decode_ack(body)
+        return decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise InvalidRequest(_ACK_FORM) from error
+        raise InvalidRequest(form) from error
+
+
+def _checked_ids(ack: _Ack, body: bytes, form: str, others: int = 0) -> list[str]:
+    """The ids of ``ack``, read from ``body``, which has so many ``others`` among its members."""
     if ack.camel is not None and ack.snake is not None:
         raise InvalidRequest('"messageIds" is given under both of its names: remove one')
     ids = ack.camel or ack.snake or []
     if len(ids) > MAX_ACK_IDS:
         raise InvalidRequest(f"{len(ids)} ids are too many for one request; send {MAX_ACK_IDS} at most")
-    # A usual body has no quotation marks but those around the name of its member and around its ids.
-    if body.count(b'"') != 2 * (1 + len(ids)):
-        _refuse_twins(body)
-    return ids
+    # A usual body has no quotation marks but those around the names of its members and around its ids.
+    if body.count(b'"') != 2 * ((ack.camel is not None) + (ack.snake is not None) + others + len(ids)):
+        _refuse_twins(body, form)
+    # No message has a longer id, so there is nothing to delete.
+    return [id_ for id_ in ids if len(id_) <= MAX_ID_LENGTH]
 
 
-def _refuse_twins(body: bytes) -> None:
+def _refuse_twins(body: bytes, form: str) -> None:
     """Raise ``InvalidRequest`` where an object in ``body`` has two members of one name, as an envelope may not either.
 
     msgspec takes the last of them, and the ids in the others would silently stay unacknowledged.
@@ -187,7 +242,7 @@ def _refuse_twins(body: bytes) -> None:
     try:
         _JSON_OBJECTS.decode(body.decode())
     except (ValueError, RecursionError) as error:
-        raise InvalidRequest(_ACK_FORM) from error
+        raise InvalidRequest(form) from error
 
 
 def _unique(pairs: list[tuple[str, object]]) -> None:

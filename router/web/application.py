@@ -21,7 +21,17 @@ _STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.
 CLIENT_GONE = 499
 """The status under which a request is counted if its client disconnected before the answer."""
 ROUTES = frozenset(
-    ("/api/send", "/api/messages", "/api/messages/ack", "/connect", "/healthz", "/readyz", "/metrics", "/openapi.json")
+    (
+        "/api/send",
+        "/api/messages",
+        "/api/messages/ack",
+        "/api/messages/next",
+        "/connect",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
+    )
 )
 
 

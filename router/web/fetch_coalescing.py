@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 P = TypeVar("P")
+Fetch: TypeAlias = Callable[[str, int], Awaitable[P]]
 FETCHES_AT_ONCE = 2
 """Of one user. A page may have 8 MiB, and no other task runs while it is built."""
 
@@ -41,7 +42,7 @@ class FetchCoalescer(Generic[P]):
     given up long ago. A fetch ends when its page is sent, which bounds the pages of one user in memory.
     """
 
-    def __init__(self, fetch: Callable[[str, int], Awaitable[P]]) -> None:
+    def __init__(self, fetch: Fetch[P]) -> None:
         """``fetch`` reads a page, given the user and the limit."""
         self._fetch = fetch
         self._going: dict[str, int] = {}
@@ -49,19 +50,23 @@ class FetchCoalescer(Generic[P]):
         """By user and limit: callers with the same limit share a page."""
         self._serving: set[asyncio.Task[None]] = set()
 
-    async def join(self, user: str, limit: int) -> SharedFetch[P]:
+    def begins_at_once(self, user: str) -> bool:
+        """Whether a fetch of ``user`` would begin at once, and be shared with nobody."""
+        return self._going.get(user, 0) < FETCHES_AT_ONCE
+
+    async def join(self, user: str, limit: int, fetch_alone: Fetch[P] | None = None) -> SharedFetch[P]:
         """The result of a fetch that began no earlier than this call; a caller that joins it also leaves it. Raises
-        what the fetch raised."""
-        going = self._going.get(user, 0)
-        if going < FETCHES_AT_ONCE:
-            self._going[user] = going + 1
+        what the fetch raised. ``fetch_alone``: what fetches instead; given only where it ``begins_at_once``."""
+        if self.begins_at_once(user):
+            self._going[user] = self._going.get(user, 0) + 1
             fetch = SharedFetch[P](partial(self._begin_next, user))
             try:
-                fetch.page = await self._fetch(user, limit)
+                fetch.page = await (fetch_alone or self._fetch)(user, limit)
             except BaseException:
                 fetch.leave()
                 raise
             return fetch
+        assert fetch_alone is None, "who waits shares a fetch of everybody's"
         groups = self._waiting.setdefault(user, {})
         if limit not in groups:
             groups[limit] = SharedFetch[P](partial(self._begin_next, user))

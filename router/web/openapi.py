@@ -15,6 +15,8 @@ from router.web.api import MAX_ACK_IDS
 from router.web.problems import KINDS, MEDIA_TYPE, TYPE_PREFIX
 
 Document = dict[str, Any]
+_LIMIT: Document = {"type": "integer", "minimum": 1, "default": DEFAULT_PAGE}
+_AT_MOST = f"At most this many messages; more than {LONGEST_PAGE} is read as {LONGEST_PAGE}."
 
 
 def route() -> Route:
@@ -54,6 +56,7 @@ def _paths() -> Document:
         "/api/send": {"post": _send()},
         "/api/messages": {"get": _messages()},
         "/api/messages/ack": {"post": _ack()},
+        "/api/messages/next": {"post": _next()},
         "/connect": {"get": _connect()},
         "/healthz": {"get": _open("alive", "Liveness", {"200": _plain("The process turns.")})},
         "/readyz": {
@@ -86,25 +89,19 @@ def _send() -> Document:
 
 
 def _messages() -> Document:
-    limit = {
-        "name": "limit",
-        "in": "query",
-        "schema": {"type": "integer", "minimum": 1, "default": DEFAULT_PAGE},
-        "description": f"At most this many messages; more than {LONGEST_PAGE} is read as {LONGEST_PAGE}.",
-    }
+    limit = {"name": "limit", "in": "query", "schema": _LIMIT, "description": _AT_MOST}
     return {
         "operationId": "messages",
         "summary": "Fetch the oldest messages; nothing is removed",
         "parameters": [limit],
-        "responses": _answers(
-            {
-                "200": _json(
-                    "Oldest first, the express lane before the normal one, which has a fifth of the page.",
-                    "QueuedMessageList",
-                )
-            }
-        ),
+        "responses": _answers({"200": _page()}),
     }
+
+
+def _page() -> Document:
+    return _json(
+        "Oldest first, the express lane before the normal one, which has a fifth of the page.", "QueuedMessageList"
+    )
 
 
 def _ack() -> Document:
@@ -113,6 +110,15 @@ def _ack() -> Document:
         "summary": "Acknowledge messages that were saved",
         "requestBody": _body("Acknowledgement"),
         "responses": _answers({"204": _plain("The messages are deleted; unknown ids are ignored.")}),
+    }
+
+
+def _next() -> Document:
+    return {
+        "operationId": "next",
+        "summary": "Acknowledge messages that were saved, then fetch the oldest of the others",
+        "requestBody": _body("Next"),
+        "responses": _answers({"200": _page()}),
     }
 
 
@@ -151,6 +157,7 @@ def _ref(schema: str) -> Document:
 def _schemas() -> Document:
     opaque = {"type": "string", "contentEncoding": "base64"}
     text = {"type": "string"}
+    ids: Document = {"type": "array", "maxItems": MAX_ACK_IDS, "items": text}
     return {
         "SecureEnvelope": _object(
             ["recipientId"],
@@ -172,9 +179,8 @@ def _schemas() -> Document:
         "Accepted": _object(["id"], id=text),
         "QueuedMessage": _object(["id", "envelope"], id=text, envelope=_ref("SecureEnvelope")),
         "QueuedMessageList": _object(["messages"], messages={"type": "array", "items": _ref("QueuedMessage")}),
-        "Acknowledgement": _object(
-            ["messageIds"], messageIds={"type": "array", "maxItems": MAX_ACK_IDS, "items": text}
-        ),
+        "Acknowledgement": _object(["messageIds"], messageIds=ids),
+        "Next": _object([], messageIds=ids, limit={**_LIMIT, "description": _AT_MOST}),
         "Problem": _object(
             ["type", "title", "status"],
             type={"type": "string", "examples": [TYPE_PREFIX + kind.slug for kind in KINDS.values()]},

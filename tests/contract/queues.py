@@ -34,6 +34,7 @@ from router.messages import (
 from tests.contract.answers import AnswerContract
 from tests.contract.bounds import BoundsContract
 from tests.contract.clocks import ClockContract
+from tests.contract.exchanges import ExchangeContract
 from tests.contract.finding import FindContract
 from tests.contract.ids import IdContract
 from tests.contract.lanes import LaneContract
@@ -161,7 +162,14 @@ async def fetched_while(stage: Stage, acknowledged: Sequence[str], limit: int) -
 
 
 class QueueContract(
-    LaneContract, AnswerContract, BoundsContract, ClockContract, FindContract, IdContract, LimitContract
+    LaneContract,
+    AnswerContract,
+    BoundsContract,
+    ClockContract,
+    ExchangeContract,
+    FindContract,
+    IdContract,
+    LimitContract,
 ):
     """Routing, reading, acknowledging, migrating, presence."""
 

@@ -306,6 +306,10 @@ async def test_what_each_call_costs(stage: Stage) -> None:
     assert spent() == (1, 0, 1, 0, 3), "ack"
     assert await stage.ids() == []
     assert spent() == (1, 0, 0, 0, 0), "a fetch that finds nothing"
+    assert await stage.go("m2") is Outcome.HOT
+    spent()
+    assert await stage.queue.next(BOB, ["m2"], 50) == []
+    assert spent() == (1, 0, 1, 0, 3), "ack and fetch: as ack alone"
     assert await stage.online.renew(await stage.online.connections(BOB)) == []
     assert spent() == (2, 0, 0, 0, 0), "the clock stands still, so the lease is what it was"
     stage.clock.advance(20)

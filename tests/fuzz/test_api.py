@@ -23,6 +23,8 @@ REQUESTS = [
     ("GET", "/api/messages", NEGATIVE),
     ("POST", "/api/messages/ack", POSITIVE),
     ("POST", "/api/messages/ack", NEGATIVE),
+    ("POST", "/api/messages/next", POSITIVE),
+    ("POST", "/api/messages/next", NEGATIVE),
     ("GET", "/connect", POSITIVE),
     ("GET", "/healthz", POSITIVE),
     ("GET", "/readyz", POSITIVE),

@@ -59,6 +59,19 @@ async def test_a_message_costs_three_round_trips(stage: Stage, monkeypatch: pyte
     assert len(sent) == 1
 
 
+async def test_an_acknowledgement_and_a_page_cost_one_round_trip(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the same user: who drains needs one for a page."""
+    await stage.connect()
+    await stage.queue.acknowledge(BOB, await stage.ids())
+    await stage.route(*(message(stage, number) for number in range(10)))
+    page = await stage.ids(limit=2)
+    sent = commands(stage, monkeypatch)
+    count = len(page)
+    while page := [queued.message.id for queued in await stage.queue.next(BOB, page, 2)]:
+        count += len(page)
+    assert (count, len(sent)) == (10, 5)
+
+
 async def test_a_script_call_a_recipient(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     sent = commands(stage, monkeypatch)
     await stage.online.route([Delivery(message(stage, n, f"urn:sm:user:u{n % 7}"), 0, 1) for n in range(100)])

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from router.backends.redis.address import parse
 from router.backends.redis.backend import RedisBackend
 from router.backends.redis.client import CLOSE_SECONDS, Client
-from router.backends.redis.scripts import Scripts
+from router.backends.redis.scripts import Command, Scripts
 from router.errors import Refused, StorageFull, Unavailable
 from router.messages import Delivery, Move, Outcome, Queued
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, staged
@@ -129,6 +131,46 @@ async def test_only_what_the_server_did_not_know_is_sent_again(fragile: Stage, o
         assert await fragile.go(f"m{len(forgotten)}") is Outcome.HOT
         assert redis.script_exists(listing) == [True]
     assert [user.user for user in await fragile.online.hot_users("", 10)] == [BOB]
+
+
+async def test_a_page_is_never_read_before_its_acknowledgement(fragile: Stage, own_redis: Server) -> None:
+    """RACES 52: the server knows the script that reads, and has forgotten the one that acknowledges."""
+    await fragile.connect()
+    scripts: Scripts = fragile.online.state.scripts  # type: ignore[attr-defined]  # to name one of them
+    acknowledging = str(scripts.call("ack", ("key",))[1])
+    redis = client(own_redis)
+    for id_ in ("m1", "m2"):
+        assert await fragile.go(id_) is Outcome.HOT
+    redis.script_flush()
+    for digest, text in scripts._texts.items():
+        if digest != acknowledging:
+            redis.script_load(text)
+    page = await fragile.queue.next(BOB, ["m1"], 50)
+    assert [queued.message.id for queued in page] == ["m2"]
+    assert redis.script_exists(acknowledging) == [True]
+
+
+async def test_a_page_whose_acknowledgement_is_refused_is_not_returned(
+    fragile: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 52: both go out together, and only the first is refused."""
+    await fragile.connect()
+    assert await fragile.go("m1") is Outcome.HOT
+    assert await fragile.ids() == ["m1"]
+    redis: Client = fragile.online.state.client  # type: ignore[attr-defined]  # between it and the server
+    send, refused = redis._send, list[list[Any]]()
+
+    async def refuse(batch: Sequence[Command]) -> list[Any]:
+        refused.append([ResponseError("MISCONF simulated"), *(await send(batch[1:]))])
+        return refused[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(redis, "_send", refuse)
+        with pytest.raises(Unavailable):
+            await fragile.queue.next(BOB, ["m1"], 50)
+    assert len(refused) == 1
+    assert refused[0][1:], "a page was there"
+    assert await fragile.ids() == ["m1"]
 
 
 async def test_every_script_may_run_twice(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,16 +11,17 @@ MUTANTS = (
         in_function(
             "CompositeMessageQueue.fetch",
             before(
-                "_read_hot(...)",
-                "early = await self._cold.read(user, *bounds)\n"
-                "early = replace(early, messages=found.note_cold(early.messages))",
+                "_online.read(...)",
+                "early = await self._cold.read(user, limit, PAGE_BYTES)\n"
+                "early = replace(early, messages=Found().note_cold(early.messages))",
             ),
             after(
-                "_read_hot(...)",
+                "_online.read(...)",
+                "hot = _checked(hot, Found())\n"
                 "if not hot.cold_empty:\n"
                 "    ids = [queued.message.id for queued in early.messages]\n"
                 "    acked = await self._online.acked(user, ids)\n"
-                "    return [one for one in merge(hot, early, acked, *bounds) if not one.damaged]",
+                "    return [one for one in merge(hot, early, acked, limit, PAGE_BYTES) if not one.damaged]",
             ),
         ),
     ),
@@ -31,7 +32,7 @@ MUTANTS = (
     Mutant(
         "an acknowledgement leaves the copy in cold",
         in_function(
-            "CompositeMessageQueue.acknowledge",
+            "CompositeMessageQueue._end",
             replace("delete_copies(...)", "await self._online.forget_orphans(user, owed)"),
         ),
     ),
@@ -43,7 +44,33 @@ MUTANTS = (
     ),
     Mutant(
         "what was served in an outage is acknowledged and not remembered",
-        in_function("CompositeMessageQueue.acknowledge", drop("remember(...)")),
+        in_function("CompositeMessageQueue._end", drop("remember(...)")),
+    ),
+    Mutant(
+        "next reads the page before it acknowledges",
+        in_function(
+            "CompositeMessageQueue.next",
+            before("_online.ack_and_read(...)", "early = await self._online.read(user, limit, PAGE_BYTES)"),
+            after("_online.ack_and_read(...)", "hot = early"),
+        ),
+    ),
+    Mutant(
+        "next answers with the page though the acknowledgement failed",
+        in_function(
+            "CompositeMessageQueue.next",
+            replace(
+                "_online.ack_and_read(...)",
+                "try:\n    it\nexcept Exception:\n    owed, hot = [], await self._online.read(user, limit, PAGE_BYTES)",
+            ),
+        ),
+    ),
+    Mutant(
+        "the embedded store reads the page before it acknowledges",
+        in_function(
+            "EmbeddedQueue.ack_and_read.step",
+            before("ack(...)", "page = mark_and_page_of(db, user, limit, max_bytes, cutoff, now)"),
+            replace("(owed, mark_and_page_of(...))", "(owed, page)"),
+        ),
     ),
     Mutant(
         "copies of acknowledged mail take the places of others",
@@ -92,10 +119,11 @@ MUTANTS = (
     Mutant(
         "an acknowledgement is answered before it is on disk",
         in_function("EmbeddedQueue.ack", replace("database.write", "self._state.database.write_ordered")),
+        in_function("EmbeddedQueue.ack_and_read", replace("database.write", "self._state.database.write_ordered")),
     ),
     Mutant(
         "hot mail is served whatever became of it",
-        in_function("CompositeMessageQueue._read_hot", replace("note_hot(...)", "...")),
+        in_function("user_queue._checked", replace("note_hot(...)", "...")),
     ),
     Mutant(
         "cold mail is served whatever became of it",

@@ -42,7 +42,7 @@ def test_every_route_is_public_or_charged(web: Web) -> None:
             plain = route.path == "/connect"  # 426 without a look at the token
             assert plain or isinstance(route.app, user_requests.UserEndpoint), f"{route.path} is not charged"
             found.add(route.path)
-    assert found >= {"/api/send", "/api/messages", "/api/messages/ack", "/connect"}
+    assert found >= {"/api/send", "/api/messages", "/api/messages/ack", "/api/messages/next", "/connect"}
 
 
 async def test_whoever_has_spent_it_all_is_refused_everywhere(web: Web) -> None:
@@ -77,12 +77,14 @@ async def test_what_each_request_costs(web: Web) -> None:
         ("POST", "/api/send", b"{"),
         ("POST", "/api/send", json.dumps(ENVELOPE).encode() + b" " * 8192),
         ("POST", "/api/messages/ack", json.dumps({"messageIds": ["x"] * 100}).encode()),
+        ("POST", "/api/messages/next", json.dumps({"messageIds": ["x"] * 100}).encode()),
         ("POST", "/api/send", b'{"recipientId":"bob","x":[%b0]}' % (b"0," * 6400)),
     ):
         await web.http.request(method, path, content=body, headers=web.bearer("alice"))
         costs.append(round(web.work.spent(ALICE) - at))
         at = web.work.spent(ALICE)
-    assert costs == [CALL, CALL + SEND, CALL + SEND, CALL + SEND + 8, CALL + 100 + 3, CALL + SEND + 12 + 200]
+    ids = CALL + 100 + 3
+    assert costs == [CALL, CALL + SEND, CALL + SEND, CALL + SEND + 8, ids, ids, CALL + SEND + 12 + 200]
     async with web.serve() as edge, raw(edge.port) as client:
         assert b" 101 " in await client.upgrade(web.token("alice"))
     assert round(web.work.spent(ALICE) - at) == CALL + CONNECT
@@ -96,6 +98,10 @@ async def test_a_page_costs_what_is_in_it(web: Web) -> None:
     page = await web.http.get("/api/messages", headers=web.bearer("bob"))
     assert len(page.json()["messages"]) == 4
     assert round(web.work.spent("urn:sm:user:bob") - before) == CALL + 4 + len(page.content) // 4096
+    before = web.work.spent("urn:sm:user:bob")
+    ids = [message["id"] for message in page.json()["messages"]]
+    await web.http.post("/api/messages/next", json={"messageIds": ids[:2]}, headers=web.bearer("bob"))
+    assert round(web.work.spent("urn:sm:user:bob") - before) == CALL + 2 + 2
 
 
 async def test_a_strangers_request_costs_no_user_anything(web: Web) -> None:
@@ -146,7 +152,7 @@ async def test_what_can_be_no_id_is_no_message(web: Web, monkeypatch: pytest.Mon
     assert found == ids[:2]
 
 
-@pytest.mark.parametrize("path", ["/api/send", "/api/messages/ack"])
+@pytest.mark.parametrize("path", ["/api/send", "/api/messages/ack", "/api/messages/next"])
 @pytest.mark.parametrize("value", [b"0", b"{}", b"[[]]", b'{"a":1}', b'""'])
 async def test_a_body_with_too_many_values_is_refused(
     web: Web, monkeypatch: pytest.MonkeyPatch, path: str, value: bytes
@@ -180,6 +186,7 @@ def head(web: Web, start: str, more: bytes) -> bytes:
     [
         ("POST /api/send", b"", 413),
         ("POST /api/messages/ack", b"", 413),
+        ("POST /api/messages/next", b"", 413),
         ("POST /api/send", b"content-type: text/plain\r\n", 415),
         ("POST /api/send", b"content-encoding: gzip\r\n", 415),
         ("GET /api/messages", b"", 200),

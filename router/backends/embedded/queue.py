@@ -58,6 +58,18 @@ class EmbeddedQueue:
         now = self._state.keeper.leaving_at()
         return await self._state.database.write(lambda db: ack(db, user, ids, now, self._state.rules))
 
+    async def ack_and_read(
+        self, user: str, ids: Sequence[str], limit: int, max_bytes: int
+    ) -> tuple[list[str], HotPage]:
+        now, leaving = self._state.clock.now(), self._state.keeper.leaving_at()
+        cutoff = self._state.rules.ephemeral_cutoff(now)
+
+        def step(db: sqlite3.Connection) -> tuple[list[str], HotPage]:
+            owed = ack(db, user, ids, leaving, self._state.rules)
+            return owed, mark_and_page_of(db, user, limit, max_bytes, cutoff, now)
+
+        return await self._state.database.write(step)
+
     async def discard(self, user: str, damaged: Sequence[Queued]) -> list[str]:
         now = self._state.keeper.leaving_at()
         return await self._state.database.write(lambda db: discard(db, user, damaged, now, self._state.rules))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain
 
 from router.backends.firestore import queries
 from router.backends.firestore.names import document_id, possible
 from router.backends.firestore.recipient import Recipient
 from router.backends.firestore.routing import effective_state
 from router.backends.firestore.state import FirestoreState
-from router.backends.firestore.transactions import Work, parts
+from router.backends.firestore.transactions import STEP_MESSAGES, Work, parts
 from router.backends.firestore.wire import deletion
 from router.backends.routing_rules import StoreRules
 from router.lifecycle import GONE, IN_COLD, Event, State, changes, step
@@ -27,12 +28,14 @@ class FirestoreQueue:
         # Reset the poke flag before the read: a message that the read misses comes later, and pokes.
         now = self._state.clock.now()
 
-        def look(work: Work) -> Recipient:
-            if work.known and not again:
-                work.recipient.look(now, limit, max_bytes)
-            return work.recipient
+        def step(work: Work) -> Recipient:
+            return work.recipient if again else look(work, now, limit, max_bytes)
 
-        state = await self._state.transactions.change(user, [], look)
+        state = await self._state.transactions.change(user, [], step)
+        return await self._page(user, state, limit, max_bytes, now)
+
+    async def _page(self, user: str, state: Recipient, limit: int, max_bytes: int, now: int) -> HotPage:
+        """The page, after the step that gave ``state``."""
         # No sweeper finds an abandoned place, so forget it here, where a fetch would wait for it.
         before = self._state.rules.abandoned_before(self._state.keeper.deleting_at())
         for part in parts(state.abandoned(before)):
@@ -77,15 +80,26 @@ class FirestoreQueue:
         return {record.id for record in found if record.state in GONE}
 
     async def ack(self, user: str, ids: Sequence[str]) -> list[str]:
+        own = [id_ for id_ in dict.fromkeys(ids) if possible(id_)]
+        owed = [await self._state.transactions.change(user, part, self._acking(user, part)) for part in parts(own)]
+        return list(chain.from_iterable(owed))
+
+    def _acking(self, user: str, ids: Sequence[str]) -> Callable[[Work], list[str]]:
         now, hot = self._state.keeper.leaving_at(), self._state.layout.hot_of(user)
-        owed: list[str] = []
-        for part in parts([id_ for id_ in dict.fromkeys(ids) if possible(id_)]):
+        return lambda work: ack(work, hot, ids, now, self._state.rules)
 
-            def step(work: Work, part: Sequence[str] = part) -> list[str]:
-                return ack(work, hot, part, now, self._state.rules)
+    async def ack_and_read(
+        self, user: str, ids: Sequence[str], limit: int, max_bytes: int
+    ) -> tuple[list[str], HotPage]:
+        # What is more than one step takes is acknowledged before.
+        first, last = ids[:-STEP_MESSAGES], [id_ for id_ in dict.fromkeys(ids[-STEP_MESSAGES:]) if possible(id_)]
+        owed, acking, now = await self.ack(user, first), self._acking(user, last), self._state.clock.now()
 
-            owed += await self._state.transactions.change(user, part, step)
-        return owed
+        def step(work: Work) -> tuple[list[str], Recipient]:
+            return acking(work), look(work, now, limit, max_bytes)
+
+        more, state = await self._state.transactions.change(user, last, step)
+        return [*owed, *more], await self._page(user, state, limit, max_bytes, now)
 
     async def discard(self, user: str, damaged: Sequence[Queued]) -> list[str]:
         return await self.ack(user, [queued.message.id for queued in damaged])
@@ -97,6 +111,13 @@ class FirestoreQueue:
                 recipient.cold_empty, recipient.cold, recipient.cold_bytes = True, 0, 0
 
         await self._state.transactions.change(user, [], note)
+
+
+def look(work: Work, now: int, limit: int, max_bytes: int) -> Recipient:
+    """Mark the first read of a fetch; returns the user's state."""
+    if work.known:
+        work.recipient.look(now, limit, max_bytes)
+    return work.recipient
 
 
 def abandon(work: Work, ids: Sequence[str], before: int) -> None:
