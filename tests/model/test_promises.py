@@ -121,6 +121,14 @@ class Promises(RuleBasedStateMachine):
         self.run(self.stage.queue.acknowledge(user, ids))
         self.acked.update(ids)
 
+    @rule(user=user_names, limits=st.tuples(st.integers(1, 4), st.integers(1, 4)), keep=st.integers(0, 4))
+    def fetch_and_follow(self, user: str, limits: tuple[int, int], keep: int) -> None:
+        """The page is acknowledged with the call for the next one."""
+        batch = self.fetch(user, limits[0])
+        ids = [queued.message.id for queued in batch][: max(0, len(batch) - keep)]
+        self.acked.update(ids)
+        self.judge(user, self.run(self.stage.queue.next(user, ids, limits[1])))
+
     @rule(user=user_names)
     def acknowledge_in_hot_only(self, user: str) -> None:
         """The API dies between the two tiers: the client got no answer, but the id must not come back."""
@@ -130,7 +138,9 @@ class Promises(RuleBasedStateMachine):
             self.acked.add(batch[0].message.id)
 
     def fetch(self, user: str, limit: int = 500) -> list[Queued]:
-        batch = self.run(self.stage.queue.fetch(user, limit))
+        return self.judge(user, self.run(self.stage.queue.fetch(user, limit)))
+
+    def judge(self, user: str, batch: list[Queued]) -> list[Queued]:
         ids = [queued.message.id for queued in batch]
         assert len(ids) == len(set(ids)), "an id is in a batch once"
         assert not set(ids) & self.acked, "what was acknowledged does not come back"

@@ -70,6 +70,7 @@ class _Fetch:
     user: str
     limit: int
     clock: float
+    without: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -159,7 +160,7 @@ class Judge:
     # Fetching.
 
     def fetching(self, event: h.Fetching) -> None:
-        self.ops[event.op] = _Fetch(self.index, event.user, event.limit, event.clock)
+        self.ops[event.op] = _Fetch(self.index, event.user, event.limit, event.clock, event.without)
 
     def fetched(self, event: h.Fetched) -> None:
         fetch = self.ops.pop(event.op)
@@ -199,6 +200,8 @@ class Judge:
             forgiven = message.excused or message.unrecorded
             if message.acked is not None and message.acked < fetch.began and not forgiven:
                 self.broken("acknowledged stays away", f"{message} came back to {fetch.user}")
+            elif message.id in fetch.without and not forgiven:
+                self.broken("acknowledged stays away", f"{message} is in the page of the request that acknowledges it")
             elif message.gone is not None and message.gone < fetch.began and not self._may_return(message):
                 self.broken("acknowledged stays away", f"{message} was gone and came back to {fetch.user}")
             late = message.accepted is not None and fetch.clock >= message.accepted_clock + self.ephemeral_seconds

@@ -113,6 +113,9 @@ class Device:
         self._loop: SimLoop = world.loop
         self._session = session
         self._chance = random.Random(world.plan.seed * 1_000 + 500 + number)
+        self._following = random.Random(f"next {world.plan.seed} {number}")
+        self._follows = self._following.choice((0.0, 0.0, 0.5, 1.0))
+        """The share of its pages behind which it asks for the next with the acknowledgement."""
         self.user = user_name(session.user)
         self._token = token(self.user, FAR)
         self._name = f"{self.user.rpartition(':')[2]}/d{session.device}"
@@ -218,33 +221,53 @@ class Device:
         """Pull, save and acknowledge until nothing is left, or one page; False where the device dies or the line is
         cut."""
         failures = 0
+        saved: list[str] | None = None
+        """What the next request acknowledges; ``None``: it only fetches."""
         while not self._over() or self._session.offline:
-            batch = await self._fetch()
-            if batch is None or (batch and not await self._acknowledge(batch)):
+            batch = await self._fetch(saved)
+            fails = batch is None
+            if batch and self._asks_on():
+                saved = self._acknowledged(batch)
+                if not saved:
+                    await self._world.loop.pause(self._chance.random())
+            elif batch:
+                saved, fails = None, not await self._acknowledge(batch)
+            if fails:
                 failures += 1
                 if self._session.offline and failures > 5:
                     return False
                 if line is not None and line.closed:
                     return False
                 await self._world.loop.pause(self._chance.random() * min(1.0, 0.05 * 2 ** min(failures, 9)))
+                if saved is not None and self._following.random() < 0.3:
+                    saved = None
                 continue
             if not batch or self._session.one_page:
                 return True
             failures = 0
         return False
 
-    async def _fetch(self) -> list[str] | None:
+    def _asks_on(self) -> bool:
+        """Whether it acknowledges its page with the request for the next."""
+        return not self._session.one_page and self._following.random() < self._follows
+
+    async def _fetch(self, saved: list[str] | None) -> list[str] | None:
         self.looked_at = self._loop.time()
+        if saved is not None:
+            return await follow(self._world, self._chance, self.user, self._token, saved, self._limit)
         return await fetch(self._world, self._chance, self.user, self._token, self._limit)
 
-    async def _acknowledge(self, ids: list[str]) -> bool:
-        sloppy = 0.0 if self._world.weather.calm or self._session.one_page else self._session.sloppy
-        if self._chance.random() < sloppy:
-            ids = self._sloppily(ids)
+    async def _acknowledge(self, batch: list[str]) -> bool:
+        ids = self._acknowledged(batch)
         if not ids:
             await self._world.loop.pause(self._chance.random())
             return True
         return await acknowledge(self._world, self._chance, self.user, self._token, ids)
+
+    def _acknowledged(self, ids: list[str]) -> list[str]:
+        """What it acknowledges of a page with ``ids``."""
+        sloppy = 0.0 if self._world.weather.calm or self._session.one_page else self._session.sloppy
+        return self._sloppily(ids) if self._chance.random() < sloppy else ids
 
     def _sloppily(self, ids: list[str]) -> list[str]:
         chance = self._chance
@@ -262,11 +285,8 @@ class Device:
 async def fetch(world: World, chance: random.Random, user: str, bearer: str, limit: int) -> list[str] | None:
     """The ids of a batch; ``None`` where there was no answer."""
     node: Node = chance.choice(world.nodes_with("api"))
-    op = world.history.op()
-    began = world.loop.time()
-    # A store whose clock is right knows what has expired, whatever the node's own clock shows.
-    clock = min(node.clock.now() / 1_000_000, START + world.loop.time())
-    world.add(h.Fetching(op, user, limit, clock))
+    op, began = world.history.op(), world.loop.time()
+    world.add(h.Fetching(op, user, limit, _fetching_clock(world, node)))
     try:
         status, body, _ = await world.net.request(node, "GET", "/api/messages", bearer, query=f"limit={limit}")
     except Lost as error:
@@ -275,6 +295,37 @@ async def fetch(world: World, chance: random.Random, user: str, bearer: str, lim
     if status != 200:
         world.add(h.NotFetched(op, str(status)))
         return None
+    return _fetched(world, node, user, op, began, body)
+
+
+async def follow(
+    world: World, chance: random.Random, user: str, bearer: str, ids: list[str], limit: int
+) -> list[str] | None:
+    """Acknowledges ``ids``; the ids of the batch behind them, ``None`` where there was no answer."""
+    node: Node = chance.choice(world.nodes_with("api"))
+    acking, op, began = world.history.op(), world.history.op(), world.loop.time()
+    world.add(h.Acking(acking, user, tuple(ids)))
+    world.add(h.Fetching(op, user, limit, _fetching_clock(world, node), tuple(ids)))
+    body = msgspec.json.encode({"messageIds": ids, "limit": limit})
+    try:
+        status, body, _ = await world.net.request(node, "POST", "/api/messages/next", bearer, body=body)
+        failed = "" if status == 200 else str(status)
+    except Lost as error:
+        failed = str(error)
+    if failed:
+        world.add(h.NotAcked(acking, failed))
+        world.add(h.NotFetched(op, failed))
+        return None
+    world.add(h.Acked(acking))
+    return _fetched(world, node, user, op, began, body)
+
+
+def _fetching_clock(world: World, node: Node) -> float:
+    """A store whose clock is right knows what has expired, whatever the node's own clock shows."""
+    return min(node.clock.now() / 1_000_000, START + world.loop.time())
+
+
+def _fetched(world: World, node: Node, user: str, op: int, began: float, body: bytes) -> list[str] | None:
     try:
         items = tuple(h.Item(message.id, tag_of(bytes(message.envelope))) for message in _decode(body).messages)
     except ValueError as error:

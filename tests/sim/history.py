@@ -45,6 +45,8 @@ class Fetching(Struct, frozen=True):
     limit: int
     clock: float = 0.0
     """By the server's clock, or by the right time where that clock is ahead; in seconds."""
+    without: tuple[str, ...] = ()
+    """Ids that the same request acknowledges; ``Acking`` has them too."""
 
 
 class Item(Struct, frozen=True):

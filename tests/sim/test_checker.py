@@ -47,6 +47,15 @@ class Story:
         ids = tuple(f"i{tag}" for tag in tags)
         return self.tell(h.Acking(op, user, ids), h.Acked(op) if answered else h.NotAcked(op, "503"))
 
+    def follow(self, *tags: str, to: Sequence[str] = (), answered: bool = True) -> Self:
+        """One request acknowledges ``tags`` and gets ``to``."""
+        acking, op = self.history.op(), self.history.op()
+        ids = tuple(f"i{tag}" for tag in tags)
+        self.tell(h.Acking(acking, BOB, ids), h.Fetching(op, BOB, 50, without=ids))
+        if not answered:
+            return self.tell(h.NotAcked(acking, "503"), h.NotFetched(op, "503"))
+        return self.tell(h.Acked(acking), h.Fetched(op, tuple(h.Item(f"i{tag}", tag) for tag in to)))
+
     def end(self, *tags: str) -> Self:
         """At the end ``tags`` are cold and announced, and then read."""
         for tag in tags:
@@ -84,6 +93,20 @@ GOOD = {
     .end(*"defghijklm", "a", "b", "c"),
     "an unanswered acknowledgement may have worked": Story().send("a").get("a").ack("a", answered=False).get().end(),
     "or not": Story().send("a").get("a").ack("a", answered=False).get("a").ack("a").get().end(),
+    "the next page with the acknowledgement": Story()
+    .send("a")
+    .send("b")
+    .get("a", limit=1)
+    .follow("a", to="b")
+    .follow("b")
+    .end(),
+    "an unanswered request for the next page may have acknowledged": Story()
+    .send("a")
+    .get("a")
+    .follow("a", answered=False)
+    .get()
+    .end(),
+    "or not at all": Story().send("a").get("a").follow("a", answered=False).get("a").follow("a").end(),
     "a fetch that began before the acknowledgement ended": Story()
     .send("a")
     .get("a")
@@ -212,6 +235,18 @@ BAD: dict[str, tuple[Story, str]] = {
     "one id for two": (Story().send("a").send("b", id_="ia").end("a"), "one id for life"),
     "left over": (Story().send("a").get("a").ack("a").end().tell(h.End(("cold: ia",))), "one id for life"),
     "acknowledged and back": (Story().send("a").get("a").ack("a").get("a").end(), "acknowledged stays away"),
+    "in the page that it is acknowledged with": (
+        Story().send("a").get("a").follow("a", to="a").get().end(),
+        "acknowledged stays away",
+    ),
+    "acknowledged with a page and back": (
+        Story().send("a").send("b").get("a", "b").follow("a", to="b").get("a", "b").end("b"),
+        "acknowledged stays away",
+    ),
+    "behind an acknowledgement, missing": (
+        Story().send("a").send("b").get("a", "b").follow("a").end("b"),
+        "at least once",
+    ),
     "acknowledged and back, though a store forgot others": (
         Story().send("a").get("a").tell(h.Forgotten(("ib",))).ack("a").get("a").end(),
         "acknowledged stays away",

@@ -208,11 +208,15 @@ class Stranger:
     async def _acknowledges(self, ids: list[str]) -> Answer:
         return await self._ask("POST", "/api/messages/ack", json.dumps({"messageIds": ids}).encode())
 
+    async def _follows(self, ids: list[str]) -> Answer:
+        return await self._ask("POST", "/api/messages/next", json.dumps({"messageIds": ids, "limit": 50}).encode())
+
     async def _acknowledge(self, act: Act) -> None:
         """What is the victim's, and what is nobody's."""
         del act
         self._see("acknowledge", await self._acknowledges([*self._others, "unknown"]))
         self._see("batch", await self._fetch())
+        self._see("acknowledge and batch", await self._follows([*self._others, "unknown"]))
 
     async def _come(self, act: Act) -> None:
         del act
@@ -243,6 +247,7 @@ class Stranger:
         del act
         self._see("malformed", await self._ask("POST", "/api/send", b'{"recipientId":"urn:sm:user:u0","priority":{}}'))
         self._see("malformed", await self._ask("GET", "/api/messages", query="limit=none"))
+        self._see("malformed", await self._ask("POST", "/api/messages/next", b'{"limit":"none"}'))
 
 
 async def _true(value: bool) -> bool:

@@ -69,6 +69,17 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "the next page tells what somebody else has acknowledged",
+        in_function(
+            "Api.next",
+            after(
+                "_ids_and_limit(...)",
+                'if await self._queue._online.acked("urn:sm:user:u0", ids):\n'
+                '    raise InvalidRequest("some of these are not yours")',
+            ),
+        ),
+    ),
+    Mutant(
         "a poke goes to everybody who is connected",
         in_function(
             "embedded.route",

@@ -51,6 +51,12 @@ class Account:
         body = json.dumps({"messageIds": list(ids)}).encode()
         await self.exchange(request("POST", "/api/messages/ack", [JSON], body, self.token))
 
+    async def follow(self, ids: Sequence[str], limit: int = 500) -> list[str]:
+        """Acknowledge ``ids`` and fetch, in one request; nothing where it was refused."""
+        body = json.dumps({"messageIds": list(ids), "limit": limit}).encode()
+        (answer,) = await self.exchange(request("POST", "/api/messages/next", [JSON], body, self.token))
+        return [message["id"] for message in json.loads(answer.body).get("messages", ())]
+
     async def connect(self) -> Socket:
         socket = Socket()
         await socket.open(self.running.port, self.token)
@@ -106,8 +112,9 @@ class Victim(Account):
 
     async def read(self) -> None:
         """Fetch and acknowledge all there is."""
-        while ids := await self.fetch():
-            await self.acknowledge(ids)
+        ids = await self.fetch()
+        while ids:
+            ids = await self.follow(ids)
 
     async def leave(self) -> None:
         for socket in self._sockets:

@@ -95,6 +95,7 @@ async def acknowledge(stranger: Stranger, sent: list[str]) -> None:
     """What is in the victim's queue, or was, and what never was anywhere."""
     for ids in (sent[:3], sent, [*sent, *sent], ["unknown", "", "x" * 2000], []):
         await stranger.acknowledge(ids)
+        await stranger.follow(ids)
     await stranger.fetch()
 
 
@@ -109,6 +110,9 @@ async def malformed(stranger: Stranger) -> None:
         request("POST", "/api/send", [("content-type", "text/plain")], HOSTILE[0], stranger.token),
         request("GET", f"/api/messages?user={VICTIM}", token=stranger.token),
         request("GET", "/api/messages?limit=0", token=stranger.token),
+        request("POST", "/api/messages/next", [JSON], b'{"limit": 0}', stranger.token),
+        request("POST", "/api/messages/next", [JSON], b'{"messageIds": "%b"}' % VICTIM.encode(), stranger.token),
+        request("GET", "/api/messages/next", token=stranger.token),
         request("GET", "/api/messages", token="no.token.atall"),
         request("DELETE", "/api/messages", token=stranger.token),
         request("GET", "/connect", token=stranger.token),
@@ -129,6 +133,6 @@ async def come_and_go(stranger: Stranger) -> None:
     stranger.note(await stranger.running.holds(STRANGER, own))
     for socket in sockets:
         stranger.note(await stranger.running.poked(socket))
-    await stranger.acknowledge(await stranger.fetch())
+    await stranger.follow(await stranger.fetch())
     for socket in sockets:
         await stranger.say_goodbye(socket)

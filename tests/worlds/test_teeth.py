@@ -18,7 +18,7 @@ from router.clock import MICROSECONDS
 from router.core import send_limits
 from router.core.user_queue import CompositeMessageQueue
 from router.errors import InvalidEnvelope, InvalidRequest, RateLimited
-from router.messages import Message
+from router.messages import Message, Queued
 from router.web.context import EdgeContext
 from router.web.health import Health
 from router.web.request_ids import RequestIds
@@ -145,6 +145,18 @@ def what_is_not_ones_own_is_answered(patch: Patch) -> None:
     patch.setattr(CompositeMessageQueue, "acknowledge", refuse)
 
 
+def what_is_not_ones_own_is_answered_with_a_page(patch: Patch) -> None:
+    following = CompositeMessageQueue.next
+
+    async def refuse(self: CompositeMessageQueue, user: str, wanted: Sequence[str], limit: int) -> list[Queued]:
+        others = await self._online.acked("urn:sm:user:victim", wanted)
+        if others:
+            raise InvalidRequest(f"{len(others)} of these are acknowledged by somebody else")
+        return await following(self, user, wanted, limit)
+
+    patch.setattr(CompositeMessageQueue, "next", refuse)
+
+
 MUTANTS: Sequence[tuple[Callable[[Patch], None], type[Victim], type[Victim]]] = (
     (one_id_for_all_recipients, Victim, Online),
     (request_ids_are_counted, Victim, Reader),
@@ -158,6 +170,7 @@ MUTANTS: Sequence[tuple[Callable[[Patch], None], type[Victim], type[Victim]]] = 
     (all_senders_share_a_limit, Victim, Full),
     (pokes_go_to_everybody, Victim, Reader),
     (what_is_not_ones_own_is_answered, Victim, Reader),
+    (what_is_not_ones_own_is_answered_with_a_page, Victim, Reader),
 )
 
 
