@@ -123,7 +123,28 @@ class Recipient(RouterClient):
     async def fetch(self, limit: int = PAGE) -> list[Received]:
         """The messages of this run in the next page; other mail stays in front of them."""
         asked, told = now(), self._poked_at
-        page = await super().fetch(min(LONGEST_PAGE, limit + len(self.mailbox.strange)))
+        page = await super().fetch(self._with_strange(limit))
+        return self._returned(page, asked, told)
+
+    async def acknowledge(self, ids: Sequence[str]) -> None:
+        await super().acknowledge(ids)
+        self._acknowledged(ids, now())
+
+    async def _try_next(self, ids: Sequence[str], limit: int) -> list[Received] | None:
+        told = self._poked_at
+        page = await super()._try_next(ids, self._with_strange(limit))
+        if page is None:
+            return None
+        # The page was read after the acknowledgement: it must not hold any of these.
+        answered = now()
+        self._acknowledged(ids, answered)
+        return self._returned(page, answered, told)
+
+    def _with_strange(self, limit: int) -> int:
+        return min(LONGEST_PAGE, limit + len(self.mailbox.strange))
+
+    def _returned(self, page: Sequence[Received], asked: int, told: int) -> list[Received]:
+        """Enter a page that was read after ``asked``; the last poke before it was heard at ``told``."""
         own, new = self.mailbox.returned(page, asked)
         arrived = now()
         for number in new:
@@ -132,9 +153,8 @@ class Recipient(RouterClient):
             self._waits.poked.add(((told if told >= due else arrived) - due) / NANOSECONDS)
         return own
 
-    async def acknowledge(self, ids: Sequence[str]) -> None:
-        await super().acknowledge(ids)
-        self._settle(self.mailbox.ledger.acknowledged(ids, now()))
+    def _acknowledged(self, ids: Iterable[str], at: int) -> None:
+        self._settle(self.mailbox.ledger.acknowledged(ids, at))
         self.grown()
 
     def _settle(self, numbers: Iterable[int]) -> None:

@@ -35,12 +35,15 @@ REPLACED_WAIT_SECONDS = 30.0
 """Longest wait after that; the shortest is half of it. So two slow clients that may not both be connected do not
 replace each other more often."""
 MAX_FRAME_BYTES = 4096
+_JSON = {"content-type": "application/json"}
 _SENDABLE = re.compile(r"[!-~]+")
 """A token that a header can hold; only the router can say whether it is valid."""
 NOBODY = "nothing listens there; is it running? `router serve` starts it"
 _ALL_REFUSED = ("All connection attempts failed", "Multiple exceptions: [Errno 111]", "Multiple exceptions: [Errno 61]")
 _PASSING = {408, 429, 500, 502, 503, 504}
 """Statuses after which a retry of the same request may succeed."""
+_NOT_SERVED = {404, 405}
+"""What a router answers that does not have a route; it has done nothing."""
 
 
 class Received(Struct, frozen=True):
@@ -135,6 +138,8 @@ class RouterClient:
         self._trouble = trouble
         self._clock = clock or SystemClock()
         self._chance = chance or random.Random()  # noqa: S311 - jitter, no secret
+        self._has_next = True
+        """As far as is known; a router of an older version has no ``/api/messages/next``."""
         if transport is None:
             self._proxy = proxies.for_socket(self._ws_url)
             proxies.for_http(url)
@@ -158,7 +163,7 @@ class RouterClient:
         """
         key = secrets.token_hex(16) if idempotency_key is None else idempotency_key
         parse_key(key)
-        headers = {"content-type": "application/json", "idempotency-key": key}
+        headers = {**_JSON, "idempotency-key": key}
         return (await self._request("POST", "/api/send", _accepted, content=envelope, headers=headers)).id
 
     async def fetch(self, limit: int = PAGE) -> list[Received]:
@@ -168,16 +173,36 @@ class RouterClient:
     async def acknowledge(self, ids: Sequence[str]) -> None:
         """Tell the router that these are saved, so that it deletes them."""
         body = msgspec.json.encode({"messageIds": list(ids)})
-        headers = {"content-type": "application/json"}
-        await self._request("POST", "/api/messages/ack", lambda _: None, content=body, headers=headers)
+        await self._request("POST", "/api/messages/ack", lambda _: None, content=body, headers=_JSON)
+
+    async def next(self, ids: Sequence[str], limit: int = PAGE) -> list[Received]:
+        """``acknowledge`` and then ``fetch``, in one request where the router can."""
+        page = await self._try_next(ids, limit) if ids and self._has_next else None
+        if page is not None:
+            return page
+        if ids:
+            await self.acknowledge(ids)
+        return await self.fetch(limit)
+
+    async def _try_next(self, ids: Sequence[str], limit: int) -> list[Received] | None:
+        """``None`` where the router is an older one; then it is not asked again until the next connection."""
+        body = msgspec.json.encode({"messageIds": list(ids), "limit": limit})
+        try:
+            return (await self._request("POST", "/api/messages/next", _batch, content=body, headers=_JSON)).messages
+        except Refused as refused:
+            if refused.status not in _NOT_SERVED:
+                raise
+            self._has_next = False
+            return None
 
     async def drain(self, save: Save, limit: int = PAGE) -> int:
         """Pull, save and acknowledge until nothing is left; returns how many messages there were."""
         count = 0
-        while batch := await self.fetch(limit):
+        batch = await self.fetch(limit)
+        while batch:
             await save(batch)
-            await self.acknowledge([received.id for received in batch])
             count += len(batch)
+            batch = await self.next([received.id for received in batch], limit)
         return count
 
     async def listen(
@@ -204,6 +229,7 @@ class RouterClient:
             connecting = self._connect()
             try:
                 async with connecting as socket:
+                    self._has_next = True
                     with _callers_own():
                         connected()
                     await self._drain_on_pokes(socket, save, poked)

@@ -99,11 +99,15 @@ def bench(stage: Stage, config: Config) -> Bench:
     return Bench(stage, config)
 
 
+@pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("offline", [0.0, 0.34, 1.0])
-async def test_a_router_that_keeps_its_promises_is_not_accused(bench: Bench, offline: float) -> None:
-    faulty = FaultyRouter()
+async def test_a_router_that_keeps_its_promises_is_not_accused(bench: Bench, offline: float, old: bool) -> None:
+    faulty = FaultyRouter(old=old)
     found = await bench.run(faulty, offline=offline)
     assert found.held
+    assert (faulty.followed == 0) == old
+    asked = {refusal.route: refusal.tries for refusal in found.refusals}
+    assert asked == ({"POST /api/messages/next": PEOPLE} if old else {}), "an old one is asked once by each"
     assert set(structs.asdict(found.promises).values()) == {0}
     assert (found.messages.offered, found.messages.accepted, found.messages.saved) == (MESSAGES,) * 3
     assert (found.messages.left, found.messages.given_up, found.messages.unsent) == (0, 0, 0)
@@ -120,9 +124,10 @@ async def test_a_router_that_keeps_its_promises_is_not_accused(bench: Bench, off
         assert headers["authorization"].rpartition(".")[2] not in text
 
 
+@pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("fault", Fault)
-async def test_a_broken_promise_is_named(bench: Bench, fault: Fault) -> None:
-    found = await bench.run(FaultyRouter(fault), patience=0.1)
+async def test_a_broken_promise_is_named(bench: Bench, fault: Fault, old: bool) -> None:
+    found = await bench.run(FaultyRouter(fault, old=old), patience=0.1)
     assert not found.held
     broken = {name for name, count in structs.asdict(found.promises).items() if count}
     # Whose contents were altered never arrived; what went to somebody else is theirs too.

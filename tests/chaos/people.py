@@ -17,6 +17,8 @@ BUDGET_SECONDS = 120.0
 """How long a sender tries: longer than anything is down."""
 SESSION_SECONDS, AWAY_SECONDS = (1.0, 15.0), (0.5, 12.0)
 BYTES = (10, 10, 500, 4000)
+OLD = 0.3
+"""The share of clients that are."""
 
 
 def name(word: str, number: int) -> str:
@@ -34,6 +36,13 @@ USERS = [*STEADY_USERS, *ROAMING_USERS, ABSENT_USER]
 
 class Died(Exception):
     """A device went away before it had saved what it fetched."""
+
+
+class Old(RouterClient):
+    """Acknowledges and fetches by two requests, as clients did before one was enough."""
+
+    async def _try_next(self, ids: Sequence[str], limit: int) -> None:
+        del ids, limit
 
 
 class People:
@@ -55,7 +64,8 @@ class People:
         return random.Random(f"{self._seed} {who}")
 
     def client(self, user: str, chance: random.Random) -> RouterClient:
-        return RouterClient(
+        kind = Old if chance.random() < OLD else RouterClient
+        return kind(
             self._url,
             lambda: self._cluster.token(user),
             ws_url=self._ws_url,
@@ -138,7 +148,8 @@ class People:
 
     async def _be_sloppy(self, client: RouterClient, chance: random.Random) -> None:
         """Small pages; acknowledges parts, twice, and what is not its own."""
-        while batch := await client.fetch(chance.choice((1, 3, 50))):
+        batch = await client.fetch(chance.choice((1, 3, 50)))
+        while batch:
             await self._save_or_die(batch, chance)
             ids = [received.id for received in batch]
             how = chance.choice(("all", "part", "twice", "foreign", "none"))
@@ -148,10 +159,15 @@ class People:
                 ids += reversed(ids)
             elif how == "foreign":
                 ids += ["unknown", *chance.sample(self.ids, min(3, len(self.ids)))]
+            limit = chance.choice((1, 3, 50))
             if how == "none":
                 await asyncio.sleep(chance.uniform(0.0, 0.5))
+            elif chance.random() < 0.5:
+                batch = await client.next(ids, limit)
+                continue
             else:
                 await client.acknowledge(ids)
+            batch = await client.fetch(limit)
 
     async def read_all(self, user: str) -> None:
         """A clean client pulls, saves and acknowledges until there is nothing."""

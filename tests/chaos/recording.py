@@ -8,7 +8,7 @@ import hashlib
 import random
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import httpx
 import msgspec
@@ -19,6 +19,7 @@ from tests.sim.checker import Judge
 
 EPHEMERAL_SECONDS = 10.0
 EXPRESS = 7
+NEXT = "/api/messages/next"
 
 
 class _Envelope(Struct, rename="camel"):
@@ -43,6 +44,7 @@ class _Accepted(Struct):
 
 class _Acked(Struct, rename="camel"):
     message_ids: list[str]
+    limit: int = 0
 
 
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -126,37 +128,50 @@ class Recorded(httpx.AsyncBaseTransport):
         await self._fresh.aclose()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        add, op = self._recorder.add, self._recorder.history.op()
-        add(self._begins(op, request))
+        ops = [self._recorder.history.op() for _ in range(2 if request.url.path == NEXT else 1)]
+        self._add(self._begins(request, *ops))
         transport = self._kept if self._chance.random() < 0.5 else self._fresh
         try:
             response = await transport.handle_async_request(request)
             await response.aread()
         except (httpx.TransportError, asyncio.CancelledError) as error:
             # It may have worked and it may not; also where the one who asked does not wait for it.
-            add(_unknown(op, request, str(error) or type(error).__name__))
+            self._add(_unknown(request, str(error) or type(error).__name__, *ops))
             raise
-        add(self._answered(op, request, response))
+        self._add(self._answered(request, response, *ops))
         return response
 
-    def _begins(self, op: int, request: httpx.Request) -> h.Event:
+    def _add(self, events: Sequence[h.Event]) -> None:
+        for event in events:
+            self._recorder.add(event)
+
+    def _begins(self, request: httpx.Request, op: int, fetch: int = 0) -> list[h.Event]:
+        """``fetch``: the second operation of a request that acknowledges and fetches."""
         path = request.url.path
         if path == "/api/send":
             envelope = _envelope(request.content)
             express, tag = envelope.priority >= EXPRESS, tag_of(envelope.encrypted_data)
-            return h.Sending(op, envelope.recipient_id, tag, express, envelope.is_ephemeral)
+            return [h.Sending(op, envelope.recipient_id, tag, express, envelope.is_ephemeral)]
         if path == "/api/messages":
-            return h.Fetching(op, self._user, int(request.url.params["limit"]), time.time())
-        return h.Acking(op, self._user, tuple(_acked(request.content).message_ids))
+            return [h.Fetching(op, self._user, int(request.url.params["limit"]), time.time())]
+        acked = _acked(request.content)
+        ids = tuple(acked.message_ids)
+        acking = h.Acking(op, self._user, ids)
+        if path == NEXT:
+            return [acking, h.Fetching(fetch, self._user, acked.limit, time.time(), ids)]
+        return [acking]
 
-    def _answered(self, op: int, request: httpx.Request, response: httpx.Response) -> h.Event:
+    def _answered(self, request: httpx.Request, response: httpx.Response, op: int, fetch: int = 0) -> list[h.Event]:
+        path = request.url.path
         if not response.is_success:
-            return _unknown(op, request, str(response.status_code))
-        if request.url.path == "/api/send":
-            return h.Sent(op, _accepted(response.content).id, time.time())
-        if request.url.path == "/api/messages":
-            return h.Fetched(op, self._items(response.content))
-        return h.Acked(op)
+            return _unknown(request, str(response.status_code), op, fetch)
+        if path == "/api/send":
+            return [h.Sent(op, _accepted(response.content).id, time.time())]
+        if path == "/api/messages":
+            return [h.Fetched(op, self._items(response.content))]
+        if path == NEXT:
+            return [h.Acked(op), h.Fetched(fetch, self._items(response.content))]
+        return [h.Acked(op)]
 
     def _items(self, body: bytes) -> tuple[h.Item, ...]:
         try:
@@ -172,7 +187,10 @@ class Recorded(httpx.AsyncBaseTransport):
         return tag_of(envelope.encrypted_data)
 
 
-def _unknown(op: int, request: httpx.Request, why: str) -> h.Event:
-    if request.url.path == "/api/send":
-        return h.NotSent(op, why)
-    return h.NotFetched(op, why) if request.url.path == "/api/messages" else h.NotAcked(op, why)
+def _unknown(request: httpx.Request, why: str, op: int, fetch: int = 0) -> list[h.Event]:
+    path = request.url.path
+    if path == "/api/send":
+        return [h.NotSent(op, why)]
+    if path == "/api/messages":
+        return [h.NotFetched(op, why)]
+    return [h.NotAcked(op, why), *([h.NotFetched(fetch, why)] if path == NEXT else [])]

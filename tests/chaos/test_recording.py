@@ -68,6 +68,22 @@ async def test_a_batch_and_its_acknowledgement() -> None:
     assert [violation.promise for violation in recorder.judge.violations] == ["sealed as sent"], "nobody sent it"
 
 
+async def test_a_request_that_acknowledges_and_fetches_is_both() -> None:
+    recorder = Recorder()
+    recorder.add(h.Sending(recorder.history.op(), BOB, "a"))
+    batch = b'{"messages":[{"id":"i","envelope":%b}]}' % envelope.read(sealed(BOB, "a", 10), 10_000).canonical
+    answers = [httpx.Response(status, content=content) for status, content in ((503, b""), (200, batch), (404, b""))]
+    async with client(recorder, *answers, httpx.Response(204), httpx.Response(200, json={"messages": []})) as c:
+        assert [received.id for received in await c.next(["x"], 7)] == ["i"]
+        assert await c.next(["i"], 7) == []
+    tries = ["Acking", "Fetching", "NotAcked", "NotFetched", "Acking", "Fetching", "Acked", "Fetched"]
+    assert events(recorder)[1:] == [*tries, *tries[:4], "Acking", "Acked", "Fetching", "Fetched"]
+    acking, fetching = recorder.history.events[5:7]
+    assert acking == h.Acking(4, BOB, ("x",))
+    assert isinstance(fetching, h.Fetching)
+    assert (fetching.op, fetching.limit, fetching.without) == (5, 7, ("x",))
+
+
 @pytest.mark.parametrize(
     "changed", [(b"urn:sm", b"urn:si"), (b"recipientId", b"recipientIe"), (b'"}', b"'}"), (b"Data", b"Dat\xe1")]
 )

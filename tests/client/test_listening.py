@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from router.client import Received, RouterClient
+from router.client import Received, Refused, RouterClient
 from router.client.client import LONGEST_WAIT_SECONDS, REPLACED, REPLACED_WAIT_SECONDS, Unreachable
 from tests.support.clock import ManualClock
 from tests.support.edge import EVENT_SECONDS, eventually, server
@@ -29,16 +29,25 @@ class Poker:
     def __init__(self) -> None:
         self.mail = ["one"]
         self.fetches = 0
+        self.page = 50
+        """A page has so many messages, whatever is asked for."""
         self.strangers = 0
         """So many fetches are answered by somebody else."""
         self.shut = False
         """Each connection is closed as soon as it is open."""
         self.code = 1001
         """With what."""
+        self.acknowledged: list[list[str]] = []
+        """By a request of its own each."""
+        self.followed: list[list[str]] = []
+        """With the next page."""
+        self.answers: list[Response] = []
+        """What the next such requests are answered instead."""
         self.app = Starlette(
             routes=[
                 Route("/api/messages", self._messages),
                 Route("/api/messages/ack", self._acknowledge, methods=["POST"]),
+                Route("/api/messages/next", self._next, methods=["POST"]),
                 WebSocketRoute("/connect", self._connect),
             ]
         )
@@ -57,12 +66,22 @@ class Poker:
         if self.strangers:
             self.strangers -= 1
             return Response("<html>Welcome!</html>" if self.strangers else b"\xff")
-        return JSONResponse({"messages": [{"id": id_, "envelope": {}} for id_ in self.mail]})
+        return JSONResponse({"messages": [{"id": id_, "envelope": {}} for id_ in self.mail[: self.page]]})
 
     async def _acknowledge(self, request: Request) -> Response:
-        for id_ in (await request.json())["messageIds"]:
-            self.mail.remove(id_)
+        self.acknowledged.append(await self._remove(request))
         return Response(status_code=204)
+
+    async def _next(self, request: Request) -> Response:
+        if self.answers:
+            return self.answers.pop(0)
+        self.followed.append(await self._remove(request))
+        return await self._messages(request)
+
+    async def _remove(self, request: Request) -> list[str]:
+        ids: list[str] = (await request.json())["messageIds"]
+        self.mail = [id_ for id_ in self.mail if id_ not in ids]
+        return ids
 
     async def _connect(self, socket: WebSocket) -> None:
         await socket.accept()
@@ -246,3 +265,65 @@ async def test_an_error_of_the_caller_is_no_trouble_of_the_socket(failing: str, 
     assert raised.value is error
     assert raised.value.__context__ is None
     assert troubles == []
+
+
+async def test_a_page_is_acknowledged_with_the_request_for_the_next() -> None:
+    poker, saved = Poker(), list[str]()
+    poker.mail, poker.page = [str(number) for number in range(5)], 2
+
+    async def save(batch: Sequence[Received]) -> None:
+        saved.extend(received.id for received in batch)
+
+    async with (
+        server(poker.app) as listening,
+        RouterClient(f"http://127.0.0.1:{listening.port}", lambda: "token") as client,
+    ):
+        assert await client.drain(save) == 5
+    assert saved == ["0", "1", "2", "3", "4"]
+    assert (poker.followed, poker.acknowledged) == ([["0", "1"], ["2", "3"], ["4"]], [])
+    assert poker.fetches == 4
+
+
+@pytest.mark.parametrize("status", [404, 405])
+async def test_at_a_router_that_has_no_next_it_acknowledges_and_fetches(status: int) -> None:
+    """And asks for it again when it has a new connection: it may be to another router."""
+    poker, saved, connections = Poker(), list[str](), asyncio.Semaphore(0)
+    poker.mail, poker.page, poker.answers = ["0", "1", "2"], 1, [Response(status_code=status)]
+
+    async def save(batch: Sequence[Received]) -> None:
+        saved.extend(received.id for received in batch)
+
+    async with (
+        server(poker.app) as listening,
+        RouterClient(f"http://127.0.0.1:{listening.port}", lambda: "token", clock=Waits()) as client,
+        asyncio.timeout(EVENT_SECONDS),
+    ):
+        assert await client.drain(save) == 3
+        assert saved == ["0", "1", "2"]
+        assert (poker.acknowledged, poker.followed, poker.answers) == ([["0"], ["1"], ["2"]], [], [])
+        poker.mail = ["3"]
+        task = asyncio.create_task(client.listen(save, connected=connections.release))
+        await connections.acquire()
+        await eventually(lambda: not poker.mail)
+        assert poker.followed == [["3"]]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_next_that_is_refused_or_fails_is_no_reason_to_do_without() -> None:
+    poker, clock, saved = Poker(), Waits(), list[str]()
+    poker.mail, poker.page = ["0", "1"], 1
+    poker.answers = [Response(status_code=503), Response("<html>Welcome!</html>"), Response(status_code=401)]
+
+    async def save(batch: Sequence[Received]) -> None:
+        saved.extend(received.id for received in batch)
+
+    async with (
+        server(poker.app) as listening,
+        RouterClient(f"http://127.0.0.1:{listening.port}", lambda: "token", clock=clock) as client,
+    ):
+        with pytest.raises(Refused, match="401"):
+            await client.drain(save)
+        assert (poker.mail, saved, len(clock.noted)) == (["0", "1"], ["0"], 2)
+        assert await client.drain(save) == 2
+    assert (poker.followed, poker.acknowledged) == ([["0"], ["1"]], [])

@@ -22,10 +22,13 @@ FAULTY = 1
 
 
 class FaultyRouter:
-    """``fault`` happens to one message of each user, and nothing else does."""
+    """``fault`` happens to one message of each user, and nothing else does. An ``old`` one acknowledges and fetches by
+    two requests only."""
 
-    def __init__(self, fault: Fault | None = None) -> None:
+    def __init__(self, fault: Fault | None = None, *, old: bool = False) -> None:
         self.fault = fault
+        self.followed = 0
+        """So many pages were asked for with an acknowledgement."""
         self.mail: dict[str, dict[str, object]] = defaultdict(dict)
         self.sends: list[dict[str, str]] = []
         """The headers of each."""
@@ -42,6 +45,7 @@ class FaultyRouter:
                 Route("/api/send", self._send, methods=["POST"]),
                 Route("/api/messages", self._messages),
                 Route("/api/messages/ack", self._acknowledge, methods=["POST"]),
+                *([] if old else [Route("/api/messages/next", self._next, methods=["POST"])]),
                 WebSocketRoute("/connect", self._connect),
             ]
         )
@@ -84,9 +88,17 @@ class FaultyRouter:
         return {user}
 
     async def _messages(self, request: Request) -> Response:
+        return self._page(request, int(request.query_params["limit"]))
+
+    def _page(self, request: Request, limit: int) -> Response:
         self._poked.discard(_caller(request))
-        mail = itertools.islice(self.mail[_caller(request)].items(), int(request.query_params["limit"]))
+        mail = itertools.islice(self.mail[_caller(request)].items(), limit)
         return JSONResponse({"messages": [{"id": id_, "envelope": envelope} for id_, envelope in mail]})
+
+    async def _next(self, request: Request) -> Response:
+        self.followed += 1
+        await self._acknowledge(request)
+        return self._page(request, (await request.json())["limit"])
 
     async def _acknowledge(self, request: Request) -> Response:
         mail = self.mail[_caller(request)]
