@@ -14,6 +14,7 @@ from router.dead_reasons import DeadReason
 from router.factory import Factory
 from router.messages import DeadLetter, Outcome
 from tests.contract.stage import BOB, EVE, staged
+from tests.embedded.steps import steps_of
 from tests.support.backends import opened
 from tests.support.clock import ManualClock
 from tests.support.stores import EmbeddedStores
@@ -158,12 +159,13 @@ async def test_a_record_outlasts_the_copy_that_it_hides(tmp_path: Path) -> None:
         assert (await stage.ids(), await stage.in_cold()) == ([], ["m1"])
 
 
-async def test_an_acknowledgement_is_on_disk_when_it_is_answered(tmp_path: Path) -> None:
+async def test_an_acknowledgement_is_on_disk_when_it_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After power loss too, what was acknowledged does not come back."""
     async with staged(EmbeddedStores(tmp_path), ManualClock()) as stage:
         await stage.connect()
         await stage.go("m1")
-        levels = list[str]()
-        (await opened(stage.factory, EmbeddedBackend))._database._writer.set_trace_callback(levels.append)
+        steps = steps_of((await opened(stage.factory, EmbeddedBackend))._database, monkeypatch)
         await stage.queue.acknowledge(BOB, ["m1"])
-        assert levels[0] == "PRAGMA synchronous=FULL"
+        assert steps[-2:] == ["COMMIT", "sync"]

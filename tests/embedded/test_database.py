@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sqlite3
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,8 @@ import pytest
 from router.backends.embedded import schema
 from router.backends.embedded.database import Database, Operation
 from router.backends.embedded.worker import InlineWorker, ThreadWorker
-from router.errors import DataDirError, StorageFull
+from router.errors import DataDirError, StorageFull, Unavailable
+from tests.embedded.steps import steps_of
 
 pytestmark = pytest.mark.anyio
 NOBODY = 65534
@@ -53,28 +57,150 @@ async def test_writes_are_grouped_and_keep_their_order(database: Database) -> No
     assert commits < 10
 
 
-async def test_what_is_promised_is_synced(database: Database) -> None:
-    levels: list[str] = []
-    database._writer.set_trace_callback(
-        lambda statement: levels.append(statement) if "synchronous" in statement else None
-    )
+async def test_what_is_promised_is_synced(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = steps_of(database, monkeypatch)
     await database.write_ordered(insert("ordered"))
+    assert steps == ["BEGIN", "INSERT", "COMMIT"]
     await database.write(insert("synced"))
-    assert [level.rpartition("=")[2] for level in levels] == ["NORMAL", "FULL"]
-    assert database._writer.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert steps[3:] == ["BEGIN", "INSERT", "COMMIT", "sync"]
     assert database._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    # NORMAL: a checkpoint syncs the log, and then the file. So nothing leaves the log before it is on disk.
+    assert database._writer.execute("PRAGMA synchronous").fetchone() == (1,)
 
 
-async def test_an_ordered_write_waits_for_no_fsync_but_its_own_elders(database: Database) -> None:
-    """A poke waits for its routing, which must not wait for the fsync of what was accepted after it."""
-    statements: list[str] = []
-    database._writer.set_trace_callback(lambda statement: statements.append(statement.split()[0]))
-    await asyncio.gather(
-        database.write_ordered(insert("routed")),
-        database.write(insert("accepted")),
-        database.write_ordered(insert("late")),
-    )
-    assert statements == [*("PRAGMA", "BEGIN", "INSERT", "COMMIT"), *("PRAGMA", "BEGIN", "INSERT", "INSERT", "COMMIT")]
+class SlowDisk:
+    """Each sync of a database waits until it is let go, or fails."""
+
+    def __init__(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.over = threading.Semaphore(0), threading.Semaphore(0)
+        self.error: OSError | None = None
+        monkeypatch.setattr(database._log, "sync", self._sync)
+
+    def _sync(self) -> None:
+        self.begun.release()
+        assert self.over.acquire(timeout=10), "somebody lets it go"
+        if self.error is not None:
+            raise self.error
+
+    async def begins(self) -> None:
+        """Return when a sync is under way."""
+        assert await asyncio.to_thread(self.begun.acquire, timeout=10), "a sync begins"
+
+
+@pytest.mark.parametrize("database", [ThreadWorker], indirect=True)
+async def test_an_ordered_write_waits_for_no_sync(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A poke waits for its routing, which must not wait for the disk. What needs a sync waits for the next one, and
+    shares a transaction."""
+    disk = SlowDisk(database, monkeypatch)
+    commits: list[str] = []
+    database._writer.set_trace_callback(lambda said: commits.append(said) if said == "COMMIT" else None)
+    first = asyncio.ensure_future(database.write(insert("first")))
+    await disk.begins()
+    await database.write_ordered(insert("routed"))
+    assert stored(database) == ["first", "routed"], "it is there before it is on disk"
+    assert not first.done(), "it is not promised yet"
+    behind = [asyncio.ensure_future(database.write(insert(id_))) for id_ in ("second", "third")]
+    await asyncio.sleep(0)
+    assert len(commits) == 2, "they wait for the next sync"
+    disk.over.release()
+    await first
+    await disk.begins()
+    assert len(commits) == 3, "together"
+    assert not any(one.done() for one in behind), "the sync that is over had begun before they were there"
+    disk.over.release()
+    await asyncio.gather(*behind)
+
+
+@pytest.mark.parametrize("database", [ThreadWorker], indirect=True)
+async def test_an_ordered_write_takes_along_what_waits_for_the_disk(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SlowDisk(database, monkeypatch)
+    first = asyncio.ensure_future(database.write(insert("first")))
+    await disk.begins()
+    second = asyncio.ensure_future(database.write(insert("second")))
+    await asyncio.sleep(0)
+    assert stored(database) == ["first"]
+    await database.write_ordered(insert("third"))
+    assert stored(database) == ["first", "second", "third"]
+    disk.over.release()
+    await first
+    await disk.begins()
+    assert not second.done(), "it came after the first sync had begun"
+    disk.over.release()
+    await second
+
+
+@pytest.mark.parametrize(("code", "told"), [(errno.EIO, Unavailable), (errno.ENOSPC, StorageFull)])
+async def test_nothing_is_promised_after_a_failed_sync_until_the_file_has_it(
+    database: Database, monkeypatch: pytest.MonkeyPatch, code: int, told: type[Exception]
+) -> None:
+    """Linux tells of a page that it could not write once, and takes it for written from then on."""
+    await database.write(insert("before"))
+    with monkeypatch.context() as patch:
+        disk = SlowDisk(database, patch)
+        disk.error = OSError(code, "simulated")
+        disk.over.release()
+        with pytest.raises(told):
+            await database.write(insert("unknown"))
+    steps: list[str] = []
+    database._writer.set_trace_callback(steps.append)
+    await database.write(insert("after"))
+    checkpoint, begin = (next(at for at, said in enumerate(steps) if word in said) for word in ("TRUNCATE", "BEGIN"))
+    assert checkpoint < begin, "what the log may lack on disk is in the file first"
+    assert stored(database) == ["before", "unknown", "after"]
+    steps.clear()
+    await database.write(insert("last"))
+    assert not any("checkpoint" in said for said in steps), "once is enough"
+
+
+async def test_a_failed_sync_is_not_forgotten_while_a_reader_holds_the_log(
+    database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    await database.write(insert("before"))
+    with closing(schema.open_reader(tmp_path / schema.FILE_NAME)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM outbox").fetchone()
+        with monkeypatch.context() as patch:
+            disk = SlowDisk(database, patch)
+            disk.error = OSError(errno.EIO, "simulated")
+            disk.over.release()
+            with pytest.raises(Unavailable, match="check the system's log"):
+                await database.write(insert("unknown"))
+        with pytest.raises(Unavailable, match="another process reads it"):
+            await database.write(insert("refused"))
+        with pytest.raises(Unavailable, match="another process reads it"):
+            await database.probe()
+        other.execute("COMMIT")
+    await database.probe()
+    await database.write(insert("after"))
+    assert stored(database) == ["before", "unknown", "after"]
+
+
+@pytest.mark.parametrize("database", [ThreadWorker], indirect=True)
+async def test_a_failed_sync_fails_what_was_committed_meanwhile(
+    database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also what waits for the lock of another process: it would go into a log that lacks something."""
+    disk = SlowDisk(database, monkeypatch)
+    first = asyncio.ensure_future(database.write(insert("first")))
+    await disk.begins()
+    second = asyncio.ensure_future(database.write(insert("second")))
+    await database.write_ordered(insert("third"))
+    with closing(schema.open_writer(tmp_path / schema.FILE_NAME)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        late = asyncio.ensure_future(database.write_ordered(insert("late")))
+        await asyncio.sleep(0)
+        disk.error = OSError(errno.EIO, "simulated")
+        disk.over.release()
+        results = await asyncio.gather(first, second, return_exceptions=True)
+        assert [type(result) for result in results] == [Unavailable, Unavailable]
+        steps: list[str] = []
+        database._writer.set_trace_callback(steps.append)
+        other.execute("COMMIT")
+    await late
+    assert "ROLLBACK" in steps[: steps.index("COMMIT")], "it began anew"
+    assert any("TRUNCATE" in said for said in steps[: steps.index("COMMIT")])
 
 
 async def test_one_failure_spares_the_group(database: Database) -> None:
@@ -139,16 +265,25 @@ async def test_an_error_that_an_operation_raises_is_not_taken_for_a_full_disk(da
     assert any("user_version" in statement for statement in statements), "still asked by a write"
 
 
-async def test_a_damaged_file_stops_no_queue(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever SQLite says, whoever writes is told, and so is the next one."""
+class Damaged:
+    """A connection to a file that is damaged wherever a transaction begins."""
 
-    def damaged(_: object, level: str) -> None:
-        error = sqlite3.DatabaseError(f"malformed at {level}")
+    in_transaction = False
+
+    def execute(self, statement: str) -> None:
+        error = sqlite3.DatabaseError(f"malformed at {statement}")
         error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         raise error
 
+    def __getattr__(self, name: str) -> int:
+        assert name == "total_changes"
+        return 0
+
+
+async def test_a_damaged_file_stops_no_queue(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever SQLite says, whoever writes is told, and so is the next one."""
     with monkeypatch.context() as patch:
-        patch.setattr(Database, "_set_level", damaged)
+        patch.setattr(database, "_writer", Damaged())
         for name in ("a", "b"):
             async with asyncio.timeout(10):
                 with pytest.raises(DataDirError, match="not an intact database"):
@@ -160,7 +295,7 @@ async def test_a_damaged_file_stops_no_queue(database: Database, monkeypatch: py
 async def test_another_process_is_waited_for(database: Database, tmp_path: Path) -> None:
     other = schema.open_writer(tmp_path / schema.FILE_NAME)
     other.execute("BEGIN IMMEDIATE")
-    if isinstance(database._committer, InlineWorker):
+    if isinstance(database._waiter, InlineWorker):
         other.close()
         return
     writing = asyncio.ensure_future(database.write(insert("mine")))

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from router.backends.embedded import schema
+from router.backends.embedded import schema, wal
 from router.backends.embedded.database import Database
-from router.backends.embedded.worker import InlineWorker
+from router.backends.embedded.worker import Done, InlineWorker, Job
 
 _TABLES = ("ingress", "recipient", "presence", "route", "hot", "cold", "outbox", "dead_letter", "sqlite_sequence")
 
@@ -53,11 +53,16 @@ class Disk:
         self._images = [self._image()]
         return True
 
-    def committed(self, *, synced: bool) -> None:
+    def committed(self) -> None:
         if self._watched:
-            if synced:
-                self._forget()
             self._images.append(self._image())
+
+    def synced(self) -> None:
+        if self._watched:
+            *older, last = self._images
+            self._images = [last]
+            for image in older:
+                image.close()
 
     def _image(self) -> sqlite3.Connection:
         image = sqlite3.connect(":memory:")
@@ -143,6 +148,29 @@ def miscounted(
     ]
 
 
+class SimLog(wal.Log):
+    """The log of a ``Disk``, which is never long."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+
+    def sync(self) -> None:
+        self._disk.synced()
+
+    def size(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+class LateWorker(InlineWorker):
+    """Runs each job a turn later: between a commit and its sync others write and read, and the power may fail."""
+
+    def submit(self, job: Job, done: Done) -> None:
+        self._loop.call_soon(super().submit, job, done)
+
+
 class SimDatabase(Database):
     """The router's own database over a ``Disk``."""
 
@@ -150,15 +178,15 @@ class SimDatabase(Database):
         connection = disk.connection
         super().__init__(
             Path("/simulated/router.db"),
-            InlineWorker,
+            LateWorker,
             relaxed=relaxed,
-            connect=lambda _: Kept(connection, connection, connection),
+            connect=lambda _: Kept(connection, connection, connection, SimLog(disk)),
         )
         self._disk = disk
 
     def _commit(self) -> None:
         super()._commit()
-        self._disk.committed(synced=self._level == "FULL")
+        self._disk.committed()
 
     def _log_is_long(self) -> bool:
         return False

@@ -1,14 +1,15 @@
 """One SQLite file, with one writer that commits operations in groups, and readers beside it.
 
-Statements run on the event loop, where they take microseconds. A thread runs only what waits: a commit for its fsync,
-the write lock for another process, a checkpoint for the disk. So the hot path switches threads once for each group, not
-for each statement.
+Statements and commits run on the event loop, where they take microseconds. A thread runs only what waits: a sync of the
+log for the disk, the write lock for another process, a checkpoint.
 
 SQLite's log keeps commits in order, and power loss cuts off only its end. So there are two kinds of writes:
 
-* ``write`` is on disk when it returns (``synchronous=FULL``).
+* ``write`` is on disk when it returns: the log was synced after its commit.
 * Power loss may undo a ``write_ordered``, but only together with all later writes. Routing uses it: if the result of a
   routing is lost, so is the removal of the message from the ingress.
+
+Readers see a commit before it is on disk. Nobody was promised what power loss may still take back.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from router.backends.embedded import schema
 from router.backends.embedded.worker import Worker
-from router.errors import DataDirLost
+from router.errors import DataDirLost, Unavailable
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -78,15 +80,19 @@ class Database:
         self._path = path
         self._make_room = make_room
         self._connect = connect
-        self._log = path.with_name(path.name + "-wal")
-        self._committer = workers()
+        self._waiter = workers()
+        self._syncer = workers()
         self._checkpointer = workers()
         self._relaxed = relaxed
         self._queue: deque[_Write[Any]] = deque()
         self._busy = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._level = ""
+        self._unsynced: list[_Write[Any]] = []
+        """Committed, and promised once the log is synced."""
+        self._syncing = False
+        self._doubtful = False
+        """A sync has failed: nobody knows what of the log is on disk."""
         self._folded_at = 0
         self._folding = False
         self._restart = False
@@ -100,16 +106,17 @@ class Database:
         self._connections = self._connect(self._path)
         self._writer = self._connections.writer
         self._reader = self._connections.reader
-        await self._committer.start()
-        await self._checkpointer.start()
+        self._log = self._connections.log
+        for worker in (self._waiter, self._syncer, self._checkpointer):
+            await worker.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._idle.wait()
-        await self._checkpointer.stop()
-        await self._committer.stop()
+        for worker in (self._checkpointer, self._syncer, self._waiter):
+            await worker.stop()
         self._connections.close()
 
     def read(self, operation: Operation[T]) -> T:
@@ -136,7 +143,7 @@ class Database:
     async def fold(self, *, empties: bool = True) -> None:
         """Copy the log into the file and empty it, so that deleted mail is gone from it too. If a reader holds this up,
         the log stays as it is."""
-        if self._log_bytes() == 0:
+        if self._log.size() == 0:
             return
         self._empties |= empties
         folded: asyncio.Future[None] = self._loop.create_future()
@@ -148,32 +155,35 @@ class Database:
     def _enqueue(self, operation: Operation[T], *, synced: bool) -> asyncio.Future[T]:
         outcome: asyncio.Future[T] = self._loop.create_future()
         self._queue.append(_Write(operation, outcome, synced=synced))
-        if not self._busy:
-            self._busy = True
-            self._idle.clear()
-            self._loop.call_soon(self._begin)
+        # During a sync, writes that need the next one wait for it together: one transaction for all of them. The first
+        # that needs no sync takes along those that wait.
+        if not self._busy and not (synced and self._syncing):
+            self._start()
         return outcome
 
-    # One group at a time: begin, run, commit, resolve. Each step starts the next one, on the loop or on the worker.
+    def _start(self) -> None:
+        self._busy = True
+        self._idle.clear()
+        # Through the loop, so that a stream of writes never starves its sockets, and what comes in this turn joins.
+        self._loop.call_soon(self._begin)
+
+    # One group at a time: begin, run, commit. Then its ordered writes are done; the others are when the log is synced,
+    # for which the next group does not wait.
 
     def _begin(self) -> None:
-        # Ordered writes at the head form a group of their own: the poke that waits for a routing must not wait for the
-        # fsync of a later write too. A synced write at the head takes all waiting writes into its group.
+        if self._doubtful:
+            self._waiter.submit(self._renew_log, self._renewed)
+            return
         try:
-            self._set_level("FULL" if self._queue[0].synced else "NORMAL")
             self._writer.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             if schema.is_busy(error):
-                self._committer.submit(self._wait_for_lock, self._begun)
+                self._sync_soon()
+                self._waiter.submit(self._wait_for_lock, self._begun)
             else:
                 self._begun(error)
         else:
             self._run()
-
-    def _set_level(self, level: str) -> None:
-        if level != self._level:
-            self._writer.execute(f"PRAGMA synchronous={level}")
-            self._level = level
 
     def _wait_for_lock(self) -> None:
         # Not SQLite's own busy handler: it waits up to 100 ms, far longer than another process holds the lock.
@@ -189,6 +199,11 @@ class Database:
                 return
 
     def _begun(self, error: BaseException | None) -> None:
+        if error is None and self._doubtful:
+            # Since this group began to wait for the lock.
+            self._writer.execute("ROLLBACK")
+            self._begin()
+            return
         if error is None:
             self._run()
             return
@@ -198,13 +213,9 @@ class Database:
 
     def _run(self) -> None:
         group: list[_Write[Any]] = []
-        synced = self._level == "FULL"
         deadline = self._loop.time() + GROUP_SECONDS
         while self._queue and (not group or self._loop.time() < deadline):
-            write = self._queue[0]
-            if write.synced and not synced:
-                break
-            self._queue.popleft()
+            write = self._queue.popleft()
             if write.outcome.cancelled():
                 continue
             try:
@@ -213,31 +224,31 @@ class Database:
                 self._run_without(write, error, group)
                 return
             group.append(write)
-        if synced:
-            self._committer.submit(self._commit, lambda error: self._resolve(group, error))
-        else:
-            self._resolve(group, self._commit_inline())
+        self._resolve(group, self._commit_error())
 
     def _run_without(self, failed: _Write[Any], error: Exception, group: list[_Write[Any]]) -> None:
         """Fail one operation with its error, and run the others of its group again."""
         self._queue.extendleft(reversed(group))
         self._resolve([failed], error)
 
-    def _commit(self) -> None:
-        self._writer.execute("COMMIT")
-
-    def _commit_inline(self) -> sqlite3.Error | None:
+    def _commit_error(self) -> sqlite3.Error | None:
         try:
             self._commit()
         except sqlite3.Error as error:
             return error
         return None
 
+    def _commit(self) -> None:
+        self._writer.execute("COMMIT")
+
     def _resolve(self, group: list[_Write[Any]], error: BaseException | None) -> None:
         if error is None:
             self._writes, self._folded_for_room = True, False
             for write in group:
-                write.succeed()
+                if write.synced:
+                    self._unsynced.append(write)
+                else:
+                    write.succeed()
         elif isinstance(error, sqlite3.Error) and schema.may_lack_room(error) and self._finds_room():
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
@@ -247,16 +258,62 @@ class Database:
             self._writes &= not isinstance(error, sqlite3.Error)
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
-            for write in group:
-                write.fail(self._translated(error))
+            self._fail(group, error)
+        self._sync_soon()
         self._next()
+
+    def _fail(self, group: list[_Write[Any]], error: BaseException) -> None:
+        for write in group:
+            write.fail(self._translated(error))
+
+    # The log is synced beside the writer, by a descriptor of its own: SQLite would hold the lock, and the writer, for
+    # as long as the disk takes.
+
+    def _sync_soon(self) -> None:
+        if self._unsynced and not self._syncing:
+            self._syncing = True
+            group, self._unsynced = self._unsynced, []
+            self._syncer.submit(self._sync, lambda error: self._synced(group, error))
+
+    def _sync(self) -> None:
+        try:
+            self._log.sync()
+        except OSError as error:
+            raise schema.unsynced(error, self._path) from error
+
+    def _synced(self, group: list[_Write[Any]], error: BaseException | None) -> None:
+        self._syncing = False
+        if error is None:
+            for write in group:
+                write.succeed()
+        else:
+            self._writes, self._doubtful = False, True
+            group, self._unsynced = group + self._unsynced, []
+            self._fail(group, error)
+        if self._busy or not self._queue:
+            self._sync_soon()
+        if not self._busy:
+            self._continue()
+
+    def _renew_log(self) -> None:
+        """Linux tries to write a page once: the next sync would succeed without what the failed one left out. So the
+        file takes over what is in the log, and the log begins again."""
+        if not self._begin_log_again(empties=True):
+            raise Unavailable(f"the log of {self._path} was not synced, and another process reads it; try again")
+
+    def _renewed(self, error: BaseException | None) -> None:
+        if error is None:
+            self._doubtful = False
+            self._begin()
+        else:
+            self._begun(error)
 
     def _finds_room(self) -> bool:
         """Whether to retry a group that found the disk full: there is room now, or the log has started from its
         beginning and has room in itself."""
         if self._make_room():
             return True
-        if self._folded_for_room or self._log_bytes() == 0:
+        if self._folded_for_room or self._log.size() == 0:
             return False
         self._folded_for_room = self._restart = True
         return True
@@ -269,18 +326,17 @@ class Database:
     def _next(self) -> None:
         if self._restart:
             self._restart = False
-            self._committer.submit(self._restart_log, self._restarted)
+            self._waiter.submit(self._restart_log, self._restarted)
             return
         if not self._folding and self._log_is_long():
             self._begin_fold()
         self._continue()
 
     def _continue(self) -> None:
+        self._busy = False
         if self._queue:
-            # Through the loop, so that a stream of writes never starves its sockets.
-            self._loop.call_soon(self._begin)
-        else:
-            self._busy = False
+            self._start()
+        elif not self._syncing:
             self._idle.set()
 
     # A checkpoint runs beside the writer and copies nearly all of the log. The writer then pauses for the short rest:
@@ -289,13 +345,7 @@ class Database:
 
     def _log_is_long(self) -> bool:
         changed = self._writer.total_changes - self._folded_at
-        return changed > CHECKPOINT_CHANGES or self._log_bytes() > CHECKPOINT_BYTES
-
-    def _log_bytes(self) -> int:
-        try:
-            return self._log.stat().st_size
-        except FileNotFoundError:
-            return 0
+        return changed > CHECKPOINT_CHANGES or self._log.size() > CHECKPOINT_BYTES
 
     def _begin_fold(self) -> None:
         self._folding = True
@@ -319,13 +369,22 @@ class Database:
             self._loop.call_soon(self._next)
 
     def _restart_log(self) -> None:
-        empties = self._empties or self._log_bytes() > CHECKPOINT_BYTES
-        # Wait for the readers of other processes, which read only briefly; writes wait meanwhile.
+        self._begin_log_again(empties=self._empties or self._log.size() > CHECKPOINT_BYTES)
+
+    def _begin_log_again(self, *, empties: bool) -> bool:
+        """Returns whether no reader of another process held it up. Writes wait meanwhile; readers read only briefly."""
         self._writer.execute(f"PRAGMA busy_timeout = {RESTART_MILLISECONDS}")
         try:
-            self._writer.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if empties else 'RESTART'})").fetchall()
+            (busy, *_), *_ = self._writer.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if empties else 'RESTART'})")
         finally:
             self._writer.execute("PRAGMA busy_timeout = 0")
+        if not busy and not empties:
+            # The first commit syncs the header of the log: not on the event loop.
+            with suppress(sqlite3.OperationalError):
+                self._writer.execute("BEGIN IMMEDIATE")
+                _write_nothing(self._writer)
+                self._writer.execute("COMMIT")
+        return not busy
 
     def _restarted(self, _: BaseException | None) -> None:
         # If a reader held it up, the next checkpoint does it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -76,15 +77,20 @@ class Connections:
     """Sees the last committed state, even while a group is being written."""
     folder: sqlite3.Connection
     """Makes checkpoints while the writer writes."""
+    log: wal.Log
 
     def close(self) -> None:
+        self.log.close()
         for connection in (self.folder, self.reader, self.writer):
             connection.close()
 
 
 def connect(path: Path) -> Connections:
     """Open all connections to the file ``path``, which has the current version; raises ``DataDirError``."""
-    return Connections(open_writer(path), open_reader(path), open_reader(path))
+    writer = open_writer(path)
+    # Its commits do not sync the log: ``Database`` does, for many at once.
+    writer.execute("PRAGMA synchronous = NORMAL")
+    return Connections(writer, open_reader(path), open_reader(path), wal.Log(path))
 
 
 def check_made(data_dir: Path) -> None:
@@ -333,6 +339,10 @@ def refuse_damaged(path: Path) -> None:
         )
 
 
+_FULL = "the disk of {} is full: free some space; what was accepted is safe"
+_FAILS = "the disk of {} fails ({}): check the system's log"
+
+
 def is_busy(error: sqlite3.Error) -> bool:
     """Another process holds the lock."""
     return (_primary(error)) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -349,7 +359,7 @@ def translated(error: sqlite3.Error, path: Path, unusable: type[DataDirError] = 
     primary = _primary(error)
     result: RouterError
     if primary == sqlite3.SQLITE_FULL:
-        result = StorageFull(f"the disk of {path.parent} is full: free some space; what was accepted is safe")
+        result = StorageFull(_FULL.format(path.parent))
     elif primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         result = unusable(f"cannot write {path}: make it writable, or name another embedded.data_dir")
     elif primary in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
@@ -358,11 +368,18 @@ def translated(error: sqlite3.Error, path: Path, unusable: type[DataDirError] = 
             "(docs/operations.md#a-damaged-file), or name another embedded.data_dir"
         )
     elif primary == sqlite3.SQLITE_IOERR:
-        result = Unavailable(f"the disk of {path} fails ({error}): check the system's log")
+        result = Unavailable(_FAILS.format(path, error))
     else:
         result = Unavailable(f"the database {path} failed: {error}")
     result.__cause__ = error
     return result
+
+
+def unsynced(error: OSError, path: Path) -> RouterError:
+    """The router's own error where the log of ``path`` could not be synced."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(_FULL.format(path.parent))
+    return Unavailable(_FAILS.format(path, error.strerror))
 
 
 def _primary(error: sqlite3.Error) -> int | None:

@@ -1,4 +1,4 @@
-"""Finds commits that SQLite passes over in a damaged log.
+"""The log beside the file: syncs it, and finds commits that SQLite passes over where it is damaged.
 
 SQLite reads its log up to the first frame whose checksum does not match. That is right if a crash cut the last commit
 short. But if more commits follow, a bit has flipped or a page was lost, and SQLite drops them without an error.
@@ -24,6 +24,26 @@ _WORDS = {0x377F0682: "<", 0x377F0683: ">"}
 _VALID_FRAMES = struct.Struct("=16xI")
 """Number of valid frames, in the header of the log's index (https://www.sqlite.org/walformat.html), in the machine's
 byte order."""
+
+_sync = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
+
+
+class Log:
+    """The log of the database ``path``, which is open and so has one. Raises ``OSError``."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path.with_name(f"{path.name}-wal"), os.O_RDONLY | os.O_CLOEXEC)
+
+    def sync(self) -> None:
+        """Return when all that is in the log is on disk."""
+        _sync(self._descriptor)
+
+    def size(self) -> int:
+        """In bytes; 0 where it has been emptied."""
+        return os.fstat(self._descriptor).st_size
+
+    def close(self) -> None:
+        os.close(self._descriptor)
 
 
 def lost_commits(connection: sqlite3.Connection, path: Path, page_size: int) -> int:
