@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.metrics_core import CounterMetricFamily
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from router.dead_reasons import DeadReason
@@ -47,23 +49,23 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = self._counter("router_http_requests", "HTTP answers", "route", "status")
-        self._request_seconds = self._histogram("router_http_request_seconds", "Time until the answer", "route")
-        self._accepted = self._counter("router_messages_accepted", "Messages answered 202")
+        self._answers = _Answers()
+        self.registry.register(self._answers)
+        self._accepted = self._kept("router_messages_accepted", "Messages answered 202")
         self._refusals = self._counter("router_requests_refused", "Requests refused", "reason")
-        self._routed = self._counter("router_messages_routed", "Messages routed, by outcome", "outcome")
-        self._by_outcome = {outcome: self._routed.labels(outcome.value) for outcome in Outcome}
+        self._routed = self._kept("router_messages_routed", "Messages routed, by outcome", "outcome", Outcome)
         self._routing = self._histogram(
             "router_routing_seconds", "Time from acceptance to routing, of the oldest message of each batch"
         )
-        self._dropped = self._counter("router_messages_dropped", "Messages dropped, by reason", "reason")
-        self._letters = self._counter("router_dead_letters", "Messages that became dead letters, by reason", "reason")
-        self._pokes = self._counter("router_pokes", "Pokes, by result", "kind")
-        self._pushed = self._counter("router_push_commands", "Push commands published")
-        self._fetched = self._counter("router_messages_fetched", "Messages returned by fetches")
-        self._acknowledged = self._counter("router_ids_acknowledged", "Ids in acknowledgements")
-        self._migrations = self._counter("router_migrations", "Migrations, by result", "result")
-        self._moved = self._counter("router_messages_migrated", "Messages moved from hot to cold")
+        self._dropped = self._kept("router_messages_dropped", "Messages dropped, by reason", "reason", DROPS)
+        letters = "Messages that became dead letters, by reason"
+        self._letters = self._kept("router_dead_letters", letters, "reason", DeadReason)
+        self._pokes = self._kept("router_pokes", "Pokes, by result", "kind", POKES)
+        self._pushed = self._kept("router_push_commands", "Push commands published")
+        self._fetched = self._kept("router_messages_fetched", "Messages returned by fetches")
+        self._acknowledged = self._kept("router_ids_acknowledged", "Ids in acknowledgements")
+        self._migrations = self._kept("router_migrations", "Migrations, by result", "result", MigrationResult)
+        self._moved = self._kept("router_messages_migrated", "Messages moved from hot to cold")
         self._connections = Gauge("router_connections", "Live WebSockets of this process", registry=self.registry)
         self._clock = Gauge(
             "router_clock_ahead_seconds",
@@ -76,14 +78,15 @@ class Metrics:
             registry=self.registry,
         )
         self._closes = self._counter("router_connections_closed", "WebSockets closed by the server", "code", "clean")
-        self._cuts = self._counter("router_clients_cut_off", "Clients disconnected, by reason", "reason")
+        self._cuts = self._kept("router_clients_cut_off", "Clients disconnected, by reason", "reason", CUTS)
         self._failures = self._counter("router_dependency_failures", "Failed calls", "dependency", "kind")
-        self._begin(self._dropped, DROPS)
-        self._begin(self._letters, DeadReason)
-        self._begin(self._pokes, POKES)
-        self._begin(self._migrations, MigrationResult)
-        self._begin(self._cuts, CUTS)
-        self._answers: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+
+    def _kept(self, name: str, help_text: str, label: str = "", values: Iterable[str] = ("",)) -> dict[str, int]:
+        """A counter, by each of the ``values`` of its label: everything here happens on the event loop, so it needs no
+        lock, and 0.1 µs of a core instead of 0.7."""
+        counts = {str(value): 0 for value in values}
+        self.registry.register(_Counts(name, help_text, lambda: counts, *filter(None, [label])))
+        return counts
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
         return Counter(name, help_text, labels, registry=self.registry)
@@ -102,9 +105,7 @@ class Metrics:
     def routes(self, routes: Iterable[str]) -> None:
         """These ``routes`` are served here."""
         for route in routes:
-            self._request_seconds.labels(route)
-            for status in OUR_FAILURES:
-                self._requests.labels(route, str(status))
+            self._answers.serve(route)
 
     def depends(self, dependency: str, kind: str) -> None:
         """This process depends on it."""
@@ -149,22 +150,16 @@ class Metrics:
         return generate_latest(self.registry)
 
     def answered(self, route: str, status: int, seconds: float) -> None:
-        # Kept by route and status, since a look-up by labels takes a lock and is a part of every request.
-        found = self._answers.get((route, status))
-        if found is None:
-            found = (self._requests.labels(route, str(status)), self._request_seconds.labels(route))
-            self._answers[route, status] = found
-        found[0].inc()
-        found[1].observe(seconds)
+        self._answers.add(route, status, seconds)
 
     def accepted(self) -> None:
-        self._accepted.inc()
+        self._accepted[""] += 1
 
     def refused(self, reason: str) -> None:
         self._refusals.labels(reason).inc()
 
     def routed(self, outcome: Outcome) -> None:
-        self._by_outcome[outcome].inc()
+        self._routed[outcome] += 1
 
     def clock_ahead(self, seconds: float) -> None:
         """This process's clock is so far ahead of the online store's, or behind it where negative."""
@@ -178,28 +173,28 @@ class Metrics:
         self._routing.observe(max(0.0, seconds))
 
     def dropped(self, reason: Drop, count: int) -> None:
-        self._dropped.labels(reason).inc(count)
+        self._dropped[reason] += count
 
     def dead_letter(self, reason: DeadReason) -> None:
-        self._letters.labels(reason).inc()
+        self._letters[reason] += 1
 
     def poked(self, kind: Poke, count: int) -> None:
-        self._pokes.labels(kind).inc(count)
+        self._pokes[kind] += count
 
     def pushed(self, count: int) -> None:
-        self._pushed.inc(count)
+        self._pushed[""] += count
 
     def fetched(self, count: int) -> None:
-        self._fetched.inc(count)
+        self._fetched[""] += count
 
     def acknowledged(self, count: int) -> None:
-        self._acknowledged.inc(count)
+        self._acknowledged[""] += count
 
     def migration(self, result: MigrationResult) -> None:
-        self._migrations.labels(result).inc()
+        self._migrations[result] += 1
 
     def migrated(self, count: int) -> None:
-        self._moved.inc(count)
+        self._moved[""] += count
 
     def connections(self, count: int) -> None:
         self._connections.set(count)
@@ -208,10 +203,50 @@ class Metrics:
         self._closes.labels(str(code), str(clean).lower()).inc()
 
     def cut(self, reason: Cut) -> None:
-        self._cuts.labels(reason).inc()
+        self._cuts[reason] += 1
 
     def dependency_failed(self, dependency: str, kind: str) -> None:
         self._failures.labels(dependency, kind).inc()
+
+
+class _Answers(Collector):
+    """Answers by route and status, and how long each route took. Two look-ups by labels and two locks would be 5 µs of
+    each request."""
+
+    def __init__(self) -> None:
+        self._answers: dict[tuple[str, int], int] = {}
+        self._by_latency: dict[str, list[int]] = {}
+        """By route: how many took as long as each of ``_LATENCY``, and longer than the one before; then the others."""
+        self._seconds: dict[str, float] = {}
+
+    def serve(self, route: str) -> None:
+        """``route`` is served, also where nobody asks for it."""
+        self._by_latency.setdefault(route, [0] * (len(_LATENCY) + 1))
+        self._seconds.setdefault(route, 0.0)
+        for status in OUR_FAILURES:
+            self._answers.setdefault((route, status), 0)
+
+    def add(self, route: str, status: int, seconds: float) -> None:
+        if route not in self._seconds:
+            self._by_latency[route], self._seconds[route] = [0] * (len(_LATENCY) + 1), 0.0
+        self._answers[route, status] = self._answers.get((route, status), 0) + 1
+        self._by_latency[route][bisect_left(_LATENCY, seconds)] += 1
+        self._seconds[route] += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        answers, seconds = self.describe()
+        for (route, status), count in self._answers.items():
+            answers.add_metric([route, str(status)], count)
+        for route, counts in self._by_latency.items():
+            bounds = [*map(str, map(float, _LATENCY)), "+Inf"]
+            seconds.add_metric([route], list(zip(bounds, accumulate(counts), strict=True)), self._seconds[route])
+        yield from (answers, seconds)
+
+    def describe(self) -> tuple[CounterMetricFamily, HistogramMetricFamily]:
+        return (
+            CounterMetricFamily("router_http_requests", "HTTP answers", labels=("route", "status")),
+            HistogramMetricFamily("router_http_request_seconds", "Time until the answer", labels=("route",)),
+        )
 
 
 class _Counts(Collector):

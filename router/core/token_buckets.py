@@ -48,19 +48,38 @@ class TokenBuckets(Generic[K]):
         More than a bucket holds may be taken when it is full.
         """
         full_at = self._full_at.get(key)
-        if full_at is None:
-            return 0.0
-        seconds = full_at - self._clock.monotonic() - max(0.0, self._burst - amount) / self._rate
-        return seconds if seconds > LEAST_SECONDS else 0.0
+        return 0.0 if full_at is None else self._wait(full_at, amount, self._clock.monotonic())
 
     def take(self, key: K, amount: float) -> None:
         """Take ``amount``, also where that leaves a debt."""
-        if not self._rate:
-            return
-        now, all_ = self._clock.monotonic(), self._full_at
-        all_[key] = max(now, all_.get(key, now)) + amount / self._rate
-        all_.move_to_end(key)
-        # Two, so that they become fewer where many are full again.
+        if self._rate:
+            self._take(key, self._full_at.get(key), amount, self._clock.monotonic())
+
+    def take_now(self, key: K, amount: float) -> bool:
+        """Take ``amount`` where that needs no wait; returns whether. With a rate."""
+        full_at, now = self._full_at.get(key), self._clock.monotonic()
+        if full_at is not None and self._wait(full_at, amount, now):
+            return False
+        self._take(key, full_at, amount, now)
+        return True
+
+    def _wait(self, full_at: float, amount: float, now: float) -> float:
+        seconds = full_at - now - max(0.0, self._burst - amount) / self._rate
+        return seconds if seconds > LEAST_SECONDS else 0.0
+
+    def _take(self, key: K, full_at: float | None, amount: float, now: float) -> None:
+        all_ = self._full_at
+        if full_at is None:
+            all_[key] = now + amount / self._rate
+            self._forget(now)
+        else:
+            all_[key] = max(now, full_at) + amount / self._rate
+            all_.move_to_end(key)
+
+    def _forget(self, now: float) -> None:
+        """Two for each key that comes, so that they become fewer where many are full again. Not for each that is used
+        again: that is what every request does, and takes 1.5 µs of a core."""
+        all_ = self._full_at
         for oldest in tuple(islice(all_, 2)):
             if len(all_) <= self._most and all_[oldest] > now:
                 return

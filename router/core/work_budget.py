@@ -161,10 +161,7 @@ class WorkBudget:
     def _affords(self, user: str, units: int) -> bool:
         """Charge ``units`` where the budget has them; whether it has."""
         assert self._budgets is not None, "nobody asks without a limit"
-        if self._budgets.wait(user, units):
-            return False
-        self._budgets.take(user, units)
-        return True
+        return self._budgets.take_now(user, units)
 
     async def _afford(self, user: str, units: int) -> None:
         """Charge ``units`` as soon as the budget has them; raises ``TooMuchWork`` where that is not soon."""
@@ -242,10 +239,15 @@ class Call:
 
     async def spend(self, units: int) -> None:
         """Return when work of ``units`` more may begin; what was under way has ended. Raises ``TooMuchWork``."""
-        if self._own is not None and units:
-            self.pause()
-            if not self._work._affords(self.user, units):
-                await self._work._afford(self.user, units)
+        if self._own is None or not units:
+            return
+        self.pause()
+        if not self._work._affords(self.user, units):
+            await self._work._afford(self.user, units)
+        # Nearly always it is their turn now.
+        if units <= HEAVY and self._work._enters(self._own, units):
+            self._units = units
+        else:
             await self.turn(units)
 
     async def turn(self, units: int) -> None:

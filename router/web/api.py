@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 import msgspec
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from router import envelope
 from router.auth.verifier import Authenticator
@@ -46,6 +47,11 @@ class Ready(Response):
         self.background = None
         # Without a body there is no length either: RFC 9110, section 8.6, forbids it in a 204.
         self.raw_headers = [*fields, (b"content-length", b"%d" % len(body))] if body else [*fields]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body})
 
 
 class Page(NamedTuple):

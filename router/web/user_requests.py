@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -32,7 +32,7 @@ LARGE_UNITS = 64
 class UserRequest:
     """A request whose user is known."""
 
-    __slots__ = ("_body_seconds", "_request", "call", "headers", "scope", "user")
+    __slots__ = ("_body_seconds", "_receive", "call", "headers", "scope", "user")
 
     def __init__(
         self, scope: Scope, receive: Receive, headers: Headers, call: work_budget.Call, body_seconds: float
@@ -41,7 +41,7 @@ class UserRequest:
         self.headers = headers
         self.call = call
         self.user = call.user
-        self._request = Request(scope, receive)
+        self._receive = receive
         self._body_seconds = body_seconds
 
     async def body(self, limit: int, what: str) -> bytes:
@@ -73,7 +73,7 @@ class UserRequest:
     async def _read(self, limit: int, what: str) -> bytes:
         chunks, size, more = [], 0, True
         while more:
-            message = await self._request.receive()
+            message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             chunk, more = message.get("body", b""), message.get("more_body", False)

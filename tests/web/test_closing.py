@@ -142,7 +142,7 @@ async def test_what_is_thrown_away_is_read_in_turns(edge: Server, monkeypatch: p
             protocol for protocol in edge._uvicorn.server_state.connections if isinstance(protocol, HttpProtocol)
         ]
         floods = [asyncio.create_task(each.send(BODY)) for each in (client, other)]
-        await eventually(lambda: not any(protocol._writes.transport.is_reading() for protocol in protocols))
+        await eventually(lambda: not any(protocol._staged.transport.is_reading() for protocol in protocols))
         assert not any(flood.done() for flood in floods)
         for flood in floods:
             flood.cancel()

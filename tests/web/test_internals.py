@@ -12,11 +12,12 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import Server as UvicornServer
 from websockets.server import ServerProtocol
 
-from router.web.transport.coalesced_writes import CoalescingTransport
 from router.web.transport.connection import ClientConnection
+from router.web.transport.exchange import Exchange
 from router.web.transport.http import HttpProtocol
 from router.web.transport.request_parser import RequestParser
 from router.web.transport.server import Server, _Uvicorn
+from router.web.transport.staged_transport import StagedTransport
 from router.web.transport.uvicorn_internals import RELIED_ON
 from router.web.transport.websocket import WebSocketProtocol
 from tests.support.internals import changes, defined, members, names, used
@@ -25,6 +26,7 @@ TABLE = "router/web/transport/uvicorn_internals.py"
 SUBCLASSES: Mapping[type, tuple[type, ...]] = {
     HttpToolsProtocol: (ClientConnection, HttpProtocol),
     WebSocketsSansIOProtocol: (ClientConnection, WebSocketProtocol),
+    RequestResponseCycle: (Exchange,),
     UvicornServer: (_Uvicorn,),
 }
 HELD: Mapping[type, tuple[type, str]] = {
@@ -67,4 +69,4 @@ def test_our_transport_has_what_uvicorn_uses_of_one() -> None:
     asked = used(FlowControl, "self._transport")
     for protocol in (HttpToolsProtocol, RequestResponseCycle, WebSocketsSansIOProtocol):
         asked |= used(protocol, "self.transport")
-    assert asked <= defined(CoalescingTransport), f"uvicorn {version('uvicorn')} changed: it asks more of a transport"
+    assert asked <= defined(StagedTransport), f"uvicorn {version('uvicorn')} changed: it asks more of a transport"

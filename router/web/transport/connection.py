@@ -14,9 +14,9 @@ from router.logs import request_fields
 from router.metrics import Cut
 from router.web import problems
 from router.web.headers import Headers
-from router.web.transport.coalesced_writes import CoalescingTransport
 from router.web.transport.limits import LimitedConfig, Limits
 from router.web.transport.lingering_close import LingeringClose
+from router.web.transport.staged_transport import StagedTransport
 from router.web.transport.stalled_writer import StalledWriter
 
 SMALL_BYTES = 4096
@@ -60,13 +60,13 @@ class ClientConnection(asyncio.Protocol):
         super().connection_lost(exc)
 
     @property
-    def _writes(self) -> CoalescingTransport:
-        assert isinstance(self.transport, CoalescingTransport), "it is made with the connection"
+    def _staged(self) -> StagedTransport:
+        assert isinstance(self.transport, StagedTransport), "it is made with the connection"
         return self.transport
 
     @property
     def _lingering(self) -> LingeringClose | None:
-        return self._writes.lingering
+        return self._staged.lingering
 
     def _account_memory(self) -> None:
         bodies = self._body_bytes if self._body_bytes > SMALL_BYTES else 0
@@ -98,4 +98,4 @@ class ClientConnection(asyncio.Protocol):
         fields = [(b"connection", b"close"), *response.raw_headers, *common]
         lines = b"".join(b"%b: %b\r\n" % field for field in fields)
         self.transport.write(b"%b%b\r\n%b" % (head, lines, bytes(response.body)))
-        self._writes.close_in_stages()
+        self._staged.close_in_stages()

@@ -6,16 +6,19 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
+from urllib.parse import unquote
 
+import httptools
 from msgspec import Struct
 
 from router.errors import RouterError
 from router.web.problems import HeadersTooLarge, HeadersTooSlow, MalformedRequest
 from router.web.transport import request_target
-from router.web.transport.coalesced_writes import CoalescingTransport
 from router.web.transport.connection import SMALL_BYTES, ClientConnection
+from router.web.transport.exchange import Exchange
 from router.web.transport.request_parser import RequestParser
 from router.web.transport.scope import ARRIVED, PAYER
+from router.web.transport.staged_transport import StagedTransport
 from router.web.transport.uvicorn_internals import HttpToolsProtocol
 
 HEADER_BYTES = 64 * 1024
@@ -63,7 +66,7 @@ class HttpProtocol(ClientConnection, HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(
-            CoalescingTransport(transport, self.loop, self.limits.client_seconds, self.limits.discarding)
+            StagedTransport(transport, self.loop, self.limits.client_seconds, self.limits.discarding)
         )
         self._bodies: deque[_Body] = deque()
         self.parser = RequestParser(self.without_upgrade, self)  # type: ignore[assignment]  # all of one that uvicorn calls
@@ -76,7 +79,7 @@ class HttpProtocol(ClientConnection, HttpToolsProtocol):
             # Answers to earlier requests would be written between the frames.
             self.cut("pipelining")
             return
-        self._writes.upgrade()
+        self._staged.upgrade()
         super().handle_websocket_upgrade()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -120,18 +123,53 @@ class HttpProtocol(ClientConnection, HttpToolsProtocol):
         if problem := request_target.host_problem(self.parser.get_http_version(), self.headers):
             self.refuse(MalformedRequest(problem), self.headers)
             raise _Ended
+        upgrades = self.parser.should_upgrade() and self._should_upgrade()
         # The parser sees CONNECT as an upgrade too, although it has no such header.
-        named = any(name == b"upgrade" for name, _ in self.headers)
-        self._ignores_upgrade = named and self.parser.should_upgrade() and not self._should_upgrade()
+        self._ignores_upgrade = (
+            not upgrades and self.parser.should_upgrade() and any(name == b"upgrade" for name, _ in self.headers)
+        )
         if self._ignores_upgrade:
             return
         self.url = request_target.in_origin_form(self.url)
-        super().on_headers_complete()
+        self._read_head()
+        if not upgrades:
+            self._begin_exchange()
         self._in_head, self._in_body = False, True
         self._unanswered += 1
         # An upgrade has no cycle.
         self._wants_keep_alive = getattr(self.cycle, "keep_alive", False)
         self._bodies.append(_Body(cast(Mapping[str, Any], self.scope)))
+
+    def _read_head(self) -> None:
+        scope, version, target = self.scope, self.parser.get_http_version(), httptools.parse_url(self.url)
+        path = target.path.decode("ascii")
+        scope["method"] = self.parser.get_method().decode("ascii")
+        if version != "1.1":
+            scope["http_version"] = version
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = target.path
+        scope["query_string"] = target.query or b""
+
+    def _begin_exchange(self) -> None:
+        self.cycle = Exchange(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if not self._unanswered:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            # It waits for the answers to those before it.
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
         if self.cycle.response_complete:
@@ -163,7 +201,6 @@ class HttpProtocol(ClientConnection, HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self._unanswered -= 1
         self._forget_body()
-        self._writes.release()
         if self._in_body and self.cycle.response_complete:
             # The body was refused before it was complete: its rest is discarded, but must still end in time.
             self._start_deadline()
@@ -200,7 +237,7 @@ class HttpProtocol(ClientConnection, HttpToolsProtocol):
         self._wants_keep_alive = False
         super().shutdown()
         if self.transport.is_closing():
-            self._writes.end()
+            self._staged.end()
 
     def without_upgrade(self) -> bytes | None:
         """The head of the request that has just been read, without its ``Upgrade``; ``None`` if it keeps that."""

@@ -10,12 +10,19 @@ from collections.abc import Mapping
 
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import Server
 from websockets.server import ServerProtocol
 
-__all__ = ["RELIED_ON", "ASGISendEvent", "HttpToolsProtocol", "WebSocketsSansIOProtocol"]
+__all__ = [
+    "RELIED_ON",
+    "STATUS_LINE",
+    "ASGISendEvent",
+    "HttpToolsProtocol",
+    "RequestResponseCycle",
+    "WebSocketsSansIOProtocol",
+]
 
 _BOTH = (
     "config",
@@ -31,6 +38,12 @@ _BOTH = (
 RELIED_ON: Mapping[type, tuple[str, ...]] = {
     HttpToolsProtocol: (
         *_BOTH,
+        "_start_asgi_task(cycle, app)",
+        "access_logger",
+        "app",
+        "expect_100_continue",
+        "logger",
+        "server_state",
         "_should_upgrade()",
         "_unsupported_upgrade_warning()",
         "connection_made(transport)",
@@ -50,12 +63,17 @@ RELIED_ON: Mapping[type, tuple[str, ...]] = {
     ),
     RequestResponseCycle: (
         "body",
+        "default_headers",
         "disconnected",
+        "flow",
         "keep_alive",
         "message_event",
+        "on_response",
         "response_complete",
         "response_started",
         "scope",
+        "send(message)",
+        "transport",
     ),
     FlowControl: ("pause_reading()",),
     WebSocketsSansIOProtocol: (

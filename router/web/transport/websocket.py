@@ -97,7 +97,7 @@ class WebSocketProtocol(ClientConnection, WebSocketsSansIOProtocol):
         if self._lingering is None:
             super().shutdown()
         else:
-            self._writes.end()
+            self._staged.end()
 
     def handle_parser_exception(self) -> None:
         self._end("bad-frame")
@@ -107,7 +107,7 @@ class WebSocketProtocol(ClientConnection, WebSocketsSansIOProtocol):
         if not self.transport.is_closing():
             self.conn.fail(INTERNAL_ERROR, "keepalive ping timeout")
             self._end("no-pong")
-            self._writes.end()
+            self._staged.end()
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         super().on_task_complete(task)
@@ -122,7 +122,7 @@ class WebSocketProtocol(ClientConnection, WebSocketsSansIOProtocol):
         else:
             self.limits.context.refusals.cut(reason)
             self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
-            self._writes.close_in_stages()
+            self._staged.close_in_stages()
 
 
 def _no_handshake(error: Exception | None) -> MalformedRequest:
