@@ -79,9 +79,9 @@ async def probe(factory: Factory, own: str, other: str, name: str) -> float:
                 await asyncio.sleep(LOOK_SECONDS)
         await queue.acknowledge(person, ids)
 
-    await asyncio.gather(producer.publish(message("other", other)), producer.publish(message("first", own)))
+    await asyncio.gather(producer.publish([message("other", other)]), producer.publish([message("first", own)]))
     since = time.perf_counter()
-    await producer.publish(message("second", own))
+    await producer.publish([message("second", own)])
     await fetched(own, f"{name}-second")
     took = time.perf_counter() - since
     await fetched(other, f"{name}-other")

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
+from router.errors import RouterError
 from router.messages import (
     ColdPage,
     Connection,
@@ -48,12 +49,16 @@ MOST_IDS = 1000
 class IngressProducer(Protocol):
     """The write end of the ingress topic."""
 
-    async def publish(self, message: Message) -> None:
-        """Return once ``message`` is durable.
+    async def publish(self, messages: Sequence[Message]) -> list[RouterError | None]:
+        """Return once each of ``messages`` is durable or has failed: for each, in their order, ``None`` or its error.
 
-        If one publish to a recipient ends before the next begins, the ingress delivers the two in that order. Raises
-        ``NoRoom`` where the volume is nearly full. When it fails the sender gets an error and sends again; the message
-        may have been accepted nevertheless.
+        Raises an error that all of them share, as the one of a single message is, for example ``NoRoom`` where the
+        volume is nearly full. The sender of a message that failed gets an error and sends it again; the message may
+        have been accepted nevertheless.
+
+        The ingress delivers a recipient's messages of one call in the order given, and those of two calls in the order
+        of the calls if the first ends before the second begins. Where a message fails with ``Unavailable``, the later
+        ones of that recipient in the call fail too, so that none of them overtakes it when it is sent again.
         """
         ...
 

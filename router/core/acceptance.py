@@ -55,7 +55,7 @@ class Acceptor:
         keyed = idempotency_key is not None
         summed = checksum(id_, read.recipient, read.canonical)
         await self._producer.publish(
-            Message(id_, read.recipient, read.canonical, read.lane, read.ephemeral, now, keyed, summed)
+            [Message(id_, read.recipient, read.canonical, read.lane, read.ephemeral, now, keyed, summed)]
         )
         self._metrics.accepted()
         return id_

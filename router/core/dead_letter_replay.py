@@ -90,7 +90,7 @@ class Replayer:
 
         async def publish(chain: Sequence[tuple[Receipt, Message]]) -> None:
             for receipt, message in chain:
-                await self._producer.publish(message)
+                await self._producer.publish([message])
                 published.append(receipt)
 
         results = await asyncio.gather(*map(publish, chains), return_exceptions=True)

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar, cast
 from msgspec import Struct
 
 from router.clock import Clock
-from router.errors import RouterError, Unavailable
+from router.errors import Refused, RouterError, Unavailable
 from router.messages import DeadLetter
 from router.metrics import Metrics
 
@@ -36,8 +36,8 @@ ANSWER_SECONDS = 3.0
 """Time-out of a probe."""
 WAITS = frozenset({"receive"})
 """Calls that wait for work, and so may take any time."""
-UNDONE = frozenset({"put"})
-"""Calls that return what they could not do."""
+UNDONE = frozenset({"put", "publish"})
+"""Calls that return what they could not do: messages, or for each message its error or ``None``."""
 
 
 class Place(Protocol):
@@ -221,8 +221,9 @@ class _Watched:
                 if name not in WAITS and waited >= UNANSWERED_SECONDS:
                     self._dependencies.failed(self._place, name, f"no answer within {waited:.0f} s")
                 raise
-            if name in UNDONE and result:
-                self._dependencies.failed(self._place, name, f"{len(result)} messages were not written")
+            undone = [each for each in result or () if each and not isinstance(each, Refused)] if name in UNDONE else []
+            if undone:
+                self._dependencies.failed(self._place, name, f"{len(undone)} messages were not written")
             else:
                 self._dependencies.worked(self._place, name)
             return result

@@ -91,7 +91,7 @@ def test_inspect_totals_and_oldest(router: Router, inside: Inside) -> None:
     async def prepare(factory: Factory) -> None:
         await mail_for_bob(factory)
         await (await factory.cold_queue()).put([Queued(message(9, ALICE), sequence=1, queued_at=NOW - 60_000_000)])
-        await (await factory.ingress_producer()).publish(message(10, ALICE))
+        await (await factory.ingress_producer()).publish([message(10, ALICE)])
         await (await factory.dead_letters()).publish([DeadLetter("x", BOB, DeadReason.QUEUE_FULL, "", b"", 1, NOW)])
 
     inside(prepare)

@@ -45,7 +45,7 @@ class IngressContract:
             stage.message("typing", ephemeral=True),
         ]
         for message in sent:
-            await stage.producer.publish(message)
+            await stage.producer.publish([message])
         received = await take(await stage.factory.ingress_consumer(), 4)
         assert [delivery.message for delivery in received] == sent
         assert [delivery.attempt for delivery in received] == [1, 1, 1, 1]
@@ -56,7 +56,7 @@ class IngressContract:
         async def send(index: int, user: str) -> None:
             for number in range(20):
                 producer = (stage, second)[number % 2].producer
-                await producer.publish(stage.message(f"{index}-{number}", user))
+                await producer.publish([stage.message(f"{index}-{number}", user)])
 
         users = [BOB, EVE, *(f"urn:sm:user:u{number}" for number in range(20))]
         await asyncio.gather(*(send(index, user) for index, user in enumerate(users)))
@@ -67,10 +67,25 @@ class IngressContract:
         for index, user in enumerate(users):
             assert ids(received, user) == [f"{index}-{number}" for number in range(20)]
 
+    async def test_several_of_one_call_keep_their_order(self, stage: Stage) -> None:
+        """Each with its own outcome; also where they are of several recipients, and behind those of an earlier call."""
+        users = [BOB, EVE, "urn:sm:user:u1"]
+        sent = [stage.message(f"m{number}", users[number * number % 3]) for number in range(300)]
+        assert await stage.producer.publish(sent[:256]) == [None] * 256
+        assert await stage.producer.publish(sent[256:]) == [None] * 44
+        assert await stage.producer.publish([]) == []
+        consumer, received = await stage.factory.ingress_consumer(), list[Delivery]()
+        while len(received) < len(sent):
+            part = await take(consumer, 1)
+            await consumer.ack(part)
+            received += part
+        for user in users:
+            assert ids(received, user) == [message.id for message in sent if message.recipient == user]
+
     async def test_no_more_is_received_than_is_asked_for(self, stage: Stage) -> None:
         sent = [f"m{number}" for number in range(10)]
         for id_ in sent:
-            await stage.producer.publish(stage.message(id_, f"urn:sm:user:of-{id_}"))
+            await stage.producer.publish([stage.message(id_, f"urn:sm:user:of-{id_}")])
         consumer, received = await stage.factory.ingress_consumer(), list[Delivery]()
         async with asyncio.timeout(TURN_SECONDS):
             while len(received) < len(sent):
@@ -84,14 +99,14 @@ class IngressContract:
         names = ["{}", "/", "a//b", "..", "__x__", "%2F", "a=b&c", "*", "\u00e9\u2603", "goog", "x" * 244]
         sent = [stage.message(f"m{number}", f"urn:sm:user:{name}") for number, name in enumerate(names)]
         for message in sent:
-            await stage.producer.publish(message)
+            await stage.producer.publish([message])
         received = await take(await stage.factory.ingress_consumer(), len(sent))
         assert sorted((one.message for one in received if one.message), key=lambda one: int(one.id[1:])) == sent
 
     async def test_what_is_handed_back_comes_again_in_its_order(self, stage: Stage) -> None:
         """RACES 35: a pipeline that is told to stop does this with all that it holds."""
         for number in range(3):
-            await stage.producer.publish(stage.message(f"m{number}"))
+            await stage.producer.publish([stage.message(f"m{number}")])
         consumer = await stage.factory.ingress_consumer()
         await consumer.nack(await take(consumer, 3))
         again = await take(consumer, 3)
@@ -103,7 +118,7 @@ class IngressContract:
     ) -> None:
         """RACES 2, 35: and nothing else; also what was received and never looked at."""
         for number in range(4):
-            await stage.producer.publish(stage.message(f"m{number}"))
+            await stage.producer.publish([stage.message(f"m{number}")])
         async with staged(stores, clock) as first:
             consumer = await first.factory.ingress_consumer()
             received = await take(consumer, 2)
@@ -115,14 +130,14 @@ class IngressContract:
         waiting = asyncio.create_task(take(consumer, 1))
         await asyncio.sleep(0)
         assert not waiting.done()
-        await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish([stage.message("m1")])
         assert ids(await waiting) == ["m1"]
 
     async def test_one_message_sent_twice_is_one_message(self, stage: Stage) -> None:
         """RACES 1: the confirmation was lost, and the sender tries again under the same Idempotency-Key."""
         message: Message = stage.message("m1", keyed=True)
-        await stage.producer.publish(message)
-        await stage.producer.publish(message)
+        await stage.producer.publish([message])
+        await stage.producer.publish([message])
         received = await take(await stage.factory.ingress_consumer(), 2)
         assert ids(received) == ["m1", "m1"]
         await stage.online.connect(await stage.connect(), 20)

@@ -79,7 +79,7 @@ class PipelineContract:
         if his == "online":
             await stage.connect()
         if his == "offline":
-            await stage.producer.publish(stage.message("before"))
+            await stage.producer.publish([stage.message("before")])
         accept = partial(accepting(stage).accept, EVE, idempotency_key="key")
         async with running(stage):
             sent = await accept(envelope(BOB, Lane.NORMAL, ephemeral))
@@ -100,7 +100,7 @@ class PipelineContract:
 
         async with running(stage):
             for id_ in sent:
-                await stage.producer.publish(stage.message(id_))
+                await stage.producer.publish([stage.message(id_)])
             await eventually(stage, refused)
             await arrived(stage, *sent[:CAP])
             await stage.queue.acknowledge(BOB, sent[:5])
@@ -114,7 +114,7 @@ class PipelineContract:
             again = [DeadLetter(id_, BOB, DeadReason.QUEUE_FULL, "full", body, 1, now) for id_ in sent[-2:]]
             await (await stage.factory.dead_letters()).publish(again)
             assert (await replayer.replay(REFUSED, dry_run=False)).replayed == 2
-            await stage.producer.publish(stage.message("last"))
+            await stage.producer.publish([stage.message("last")])
             await arrived(stage, *sent[5:-1], "last")
         assert await stage.letters() == []
 
@@ -135,7 +135,7 @@ class PipelineContract:
         sent = [f"m{number}" for number in range(10)]
         async with running(stage):
             for id_ in sent:
-                await stage.producer.publish(stage.message(id_))
+                await stage.producer.publish([stage.message(id_)])
             await arrived(stage, *sent)
             await announced(stage, *sent)
 
@@ -145,7 +145,7 @@ class PipelineContract:
         await stage.manager.connect(BOB, socket, None)
         assert await stage.ids() == []
         async with running(stage):
-            await stage.producer.publish(stage.message("m1"))
+            await stage.producer.publish([stage.message("m1")])
             await arrived(stage, "m1")
             assert await stage.hot() == ["m1"]
 
@@ -170,7 +170,7 @@ class PipelineContract:
 
         monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: choke(deliveries))
         for id_, user in (("poison", BOB), ("m1", BOB), ("other", EVE), ("m2", BOB)):
-            await stage.producer.publish(stage.message(id_, user))
+            await stage.producer.publish([stage.message(id_, user)])
         async with running(stage):
             await arrived(stage, "m1", "m2")
             await arrived(stage, "other", user=EVE)
@@ -181,7 +181,7 @@ class PipelineContract:
         """RACES 42: in the ingress."""
         for id_, user in (("m1", BOB), ("bad", BOB), ("other", EVE), ("m2", BOB)):
             message = stage.message(id_, user)
-            await (publish_damaged(stage, message, change) if id_ == "bad" else stage.producer.publish(message))
+            await (publish_damaged(stage, message, change) if id_ == "bad" else stage.producer.publish([message]))
         async with running(stage):
             await arrived(stage, "m1", "m2")
             await arrived(stage, "other", user=EVE)
@@ -206,15 +206,15 @@ class PipelineContract:
         sent = [f"m{number}" for number in range(6)]
         async with running(stage):
             for id_ in sent[:2]:
-                await stage.producer.publish(stage.message(id_))
+                await stage.producer.publish([stage.message(id_)])
             await arrived(stage, *sent[:2])
             monkeypatch.setattr(type(stage.cold), "put", hang)
             for id_ in sent[2:4]:
-                await stage.producer.publish(stage.message(id_))
+                await stage.producer.publish([stage.message(id_)])
             await stuck.wait()
         monkeypatch.setattr(type(stage.cold), "put", put)
         async with running(stage):
             for id_ in sent[4:]:
-                await stage.producer.publish(stage.message(id_))
+                await stage.producer.publish([stage.message(id_)])
             await arrived(stage, *sent)
             await announced(stage, *sent)

@@ -83,13 +83,13 @@ async def test_who_is_poked_does_not_wait_for_somebody_elses_cold_write(
     connected = asyncio.create_task(stage.manager.run())
     await stage.manager.connect(BOB, socket, None)
     assert await stage.ids() == []
-    await stage.producer.publish(stage.message("other", EVE))
-    await stage.producer.publish(stage.message("m1"))
+    await stage.producer.publish([stage.message("other", EVE)])
+    await stage.producer.publish([stage.message("m1")])
     async with running(stage):
         await held.reached.wait()
         await until(lambda: socket.pokes == 1)
         assert await stage.ids() == ["m1"]
-        await stage.producer.publish(stage.message("m2"))
+        await stage.producer.publish([stage.message("m2")])
         await until(lambda: socket.pokes == 2)
         assert await stage.ids() == ["m1", "m2"]
         held.let_go.set()
@@ -112,12 +112,12 @@ async def test_whatever_one_recipient_is_owed_no_other_waits_for_it(
             await come_into(stage, state, user)
         held = Held(EVE, monkeypatch)
         await held.hold_all(stage)
-        await stage.producer.publish(stage.message("other", EVE))
-        await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish([stage.message("other", EVE)])
+        await stage.producer.publish([stage.message("m1")])
         async with running(stage):
             await held.reached.wait()
             await eventually(stage, partial(came, stage, bob, BOB, ["m1"]))
-            await stage.producer.publish(stage.message("m2"))
+            await stage.producer.publish([stage.message("m2")])
             await eventually(stage, partial(came, stage, bob, BOB, ["m1", "m2"]))
             held.let_go.set()
             await routed(stage)
@@ -133,8 +133,8 @@ async def test_nobody_waits_for_all_the_mail_that_somebody_gets(
     held = Held(EVE, monkeypatch)
     held.hold(stage.online, "route")
     for number in range(much.get("count", 1)):
-        await stage.producer.publish(stage.message(f"other {number}", EVE, size=much.get("size", 1)))
-    await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish([stage.message(f"other {number}", EVE, size=much.get("size", 1))])
+    await stage.producer.publish([stage.message("m1")])
     async with running(stage):
         await held.reached.wait()
         await eventually(stage, partial(came, stage, "offline", BOB, ["m1"]))
@@ -161,10 +161,10 @@ async def test_without_the_online_store_nobody_waits_for_somebody_elses_later_ma
 
     monkeypatch.setattr(type(stage.cold), "put", hold_the_second)
     for id_, user in (("other 1", EVE), ("other 2", EVE), ("m1", BOB)):
-        await stage.producer.publish(stage.message(id_, user))
+        await stage.producer.publish([stage.message(id_, user)])
     async with running(stage):
         await reached.wait()
-        await stage.producer.publish(stage.message("m2"))
+        await stage.producer.publish([stage.message("m2")])
         await eventually(stage, partial(came, stage, "offline", BOB, ["m1", "m2"]))
         assert await stage.in_cold(EVE) == ["other 1"]
         let_go.set()
@@ -189,11 +189,11 @@ async def test_what_is_done_is_not_repeated_with_what_fails(stage: Stage, monkey
     monkeypatch.setattr(type(stage.cold), "put", fail)
     monkeypatch.setattr(type(stage.online), "route", watch)
     for id_, user in (("other 1", EVE), ("m1", BOB), ("other 2", EVE), ("m2", BOB)):
-        await stage.producer.publish(stage.message(id_, user))
+        await stage.producer.publish([stage.message(id_, user)])
     async with running(stage):
         for id_, user in (("m3", BOB), ("other 3", EVE)):
             await eventually(stage, lambda: came(stage, "online", BOB, ["m1", "m2"]))
-            await stage.producer.publish(stage.message(id_, user))
+            await stage.producer.publish([stage.message(id_, user)])
         await eventually(stage, partial(came, stage, "online", BOB, ["m1", "m2", "m3"]))
         before = stage.failures("cold")
 

@@ -44,7 +44,7 @@ async def test_what_was_acknowledged_during_its_cold_write_leaves_no_copy(
         settle = stage.online.settle
         monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: read_first(messages))
         monkeypatch.setattr(type(stage.online), "settle", lambda _, messages: fail_once(messages))
-        await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish([stage.message("m1")])
         async with running(stage):
             await routed(stage)
         assert failed

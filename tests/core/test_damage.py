@@ -64,7 +64,7 @@ async def test_a_damaged_recipient_is_nobody(stage: Stage, tier: str) -> None:
 @pytest.mark.parametrize("field", ["id = 'other'", "recipient = 'urn:sm:user:bom'", "lane = 7"])
 async def test_any_field_of_the_ingress(stage: Stage, field: str) -> None:
     for id_ in ("m1", "m2"):
-        await stage.producer.publish(stage.message(id_))
+        await stage.producer.publish([stage.message(id_)])
     assert execute(stage, f"UPDATE ingress SET {field} WHERE id = 'm1'") == 1
     async with running(stage):
         await routed(stage)
@@ -133,7 +133,7 @@ async def test_a_record_in_no_state_costs_no_mail(stage: Stage, tier: str, value
     if tier == "hot":
         await stage.connect()
     message = stage.message("m1")
-    await stage.producer.publish(message)
+    await stage.producer.publish([message])
     await (stage.route(message) if tier == "pending" else stage.go("m1"))
     assert execute(stage, f"UPDATE route SET state = {value}") == 1
     async with running(stage):

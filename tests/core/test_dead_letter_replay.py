@@ -8,7 +8,7 @@ import pytest
 
 from router.core.dead_letter_replay import REFUSED, Replayer, message_of
 from router.dead_reasons import DeadReason
-from router.errors import Unavailable
+from router.errors import RouterError, Unavailable
 from router.interfaces import LetterPage, Receipt
 from router.messages import DeadLetter, Lane, Message, QueueTotals
 from tests.contract.stage import BOB, EVE, envelope
@@ -39,10 +39,11 @@ class Producer:
         self.published: list[Message] = []
         self._room = room
 
-    async def publish(self, message: Message) -> None:
-        if len(self.published) == self._room:
+    async def publish(self, messages: Sequence[Message]) -> list[RouterError | None]:
+        if len(self.published) + len(messages) > self._room:
             raise Unavailable("no room")
-        self.published.append(message)
+        self.published.extend(messages)
+        return [None] * len(messages)
 
     async def probe(self) -> None: ...
 

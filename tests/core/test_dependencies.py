@@ -23,7 +23,7 @@ from router.core.dependencies import (
     Place,
 )
 from router.dead_reasons import DeadReason
-from router.errors import Refused, Unavailable
+from router.errors import Refused, RouterError, Unavailable
 from router.messages import DeadLetter, Delivery, Queued, Routed
 from router.metrics import Metrics
 from tests.contract.stage import BOB, EVE, Stage, staged, until
@@ -69,6 +69,9 @@ class Store:
     async def read(self) -> str:
         await self._do("read")
         return "read"
+
+    async def publish(self, outcomes: Sequence[RouterError | None]) -> list[RouterError | None]:
+        return list(outcomes)
 
     async def put(self, messages: Sequence[str]) -> list[str]:
         await self._do("put")
@@ -178,6 +181,14 @@ async def test_calls_say_whether_a_dependency_works(watch: Watch) -> None:
 async def test_what_is_not_written_is_a_failure_too(watch: Watch) -> None:
     assert await watch.watched.put(["refused", "taken"]) == ["refused"]
     assert watch.heard.said[0][-1] == "1 messages were not written"
+
+
+@pytest.mark.anyio
+async def test_what_is_not_published_is_a_failure_unless_it_is_refused(watch: Watch) -> None:
+    await watch.watched.publish([None, Refused("too large")])
+    assert not watch.heard.said
+    await watch.watched.publish([None, Unavailable("down"), Refused("too large"), Unavailable("down")])
+    assert watch.heard.said[0][-1] == "2 messages were not written"
 
 
 @pytest.mark.anyio
@@ -309,7 +320,7 @@ async def test_every_dead_letter_is_told_of(stage: Stage, heard: Heard) -> None:
     """By the pipeline and by a migration."""
     await stage.fill(EVE)
     async with running(stage):
-        await stage.producer.publish(stage.message("full", EVE))
+        await stage.producer.publish([stage.message("full", EVE)])
         await routed(stage)
     assert heard.said == [("letter", "full", EVE, DeadReason.QUEUE_FULL)]
 
@@ -335,7 +346,7 @@ async def test_a_bug_in_routing_is_told_of_each_time(
 
     monkeypatch.setattr(type(stage.online), "route", break_)
     async with running(stage):
-        await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish([stage.message("m1")])
         await routed(stage)
     assert set(heard.said) == {("bug", "routing", "KeyError"), ("letter", "m1", BOB, DeadReason.ATTEMPTS_EXHAUSTED)}
 
@@ -364,7 +375,7 @@ async def test_a_pipeline_tells_of_each_outage_it_meets(
 
     monkeypatch.setattr(where, call, fail)
     async with running(stage):
-        await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish([stage.message("m1")])
 
         async def failed() -> bool:
             return stage.failures(role) > 0
@@ -373,6 +384,6 @@ async def test_a_pipeline_tells_of_each_outage_it_meets(
         down = False
         await routed(stage)
         if role == "online":
-            await stage.producer.publish(stage.message("m2"))
+            await stage.producer.publish([stage.message("m2")])
             await routed(stage)
     assert [(said[0], said[1]) for said in heard.said] == [("begins", role), ("over", role)]

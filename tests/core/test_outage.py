@@ -51,7 +51,7 @@ async def test_a_copy_of_an_outage_is_known_to_the_store(stage: Stage, monkeypat
     lose_answers(monkeypatch, stage.online, "route")
     puts = lose_answers(monkeypatch, stage.cold, "put")
     async with running(stage):
-        await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish([stage.message("m1")])
         await routed(stage)
     assert (stage.failures("online"), len(puts)) == (1, 2)
     assert await stage.ids() == ["m1"]
@@ -79,12 +79,12 @@ async def test_an_outage_ends_though_the_store_refuses_at_first(stage: Stage, mo
 
     line.cut = True
     async with running(stage) as pipeline:
-        await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish([stage.message("m1")])
         await eventually(stage, in_cold)
         line.cut = False
         await routed(stage)
         await pipeline.finish()
-        await stage.producer.publish(stage.message("m2"))
+        await stage.producer.publish([stage.message("m2")])
         await routed(stage)
     assert (refusals, await stage.in_cold(), await stage.hot()) == (0, ["m1"], ["m2"])
 
@@ -111,10 +111,10 @@ async def test_an_outage_ends_though_the_store_is_silent_at_first(
         async def is_over() -> bool:
             return not pipeline.statistics().outage
 
-        await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish([stage.message("m1")])
         await routed(stage)
         await eventually(stage, is_over)
-        await stage.producer.publish(stage.message("m2"))
+        await stage.producer.publish([stage.message("m2")])
         await routed(stage)
     assert silent.is_set()
     assert (await stage.in_cold(), await stage.hot()) == (["m1"], ["m1", "m2"])
@@ -141,12 +141,12 @@ async def test_what_cold_can_never_hold_ends_no_later_than_the_outage(
     line.cut = True
     async with running(stage) as pipeline:
         for id_ in ("poison", "behind"):
-            await stage.producer.publish(stage.message(id_, EVE))
+            await stage.producer.publish([stage.message(id_, EVE)])
         await eventually(stage, hopeless, ahead=30)
         line.cut = False
         await routed(stage)
         await pipeline.finish()
-        await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish([stage.message("m1")])
         await routed(stage)
     assert (await stage.hot(), await stage.ids(EVE)) == (["m1"], ["behind"])
     assert await stage.letters() == [("poison", "attempts-exhausted")], "said once, when the store could be told"
@@ -162,7 +162,7 @@ async def test_what_the_store_is_owed_keeps_no_envelopes(stage: Stage, monkeypat
         tracemalloc.start()
         try:
             for number in range(50):
-                await stage.producer.publish(stage.message(f"m{number}", size=size))
+                await stage.producer.publish([stage.message(f"m{number}", size=size)])
                 await eventually(stage, partial(stored, stage, number + 1))
             held, _ = tracemalloc.get_traced_memory()
         finally:
@@ -191,7 +191,7 @@ async def test_what_is_finished_is_only_acknowledged_again(stage: Stage, monkeyp
     monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: route_once(deliveries))
     acks = lose_answers(monkeypatch, await stage.factory.ingress_consumer(), "ack")
     async with running(stage):
-        await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish([stage.message("m1")])
 
         async def acknowledged_twice() -> bool:
             return len(acks) == 2
@@ -209,7 +209,7 @@ async def test_what_was_read_in_an_outage_is_settled_by_recipient(
     async with running(stage):
         line.cut = True
         for name in names:
-            await stage.producer.publish(stage.message(name))
+            await stage.producer.publish([stage.message(name)])
 
         async def written() -> bool:
             return await stage.in_cold() == names
@@ -237,7 +237,7 @@ async def test_a_message_keeps_its_sequence_in_an_outage(stage: Stage, monkeypat
 
     monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: refuse_the_first(messages))
     for name in ("m1", "m2", "m3"):
-        await stage.producer.publish(stage.message(name))
+        await stage.producer.publish([stage.message(name)])
     async with running(stage):
 
         async def written() -> bool:
@@ -263,7 +263,7 @@ async def test_what_cold_holds_in_an_outage_is_the_head_of_what_was_sent(
 
     monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: refuse_m2(messages))
     for name in ("m1", "m2", "m3"):
-        await stage.producer.publish(stage.message(name))
+        await stage.producer.publish([stage.message(name)])
     async with running(stage):
 
         async def tried() -> bool:
@@ -318,7 +318,7 @@ async def test_what_an_outage_misplaced_comes_to_its_place(stage: Stage, monkeyp
     await stage.store(m2, second)
     line = Line(stage, monkeypatch)
     line.cut = True
-    await stage.producer.publish(m1)
+    await stage.producer.publish([m1])
     async with running(stage):
 
         async def written() -> bool:
@@ -413,7 +413,7 @@ async def test_what_cold_refused_has_its_place_though_the_store_forgets_it(
         monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: refuse_first(messages))
         monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: forget(deliveries))
         for id_ in ("m1", "m2"):
-            await stage.producer.publish(stage.message(id_))
+            await stage.producer.publish([stage.message(id_)])
         async with running(stage):
             await routed(stage)
         assert (puts, routes) == ([["m1", "m2"], ["m1"]], 2)
@@ -489,7 +489,7 @@ async def test_what_cold_can_never_hold_does_not_keep_an_outage_going(
     refuse_poison(stage, monkeypatch)
     line.cut = True
     for id_ in ("poison", "m1"):
-        await stage.producer.publish(stage.message(id_))
+        await stage.producer.publish([stage.message(id_)])
     async with running(stage):
 
         async def tried() -> bool:
@@ -499,7 +499,7 @@ async def test_what_cold_can_never_hold_does_not_keep_an_outage_going(
         line.cut = False
         await routed(stage)
         await stage.connect(EVE)
-        await stage.producer.publish(stage.message("m2", EVE))
+        await stage.producer.publish([stage.message("m2", EVE)])
         await routed(stage)
     assert await stage.letters() == [("poison", "attempts-exhausted")]
     assert (await stage.ids(), await stage.hot(EVE)) == (["m1"], ["m2"])

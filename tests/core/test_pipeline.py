@@ -44,7 +44,7 @@ def failed_once(stage: Stage, role: str = "cold") -> Callable[[], Awaitable[bool
 async def test_mail_is_routed_in_order_and_announced(stage: Stage) -> None:
     async with running(stage):
         for number in range(10):
-            await stage.producer.publish(stage.message(f"m{number}"))
+            await stage.producer.publish([stage.message(f"m{number}")])
         await routed(stage)
         assert await stage.ids() == [f"m{number}" for number in range(10)]
         assert await stage.pushed() == await stage.ids()
@@ -55,7 +55,7 @@ async def test_a_dead_letter_says_which_limit_of_the_queue_it_met(tmp_path: Path
     async with staged(EmbeddedStores(tmp_path), ManualClock(), limits={key: 1}) as stage, running(stage):
         if key == "queue_messages":
             await stage.go("first")
-        await stage.producer.publish(stage.message("too many"))
+        await stage.producer.publish([stage.message("too many")])
         await routed(stage)
         ((_, letter),) = await (await stage.factory.dead_letter_box()).list(0, 10)
         assert (letter.id, letter.reason) == ("too many", "queue-full")
@@ -78,7 +78,7 @@ async def test_only_what_cold_refused_is_written_again(stage: Stage, monkeypatch
     monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: refuse_the_second(messages))
     monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: count(deliveries))
     for id_ in ("m1", "m2", "m3"):
-        await stage.producer.publish(stage.message(id_))
+        await stage.producer.publish([stage.message(id_)])
     async with running(stage):
 
         async def first_written() -> bool:
@@ -99,7 +99,7 @@ async def test_a_pipeline_keeps_nothing_of_what_is_done(tmp_path: Path) -> None:
         await stage.connect()
         async with running(stage) as pipeline:
             for id_, user in (("hot", BOB), ("cold", EVE), ("full", EVE)):
-                await stage.producer.publish(stage.message(id_, user))
+                await stage.producer.publish([stage.message(id_, user)])
             await routed(stage)
             await pipeline.finish()
             assert not any(msgspec.structs.astuple(pipeline.statistics()))
@@ -130,7 +130,7 @@ async def test_poison_goes_to_the_dead_letters_and_the_rest_flows(
     monkeypatch.setattr(type(letters), "publish", lambda _, batch: note(batch))
     monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: choke(deliveries))
     for id_, user in (("poison", BOB), ("m1", BOB), ("other", EVE), ("m2", BOB)):
-        await stage.producer.publish(stage.message(id_, user))
+        await stage.producer.publish([stage.message(id_, user)])
     async with running(stage):
         await eventually(stage, has(stage, EVE, ["other"]))
         assert tries < 5, "nobody else waits for them"
@@ -161,7 +161,7 @@ async def test_what_cold_can_never_hold_is_a_dead_letter_and_holds_nobody_up(
     """RACES 7, 8: readers do not wait for it either, though it had its place in the order."""
     refuse_poison(stage, monkeypatch)
     for id_, user in (("m0", BOB), ("poison", BOB), ("m1", BOB), ("other", EVE), ("m2", BOB)):
-        await stage.producer.publish(stage.message(id_, user))
+        await stage.producer.publish([stage.message(id_, user)])
     async with running(stage):
         await routed(stage)
     assert await stage.letters() == [("poison", "attempts-exhausted")]
@@ -188,7 +188,7 @@ async def test_poison_on_its_way_to_cold_holds_up_no_reader(
 
     monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: choke(messages))
     for id_ in ("m0", "poison", "m1"):
-        await stage.producer.publish(stage.message(id_))
+        await stage.producer.publish([stage.message(id_)])
     async with running(stage):
         await routed(stage)
     assert await stage.letters() == [("poison", "attempts-exhausted")]
@@ -211,8 +211,8 @@ async def test_a_letter_that_cannot_be_written_is_tried_again(stage: Stage, monk
         await publish(batch)
 
     monkeypatch.setattr(type(letters), "publish", lambda _, batch: fail_twice(batch))
-    await stage.producer.publish(stage.message("poison"))
-    await stage.producer.publish(stage.message("m1"))
+    await stage.producer.publish([stage.message("poison")])
+    await stage.producer.publish([stage.message("m1")])
     async with running(stage):
         await routed(stage)
     assert (tries, await stage.letters()) == (3, [("poison", "attempts-exhausted")])
@@ -256,8 +256,8 @@ async def test_a_dependency_that_is_down_counts_against_no_message(
     line.cut = True
     async with running(stage):
         for number in range(3):
-            await stage.producer.publish(stage.message(f"m{number}"))
-            await stage.producer.publish(stage.message(f"other {number}", EVE))
+            await stage.producer.publish([stage.message(f"m{number}")])
+            await stage.producer.publish([stage.message(f"other {number}", EVE)])
         await eventually(stage, tried_often)
         assert await waiting(stage, 6)
         line.cut = False
@@ -279,10 +279,10 @@ async def test_one_recipient_that_is_down_holds_up_no_other(stage: Stage, monkey
 
     monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: down(deliveries))
     async with running(stage):
-        await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish([stage.message("m1")])
         await eventually(stage, failed_once(stage, "online"))
-        await stage.producer.publish(stage.message("m2"))
-        await stage.producer.publish(stage.message("other", EVE))
+        await stage.producer.publish([stage.message("m2")])
+        await stage.producer.publish([stage.message("other", EVE)])
         await eventually(stage, has(stage, EVE, ["other"]))
         up = True
         await routed(stage)
@@ -315,10 +315,10 @@ async def test_a_call_that_never_answers_times_out(stage: Stage, monkeypatch: py
 
     monkeypatch.setattr(where, name, silent_once)
     async with running(stage):
-        await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish([stage.message("m1")])
         await silent.wait()
-        await stage.producer.publish(stage.message("m2"))
-        await stage.producer.publish(stage.message("other", EVE))
+        await stage.producer.publish([stage.message("m2")])
+        await stage.producer.publish([stage.message("other", EVE)])
         await eventually(stage, has(stage, EVE, ["other"]))
         assert stage.failures(counted) == 0, "the silence still lasts"
         given_up.set()
@@ -351,7 +351,7 @@ async def test_a_dead_letter_topic_that_is_down_holds_up_nobody_for_good(
     monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: choke(deliveries))
     monkeypatch.setattr(type(letters), "publish", lambda _, dead: down(dead))
     for id_ in ("poison", "m1"):
-        await stage.producer.publish(stage.message(id_))
+        await stage.producer.publish([stage.message(id_)])
     async with running(stage):
         await routed(stage)
     assert failures == 3
@@ -378,8 +378,8 @@ async def test_dead_letters_that_are_down_hold_up_only_what_is_refused(
         monkeypatch.setattr(type(letters), "publish", lambda _, dead: down(dead))
         await stage.go("first")
         await damaged_delivery(stage, monkeypatch)
-        await stage.producer.publish(stage.message("too many"))
-        await stage.producer.publish(stage.message("other", EVE))
+        await stage.producer.publish([stage.message("too many")])
+        await stage.producer.publish([stage.message("other", EVE)])
         async with running(stage):
             await eventually(stage, has(stage, EVE, ["other"]))
             await eventually(stage, lambda: waiting(stage, 2))
@@ -400,7 +400,7 @@ async def test_what_is_refused_is_not_routed_after_all(tmp_path: Path, monkeypat
 
         monkeypatch.setattr(type(letters), "publish", lambda _, dead: down(dead))
         for id_, size in (("first", 300), ("large", 900), ("small", 300)):
-            await stage.producer.publish(stage.message(id_, size=size))
+            await stage.producer.publish([stage.message(id_, size=size)])
         async with running(stage):
             await eventually(stage, lambda: waiting(stage, 1))
             await stage.queue.acknowledge(BOB, ["first", "small"])
@@ -411,7 +411,7 @@ async def test_what_is_refused_is_not_routed_after_all(tmp_path: Path, monkeypat
 
 async def damaged_delivery(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next message that is published arrives as one that cannot be read."""
-    await stage.producer.publish(stage.message("damaged"))
+    await stage.producer.publish([stage.message("damaged")])
     consumer = type(await stage.factory.ingress_consumer())
     receive = consumer.receive
 
@@ -449,7 +449,7 @@ async def test_an_outage_leaves_a_message_all_its_own_tries(
     monkeypatch.setattr(consumer, "receive", again)
     monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: down_then_odd(messages))
     async with running(stage):
-        await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish([stage.message("m1")])
         await routed(stage)
     assert (calls, await stage.letters(), await stage.ids()) == (11, [], ["m1"])
 
@@ -468,7 +468,7 @@ async def test_a_damaged_file_counts_against_no_message(stage: Stage, monkeypatc
     monkeypatch.setattr("router.backends.embedded.routing.route", damaged)
     await stage.connect()
     async with running(stage):
-        await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish([stage.message("m1")])
         await eventually(stage, has(stage, BOB, ["m1"]))
         monkeypatch.undo()
         await routed(stage)
@@ -493,7 +493,7 @@ async def test_large_mail_is_held_in_bounded_memory(
     monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: fail(messages))
     users = [f"urn:sm:user:u{number}" for number in range(20)]
     for user in users:
-        await stage.producer.publish(stage.message(user, user, size=100_000))
+        await stage.producer.publish([stage.message(user, user, size=100_000)])
     async with running(stage):
         for _ in range(5):
             await eventually(stage, failed_more(stage))
@@ -527,10 +527,10 @@ async def test_no_more_is_received_than_the_store_may_be_owed(stage: Stage, monk
     async with running(stage) as pipeline:
         # Each is owed before the next one comes; when the third is, the fourth is waited for already.
         for count, name in enumerate(names[:4], 1):
-            await stage.producer.publish(stage.message(name))
+            await stage.producer.publish([stage.message(name)])
             await eventually(stage, partial(owed, count))
         for name in names[4:]:
-            await stage.producer.publish(stage.message(name))
+            await stage.producer.publish([stage.message(name)])
         before = stage.failures("online")
         await eventually(stage, tried_again)
         assert await stage.in_cold() == names[:4]
@@ -542,7 +542,7 @@ async def test_no_more_is_received_than_the_store_may_be_owed(stage: Stage, monk
 async def test_what_comes_again_while_it_is_held_takes_no_more_room(stage: Stage) -> None:
     """As from an ingress that gave it up meanwhile; or a pipeline would be full one day, and receive nothing more."""
     pipeline, consumer = await stage.factory.pipeline(), await stage.factory.ingress_consumer()
-    await stage.producer.publish(stage.message("m1"))
+    await stage.producer.publish([stage.message("m1")])
     deliveries = await consumer.receive(1)
     for _ in range(2):
         pipeline.take(deliveries)
@@ -562,7 +562,7 @@ async def test_an_ingress_that_is_down_is_asked_again(stage: Stage, monkeypatch:
         return await receive(self, limit)
 
     monkeypatch.setattr(consumer, "receive", fail_twice)
-    await stage.producer.publish(stage.message("m1"))
+    await stage.producer.publish([stage.message("m1")])
     async with running(stage):
         await routed(stage)
     assert (stage.failures("ingress"), await stage.ids()) == (2, ["m1"])
@@ -589,7 +589,7 @@ async def test_a_pipeline_stops_though_it_can_hand_nothing_back(
     monkeypatch.setattr(type(stage.cold), "put", hang)
     monkeypatch.setattr(type(await stage.factory.ingress_consumer()), "nack", fail)
     async with asyncio.timeout(TURN_SECONDS), running(stage):
-        await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish([stage.message("m1")])
         await reached.wait()
     assert stage.failures("ingress") == 1
 
@@ -606,8 +606,8 @@ async def test_write_through_writes_hot_mail_to_cold_before_the_ingress_is_told(
 
         monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: refuse(messages))
         async with running(stage):
-            await stage.producer.publish(stage.message("typing", ephemeral=True))
-            await stage.producer.publish(stage.message("m1"))
+            await stage.producer.publish([stage.message("typing", ephemeral=True)])
+            await stage.producer.publish([stage.message("m1")])
 
             async def readable() -> bool:
                 return await stage.hot() == ["typing", "m1"]
@@ -645,9 +645,9 @@ async def test_while_the_online_store_is_down_mail_goes_cold(stage: Stage, monke
     assert await stage.ids() == []
     async with running(stage):
         line.cut = True
-        await stage.producer.publish(stage.message("m1"))
-        await stage.producer.publish(stage.message("typing", ephemeral=True))
-        await stage.producer.publish(stage.message("other", EVE))
+        await stage.producer.publish([stage.message("m1")])
+        await stage.producer.publish([stage.message("typing", ephemeral=True)])
+        await stage.producer.publish([stage.message("other", EVE)])
 
         async def announced() -> bool:
             return sorted(await stage.pushed()) == ["m1", "other"]
@@ -655,10 +655,10 @@ async def test_while_the_online_store_is_down_mail_goes_cold(stage: Stage, monke
         await eventually(stage, announced)
         assert await stage.in_cold() == ["m1"]
         await eventually(stage, lambda: waiting(stage, 2))  # the ingress keeps what the store has not been told of
-        await stage.producer.publish(stage.message("m2"))
+        await stage.producer.publish([stage.message("m2")])
         line.cut = False
         await routed(stage)
-        await stage.producer.publish(stage.message("m3"))
+        await stage.producer.publish([stage.message("m3")])
         await routed(stage)
         assert await stage.ids() == ["m1", "m2", "m3"]
         assert await stage.hot() == ["m3"], "the outage is over"
@@ -678,7 +678,7 @@ async def test_a_pipeline_that_dies_in_an_outage_leaves_its_work_to_the_next(
     assert await stage.ids() == []
     line.cut = True
     async with running(stage):
-        await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish([stage.message("m1")])
 
         async def written() -> bool:
             return await stage.in_cold() == ["m1"]
@@ -687,7 +687,7 @@ async def test_a_pipeline_that_dies_in_an_outage_leaves_its_work_to_the_next(
     line.cut = False
     async with running(stage):
         await routed(stage)
-        await stage.producer.publish(stage.message("m2"))
+        await stage.producer.publish([stage.message("m2")])
         await routed(stage)
         assert await stage.ids() == ["m1", "m2"]
         await stage.queue.acknowledge(BOB, ["m1", "m2"])
@@ -712,8 +712,8 @@ async def test_what_is_done_is_not_done_again_when_the_rest_is_repeated(
     await stage.fill(EVE)
     monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: fail_once(messages))
     monkeypatch.setattr(type(stage.online), "route", lambda _, deliveries: watch(deliveries))
-    await stage.producer.publish(stage.message("full", EVE))
-    await stage.producer.publish(stage.message("m1"))
+    await stage.producer.publish([stage.message("full", EVE)])
+    await stage.producer.publish([stage.message("m1")])
     async with running(stage):
         await routed(stage)
     assert seen == [["full", "m1"], ["m1"]]
@@ -737,7 +737,7 @@ async def test_a_pipeline_that_dies_at_any_call_is_followed_by_another(
         await stage.connect()
     backend, reached = await opened(stage.factory, EmbeddedBackend), asyncio.Event()
     for number in range(3):
-        await stage.producer.publish(stage.message(f"m{number}"))
+        await stage.producer.publish([stage.message(f"m{number}")])
     with monkeypatch.context() as patch:
         async with backend.consumer() as consumer:
             pushes = await stage.factory.push_notifier()
@@ -796,7 +796,7 @@ async def made(
 async def test_what_is_refused_is_a_dead_letter(stage: Stage) -> None:
     await stage.fill(EVE)
     async with running(stage):
-        await stage.producer.publish(stage.message("full", EVE))
+        await stage.producer.publish([stage.message("full", EVE)])
         await routed(stage)
     assert await stage.letters() == [("full", Outcome.QUEUE_FULL.value)]
 
@@ -816,8 +816,8 @@ async def test_what_a_stopped_pipeline_held_is_routed_by_the_next(
     with monkeypatch.context() as patch:
         patch.setattr(type(stage.cold), "put", lambda _, messages: never(messages))
         async with running(stage):
-            await stage.producer.publish(stage.message("m1"))
-            await stage.producer.publish(stage.message("m2"))
+            await stage.producer.publish([stage.message("m1")])
+            await stage.producer.publish([stage.message("m2")])
             await reached.wait()
     async with running(stage):
         await routed(stage)
@@ -827,8 +827,8 @@ async def test_what_a_stopped_pipeline_held_is_routed_by_the_next(
 async def test_one_consumer_at_a_time(stage: Stage) -> None:
     """RACES 5: a second process stands by, and goes on with the oldest that is left."""
     backend = await opened(stage.factory, EmbeddedBackend)
-    await stage.producer.publish(stage.message("m1"))
-    await stage.producer.publish(stage.message("m2"))
+    await stage.producer.publish([stage.message("m1")])
+    await stage.producer.publish([stage.message("m2")])
     async with backend.consumer() as standby, asyncio.timeout(TURN_SECONDS):
         async with backend.consumer() as consumer:
             (first, _) = await consumer.receive(10)

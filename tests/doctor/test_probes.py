@@ -132,7 +132,7 @@ async def test_a_backlog_that_nobody_works_on(factory: Factory, clock: ManualClo
     producer = await factory.ingress_producer()
     assert (await probes.ingress(producer, clock)).severity is Severity.FINE
     await producer.publish(
-        Message("id", "urn:sm:user:bob", b"{}", Lane.NORMAL, ephemeral=False, accepted_at=clock.now())
+        [Message("id", "urn:sm:user:bob", b"{}", Lane.NORMAL, ephemeral=False, accepted_at=clock.now())]
     )
     clock.advance(30)
     assert (await probes.ingress(producer, clock)).severity is Severity.FINE

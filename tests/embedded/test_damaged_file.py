@@ -75,7 +75,7 @@ async def test_a_damaged_page_of_one_recipient_holds_up_no_other(
 
         monkeypatch.setattr(type(stage.cold), "put", lambda _, messages: damaged(messages))
         for id_, user in (("m1", BOB), ("m2", EVE), ("m3", BOB)):
-            await stage.producer.publish(stage.message(id_, user))
+            await stage.producer.publish([stage.message(id_, user)])
         async with running(stage):
             await eventually(stage, lambda: _has(stage, EVE, ["m2"]))
             assert await stage.letters() == []

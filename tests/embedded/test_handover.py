@@ -38,7 +38,7 @@ async def test_a_consumer_that_nobody_wakes_looks_by_itself(stage: Stage, monkey
     async with (await backend(stage)).consumer() as consumer, asyncio.timeout(60):
         receiving = asyncio.create_task(consumer.receive(10))
         await asyncio.sleep(0)
-        await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish([stage.message("m1")])
         (delivery,) = await receiving
     assert delivery.message is not None
     assert delivery.message.id == "m1"
@@ -46,10 +46,10 @@ async def test_a_consumer_that_nobody_wakes_looks_by_itself(stage: Stage, monkey
 
 async def test_what_another_consumer_may_have_delivered_counts_as_delivered(stage: Stage) -> None:
     """RACES 2: a pipeline that died may have written it to cold without the online store."""
-    await stage.producer.publish(stage.message("m1"))
+    await stage.producer.publish([stage.message("m1")])
     async with (await backend(stage)).consumer() as consumer:
         await consumer.receive(10)
-        await stage.producer.publish(stage.message("m2"))
+        await stage.producer.publish([stage.message("m2")])
         (fresh,) = await consumer.receive(10)
     async with (await backend(stage)).consumer() as successor:
         again = await successor.receive(10)
@@ -59,7 +59,7 @@ async def test_what_another_consumer_may_have_delivered_counts_as_delivered(stag
 
 async def test_what_was_handed_back_survives_a_read_that_fails(stage: Stage) -> None:
     """It is behind the consumer's cursor: whoever forgot it would leave it until the next start."""
-    await stage.producer.publish(stage.message("m1"))
+    await stage.producer.publish([stage.message("m1")])
     database = (await backend(stage))._database
     async with (await backend(stage)).consumer() as consumer, asyncio.timeout(60):
         await consumer.nack(await consumer.receive(10))

@@ -55,7 +55,7 @@ def mail(stage: Stage, count: int, size: int) -> list[Message]:
 async def pass_through(stage: Stage, messages: list[Message]) -> None:
     """All that becomes of mail for somebody who is offline."""
     consumer = await stage.factory.ingress_consumer()
-    await asyncio.gather(*(stage.producer.publish(message) for message in messages))
+    await asyncio.gather(*(stage.producer.publish([message]) for message in messages))
     got = 0
     while got < len(messages):
         deliveries = await consumer.receive(1000)

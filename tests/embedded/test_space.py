@@ -121,7 +121,7 @@ async def test_what_is_refused_is_said_and_nothing_else_is_refused(tmp_path: Pat
         backend.space._volume = Disk(0)
         stage.clock.advance(1)
         with pytest.raises(NoRoom):
-            await stage.producer.publish(stage.message("m2"))
+            await stage.producer.publish([stage.message("m2")])
         assert await stage.ids() == ["m1"]
         await stage.queue.acknowledge(BOB, ["m1"])
         assert await stage.ids() == []
@@ -157,7 +157,7 @@ async def send_until_refused(stage: Stage) -> int:
         message = stage.message(f"m{number:05}", size=256 * 1024)
         stage.clock.advance(1)
         try:
-            await stage.producer.publish(message)
+            await stage.producer.publish([message])
         except NoRoom:
             return number
         await stage.go(message.id)
@@ -183,7 +183,7 @@ async def test_one_sender_fills_the_volume_and_its_recipient_empties_it(stage: S
     while (await opened(stage.factory, EmbeddedBackend)).space.short:
         stage.clock.advance(2)
         await keeper.look()
-    await stage.producer.publish(stage.message("again"))
+    await stage.producer.publish([stage.message("again")])
     assert (small / "data" / schema.FILE_NAME).stat().st_size < MIB
 
 
@@ -199,7 +199,7 @@ async def test_a_volume_that_somebody_else_fills_lets_mail_be_acknowledged(stage
     assert space.volume(small).free == 0
     stage.clock.advance(1)
     with pytest.raises(NoRoom):
-        await stage.producer.publish(stage.message("more"))
+        await stage.producer.publish([stage.message("more")])
     for id_ in await stage.ids():  # each writes to the log, more than there is room for in all
         await stage.queue.acknowledge(BOB, [id_])
     await stage.online.connect(Connection(EVE, "phone", "n1", stage.clock.now()), 20)
@@ -209,7 +209,7 @@ async def test_a_volume_that_somebody_else_fills_lets_mail_be_acknowledged(stage
     for _ in range(2):
         stage.clock.advance(FOLD_SECONDS)
         await keeper.look()
-    await stage.producer.publish(stage.message("again"))
+    await stage.producer.publish([stage.message("again")])
     assert (small / "data" / space.FILE_NAME).exists()
 
 

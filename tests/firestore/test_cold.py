@@ -63,7 +63,7 @@ def deny(patch: pytest.MonkeyPatch, id_: str) -> None:
 async def test_offline_mail_costs_one_write_one_delete_and_a_read_for_each_page(beside: Stage) -> None:
     client = await client_of(beside)
     for number in range(25):
-        await beside.producer.publish(beside.message(f"m{number:02}"))
+        await beside.producer.publish([beside.message(f"m{number:02}")])
     async with running(beside):
         await routed(beside)
     assert client.statistics.documents_written == 25
@@ -425,7 +425,7 @@ async def test_one_that_is_too_large_is_a_dead_letter_and_holds_nobody_up(beside
     """RACES 7, 8."""
     large = queued(beside, "poison", size=TOO_LARGE).message
     for message in (beside.message("m1"), large, beside.message("other", EVE), beside.message("m2")):
-        await beside.producer.publish(message)
+        await beside.producer.publish([message])
     async with running(beside):
         await routed(beside)
     assert await beside.letters() == [("poison", "attempts-exhausted")]

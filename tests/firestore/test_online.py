@@ -501,7 +501,7 @@ async def test_ids_that_no_document_can_have_are_unknown(stage: Stage) -> None:
 async def test_a_pipeline_over_firestore(stage: Stage) -> None:
     await stage.connect()
     for number in range(10):
-        await stage.producer.publish(stage.message(f"m{number}", BOB if number % 2 else EVE))
+        await stage.producer.publish([stage.message(f"m{number}", BOB if number % 2 else EVE)])
     async with running(stage):
         await routed(stage)
     assert await stage.ids() == [f"m{number}" for number in range(1, 10, 2)]

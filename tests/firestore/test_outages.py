@@ -108,12 +108,12 @@ async def test_a_freeze_under_way_loses_nothing(beside: Stage, server: Server) -
     """RACES 2, 11: the pipeline goes on where it was, in order."""
     async with running(beside):
         for number in range(5):
-            await beside.producer.publish(beside.message(f"m{number}"))
+            await beside.producer.publish([beside.message(f"m{number}")])
         await routed(beside)
         await impatient(beside)
         server.freeze()
         for number in range(5, 10):
-            await beside.producer.publish(beside.message(f"m{number}"))
+            await beside.producer.publish([beside.message(f"m{number}")])
         failures = beside.factory.metrics.registry
 
         async def failed() -> bool:
@@ -135,12 +135,12 @@ async def test_a_frozen_online_store_holds_mail_back_and_loses_nothing(stage: St
     """RACES 10, 11: with both tiers away the ingress keeps it."""
     await stage.connect()
     async with running(stage):
-        await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish([stage.message("m1")])
         await routed(stage)
         await impatient(stage)
         server.freeze()
         for id_ in ("m2", "m3"):
-            await stage.producer.publish(stage.message(id_))
+            await stage.producer.publish([stage.message(id_)])
         failures = stage.factory.metrics.registry
 
         async def failed() -> bool:
@@ -156,7 +156,7 @@ async def test_a_frozen_online_store_holds_mail_back_and_loses_nothing(stage: St
         server.thaw()
         await answers(stage)
         await routed(stage)
-        await stage.producer.publish(stage.message("m4"))
+        await stage.producer.publish([stage.message("m4")])
         await routed(stage)
     assert await stage.ids() == ["m1", "m2", "m3", "m4"]
     await stage.queue.acknowledge(BOB, ["m1", "m2", "m3", "m4"])

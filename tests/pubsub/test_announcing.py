@@ -31,8 +31,8 @@ async def commands(stores: PubSubStores, config: Config, stage: Stage) -> Sequen
 
 
 async def test_the_ingress_carries_the_envelope_and_no_more_than_it_must(stores: PubSubStores, stage: Stage) -> None:
-    await stage.producer.publish(stage.message("m1", EVE, lane=Lane.EXPRESS))
-    await stage.producer.publish(stage.message("m2", keyed=True))
+    await stage.producer.publish([stage.message("m1", EVE, lane=Lane.EXPRESS)])
+    await stage.producer.publish([stage.message("m2", keyed=True)])
     received = [each.message for each in await stores.api.pull(stores.api.subscription("ingress-sub"), 10, 10.0)]
     first, second = sorted(received, key=lambda message: str(message.attributes["id"]))
     assert json.loads(first.data) == {"recipientId": EVE, "priority": 5}

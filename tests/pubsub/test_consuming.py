@@ -51,7 +51,7 @@ async def die(consumer: IngressConsumer) -> None:
 
 async def test_what_is_held_is_extended_and_nothing_else(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     for id_ in ("done", "held", "read ahead"):
-        await stage.producer.publish(stage.message(id_.replace(" ", "-")))
+        await stage.producer.publish([stage.message(id_.replace(" ", "-"))])
     consumer = await stage.factory.ingress_consumer()
     assert isinstance(consumer, PubSubIngressConsumer)
     done, held = await take(consumer, 2)
@@ -140,7 +140,7 @@ async def test_a_request_that_hangs_holds_up_no_other_leases(stage: Stage, monke
 async def test_what_a_dead_consumer_held_comes_again_in_its_order(stores: PubSubStores, stage: Stage) -> None:
     """RACES 2, 5, 35: it hands nothing back and extends nothing; the lease here is cut to a second."""
     for number in range(3):
-        await stage.producer.publish(stage.message(f"m{number}"))
+        await stage.producer.publish([stage.message(f"m{number}")])
     async with staged(stores, ManualClock()) as dying:
         consumer = await dying.factory.ingress_consumer()
         held = await take(consumer, 3)
@@ -156,7 +156,7 @@ async def test_what_a_dead_consumer_held_comes_again_in_its_order(stores: PubSub
 async def test_what_is_acknowledged_does_not_come_again(stores: PubSubStores, stage: Stage) -> None:
     """Though its lease ends: the first that comes again is the one behind it."""
     for id_ in ("done", "held"):
-        await stage.producer.publish(stage.message(id_))
+        await stage.producer.publish([stage.message(id_)])
     async with staged(stores, ManualClock()) as dying:
         consumer = await dying.factory.ingress_consumer()
         both = await take(consumer, 2)
@@ -186,7 +186,7 @@ async def test_a_redelivery_in_the_middle_of_a_key_changes_nothing(
     monkeypatch.setattr(Pipeline, "take", note)
     sent = ["m1", "m2", "m3"]
     for id_ in sent:
-        await stage.producer.publish(stage.message(id_))
+        await stage.producer.publish([stage.message(id_)])
     async with running(stage) as pipeline:
         await begun.wait()
         await soon(lambda: pipeline.statistics().held == 3)
@@ -204,7 +204,7 @@ async def test_a_redelivery_in_the_middle_of_a_key_changes_nothing(
             return pipeline.statistics().held == 0
 
         await eventually(stage, all_done)
-        await stage.producer.publish(stage.message("m4"))
+        await stage.producer.publish([stage.message("m4")])
         await arrived(stage, *sent, "m4")
 
 
@@ -226,7 +226,7 @@ async def test_a_consumer_that_stops_leaves_no_call_behind(
             return received
 
         monkeypatch.setattr(consumer._api, "pull", noted)
-        await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish([stage.message("m1")])
         await consumer.ack(await take(consumer, 1))
         await soon(lambda: calls.count("begun") >= 8)
     assert calls.count("ended") == calls.count("begun")
@@ -238,10 +238,10 @@ async def test_what_is_pulled_and_handed_back_stays_before_what_waits(stores: Pu
     async with staged(stores, ManualClock()) as pulling:
         consumer = await pulling.factory.ingress_consumer()
         for turn in range(2):
-            await stage.producer.publish(stage.message(f"a{turn}"))
+            await stage.producer.publish([stage.message(f"a{turn}")])
             held = await take(consumer, 1)
             for id_ in ("b", "c"):
-                await stage.producer.publish(stage.message(f"{id_}{turn}"))
+                await stage.producer.publish([stage.message(f"{id_}{turn}")])
             await consumer.nack(held)
             again = list[Delivery]()
             while len(again) < 3:
@@ -258,7 +258,7 @@ async def test_two_pipelines_share_one_subscription(stores: PubSubStores, stage:
 
         async def send(index: int, user: str) -> None:
             for number in range(15):
-                await stage.producer.publish(stage.message(f"{index}-{number}", user))
+                await stage.producer.publish([stage.message(f"{index}-{number}", user)])
 
         await asyncio.gather(*(send(index, user) for index, user in enumerate(users)))
         for index, user in enumerate(users):
@@ -271,11 +271,11 @@ async def test_no_more_is_read_than_there_is_room_for(stage: Stage, monkeypatch:
     assert isinstance(consumer, PubSubIngressConsumer)
     sent = [f"m{number}" for number in range(40)]
     for id_ in sent[:20]:
-        await stage.producer.publish(stage.message(id_))
+        await stage.producer.publish([stage.message(id_)])
     received = await take(consumer, 1)
     await soon(lambda: len(consumer._buffer) >= 4)
     for id_ in sent[20:]:
-        await stage.producer.publish(stage.message(id_))
+        await stage.producer.publish([stage.message(id_)])
     assert len(consumer._buffer) <= 20, "one answer of the service may be larger, and is the last"
     received += await take(consumer, 39)
     assert ids(received) == sent
@@ -410,10 +410,10 @@ async def test_a_reader_that_fails_is_not_waited_for(stage: Stage, monkeypatch: 
 async def test_a_stop_keeps_the_order_on_the_emulator(stores: PubSubStores, stage: Stage) -> None:
     """RACES 35: what came after what is held is not given to the next one before it."""
     stores.pulls = 3
-    await stage.producer.publish(stage.message("m0"))
+    await stage.producer.publish([stage.message("m0")])
     async with staged(stores, ManualClock()) as first:
         assert ids(await take(await first.factory.ingress_consumer(), 1)) == ["m0"]
         for number in range(1, 4):
-            await stage.producer.publish(stage.message(f"m{number}"))
+            await stage.producer.publish([stage.message(f"m{number}")])
     async with staged(stores, ManualClock()) as second:
         assert ids(await take(await second.factory.ingress_consumer(), 4)) == ["m0", "m1", "m2", "m3"]

@@ -50,7 +50,7 @@ def emulator_thawed(emulator: Server) -> Iterator[Server]:
 async def test_a_publish_outlives_a_short_freeze(stage: Stage, emulator_thawed: Server) -> None:
     """RACES 11."""
     emulator_thawed.freeze()
-    publishing_ = asyncio.create_task(stage.producer.publish(stage.message("m1")))
+    publishing_ = asyncio.create_task(stage.producer.publish([stage.message("m1")]))
     done, _ = await asyncio.wait([publishing_], timeout=0.3)
     assert not done
     emulator_thawed.thaw()
@@ -64,19 +64,19 @@ async def test_a_long_freeze_is_told_and_the_retry_is_one_message(
     stage: Stage, emulator_thawed: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RACES 1, 11: the publish was sent, nobody knows whether it arrived, and the sender repeats it after the thaw."""
-    await stage.producer.publish(stage.message("m0"))
+    await stage.producer.publish([stage.message("m0")])
     emulator_thawed.freeze()
     with monkeypatch.context() as patch:
         patch.setattr(publisher, "PUBLISH_SECONDS", 0.3)
         with pytest.raises(Unavailable, match="did not confirm"):
-            await stage.producer.publish(stage.message("m1", keyed=True))
+            await stage.producer.publish([stage.message("m1", keyed=True)])
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
             await stage.producer.probe()
     emulator_thawed.thaw()
     async with running(stage), asyncio.timeout(TURN_SECONDS):
-        await stage.producer.publish(stage.message("m1", keyed=True))
-        await stage.producer.publish(stage.message("m2"))
+        await stage.producer.publish([stage.message("m1", keyed=True)])
+        await stage.producer.publish([stage.message("m2")])
         await arrived(stage, "m0", "m1", "m2")
 
 
@@ -84,11 +84,11 @@ async def test_closing_ends_though_the_server_is_frozen(stores: PubSubStores, em
     """RACES 36: a bounded end, with a publish, a consumer and its mail under way; the mail is there afterwards."""
     async with asyncio.timeout(CLOSING_SECONDS + TURN_SECONDS):
         async with staged(stores, ManualClock()) as stage:
-            await stage.producer.publish(stage.message("m1"))
+            await stage.producer.publish([stage.message("m1")])
             consumer = await stage.factory.ingress_consumer()
             assert len(await take(consumer, 1)) == 1
             emulator_thawed.freeze()
-            sending = asyncio.create_task(stage.producer.publish(stage.message("m2", EVE, keyed=True)))
+            sending = asyncio.create_task(stage.producer.publish([stage.message("m2", EVE, keyed=True)]))
             await asyncio.sleep(0)
             frozen = time.monotonic()
         assert time.monotonic() - frozen < CLOSING_SECONDS
@@ -96,7 +96,7 @@ async def test_closing_ends_though_the_server_is_frozen(stores: PubSubStores, em
             await sending
     emulator_thawed.thaw()
     async with staged(stores, ManualClock()) as stage, running(stage):
-        await stage.producer.publish(stage.message("m2", EVE, keyed=True))
+        await stage.producer.publish([stage.message("m2", EVE, keyed=True)])
         await arrived(stage, "m1")
         await arrived(stage, "m2", user=EVE)
 
@@ -105,16 +105,16 @@ async def test_a_server_that_comes_back_empty_says_what_to_do_and_then_works(
     stores: PubSubStores, stage: Stage, emulator: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     consumer = await stage.factory.ingress_consumer()
-    await stage.producer.publish(stage.message("m0"))
+    await stage.producer.publish([stage.message("m0")])
     await consumer.ack(await take(consumer, 1))
     emulator.stop()
     with monkeypatch.context() as patch:
         patch.setattr(publisher, "PUBLISH_SECONDS", 0.3)
         with pytest.raises(Unavailable):
-            await stage.producer.publish(stage.message("m1"))
+            await stage.producer.publish([stage.message("m1")])
     emulator.start()
     with pytest.raises(Unavailable, match="ingress-topic: it does not exist; run `router setup`"):
-        await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish([stage.message("m1")])
     with pytest.raises(Unavailable, match="router setup"):
         await stage.producer.probe()
     async with asyncio.timeout(TURN_SECONDS):
@@ -130,7 +130,7 @@ async def test_a_server_that_comes_back_empty_says_what_to_do_and_then_works(
     await stage.producer.probe()
     async with running(stage):
         for id_ in ("m1", "m2"):
-            await stage.producer.publish(stage.message(id_))
+            await stage.producer.publish([stage.message(id_)])
         await arrived(stage, "m1", "m2")
 
 
@@ -139,12 +139,12 @@ async def test_a_pipeline_outlives_a_server_that_is_killed(
 ) -> None:
     """RACES 11: it goes on by itself, from the stream to the acknowledgements."""
     async with running(stage):
-        await stage.producer.publish(stage.message("m1"))
+        await stage.producer.publish([stage.message("m1")])
         await arrived(stage, "m1")
         emulator.stop()
         emulator.start()
         await stores.set_up()
-        await stage.producer.publish(stage.message("m2"))
+        await stage.producer.publish([stage.message("m2")])
         await arrived(stage, "m1", "m2")
 
 

@@ -12,7 +12,7 @@ import pytest
 from router.backends.pubsub import publisher as publishing
 from router.backends.pubsub.publisher import Publisher
 from router.backends.pubsub.wire import PubSubApi, PubsubMessage
-from router.errors import Refused, Unavailable
+from router.errors import Refused, RouterError, Unavailable
 from tests.contract.ingress import take
 from tests.contract.stage import Stage, until
 from tests.support.stores_pubsub import PubSubStores
@@ -122,6 +122,48 @@ async def test_one_that_is_refused_spoils_no_others(publisher: Publisher, gate: 
     assert gate.requests[1:] == [("k", ["bad"]), ("k", ["1"]), ("k", ["2"])]
 
 
+def several(publisher: Publisher, *bodies: str) -> asyncio.Task[list[RouterError | None]]:
+    """One caller for all bodies; the first letter of each is its key."""
+    messages = [PubsubMessage(data=body.encode(), ordering_key=body[0]) for body in bodies]
+    return asyncio.create_task(publisher.publish_each(messages))
+
+
+async def test_nothing_overtakes_what_failed_in_one_call(
+    publisher: Publisher, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 37: what is sent again comes before what was behind it."""
+    monkeypatch.setattr(publishing, "BATCH_MESSAGES", 2)
+    gate.open.set()
+    gate.failures = [Unavailable("down")]
+    outcomes = await several(publisher, "k1", "k2", "l1", "k3", "k4", "l2", "k5")
+    assert [str(outcome) for outcome in outcomes] == ["down", "down", "None", "down", "down", "None", "down"]
+    assert gate.requests == [("k", ["k1", "k2"]), ("l", ["l1", "l2"])]
+    # Others go on, and what did not go takes no room.
+    await asyncio.gather(*start(publisher, "6"))
+    assert (publisher._messages, publisher._bytes) == (0, 0)
+
+
+async def test_nothing_overtakes_what_failed_behind_one_that_is_refused(publisher: Publisher, gate: Gate) -> None:
+    gate.open.set()
+    gate.failures = [Refused("one of them"), Refused("this one"), Unavailable("down")]
+    outcomes = await several(publisher, "k1", "k2", "k3")
+    assert [str(outcome) for outcome in outcomes] == ["this one", "down", "down"]
+    assert [bodies for _, bodies in gate.requests] == [["k1", "k2", "k3"], ["k1"], ["k2"]]
+    assert (publisher._messages, publisher._bytes) == (0, 0)
+
+
+async def test_each_of_one_call_has_its_outcome(
+    publisher: Publisher, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RACES 11, 37: where there is no room for the rest, and where the answer does not come."""
+    monkeypatch.setattr(publishing, "WAITING_MESSAGES", 2)
+    monkeypatch.setattr(publishing, "PUBLISH_SECONDS", 0.05)
+    outcomes = await several(publisher, "k1", "l1", "m1", "k2")
+    said = [str(outcome) for outcome in outcomes]
+    assert ["did not confirm" in one for one in said] == [True, True, False, False]
+    assert ["too many messages wait" in one for one in said] == [False, False, True, True]
+
+
 async def test_beyond_what_may_wait_is_refused_at_once(
     publisher: Publisher, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,7 +242,7 @@ async def test_a_lost_confirmation_is_asked_for_again(stage: Stage, monkeypatch:
         return answer
 
     monkeypatch.setitem(stubs, "publish", lose_the_first)
-    await stage.producer.publish(stage.message("m1"))
+    await stage.producer.publish([stage.message("m1")])
     received = await take(await stage.factory.ingress_consumer(), 2)
     assert [delivery.message and delivery.message.id for delivery in received] == ["m1", "m1"]
     await stage.connect()

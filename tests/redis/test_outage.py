@@ -38,7 +38,7 @@ async def running(stage: Stage) -> AsyncIterator[None]:
 
 async def send(stage: Stage, *ids: str, user: str = BOB) -> None:
     for id_ in ids:
-        await stage.producer.publish(stage.message(id_, user))
+        await stage.producer.publish([stage.message(id_, user)])
 
 
 def backlog(stage: Stage, count: int) -> Callable[[], Awaitable[bool]]:

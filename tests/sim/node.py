@@ -29,6 +29,7 @@ from router.core.connections import ConnectionManager
 from router.core.pipeline import Pipeline
 from router.core.send_limits import SendLimits
 from router.core.work_budget import WorkBudget
+from router.errors import RouterError
 from router.factory import Factory
 from router.interfaces import (
     ColdQueue,
@@ -90,8 +91,10 @@ class TopicProducer:
     def __init__(self, topic: Topic) -> None:
         self._topic = topic
 
-    async def publish(self, message: Message) -> None:
-        self._topic.publish(message)
+    async def publish(self, messages: Sequence[Message]) -> list[RouterError | None]:
+        for message in messages:
+            self._topic.publish(message)
+        return [None] * len(messages)
 
     async def probe(self) -> None:
         return

@@ -104,7 +104,7 @@ MUTANTS = (
             before(
                 "_check_room(...)",
                 'spent = "SELECT inbound_until - sequence > 2e9 FROM recipient WHERE user = ?"\n'
-                "if (self._database.read(lambda db: one(db, spent, (message.recipient,))) or (0,))[0]:\n"
+                "if (self._database.read(lambda db: one(db, spent, (messages[-1].recipient,))) or (0,))[0]:\n"
                 "    from router.errors import Unavailable\n"
                 '    raise Unavailable("too much comes to them")',
             ),

@@ -87,7 +87,7 @@ def _overwriting(document: object) -> object:
 async def publish_damaged(stage: Stage, message: Message, change: Change = flipped) -> None:
     """``message`` is accepted, and then changed in the ingress."""
     if stage.factory.config.ingress.kind == "embedded":
-        await stage.producer.publish(message)
+        await stage.producer.publish([message])
         assert execute(stage, "UPDATE ingress SET envelope = changed(envelope) WHERE id = ?", message.id, change=change)
         return
     assert isinstance(stage.stores, PubSubStores)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from router.errors import RouterError
 from router.messages import Message
 
 
@@ -11,8 +14,9 @@ class Kept:
     def __init__(self) -> None:
         self.messages: list[Message] = []
 
-    async def publish(self, message: Message) -> None:
-        self.messages.append(message)
+    async def publish(self, messages: Sequence[Message]) -> list[RouterError | None]:
+        self.messages.extend(messages)
+        return [None] * len(messages)
 
     async def backlog(self) -> None:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from router.backends.embedded.recipients import HOT
 from router.clock import MICROSECONDS
 from router.core import send_limits
 from router.core.user_queue import CompositeMessageQueue
-from router.errors import InvalidEnvelope, InvalidRequest, RateLimited
+from router.errors import InvalidEnvelope, InvalidRequest, RateLimited, RouterError
 from router.messages import Message, Queued
 from router.web.context import EdgeContext
 from router.web.health import Health
@@ -86,11 +87,14 @@ def before_publishing(patch: Patch, query: str, refusal: Exception, limit: int =
     """Refuse where ``query`` says yes of the recipient, for this ``limit``."""
     publish = EmbeddedIngressProducer.publish
 
-    async def ask(self: EmbeddedIngressProducer, message: Message) -> None:
-        row = self._database.read(lambda db: db.execute(query, (limit, message.recipient)).fetchone())
-        if row is not None and row[0]:
+    async def ask(self: EmbeddedIngressProducer, messages: Sequence[Message]) -> list[RouterError | None]:
+        def refused(db: sqlite3.Connection) -> bool:
+            rows = [db.execute(query, (limit, message.recipient)).fetchone() for message in messages]
+            return any(row is not None and row[0] for row in rows)
+
+        if self._database.read(refused):
             raise refusal
-        await publish(self, message)
+        return await publish(self, messages)
 
     patch.setattr(EmbeddedIngressProducer, "publish", ask)
 
@@ -98,10 +102,10 @@ def before_publishing(patch: Patch, query: str, refusal: Exception, limit: int =
 def a_header_tells_who_is_online(patch: Patch) -> None:
     publish, headers, seen = EmbeddedIngressProducer.publish, EdgeContext.common_headers, [0]
 
-    async def look(self: EmbeddedIngressProducer, message: Message) -> None:
+    async def look(self: EmbeddedIngressProducer, messages: Sequence[Message]) -> list[RouterError | None]:
         query = "SELECT count(*) FROM presence WHERE user = ?"
-        seen[0] = self._database.read(lambda db: db.execute(query, (message.recipient,)).fetchone()[0])
-        await publish(self, message)
+        seen[0] = self._database.read(lambda db: db.execute(query, (messages[-1].recipient,)).fetchone()[0])
+        return await publish(self, messages)
 
     def tell(self: EdgeContext, *about: Any) -> list[tuple[bytes, bytes]]:
         return [*headers(self, *about), (b"x-devices", b"%d" % seen[0])]

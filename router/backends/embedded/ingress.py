@@ -18,6 +18,7 @@ from router.backends.embedded.queries import load
 from router.backends.embedded.rows import integer, message_of, one
 from router.backends.embedded.signals import Signalling
 from router.clock import Clock
+from router.errors import RouterError
 from router.messages import Delivery, Message, QueueTotals
 
 LOG = logs.logger(__name__)
@@ -38,14 +39,18 @@ class EmbeddedIngressProducer:
         self._signals = signals
         self._check_room = check_room
 
-    async def publish(self, message: Message) -> None:
+    async def publish(self, messages: Sequence[Message]) -> list[RouterError | None]:
         self._check_room()
-        row = (
-            message.id, message.recipient, message.envelope, message.lane, message.ephemeral,
-            message.keyed, message.accepted_at, message.checksum,
-        )  # fmt: skip
-        await self._database.write(lambda db: db.execute(SQL["publish"], row).lastrowid)
+        rows = [
+            (
+                message.id, message.recipient, message.envelope, message.lane, message.ephemeral,
+                message.keyed, message.accepted_at, message.checksum,
+            )
+            for message in messages
+        ]  # fmt: skip
+        await self._database.write(lambda db: db.executemany(SQL["publish"], rows).rowcount)
         self._signals.notify(CHANNEL)
+        return [None] * len(messages)
 
     async def probe(self) -> None:
         await self._database.probe()

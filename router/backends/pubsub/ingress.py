@@ -41,8 +41,12 @@ class PubSubIngressProducer:
         self._topic = topic
         self._shards = shards
 
-    async def publish(self, message: Message) -> None:
-        await self._publisher.publish([ingress_message(message, self._shards)])
+    async def publish(self, messages: Sequence[Message]) -> list[RouterError | None]:
+        bodies = [ingress_message(message, self._shards) for message in messages]
+        if len(bodies) > 1:
+            return await self._publisher.publish_each(bodies)
+        await self._publisher.publish(bodies)
+        return [None] * len(bodies)
 
     async def probe(self) -> None:
         await self._api.call("get_topic", self._topic, topic=self._topic)

@@ -35,6 +35,8 @@ class _Waiting(Struct, eq=False):
     message: Any
     size: int
     confirmed: asyncio.Future[None]
+    behind: _Waiting | None = None
+    """The next of its key in one call of ``publish_each``."""
 
 
 class Publisher:
@@ -74,7 +76,7 @@ class Publisher:
 
         Messages of one ordering key keep their order, within a call and from call to call.
         """
-        confirmed = [self._enqueue(message) for message in messages]
+        confirmed = [self._enqueue(message).confirmed for message in messages]
         try:
             async with asyncio.timeout(PUBLISH_SECONDS):
                 await (confirmed[0] if len(confirmed) == 1 else _all(confirmed))
@@ -84,15 +86,42 @@ class Publisher:
             for future in confirmed:
                 future.cancel()
 
+    async def publish_each(self, messages: Sequence[Any]) -> list[RouterError | None]:
+        """Like ``publish``, but return the error of each message, or ``None``.
+
+        After one that fails with ``Unavailable``, the later ones of its key fail too, and are not sent any more.
+        """
+        waiting, last = list[_Waiting](), dict[str, _Waiting]()
+        full: RouterError | None = None
+        try:
+            for message in messages:
+                each = self._enqueue(message)
+                if before := last.get(message.ordering_key):
+                    before.behind = each
+                last[message.ordering_key] = each
+                waiting.append(each)
+        except Unavailable as error:
+            full = error
+        try:
+            if waiting:
+                await asyncio.wait([each.confirmed for each in waiting], timeout=PUBLISH_SECONDS)
+            late = Unavailable(f"{self._topic} did not confirm within {PUBLISH_SECONDS:g} s")
+            outcomes = [_error(each.confirmed) if each.confirmed.done() else late for each in waiting]
+        finally:
+            for each in waiting:
+                each.confirmed.cancel()
+                _forget(each.confirmed)
+        return outcomes + [full] * (len(messages) - len(waiting))
+
     def offer(self, message: Any) -> bool:
         """Send ``message`` without waiting for it; returns whether there was room for it."""
         try:
-            self._enqueue(message).add_done_callback(_forget)
+            self._enqueue(message).confirmed.add_done_callback(_forget)
         except Unavailable:
             return False
         return True
 
-    def _enqueue(self, message: Any) -> asyncio.Future[None]:
+    def _enqueue(self, message: Any) -> _Waiting:
         size = message.ByteSize()
         if self._messages >= WAITING_MESSAGES or self._bytes + size > WAITING_BYTES:
             raise Unavailable(f"too many messages wait to be published to {self._topic}; try again")
@@ -101,7 +130,7 @@ class Publisher:
         waiting = _Waiting(message, size, self._loop.create_future())
         self._waiting.setdefault(message.ordering_key, deque()).append(waiting)
         self._make_ready(message.ordering_key)
-        return waiting.confirmed
+        return waiting
 
     def _make_ready(self, key: str) -> None:
         if key not in self._busy:
@@ -162,7 +191,10 @@ class Publisher:
             if len(batch) > 1:
                 # At least one message of the batch is refused: send them one by one, in their order.
                 for waiting in batch:
-                    await self._send([waiting])
+                    if waiting.confirmed.done():
+                        self._leave(waiting)
+                    else:
+                        await self._send([waiting])
                 return
             error = refused
         except Unavailable as unavailable:
@@ -178,6 +210,12 @@ class Publisher:
             waiting.confirmed.set_result(None)
         else:
             waiting.confirmed.set_exception(error)
+        if isinstance(error, Unavailable):
+            # None behind it may overtake it; what is not sent yet leaves when its turn comes.
+            behind = waiting.behind
+            while behind is not None and not behind.confirmed.done():
+                behind.confirmed.set_exception(error)
+                behind = behind.behind
 
     def _leave(self, waiting: _Waiting) -> None:
         self._messages -= 1
@@ -186,6 +224,13 @@ class Publisher:
 
 async def _all(futures: Sequence[Awaitable[None]]) -> None:
     await asyncio.gather(*futures)
+
+
+def _error(future: asyncio.Future[None]) -> RouterError | None:
+    """The error of a future that is done."""
+    error = future.exception()
+    assert error is None or isinstance(error, RouterError)
+    return error
 
 
 def _forget(future: asyncio.Future[None]) -> None:
