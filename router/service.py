@@ -34,7 +34,7 @@ from router.core.readiness import NEEDED_BY_API, NEEDED_BY_SOCKETS, NEEDED_TO_PR
 from router.core.send_limits import SendLimits
 from router.core.work_budget import WorkBudget
 from router.data_dir import make_data_dir, unusable
-from router.errors import ConfigError, DataDirError
+from router.errors import ConfigError, DataDirError, RouterError
 from router.factory import Factory, backends, check_machine
 from router.reports import LogReports
 from router.web import openapi
@@ -214,7 +214,7 @@ class _Service:
             limits = self._config.limits
             work = WorkBudget(clock=factory.clock, rate=limits.work_rate, burst=limits.work_burst)
             if self._service in ("serve", "serve-api"):
-                routes += await self._api(authenticator, work)
+                routes += await self._api(authenticator, work, context.refusals.refused)
             if self._service in ("serve", "serve-ws"):
                 routes += await self._sockets(authenticator, work, context.cors)
         stack.callback(context.refusals.finish)
@@ -248,7 +248,9 @@ class _Service:
         self._consuming = self._watch(self._pipeline.run, "pipeline")
         self._watch((await self._factory.sweeper()).run, "sweeper")
 
-    async def _api(self, authenticator: Authenticator, work: WorkBudget) -> Sequence[BaseRoute]:
+    async def _api(
+        self, authenticator: Authenticator, work: WorkBudget, refused: Callable[[RouterError], None]
+    ) -> Sequence[BaseRoute]:
         producer, queue = await self._factory.ingress_producer(), await self._factory.message_queue()
         await self._depend(NEEDED_BY_API)
         limits = self._config.limits
@@ -268,6 +270,7 @@ class _Service:
             work,
             envelope_bytes=limits.envelope_bytes,
             body_seconds=self._config.server.client_seconds,
+            refused=refused,
         )
         return [*api.routes(), openapi.route()]
 

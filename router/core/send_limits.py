@@ -96,6 +96,10 @@ class SendLimits:
             raise RateLimited(f"more than {self._rate:g} messages a second; wait {wait:.1f} s", wait)
         self._sends.take(sender, 1)
 
+    def give_back(self, sender: bytes) -> None:
+        """A send that was counted was none."""
+        self._sends.give_back(sender, 1)
+
     def admit_message(self, sender: bytes, pair: bytes, size: int) -> None:
         """Count a message of ``size`` bytes for its sender and for the pair. Raises ``RateLimited``, and then counts
         nothing and takes the send of ``admit`` back."""
@@ -107,7 +111,7 @@ class SendLimits:
                 f"more than {self._pair_rate:g} messages a second, of {PAIR_BYTES // 1024} KiB each, to one recipient"
             )
         if wait:
-            self._sends.give_back(sender, 1)
+            self.give_back(sender)
             raise RateLimited(f"{refusal}; wait {wait:.1f} s", wait)
         self._bytes.take(sender, cost)
         self._pairs.take(pair, sends)

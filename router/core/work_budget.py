@@ -250,6 +250,13 @@ class Call:
         else:
             await self.turn(units)
 
+    async def afford(self, units: int) -> None:
+        """Return when ``units`` are charged, for work that takes its turns in parts. Raises ``TooMuchWork``."""
+        if self._own is not None:
+            self.pause()
+            if not self._work._affords(self.user, units):
+                await self._work._afford(self.user, units)
+
     async def turn(self, units: int) -> None:
         """Like ``spend``, for work that is charged already."""
         if self._own is None:

@@ -1,4 +1,4 @@
-"""The API: send, fetch, acknowledge."""
+"""The API: send, one message or several, fetch, acknowledge."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from router import envelope
 from router.auth.verifier import Authenticator
 from router.core.acceptance import Acceptor
 from router.core.user_queue import CompositeMessageQueue
-from router.core.work_budget import MESSAGE, SEND, WorkBudget
-from router.errors import InvalidIdempotencyKey, InvalidRequest
+from router.core.work_budget import AT_ONCE, MESSAGE, SEND, WorkBudget
+from router.errors import InvalidIdempotencyKey, InvalidRequest, RouterError
 from router.interfaces import MOST_IDS
 from router.pages import DEFAULT_PAGE, LONGEST_PAGE
+from router.web import batches
 from router.web.fetch_coalescing import FetchCoalescer, SharedFetch
 from router.web.headers import Headers
+from router.web.problems import BodyTooLarge
 from router.web.user_requests import JSON, Handler, UserEndpoint, UserRequest
 
 SLACK_BYTES = 16 * 1024
@@ -32,6 +34,8 @@ MAX_ACK_IDS = MOST_IDS
 MAX_ID_LENGTH = 128
 """No message has a longer id, even one from another publisher."""
 MAX_ACK_BYTES = MAX_ACK_IDS * (MAX_ID_LENGTH + len('"", ')) + SLACK_BYTES
+SENDS_AT_ONCE = AT_ONCE // SEND
+"""So many messages of a batch are read in one turn."""
 LARGE_BYTES = 256 * 1024
 """After a page longer than this, other tasks run before the same user's next one."""
 _JSON = (b"content-type", JSON.encode())
@@ -68,7 +72,7 @@ def longest_send(envelope_bytes: int) -> int:
 
 def longest_body(envelope_bytes: int) -> int:
     """How many bytes any body may have."""
-    return max(longest_send(envelope_bytes), MAX_ACK_BYTES)
+    return max(longest_send(envelope_bytes), MAX_ACK_BYTES, batches.MOST_BYTES)
 
 
 class Api:
@@ -83,19 +87,23 @@ class Api:
         *,
         envelope_bytes: int,
         body_seconds: float,
+        refused: Callable[[RouterError], None],
     ) -> None:
-        """A body that has not arrived within ``body_seconds`` is refused."""
+        """A body that has not arrived within ``body_seconds`` is refused. ``refused`` is told of each message of a
+        batch that is."""
         self._authenticator = authenticator
         self._acceptor = acceptor
         self._queue = queue
         self._work = work
         self._max_send_bytes = longest_send(envelope_bytes)
         self._body_seconds = body_seconds
+        self._refused = refused
         self._fetches: FetchCoalescer[Page] = FetchCoalescer(self._page)
 
     def routes(self) -> list[Route]:
         return [
             Route("/api/send", self._endpoint(self.send), methods=["POST"]),
+            Route("/api/send/batch", self._endpoint(self.send_batch), methods=["POST"]),
             Route("/api/messages", self._endpoint(self.messages), methods=["GET"]),
             Route("/api/messages/ack", self._endpoint(self.acknowledge), methods=["POST"]),
             Route("/api/messages/next", self._endpoint(self.next), methods=["POST"]),
@@ -110,6 +118,33 @@ class Api:
         await request.spend(body, SEND)
         id_ = await self._acceptor.accept(request.user, body, _idempotency_key(request.headers))
         return Ready(202, b'{"id":"%b"}' % id_.encode(), _JSON)
+
+    async def send_batch(self, request: UserRequest) -> Response:
+        """``POST /api/send/batch``: 202 with what became of each message, once each is durable or refused."""
+        if "idempotency-key" in request.headers:
+            raise InvalidIdempotencyKey('a batch has no Idempotency-Key header: give each message an "idempotencyKey"')
+        body = await request.body(batches.MOST_BYTES, f"{batches.MOST_MESSAGES} messages")
+        await request.spend(body, 0)
+        sends = batches.read(body)
+        await request.call.afford(len(sends) * SEND)
+        batch = self._acceptor.batch(request.user)
+        for start in range(0, len(sends), SENDS_AT_ONCE):
+            some = sends[start : start + SENDS_AT_ONCE]
+            # In turns with others, as if each was a request.
+            await request.call.turn(len(some) * SEND)
+            for send in some:
+                if len(send.body) > self._max_send_bytes:
+                    limit = f"the limit is {self._max_send_bytes}: an envelope in base64 and a little more"
+                    batch.refuse(BodyTooLarge(f"the envelope has {len(send.body)} bytes, but {limit}"))
+                else:
+                    batch.add(*send)
+        outcomes = await batch.publish()
+        for outcome in outcomes:
+            if isinstance(outcome, RouterError):
+                self._refused(outcome)
+        answer, retry_after = batches.answer(outcomes)
+        more = [] if retry_after is None else [(b"retry-after", b"%d" % retry_after)]
+        return Ready(202, answer, _JSON, *more)
 
     async def messages(self, request: UserRequest) -> Response:
         """``GET /api/messages``: the oldest messages; nothing is removed."""

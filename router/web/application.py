@@ -23,6 +23,7 @@ CLIENT_GONE = 499
 ROUTES = frozenset(
     (
         "/api/send",
+        "/api/send/batch",
         "/api/messages",
         "/api/messages/ack",
         "/api/messages/next",

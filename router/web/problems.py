@@ -98,14 +98,25 @@ def response(error: errors.RouterError) -> Response:
         # Without a token in the request, there is no error code (RFC 6750, section 3.1).
         known = "" if error.reason == "missing" else ', error="invalid_token"'
         headers["www-authenticate"] = f'Bearer realm="router"{known}'
-    if isinstance(error, errors.RateLimited):
-        headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
-    elif kind.status in (429, 503):
-        headers["retry-after"] = str(RETRY_SECONDS)
+    if (seconds := retry_after(error)) is not None:
+        headers["retry-after"] = str(seconds)
     if isinstance(error, UpgradeRequired):
         headers["upgrade"] = "websocket"
+    return Response(msgspec.json.encode(document(error)), kind.status, headers, MEDIA_TYPE)
+
+
+def document(error: errors.RouterError) -> dict[str, object]:
+    """The problem document for ``error``."""
+    kind = kind_of(error)
     detail = "a dependency does not answer; try again" if kind.slug == "unavailable" else str(error)
-    return problem(kind.status, kind.slug, kind.title, detail, headers)
+    return {"type": TYPE_PREFIX + kind.slug, "title": kind.title, "status": kind.status, "detail": detail}
+
+
+def retry_after(error: errors.RouterError) -> int | None:
+    """After how many seconds the same may be accepted; ``None`` where it never is."""
+    if isinstance(error, errors.RateLimited):
+        return max(1, math.ceil(error.retry_after))
+    return RETRY_SECONDS if kind_of(error).status in (429, 503) else None
 
 
 def problem(

@@ -85,6 +85,14 @@ class Stage:
             return error.retry_after
         return 0.0
 
+    async def batch(self, *messages: tuple[str, int]) -> list[bool]:
+        """Of each (recipient, bytes), whether it is accepted, where all are sent together."""
+        batch = self.acceptor.batch("urn:sm:user:alice")
+        for to, size in messages:
+            sealed = base64.b64encode(bytes(size)).decode()
+            batch.add(json.dumps({"recipientId": to, "encryptedData": sealed}).encode(), None)
+        return [isinstance(outcome, str) for outcome in await batch.publish()]
+
     async def sends(self, count: int, to: str, sender: str = "urn:sm:user:alice") -> Sequence[bool]:
         return [await self.send(to, sender) == 0 for _ in range(count)]
 
@@ -261,3 +269,30 @@ async def test_a_sender_cannot_evict_its_own_pair_from_the_limits() -> None:
     for number in range(burst - 10):
         assert await stage.send(f"r{number}") == 0
     assert await stage.send("bob") > 0
+
+
+async def test_in_a_batch_none_overtakes_one_that_a_limit_holds_up() -> None:
+    """A smaller one would fit, and would be before what is sent again; to somebody else it goes. What is held back
+    counts for nothing."""
+    for stage in (Stage(outbound_bytes=20_000), Stage(pair_burst=3)):
+        assert await stage.batch(("bob", 10), ("bob", 60_000), ("bob", 10), ("eve", 10)) == [True, False, False, True]
+        assert [message.recipient[-3:] for message in stage.kept.messages] == ["bob", "eve"]
+        assert await stage.batch(("bob", 10)) == [True]
+
+
+async def test_a_batch_counts_what_its_messages_count_alone() -> None:
+    stage = Stage(burst=3, rate=1)
+    assert await stage.batch(*[("bob", 10)] * 5) == [True] * 3 + [False] * 2
+    assert await stage.send("bob") > 0
+    stage = Stage()
+    assert await stage.batch(*[("bob", 10)] * 12) == [True] * 10 + [False] * 2
+    assert await stage.send("bob") == pytest.approx(0.2)
+    stage = Stage(outbound_bytes=3000)
+    assert await stage.batch(*[("bob", 10)] * 5) == [True] * 2 + [False] * 3
+    assert await stage.send("eve") > 0
+
+
+async def test_a_message_held_back_takes_no_send() -> None:
+    stage = Stage(burst=5, rate=1, pair_burst=1)
+    assert await stage.batch(*[("bob", 10)] * 4, ("eve", 10)) == [True, False, False, False, True]
+    assert await stage.batch(("carol", 10), ("dave", 10), ("erin", 10)) == [True] * 3

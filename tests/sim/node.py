@@ -400,7 +400,7 @@ class Node:
             self.consuming = factory.tasks.spawn(self.pipeline.run(), "pipeline")
             factory.tasks.spawn((await factory.sweeper()).run(), "sweeper")
         if "api" in self.roles:
-            routes += await self._api(factory, authenticator)
+            routes += await self._api(factory, authenticator, context.refusals.refused)
         if "ws" in self.roles:
             self.manager = await factory.connection_manager()
             factory.tasks.spawn(self.manager.run(), "connections")
@@ -412,7 +412,9 @@ class Node:
     async def _start_watching(self) -> None:
         """Compare the clocks, as a service does whose store is on another machine."""
 
-    async def _api(self, factory: Factory, authenticator: Authenticator) -> Sequence[BaseRoute]:
+    async def _api(
+        self, factory: Factory, authenticator: Authenticator, refused: Callable[[RouterError], None]
+    ) -> Sequence[BaseRoute]:
         limits = factory.config.limits
         acceptor = Acceptor(
             await factory.ingress_producer(),
@@ -430,6 +432,7 @@ class Node:
             WorkBudget(clock=self.clock, rate=limits.work_rate, burst=limits.work_burst),
             envelope_bytes=limits.envelope_bytes,
             body_seconds=factory.config.server.client_seconds,
+            refused=refused,
         ).routes()
 
     def crash(self) -> None:

@@ -68,6 +68,7 @@ class Web:
     app: ASGIApp
     context: EdgeContext
     work: WorkBudget
+    limits: SendLimits
 
     def token(self, user: str, ttl_seconds: float = 600) -> str:
         return self.key.sign(user, self.clock.now(), ttl_seconds)
@@ -100,18 +101,19 @@ async def web(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Web]:
     clock = ManualClock()
     async with Factory(EmbeddedStores(tmp_path).config(), clock=clock) as factory:
         key = EmbeddedKey.open(tmp_path)
+        limits = SendLimits(
+            clock,
+            factory.entropy,
+            rate=1,
+            burst=5,
+            pair_rate=0.5,
+            pair_burst=PAIR_BURST,
+            outbound_bytes=OUTBOUND_BYTES,
+            outbound_bytes_per_second=256,
+        )
         acceptor = Acceptor(
             await factory.ingress_producer(),
-            SendLimits(
-                clock,
-                factory.entropy,
-                rate=1,
-                burst=5,
-                pair_rate=0.5,
-                pair_burst=PAIR_BURST,
-                outbound_bytes=OUTBOUND_BYTES,
-                outbound_bytes_per_second=256,
-            ),
+            limits,
             clock=clock,
             entropy=factory.entropy,
             idempotency_secret=b"secret",
@@ -120,6 +122,7 @@ async def web(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Web]:
         )
         work = WorkBudget(clock=Passing(clock), rate=WORK_RATE, burst=WORK_BURST)
         authenticator = Authenticator(key, Auth(), clock)
+        context = EdgeContext(["https://chat.example"], factory.metrics)
         api = Api(
             authenticator,
             acceptor,
@@ -127,10 +130,10 @@ async def web(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Web]:
             work,
             envelope_bytes=ENVELOPE_BYTES,
             body_seconds=BODY_SECONDS,
+            refused=context.refusals.refused,
         )
         readiness = Readiness(clock)
         health = Health(readiness, factory.metrics)
-        context = EdgeContext(["https://chat.example"], factory.metrics)
         manager = await factory.connection_manager()
         sockets = Sockets(authenticator, manager, work, context.cors)
         timer = asyncio.get_running_loop().time
@@ -139,4 +142,4 @@ async def web(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Web]:
         admin_app = Application(health.admin_routes(), context, timer)
         async with client(app) as http, client(admin_app) as admin:
             pipeline = await factory.pipeline()
-            yield Web(http, admin, factory, key, clock, readiness, pipeline, manager, app, context, work)
+            yield Web(http, admin, factory, key, clock, readiness, pipeline, manager, app, context, work, limits)
