@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
+from router import envelope
 from router.cli.client_options import AsUser, Teller, TokenFile, Url, api_url, signed_by, token_source
 from router.cli.common import configured, user
 from router.cli.output import json_line, line, progress
+from router.errors import InvalidEnvelope
+
+if TYPE_CHECKING:
+    from router.client import Outcome
+
+TOGETHER = 256
 
 
 def send(
@@ -44,8 +51,9 @@ def send(
 ) -> None:
     """Send messages.
 
-    Sends the messages one after another, in the given order, and prints the id of each when the router has stored it.
-    Temporary failures are retried for a minute with the same Idempotency-Key, so that nothing is sent twice.
+    Sends the messages in the given order, up to 256 together, and prints the id of each that the router has stored.
+    Temporary failures are retried for a minute with the same Idempotency-Key, so that nothing is sent twice. If the
+    router refuses one, nothing behind it is sent, except what went together with one that is too large.
 
     Example:
 
@@ -59,7 +67,7 @@ def send(
         content = _typed(data) if data is not None else _content(data_file or "-")
         envelopes = [_build(to, content, priority, ephemeral=ephemeral)]
     else:
-        envelopes = [envelope for file in files or () for envelope in _read(file, lines=lines)]
+        envelopes = [each for file in files or () for each in _read(file, lines=lines)]
     if key is not None and len(envelopes) != 1:
         raise typer.BadParameter("an Idempotency-Key is for one message only", param_hint="--key")
     show: Callable[[str], None] = (lambda id_: json_line({"id": id_})) if as_json else line
@@ -91,8 +99,8 @@ def _typed(text: str) -> bytes:
 
 
 def _build(to: str, data: bytes, priority: int | None, *, ephemeral: bool) -> bytes:
-    envelope = {"recipientId": user(to), "encryptedData": data, "isEphemeral": ephemeral, "priority": priority}
-    return msgspec.json.encode(envelope)
+    members = {"recipientId": user(to), "encryptedData": data, "isEphemeral": ephemeral, "priority": priority}
+    return msgspec.json.encode(members)
 
 
 def _read(file: str, *, lines: bool) -> Sequence[bytes]:
@@ -107,20 +115,56 @@ def _content(file: str) -> bytes:
 async def _send(
     url: str, token: Callable[[], str], envelopes: Sequence[bytes], key: str | None, show: Callable[[str], None]
 ) -> None:
-    from router.client import Refused, RouterClient  # noqa: PLC0415 - brings httpx and websockets
+    from router.client import RouterClient  # noqa: PLC0415 - brings httpx and websockets
 
-    many = len(envelopes) > 1
-    with progress("sending", "messages", len(envelopes), quiet=not many) as advance:
-        async with RouterClient(url, token, trouble=Teller().trouble) as client:
-            for number, envelope in enumerate(envelopes, 1):
-                try:
-                    id_ = await client.send(envelope, key)
-                except Refused as error:
-                    if not many:
-                        raise
-                    where = f"envelope {number} of {len(envelopes)}"
-                    raise Refused(error.status, f"{where}: {error.detail}") from error
-                show(id_)
+    async with RouterClient(url, token, trouble=Teller().trouble) as client:
+        if len(envelopes) == 1:
+            show(await client.send(envelopes[0], key))
+            return
+        with progress("sending", "messages", len(envelopes)) as advance:
+            sent = 0
+            for group in _groups(envelopes):
+                outcomes = await client.send_batch(group)
+                for outcome in outcomes:
+                    if isinstance(outcome, str):
+                        show(outcome)
                 sys.stdout.flush()
+                _raise_first(outcomes, sent, len(envelopes))
+                sent += len(group)
                 if advance is not None:
-                    advance(1)
+                    advance(len(group))
+
+
+def _groups(envelopes: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """What is sent together. One that is no envelope goes alone, so that nothing behind it is sent."""
+    group = list[bytes]()
+    for each in envelopes:
+        good = _is_good(each)
+        if group and (len(group) == TOGETHER or not good):
+            yield group
+            group = []
+        group.append(each)
+        if not good:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _is_good(body: bytes) -> bool:
+    try:
+        envelope.read(body, sys.maxsize)
+    except InvalidEnvelope:
+        return False
+    return True
+
+
+def _raise_first(outcomes: Sequence[Outcome], sent: int, count: int) -> None:
+    """Raise the first error of ``outcomes``, of which the first is number ``sent`` + 1 of ``count`` messages."""
+    from router.client import Refused  # noqa: PLC0415 - brings httpx and websockets
+
+    failed = [(number, outcome) for number, outcome in enumerate(outcomes, sent + 1) if not isinstance(outcome, str)]
+    if failed:
+        _, error = failed[0]
+        where = f"envelope {', '.join(str(number) for number, _ in failed)} of {count}"
+        raise Refused(error.status, f"{where}: {error.detail}") if isinstance(error, Refused) else error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import re
 import secrets
@@ -40,10 +41,15 @@ _SENDABLE = re.compile(r"[!-~]+")
 """A token that a header can hold; only the router can say whether it is valid."""
 NOBODY = "nothing listens there; is it running? `router serve` starts it"
 _ALL_REFUSED = ("All connection attempts failed", "Multiple exceptions: [Errno 111]", "Multiple exceptions: [Errno 61]")
+BATCH_MESSAGES = 256
+BATCH_BYTES = 1_000_000
+"""Of the envelopes in one request. The router takes four times as much, and a proxy in front of it may not."""
 _PASSING = {408, 429, 500, 502, 503, 504}
 """Statuses after which a retry of the same request may succeed."""
 _NOT_SERVED = {404, 405}
 """What a router answers that does not have a route; it has done nothing."""
+_NO_BATCH = _NOT_SERVED | {400, 413}
+"""Statuses of a batch that say nothing of each message: one of them is no JSON, or a proxy lets no such body pass."""
 
 
 class Received(Struct, frozen=True):
@@ -99,9 +105,34 @@ class _Accepted(Struct):
     id: str
 
 
+class _Keyed(Struct, rename="camel"):
+    """One message of a batch."""
+
+    envelope: msgspec.Raw
+    idempotency_key: str
+
+
+class _Problem(Struct):
+    status: int
+    detail: str = ""
+
+
+class _Result(Struct):
+    id: str = ""
+    error: _Problem | None = None
+
+
+class _Results(Struct):
+    results: list[_Result]
+
+
 _batch = msgspec.json.Decoder(_Batch).decode
 _accepted = msgspec.json.Decoder(_Accepted).decode
+_results = msgspec.json.Decoder(_Results).decode
+_raw = msgspec.json.Decoder(msgspec.Raw).decode
 
+Outcome = str | Refused | Unreachable
+"""Of one message: the id under which it was accepted, or why it was not."""
 Answer = TypeVar("Answer")
 Save = Callable[[Sequence[Received]], Awaitable[None]]
 """Returns once the messages are saved for good; may be given a message twice."""
@@ -140,6 +171,8 @@ class RouterClient:
         self._chance = chance or random.Random()  # noqa: S311 - jitter, no secret
         self._has_next = True
         """As far as is known; a router of an older version has no ``/api/messages/next``."""
+        self._has_batches = True
+        """As far as is known; likewise ``/api/send/batch``."""
         if transport is None:
             self._proxy = proxies.for_socket(self._ws_url)
             proxies.for_http(url)
@@ -165,6 +198,89 @@ class RouterClient:
         parse_key(key)
         headers = {**_JSON, "idempotency-key": key}
         return (await self._request("POST", "/api/send", _accepted, content=envelope, headers=headers)).id
+
+    async def send_batch(
+        self, envelopes: Sequence[bytes], idempotency_keys: Sequence[str] | None = None
+    ) -> list[Outcome]:
+        """What became of each of ``envelopes``: an error where ``send`` would have raised it.
+
+        They go in few requests, one after another, and arrive at each recipient in their order. Those that may be
+        accepted later are sent again under their keys. Where the time budget ends, they and what is in later requests
+        are ``Unreachable``. Raises ``InvalidIdempotencyKey`` before anything is sent.
+        """
+        keys = [secrets.token_hex(16) for _ in envelopes] if idempotency_keys is None else idempotency_keys
+        for key in keys:
+            parse_key(key)
+        outcomes = list[Outcome]()
+        for part in _parts([_Keyed(msgspec.Raw(each), key) for each, key in zip(envelopes, keys, strict=True)]):
+            lost = next((each for each in outcomes if isinstance(each, Unreachable)), None)
+            outcomes += await self._send_part(part) if lost is None else [lost] * len(part)
+        return outcomes
+
+    async def _send_part(self, part: Sequence[_Keyed]) -> list[Outcome]:
+        deadline = self._clock.monotonic() + self._budget_seconds
+        outcomes, wait = await self._send_together(part, deadline)
+        failures = 0
+        while left := [number for number, outcome in enumerate(outcomes) if isinstance(outcome, Unreachable)]:
+            failures += 1
+            wait = max(wait, self._wait(failures))
+            if self._clock.monotonic() + wait > deadline:
+                break
+            self._trouble(str(outcomes[left[0]]))
+            await self._clock.sleep(wait)
+            again, wait = await self._send_together([part[number] for number in left], deadline)
+            if not all(isinstance(outcome, Unreachable) for outcome in again):
+                failures, deadline = 0, self._clock.monotonic() + self._budget_seconds
+            for number, outcome in zip(left, again, strict=True):
+                outcomes[number] = outcome
+        return outcomes
+
+    async def _send_together(self, part: Sequence[_Keyed], deadline: float) -> tuple[list[Outcome], float]:
+        """The outcomes of one request, and after how many seconds those that are unreachable may be sent again."""
+
+        def read(response: httpx.Response) -> tuple[list[Outcome], float]:
+            results = _results(response.content).results
+            if len(results) != len(part):
+                raise msgspec.ValidationError("these are the results of another batch")
+            return [self._outcome(result) for result in results], _retry_after(response)
+
+        if self._has_batches and len(part) > 1:
+            try:
+                return await self._answer(
+                    deadline,
+                    "POST",
+                    "/api/send/batch",
+                    read,
+                    content=msgspec.json.encode({"messages": part}),
+                    headers=_JSON,
+                )
+            except Unreachable as error:
+                return [error] * len(part), math.inf
+            except Refused as error:
+                if error.status not in _NO_BATCH:
+                    return [error] * len(part), math.inf
+                self._has_batches = error.status not in _NOT_SERVED
+        return await self._send_singly(part), math.inf
+
+    async def _send_singly(self, part: Sequence[_Keyed]) -> list[Outcome]:
+        outcomes = list[Outcome]()
+        for each in part:
+            try:
+                outcomes.append(await self.send(bytes(each.envelope), each.idempotency_key))
+            except Refused as error:
+                outcomes.append(error)
+            except Unreachable as error:
+                # None may overtake it.
+                return outcomes + [error] * (len(part) - len(outcomes))
+        return outcomes
+
+    def _outcome(self, result: _Result) -> Outcome:
+        if result.error is None:
+            return result.id
+        status, detail = result.error.status, result.error.detail
+        if status in _PASSING:
+            return Unreachable(f"{self._http.base_url} does not accept it: {status}: {detail}")
+        return Refused(status, detail)
 
     async def fetch(self, limit: int = PAGE) -> list[Received]:
         """The oldest messages, at most ``limit``; they stay until they are acknowledged."""
@@ -284,6 +400,11 @@ class RouterClient:
 
     async def _request(self, method: str, path: str, read: Callable[[bytes], Answer], **request: Any) -> Answer:
         deadline = self._clock.monotonic() + self._budget_seconds
+        return await self._answer(deadline, method, path, lambda response: read(response.content), **request)
+
+    async def _answer(
+        self, deadline: float, method: str, path: str, read: Callable[[httpx.Response], Answer], **request: Any
+    ) -> Answer:
         failures = 0
         while True:
             failures += 1
@@ -292,7 +413,7 @@ class RouterClient:
             try:
                 response = await self._http.request(method, path, **{**request, "headers": headers})
                 if response.is_success:
-                    return read(response.content)
+                    return read(response)
             except httpx.TransportError as error:
                 problem = _words(error)
             except (httpx.DecodingError, msgspec.MsgspecError, UnicodeDecodeError):
@@ -321,6 +442,28 @@ class RouterClient:
 
     def _wait(self, failures: int) -> float:
         return backoff(failures, self._chance, first=FIRST_WAIT_SECONDS, longest=LONGEST_WAIT_SECONDS)
+
+
+def _parts(messages: Sequence[_Keyed]) -> Iterator[Sequence[_Keyed]]:
+    """Parts that a request takes, in their order. What is too large for one, or is no JSON, is a part of its own."""
+    part, size = list[_Keyed](), 0
+    for each in messages:
+        length = len(bytes(each.envelope)) if _is_json(each.envelope) else BATCH_BYTES
+        if part and (len(part) == BATCH_MESSAGES or size + length > BATCH_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(each)
+        size += length
+    if part:
+        yield part
+
+
+def _is_json(envelope: msgspec.Raw) -> bool:
+    try:
+        _raw(envelope)
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+    return True
 
 
 def _words(error: Exception) -> str:
