@@ -45,6 +45,9 @@ class Known:
     ephemeral: bool
     began: int
     began_at: float = 0.0
+    batch: str = ""
+    """It was first sent in one request with others of this batch, if any: behind those with a lower ``place``."""
+    place: int = 0
     accepted: int | None = None
     accepted_clock: float = 0.0
     id: str | None = None
@@ -125,7 +128,9 @@ class Judge:
     def sending(self, event: h.Sending) -> None:
         self.ops[event.op] = event
         if event.tag not in self.messages:
-            self.messages[event.tag] = Known(event.tag, event.user, event.express, event.ephemeral, self.index, self.at)
+            self.messages[event.tag] = Known(
+                event.tag, event.user, event.express, event.ephemeral, self.index, self.at, event.batch, event.place
+            )
 
     def sent(self, event: h.Sent) -> None:
         sending = self.ops.pop(event.op)
@@ -219,9 +224,16 @@ class Judge:
             self.broken("in order", "normal mail stands before express mail")
         for express in (True, False):
             latest: Known | None = None
+            last: dict[str, Known] = {}
+            """By batch, the one with the highest place."""
             for message in batch:
                 if message.express is not express or message.excused or self._may_be_late(message):
                     continue
+                other = last.setdefault(message.batch, message)
+                if message.batch and message.place < other.place and message.accepted is not None:
+                    self.broken("in order", f"{other} stands before {message}, behind which it was sent")
+                if message.place > other.place:
+                    last[message.batch] = message
                 if latest is not None and message.accepted is not None and message.accepted < latest.began:
                     self.broken("in order", f"{latest} stands before {message}, which was accepted before it was sent")
                 if latest is None or message.began > latest.began:
@@ -240,13 +252,16 @@ class Judge:
         latest = {
             express: max((m.began for m in batch if m.express is express), default=-1) for express in (True, False)
         }
+        last = _last_places(batch)
         full = len(batch) >= fetch.limit
         normal = sum(not message.express for message in batch)
         share = fetch.limit // 5 or min(1, fetch.limit - 1)
         for message in list(self.live.get(fetch.user, {}).values()):
             if message.tag in given or message.id in self.adrift or self._may_have_expired(message):
                 continue
-            if message.accepted is not None and message.accepted < latest[message.express]:
+            overtaken = message.place < last.get((message.batch, message.express), -1)
+            overtaken |= message.accepted is not None and message.accepted < latest[message.express]
+            if overtaken:
                 text = f"{message} is missing from a batch with later mail: {_tags(batch)}"
                 if self.may_refuse:
                     self.missing.append((Violation("in order", text, self.at, self.index), message))
@@ -452,6 +467,16 @@ _HANDLERS: dict[type, Callable[[Judge, Any], None]] = {
     h.Failed: Judge.failed,
 }
 """Each takes its own kind of event."""
+
+
+def _last_places(messages: list[Known]) -> dict[tuple[str, bool], int]:
+    """By batch and lane, the highest place of those that were sent together."""
+    last: dict[tuple[str, bool], int] = {}
+    for message in messages:
+        if message.batch:
+            part = message.batch, message.express
+            last[part] = max(last.get(part, -1), message.place)
+    return last
 
 
 def _tags(batch: list[Known]) -> str:

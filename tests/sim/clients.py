@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 SEND_TRIES = 5
+PASSING = {"429", "503"}
+"""What a good message may be answered."""
+SPOILT: dict[str, object] = {"envelope": {"recipientId": "nobody at all"}}
+"""A message that is refused for good."""
 FAR = START + 1_000_000_000.0
 
 
@@ -34,7 +39,28 @@ class _Batch(msgspec.Struct):
     messages: list[_Message] = []
 
 
+class _Problem(msgspec.Struct):
+    status: int
+
+
+class _Result(msgspec.Struct):
+    """What became of one message of a batch."""
+
+    id: str = ""
+    error: _Problem | None = None
+
+    @property
+    def told(self) -> str:
+        """The status that it would have had alone."""
+        return "202" if self.error is None else str(self.error.status)
+
+
+class _Results(msgspec.Struct):
+    results: list[_Result]
+
+
 _decode = msgspec.json.Decoder(_Batch).decode
+_results = msgspec.json.Decoder(_Results).decode
 
 
 def user_name(number: int) -> str:
@@ -70,10 +96,14 @@ class Sender:
 
     async def run(self) -> None:
         await self._world.loop.pause(self._chain.at)
-        for step in self._chain.steps:
-            if step.wait:
-                await self._world.loop.pause(step.wait)
-            await self.send(step)
+        steps, together = self._chain.steps, self._chain.together
+        for start in range(0, len(steps), together):
+            if wait := steps[start].wait:
+                await self._world.loop.pause(wait)
+            if together == 1:
+                await self.send(steps[start])
+            else:
+                await self.send_together(steps[start : start + together])
 
     async def send(self, step: Step) -> bool:
         """Whether it was accepted, in one of the tries that a sender has who knows what was sent."""
@@ -88,9 +118,7 @@ class Sender:
     async def _try(self, step: Step, body: bytes, key: str | None) -> bool:
         world = self._world
         node = self._chance.choice(world.nodes_with("api"))
-        op = world.history.op()
-        size = len(read(body, len(body)).canonical)
-        world.add(h.Sending(op, user_name(step.to), step.tag, step.express, step.ephemeral, self._name, size))
+        op = self._begin(step, "", 0)
         began = world.loop.time()
         try:
             status, answer, _ = await world.net.request(node, "POST", "/api/send", self._token, body=body, key=key)
@@ -103,6 +131,76 @@ class Sender:
             return True
         world.add(h.NotSent(op, str(status)))
         return False
+
+    async def send_together(self, steps: Sequence[Step]) -> None:
+        """Send these in one request; those that can be sent again and may be accepted then, in later ones too."""
+        left = list(enumerate(steps))
+        for failures in range(SEND_TRIES):
+            refused = await self._try_together(steps[0].tag, left)
+            left = [(place, step) for place, step in refused if step.keyed]
+            if not left:
+                return
+            await self._world.loop.pause(self._chance.random() * 0.2 * 2**failures)
+
+    async def _try_together(self, batch: str, steps: Sequence[tuple[int, Step]]) -> Sequence[tuple[int, Step]]:
+        """The messages that were not accepted."""
+        world = self._world
+        node = self._chance.choice(world.nodes_with("api"))
+        ops = [self._begin(step, batch, place) for place, step in steps]
+        messages = [_in_batch(step) for _, step in steps]
+        spoilt = self._chance.randrange(2 * len(steps) + 1)
+        if spoilt <= len(steps):
+            # It spoils no others.
+            messages.insert(spoilt, SPOILT)
+        body = msgspec.json.encode({"messages": messages})
+        began = world.loop.time()
+        try:
+            status, answer, _ = await world.net.request(node, "POST", "/api/send/batch", self._token, body=body)
+        except Lost as error:
+            why = str(error)
+        else:
+            why = str(status)
+            if why not in PASSING | {"202"}:
+                world.failed(f"a batch is answered {why}", None)
+            if status == 202:
+                results = _results(answer).results
+                if len(results) != len(messages):
+                    world.failed(f"{len(results)} results of {len(messages)} messages", None)
+                if spoilt <= len(steps) and (told := results.pop(spoilt).told) != "400":
+                    world.failed(f"what is no envelope is answered {told}", None)
+                latest = world.accepted_by(node.clock, began)
+                return [
+                    one
+                    for one, op, result in zip(steps, ops, results, strict=False)
+                    if not self._end(op, result, latest)
+                ]
+        for op in ops:
+            world.add(h.NotSent(op, why))
+        return steps
+
+    def _begin(self, step: Step, batch: str, place: int) -> int:
+        op, body = self._world.history.op(), envelope(step)
+        size = len(read(body, len(body)).canonical)
+        to = user_name(step.to)
+        self._world.add(h.Sending(op, to, step.tag, step.express, step.ephemeral, self._name, size, batch, place))
+        return op
+
+    def _end(self, op: int, result: _Result, latest: float) -> bool:
+        """Whether this message was accepted."""
+        if result.error is None:
+            self._world.add(h.Sent(op, result.id, latest))
+            return True
+        if result.told not in PASSING:
+            self._world.failed(f"a message of a batch is answered {result.told}", None)
+        self._world.add(h.NotSent(op, result.told))
+        return False
+
+
+def _in_batch(step: Step) -> dict[str, object]:
+    message: dict[str, object] = {"envelope": msgspec.Raw(envelope(step))}
+    if step.keyed:
+        message["idempotencyKey"] = f"key-{step.tag}"
+    return message
 
 
 class Device:

@@ -20,6 +20,10 @@ class Sending(Struct, frozen=True):
     sender: str = ""
     size: int = 0
     """The bytes of its envelope as it is stored."""
+    batch: str = ""
+    """The same for all messages that were first sent in one request, and for no others; empty where it went alone."""
+    place: int = 0
+    """In its batch; each try has the messages that it repeats in this order."""
 
 
 class Sent(Struct, frozen=True):

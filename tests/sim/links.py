@@ -11,6 +11,7 @@ import base64
 import contextvars
 import inspect
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ import msgspec
 
 from router import interfaces
 from router.clock import Clock
-from router.errors import Unavailable
+from router.errors import RouterError, Unavailable
 from router.messages import Connection, Delivery, Message, Pending, Queued, Routed
 from tests.sim.clock import CALLED_AT
 from tests.sim.loop import Process, SimLoop
@@ -144,14 +145,15 @@ class Remote:
         if weather.away(self._node, self._store):
             await weather.loop.pause(weather.span(0, 0.1) if weather.chance.random() < 0.7 else weather.span(1, 4))
             raise Unavailable(f"simulated: {self._store} cannot be reached for {name}")
-        fault = weather.fault(name)
+        several = self._store == "ingress" and name == "publish" and len(args[0]) > 1
+        fault = weather.fault("put" if several else name)
         if fault is not None and weather.tell is not None:
             weather.tell(f"n{self._node}", f"{name}{shown(args)}: {fault}")
         if fault == "late" and name == "put":
             # What a cold queue does after its caller has given up is beyond what the router can know.
             fault = "answer lost"
-        if fault == "partly" and name == "put":
-            return await self._partly(method, *args)
+        if fault == "partly":
+            return await (self._partly_published if several else self._partly)(method, *args)
         if fault in ("refused", "no answer"):
             await weather.loop.pause(weather.span(0, 0.1) if fault == "refused" else weather.span(1, 20))
             raise Unavailable(f"simulated: {name} is {fault}")
@@ -179,6 +181,24 @@ class Remote:
         refused = [queued for queued in messages if queued not in chosen]
         more = await self._send(method, (chosen,), {}, 0.0) if chosen else []
         return [*more, *refused]
+
+    async def _partly_published(self, method: Method, messages: Sequence[Message]) -> list[RouterError | None]:
+        """Of each recipient, all from some message on fail, or none."""
+        failing: dict[str, int] = {}
+        for message in messages:
+            failing.setdefault(message.recipient, self._weather.chance.randrange(len(messages) + 1))
+        left = Counter[str]()
+        chosen, outcomes = list[Message](), list[RouterError | None]()
+        for message in messages:
+            left[message.recipient] += 1
+            if left[message.recipient] > failing[message.recipient]:
+                outcomes.append(Unavailable("simulated: not published"))
+            else:
+                outcomes.append(None)
+                chosen.append(message)
+        if chosen:
+            await self._send(method, (chosen,), {}, 0.0)
+        return outcomes
 
     def _send(
         self, method: Method, args: tuple[Any, ...], more: dict[str, Any], delay: float, *, late: bool = False

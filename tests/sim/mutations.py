@@ -335,7 +335,31 @@ MUTANTS = (
     ),
     Mutant(
         "a repeated Idempotency-Key gets a new id",
-        in_function("Acceptor.accept", replace("keyed_id(...)", "ids.new_id(now, self._entropy(10))")),
+        in_function("Acceptor._read", replace("keyed_id(...)", "ids.new_id(now, self._entropy(10))")),
+    ),
+    Mutant(
+        "a batch drops the rest after one refusal",
+        in_function(
+            "Batch.publish",
+            before(
+                "failures = iter(...)",
+                "refused = [n for n, each in enumerate(self._read) if isinstance(each, RouterError)]\n"
+                "messages = messages[: min(refused, default=None)]",
+            ),
+            replace("next(failures)", "next(failures, None)"),
+        ),
+    ),
+    Mutant(
+        "a batch reorders the messages of one recipient",
+        in_function("Batch.publish", replace("_publish(messages)", "await self._publish(messages[::-1])")),
+    ),
+    Mutant(
+        "a message of a batch is answered 202 though its publish failed",
+        in_function("Batch.publish", replace("next(failures)", "(next(failures), None)[1]")),
+    ),
+    Mutant(
+        "a batch is refused whole for one message that is no envelope",
+        in_function("Batch.add", replace("append(error)", "raise error")),
     ),
     Mutant(
         "retention believes its clock",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Container
 from typing import Literal, TypeVar
 
 from msgspec import Struct, structs
@@ -51,6 +52,10 @@ LONG_JUMPS = 16, 4
 """Likewise, those in whose plans a clock is far off for minutes, where a clock may be at all."""
 
 
+BATCHES = 18, (8, 12, 13)
+"""Likewise, those in whose plans senders send several messages in one request."""
+
+
 class Step(Struct, frozen=True):
     """One message to send."""
 
@@ -71,6 +76,8 @@ class Chain(Struct, frozen=True):
     at: float
     sender: int
     steps: tuple[Step, ...]
+    together: int = 1
+    """So many of them go in one request."""
 
 
 class Session(Struct, frozen=True):
@@ -255,7 +262,7 @@ def make(seed: int) -> Plan:
     if chance.random() < 0.25:
         plan = _on_the_beat(plan, chance.choice((0.5, 1.0)))
     plan = plain(plan) if chance.random() < 0.1 else with_limits(with_long_jump(with_jumps(_with_flips(plan))))
-    return structs.replace(plan, sessions=_one_page(plan))
+    return with_batches(structs.replace(plan, sessions=_one_page(plan)), *BATCHES)
 
 
 def _with_flips(plan: Plan) -> Plan:
@@ -328,6 +335,25 @@ def with_limits(plan: Plan) -> Plan:
         for chain in plan.chains
     )
     return structs.replace(plan, bounds=bounds, chains=chains)
+
+
+def with_batches(plan: Plan, divisor: int, rests: Container[int]) -> Plan:
+    """In some plans, messages go together, most of them so that they can be sent again. A part of a batch fails more
+    often than calls do."""
+    if plan.seed % divisor not in rests:
+        return plan
+    chance = random.Random(f"batches {plan.seed}")
+    keyed = chance.choice((0.3, 0.9))
+    chains = tuple(
+        structs.replace(
+            chain,
+            together=chance.choice((1, 3, 8)),
+            steps=tuple(structs.replace(step, keyed=chance.random() < keyed) for step in chain.steps),
+        )
+        for chain in plan.chains
+    )
+    fails = plan.topology == "apart" and plan.calls
+    return structs.replace(plan, chains=chains, calls=(*plan.calls, Rate("partly", 0.05)) if fails else plan.calls)
 
 
 def _one_page(plan: Plan) -> tuple[Session, ...]:

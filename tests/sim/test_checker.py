@@ -37,6 +37,13 @@ class Story:
         op = self.history.op()
         return self.tell(h.Sending(op, BOB, tag), h.NotSent(op, "no answer"))
 
+    def together(self, *tags: str) -> Self:
+        """One request; where a tag is empty, the message of that place was refused."""
+        sent = [(self.history.op(), place, tag) for place, tag in enumerate(tags)]
+        for op, place, tag in sent:
+            self.tell(h.Sending(op, BOB, tag or f"refused {op}", batch=f"{tags}", place=place))
+        return self.tell(*(h.Sent(op, f"i{tag}") if tag else h.NotSent(op, "503") for op, _, tag in sent))
+
     def get(self, *tags: str, user: str = BOB, limit: int = 50, clock: float = 0.0) -> Self:
         op = self.history.op()
         batch = tuple(h.Item(f"i{tag}", tag) for tag in tags)
@@ -74,6 +81,20 @@ GOOD = {
     "a page": Story().send("a").send("b").get("a", limit=1).ack("a").get("b", limit=1).ack("b").end(),
     "sent at once": Story()
     .tell(h.Sending(101, BOB, "a"), h.Sending(102, BOB, "b"), h.Sent(102, "ib"), h.Sent(101, "ia"))
+    .get("b", "a")
+    .ack("a", "b")
+    .end(),
+    "sent together": Story().together("a", "b").together("c", "").get("a", "b", "c").ack("a", "b", "c").end(),
+    "sent together, in two lanes": Story()
+    .tell(h.Sending(101, BOB, "a", batch="x"), h.Sending(102, BOB, "b", express=True, batch="x", place=1))
+    .tell(h.Sent(101, "ia"), h.Sent(102, "ib"))
+    .get("b", "a")
+    .end("b", "a"),
+    "sent together, and the first one was refused": Story().together("", "b").get("b").ack("b").end(),
+    "sent together, and what was refused came late": Story()
+    .tell(h.Sending(101, BOB, "a", batch="x"), h.Sending(102, BOB, "b", batch="x", place=1))
+    .tell(h.NotSent(101, "no answer"), h.Sent(102, "ib"))
+    .get("b")
     .get("b", "a")
     .ack("a", "b")
     .end(),
@@ -198,6 +219,8 @@ BAD: dict[str, tuple[Story, str]] = {
     "overtaken": (Story().send("a").send("b").get("b").end("a", "b"), "in order"),
     "overtaken in a full page": (Story().send("a").send("b").get("b", limit=1).end("a", "b"), "in order"),
     "reordered within a batch": (Story().send("a").send("b").get("b", "a").end("a", "b"), "in order"),
+    "reordered of those sent together": (Story().together("a", "b").get("b", "a").end("a", "b"), "in order"),
+    "overtaken of those sent together": (Story().together("a", "", "b").get("b").end("a", "b"), "in order"),
     "normal before express": (Story().send("a").send("b", express=True).get("a", "b").end("a", "b"), "in order"),
     "express left out of a full page": (
         Story().send("e", express=True).get("e").send("a").send("b").get("a", "b", limit=2).end("e", "a", "b"),

@@ -12,6 +12,9 @@ from tests.sim.plan import CALL_FAULTS, NET_FAULTS, SKEW_SECONDS, Fault, Plan, V
 FLIPS = 11, 10
 """Seeds that leave the second when they are divided by the first; of those in ``seeds.txt``, none did."""
 
+BATCHES = 18, (6, 10, 11, 17)
+"""Likewise, those in whose plans senders send several messages in one request."""
+
 
 def make(seed: int) -> Plan:
     """The plan of ``seed``; about 200 requests of clients in all."""
@@ -51,7 +54,7 @@ def make(seed: int) -> Plan:
     plan = plans.plain(plan) if chance.random() < 0.1 else plans.with_limits(plans.with_jumps(_with_flips(plan)))
     if vendors.online == "redis" and write_through and not askew and _may_be_replaced(plan):
         plan = structs.replace(plan, faults=plan.faults + _replacements(seed, seconds))
-    return structs.replace(plan, sessions=plans._one_page(plan))
+    return plans.with_batches(structs.replace(plan, sessions=plans._one_page(plan)), *BATCHES)
 
 
 def _with_flips(plan: Plan) -> Plan:
