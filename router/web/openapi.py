@@ -12,6 +12,7 @@ from router import __version__
 from router.pages import DEFAULT_PAGE, LONGEST_PAGE
 from router.urn import MAX_BYTES
 from router.web.api import MAX_ACK_IDS
+from router.web.batches import MOST_MESSAGES
 from router.web.problems import KINDS, MEDIA_TYPE, TYPE_PREFIX
 
 Document = dict[str, Any]
@@ -54,6 +55,7 @@ def document() -> Document:
 def _paths() -> Document:
     return {
         "/api/send": {"post": _send()},
+        "/api/send/batch": {"post": _send_batch()},
         "/api/messages": {"get": _messages()},
         "/api/messages/ack": {"post": _ack()},
         "/api/messages/next": {"post": _next()},
@@ -85,6 +87,19 @@ def _send() -> Document:
                 )
             }
         ),
+    }
+
+
+def _send_batch() -> Document:
+    accepted = _json(
+        "What became of each message, in the order of the request. Retry-After is the longest of their errors.",
+        "BatchResults",
+    )
+    return {
+        "operationId": "sendBatch",
+        "summary": "Send several sealed envelopes, each as if it was sent alone",
+        "requestBody": _body("Batch"),
+        "responses": _answers({"202": accepted}),
     }
 
 
@@ -177,6 +192,26 @@ def _schemas() -> Document:
             priority={"type": "integer", "format": "int32", "description": "5 and above take the express lane."},
         ),
         "Accepted": _object(["id"], id=text),
+        "Batch": _object(
+            ["messages"],
+            messages={
+                "type": "array",
+                "minItems": 1,
+                "maxItems": MOST_MESSAGES,
+                "items": _object(
+                    ["envelope"],
+                    envelope=_ref("SecureEnvelope"),
+                    idempotencyKey={"type": "string", "minLength": 1, "maxLength": 255},
+                ),
+            },
+        ),
+        "BatchResults": _object(
+            ["results"],
+            results={
+                "type": "array",
+                "items": {"oneOf": [_ref("Accepted"), _object(["error"], error=_ref("Problem"))]},
+            },
+        ),
         "QueuedMessage": _object(["id", "envelope"], id=text, envelope=_ref("SecureEnvelope")),
         "QueuedMessageList": _object(["messages"], messages={"type": "array", "items": _ref("QueuedMessage")}),
         "Acknowledgement": _object(["messageIds"], messageIds=ids),
