@@ -11,6 +11,7 @@ from pathlib import Path
 
 from router.backends.embedded import schema, wal
 from router.backends.embedded.database import Database
+from router.backends.embedded.turns import NoTurns
 from router.backends.embedded.worker import Done, InlineWorker, Job
 
 _TABLES = ("ingress", "recipient", "presence", "route", "hot", "cold", "outbox", "dead_letter", "sqlite_sequence")
@@ -181,6 +182,7 @@ class SimDatabase(Database):
             LateWorker,
             relaxed=relaxed,
             connect=lambda _: Kept(connection, connection, connection, SimLog(disk)),
+            turns=lambda _: NoTurns(),
         )
         self._disk = disk
 

@@ -1,7 +1,7 @@
 """One SQLite file, with one writer that commits operations in groups, and readers beside it.
 
 Statements and commits run on the event loop, where they take microseconds. A thread runs only what waits: a sync of the
-log for the disk, the write lock for another process, a checkpoint.
+log for the disk, its turn to write where other processes write too, a checkpoint.
 
 SQLite's log keeps commits in order, and power loss cuts off only its end. So there are two kinds of writes:
 
@@ -25,7 +25,8 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from router.backends.embedded import schema
-from router.backends.embedded.worker import Worker
+from router.backends.embedded.turns import FileTurns, Turns
+from router.backends.embedded.worker import Done, Job, Worker
 from router.errors import DataDirLost, Unavailable
 
 T = TypeVar("T")
@@ -71,6 +72,7 @@ class Database:
         *,
         relaxed: bool,
         connect: Callable[[Path], schema.Connections] = schema.connect,
+        turns: Callable[[Path], Turns] = FileTurns,
         make_room: Callable[[], bool] = lambda: False,
     ) -> None:
         """``relaxed``: the router stores everything in this file, so ordered writes need no fsync.
@@ -80,6 +82,7 @@ class Database:
         self._path = path
         self._make_room = make_room
         self._connect = connect
+        self._new_turns = turns
         self._waiter = workers()
         self._syncer = workers()
         self._checkpointer = workers()
@@ -100,6 +103,8 @@ class Database:
         self._folds: list[asyncio.Future[None]] = []
         self._folded_for_room = False
         self._writes = True
+        self._kept_waiting = False
+        """Another process has not ended its turn for ``LOCK_SECONDS``."""
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -107,6 +112,7 @@ class Database:
         self._writer = self._connections.writer
         self._reader = self._connections.reader
         self._log = self._connections.log
+        self._turns = self._new_turns(self._path)
         for worker in (self._waiter, self._syncer, self._checkpointer):
             await worker.start()
         return self
@@ -115,8 +121,14 @@ class Database:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._idle.wait()
-        for worker in (self._checkpointer, self._syncer, self._waiter):
+        for worker in (self._checkpointer, self._syncer):
             await worker.stop()
+        if self._kept_waiting:
+            self._patience.cancel()
+            self._waiter.abandon(self._turns.close)
+        else:
+            await self._waiter.stop()
+            self._turns.close()
         self._connections.close()
 
     def read(self, operation: Operation[T]) -> T:
@@ -172,21 +184,54 @@ class Database:
 
     def _begin(self) -> None:
         if self._doubtful:
-            self._waiter.submit(self._renew_log, self._renewed)
+            self._submit_in_turn(self._renew_log, self._renewed)
             return
+        begun = self._turns.take()
         try:
-            self._writer.execute("BEGIN IMMEDIATE")
+            if begun:
+                self._writer.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
-            if schema.is_busy(error):
-                self._sync_soon()
-                self._waiter.submit(self._wait_for_lock, self._begun)
-            else:
+            if not schema.is_busy(error):
                 self._begun(error)
-        else:
+                return
+            begun = False
+        if begun:
             self._run()
+        else:
+            self._sync_soon()
+            self._submit_in_turn(self._wait_for_lock, self._begun)
+
+    def _submit_in_turn(self, job: Job, done: Done) -> None:
+        """Run ``job`` on the thread when this process has the turn; writes that wait for ``LOCK_SECONDS`` fail."""
+        self._patience = self._loop.call_later(LOCK_SECONDS, self._give_up)
+
+        def in_turn() -> None:
+            self._turns.wait()
+            job()
+
+        def ended(error: BaseException | None) -> None:
+            self._patience.cancel()
+            if self._kept_waiting:
+                self._kept_waiting = False
+                self._idle.clear()
+            done(error)
+
+        self._waiter.submit(in_turn, ended)
+
+    def _give_up(self) -> None:
+        """Fail all writes that wait; the thread goes on waiting, for later ones."""
+        self._patience = self._loop.call_later(LOCK_SECONDS, self._give_up)
+        self._kept_waiting = True
+        group = list(self._queue)
+        self._queue.clear()
+        self._writes &= not group
+        self._fail(group, Unavailable(f"the database {self._path} is locked by another process"))
+        if not self._syncing:
+            self._idle.set()
 
     def _wait_for_lock(self) -> None:
-        # Not SQLite's own busy handler: it waits up to 100 ms, far longer than another process holds the lock.
+        # Somebody has the lock without the turn: a process that opens or closes the file, or no router. SQLite's own
+        # busy handler would wait up to 100 ms, far longer than they do.
         deadline = time.monotonic() + LOCK_SECONDS
         while True:
             try:
@@ -240,6 +285,7 @@ class Database:
 
     def _commit(self) -> None:
         self._writer.execute("COMMIT")
+        self._turns.leave()
 
     def _resolve(self, group: list[_Write[Any]], error: BaseException | None) -> None:
         if error is None:
@@ -259,6 +305,7 @@ class Database:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             self._fail(group, error)
+        self._turns.leave()
         self._sync_soon()
         self._next()
 
@@ -326,7 +373,7 @@ class Database:
     def _next(self) -> None:
         if self._restart:
             self._restart = False
-            self._waiter.submit(self._restart_log, self._restarted)
+            self._submit_in_turn(self._restart_log, self._restarted)
             return
         if not self._folding and self._log_is_long():
             self._begin_fold()
@@ -369,7 +416,10 @@ class Database:
             self._loop.call_soon(self._next)
 
     def _restart_log(self) -> None:
-        self._begin_log_again(empties=self._empties or self._log.size() > CHECKPOINT_BYTES)
+        try:
+            self._begin_log_again(empties=self._empties or self._log.size() > CHECKPOINT_BYTES)
+        finally:
+            self._turns.leave()
 
     def _begin_log_again(self, *, empties: bool) -> bool:
         """Returns whether no reader of another process held it up. Writes wait meanwhile; readers read only briefly."""

@@ -23,6 +23,10 @@ class Worker(Protocol):
         """Return when every job submitted before has run."""
         ...
 
+    def abandon(self, last: Job) -> None:
+        """Instead of ``stop``: do not wait for the job that runs, tell nobody how it ends, and then run ``last``."""
+        ...
+
 
 class InlineWorker:
     """Runs each job at once, for simulations, which choose the schedule and have only one thread."""
@@ -36,12 +40,16 @@ class InlineWorker:
     async def stop(self) -> None:
         return
 
+    def abandon(self, last: Job) -> None:
+        last()
+
 
 class ThreadWorker:
     """Runs the jobs on one thread, so that the event loop never waits for the disk."""
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[tuple[Job, Done] | None] = queue.SimpleQueue()
+        self._last: Job | None = None
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -55,10 +63,17 @@ class ThreadWorker:
         self._jobs.put(None)
         await self._stopped.wait()
 
+    def abandon(self, last: Job) -> None:
+        self._last = last
+
     def _work(self) -> None:
         while (task := self._jobs.get()) is not None:
             job, done = task
-            self._loop.call_soon_threadsafe(done, _failure(job))
+            failure = _failure(job)
+            if self._last is not None:
+                self._last()
+                return
+            self._loop.call_soon_threadsafe(done, failure)
         self._loop.call_soon_threadsafe(self._stopped.set)
 
 
