@@ -31,6 +31,7 @@ from benchmarks.scenarios import (
     sending,
     starting,
     timing,
+    workers,
 )
 from benchmarks.scenarios.production import accepting, calls, moving, nodes, offline, online, redis_memory
 from benchmarks.servers import Bench, ServerError
@@ -40,7 +41,7 @@ Scenario = Callable[[Bench], Coroutine[None, None, list[Figure]]]
 
 SCENARIOS: dict[str, Scenario] = {
     module.NAME: module.run
-    for module in (sending, end_to_end, poking, draining, depth, memory, migrating, starting, idle)
+    for module in (sending, end_to_end, workers, poking, draining, depth, memory, migrating, starting, idle)
 }
 PRODUCTION: dict[str, Callable[[Bench, Topology], Coroutine[None, None, list[Figure]]]] = {
     module.NAME: module.run for module in (accepting, calls, online, offline, redis_memory, moving, nodes)

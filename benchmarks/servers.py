@@ -55,6 +55,12 @@ class Target(Protocol):
         """Return once it is idle."""
 
 
+def cpu_seconds(pid: int) -> float:
+    """User and system time of all threads of a process so far."""
+    # The clock that clock_getcpuclockid(3) gives for a process: finer than the 10 ms steps of /proc.
+    return time.clock_gettime((~pid << 3) | 2)
+
+
 class Process:
     """A child process and what it costs."""
 
@@ -68,8 +74,7 @@ class Process:
 
     def cpu_seconds(self) -> float:
         """User and system time of all its threads so far."""
-        # The clock that clock_getcpuclockid(3) gives for a process: finer than the 10 ms steps of /proc.
-        return time.clock_gettime((~self.pid << 3) | 2)
+        return cpu_seconds(self.pid)
 
     def memory(self) -> int:
         """Resident bytes now."""
@@ -146,6 +151,14 @@ class Server(Process):
         self.environment = environment
         """With this, a ``router`` command works on the same data."""
         self.log = log
+
+    def cpu_seconds(self) -> float:
+        """Of its workers too, where it has some."""
+        return super().cpu_seconds() + sum(cpu_seconds(pid) for pid in self._workers())
+
+    def _workers(self) -> list[int]:
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii")
+        return [int(pid) for pid in children.split()]
 
     @property
     def admin_port(self) -> int:

@@ -34,8 +34,11 @@ def request_fields(request_id: str) -> dict[str, str]:
     return {"request_id": request_id}
 
 
-def configure(log_format: str, level: str) -> None:
-    """Set up logging for this process; ``auto`` is text on a terminal and JSON elsewhere."""
+def configure(log_format: str, level: str, process: str = "") -> None:
+    """Set up logging for this process; ``auto`` is text on a terminal and JSON elsewhere.
+
+    ``process``: what each line calls this process, where several write to one log.
+    """
     terminal = sys.stderr.isatty()
     as_json = log_format == "json" or (log_format == "auto" and not terminal)
     # https://no-color.org
@@ -51,6 +54,8 @@ def configure(log_format: str, level: str) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    if process:
+        shared.append(_named(process))
     handler = logging.StreamHandler[TextIO]()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -77,6 +82,13 @@ def configure(log_format: str, level: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _named(process: str) -> Callable[[Any, str, dict[str, Any]], dict[str, Any]]:
+    def add(_logger: Any, _method: str, line: dict[str, Any]) -> dict[str, Any]:
+        return {**line, "process": process}
+
+    return add
 
 
 def _never_waiting(stream: TextIO, form: Callable[[logging.LogRecord], str]) -> TextIO:

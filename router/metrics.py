@@ -145,6 +145,16 @@ class Metrics:
             _Counts("router_firestore_operations", "Firestore requests and documents", counts, "operation")
         )
 
+    def workers(self) -> None:
+        """This process starts workers and replaces them."""
+        self._replaced = self._counter("router_workers_replaced", "Workers that ended and were replaced")
+
+    def worker_replaced(self) -> None:
+        self._replaced.inc()
+
+    async def expose(self) -> bytes:
+        return self.render()
+
     def render(self) -> bytes:
         """The text exposition format."""
         return generate_latest(self.registry)

@@ -7,6 +7,7 @@ import fcntl
 import gc
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
@@ -17,12 +18,11 @@ from typing import Any, Protocol
 
 import uvloop
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp
 
-from router import __version__, logs, open_files
+from router import cores, logs, open_files
 from router.auth.authenticator import open_authenticator
 from router.auth.verifier import Authenticator
-from router.config import Config, Service, address, check_api
+from router.config import Config, Service, check_api
 from router.config.combinations import is_loopback
 from router.config.roles import Role, kinds
 from router.config.sources import Problem
@@ -30,7 +30,7 @@ from router.core.acceptance import Acceptor
 from router.core.clocks import ClockWatch
 from router.core.connections import ConnectionManager
 from router.core.pipeline import Pipeline
-from router.core.readiness import NEEDED_BY_API, NEEDED_BY_SOCKETS, NEEDED_TO_PROCESS, Probe, Readiness
+from router.core.readiness import NEEDED_BY_API, NEEDED_BY_SOCKETS, NEEDED_TO_PROCESS, Probe, Readiness, State
 from router.core.send_limits import SendLimits
 from router.core.work_budget import WorkBudget
 from router.data_dir import make_data_dir, unusable
@@ -38,16 +38,18 @@ from router.errors import ConfigError, DataDirError, RouterError
 from router.factory import Factory, backends, check_machine
 from router.reports import LogReports
 from router.web import openapi
-from router.web.api import Api, longest_body
+from router.web.api import Api
 from router.web.application import Application
 from router.web.context import EdgeContext
 from router.web.cors import Cors
-from router.web.health import Health
+from router.web.health import Health, Ready
 from router.web.poke_sockets import Sockets
-from router.web.transport.config import TransportConfig
-from router.web.transport.limits import Limits
-from router.web.transport.listeners import ADMIN
+from router.web.ports import admin_server, public_ports, say_hello, transport
 from router.web.transport.server import Server
+from router.workers.link import Answers, Link
+from router.workers.member import Member
+from router.workers.order import PARENT, Order, Program
+from router.workers.parent import Unit
 
 LOG = logs.logger(__name__)
 LAST_SECONDS = 3.0
@@ -55,30 +57,51 @@ LAST_SECONDS = 3.0
 SWITCH_SECONDS = 0.0005
 """Longest time that the database thread waits for a busy event loop. It waits twice for each commit; with Python's
 default of 5 ms that would be most of the time that a 202 takes."""
-ADMIN_CONNECTIONS = 32
-"""Concurrent connections to the admin port; the process reserves files for them."""
 GARBAGE_OBJECTS = 10_000
 """Threshold of Python's garbage collection. Requests leave no cycles behind; at Python's default of 700, collection
 took a tenth of the time of a request."""
 
 
-def run(config: Config, service: Service, warnings: Sequence[Problem] = ()) -> int:
+def run(config: Config, service: Service, program: Program, warnings: Sequence[Problem] = ()) -> int:
     """Run ``service`` until SIGTERM, SIGINT or SIGHUP; return the exit code. Raises ``RouterError`` if it cannot start.
 
-    ``warnings``: of the configuration, for the log.
+    ``program`` runs a worker, where there are several. ``warnings``: of the configuration, for the log.
     """
+    count = workers(config, service)
     _check_address(config, service)
     if service in ("serve", "serve-api"):
         check_api(config)
-    logs.configure(config.server.log_format, config.server.log_level)
+    logs.configure(config.server.log_format, config.server.log_level, PARENT if count > 1 else "")
     for warning in warnings:
         LOG.warning("configuration", key=warning.key, problem=warning.message)
     open_files.raise_limit()
     sys.setswitchinterval(SWITCH_SECONDS)
     check_machine(config, trial=True)
     with _alone(config, service):
+        if count > 1:
+            return uvloop.run(Unit(config, service, count, program).run())
         uvloop.run(_Service(config, service).run())
     return 0
+
+
+def run_worker(order: Order, end: socket.socket) -> None:
+    """Run one of several workers until the parent, which is at the other ``end``, or a signal tells it to stop.
+
+    The parent has checked what there is to check.
+    """
+    server = order.config.server
+    logs.configure(server.log_format, server.log_level, order.name)
+    open_files.raise_limit()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    uvloop.run(_Service(order.config, order.service, end).run())
+
+
+def workers(config: Config, service: Service) -> int:
+    """How many processes run ``service``. Of ``process`` there is always one: it has no port to share, so it can just
+    be started again."""
+    if service == "process":
+        return 1
+    return cores.usable() if config.server.workers == "auto" else config.server.workers
 
 
 def _spare_what_stays() -> None:
@@ -125,10 +148,6 @@ def _open_lock(path: Path) -> int:
         raise unusable(path.parent, error) from error
 
 
-def _urls(*servers: Server) -> list[str]:
-    return [address("http", at, server.port) for server in servers for at in server.addresses]
-
-
 class Probed(Protocol):
     """A component with a probe."""
 
@@ -138,8 +157,11 @@ class Probed(Protocol):
 class _Service:
     """One process: opens its parts, runs until it is told to stop, and drains."""
 
-    def __init__(self, config: Config, service: Service) -> None:
+    def __init__(self, config: Config, service: Service, parent: socket.socket | None = None) -> None:
+        """``parent``: where this is one of several workers, the connection to who has started it."""
         self._config = config
+        self._parent = parent
+        self._serving = asyncio.Event()
         self._service = service
         self._stop = asyncio.Event()
         self._reports = LogReports(kinds(config))
@@ -166,23 +188,48 @@ class _Service:
             factory.metrics.lines_dropped(logs.dropped)
             self._readiness = Readiness(factory.clock)
             await self._open(stack)
+            self._serving.set()
             _spare_what_stays()
             await self._stop.wait()
             await self._drain()
         if self._failure is not None:
             raise self._failure
 
+    def _link(self, parent: socket.socket) -> Member:
+        async def serving() -> None:
+            await self._serving.wait()
+
+        async def state() -> State:
+            return await self._readiness.state()
+
+        async def metrics() -> str:
+            return self._factory.metrics.render().decode()
+
+        async def drain() -> None:
+            self._begin_to_drain()
+
+        answers: Answers = {"serving": serving, "state": state, "metrics": metrics, "drain": drain}
+        return Member(Link(parent, answers, self._on_parent_gone), self._readiness, self._factory.clock)
+
     def _on_signal(self) -> None:
         if self._stop.is_set():
             self._end_now()
-        LOG.info("draining", seconds=self._config.server.drain_seconds)
-        self._stop.set()
+        self._begin_to_drain()
+
+    def _begin_to_drain(self) -> None:
+        if not self._stop.is_set():
+            LOG.info("draining", seconds=self._config.server.drain_seconds)
+            self._stop.set()
 
     def _on_hangup(self) -> None:
         """Drain, but unlike a second SIGTERM a second SIGHUP does not end the process at once: a terminal that closes
         sends two, one from its shell and one from the kernel."""
-        if not self._stop.is_set():
-            self._on_signal()
+        self._begin_to_drain()
+
+    def _on_parent_gone(self) -> None:
+        """It was killed: its workers end as one process that is killed, so that another can take its place."""
+        LOG.error("the parent process has gone, so this worker ends")
+        self._end_now()
 
     def _end_now(self) -> None:
         """End without cleaning up. Accepted messages are on disk, and the leases end every presence."""
@@ -192,13 +239,16 @@ class _Service:
 
     async def _open(self, stack: AsyncExitStack) -> None:
         factory = self._factory
+        service: Ready = self._readiness
+        if self._parent is not None:
+            service = await stack.enter_async_context(self._link(self._parent))
         context = EdgeContext(
             self._config.server.allowed_origins,
             factory.metrics,
             open_files.left_for_clients(),
             entropy=factory.entropy,
         )
-        health = Health(self._readiness, factory.metrics)
+        health = Health(service, factory.metrics)
         routes: list[BaseRoute] = []
         if not factory.backends.online().local:  # or it has this machine's clock
             watch = ClockWatch(await factory.online_store(), factory.clock, factory.keeper, factory.metrics)
@@ -223,24 +273,16 @@ class _Service:
             self._watch(upkeep.run, upkeep.name)
             self._readiness.limited(upkeep.limited)
         self._application = app = Application([*routes, *health.public_routes()], context, time.monotonic)
-        for port in self._ports():
-            server = Server(self._transport(app, context), self._config.server.host, port)
+        shared, host = self._parent is not None, self._config.server.host
+        for port in public_ports(self._config, self._service):
+            server = Server(transport(self._config, app, context), host, port, shared=shared)
             self._servers.append(await stack.enter_async_context(server))
-        self._say_hello(await stack.enter_async_context(self._admin_server(health, stack)))
-
-    def _admin_server(self, health: Health, stack: AsyncExitStack) -> Server:
-        """Serves metrics, and readiness of each dependency. It has its own limit of connections, so that clients cannot
-        use them up."""
-        context = EdgeContext((), self._factory.metrics, ADMIN_CONNECTIONS, entropy=self._factory.entropy)
-        stack.callback(context.refusals.finish)
-        app = Application(health.admin_routes(), context, time.monotonic)
-        server = self._config.server
-        return Server(self._transport(app, context), server.admin_host, server.admin_port, ADMIN)
-
-    def _transport(self, app: ASGIApp, context: EdgeContext) -> TransportConfig:
-        server, longest = self._config.server, longest_body(self._config.limits.envelope_bytes)
-        limits = Limits(context, server.ping_seconds, server.client_seconds, longest)
-        return TransportConfig(app, limits, keep_alive_seconds=server.keep_alive_seconds)
+        if shared:
+            LOG.info("a worker is ready", pid=os.getpid(), node=factory.node)
+            return
+        admin = await stack.enter_async_context(admin_server(self._config, health, factory.metrics, factory.entropy))
+        listening = [url for server in self._servers for url in server.urls]
+        say_hello(self._config, self._service, listening, admin.urls, node=factory.node)
 
     async def _start_processing(self) -> None:
         await self._depend(NEEDED_TO_PROCESS)
@@ -307,16 +349,6 @@ class _Service:
         self._watch(partial(self._manager.run, authenticator.trusts), "connections")
         return Sockets(authenticator, self._manager, work, cors).routes()
 
-    def _ports(self) -> list[int]:
-        server = self._config.server
-        if self._service == "serve":
-            return list(dict.fromkeys([server.api_port, server.ws_port]))
-        if self._service == "serve-api":
-            return [server.api_port]
-        if self._service == "serve-ws":
-            return [server.ws_port]
-        return [] if self._config.process.port is None else [self._config.process.port]
-
     def _watch(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
         """Run ``work`` as long as the service; if it fails, stop the service and raise its error."""
 
@@ -329,29 +361,6 @@ class _Service:
                 raise
 
         return self._factory.tasks.spawn(watched(), name)
-
-    def _say_hello(self, admin: Server) -> None:
-        config, host, admin_host = self._config, self._config.server.host, self._config.server.admin_host
-        LOG.info(
-            "ready",
-            service=self._service,
-            pid=os.getpid(),
-            version=__version__,
-            listening=_urls(*self._servers),
-            admin=_urls(admin),
-            node=self._factory.node,
-        )
-        if not is_loopback(admin_host):
-            LOG.warning("metrics are served beyond loopback; allow your own network only", admin_host=admin_host)
-        if self._service == "process":
-            return
-        if config.auth.signs_tokens:
-            LOG.info(
-                "tokens are signed by the embedded key: `router token USER` prints one",
-                data_dir=str(config.embedded.data_dir),
-            )
-        if not is_loopback(host):
-            LOG.warning("listening beyond loopback; put a proxy with TLS in front", host=host)
 
     async def _drain(self) -> None:
         """Finish what is in flight, within ``server.drain_seconds``; sweepers of other processes finish the rest."""

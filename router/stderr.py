@@ -11,7 +11,7 @@ import io
 import os
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
 WAITING_BYTES = 1024 * 1024
@@ -60,12 +60,13 @@ class Writer:
     def _run(self) -> None:
         while True:
             try:
-                self._write(self._take())
+                for piece in _pieces(self._take()):
+                    self._write(piece)
             except OSError:
                 # Closed, or its reader has gone: there is nobody to tell.
                 continue
 
-    def _take(self) -> bytes:
+    def _take(self) -> list[bytes]:
         with self._changed:
             self._busy = False
             self._changed.notify_all()
@@ -74,7 +75,7 @@ class Writer:
             self._waiting, self._size, self._missing, self._busy = [], 0, 0, True
         if missing:
             lines.append(f"{self._dropped_line(missing)}\n".encode(errors="backslashreplace"))
-        return b"".join(lines)
+        return lines
 
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -84,6 +85,18 @@ class Writer:
             except BlockingIOError:
                 # Another process that shares the terminal made the descriptor non-blocking.
                 select.select([], [self._descriptor], [])
+
+
+def _pieces(lines: Sequence[bytes]) -> Iterator[bytes]:
+    """Whole lines, as many as a pipe takes at once (pipe(7), ``PIPE_BUF``): what another process writes meanwhile
+    does not stand within one. Longer lines are a piece of their own."""
+    piece = b""
+    for line in lines:
+        if piece and len(piece) + len(line) > select.PIPE_BUF:
+            yield piece
+            piece = b""
+        piece += line
+    yield piece
 
 
 class Stderr(io.TextIOBase):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from benchmarks.figures import Figure, Turn, at_least, at_most
 from benchmarks.load import Bound, Crowd, Mailbox, Sender, Sent, cost, crowd, mailboxes, send_all, senders, warm_up
@@ -16,9 +16,8 @@ SECONDS = 5.0
 MOST = 200_000
 
 
-async def run(bench: Bench) -> list[Figure]:
-    """A message counts when its recipient has fetched, kept and acknowledged it."""
-    checked: list[int] = []
+def turns(bench: Bench, checked: list[int]) -> Callable[[Server], Awaitable[Turn]]:
+    """What is measured of one server; how many messages arrived is added to ``checked``."""
     bound = Bound(bench.count(MOST), SECONDS / (3 if bench.quick else 1))
 
     async def turn(server: Server) -> Turn:
@@ -31,7 +30,13 @@ async def run(bench: Bench) -> list[Figure]:
         checked.append(people.acknowledged)
         return measured
 
-    pairs = pairs_of(await in_turn(bench, turn), lambda measured: measured)
+    return turn
+
+
+async def run(bench: Bench) -> list[Figure]:
+    """A message counts when its recipient has fetched, kept and acknowledged it."""
+    checked: list[int] = []
+    pairs = pairs_of(await in_turn(bench, turns(bench, checked)), lambda measured: measured)
     what = f"end to end, {ONLINE} online, {SENDERS} senders"
     verified = f"all {sum(checked):,} messages of both arrived, once, in order for each sender and recipient"
     return [

@@ -14,7 +14,8 @@ def serve(ctx: typer.Context) -> None:
     Works without a configuration file and without other servers: it then listens on 127.0.0.1, keeps its data in the
     platform's default directory, and trusts the tokens of `router token`. It answers everything on server.api_port,
     and WebSockets on server.ws_port too; if PORT is set, it answers both on that port instead. Metrics are on
-    server.admin_port. SIGTERM, Ctrl-C or closing the terminal drains and ends it.
+    server.admin_port. SIGTERM, Ctrl-C or closing the terminal drains and ends it. With server.workers it is several
+    processes on the same ports, one for each core if that is "auto".
 
     Example:
 
@@ -64,6 +65,7 @@ def process(ctx: typer.Context) -> None:
 def _run(ctx: typer.Context, service: Service) -> None:
     loaded = load_with_origins(config_file(ctx))
     config = with_ports(loaded.config, service)
+    from router.cli.worker import PROGRAM  # noqa: PLC0415 - the same
     from router.service import run  # noqa: PLC0415 - a wrong configuration is told without loading the servers
 
-    raise typer.Exit(run(config, service, loaded.warnings))
+    raise typer.Exit(run(config, service, PROGRAM, loaded.warnings))

@@ -53,6 +53,11 @@ class Server(Section):
     admin_port: Port = Field(
         8084, description="The admin port. If unset, `serve-ws` uses 8085 and `process` uses 8086."
     )
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
+        1,
+        description="Number of processes that serve the API and WebSockets on the same ports, for `serve`, `serve-api` "
+        "and `serve-ws`. auto is the number of cores that may be used.",
+    )
     allowed_origins: list[str] = Field(
         [],
         description='Origins that may call from a browser, by CORS and WebSocket. ["*"] allows any origin.',

@@ -213,6 +213,8 @@ def expected(schema: Schema) -> str:
 
 
 def _expected_one(schema: Schema) -> str:
+    if "const" in schema:
+        return str(schema["const"])
     if "enum" in schema:
         return " or ".join(", ".join(schema["enum"]).rsplit(", ", 1))
     match schema.get("type"):

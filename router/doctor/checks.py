@@ -23,7 +23,7 @@ def checks(config: Config) -> list[Check]:
     emulators = [name for name in EMULATORS if os.environ.get(name)]
     return [
         Check("config", on_a_thread(lambda: settings.look(config, emulators)), "No service starts with it.", ""),
-        Check("machine", on_a_thread(lambda: [machine.open_files()]), "", ""),
+        Check("machine", on_a_thread(lambda: [machine.open_files(), machine.workers(config.server.workers)]), "", ""),
         _auth(config),
         *_backends(config),
         *_clocks(config, google=not emulators),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import resource
+from typing import Literal
 
+from router import cores
 from router.findings import Finding, fine, warning
 
 FEW_FILES = 8192
@@ -20,3 +22,13 @@ def open_files(limit: int | None = None) -> Finding:
     why = f"Each WebSocket needs one open file: with this limit, `serve-ws` holds fewer than {hard} clients."
     fix = "ulimit -Hn 65536 as root; systemd: LimitNOFILE=65536; Docker: --ulimit nofile=65536"
     return warning(check, f"at most {hard}", why, fix)
+
+
+def workers(wanted: int | Literal["auto"], usable: int | None = None) -> Finding:
+    """Whether there are cores for the workers; ``usable``: how many there are, if unset those of this process."""
+    check, usable = "machine.workers", usable or cores.usable()
+    count = usable if wanted == "auto" else wanted
+    if count <= usable:
+        return fine(check, f"{count} for {usable} cores")
+    why = "Each worker takes memory and a connection pool of its own; those beyond the cores make nothing faster."
+    return warning(check, f"{count} for {usable} cores", why, 'set server.workers to "auto", or give it more cores')

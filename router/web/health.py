@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from router.core.readiness import Readiness
-from router.metrics import CONTENT_TYPE, Metrics
+from router.core.readiness import State
+from router.metrics import CONTENT_TYPE
 from router.web import problems
 
 
-class Health:
-    """The routes by which this process reports its health."""
+class Ready(Protocol):
+    """Knows whether a process, or several as one, can work."""
 
-    def __init__(self, readiness: Readiness, metrics: Metrics) -> None:
+    async def state(self) -> State: ...
+
+
+class Exposed(Protocol):
+    """Has metrics, of a process or of several as one."""
+
+    async def expose(self) -> bytes:
+        """The text exposition format."""
+        ...
+
+
+class Health:
+    """The routes by which a service reports its health."""
+
+    def __init__(self, readiness: Ready, metrics: Exposed) -> None:
         self._readiness = readiness
         self._metrics = metrics
 
@@ -41,21 +57,21 @@ class Health:
     async def bare(self, request: Request) -> Response:
         """The status of ``ready``, 200 or 503, and nothing else."""
         del request
-        if self._readiness.draining or await self._readiness.failed():
+        if not (await self._readiness.state()).is_ready:
             return Response(status_code=503, headers={"retry-after": str(problems.RETRY_SECONDS)})
         return Response()
 
     async def ready(self, request: Request) -> Response:
         """503 while draining or while a dependency does not answer."""
         del request
-        if self._readiness.draining:
+        state = await self._readiness.state()
+        if state.draining:
             return problems.not_ready("draining", "Going away", "this process is stopping")
-        if failed := await self._readiness.failed():
+        if failed := state.failed:
             detail = f"not working: {', '.join('{dependency} ({kind})'.format(**each) for each in failed)}"
             return problems.not_ready("unavailable", "Temporarily unavailable", detail, failed)
-        limited = self._readiness.limits()
-        return JSONResponse({"status": "ready"} | ({"limited": limited} if limited else {}))
+        return JSONResponse({"status": "ready"} | ({"limited": state.limited} if state.limited else {}))
 
     async def metrics(self, request: Request) -> Response:
         del request
-        return Response(self._metrics.render(), media_type=CONTENT_TYPE)
+        return Response(await self._metrics.expose(), media_type=CONTENT_TYPE)

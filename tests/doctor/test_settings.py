@@ -64,6 +64,12 @@ async def test_a_library_that_is_missing_is_a_finding(monkeypatch: pytest.Monkey
     assert "pip install '.[google]'" in finding.found
 
 
+def test_workers() -> None:
+    assert machine.workers(3, 2).severity is Severity.WARNING
+    assert [machine.workers(count, 2).severity for count in (1, 2)] == [Severity.FINE] * 2
+    assert machine.workers("auto").severity is Severity.FINE
+
+
 def test_open_files() -> None:
     assert machine.open_files(1024).severity is Severity.WARNING
     assert machine.open_files(65_536).severity is Severity.FINE

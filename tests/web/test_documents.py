@@ -24,6 +24,7 @@ def test_the_openapi_document_is_valid_and_covers_every_route() -> None:
 def test_every_metric_is_documented() -> None:
     documented = set(re.findall(r"^\| `(router_\w+)`", (DOCS / "metrics.md").read_text(), re.MULTILINE))
     metrics = Metrics()
+    metrics.workers()
     metrics.firestore(dict)
     metrics.lines_dropped(lambda: 0)
     metrics.data_dir(lambda: 0, lambda: False)

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import httpx
 import pytest
@@ -142,11 +142,13 @@ async def test_a_port_that_is_taken_on_one_of_them(stands_for: Stands) -> None:
 async def test_a_chosen_port_is_free_on_all_of_them(stands_for: Stands, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, tries = listeners._listener, list[int]()
 
-    def sometimes(family: socket.AddressFamily, place: tuple[str, int], *, alone: bool) -> socket.socket:
+    def sometimes(
+        family: socket.AddressFamily, place: tuple[str, int], kind: listeners._Kind, *, alone: bool
+    ) -> socket.socket:
         tries.append(place[1])
         if len(tries) == 2:
             raise OSError(errno.EADDRINUSE, "Address already in use")
-        return opened(family, place, alone=alone)
+        return opened(family, place, kind, alone=alone)
 
     stands_for(V4, OTHER_V4)
     monkeypatch.setattr(listeners, "_listener", sometimes)
@@ -162,3 +164,27 @@ def listening(host: str) -> Iterator[list[str]]:
     yield [listener.getsockname()[0] for listener in opened]
     for listener in opened:
         listener.close()
+
+
+async def test_a_shared_port_is_kept_and_each_process_on_it_gets_connections() -> None:
+    """The one that reserves it takes none; who does not share it finds it in use, and so does another service."""
+    host = V4[1]
+    with ExitStack() as opened:
+        for one in listeners.reserve(host, 0):
+            port = opened.enter_context(one).getsockname()[1]
+        both = [opened.enter_context(listeners.listen(host, port, shared=True)[0]) for _ in range(2)]
+        for other in (listeners.listen, listeners.reserve):
+            with pytest.raises(ConfigError, match="the port is in use"):
+                other(host, port)
+        for _ in range(64):
+            opened.enter_context(socket.create_connection((host, port)))
+        accepted = [sum(1 for _ in _accepted(one)) for one in both]
+    assert sum(accepted) == 64
+    assert min(accepted) > 0
+
+
+def _accepted(listener: socket.socket) -> Iterator[None]:
+    with suppress(BlockingIOError):
+        while True:
+            listener.accept()[0].close()
+            yield

@@ -1,7 +1,7 @@
 """Whose turn it is to write, of the processes that share a database file.
 
-SQLite itself only says that another process writes; whoever wants to write then has to ask again and again. Here the
-system wakes the next one. There are two locks, and the system releases both with the process, however that ends:
+SQLite itself only says that another process writes; a process that wants to write then has to ask again and again. Here
+the system wakes the next one. There are two locks, and the system releases both with the process, however that ends:
 
 * The process that writes holds ``writer.lock``.
 * The process that is next waits for it, and holds ``next.lock`` meanwhile. All others wait for that one, the process

@@ -10,6 +10,7 @@ from typing import Self
 
 import uvicorn
 
+from router.config import address
 from router.web.transport.config import TransportConfig
 from router.web.transport.listeners import PUBLIC, Keys, listen
 
@@ -25,7 +26,11 @@ class _Uvicorn(uvicorn.Server):
 class Server:
     """One listening port with its application, as an async context manager. Raises ``ConfigError``."""
 
-    def __init__(self, config: TransportConfig, host: str, port: int, keys: Keys = PUBLIC) -> None:
+    def __init__(
+        self, config: TransportConfig, host: str, port: int, keys: Keys = PUBLIC, *, shared: bool = False
+    ) -> None:
+        """``shared``: other processes listen to the same port."""
+        self._shared = shared
         self._keys = keys
         self._host = host
         self._wanted = port
@@ -33,7 +38,7 @@ class Server:
         self._uvicorn.servers = []
 
     async def __aenter__(self) -> Self:
-        self._sockets = listen(self._host, self._wanted, self._keys)
+        self._sockets = listen(self._host, self._wanted, self._keys, shared=self._shared)
         self.port: int = self._sockets[0].getsockname()[1]
         self._serving = asyncio.create_task(self._uvicorn.serve(self._sockets))
         return self
@@ -42,6 +47,10 @@ class Server:
     def addresses(self) -> list[str]:
         """The addresses it listens at: several if the name of the host has several."""
         return [listener.getsockname()[0] for listener in self._sockets]
+
+    @property
+    def urls(self) -> list[str]:
+        return [address("http", at, self.port) for at in self.addresses]
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

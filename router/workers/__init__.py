@@ -1,0 +1,1 @@
+"""Several processes that serve the same ports, and are one service to its operator."""
