@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections import Counter
 from importlib.resources import files
 from itertools import takewhile
 from pathlib import Path
@@ -16,6 +17,7 @@ from redis.cluster import key_slot  # type: ignore[attr-defined]  # the same fun
 
 from router import urn
 from router.backends.redis import keys
+from router.backends.redis.scripts import Scripts
 from router.messages import Delivery, Lane, Message, Outcome, Queued
 from tests.contract.stage import BOB, staged
 from tests.support.clock import ManualClock
@@ -141,3 +143,15 @@ def test_every_script_says_what_it_does() -> None:
         used = set(re.findall(r"\b(ARGV)\[[2-9]\]|\b(KEYS)\[", file.read_text().partition("\n\n")[2]))
         for name in {one for pair in used for one in pair if one}:
             assert any(name in line for line in head), (file.name, name)
+
+
+def test_a_script_begins_with_what_it_uses_and_no_more() -> None:
+    """Redis makes each function again in each call."""
+    prelude = files("router.backends.redis").joinpath("lua", "prelude.lua").read_text()
+    defined = set(re.findall(r"^local function (\w+)", prelude, re.MULTILINE))
+    for text in Scripts()._texts.values():
+        code = re.sub(r"--.*", "", text)
+        has = defined.intersection(re.findall(r"^local function (\w+)", code, re.MULTILINE))
+        named = Counter(re.findall(r"\w+", code))
+        assert defined.intersection(named) == has, "each function that is called is there"
+        assert all(named[name] > 1 for name in has), "each that is there is called"

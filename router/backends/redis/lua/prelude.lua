@@ -1,4 +1,5 @@
--- Begins every script that works on one user: the user's keys, and shared functions.
+-- Begins every script that works on one user: the user's keys, and those of the shared functions that it uses
+-- (scripts.py).
 --
 -- KEYS, all with the user as hash tag
 --   1 META        hash    what is known of the user; see docs/redis.md for its fields
@@ -231,9 +232,10 @@ end
 
 local adopted = false
 local function adopt()
-  if adopted or call('EXISTS', META) == 0 then return end
-  adopted = true
+  if adopted then return end
   local known = call('HMGET', META, 'r', 's')
+  if not known[1] and call('EXISTS', META) == 0 then return end
+  adopted = true
   if known[1] == reign() then return end
   begin_reign(known[2])
   cold_changed()
