@@ -32,6 +32,7 @@ def test_the_library_has_what_is_relied_on(library: type) -> None:
 
 def test_a_protocol_is_a_table() -> None:
     assert protocol(internals.Connection) == [
+        "can_read()",
         "connect()",
         "disconnect(nowait=nowait)",
         "is_connected",
