@@ -149,7 +149,7 @@ class Chaos:
         if server := self._cluster.servers.get(target):
             return {
                 "kill": (partial(asyncio.to_thread, server.stop), partial(asyncio.to_thread, server.start)),
-                "pause": (_at_once(server.freeze), _at_once(server.thaw)),
+                "pause": (_at_once(server.freeze), partial(asyncio.to_thread, server.thaw)),
             }
         balancer = self._balancers[target]
         return {

@@ -47,8 +47,23 @@ class Masters:
             self._struck.freeze()
 
     def thaw(self) -> None:
+        """Let it go on, but not in the middle of a failover: with a replica that nobody has told of the new master, it
+        would take writes that Redis then drops."""
         if self._struck is not None:
+            until(self._no_failover)
             self._struck.thaw()
+
+    def _no_failover(self) -> bool:
+        """Whether none has begun, or the other servers follow the new master."""
+        state = client(self.watcher).sentinel_masters()[SERVICE]
+        if self._struck is not None and state["port"] == self._struck.port:
+            return not state["is_odown"]
+        following = 0
+        for server in self._servers:
+            if server is not self._struck:
+                found = client(server).info("replication")
+                following += found["role"] == "slave" and found["master_port"] == state["port"]
+        return following == len(self._servers) - 2
 
     def stop(self) -> None:
         self._struck = self.master()

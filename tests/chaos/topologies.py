@@ -135,8 +135,8 @@ def embedded(folder: Path, more: Mapping[str, str]) -> Iterator[Cluster]:
 @contextmanager
 def production(folder: Path, more: Mapping[str, str]) -> Iterator[Cluster]:
     """Real servers. Redis is a master with replicas under a sentinel, which has it replaced when it is killed or frozen
-    for a second; it goes on as the master when it thaws, until it is told. The emulators keep all in memory, and are
-    only paused."""
+    for a second; it takes itself for the master when it thaws, until it is told. The emulators keep all in memory, and
+    are only paused."""
     with ExitStack() as stack:
         redis = stack.enter_context(masters(folder))
         firestore, pubsub = firestore_emulator(folder / "firestore"), pubsub_emulator(folder / "pubsub")
