@@ -34,7 +34,7 @@ from tests.support.tracebacks import traceback_in
 
 USERS = tuple(f"urn:sm:user:disk{number}" for number in range(3))
 MESSAGES = 60
-PAGE = 4096
+PAGE = 2048
 TOLD = ("is damaged", "not an intact database", "log of the database")
 """What the log says where the file or its log is damaged."""
 

@@ -18,6 +18,8 @@ from router.backends.embedded.schema import FILE_NAME, VERSION, create, prepare,
 from router.findings import Finding, Severity
 from tests.contract.stage import BOB
 
+PAGE = 2048
+
 
 def look(path: Path, reserve_bytes: int = 0) -> dict[str, Finding]:
     return {finding.check: finding for finding in embedded.data_dir(path, reserve_bytes)}
@@ -192,8 +194,8 @@ def test_a_page_of_zeroes(data_dir: Path) -> None:
     put(data_dir, 50, checksum=None)
     path = data_dir / FILE_NAME
     content = bytearray(path.read_bytes())
-    at = content.rindex(b"x" * 900) // 4096 * 4096
-    content[at : at + 4096] = bytes(4096)
+    at = content.rindex(b"x" * 900) // PAGE * PAGE
+    content[at : at + PAGE] = bytes(PAGE)
     path.write_bytes(content)
     finding = look(data_dir)["embedded.integrity"]
     assert finding.severity is Severity.ERROR

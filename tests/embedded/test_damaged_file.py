@@ -22,7 +22,7 @@ from tests.support.pipelines import eventually, running
 from tests.support.stores import EmbeddedStores
 
 pytestmark = pytest.mark.anyio
-PAGE = 4096
+PAGE = 2048
 
 
 def failing(code: int) -> Operation[int]:

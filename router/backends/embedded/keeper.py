@@ -15,7 +15,7 @@ from router.timekeeping import Timekeeper
 LOOK_SECONDS = 2.0
 FOLD_SECONDS = 20.0
 """How often to empty the log, which holds deleted mail until then. Readers may hold it up for two or three rounds."""
-STEP_PAGES = 256
+STEP_PAGES = 512
 STEP_SECONDS = 0.005
 """How long one transaction gives pages back: most take microseconds, but pages that have to move take longer."""
 NOTE_SECONDS = 3600.0
