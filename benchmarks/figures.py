@@ -55,6 +55,9 @@ class Figure(Struct, frozen=True):
         return None if self.goal is None else self.goal.met_by(self.value)
 
 
+WRITTEN = "whole pages of memory that the system writes to a disk; envelopes of 1,470 bytes, which hold 1 KiB"
+
+
 class Turn(Struct):
     """One server under one load, once."""
 
@@ -62,6 +65,8 @@ class Turn(Struct):
     cpu_per_1000: float
     """CPU-seconds of the server for 1,000 messages, until it was idle again."""
     latencies: Latencies
+    written: float
+    """Bytes that the server had the system write to a disk, for each message."""
     load: float
     """The share of a core that the load took meanwhile; near 1, it is the load that is measured."""
 

@@ -32,6 +32,7 @@ class _Envelope(Struct, rename="camel"):
 
 class _Ack(Struct, rename="camel"):
     message_ids: list[str]
+    limit: int = 50
 
 
 class _User:
@@ -80,9 +81,19 @@ async def send(request: Request) -> Response:
 
 
 async def messages(request: Request) -> Response:
-    user = _caller(request)
+    return _page(_caller(request), int(request.query_params.get("limit", "50")))
+
+
+async def next_page(request: Request) -> Response:
+    user, asked = _caller(request), _ack(await request.body())
+    for id_ in asked.message_ids:
+        user.mail.pop(id_, None)
+    return _page(user, asked.limit)
+
+
+def _page(user: _User, limit: int) -> Response:
     user.fetched = True
-    page = itertools.islice(user.mail.items(), int(request.query_params.get("limit", "50")))
+    page = itertools.islice(user.mail.items(), limit)
     parts = [b'{"id":"%b","envelope":%b}' % (id_.encode(), envelope) for id_, envelope in page]
     return Response(b'{"messages":[%b]}' % b",".join(parts), media_type=JSON)
 
@@ -120,6 +131,7 @@ def application() -> Starlette:
         routes=[
             Route("/api/send", send, methods=["POST"]),
             Route("/api/messages", messages, methods=["GET"]),
+            Route("/api/messages/next", next_page, methods=["POST"]),
             Route("/api/messages/ack", acknowledge, methods=["POST"]),
             Route("/readyz", ready, methods=["GET"]),
             WebSocketRoute("/connect", connect),

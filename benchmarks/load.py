@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from benchmarks import mail
 from benchmarks.figures import Turn
-from benchmarks.load_http import Http, LoadError, ack, connections, fetch, post
+from benchmarks.load_http import Http, LoadError, ack, connections, fetch, next_page, post
 from benchmarks.load_sockets import sockets
 from benchmarks.mail import Received, Stamp
 from benchmarks.servers import Target
@@ -138,12 +138,21 @@ class Reader:
         self._connection = connection
         self._token = token
         self._request = fetch(token, limit)
+        self._limit = limit
         self._mailbox = mailbox
         self._asked = 0
 
     async def fetch(self) -> list[Received]:
         self._asked = time.perf_counter_ns()
         return mail.batch(await self._connection.request(self._request, OK)).messages
+
+    async def next(self, messages: Sequence[Received]) -> list[Received]:
+        """Acknowledge ``messages``, and fetch what comes behind them."""
+        self._asked = time.perf_counter_ns()
+        request = next_page(self._token, (message.id for message in messages), self._limit)
+        page = mail.batch(await self._connection.request(request, OK)).messages
+        self._mailbox.acknowledged(messages)
+        return page
 
     async def acknowledge(self, messages: Sequence[Received]) -> None:
         await self._connection.request(ack(self._token, (message.id for message in messages)), DONE)
@@ -176,7 +185,7 @@ class Waits(Struct):
 
 
 class SmartClient:
-    """A person online: on each poke fetches, keeps and acknowledges until nothing is left."""
+    """A person online: on each poke fetches, then keeps, acknowledges and fetches in one call until nothing is left."""
 
     def __init__(self, reader: Reader, waits: Waits) -> None:
         self.acknowledged = 0
@@ -194,13 +203,19 @@ class SmartClient:
         """Until cancelled."""
         while True:
             await self._mail_may_wait.wait()
-            taken = -1
-            while taken:
-                # A poke that comes before a fetch begins is answered by that fetch; one that comes later is not.
-                self._mail_may_wait.clear()
-                self._fetched_for = self._poked_at
-                taken = await self._reader.take(self._note)
-                self.acknowledged += taken
+            self._begin()
+            page = await self._reader.fetch()
+            while page:
+                self._note(self._reader.keep(page))
+                self._begin()
+                behind = await self._reader.next(page)
+                self.acknowledged += len(page)
+                page = behind
+
+    def _begin(self) -> None:
+        # A poke that comes before a fetch begins is answered by that fetch; one that comes later is not.
+        self._mail_may_wait.clear()
+        self._fetched_for = self._poked_at
 
     def _note(self, stamps: Sequence[Stamp]) -> None:
         now = time.perf_counter_ns()
@@ -259,6 +274,17 @@ async def drain(connection: Http, token: str, mailbox: Mailbox, limit: int) -> i
     return count
 
 
+async def drain_by_next(connection: Http, token: str, mailbox: Mailbox, limit: int) -> int:
+    """The same, where each page but the first comes with the acknowledgement of the one before."""
+    reader, count = Reader(connection, token, mailbox, limit), 0
+    page = await reader.fetch()
+    while page:
+        reader.keep(page)
+        count += len(page)
+        page = await reader.next(page)
+    return count
+
+
 async def settled(server: Target) -> None:
     """Return once the server is idle."""
     await asyncio.to_thread(server.settle)
@@ -266,12 +292,13 @@ async def settled(server: Target) -> None:
 
 async def cost(server: Target, work: Coroutine[Any, Any, Sent]) -> Turn:
     """Do ``work``; its rate, and its CPU time until the server is idle again."""
-    before, load, started = server.cpu_seconds(), time.process_time(), time.perf_counter()
+    before, written = server.cpu_seconds(), server.written_bytes()
+    load, started = time.process_time(), time.perf_counter()
     sent = await work
     share = (time.process_time() - load) / (time.perf_counter() - started)
     await settled(server)
-    cpu = server.cpu_seconds() - before
-    return Turn(sent.per_second, 1000 * cpu / sent.count, sent.latencies, share)
+    cpu, written = server.cpu_seconds() - before, server.written_bytes() - written
+    return Turn(sent.per_second, 1000 * cpu / sent.count, sent.latencies, written / sent.count, share)
 
 
 async def together(work: Iterable[Coroutine[Any, Any, None]]) -> None:

@@ -134,3 +134,9 @@ def ack(token: str, ids: Iterable[str]) -> bytes:
     """``POST /api/messages/ack``; the ids need no escaping."""
     listed = '","'.join(ids)
     return post("/api/messages/ack", token, f'{{"messageIds":["{listed}"]}}'.encode())
+
+
+def next_page(token: str, ids: Iterable[str], limit: int) -> bytes:
+    """``POST /api/messages/next``; the ids need no escaping."""
+    listed = '","'.join(ids)
+    return post("/api/messages/next", token, f'{{"messageIds":["{listed}"],"limit":{limit}}}'.encode())

@@ -110,6 +110,9 @@ class Topology:
     def cpu_seconds(self) -> float:
         return sum(node.cpu_seconds() for node in self.nodes)
 
+    def written_bytes(self) -> int:
+        return sum(node.written_bytes() for node in self.nodes)
+
     def settle(self) -> None:
         """Return once every router process is idle."""
         self.check()

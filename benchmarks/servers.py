@@ -51,6 +51,9 @@ class Target(Protocol):
     def cpu_seconds(self) -> float:
         """Of all its processes so far."""
 
+    def written_bytes(self) -> int:
+        """That all its processes had the system write to a disk so far."""
+
     def settle(self) -> None:
         """Return once it is idle."""
 
@@ -59,6 +62,13 @@ def cpu_seconds(pid: int) -> float:
     """User and system time of all threads of a process so far."""
     # The clock that clock_getcpuclockid(3) gives for a process: finer than the 10 ms steps of /proc.
     return time.clock_gettime((~pid << 3) | 2)
+
+
+def written_bytes(pid: int) -> int:
+    """What a process had the system write to a disk so far: whole pages of memory, once for each time that it was not
+    written yet."""
+    (line,) = (line for line in Path(f"/proc/{pid}/io").read_text("ascii").splitlines() if line.startswith("write_b"))
+    return int(line.split()[1])
 
 
 class Process:
@@ -75,6 +85,10 @@ class Process:
     def cpu_seconds(self) -> float:
         """User and system time of all its threads so far."""
         return cpu_seconds(self.pid)
+
+    def written_bytes(self) -> int:
+        """That it had the system write to a disk so far."""
+        return written_bytes(self.pid)
 
     def memory(self) -> int:
         """Resident bytes now."""
@@ -155,6 +169,10 @@ class Server(Process):
     def cpu_seconds(self) -> float:
         """Of its workers too, where it has some."""
         return super().cpu_seconds() + sum(cpu_seconds(pid) for pid in self._workers())
+
+    def written_bytes(self) -> int:
+        """Of its workers too, where it has some."""
+        return super().written_bytes() + sum(written_bytes(pid) for pid in self._workers())
 
     def _workers(self) -> list[int]:
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii")

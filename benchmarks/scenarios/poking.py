@@ -1,4 +1,4 @@
-"""How soon a recipient learns of a message, at a steady rate below what the server can do."""
+"""How soon a recipient has a message, and what it costs, at a steady rate below what the server can do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import random
 import time
 from collections.abc import Sequence
 
-from benchmarks.figures import Figure, Turn, at_most, median
+from msgspec import Struct
+
+from benchmarks.figures import WRITTEN, Figure, Turn, at_most, median
 from benchmarks.load import Crowd, Mailbox, Sender, Sent, cost, crowd, mailboxes, senders, warm_up
 from benchmarks.scenarios.pairs import described, in_turn, pairs_of
 from benchmarks.servers import Bench, Server
@@ -20,12 +22,18 @@ SECONDS = 6.0
 SEED = 1
 
 
+class _Turns(Struct):
+    poked: Turn
+    received: Latencies
+    """Until each message was held."""
+
+
 async def run(bench: Bench) -> list[Figure]:
     """Sends at random moments (Poisson), whether or not earlier ones were answered."""
     late: list[float] = []
     count = bench.count(int(OFFERED * SECONDS))
 
-    async def turn(server: Server) -> Turn:
+    async def turn(server: Server) -> _Turns:
         boxes = mailboxes("online", ONLINE)
         async with crowd(server, boxes) as people, senders(server, SENDERS) as writers:
             await warm_up(server, writers)
@@ -34,15 +42,23 @@ async def run(bench: Bench) -> list[Figure]:
         for box in boxes:
             box.check()
         late.append(offered.late.p99_ms)
-        return measured
+        return _Turns(measured, people.waits.held)
 
-    pairs = pairs_of(await in_turn(bench, turn), lambda measured: measured)
+    measured = await in_turn(bench, turn)
+    pairs = pairs_of(measured, lambda turns: turns.poked)
     p50, p99 = ([turn.latencies.percentile_ms(percent) for turn in pairs.router] for percent in (50, 99))
-    what = f"send→poke at {OFFERED}/s offered, {ONLINE} online"
+    what = f"at {OFFERED}/s offered, {ONLINE} online"
     note = f"floor {described(pairs.floor)}; the load itself was late by {median(late):.1f} ms at p99"
+    held = [pair.router.received for pair in measured]
+    held50, held99 = ([received.percentile_ms(percent) for received in held] for percent in (50, 99))
+    written = [turn.written for turn in pairs.router]
     return [
-        Figure(NAME, f"{what}, p50", p50, "ms", at_most(3.0), note),
-        Figure(NAME, f"{what}, p99", p99, "ms", at_most(15.0)),
+        Figure(NAME, f"send→poke {what}, p50", p50, "ms", at_most(3.0), note),
+        Figure(NAME, f"send→poke {what}, p99", p99, "ms", at_most(15.0)),
+        Figure(NAME, f"send→received {what}, p50", held50, "ms", at_most(2.0)),
+        Figure(NAME, f"send→received {what}, p99", held99, "ms", at_most(8.0)),
+        Figure(NAME, f"a message {what}: cost", pairs.cpu, "CPU-s per 1,000", at_most(0.7)),
+        Figure(NAME, f"a message {what}: written", written, "bytes", at_most(15_000), WRITTEN),
     ]
 
 
