@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,24 @@ async def test_a_consumer_that_nobody_wakes_looks_by_itself(stage: Stage, monkey
         (delivery,) = await receiving
     assert delivery.message is not None
     assert delivery.message.id == "m1"
+
+
+async def test_a_consumer_that_stands_by_is_woken_when_the_other_one_ends(stage: Stage) -> None:
+    """One that has stopped standing by does not get the lock in its place."""
+    store = await backend(stage)
+    await stage.producer.publish([stage.message("m1")])
+    async with AsyncExitStack() as first, AsyncExitStack() as gone, store.consumer() as second, asyncio.timeout(60):
+        await (await first.enter_async_context(store.consumer())).receive(10)
+        waiting = asyncio.create_task((await gone.enter_async_context(store.consumer())).receive(10))
+        standing_by = asyncio.create_task(second.receive(10))
+        await asyncio.sleep(0)
+        assert [task.done() for task in (waiting, standing_by)] == [False, False]
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await gone.aclose()
+        await first.aclose()
+        (delivery,) = await standing_by
+        assert delivery.delivered_before
 
 
 async def test_what_another_consumer_may_have_delivered_counts_as_delivered(stage: Stage) -> None:

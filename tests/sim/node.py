@@ -290,9 +290,7 @@ class SimFactory(Factory):
                 server = self._linked(TopicServer(self._world.topic), "ingress")
                 return TopicConsumer(self._world.topic, server, self._process, self._world.takes)
             database, process, locks = await self._database("ingress"), self._process, self._world.locks
-            consumer = EmbeddedIngressConsumer(
-                database, self._signals, self.clock, lambda: SimLock(locks, "consumer", process)
-            )
+            consumer = EmbeddedIngressConsumer(database, self._signals, lambda: SimLock(locks, "consumer", process))
             return cast(IngressConsumer, self._linked(await self._stack.enter_async_context(consumer), "ingress"))
 
         return await self._once("ingress_consumer", make)

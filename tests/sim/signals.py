@@ -13,6 +13,8 @@ from tests.sim.loop import Process, SimLoop
 from tests.sim.stores import flipped
 
 LOST_IN_A_ROW = 2
+STANDBY_SECONDS = 0.1
+"""How long at most a process that waits for a lock takes to notice that it is free."""
 
 
 class Post:
@@ -94,7 +96,8 @@ class SimSignals:
 class Locks:
     """Locks on files."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: SimLoop) -> None:
+        self.loop = loop
         self._holders: dict[str, Process] = {}
 
     def take(self, name: str, process: Process) -> bool:
@@ -119,6 +122,11 @@ class SimLock:
 
     def take(self) -> bool:
         return self._locks.take(self._name, self._process)
+
+    async def wait(self) -> None:
+        await self._locks.loop.pause(STANDBY_SECONDS)
+        while not self.take():
+            await self._locks.loop.pause(STANDBY_SECONDS)
 
     def release(self) -> None:
         self._locks.release(self._name, self._process)

@@ -68,7 +68,7 @@ class World:
         if traced:
             self.weather.tell = self.note
         self.post = Post(self.loop, self.chance, plan.lost_pokes)
-        self.locks = Locks()
+        self.locks = Locks(self.loop)
         self.disks: dict[str, Disk] = {}
         self.server_databases: dict[str, SimDatabase] = {}
         self.topic = Topic(self.loop, self.server, self.chance, plan.duplicates)

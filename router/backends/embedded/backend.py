@@ -116,7 +116,7 @@ class EmbeddedBackend(IngressBackend, OnlineBackend, PokesBackend, ColdBackend, 
 
     def consumer(self) -> EmbeddedIngressConsumer:
         lock = partial(FileLock, self._data_dir / "consumer.lock")
-        return EmbeddedIngressConsumer(self._database, self._signals, self._clock, lock)
+        return EmbeddedIngressConsumer(self._database, self._signals, lock)
 
     def online_store(self, pokes: PokeBus) -> EmbeddedOnlineStore:
         return EmbeddedOnlineStore(

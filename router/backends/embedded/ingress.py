@@ -7,6 +7,7 @@ import bisect
 import contextlib
 import fcntl
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,15 +18,12 @@ from router.backends.embedded.database import Database
 from router.backends.embedded.queries import load
 from router.backends.embedded.rows import integer, message_of, one
 from router.backends.embedded.signals import Signalling
-from router.clock import Clock
 from router.errors import RouterError
 from router.messages import Delivery, Message, QueueTotals
 
 LOG = logs.logger(__name__)
 SQL = load("ingress")
 CHANNEL = "ingress"
-STANDBY_SECONDS = 0.1
-"""How often a standby process checks whether the consuming one has died."""
 LOOK_SECONDS = 5.0
 """How often the consumer looks without a wake-up: a producer may die between its write and the wake-up."""
 
@@ -66,11 +64,15 @@ class Lock(Protocol):
         """Take the lock unless another process holds it; returns at once whether this process has it."""
         ...
 
+    async def wait(self) -> None:
+        """Return when the lock is free, or this process has it; then ``take`` says which."""
+        ...
+
     def release(self) -> None: ...
 
 
 class FileLock:
-    """``Lock`` on a file: the system releases it with the process."""
+    """``Lock`` on a file: the system releases it with the process, and wakes one that waits."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -82,6 +84,28 @@ class FileLock:
             return False
         return True
 
+    async def wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        taken: asyncio.Future[None] = loop.create_future()
+        # Its own: ``release`` may close the other one before the thread has the lock, which then ends with this one.
+        file = os.dup(self._file)
+
+        def take() -> None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            finally:
+                os.close(file)
+            with contextlib.suppress(RuntimeError):  # the loop has been closed
+                loop.call_soon_threadsafe(tell)
+
+        def tell() -> None:
+            if not taken.done():
+                taken.set_result(None)
+
+        # A daemon: nothing but the lock ends it, and the process must be able to end before.
+        threading.Thread(target=take, name="standby", daemon=True).start()
+        await taken
+
     def release(self) -> None:
         os.close(self._file)
 
@@ -92,10 +116,9 @@ class EmbeddedIngressConsumer:
     Only the process that holds the lock consumes. A standby process that gets the lock begins with the oldest message.
     """
 
-    def __init__(self, database: Database, signals: Signalling, clock: Clock, lock: Callable[[], Lock]) -> None:
+    def __init__(self, database: Database, signals: Signalling, lock: Callable[[], Lock]) -> None:
         self._database = database
         self._signals = signals
-        self._clock = clock
         self._new_lock = lock
         self._cursor = 0
         self._found = 0
@@ -129,9 +152,8 @@ class EmbeddedIngressConsumer:
             return
         if not self._lock.take():
             LOG.info("another process routes; this one stands by")
-            await self._clock.sleep(STANDBY_SECONDS)
             while not self._lock.take():
-                await self._clock.sleep(STANDBY_SECONDS)
+                await self._lock.wait()
             LOG.info("this process routes now")
         self._locked = True
         (self._found,) = self._database.read(lambda db: one(db, SQL["last"], ()))
