@@ -136,7 +136,7 @@ async def _send(
 
 
 def _groups(envelopes: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """What is sent together. One that is no envelope goes alone, so that nothing behind it is sent."""
+    """What is sent together. One that is not an envelope goes alone, so that nothing behind it is sent."""
     group = list[bytes]()
     for each in envelopes:
         good = _is_good(each)

@@ -49,7 +49,7 @@ _PASSING = {408, 429, 500, 502, 503, 504}
 _NOT_SERVED = {404, 405}
 """What a router answers that does not have a route; it has done nothing."""
 _NO_BATCH = _NOT_SERVED | {400, 413}
-"""Statuses of a batch that say nothing of each message: one of them is no JSON, or a proxy lets no such body pass."""
+"""Statuses of a batch that say nothing of each message: one of them is not JSON, or a proxy lets no such body pass."""
 
 
 class Received(Struct, frozen=True):
@@ -445,7 +445,7 @@ class RouterClient:
 
 
 def _parts(messages: Sequence[_Keyed]) -> Iterator[Sequence[_Keyed]]:
-    """Parts that a request takes, in their order. What is too large for one, or is no JSON, is a part of its own."""
+    """Parts that a request takes, in their order. What is too large for one, or is not JSON, is a part of its own."""
     part, size = list[_Keyed](), 0
     for each in messages:
         length = len(bytes(each.envelope)) if _is_json(each.envelope) else BATCH_BYTES

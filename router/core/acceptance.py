@@ -74,9 +74,9 @@ class Acceptor:
 class Batch:
     """Messages of one sender, each of which is accepted or refused as if it was sent alone, in the order given.
 
-    Where one may be accepted later, since a limit or a failure stands in its way, those behind it to the same recipient
-    are refused with its error: whoever sends them again in their order has them delivered in it. State: what became of
-    each message so far.
+    If one of them may be accepted later, because of a limit or a failure, those behind it to the same recipient are
+    refused with its error: a client that sends them again in their order has them delivered in it. State: what became
+    of each message so far.
     """
 
     def __init__(self, acceptor: Acceptor, sender: str) -> None:

@@ -35,7 +35,7 @@ MAX_ID_LENGTH = 128
 """No message has a longer id, even one from another publisher."""
 MAX_ACK_BYTES = MAX_ACK_IDS * (MAX_ID_LENGTH + len('"", ')) + SLACK_BYTES
 SENDS_AT_ONCE = AT_ONCE // SEND
-"""So many messages of a batch are read in one turn."""
+"""Messages of a batch that are read in one turn."""
 LARGE_BYTES = 256 * 1024
 """After a page longer than this, other tasks run before the same user's next one."""
 _JSON = (b"content-type", JSON.encode())

@@ -40,7 +40,7 @@ _decode = msgspec.json.Decoder(_Batch).decode
 def read(body: bytes) -> list[Send]:
     """The messages of a batch, by the rules of ProtoJSON; their envelopes are still to be read.
 
-    Raises ``InvalidRequest`` where ``body`` is no batch.
+    Raises ``InvalidRequest`` if ``body`` is not a batch.
     """
     try:
         batch = _decode(body)

@@ -105,6 +105,7 @@ async def test_one_request_and_an_id_for_each(router: Router, client: Callable[[
 async def test_what_may_be_accepted_later_is_sent_again_in_its_order(
     router: Router, client: Callable[[], RouterClient], clock: Clock
 ) -> None:
+    """RACES 53."""
     router.refusals = {"b": [503, 429], "c": [400], "d": [503]}
     router.retry_after = "3"
     async with client() as c:

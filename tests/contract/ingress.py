@@ -68,7 +68,7 @@ class IngressContract:
             assert ids(received, user) == [f"{index}-{number}" for number in range(20)]
 
     async def test_several_of_one_call_keep_their_order(self, stage: Stage) -> None:
-        """Each with its own outcome; also where they are of several recipients, and behind those of an earlier call."""
+        """RACES 53: each has its own outcome; also if they are of several recipients, and behind an earlier call."""
         users = [BOB, EVE, "urn:sm:user:u1"]
         sent = [stage.message(f"m{number}", users[number * number % 3]) for number in range(300)]
         assert await stage.producer.publish(sent[:256]) == [None] * 256

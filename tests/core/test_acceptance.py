@@ -272,8 +272,8 @@ async def test_a_sender_cannot_evict_its_own_pair_from_the_limits() -> None:
 
 
 async def test_in_a_batch_none_overtakes_one_that_a_limit_holds_up() -> None:
-    """A smaller one would fit, and would be before what is sent again; to somebody else it goes. What is held back
-    counts for nothing."""
+    """RACES 53: a smaller one would fit, and would be before what is sent again; to somebody else it goes. What is held
+    back counts for nothing."""
     for stage in (Stage(outbound_bytes=20_000), Stage(pair_burst=3)):
         assert await stage.batch(("bob", 10), ("bob", 60_000), ("bob", 10), ("eve", 10)) == [True, False, False, True]
         assert [message.recipient[-3:] for message in stage.kept.messages] == ["bob", "eve"]

@@ -69,9 +69,9 @@ def first_line(process: subprocess.Popen[str]) -> str:
 
 
 def test_the_shell_examples(router: Router, tmp_path: Path) -> None:
-    setting, sending, receiving, following = examples("sh", router)
+    setting, sending, together, receiving, following = examples("sh", router)
     routed = 'until router inspect-queue bob --json | grep -q "\\"tier\\""; do :; done\n'
-    script = f"set -eu\n{setting}{sending}echo\n{sending}echo\n{routed}{receiving}echo\n{following}"
+    script = f"set -eu\n{setting}{sending}echo\n{sending}echo\n{routed}{receiving}echo\n{following}echo\n{together}"
     with router.running():
         done = subprocess.run(
             ["bash", "-c", script],
@@ -83,9 +83,10 @@ def test_the_shell_examples(router: Router, tmp_path: Path) -> None:
             check=True,
         )
         assert json.loads(router.cli("inspect-queue", "bob", "--json"))["messages"] == []
-    first, second, batch, rest = map(json.loads, done.stdout.splitlines())
+    first, second, batch, rest, accepted = map(json.loads, done.stdout.splitlines())
     assert first == second
     assert rest == {"messages": []}
+    assert [set(result) for result in accepted["results"]] == [{"id"}, {"id"}]
     (message,) = batch["messages"]
     assert message["id"] == first["id"]
     assert base64.b64decode(message["envelope"]["encryptedData"]) == b"hello"

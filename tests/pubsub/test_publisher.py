@@ -131,7 +131,7 @@ def several(publisher: Publisher, *bodies: str) -> asyncio.Task[list[RouterError
 async def test_nothing_overtakes_what_failed_in_one_call(
     publisher: Publisher, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """RACES 37: what is sent again comes before what was behind it."""
+    """RACES 53: what is sent again comes before what was behind it."""
     monkeypatch.setattr(publishing, "BATCH_MESSAGES", 2)
     gate.open.set()
     gate.failures = [Unavailable("down")]
@@ -144,6 +144,7 @@ async def test_nothing_overtakes_what_failed_in_one_call(
 
 
 async def test_nothing_overtakes_what_failed_behind_one_that_is_refused(publisher: Publisher, gate: Gate) -> None:
+    """RACES 53: what was sent together goes one after another then."""
     gate.open.set()
     gate.failures = [Refused("one of them"), Refused("this one"), Unavailable("down")]
     outcomes = await several(publisher, "k1", "k2", "k3")

@@ -173,8 +173,16 @@ class Stranger:
         return str(json.loads(answer.body).get("id", ""))
 
     async def _send(self, act: Act) -> None:
-        """To the victim."""
-        self._others.append(await self._sends(VICTIM, act))
+        """To the victim; what is express goes in a batch, behind what is no envelope."""
+        if not act.express:
+            self._others.append(await self._sends(VICTIM, act))
+            return
+        to_victim = {"envelope": {"recipientId": user_name(VICTIM), "priority": 7, "isEphemeral": act.ephemeral}}
+        messages = [{"envelope": {}}, {**to_victim, "idempotencyKey": act.key or None}, to_victim]
+        answer = await self._ask("POST", "/api/send/batch", json.dumps({"messages": messages}).encode())
+        self._see("send together", answer)
+        results = json.loads(answer.body).get("results", ())
+        self._others += [str(result["id"]) for result in results if "id" in result]
 
     async def _own(self, act: Act) -> None:
         """To oneself: it comes, once for each key, with a poke where one is connected, and goes."""

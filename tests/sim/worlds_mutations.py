@@ -50,6 +50,13 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "a full queue is answered in a batch",
+        in_function(
+            "Api.send_batch",
+            before("publish(...)", _answered_from("messages", 8).replace("read(body,", "read(sends[1].body,")),
+        ),
+    ),
+    Mutant(
         "a header tells who is online",
         in_function(
             "Api.send",

@@ -181,7 +181,7 @@ async def test_each_message_counts_as_a_send(web: Web) -> None:
 
 
 async def test_whoever_may_send_no_more_sends_nothing_behind_it(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time goes by while a batch is read: what is refused first is not overtaken by what comes a moment later."""
+    """RACES 53: time goes by while a batch is read, and the limit would let some more through."""
     admit = type(web.limits).admit
 
     def later(self: Any, sender: bytes) -> None:

@@ -34,6 +34,8 @@ async def run(stranger: Stranger) -> None:
     await one_key_for_two(stranger, "second")
     await stranger.begin("the same once more")
     await one_key_for_two(stranger, "second", again=True)
+    await stranger.begin("several in one request")
+    await several(stranger, "fourth")
     await stranger.begin("flood")
     sent = await flood(stranger)
     await stranger.begin("one key for two, behind a flood")
@@ -78,6 +80,23 @@ async def one_key_for_two(stranger: Stranger, key: str, *, again: bool = False, 
     await stranger.say_goodbye(socket)
 
 
+async def several(stranger: Stranger, key: str) -> None:
+    """To the victim and to oneself under one key, and what is no envelope: each has its own outcome, and one's own
+    comes."""
+    to_victim, own = ({"envelope": {"recipientId": to}, "idempotencyKey": key} for to in (VICTIM, STRANGER))
+    body = json.dumps({"messages": [to_victim, own, {"envelope": {"recipientId": "a b"}}, to_victim]}).encode()
+    socket = await stranger.connect()
+    await stranger.fetch()
+    (answer,) = await stranger.exchange(request("POST", "/api/send/batch", [JSON], body, stranger.token))
+    await stranger.running.settled()
+    ids = [str(result.get("id", "")) for result in json.loads(answer.body).get("results", ())]
+    stranger.note(await stranger.running.holds(STRANGER, "".join(ids[1:2])))
+    stranger.note(await stranger.running.poked(socket))
+    await stranger.acknowledge([*await stranger.fetch(), *ids])
+    await stranger.fetch()
+    await stranger.say_goodbye(socket)
+
+
 async def flood(stranger: Stranger) -> list[str]:
     """More to the victim than a queue takes, and than a sender may send to one recipient, at once; then to oneself."""
     kinds: tuple[dict[str, object], ...] = ({}, {"priority": 7}, {"isEphemeral": True})
@@ -108,6 +127,8 @@ async def malformed(stranger: Stranger) -> None:
         request("POST", "/api/send", twice, HOSTILE[0], stranger.token),
         request("POST", "/api/send", [JSON], HOSTILE[0]),
         request("POST", "/api/send", [("content-type", "text/plain")], HOSTILE[0], stranger.token),
+        request("POST", "/api/send/batch", [JSON], b'{"messages": [{"envelope": %b}]}' % HOSTILE[2], stranger.token),
+        request("POST", "/api/send/batch", [JSON], b'{"messages": "%b"}' % VICTIM.encode(), stranger.token),
         request("GET", f"/api/messages?user={VICTIM}", token=stranger.token),
         request("GET", "/api/messages?limit=0", token=stranger.token),
         request("POST", "/api/messages/next", [JSON], b'{"limit": 0}', stranger.token),
