@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 
-from router.client import Received, RouterClient, Unreachable
+from router.client import Received, Refused, RouterClient, Unreachable
 from tests.chaos.recording import Recorded, Recorder, sealed
 from tests.chaos.topologies import Cluster
 
@@ -17,6 +17,8 @@ BUDGET_SECONDS = 120.0
 """How long a sender tries: longer than anything is down."""
 SESSION_SECONDS, AWAY_SECONDS = (1.0, 15.0), (0.5, 12.0)
 BYTES = (10, 10, 500, 4000)
+TOGETHER = 0.1
+"""How often a sender sends several messages in one request."""
 OLD = 0.3
 """The share of clients that are."""
 
@@ -81,17 +83,32 @@ class People:
             count = 0
             while self.sending.is_set():
                 count += 1
-                await self._send_one(client, chance, f"{number}.{count}")
+                if chance.random() < TOGETHER:
+                    await self._send_several(client, chance, f"{number}.{count}")
+                else:
+                    await self._send_one(client, chance, f"{number}.{count}")
                 await asyncio.sleep(chance.uniform(0.5, 1.5) / per_second)
 
-    async def _send_one(self, client: RouterClient, chance: random.Random, tag: str) -> None:
-        body = sealed(
+    async def _send_several(self, client: RouterClient, chance: random.Random, tag: str) -> None:
+        tags = [f"{tag}.{number}" for number in range(chance.randint(2, 8))]
+        outcomes = await client.send_batch([self._sealed(chance, one) for one in tags], tags)
+        for one, outcome in zip(tags, outcomes, strict=True):
+            if isinstance(outcome, Refused):
+                raise outcome
+            if isinstance(outcome, Unreachable):
+                self._recorder.note("sender", f"gives up on {one}: {outcome}")
+
+    def _sealed(self, chance: random.Random, tag: str) -> bytes:
+        return sealed(
             self._recipient(chance),
             tag,
             chance.choice(BYTES),
             express=chance.random() < 0.1,
             ephemeral=chance.random() < 0.05,
         )
+
+    async def _send_one(self, client: RouterClient, chance: random.Random, tag: str) -> None:
+        body = self._sealed(chance, tag)
         if chance.random() < 0.05:
             try:
                 async with asyncio.timeout(chance.uniform(0.0, 0.03)):

@@ -20,6 +20,7 @@ from tests.sim.checker import Judge
 EPHEMERAL_SECONDS = 10.0
 EXPRESS = 7
 NEXT = "/api/messages/next"
+BATCH = "/api/send/batch"
 
 
 class _Envelope(Struct, rename="camel"):
@@ -42,6 +43,28 @@ class _Accepted(Struct):
     id: str
 
 
+class _Keyed(Struct, rename="camel"):
+    envelope: _Envelope
+    idempotency_key: str
+
+
+class _Together(Struct):
+    messages: list[_Keyed]
+
+
+class _Problem(Struct):
+    status: int
+
+
+class _Result(Struct):
+    id: str = ""
+    error: _Problem | None = None
+
+
+class _Results(Struct):
+    results: list[_Result]
+
+
 class _Acked(Struct, rename="camel"):
     message_ids: list[str]
     limit: int = 0
@@ -52,6 +75,8 @@ _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _envelope = msgspec.json.Decoder(_Envelope).decode
 _batch = msgspec.json.Decoder(_Batch).decode
 _accepted = msgspec.json.Decoder(_Accepted).decode
+_together = msgspec.json.Decoder(_Together).decode
+_results = msgspec.json.Decoder(_Results).decode
 _acked = msgspec.json.Decoder(_Acked).decode
 
 
@@ -120,6 +145,8 @@ class Recorded(httpx.AsyncBaseTransport):
         self._recorder = recorder
         self._user = user
         self._chance = chance
+        self._places: dict[str, tuple[str, int]] = {}
+        """By key, the batch in which a message was first, and its place there."""
         self._kept = httpx.AsyncHTTPTransport(verify=_NO_TLS)
         self._fresh = httpx.AsyncHTTPTransport(verify=_NO_TLS, limits=httpx.Limits(max_keepalive_connections=0))
 
@@ -128,17 +155,42 @@ class Recorded(httpx.AsyncBaseTransport):
         await self._fresh.aclose()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == BATCH:
+            return await self._carry_together(request)
         ops = [self._recorder.history.op() for _ in range(2 if request.url.path == NEXT else 1)]
         self._add(self._begins(request, *ops))
-        transport = self._kept if self._chance.random() < 0.5 else self._fresh
         try:
-            response = await transport.handle_async_request(request)
-            await response.aread()
+            response = await self._carry(request)
         except (httpx.TransportError, asyncio.CancelledError) as error:
             # It may have worked and it may not; also where the one who asked does not wait for it.
             self._add(_unknown(request, str(error) or type(error).__name__, *ops))
             raise
         self._add(self._answered(request, response, *ops))
+        return response
+
+    async def _carry(self, request: httpx.Request) -> httpx.Response:
+        transport = self._kept if self._chance.random() < 0.5 else self._fresh
+        response = await transport.handle_async_request(request)
+        await response.aread()
+        return response
+
+    async def _carry_together(self, request: httpx.Request) -> httpx.Response:
+        """Each message of a batch is a send. One that is sent again keeps the place that it had first."""
+        messages = _together(request.content).messages
+        ops = [self._recorder.history.op() for _ in messages]
+        for number, (op, message) in enumerate(zip(ops, messages, strict=True)):
+            batch, place = self._places.setdefault(message.idempotency_key, (messages[0].idempotency_key, number))
+            self._add([_sending(op, message.envelope, batch, place)])
+        try:
+            response = await self._carry(request)
+        except (httpx.TransportError, asyncio.CancelledError) as error:
+            self._add([h.NotSent(op, str(error) or type(error).__name__) for op in ops])
+            raise
+        if response.is_success:
+            results = _results(response.content).results
+            self._add([_told(op, result) for op, result in zip(ops, results, strict=True)])
+        else:
+            self._add([h.NotSent(op, str(response.status_code)) for op in ops])
         return response
 
     def _add(self, events: Sequence[h.Event]) -> None:
@@ -149,9 +201,7 @@ class Recorded(httpx.AsyncBaseTransport):
         """``fetch``: the second operation of a request that acknowledges and fetches."""
         path = request.url.path
         if path == "/api/send":
-            envelope = _envelope(request.content)
-            express, tag = envelope.priority >= EXPRESS, tag_of(envelope.encrypted_data)
-            return [h.Sending(op, envelope.recipient_id, tag, express, envelope.is_ephemeral)]
+            return [_sending(op, _envelope(request.content))]
         if path == "/api/messages":
             return [h.Fetching(op, self._user, int(request.url.params["limit"]), time.time())]
         acked = _acked(request.content)
@@ -185,6 +235,16 @@ class Recorded(httpx.AsyncBaseTransport):
         if envelope.recipient_id != self._user:
             return f"damaged: for {envelope.recipient_id}"
         return tag_of(envelope.encrypted_data)
+
+
+def _sending(op: int, envelope: _Envelope, batch: str = "", place: int = 0) -> h.Sending:
+    express, tag = envelope.priority >= EXPRESS, tag_of(envelope.encrypted_data)
+    return h.Sending(op, envelope.recipient_id, tag, express, envelope.is_ephemeral, batch=batch, place=place)
+
+
+def _told(op: int, result: _Result) -> h.Event:
+    """What a batch says of one message."""
+    return h.Sent(op, result.id, time.time()) if result.error is None else h.NotSent(op, str(result.error.status))
 
 
 def _unknown(request: httpx.Request, why: str, op: int, fetch: int = 0) -> list[h.Event]:

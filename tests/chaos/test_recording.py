@@ -53,6 +53,25 @@ async def test_each_try_to_send_is_an_event_of_its_own() -> None:
     assert first == h.Sending(1, BOB, "a", express=True)
 
 
+async def test_each_message_that_is_sent_together_is_an_event_of_its_own() -> None:
+    """One that is sent again keeps its place, and is judged by it."""
+    recorder = Recorder()
+    problem = {"error": {"type": "x", "title": "x", "status": 503}}
+    answers = [httpx.Response(202, json={"results": results}) for results in ([{"id": "ia"}, problem, problem], [
+        {"id": "ib"}, {"id": "ic"},
+    ])]  # fmt: skip
+    async with client(recorder, httpx.Response(503), *answers) as c:
+        bodies = [sealed(BOB, tag, 10) for tag in "abc"]
+        assert await c.send_batch(bodies, ["ka", "kb", "kc"]) == ["ia", "ib", "ic"]
+    tries = ["Sending"] * 3 + ["NotSent"] * 3 + ["Sending"] * 3 + ["Sent", "NotSent", "NotSent"]
+    assert events(recorder) == [*tries, "Sending", "Sending", "Sent", "Sent"]
+    again = [event for event in recorder.history.events if isinstance(event, h.Sending)][-2:]
+    assert [(event.tag, event.batch, event.place) for event in again] == [("b", "ka", 1), ("c", "ka", 2)]
+    recorder.add(h.Fetching(99, BOB, 50))
+    recorder.add(h.Fetched(99, (h.Item("ia", "a"), h.Item("ic", "c"), h.Item("ib", "b"))))
+    assert [violation.promise for violation in recorder.judge.violations] == ["in order"]
+
+
 async def test_a_batch_and_its_acknowledgement() -> None:
     recorder = Recorder()
     body = envelope.read(sealed(BOB, "a", 500), 10_000).canonical
