@@ -26,6 +26,24 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "a worker serves a stale page: what it read last, though another one has acknowledged that",
+        in_function(
+            "CompositeMessageQueue.fetch",
+            before(
+                "_online.read(...)",
+                "pages = self.__dict__.setdefault('_pages', {})\nif pages.get(user):\n    return pages.pop(user)",
+            ),
+            replace("_page(...)", "pages[user] = await self._page(user, limit, hot)\nreturn pages[user]"),
+        ),
+        in_function(
+            "CompositeMessageQueue.acknowledge",
+            before("dict.fromkeys(...)", "self.__dict__.get('_pages', {}).pop(user, None)"),
+        ),
+        in_function(
+            "CompositeMessageQueue.next", before("dict.fromkeys(...)", "self.__dict__.get('_pages', {}).pop(user, None)")
+        ),
+    ),
+    Mutant(
         "copies in cold of acknowledged mail are served",
         in_function("CompositeMessageQueue._read_cold", replace("_online.acked(...)", "set[str]()")),
     ),
