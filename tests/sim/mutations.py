@@ -40,7 +40,8 @@ MUTANTS = (
             before("dict.fromkeys(...)", "self.__dict__.get('_pages', {}).pop(user, None)"),
         ),
         in_function(
-            "CompositeMessageQueue.next", before("dict.fromkeys(...)", "self.__dict__.get('_pages', {}).pop(user, None)")
+            "CompositeMessageQueue.next",
+            before("dict.fromkeys(...)", "self.__dict__.get('_pages', {}).pop(user, None)"),
         ),
     ),
     Mutant(
