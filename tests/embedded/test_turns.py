@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 import threading
@@ -162,3 +163,38 @@ async def test_a_database_closes_while_another_process_keeps_its_turn(
         another = FileTurns(path)
         if not another.take():
             another.wait()  # until the thread that waited has let it go
+
+
+class Watching(FileTurns):
+    """Looks at how much of the log is not in the file yet when the turn is taken for the end of a checkpoint."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._index = path.with_name(f"{path.name}-shm")
+        self.left: list[int] = []
+        """In pages of the log (https://www.sqlite.org/walformat.html)."""
+
+    def wait(self) -> None:
+        with self._index.open("rb") as index:
+            frames, copied = struct.unpack("=16xI76xI", index.read(100))
+        self.left.append(frames - copied)
+        super().wait()
+
+
+async def test_others_wait_for_no_copying_of_what_this_process_wrote(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a checkpoint shuts out all writers: what came while it ran is in the file by then."""
+    async with Database(path, ThreadWorker, relaxed=True, turns=Watching) as database:
+        folded, writing = database._folded, list[asyncio.Future[int]]()
+
+        def write_meanwhile(error: BaseException | None) -> None:
+            writing.append(asyncio.ensure_future(database.write(insert("meanwhile"))))
+            asyncio.get_running_loop().call_soon(folded, error)
+
+        monkeypatch.setattr(database, "_folded", write_meanwhile)
+        await database.write(insert("before"))
+        await database.fold()
+        await asyncio.gather(*writing)
+        assert isinstance(database._turns, Watching)
+        assert database._turns.left == [0]
