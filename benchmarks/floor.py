@@ -30,6 +30,14 @@ class _Envelope(Struct, rename="camel"):
     recipient_id: str
 
 
+class _Send(Struct):
+    envelope: msgspec.Raw
+
+
+class _Sends(Struct):
+    messages: list[_Send]
+
+
 class _Ack(Struct, rename="camel"):
     message_ids: list[str]
     limit: int = 50
@@ -48,6 +56,7 @@ class _User:
 
 
 _recipient = msgspec.json.Decoder(_Envelope).decode
+_sends = msgspec.json.Decoder(_Sends).decode
 _ack = msgspec.json.Decoder(_Ack).decode
 _ids = itertools.count()
 _users: dict[str, _User] = {}
@@ -70,14 +79,23 @@ def _caller(connection: HTTPConnection) -> _User:
 
 
 async def send(request: Request) -> Response:
-    body = await request.body()
-    user, id_ = _user(_recipient(body).recipient_id), f"{next(_ids):036x}"
-    user.mail[id_] = body
+    return Response(await _kept(await request.body()), 202, media_type=JSON)
+
+
+async def send_batch(request: Request) -> Response:
+    sends = _sends(await request.body()).messages
+    results = [await _kept(bytes(send.envelope)) for send in sends]
+    return Response(b'{"results":[%b]}' % b",".join(results), 202, media_type=JSON)
+
+
+async def _kept(envelope: bytes) -> bytes:
+    user, id_ = _user(_recipient(envelope).recipient_id), f"{next(_ids):036x}"
+    user.mail[id_] = envelope
     if user.fetched and user.sockets:
         user.fetched = False
         for socket in list(user.sockets):
             await socket.send_text("{}")
-    return Response(b'{"id":"%b"}' % id_.encode(), 202, media_type=JSON)
+    return b'{"id":"%b"}' % id_.encode()
 
 
 async def messages(request: Request) -> Response:
@@ -130,6 +148,7 @@ def application() -> Starlette:
     return Starlette(
         routes=[
             Route("/api/send", send, methods=["POST"]),
+            Route("/api/send/batch", send_batch, methods=["POST"]),
             Route("/api/messages", messages, methods=["GET"]),
             Route("/api/messages/next", next_page, methods=["POST"]),
             Route("/api/messages/ack", acknowledge, methods=["POST"]),

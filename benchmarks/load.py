@@ -101,6 +101,14 @@ class Sender:
         answer = await self._connection.request(post("/api/send", self._token, envelope), ACCEPTED)
         mailbox.accepted(number, mail.accepted(answer))
 
+    async def send_together(self, to: Sequence[Mailbox]) -> None:
+        """Return once a message to each is accepted, by one request."""
+        messages = [(mailbox, *mailbox.envelope()) for mailbox in to]
+        body = mail.together(envelope for _, _, envelope in messages)
+        answer = await self._connection.request(post("/api/send/batch", self._token, body), ACCEPTED)
+        for (mailbox, number, _), id_ in zip(messages, mail.all_accepted(answer), strict=True):
+            mailbox.accepted(number, id_)
+
 
 @contextlib.asynccontextmanager
 async def senders(server: Target, count: int) -> AsyncIterator[list[Sender]]:
@@ -123,6 +131,15 @@ async def send_all(people: Sequence[Sender], to: Sequence[Mailbox], bound: Bound
 
     await together(go(sender) for sender in people)
     return Sent(len(latencies), time.perf_counter() - started, latencies)
+
+
+async def send_to_group(sender: Sender, group: Sequence[Mailbox], bound: Bound) -> Sent:
+    """Closed loop: a message to each of ``group`` by one request, again and again. Latencies are those of requests."""
+    latencies, started = Latencies(), time.perf_counter()
+    while len(latencies) * len(group) < bound.count and (at := time.perf_counter()) < started + bound.seconds:
+        await sender.send_together(group)
+        latencies.add(time.perf_counter() - at)
+    return Sent(len(latencies) * len(group), time.perf_counter() - started, latencies)
 
 
 async def warm_up(server: Target, people: Sequence[Sender], name: str = "warm") -> None:

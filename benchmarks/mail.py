@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import struct
+from collections.abc import Iterable
 
 import msgspec
 from msgspec import Struct
@@ -52,13 +53,28 @@ class _Accepted(Struct):
     id: str
 
 
+class _Results(Struct):
+    results: list[_Accepted]
+
+
 batch = msgspec.json.Decoder(_Batch).decode
 _accepted = msgspec.json.Decoder(_Accepted).decode
+_results = msgspec.json.Decoder(_Results).decode
 
 
 def accepted(answer: bytes) -> str:
     """The id in a 202."""
     return _accepted(answer).id
+
+
+def together(envelopes: Iterable[bytes]) -> bytes:
+    """The body that sends ``envelopes`` in one request."""
+    return b'{"messages":[%b]}' % b",".join(b'{"envelope":%b}' % envelope for envelope in envelopes)
+
+
+def all_accepted(answer: bytes) -> list[str]:
+    """The ids in the answer to a batch of which nothing is refused."""
+    return [result.id for result in _results(answer).results]
 
 
 def _sealed(size: int) -> str:
