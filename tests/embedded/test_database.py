@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from router.backends.embedded import database as database_module
 from router.backends.embedded import schema
 from router.backends.embedded.database import Database, Operation
 from router.backends.embedded.worker import InlineWorker, ThreadWorker
@@ -129,6 +130,35 @@ async def test_an_ordered_write_takes_along_what_waits_for_the_disk(
     assert not second.done(), "it came after the first sync had begun"
     disk.over.release()
     await second
+
+
+async def test_a_patient_write_goes_with_the_next_one(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "PATIENCE_SECONDS", 3600)
+    steps = steps_of(database, monkeypatch)
+    patient = [asyncio.ensure_future(database.write(insert(id_), patient=True)) for id_ in ("a", "b")]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert steps == []
+    await database.write(insert("c"))
+    await asyncio.gather(*patient)
+    assert steps == ["BEGIN", "INSERT", "INSERT", "INSERT", "COMMIT", "sync"]
+
+
+async def test_a_patient_write_waits_for_no_other_in_vain(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seconds in (0.0, 0.001):
+        monkeypatch.setattr(database_module, "PATIENCE_SECONDS", seconds)
+        await database.write(insert(str(seconds)), patient=True)
+    assert stored(database) == ["0.0", "0.001"]
+
+
+async def test_a_database_that_closes_takes_patient_writes_along(
+    anyio_backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "PATIENCE_SECONDS", 3600)
+    async with Database(schema.prepare(tmp_path), ThreadWorker, relaxed=True) as database:
+        patient = asyncio.ensure_future(database.write(insert("a"), patient=True))
+        await asyncio.sleep(0)
+    assert await patient == 1
 
 
 @pytest.mark.parametrize(("code", "told"), [(errno.EIO, Unavailable), (errno.ENOSPC, StorageFull)])

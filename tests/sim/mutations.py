@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from tests.support.mutation import Mutant, after, before, drop, force, in_function, in_script, replace
 
+PATIENT = "database.write(..., patient=len(ids) <= FEW)"
+ORDERED = "await self._state.database.write_ordered(...)"
+
 MUTANTS = (
     # Reading and acknowledging.
     Mutant(
@@ -137,8 +140,8 @@ MUTANTS = (
     ),
     Mutant(
         "an acknowledgement is answered before it is on disk",
-        in_function("EmbeddedQueue.ack", replace("database.write", "self._state.database.write_ordered")),
-        in_function("EmbeddedQueue.ack_and_read", replace("database.write", "self._state.database.write_ordered")),
+        in_function("EmbeddedQueue.ack", replace(PATIENT, ORDERED)),
+        in_function("EmbeddedQueue.ack_and_read", replace(PATIENT, ORDERED)),
     ),
     Mutant(
         "hot mail is served whatever became of it",

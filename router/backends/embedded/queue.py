@@ -19,6 +19,8 @@ from router.lifecycle import GONE, IN_COLD, Event, State, state_of, step
 from router.messages import HotPage, Lane, Pending, Queued
 from router.pages import NO_LANES, Head, fits, share
 
+FEW = 10
+"""An acknowledgement of this many may wait for other writes: one of more is of a long queue that is being emptied."""
 HEAD_COLUMNS = 6
 """Number of leading columns of ``hot.page`` that are equal in all of its rows; the others are those of ``hot.read``."""
 
@@ -56,7 +58,9 @@ class EmbeddedQueue:
 
     async def ack(self, user: str, ids: Sequence[str]) -> list[str]:
         now = self._state.keeper.leaving_at()
-        return await self._state.database.write(lambda db: ack(db, user, ids, now, self._state.rules))
+        return await self._state.database.write(
+            lambda db: ack(db, user, ids, now, self._state.rules), patient=len(ids) <= FEW
+        )
 
     async def ack_and_read(
         self, user: str, ids: Sequence[str], limit: int, max_bytes: int
@@ -68,7 +72,7 @@ class EmbeddedQueue:
             owed = ack(db, user, ids, leaving, self._state.rules)
             return owed, mark_and_page_of(db, user, limit, max_bytes, cutoff, now)
 
-        return await self._state.database.write(step)
+        return await self._state.database.write(step, patient=len(ids) <= FEW)
 
     async def discard(self, user: str, damaged: Sequence[Queued]) -> list[str]:
         now = self._state.keeper.leaving_at()
