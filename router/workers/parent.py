@@ -100,6 +100,7 @@ class Unit:
         self._stop = asyncio.Event()
         self._killed = False
         self._code = 0
+        self._failure: OSError | None = None
         self._chance = random.Random()  # noqa: S311 - jitter, no secret
         self._found = Shared(self._ask, SystemClock())
         self._metrics = Metrics()
@@ -107,7 +108,8 @@ class Unit:
         self._metrics.lines_dropped(logs.dropped)
 
     async def run(self) -> int:
-        """Until a signal; returns the exit code. Raises ``ConfigError`` if the ports cannot be listened to."""
+        """Until a signal; returns the exit code. Raises ``ConfigError`` if the ports cannot be listened to, and
+        ``OSError`` if the system starts no processes."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
@@ -122,6 +124,8 @@ class Unit:
                 say_hello(self._config, self._service, listening, admin.urls, workers=len(self._numbers))
             await self._stop.wait()
             await self._drain(keeping)
+        if self._failure is not None:
+            raise self._failure
         LOG.info("stopped")
         return self._code
 
@@ -181,20 +185,34 @@ class Unit:
         try:
             deaths = 0
             while not self._stop.is_set():
-                worker, code = await self._run(number, came)
-                if self._stop.is_set() or not self._complete or code == self._program.misconfigured:
-                    self._end(worker, code)
-                    return
-                steady = worker.serves_since is not None and _now() - worker.serves_since >= STEADY_SECONDS
+                try:
+                    worker, code = await self._run(number, came)
+                except OSError as error:  # the system lacks memory, or room for processes
+                    if not self._complete:
+                        self._failure = error
+                        self._stop.set()
+                        return
+                    steady = False
+                    LOG.warning(
+                        "a worker cannot be started; it is tried again", worker=name_of(number), error=str(error)
+                    )
+                else:
+                    if self._stop.is_set() or not self._complete or code == self._program.misconfigured:
+                        self._end(worker, code)
+                        return
+                    steady = worker.serves_since is not None and _now() - worker.serves_since >= STEADY_SECONDS
+                    LOG.error("a worker has ended; another one takes its place", **_told(worker, code))
                 deaths = 1 if steady else deaths + 1
-                pause = backoff(deaths, self._chance, first=FIRST_SECONDS, longest=LONGEST_SECONDS)
-                LOG.error("a worker has ended; another one takes its place", **_told(worker, code), seconds=pause)
                 self._metrics.worker_replaced()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._stop.wait()
+                await self._pause(deaths)
         finally:
             came.set()
+
+    async def _pause(self, deaths: int) -> None:
+        """Before a worker is replaced; the end of the service ends it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(backoff(deaths, self._chance, first=FIRST_SECONDS, longest=LONGEST_SECONDS)):
+                await self._stop.wait()
 
     def _end(self, worker: Worker, code: int) -> None:
         """A worker has ended that is not replaced: the service stops, if it does not do so anyway."""
@@ -207,8 +225,12 @@ class Unit:
     async def _run(self, number: int, came: asyncio.Event) -> tuple[Worker, int]:
         """Run a worker to its end; returns its exit code, negative for a signal."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            process = await self._spawn(number, theirs)
+        try:
+            with theirs:
+                process = await self._spawn(number, theirs)
+        except BaseException:
+            ours.close()
+            raise
         async with Link(ours, {"state": self.state}, lambda: None) as link:
             worker = self._workers[number] = Worker(name_of(number), process, link)
             telling = [asyncio.create_task(_tell_to_drain(worker))] if self._stop.is_set() else []
