@@ -14,10 +14,11 @@ from cryptography.hazmat.primitives import serialization
 
 from benchmarks.abusers import Attack
 from benchmarks.load_http import HOST, ack, fetch, get, post
-from benchmarks.mail import user
+from benchmarks.mail import together, user
 from router.auth.embedded import ALGORITHM, ISSUER, EmbeddedKey
 from router.data_dir import SIGNING_KEY, key_file
 from router.web.api import MAX_ACK_IDS
+from router.web.batches import MOST_MESSAGES
 from router.web.user_requests import MAX_VALUES
 
 FLOOD_SECONDS = 3.0
@@ -79,6 +80,8 @@ def users(token: Token, count: Callable[[int], int]) -> Iterator[tuple[str, Atta
     for name, value in (("objects", b'{"a":1}'), ("floats", b"1e1"), ("numbers of 4,000 digits", b"9" * 4000)):
         yield f"envelopes with {name} beside", _insisting(count(STORM), [post("/api/send", bearer, _beside(value))])
     yield "envelopes with escapes beside", _insisting(count(STORM), [post("/api/send", bearer, _beside(_ESCAPES))])
+    members = together(large(user("member", number), 1024) for number in range(MOST_MESSAGES))
+    yield f"batches of {MOST_MESSAGES}", _insisting(count(STORM), [post("/api/send/batch", bearer, members)])
     own = post("/api/send", bearer, large(user("abuser", 0), 1024))
     yield "sends to oneself, and fetches", _insisting(count(FLOOD), [own, own, own, fetch(bearer, 500)])
 

@@ -19,6 +19,8 @@ POSITIVE, NEGATIVE = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 REQUESTS = [
     ("POST", "/api/send", POSITIVE),
     ("POST", "/api/send", NEGATIVE),
+    ("POST", "/api/send/batch", POSITIVE),
+    ("POST", "/api/send/batch", NEGATIVE),
     ("GET", "/api/messages", POSITIVE),
     ("GET", "/api/messages", NEGATIVE),
     ("POST", "/api/messages/ack", POSITIVE),

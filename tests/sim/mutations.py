@@ -380,7 +380,7 @@ MUTANTS = (
         in_function("Batch.publish", replace("next(failures)", "(next(failures), None)[1]")),
     ),
     Mutant(
-        "a batch is refused whole for one message that is no envelope",
+        "a batch is refused whole for one message that is not an envelope",
         in_function("Batch.add", replace("append(error)", "raise error")),
     ),
     Mutant(
