@@ -22,6 +22,7 @@ from router.core.dead_letters import Refuser
 from router.core.dependencies import Dependencies, Reports, Silent
 from router.core.migrator import Migrator
 from router.core.pipeline import Pipeline
+from router.core.routing_producer import RoutingProducer
 from router.core.sweeper import Rules, Sweeper
 from router.core.user_queue import CompositeMessageQueue
 from router.errors import ConfigError
@@ -153,7 +154,19 @@ class Factory:
         return [upkeep for backend in opened for upkeep in backend.upkeep()]
 
     async def ingress_producer(self) -> IngressProducer:
-        return (await self.open(self.backends.ingress())).producer()
+        """What takes accepted messages: it routes them where it can, and else they wait for a pipeline."""
+        backend = await self.open(self.backends.ingress())
+        ingress = backend.routing_ingress()
+        if ingress is None:
+            return backend.producer()
+        return RoutingProducer(
+            ingress,
+            await self.poke_bus(),
+            clock=self.clock,
+            tasks=self.tasks,
+            metrics=self.metrics,
+            reports=self.reports,
+        )
 
     async def ingress_consumer(self) -> IngressConsumer:
         async def make() -> IngressConsumer:

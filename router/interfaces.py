@@ -1,6 +1,6 @@
 """The seams: all that a backend must do, on one page.
 
-* Ingress: ``IngressProducer``, ``IngressConsumer``.
+* Ingress: ``IngressProducer``, ``IngressConsumer``; ``RoutingIngress`` where it is in one file with the queues.
 * Online store: ``OnlineStore``, made of ``PresenceCache`` and ``HotQueue``, which is ``Routing``, ``UserQueue``,
   ``Migration`` and ``Maintenance``.
 * Cold queue: ``ColdQueue``.
@@ -30,6 +30,7 @@ from router.messages import (
     Message,
     Move,
     MoveRefused,
+    Published,
     Queued,
     QueueTotals,
     Routed,
@@ -68,6 +69,30 @@ class IngressProducer(Protocol):
 
     async def backlog(self) -> QueueTotals | None:
         """The messages that are not routed yet; ``None`` where the topic cannot say."""
+        ...
+
+
+class RoutingIngress(Protocol):
+    """The write end of an ingress beside the queues: one file holds all that a message passes, so a message is routed
+    in the transaction that makes it durable."""
+
+    async def publish(self, messages: Sequence[Message]) -> Published:
+        """Return once each of ``messages`` is durable: in the hot queue with its owed poke, in the cold queue with its
+        push command, a dead letter, or dropped. The rules are those of ``Routing.route``.
+
+        While the ingress holds messages of a recipient, the new ones go there too, behind these. Raises ``NoRoom``
+        where the volume is nearly full. When it fails, none of ``messages`` has an effect, or all have.
+
+        The work before the answer is the same whether a recipient is online or not. The caller sends the pokes.
+        """
+        ...
+
+    async def probe(self) -> None:
+        """As ``IngressProducer.probe``."""
+        ...
+
+    async def backlog(self) -> QueueTotals | None:
+        """As ``IngressProducer.backlog``."""
         ...
 
 

@@ -45,6 +45,8 @@ class Event(StrEnum):
     delivery."""
     ROUTED_COLD = "routed to cold"
     """Its recipient is offline."""
+    STORED = "stored in cold"
+    """Its recipient is offline, and the step that routes it writes it to the cold queue: all is one file."""
     REDELIVERED = "redelivered"
     """The ingress delivers it again, and it is not ephemeral. A pipeline that could not reach the store may have
     written it to the cold queue."""
@@ -52,6 +54,8 @@ class Event(StrEnum):
     """The write of its copy to the cold queue is confirmed."""
     ACKNOWLEDGED = "acknowledged"
     """Its recipient has saved it."""
+    REMOVED = "acknowledged and removed"
+    """Its recipient has saved it, and the step that records this deletes it from both queues: they are one file."""
     TAKEN = "taken for a move"
     """A migrator is about to write it to the cold queue."""
     MOVED = "moved"
@@ -95,6 +99,7 @@ TRANSITIONS: dict[State, dict[Event, Step]] = {
         Event.ROUTED_HOT: Step(State.HOT),
         Event.ROUTED_DOUBLE: Step(State.DOUBLE),
         Event.ROUTED_COLD: Step(State.PENDING),
+        Event.STORED: Step(State.COLD),
         # A pipeline that could not reach the store wrote the message to cold.
         Event.SETTLED: Step(State.COLD),
         # A pipeline may have done so, even if the store believes that cold is empty.
@@ -104,6 +109,7 @@ TRANSITIONS: dict[State, dict[Event, Step]] = {
         Event.REDELIVERED: Step(State.DOUBLE),
         Event.SETTLED: Step(State.DOUBLE),
         Event.ACKNOWLEDGED: Step(State.ACKED),
+        Event.REMOVED: Step(State.ACKED),
         Event.TAKEN: Step(State.DOUBLE),
         Event.MOVED: Step(State.COLD),
         Event.DROPPED: Step(State.ACKED),
@@ -111,6 +117,8 @@ TRANSITIONS: dict[State, dict[Event, Step]] = {
     State.PENDING: {
         Event.SETTLED: Step(State.COLD),
         Event.ACKNOWLEDGED: Step(State.ACKED_OWED, owes_deletion=True),
+        # Whoever is about to write it settles it then, and deletes it.
+        Event.REMOVED: Step(State.ACKED),
         # Its writer died before it could confirm the write, and the ingress does not redeliver it.
         Event.EXPIRED: Step(State.ACKED),
         # No tombstone: the recipient never got the message, and an operator may replay its dead letter.
@@ -118,10 +126,12 @@ TRANSITIONS: dict[State, dict[Event, Step]] = {
     },
     State.COLD: {
         Event.ACKNOWLEDGED: Step(State.ACKED_OWED, owes_deletion=True),
+        Event.REMOVED: Step(State.ACKED),
         Event.EXPIRED: Step(State.ACKED),
     },
     State.DOUBLE: {
         Event.ACKNOWLEDGED: Step(State.ACKED_OWED, owes_deletion=True),
+        Event.REMOVED: Step(State.ACKED),
         Event.MOVED: Step(State.COLD),
         # Ephemeral mail never has a copy in cold, whatever its record says.
         Event.DROPPED: Step(State.ACKED),
@@ -138,12 +148,14 @@ TRANSITIONS: dict[State, dict[Event, Step]] = {
     State.ACKED_OWED: {
         Event.SETTLED: Step(State.ACKED_OWED, owes_deletion=True),
         Event.ACKNOWLEDGED: Step(State.ACKED_OWED, owes_deletion=True),
+        Event.REMOVED: Step(State.ACKED),
         Event.MOVED: Step(State.ACKED_OWED, owes_deletion=True),
         Event.CLEARED: Step(State.ACKED),
     },
     State.DAMAGED: {
         Event.SETTLED: Step(State.DOUBLE),
         Event.ACKNOWLEDGED: Step(State.ACKED_OWED, owes_deletion=True),
+        Event.REMOVED: Step(State.ACKED),
         Event.DROPPED: Step(State.ACKED),
     },
 }
@@ -177,10 +189,11 @@ def state_of(number: int) -> State:
     return State(number) if number in STORED else State.DAMAGED
 
 
-def entry(delivery: Delivery, outcome: Outcome, *, write_through: bool) -> Event:
-    """The event for a new id that was routed to hot or cold, as ``outcome`` says."""
+def entry(delivery: Delivery, outcome: Outcome, *, write_through: bool, stores: bool = False) -> Event:
+    """The event for a new id that was routed to hot or cold, as ``outcome`` says; ``stores``: the step that routes it
+    writes it to the cold queue, too."""
     if outcome is Outcome.COLD:
-        return Event.ROUTED_COLD
+        return Event.STORED if stores else Event.ROUTED_COLD
     assert delivery.message is not None, "only readable deliveries are routed"
     copied = (write_through or delivery.delivered_before) and not delivery.message.ephemeral
     return Event.ROUTED_DOUBLE if copied else Event.ROUTED_HOT

@@ -139,6 +139,17 @@ class Routed(Struct, frozen=True, gc=False):
     queued_at: int = 0
 
 
+class Published(Struct, frozen=True):
+    """What became of the messages of one call of ``RoutingIngress.publish``."""
+
+    routed: list[Routed | None]
+    """For each message, in their order: where it is now. ``None``: it waits in the ingress, for a pipeline."""
+    letters: list[DeadLetter]
+    """Of those that were refused: durable, and nobody was told of them."""
+    pokes: list[tuple[str, str]]
+    """(node, user) pairs that the caller sends."""
+
+
 class Pending(Struct, frozen=True, gc=False):
     """A cold write that is not confirmed. A fetch that does not find this message returns nothing behind it."""
 

@@ -29,6 +29,7 @@ from router.interfaces import (
     OnlineStore,
     PokeBus,
     PushNotifier,
+    RoutingIngress,
 )
 from router.messages import DeadLetter
 from router.metrics import Metrics
@@ -141,6 +142,10 @@ class IngressBackend(Backend):
 
     @abstractmethod
     def producer(self) -> IngressProducer: ...
+
+    def routing_ingress(self) -> RoutingIngress | None:
+        """The write end that routes what it takes, if this backend keeps all that a message passes."""
+        return None
 
     @abstractmethod
     def consumer(self) -> AbstractAsyncContextManager[IngressConsumer]: ...

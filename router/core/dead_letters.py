@@ -6,7 +6,8 @@ from router.clock import Clock
 from router.core.dependencies import Reports
 from router.dead_reasons import DeadReason
 from router.interfaces import DeadLetters
-from router.messages import DeadLetter, Delivery, Queued
+from router.letters import letter_of
+from router.messages import Delivery, Queued
 from router.metrics import Metrics
 
 
@@ -22,18 +23,7 @@ class Refuser:
     async def refuse(self, refused: Queued | Delivery, reason: DeadReason, detail: str) -> None:
         """Return once the dead letter of ``refused`` is durable; it is still where it was found. Raises
         ``Unavailable``; then nobody was told of it."""
-        letter = _letter(refused, reason, detail, self._clock.now())
+        letter = letter_of(refused, reason, detail, self._clock.now())
         await self._letters.publish([letter])
         self._metrics.dead_letter(reason)
         self._reports.dead_letter(letter)
-
-
-def _letter(refused: Queued | Delivery, reason: DeadReason, detail: str, at: int) -> DeadLetter:
-    if isinstance(refused, Queued):
-        message, attempts = refused.message, refused.attempts
-    elif refused.message is not None:
-        message, attempts = refused.message, refused.attempt
-    else:
-        id_ = refused.origin or str(refused.receipt)
-        return DeadLetter(id_, refused.recipient, reason, detail, refused.body, refused.attempt, at)
-    return DeadLetter(message.id, message.recipient, reason, detail, message.envelope, attempts, at)

@@ -6,20 +6,9 @@ from collections.abc import Sequence
 
 from router.core.deliveries import InFlight, Step
 from router.dead_reasons import DeadReason
+from router.letters import REFUSED
 from router.messages import Outcome, Routed
 
-REFUSED = {
-    Outcome.QUEUE_FULL: (DeadReason.QUEUE_FULL, "the recipient's queue holds limits.queue_messages"),
-    Outcome.QUEUE_BYTES_FULL: (
-        DeadReason.QUEUE_FULL,
-        "with this message, the recipient's queue would hold more than limits.queue_bytes",
-    ),
-    Outcome.INBOUND_EXHAUSTED: (
-        DeadReason.INBOUND_EXHAUSTED,
-        "the recipient gets more than limits.inbound_bytes and limits.inbound_bytes_per_second allow",
-    ),
-}
-"""Why a message is a dead letter, and what more there is to say."""
 SILENT = (Outcome.HOT, Outcome.COPY)
 """Their copies in cold owe no push command."""
 STEPS = {

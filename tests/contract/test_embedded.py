@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from router.backends.embedded.backend import EmbeddedBackend
 from router.messages import Connection
 from tests.contract.damage import DamageContract
 from tests.contract.ingress import IngressContract
@@ -22,6 +23,14 @@ def stores(tmp_path: Path) -> EmbeddedStores:
     return EmbeddedStores(tmp_path)
 
 
+class Piped:
+    """What is accepted waits in the ingress for a pipeline, as where push commands go elsewhere."""
+
+    @pytest.fixture(autouse=True)
+    def piped(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(EmbeddedBackend, "direct", property(lambda _: False))
+
+
 class TestEmbeddedQueues(QueueContract):
     """Over one SQLite file, and over two connections to it."""
 
@@ -30,7 +39,11 @@ class TestEmbeddedQueues(QueueContract):
         assert not await stage.online.connect(Connection(BOB, "c1", "node", 0), 9)
 
 
-class TestEmbeddedIngress(IngressContract):
+class TestEmbeddedPipedQueues(Piped, QueueContract):
+    """Over one SQLite file, by steps that others may come between."""
+
+
+class TestEmbeddedIngress(Piped, IngressContract):
     """A table, and one consumer at a time."""
 
 
@@ -42,7 +55,7 @@ class TestEmbeddedPokes(PokeContract):
     """Unix datagrams."""
 
 
-class TestEmbeddedPipeline(PipelineContract):
+class TestEmbeddedPipeline(Piped, PipelineContract):
     """All of it in one file."""
 
 
@@ -50,5 +63,9 @@ class TestEmbeddedDamage(DamageContract):
     """In one file."""
 
 
-class TestEmbeddedRecords(RecordContract):
+class TestEmbeddedPipedDamage(Piped, DamageContract):
+    """In one file, by steps that others may come between."""
+
+
+class TestEmbeddedRecords(Piped, RecordContract):
     """In a table of the file."""

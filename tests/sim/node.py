@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp
 from router.auth.verifier import Authenticator, KeySource, Principal
 from router.backends.embedded.cold import EmbeddedColdQueue
 from router.backends.embedded.database import Database
+from router.backends.embedded.direct import EmbeddedRoutingIngress
 from router.backends.embedded.ingress import EmbeddedIngressConsumer, EmbeddedIngressProducer
 from router.backends.embedded.online import EmbeddedOnlineStore
 from router.backends.embedded.pokes import EmbeddedPokeBus
@@ -27,6 +29,7 @@ from router.config import Auth, Cold, Config, Embedded, Limits, Online
 from router.core.acceptance import Acceptor
 from router.core.connections import ConnectionManager
 from router.core.pipeline import Pipeline
+from router.core.routing_producer import RoutingProducer
 from router.core.send_limits import SendLimits
 from router.core.work_budget import WorkBudget
 from router.errors import RouterError
@@ -39,8 +42,9 @@ from router.interfaces import (
     OnlineStore,
     PokeBus,
     PushNotifier,
+    RoutingIngress,
 )
-from router.messages import DeadLetter, Delivery, Message, Queued, QueueTotals, Routed, Settled
+from router.messages import DeadLetter, Delivery, Message, Outcome, Published, Queued, QueueTotals, Routed, Settled
 from router.metrics import Metrics
 from router.web.api import Api
 from router.web.application import Application
@@ -176,9 +180,7 @@ class WatchedLetters:
     async def publish(self, letters: Sequence[DeadLetter]) -> None:
         await self._letters.publish(letters)
         for letter in letters:
-            self._world.add(h.Buried(letter.id, letter.reason))
-            if letter.reason not in self._world.reasons:
-                self._world.failed(f"{letter.id} is a dead letter: {letter.reason}", None)
+            self._world.buries(letter)
 
 
 class Choking(EmbeddedOnlineStore):
@@ -205,6 +207,34 @@ class Choking(EmbeddedOnlineStore):
         settled = await super().settle(messages)
         self.told(messages, settled)
         return settled
+
+
+class Direct(EmbeddedRoutingIngress):
+    """An ingress that routes on publish, and tells the history what came of it."""
+
+    poison = 0
+    world: World
+    findable: set[str]
+
+    async def publish(self, messages: Sequence[Message]) -> Published:
+        published = await super().publish(messages)
+        deliveries = [Delivery(message, 0, 1) for message in messages]
+        routed = [(one, result) for one, result in zip(deliveries, published.routed, strict=True) if result is not None]
+        self.world.routes([delivery for delivery, _ in routed])
+        self.world.refuses([delivery for delivery, _ in routed], [result for _, result in routed], heard=True)
+        for letter in published.letters:
+            self.world.buries(letter)
+        for message, result in zip(messages, published.routed, strict=True):
+            if result is not None and result.outcome is Outcome.COLD:
+                self.world.add(h.Pushed(message.id, message.recipient, message.id in self.findable))
+        return published
+
+    def _route(self, db: sqlite3.Connection, messages: Sequence[Message], now: int) -> Any:
+        if self.poison and any(int(tag_of(one.envelope)[1:], 36) % self.poison == 1 for one in messages):
+            raise ValueError("simulated: poison")
+        step = super()._route(db, messages, now)
+        self.findable |= {message.id for message in messages if self.world.can_be_found(message.id)}
+        return step
 
 
 class Heard:
@@ -276,6 +306,8 @@ class SimFactory(Factory):
 
     async def ingress_producer(self) -> IngressProducer:
         async def make() -> IngressProducer:
+            if self._world.direct:
+                return await self._direct()
             if self._world.apart:
                 producer: Any = TopicProducer(self._world.topic)
             else:
@@ -283,6 +315,24 @@ class SimFactory(Factory):
             return cast(IngressProducer, self._linked(producer, "ingress"))
 
         return await self._once("producer", make)
+
+    async def _direct(self) -> IngressProducer:
+        letters = EmbeddedDeadLetters(await self._database("push"), self.keeper, self.config.embedded, self.metrics)
+        direct = Direct(await self._state(), self._signals, letters)
+        direct.world, direct.poison, direct.findable = self._world, self._world.plan.poison, set()
+        return RoutingProducer(
+            cast(RoutingIngress, self._linked(direct, "ingress")),
+            await self.poke_bus(),
+            clock=self.clock,
+            tasks=self.tasks,
+            metrics=self.metrics,
+            reports=self.reports,
+        )
+
+    async def _state(self) -> EmbeddedState:
+        rules = StoreRules.of(self.config, fresh_cold_empty=not self._world.apart)
+        database, bus = await self._database("online"), await self.poke_bus()
+        return EmbeddedState(database, bus, rules, self._store_clock, self.keeper, direct=self._world.direct)
 
     async def ingress_consumer(self) -> IngressConsumer:
         async def make() -> IngressConsumer:
@@ -297,9 +347,7 @@ class SimFactory(Factory):
 
     async def online_store(self) -> OnlineStore:
         async def make() -> OnlineStore:
-            rules = StoreRules.of(self.config, fresh_cold_empty=not self._world.apart)
-            database, bus = await self._database("online"), await self.poke_bus()
-            store = Choking(EmbeddedState(database, bus, rules, self._store_clock, self.keeper))
+            store = Choking(await self._state())
             store.poison = self._world.plan.poison
             store.asked = self._world.routes
             store.given_up = self._world.gives_up

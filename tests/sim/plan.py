@@ -201,6 +201,9 @@ class Plan(Struct, frozen=True):
     """When the last new thing begins."""
     day: bool = False
     """The spans are those of the default configuration, and mail is kept for ``DAY_RETENTION_SECONDS``."""
+    piped: bool = False
+    """Over one file: what is accepted is not routed at once, but waits in the ingress for a pipeline, as where push
+    commands go elsewhere."""
     plain: bool = False
     """Nothing goes wrong but that processes with sockets die: then nothing may be late either."""
 
@@ -262,7 +265,13 @@ def make(seed: int) -> Plan:
     if chance.random() < 0.25:
         plan = _on_the_beat(plan, chance.choice((0.5, 1.0)))
     plan = plain(plan) if chance.random() < 0.1 else with_limits(with_long_jump(with_jumps(_with_flips(plan))))
-    return with_batches(structs.replace(plan, sessions=_one_page(plan)), *BATCHES)
+    plan = structs.replace(plan, sessions=_one_page(plan), piped=is_piped(seed, topology))
+    return with_batches(plan, *BATCHES)
+
+
+def is_piped(seed: int, topology: str) -> bool:
+    """In a quarter of the plans over one file. From a chance of its own: all else is what it would be without."""
+    return topology in ("one", "file") and random.Random(f"piped {seed}").random() < 0.25
 
 
 def _with_flips(plan: Plan) -> Plan:

@@ -13,7 +13,7 @@ from router.clock import MICROSECONDS
 from router.errors import RouterError
 from router.factory import Factory
 from router.lifecycle import State
-from router.messages import Delivery, Outcome, Queued, Routed, Settled
+from router.messages import DeadLetter, Delivery, Outcome, Queued, Routed, Settled
 from tests.sim import history as h
 from tests.sim.clients import FAR, Device, Sender, acknowledge, fetch, user_name
 from tests.sim.clock import START, NodeClock
@@ -64,6 +64,8 @@ class World:
         self.outside = Process("outside")
         self.server = Process("server")
         self.apart = plan.topology == "apart"
+        self.direct = plan.topology in ("one", "file") and not plan.piped
+        """Messages are routed as they are accepted."""
         self.weather = Weather(plan, self.loop, self.chance)
         if traced:
             self.weather.tell = self.note
@@ -153,6 +155,12 @@ class World:
         for delivery in deliveries:
             if delivery.message is not None and delivery.message.id in self._refused:
                 self.add(h.Refused(delivery.message.id))
+
+    def buries(self, letter: DeadLetter) -> None:
+        """A dead letter is durable."""
+        self.add(h.Buried(letter.id, letter.reason))
+        if letter.reason not in self.reasons:
+            self.failed(f"{letter.id} is a dead letter: {letter.reason}", None)
 
     def unsettles(self, messages: Sequence[Queued]) -> None:
         """A cold queue is asked to take these."""
@@ -482,6 +490,15 @@ class World:
                 "AS held FROM recipient WHERE pending <> held"
             )
         ]
+        if not self.apart:
+            found += [
+                f"a push command of {id_} is for mail that is gone"
+                for (id_,) in self.disk("file").rows(
+                    "SELECT id FROM outbox WHERE NOT EXISTS "
+                    "(SELECT 1 FROM cold WHERE cold.id = outbox.id AND cold.user = outbox.recipient) AND NOT EXISTS "
+                    "(SELECT 1 FROM hot WHERE hot.id = outbox.id AND hot.user = outbox.recipient)"
+                )
+            ]
         cold = {id_ for _, id_ in self._held("cold", "cold")}
         hot = {id_ for _, id_ in self._held("hot", "online")}
         if not self.plan.write_through:

@@ -20,6 +20,7 @@ from router.backends.base import (
 from router.backends.embedded import checks, library, schema
 from router.backends.embedded.cold import EmbeddedColdQueue
 from router.backends.embedded.database import Database
+from router.backends.embedded.direct import EmbeddedRoutingIngress
 from router.backends.embedded.ingress import EmbeddedIngressConsumer, EmbeddedIngressProducer, FileLock
 from router.backends.embedded.keeper import Keeper, free_pages
 from router.backends.embedded.online import EmbeddedOnlineStore
@@ -114,13 +115,39 @@ class EmbeddedBackend(IngressBackend, OnlineBackend, PokesBackend, ColdBackend, 
     def producer(self) -> EmbeddedIngressProducer:
         return EmbeddedIngressProducer(self._database, self._signals, self.space.check)
 
+    @property
+    def direct(self) -> bool:
+        """Whether this file keeps all that a message passes, so that each of its steps is one transaction."""
+        alone = {Role.INGRESS, Role.ONLINE, Role.COLD} <= self.roles
+        return alone and (Role.PUSH in self.roles or self._config.push.kind == "none")
+
+    def routing_ingress(self) -> EmbeddedRoutingIngress | None:
+        if not self.direct:
+            return None
+        return EmbeddedRoutingIngress(
+            self._state(self.poke_bus()),
+            self._signals,
+            self.dead_letters(),
+            check_room=self.space.check,
+        )
+
     def consumer(self) -> EmbeddedIngressConsumer:
         lock = partial(FileLock, self._data_dir / "consumer.lock")
         return EmbeddedIngressConsumer(self._database, self._signals, lock)
 
     def online_store(self, pokes: PokeBus) -> EmbeddedOnlineStore:
-        return EmbeddedOnlineStore(
-            EmbeddedState(self._database, pokes, self._rules, self._clock, self._timekeeper, self._signals)
+        return EmbeddedOnlineStore(self._state(pokes))
+
+    def _state(self, pokes: PokeBus) -> EmbeddedState:
+        return EmbeddedState(
+            self._database,
+            pokes,
+            self._rules,
+            self._clock,
+            self._timekeeper,
+            direct=self.direct,
+            announces=Role.PUSH in self.roles,
+            nodes=self._signals,
         )
 
     def poke_bus(self) -> EmbeddedPokeBus:

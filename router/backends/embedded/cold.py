@@ -31,15 +31,7 @@ class EmbeddedColdQueue:
         """Cursor (row) of the scan for expired mail, which wraps around. An index by age would cost each write."""
 
     async def put(self, messages: Sequence[Queued]) -> list[Queued]:
-        rows = [
-            (
-                queued.message.recipient, queued.message.lane, queued.sequence, queued.message.id,
-                queued.queued_at, queued.message.accepted_at, queued.message.keyed, queued.attempts,
-                queued.message.envelope, queued.message.checksum, queued.unreported,
-            )
-            for queued in messages
-        ]  # fmt: skip
-        await self._database.write_ordered(lambda db: db.executemany(SQL["put"], rows).rowcount)
+        await self._database.write_ordered(lambda db: put(db, messages))
         return []
 
     async def read(self, user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
@@ -114,6 +106,19 @@ class EmbeddedColdQueue:
 
     async def probe(self) -> None:
         self._database.read(lambda db: one(db, "SELECT 1", ()))
+
+
+def put(db: sqlite3.Connection, messages: Sequence[Queued]) -> int:
+    """Write ``messages``; returns how many rows that changed."""
+    rows = [
+        (
+            queued.message.recipient, queued.message.lane, queued.sequence, queued.message.id,
+            queued.queued_at, queued.message.accepted_at, queued.message.keyed, queued.attempts,
+            queued.message.envelope, queued.message.checksum, queued.unreported,
+        )
+        for queued in messages
+    ]  # fmt: skip
+    return db.executemany(SQL["put"], rows).rowcount
 
 
 def _bare(row: Any) -> Queued:

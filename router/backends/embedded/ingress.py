@@ -7,8 +7,9 @@ import bisect
 import contextlib
 import fcntl
 import os
+import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -39,14 +40,7 @@ class EmbeddedIngressProducer:
 
     async def publish(self, messages: Sequence[Message]) -> list[RouterError | None]:
         self._check_room()
-        rows = [
-            (
-                message.id, message.recipient, message.envelope, message.lane, message.ephemeral,
-                message.keyed, message.accepted_at, message.checksum,
-            )
-            for message in messages
-        ]  # fmt: skip
-        await self._database.write(lambda db: db.executemany(SQL["publish"], rows).rowcount)
+        await self._database.write(lambda db: enqueue(db, messages))
         self._signals.notify(CHANNEL)
         return [None] * len(messages)
 
@@ -55,6 +49,25 @@ class EmbeddedIngressProducer:
 
     async def backlog(self) -> QueueTotals:
         return QueueTotals(*self._database.read(lambda db: one(db, SQL["backlog"], ())))
+
+
+def enqueue(db: sqlite3.Connection, messages: Sequence[Message]) -> int:
+    """Let ``messages`` wait for the consumer, in their order; returns how many."""
+    rows = [
+        (
+            message.id, message.recipient, message.envelope, message.lane, message.ephemeral,
+            message.keyed, message.accepted_at, message.checksum,
+        )
+        for message in messages
+    ]  # fmt: skip
+    return db.executemany(SQL["publish"], rows).rowcount
+
+
+def waiting(db: sqlite3.Connection, recipients: Collection[str]) -> set[str]:
+    """Those of ``recipients`` for whom messages wait here."""
+    if one(db, SQL["any"], ()) is None:
+        return set()
+    return {user for user in recipients if one(db, SQL["waits"], (user,))}
 
 
 class Lock(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import NamedTuple
 
 from router import envelope, logs
 from router.backends.base import OutboxEntry
@@ -24,6 +25,16 @@ KEEP_SECONDS = 7 * 86_400
 """A command that no notification service has taken is dropped after a week."""
 EXPIRED_MORE = 100
 """Each batch of new rows may delete as many old ones and this many more."""
+
+
+def announce(db: sqlite3.Connection, messages: Sequence[Message], now: int) -> None:
+    """Put the commands of ``messages``, which this file keeps, into the outbox."""
+    db.executemany(SQL["announce"], [(message.id, message.recipient, now) for message in messages])
+
+
+def expire_commands(db: sqlite3.Connection, most: int, before: int) -> int:
+    """Delete up to ``most`` of the oldest commands, which were published before ``before`` (µs); returns how many."""
+    return db.execute(SQL["expire_outbox"], (most, before)).rowcount
 
 
 def withdraw(db: sqlite3.Connection, doomed: Iterable[tuple[str, str]]) -> int:
@@ -62,7 +73,7 @@ class EmbeddedOutbox:
 
         def insert(db: sqlite3.Connection) -> int:
             # Delete more than come, or the table would never shrink.
-            db.execute(SQL["expire_outbox"], (len(rows) + EXPIRED_MORE, before))
+            expire_commands(db, len(rows) + EXPIRED_MORE, before)
             return db.executemany(SQL["publish"], rows).rowcount
 
         await self._database.write_ordered(insert)
@@ -81,6 +92,13 @@ class EmbeddedOutbox:
         await self._database.write(lambda db: db.executemany(SQL["remove"], taken).rowcount)
 
 
+class Buried(NamedTuple):
+    """How many old dead letters new ones displaced."""
+
+    expired: int = 0
+    dropped: int = 0
+
+
 class EmbeddedDeadLetters:
     """``DeadLetters`` over SQLite, and their read end, ``DeadLetterQueue``.
 
@@ -97,6 +115,10 @@ class EmbeddedDeadLetters:
         self._metrics = metrics
 
     async def publish(self, letters: Sequence[DeadLetter]) -> None:
+        self.tell(await self._database.write_ordered(lambda db: self.bury(db, letters)))
+
+    def bury(self, db: sqlite3.Connection, letters: Sequence[DeadLetter]) -> Buried:
+        """Keep ``letters``, and drop old ones. The caller passes the result to ``tell``."""
         rows = [
             (
                 letter.id,
@@ -110,16 +132,15 @@ class EmbeddedDeadLetters:
             for letter in letters
         ]
         before = self._timekeeper.deleting_at() - self._keep
+        expired = db.execute(SQL["expire_letters"], (before,)).rowcount
+        db.executemany(SQL["bury"], rows)
+        # Drop more than come, or a lowered cap would never be reached.
+        return Buried(expired, self._drop(db, len(rows) + EXPIRED_MORE))
 
-        def insert(db: sqlite3.Connection) -> tuple[int, int]:
-            expired = db.execute(SQL["expire_letters"], (before,)).rowcount
-            db.executemany(SQL["bury"], rows)
-            # Drop more than come, or a lowered cap would never be reached.
-            return expired, self._drop(db, len(rows) + EXPIRED_MORE)
-
-        expired, dropped = await self._database.write_ordered(insert)
-        self._tell(expired, "letter-age", "embedded.dead_letter_days")
-        self._tell(dropped, "letter-bytes", "embedded.dead_letter_bytes")
+    def tell(self, buried: Buried) -> None:
+        """Count and log what ``bury`` dropped, once its transaction is committed."""
+        self._tell(buried.expired, "letter-age", "embedded.dead_letter_days")
+        self._tell(buried.dropped, "letter-bytes", "embedded.dead_letter_bytes")
 
     def _drop(self, db: sqlite3.Connection, most: int) -> int:
         """Drop up to ``most`` letters that exceed the cap; returns how many."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -23,11 +24,9 @@ class EmbeddedRouting:
 
     async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
         now = self._state.clock.now()
-        routed, pokes = await self._state.database.write_ordered(
-            lambda db: route(db, deliveries, now, self._state.rules)
-        )
-        await self._state.publish(pokes)
-        return routed
+        done = await self._state.database.write_ordered(lambda db: route(db, deliveries, now, self._state.rules))
+        await self._state.publish(done.pokes)
+        return done.routed
 
     async def settle(self, messages: Sequence[Queued]) -> Settled:
         now = self._state.clock.now()
@@ -38,14 +37,28 @@ class EmbeddedRouting:
         return settled
 
 
+class Done(NamedTuple):
+    """What one step of routing did."""
+
+    routed: list[Routed]
+    pokes: Pokes
+    """The caller sends them once the transaction is committed."""
+    stored: list[Queued]
+    """Those that the caller writes to cold in the same transaction."""
+
+
 def route(
-    connection: sqlite3.Connection, deliveries: Sequence[Delivery], now: int, rules: StoreRules
-) -> tuple[list[Routed], Pokes]:
-    """Route ``deliveries`` in their order. The caller sends the pokes once the transaction is committed."""
+    connection: sqlite3.Connection,
+    deliveries: Sequence[Delivery],
+    now: int,
+    rules: StoreRules,
+    *,
+    stores: bool = False,
+) -> Done:
+    """Route ``deliveries`` in their order; ``stores``: the caller writes what goes to cold in the same transaction."""
     recipients = recipients_of(connection, (_message(delivery).recipient for delivery in deliveries), now, rules)
     hot: list[tuple[object, ...]] = []
-    pokes: Pokes = []
-    results = []
+    done = Done([], [], [])
     for delivery in deliveries:
         message = _message(delivery)
         recipient = recipients[message.recipient]
@@ -58,17 +71,21 @@ def route(
             now=now,
             rules=rules,
         )
+        entered = None
         if outcome is Outcome.HOT or outcome is Outcome.COLD:
-            result = _enter(connection, delivery, message, recipient, outcome, now, rules)
-        else:
-            result = _known(connection, delivery, message, now, rules) or Routed(outcome)
-        if result.outcome is Outcome.HOT:
-            hot.append(_row(delivery, message, result))
-            pokes += recipient.poke(now)
-        results.append(result)
+            entered = _enter(connection, delivery, message, recipient, outcome, now, rules, stores=stores)
+        if entered is None:
+            done.routed.append(_known(connection, delivery, message, now, rules) or Routed(outcome))
+            continue
+        done.routed.append(entered)
+        if outcome is Outcome.HOT:
+            hot.append(hot_row(delivery, message, entered))
+            done.pokes.extend(recipient.poke(now))
+        elif stores:
+            done.stored.append(Queued(message, entered.sequence, now, attempts=delivery.attempt))
     connection.executemany(HOT["enqueue"], hot)
     save(connection, recipients.values())
-    return results, pokes
+    return done
 
 
 def _message(delivery: Delivery) -> Message:
@@ -84,17 +101,18 @@ def _enter(
     outcome: Outcome,
     now: int,
     rules: StoreRules,
-) -> Routed:
+    *,
+    stores: bool,
+) -> Routed | None:
+    """Give the message its place; ``None`` if its id is known."""
     before = recipient.sequence
     sequence = recipient.next_sequence(now)
-    state = step(State.UNKNOWN, entry(delivery, outcome, write_through=rules.write_through)).after
+    state = step(State.UNKNOWN, entry(delivery, outcome, write_through=rules.write_through, stores=stores)).after
     size = len(message.envelope)
     record = (message.id, message.recipient, message.lane, sequence, state, message.keyed, size)
     if connection.execute(HOT["register"], record).rowcount == 0:
         recipient.sequence = before
-        known = _known(connection, delivery, message, now, rules)
-        assert known is not None, "an id that cannot be registered is known"
-        return known
+        return None
     recipient.inbound_until = rules.recipient.charged(recipient.inbound_until, size, now)
     if outcome is Outcome.HOT:
         recipient.hot += 1
@@ -104,7 +122,7 @@ def _enter(
     else:
         recipient.cold += 1
         recipient.cold_bytes += size
-        recipient.pending += 1
+        recipient.pending += state is State.PENDING
         recipient.cold_version += 1
         recipient.cold_empty = 0
     return Routed(outcome, sequence, now)
@@ -124,7 +142,8 @@ def _known(
     return Routed(redelivery_owes(state, write_through=rules.write_through), sequence, now)
 
 
-def _row(delivery: Delivery, message: Message, result: Routed) -> tuple[object, ...]:
+def hot_row(delivery: Delivery, message: Message, result: Routed) -> tuple[object, ...]:
+    """The parameters of ``hot.enqueue``."""
     return (
         message.recipient, message.lane, result.sequence, message.id, result.queued_at, message.accepted_at,
         message.ephemeral, message.keyed, delivery.attempt, message.checksum, message.envelope,

@@ -35,6 +35,7 @@ _MIGRATIONS: Sequence[str] = (
     "0009_inbound.sql",
     "0010_clock.sql",
     "0011_letters.sql",
+    "0012_direct.sql",
 )
 """The file with index n takes a database from version n to n + 1. A released file never changes."""
 VERSION = len(_MIGRATIONS)

@@ -22,6 +22,10 @@ class EmbeddedState:
     rules: StoreRules
     clock: Clock
     keeper: Timekeeper
+    direct: bool = False
+    """This file holds all that a message passes: ingress, online store, cold queue, and the outbox, if there is one."""
+    announces: bool = True
+    """It holds the outbox."""
     nodes: Nodes | None = None
     """Knows which nodes are dead, whose leases end at once; ``None`` if nothing knows."""
 

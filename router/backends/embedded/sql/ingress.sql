@@ -22,3 +22,9 @@ UPDATE ingress SET attempts = attempts + 1 WHERE number = ?;
 -- backlog: How much waits to be routed.
 SELECT count(*), coalesce(sum(length(envelope)), 0), count(DISTINCT recipient), coalesce(min(accepted_at), 0)
 FROM ingress;
+
+-- any: Whether anything waits.
+SELECT 1 FROM ingress LIMIT 1;
+
+-- waits: Whether anything waits for one recipient.
+SELECT 1 FROM ingress WHERE recipient = ? LIMIT 1;

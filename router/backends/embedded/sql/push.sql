@@ -6,6 +6,9 @@ SELECT :id, :recipient, iif(:cold_here AND (
 ), x'', :command), :at
 WHERE NOT EXISTS (SELECT 1 FROM route WHERE id = :id AND user = :recipient AND state IN $GONE);
 
+-- announce: Put one push command into the outbox for mail that this file keeps.
+INSERT INTO outbox (id, recipient, command, at) VALUES (?, ?, x'', ?);
+
 -- withdraw: Remove a command whose mail is acknowledged or gone.
 DELETE FROM outbox WHERE recipient = ? AND id = ?;
 

@@ -1,0 +1,70 @@
+"""Publishes to an ingress that routes what it takes, and does what is then due for others than the sender."""
+
+from __future__ import annotations
+
+from router.clock import MICROSECONDS, Clock, Tasks
+from router.core.dependencies import Reports
+from router.interfaces import PokeBus, RoutingIngress
+from router.messages import Message, Outcome, Published, QueueTotals
+from router.metrics import Metrics
+
+
+class RoutingProducer:
+    """``IngressProducer`` over a ``RoutingIngress``. It counts and reports what a pipeline would, and sends the pokes.
+
+    State: the pokes that go out next.
+    """
+
+    def __init__(
+        self,
+        ingress: RoutingIngress,
+        pokes: PokeBus,
+        *,
+        clock: Clock,
+        tasks: Tasks,
+        metrics: Metrics,
+        reports: Reports,
+    ) -> None:
+        self._ingress = ingress
+        self._pokes = pokes
+        self._clock = clock
+        self._tasks = tasks
+        self._metrics = metrics
+        self._reports = reports
+        self._due: list[tuple[str, str]] = []
+
+    async def publish(self, message: Message) -> None:
+        published = await self._ingress.publish([message])
+        self._poke(published.pokes)
+        self._count(message.accepted_at, published)
+
+    def _count(self, accepted_at: int, published: Published) -> None:
+        outcomes = [routed.outcome for routed in published.routed if routed is not None]
+        for outcome in outcomes:
+            self._metrics.routed(outcome)
+        if outcomes:
+            self._metrics.routing_took((self._clock.now() - accepted_at) / MICROSECONDS)
+        if announced := outcomes.count(Outcome.COLD):
+            self._metrics.pushed(announced)
+        for letter in published.letters:
+            self._metrics.dead_letter(letter.reason)
+            self._reports.dead_letter(letter)
+
+    def _poke(self, pokes: list[tuple[str, str]]) -> None:
+        """Send ``pokes`` from a task of its own: the senders of this turn of the loop get their answers first, so no
+        answer comes later because its recipient is online."""
+        if not pokes:
+            return
+        if not self._due:
+            self._tasks.spawn(self._send(), "pokes")
+        self._due += pokes
+
+    async def _send(self) -> None:
+        pokes, self._due = self._due, []
+        await self._pokes.publish(pokes)
+
+    async def probe(self) -> None:
+        await self._ingress.probe()
+
+    async def backlog(self) -> QueueTotals | None:
+        return await self._ingress.backlog()

@@ -1,0 +1,230 @@
+"""Where one file holds all that a message passes, it is routed as it is accepted: what of the ingress and of routing is
+promised then. No pipeline runs here but where a test says so."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from router.backends.embedded import direct
+from router.backends.embedded.backend import EmbeddedBackend
+from router.errors import NoRoom
+from router.interfaces import IngressProducer
+from router.messages import Lane, Message
+from tests.contract.pipeline import accepting, arrived
+from tests.contract.queues import listening
+from tests.contract.stage import BOB, EVE, Socket, Stage, envelope
+from tests.support.backends import opened
+from tests.support.damage import execute
+from tests.support.pipelines import eventually, routed, running
+from tests.support.stores import CAP, EmbeddedStores
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> EmbeddedStores:
+    return EmbeddedStores(tmp_path)
+
+
+@pytest.fixture
+async def ingress(stage: Stage) -> IngressProducer:
+    """What others write to, who do not route."""
+    return (await opened(stage.factory, EmbeddedBackend)).producer()
+
+
+async def send(stage: Stage, *ids: str, user: str = BOB, **more: bool) -> None:
+    for id_ in ids:
+        await stage.producer.publish(stage.message(id_, user, **more))  # type: ignore[arg-type]  # passes on arguments
+
+
+async def waiting(stage: Stage) -> int:
+    backlog = await stage.producer.backlog()
+    assert backlog is not None
+    return backlog.messages
+
+
+def rows(stage: Stage, table: str) -> int:
+    """How many rows ``table`` has, by a look that changes nothing."""
+    with closing(sqlite3.connect(stage.factory.config.embedded.data_dir / "router.db")) as db:
+        (count,) = db.execute(f"SELECT count(*) FROM {table}").fetchone()
+    return int(count)
+
+
+def outcomes(stage: Stage, outcome: str) -> float:
+    return stage.count("router_messages_routed_total", outcome=outcome)
+
+
+async def test_mail_of_who_is_offline_is_in_cold_and_announced_when_it_is_accepted(stage: Stage) -> None:
+    await send(stage, "m1", "m2")
+    assert await waiting(stage) == 0
+    assert await stage.in_cold() == await stage.pushed() == await stage.ids() == ["m1", "m2"]
+    assert await stage.hot() == []
+    assert (outcomes(stage, "cold"), stage.count("router_push_commands_total")) == (2, 2)
+
+
+async def test_mail_of_who_is_online_is_hot_when_it_is_accepted(stage: Stage) -> None:
+    await stage.connect()
+    await send(stage, "m1", "m2")
+    assert await waiting(stage) == 0
+    assert await stage.hot() == await stage.ids() == ["m1", "m2"]
+    assert await stage.in_cold() == await stage.pushed() == []
+    assert outcomes(stage, "hot") == 2
+
+
+async def test_a_message_is_served_as_it_was_accepted(stage: Stage) -> None:
+    """Each field, in either tier."""
+    await stage.connect(EVE)
+    for user in (BOB, EVE):
+        sent = [
+            stage.message("express", user, lane=Lane.EXPRESS, size=300),
+            stage.message("keyed", user, keyed=True),
+            stage.message("plain", user),
+        ]
+        for message in sent:
+            await stage.producer.publish(message)
+        assert [queued.message for queued in await stage.queue.fetch(user, 10)] == sent
+
+
+async def test_the_answer_comes_before_the_poke(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it comes no later because somebody is online. One poke is for all that comes before a fetch."""
+    await stage.connect()
+    seen: list[str] = []
+    bus = await stage.factory.poke_bus()
+
+    async def publish(_: object, pokes: Sequence[tuple[str, str]]) -> None:
+        seen.extend(user for _, user in pokes)
+
+    monkeypatch.setattr(type(bus), "publish", publish)
+    await stage.producer.publish(stage.message("m1"))
+    assert seen == []
+    await asyncio.sleep(0)
+    assert seen == [BOB]
+    await send(stage, "m2")
+    await asyncio.sleep(0)
+    assert seen == [BOB]
+
+
+async def test_a_poke_reaches_the_connection(stage: Stage, second: Stage) -> None:
+    """Whichever process accepts the message."""
+    socket = Socket()
+
+    async def poked() -> bool:
+        return socket.pokes > 0
+
+    async with listening(second):
+        await second.manager.connect(BOB, socket, None)
+        await send(stage, "m1")
+        async with asyncio.timeout(10):
+            await eventually(stage, poked)
+    assert socket.pokes == 1
+
+
+@pytest.mark.parametrize("online", [True, False])
+async def test_a_key_that_is_sent_twice_is_one_message(stage: Stage, online: bool) -> None:
+    """RACES 1: also after it was acknowledged."""
+    if online:
+        await stage.connect()
+    accept = accepting(stage).accept
+    sent = await accept(EVE, envelope(BOB, Lane.NORMAL, ephemeral=False), "key")
+    assert await accept(EVE, envelope(BOB, Lane.NORMAL, ephemeral=False), "key") == sent
+    assert await stage.ids() == [sent]
+    await stage.queue.acknowledge(BOB, [sent])
+    assert await accept(EVE, envelope(BOB, Lane.NORMAL, ephemeral=False), "key") == sent
+    assert await stage.ids() == []
+    assert await stage.pushed() == []
+    assert outcomes(stage, "duplicate") == 2
+
+
+async def test_what_a_full_queue_refuses_is_a_dead_letter_when_it_is_accepted(stage: Stage) -> None:
+    await send(stage, *[f"m{number}" for number in range(CAP)])
+    await send(stage, "refused")
+    assert await stage.letters() == [("refused", "queue-full")]
+    assert "refused" not in await stage.ids()
+    assert "refused" not in await stage.pushed()
+    assert (stage.count("router_dead_letters_total", reason="queue-full"), outcomes(stage, "queue-full")) == (1, 1)
+    await stage.queue.acknowledge(BOB, ["m0"])
+    await send(stage, "m20")
+    assert await stage.ids() == [f"m{number}" for number in range(1, CAP + 1)]
+
+
+async def test_ephemeral_mail_is_for_who_is_online(stage: Stage) -> None:
+    await send(stage, "early", ephemeral=True)
+    assert (await stage.ids(), await stage.pushed(), await stage.letters()) == ([], [], [])
+    assert outcomes(stage, "dropped-offline") == 1
+    assert rows(stage, "hot") == rows(stage, "route") == rows(stage, "cold") == 0
+    await stage.connect()
+    await send(stage, "typing", ephemeral=True)
+    assert await stage.ids() == ["typing"]
+
+
+async def test_an_id_that_is_known_stays_as_it_is_where_it_is_dropped(stage: Stage) -> None:
+    """A key under which an ephemeral message is sent after another."""
+    await stage.producer.publish(stage.message("m1", keyed=True))
+    await stage.producer.publish(stage.message("m1", keyed=True, ephemeral=True))
+    assert await stage.ids() == ["m1"]
+    await stage.queue.acknowledge(BOB, ["m1"])
+    await stage.producer.publish(stage.message("m1", keyed=True))
+    assert await stage.ids() == []
+
+
+async def test_what_waits_in_the_ingress_is_routed_first(stage: Stage, ingress: IngressProducer) -> None:
+    """What comes for its recipient waits behind it, whoever accepts it; what comes for others does not."""
+    await ingress.publish(stage.message("m1"))
+    await send(stage, "m2")
+    await send(stage, "other", user=EVE)
+    assert await stage.ids() == []
+    assert await stage.ids(EVE) == ["other"]
+    assert await waiting(stage) == 2
+    async with running(stage):
+        await arrived(stage, "m1", "m2")
+        await routed(stage)
+    await send(stage, "m3")
+    assert await waiting(stage) == 0
+    assert await stage.ids() == ["m1", "m2", "m3"]
+    assert sorted(await stage.pushed()) == ["m1", "m2", "m3", "other"]
+
+
+async def test_what_cannot_be_routed_waits_for_a_pipeline_to_refuse_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of the router is not the sender's; and nothing of the failed transaction stays."""
+
+    def choke(db: object, messages: Sequence[Message], now: int) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as faulty:
+        faulty.setattr(direct, "announce", choke)
+        await send(stage, "m1")
+    assert (await stage.in_cold(), await stage.pushed(), await waiting(stage)) == ([], [], 1)
+    async with running(stage):
+        await arrived(stage, "m1")
+
+
+async def test_a_full_volume_refuses_what_comes(stage: Stage) -> None:
+    backend = await opened(stage.factory, EmbeddedBackend)
+    backend.space.short = True
+    backend.space._looked_at = 2.0**62
+    with pytest.raises(NoRoom):
+        await send(stage, "m1")
+    assert await waiting(stage) == 0
+    assert await stage.ids() == []
+
+
+async def test_a_damaged_copy_of_what_was_routed_is_a_dead_letter(stage: Stage) -> None:
+    """RACES 42."""
+    await send(stage, "bad", "m2")
+    execute(stage, "UPDATE cold SET envelope = changed(envelope) WHERE id = 'bad'")
+    assert await stage.ids() == ["m2"]
+    assert await stage.letters() == [("bad", "damaged")]
+
+
+async def test_with_write_through_hot_mail_has_no_copy_since_it_is_as_durable(doubled: Stage) -> None:
+    await doubled.connect()
+    await send(doubled, "m1")
+    assert (await doubled.hot(), await doubled.in_cold()) == (["m1"], [])
