@@ -278,6 +278,8 @@ class UserQueue(Protocol):
 class Migration(Protocol):
     """Moving hot mail to cold, a batch at a time: ``begin_move``, ``ColdQueue.put``, ``end_move``.
 
+    Where both tiers are in one file, ``begin_move`` moves what is whole in one step, and nothing more is due for it.
+
     A migrator that dies leaves its batch in hot, and perhaps copies in cold. Once its lease has ended, the next one
     moves the batch again.
     """

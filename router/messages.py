@@ -199,14 +199,17 @@ class Connection(Struct, frozen=True, gc=False):
 
 
 class Move(Struct, frozen=True, gc=False):
-    """A batch taken for migration: still in hot, marked as moving. The migrator puts it into cold and calls
-    ``Migration.end_move``."""
+    """A batch taken for migration."""
 
     messages: list[Queued]
+    """Still in hot, marked as moving: the migrator puts these into cold and calls ``Migration.end_move``."""
     dropped: int
     """Ephemeral messages that were dropped from the hot queue instead of moved."""
     more: bool
     """Hot mail is left behind this batch."""
+    moved: list[Queued] = []
+    """In cold: the store has moved these itself, since both tiers are in one file, and published the push commands of
+    those that were not announced."""
 
 
 class MigrationResult(StrEnum):

@@ -133,19 +133,25 @@ class Migrator:
                 # Counted now: they stay dropped even if the move then fails.
                 self._metrics.dropped("ephemeral-migrated", move.dropped)
                 dropped += move.dropped
+            self._metrics.pushed(sum(not queued.announced for queued in move.moved))
+            moved += self._count_moved(len(move.moved), progress)
             messages = checked(move.messages)
             whole = [queued for queued in messages if not queued.damaged]
             if whole:
                 await self._move(user, owner, whole)
-                self._metrics.migrated(len(whole))
-                moved += len(whole)
-                if progress is not None:
-                    progress(len(whole))
+                moved += self._count_moved(len(whole), progress)
             left = await self._remove(user, owner, [queued for queued in messages if queued.damaged])
-            if left is not None and not (whole and move.more):
+            if left is not None and not ((whole or move.moved) and move.more):
                 raise left
             if not move.more:
                 return Migrated(moved, dropped, MigrationResult.DONE)
+
+    def _count_moved(self, count: int, progress: Callable[[int], None] | None) -> int:
+        if count:
+            self._metrics.migrated(count)
+            if progress is not None:
+                progress(count)
+        return count
 
     async def _remove(self, user: str, owner: str, damaged: Sequence[Queued]) -> RouterError | None:
         """Take ``damaged`` out of hot. One that has a whole copy in cold is served from there; the others become dead

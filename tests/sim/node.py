@@ -44,7 +44,19 @@ from router.interfaces import (
     PushNotifier,
     RoutingIngress,
 )
-from router.messages import DeadLetter, Delivery, Message, Outcome, Published, Queued, QueueTotals, Routed, Settled
+from router.messages import (
+    DeadLetter,
+    Delivery,
+    Message,
+    Move,
+    MoveRefused,
+    Outcome,
+    Published,
+    Queued,
+    QueueTotals,
+    Routed,
+    Settled,
+)
 from router.metrics import Metrics
 from router.web.api import Api
 from router.web.application import Application
@@ -167,7 +179,7 @@ class WatchedPush:
     async def publish(self, messages: Sequence[Message]) -> None:
         await self._push.publish(messages)
         for message in messages:
-            self._world.add(h.Pushed(message.id, message.recipient, self._world.can_be_found(message.id)))
+            self._world.pushes(message)
 
 
 class WatchedLetters:
@@ -190,6 +202,7 @@ class Choking(EmbeddedOnlineStore):
     asked: Callable[[Sequence[Delivery]], None]
     given_up: Callable[[Sequence[Delivery]], None]
     told: Callable[[Sequence[Queued], Settled], None]
+    pushes: Callable[[Message], None]
     refused: Callable[..., None]
 
     async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
@@ -203,6 +216,13 @@ class Choking(EmbeddedOnlineStore):
         self.refused(deliveries, routed, heard=not LATE.get())
         return routed
 
+    async def begin_move(self, *args: Any, **more: Any) -> Move | MoveRefused:
+        move = await super().begin_move(*args, **more)
+        for queued in move.moved if isinstance(move, Move) else ():
+            if not queued.announced:
+                self.pushes(queued.message)
+        return move
+
     async def settle(self, messages: Sequence[Queued]) -> Settled:
         settled = await super().settle(messages)
         self.told(messages, settled)
@@ -214,7 +234,6 @@ class Direct(EmbeddedRoutingIngress):
 
     poison = 0
     world: World
-    findable: set[str]
 
     async def publish(self, messages: Sequence[Message]) -> Published:
         published = await super().publish(messages)
@@ -226,15 +245,13 @@ class Direct(EmbeddedRoutingIngress):
             self.world.buries(letter)
         for message, result in zip(messages, published.routed, strict=True):
             if result is not None and result.outcome is Outcome.COLD:
-                self.world.add(h.Pushed(message.id, message.recipient, message.id in self.findable))
+                self.world.pushes(message)
         return published
 
     def _route(self, db: sqlite3.Connection, messages: Sequence[Message], now: int) -> Any:
         if self.poison and any(int(tag_of(one.envelope)[1:], 36) % self.poison == 1 for one in messages):
             raise ValueError("simulated: poison")
-        step = super()._route(db, messages, now)
-        self.findable |= {message.id for message in messages if self.world.can_be_found(message.id)}
-        return step
+        return super()._route(db, messages, now)
 
 
 class Heard:
@@ -319,7 +336,7 @@ class SimFactory(Factory):
     async def _direct(self) -> IngressProducer:
         letters = EmbeddedDeadLetters(await self._database("push"), self.keeper, self.config.embedded, self.metrics)
         direct = Direct(await self._state(), self._signals, letters)
-        direct.world, direct.poison, direct.findable = self._world, self._world.plan.poison, set()
+        direct.world, direct.poison = self._world, self._world.plan.poison
         return RoutingProducer(
             cast(RoutingIngress, self._linked(direct, "ingress")),
             await self.poke_bus(),
@@ -352,6 +369,7 @@ class SimFactory(Factory):
             store.asked = self._world.routes
             store.given_up = self._world.gives_up
             store.told = self._world.settles
+            store.pushes = self._world.pushes
             store.refused = self._world.refuses
             return cast(OnlineStore, Heard(self._linked(store, "online"), self._world))
 

@@ -13,7 +13,7 @@ from router.clock import MICROSECONDS
 from router.errors import RouterError
 from router.factory import Factory
 from router.lifecycle import State
-from router.messages import DeadLetter, Delivery, Outcome, Queued, Routed, Settled
+from router.messages import DeadLetter, Delivery, Message, Outcome, Queued, Routed, Settled
 from tests.sim import history as h
 from tests.sim.clients import FAR, Device, Sender, acknowledge, fetch, user_name
 from tests.sim.clock import START, NodeClock
@@ -156,6 +156,16 @@ class World:
             if delivery.message is not None and delivery.message.id in self._refused:
                 self.add(h.Refused(delivery.message.id))
 
+    def pushes(self, message: Message) -> None:
+        """The push command of ``message`` is durable."""
+        self.add(h.Pushed(message.id, message.recipient, self.can_be_found(message.id)))
+
+    def _tell_commands(self) -> None:
+        """Where a process died between the commit of a command and the history."""
+        if self.direct:
+            for id_, user in self.disk("file").rows("SELECT id, recipient FROM outbox"):
+                self.add(h.Pushed(str(id_), str(user), self.can_be_found(str(id_))))
+
     def buries(self, letter: DeadLetter) -> None:
         """A dead letter is durable."""
         self.add(h.Buried(letter.id, letter.reason))
@@ -246,6 +256,7 @@ class World:
         for task in (watching, weighing):
             if task is not None:
                 task.cancel()
+        self._tell_commands()
         self.add(self._final())
         self.leaving = True
         if staying:

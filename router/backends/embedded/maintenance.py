@@ -6,9 +6,8 @@ import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from router.backends.embedded.migration import drop
+from router.backends.embedded.departures import drop, expire
 from router.backends.embedded.presence import nodes_of
-from router.backends.embedded.push import withdraw
 from router.backends.embedded.recipients import HOT as SQL
 from router.backends.embedded.recipients import Pokes, count_each
 from router.backends.embedded.rows import ANY_LANE, hot_message, one
@@ -16,7 +15,6 @@ from router.backends.embedded.state import EmbeddedState
 from router.backends.recipient_limits import keeps_inbound
 from router.backends.routing_rules import ORPHAN_SECONDS, StoreRules, implausible_ack, implausible_move
 from router.clock import MICROSECONDS
-from router.lifecycle import Event, State, state_of, step
 from router.messages import HotUser, Queued, QueueTotals
 
 LONG_AGO = 0
@@ -57,7 +55,7 @@ class EmbeddedMaintenance:
 
     async def forget_cold(self, expired: Sequence[Queued]) -> None:
         now = self._state.keeper.leaving_at()
-        await self._state.database.write_ordered(lambda db: forget_cold(db, expired, now, self._state.rules))
+        await self._state.database.write_ordered(lambda db: expire(db, expired, now, self._state))
 
     async def orphans(self, limit: int) -> list[tuple[str, str]]:
         now = self._state.clock.now()
@@ -80,7 +78,7 @@ class EmbeddedMaintenance:
         total, cutoff, leaving_at = 0, self._state.rules.ephemeral_cutoff(now), self._state.keeper.leaving_at()
         while self._state.database.read(lambda db: one(db, SQL["stale_ephemeral"], (cutoff, 1))):
             total += await self._state.database.write_ordered(
-                lambda db: drop_stale_ephemeral(db, cutoff, limit, leaving_at, self._state.rules)
+                lambda db: drop_stale_ephemeral(db, cutoff, limit, leaving_at, self._state)
             )
         return total
 
@@ -176,24 +174,6 @@ def totals(db: sqlite3.Connection, user: str | None) -> QueueTotals:
     return QueueTotals(messages, size, int(messages > 0), oldest_at)
 
 
-def forget_cold(db: sqlite3.Connection, expired: Sequence[Queued], now: int, rules: StoreRules) -> None:
-    changes: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for queued in expired:
-        name = queued.message.id, queued.message.recipient
-        record = one(db, SQL["registered"], name)
-        if record is None:
-            continue
-        state = state_of(record[2])
-        after = step(state, Event.EXPIRED).after
-        if after is not state:
-            db.execute(SQL["set_state"], (after, rules.remember_until(now, keyed=queued.message.keyed), *name))
-            changes[queued.message.recipient].subtract(
-                {"cold": 1, "cold_bytes": record[-1], "pending": state is State.PENDING}
-            )
-    count_each(db, changes)
-    withdraw(db, ((queued.message.recipient, queued.message.id) for queued in expired))
-
-
 def abandon(db: sqlite3.Connection, before: int, limit: int) -> None:
     """Forget pending cold writes with lower sequences than ``before``, which nobody is going to do any more."""
     changes: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -203,11 +183,7 @@ def abandon(db: sqlite3.Connection, before: int, limit: int) -> None:
     count_each(db, changes)
 
 
-def drop_stale_ephemeral(db: sqlite3.Connection, cutoff: int, limit: int, now: int, rules: StoreRules) -> int:
+def drop_stale_ephemeral(db: sqlite3.Connection, cutoff: int, limit: int, now: int, state: EmbeddedState) -> int:
     found = db.execute(SQL["stale_ephemeral"], (cutoff, limit)).fetchall()
-    changes: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for user, lane, sequence, id_, keyed, size in found:
-        drop(db, user, lane, sequence, id_, rules.remember_until(now, keyed=bool(keyed)))
-        changes[user].subtract({"hot": 1, "hot_bytes": size})
-    count_each(db, changes)
+    drop(db, found, now, state)
     return len(found)

@@ -5,16 +5,24 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
+from router.backends.embedded.cold import put
+from router.backends.embedded.departures import drop
 from router.backends.embedded.presence import nodes_of
+from router.backends.embedded.push import announce
 from router.backends.embedded.queue import acked as acked_of
 from router.backends.embedded.recipients import HOT as SQL
 from router.backends.embedded.recipients import count
 from router.backends.embedded.rows import ANY_LANE, hot_message, json_list, one
 from router.backends.embedded.state import EmbeddedState
-from router.backends.routing_rules import MOVE_LEASE_SECONDS, StoreRules, holds_move
+from router.backends.routing_rules import MOVE_LEASE_SECONDS, holds_move
+from router.checksum import is_whole
 from router.clock import MICROSECONDS
 from router.messages import Lane, Move, MoveRefused, Queued
 from router.pages import Page
+
+STEP_MESSAGES = 100
+STEP_BYTES = 512 * 1024
+"""What one transaction moves at most where it does all of a move, so that nobody else waits for long."""
 
 
 class EmbeddedMigration:
@@ -29,7 +37,7 @@ class EmbeddedMigration:
         now, leaving_at = self._state.clock.now(), self._state.keeper.leaving_at()
         return await self._state.database.write_ordered(
             lambda db: begin_move(
-                db, user, owner, limit, max_bytes, now, leaving_at, self._state.rules, online_too=online_too
+                db, user, owner, limit, max_bytes, now, leaving_at, self._state, online_too=online_too
             )
         )
 
@@ -51,7 +59,7 @@ def begin_move(
     max_bytes: int,
     now: int,
     leaving_at: int,
-    rules: StoreRules,
+    state: EmbeddedState,
     *,
     online_too: bool,
 ) -> Move | MoveRefused:
@@ -63,26 +71,35 @@ def begin_move(
         return MoveRefused.BUSY
     if not online_too and nodes_of(db, [user], now):
         return MoveRefused.ONLINE
-    dropped = _drop_ephemeral(db, user, leaving_at, rules)
+    dropped = _drop_ephemeral(db, user, leaving_at, state)
+    if state.direct:
+        limit, max_bytes = min(limit, STEP_MESSAGES), min(max_bytes, STEP_BYTES)
     rows = db.execute(SQL["read"], (user, ANY_LANE, now, limit + 1))
     page = Page(limit, max_bytes).take(hot_message(user, row, announced) for row in rows)
-    if page.messages:
+    whole, left = [], page.messages
+    if state.direct:
+        whole = [queued for queued in page.messages if is_whole(queued.message)]
+        left = [queued for queued in page.messages if not is_whole(queued.message)]
+    if whole:
+        _move(db, user, whole, now, state)
+    if left:
         db.execute(SQL["take_move_lease"], (owner, now + MOVE_LEASE_SECONDS * MICROSECONDS, user))
-        db.execute(SQL["mark_moving"], (json_list([queued.message.id for queued in page.messages]), user))
-    return Move(page.messages, dropped, bool(page.more))
+        db.execute(SQL["mark_moving"], (json_list([queued.message.id for queued in left]), user))
+    return Move(left, dropped, bool(page.more), whole)
 
 
-def _drop_ephemeral(db: sqlite3.Connection, user: str, now: int, rules: StoreRules) -> int:
+def _drop_ephemeral(db: sqlite3.Connection, user: str, now: int, state: EmbeddedState) -> int:
     found = db.execute(SQL["ephemeral"], (user,)).fetchall()
-    for id_, lane, sequence, keyed, _ in found:
-        drop(db, user, lane, sequence, id_, rules.remember_until(now, keyed=bool(keyed)))
-    count(db, user, hot=-len(found), hot_bytes=-sum(size for *_, size in found))
+    drop(db, found, now, state)
     return len(found)
 
 
-def drop(db: sqlite3.Connection, user: str, lane: int, sequence: int, id_: str, until: int) -> None:
-    db.execute(SQL["remove"], (user, lane, sequence))
-    db.execute(SQL["drop"], (until, id_, user))
+def _move(db: sqlite3.Connection, user: str, queued: Sequence[Queued], now: int, state: EmbeddedState) -> None:
+    """Move ``queued`` to cold, with their push commands."""
+    put(db, [state.keeper.dated(one) for one in queued])
+    end_move(db, user, queued)
+    if state.announces:
+        announce(db, [one.message for one in queued if not one.announced], now)
 
 
 def end_move(db: sqlite3.Connection, user: str, moved: Sequence[Queued]) -> list[str]:

@@ -8,6 +8,7 @@ from itertools import chain
 
 from msgspec import structs
 
+from router.backends.embedded.departures import note_acknowledgement, remove
 from router.backends.embedded.presence import is_connected
 from router.backends.embedded.push import withdraw
 from router.backends.embedded.recipients import HOT as SQL
@@ -59,7 +60,7 @@ class EmbeddedQueue:
     async def ack(self, user: str, ids: Sequence[str]) -> list[str]:
         now = self._state.keeper.leaving_at()
         return await self._state.database.write(
-            lambda db: ack(db, user, ids, now, self._state.rules), patient=len(ids) <= FEW
+            lambda db: self._leave(db, user, ids, now), patient=len(ids) <= FEW
         )
 
     async def ack_and_read(
@@ -76,7 +77,14 @@ class EmbeddedQueue:
 
     async def discard(self, user: str, damaged: Sequence[Queued]) -> list[str]:
         now = self._state.keeper.leaving_at()
-        return await self._state.database.write(lambda db: discard(db, user, damaged, now, self._state.rules))
+        return await self._state.database.write(lambda db: self._leave(db, user, records_of(db, user, damaged), now))
+
+    def _leave(self, db: sqlite3.Connection, user: str, ids: Sequence[str], now: int) -> list[str]:
+        note_acknowledgement(db, user, now)
+        if not self._state.direct:
+            return ack(db, user, ids, now, self._state.rules)
+        remove(db, user, ids, now, self._state)
+        return []
 
     async def note_cold_empty(self, user: str, version: int) -> None:
         await self._state.database.write_ordered(lambda db: db.execute(SQL["cold_is_empty"], (user, version)).rowcount)
@@ -140,9 +148,6 @@ def acked(db: sqlite3.Connection, user: str, ids: Sequence[str]) -> dict[str, bo
 
 def ack(db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: StoreRules) -> list[str]:
     """Acknowledge ``ids``; returns those of which cold may have a copy."""
-    _, cut_at = one(db, SQL["answered"], (user,)) or (1, 0)
-    if cut_at:
-        db.execute(SQL["cut"], (next_cut(cut_at, now), user))
     hot = hot_bytes = cold = cold_bytes = pending = 0
     owed: list[str] = []
     for id_ in ids:
@@ -168,9 +173,8 @@ def ack(db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: 
     return owed
 
 
-def discard(db: sqlite3.Connection, user: str, damaged: Sequence[Queued], now: int, rules: StoreRules) -> list[str]:
-    """Acknowledge the messages at the places of ``damaged``, whose ids may be damaged too; returns the ids of which
-    cold may have a copy."""
+def records_of(db: sqlite3.Connection, user: str, damaged: Sequence[Queued]) -> list[str]:
+    """The ids on record for the places of ``damaged``, whose ids may be damaged too. What has no record leaves hot."""
     ids = []
     for queued in damaged:
         lane, sequence = queued.place
@@ -185,4 +189,4 @@ def discard(db: sqlite3.Connection, user: str, damaged: Sequence[Queued], now: i
         else:
             (size,) = one(db, SQL["size_at"], (user, lane, sequence)) or (0,)
             count(db, user, hot=-db.execute(SQL["remove"], (user, lane, sequence)).rowcount, hot_bytes=-size)
-    return ack(db, user, ids, now, rules)
+    return ids

@@ -110,7 +110,7 @@ UPDATE recipient SET move_owner = ?, move_until = ?, cold_version = cold_version
 UPDATE recipient SET move_owner = '', move_until = 0 WHERE user = ? AND move_owner = ?;
 
 -- ephemeral: Ephemeral messages of one user.
-SELECT id, lane, sequence, keyed, length(envelope) FROM hot WHERE user = ? AND ephemeral = 1;
+SELECT user, lane, sequence, id, keyed, length(envelope) FROM hot WHERE user = ? AND ephemeral = 1;
 
 -- mark_moving: Mark messages that a migrator takes.
 UPDATE route SET state = $AFTER_TAKEN
