@@ -13,15 +13,19 @@ import pytest
 
 from router.backends.embedded import direct
 from router.backends.embedded.backend import EmbeddedBackend
-from router.errors import NoRoom
+from router.backends.embedded.migration import STEP_MESSAGES
+from router.errors import NoRoom, Unavailable
 from router.interfaces import IngressProducer
-from router.messages import Lane, Message
+from router.lifecycle import Event, State, step
+from router.messages import Lane, Message, MigrationResult, Move, Queued
 from tests.contract.pipeline import accepting, arrived
 from tests.contract.queues import listening
-from tests.contract.stage import BOB, EVE, Socket, Stage, envelope
+from tests.contract.records import ID
+from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, envelope, names
 from tests.support.backends import opened
 from tests.support.damage import execute
 from tests.support.pipelines import eventually, routed, running
+from tests.support.records import state_on_record
 from tests.support.stores import CAP, EmbeddedStores
 
 pytestmark = pytest.mark.anyio
@@ -223,8 +227,148 @@ async def test_a_damaged_copy_of_what_was_routed_is_a_dead_letter(stage: Stage) 
     assert await stage.ids() == ["m2"]
     assert await stage.letters() == [("bad", "damaged")]
 
+    await stage.queue.acknowledge(BOB, ["m2"])
+    assert [rows(stage, table) for table in ("hot", "cold", "route", "outbox")] == [0, 0, 0, 0]
+
+
+async def test_a_damaged_hot_copy_is_a_dead_letter_and_does_not_move(stage: Stage) -> None:
+    """RACES 42: the rest of its batch does."""
+    phone = await stage.connect()
+    await send(stage, "m1", "bad", "m3")
+    execute(stage, "UPDATE hot SET envelope = changed(envelope) WHERE id = 'bad'")
+    await stage.online.disconnect([phone])
+    assert (await stage.migrator.migrate(BOB)).moved == 2
+    assert (await stage.hot(), await stage.in_cold(), await stage.pushed()) == ([], ["m1", "m3"], ["m1", "m3"])
+    assert await stage.letters() == [("bad", "damaged")]
+
 
 async def test_with_write_through_hot_mail_has_no_copy_since_it_is_as_durable(doubled: Stage) -> None:
     await doubled.connect()
     await send(doubled, "m1")
     assert (await doubled.hot(), await doubled.in_cold()) == (["m1"], [])
+
+
+# Leaving.
+
+
+async def reach(stage: Stage, state: State, *, keyed: bool) -> Message:
+    """Lead a message of BOB to ``state``, by a pipeline or without one."""
+    message = stage.message(ID, keyed=keyed)
+    if state is State.HOT:
+        await stage.connect()
+    if state in (State.HOT, State.COLD):
+        await stage.producer.publish(message)
+    else:
+        if state is State.DOUBLE:
+            await stage.connect()
+        (routed,) = await stage.route(message, attempt=2 if state is State.DOUBLE else 1)
+        assert await stage.cold.put([Queued(message, routed.sequence, routed.queued_at)]) == []
+    assert await state_on_record(stage, ID) is state
+    return message
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize("comes_again", [False, True])
+@pytest.mark.parametrize(
+    "state", [State.HOT, State.COLD, State.PENDING, State.DOUBLE], ids=lambda state: state.name.lower()
+)
+async def test_an_acknowledgement_leaves_nothing_but_what_tells_a_redelivery(
+    stage: Stage, ingress: IngressProducer, state: State, comes_again: bool, keyed: bool
+) -> None:
+    """No row in either tier, no push command and nothing for a sweeper to do; a record only if the id may come again:
+    under its key, or since the ingress still has something of the recipient."""
+    message = await reach(stage, state, keyed=keyed)
+    if comes_again:
+        await ingress.publish(message)
+    assert await stage.online.ack(BOB, [ID, "unknown"]) == []
+    assert [rows(stage, table) for table in ("hot", "cold", "outbox")] == [0, 0, 0]
+    left = step(state, Event.REMOVED).after if keyed or comes_again else State.UNKNOWN
+    assert await state_on_record(stage, ID) is left
+    assert await stage.online.orphans(10) == []
+    assert (await stage.online.totals(BOB)).messages == 0
+    assert await stage.ids() == []
+    if comes_again:
+        async with running(stage):
+            await routed(stage)
+        assert await stage.ids() == []
+    if keyed:
+        await stage.producer.publish(message)
+        assert await stage.ids() == []
+
+
+async def test_another_users_mail_stays(stage: Stage) -> None:
+    """Also under the same id, and its push command."""
+    await send(stage, "m1")
+    await send(stage, "m1", user=EVE)
+    await stage.queue.acknowledge(EVE, ["m1", "m2"])
+    assert (await stage.ids(), await stage.ids(EVE), await stage.pushed()) == (["m1"], [], ["m1"])
+
+
+async def test_a_copy_that_an_outage_left_is_remembered_when_it_is_acknowledged(stage: Stage) -> None:
+    """A pipeline has written it to cold without the store, and is about to tell the store of it."""
+    lost = Queued(stage.message("m1"), stage.clock.now(), stage.clock.now(), untold=True)
+    assert await stage.cold.put([lost]) == []
+    assert await stage.ids() == ["m1"]
+    await stage.queue.acknowledge(BOB, ["m1"])
+    assert await stage.in_cold() == []
+    assert (await stage.online.settle([lost])).acked == [lost]
+
+
+async def test_a_move_is_one_step_of_bounded_size(many: Stage) -> None:
+    """RACES 27: each message is in one tier at any time, with its push command; others come in between."""
+    phone = await many.connect()
+    sent = [f"{number:04}" for number in range(2 * STEP_MESSAGES + 5)]
+    await send(many, *sent)
+    await many.online.disconnect([phone])
+    batches: list[int] = []
+    done = await many.migrator.migrate(BOB, progress=batches.append)
+    assert (done.moved, batches) == (len(sent), [STEP_MESSAGES, STEP_MESSAGES, 5])
+    assert await many.pushed() == await many.in_cold() == sent
+    assert await many.hot() == []
+    assert (many.moved(), many.count("router_push_commands_total")) == (len(sent), len(sent))
+    await many.queue.acknowledge(BOB, sent)
+    assert [rows(many, table) for table in ("hot", "cold", "route", "outbox")] == [0, 0, 0, 0]
+
+
+async def test_a_move_announces_what_was_not_announced_and_drops_what_is_ephemeral(stage: Stage) -> None:
+    phone = await stage.connect()
+    await send(stage, "m1", "m2")
+    await stage.online.mark_announced(await stage.online.unannounced(BOB, stage.clock.now(), 1))
+    await send(stage, "typing", ephemeral=True)
+    await stage.online.disconnect([phone])
+    done = await stage.migrator.migrate(BOB)
+    assert (done.moved, done.dropped) == (2, 1)
+    assert (await stage.in_cold(), await stage.pushed()) == (["m1", "m2"], ["m2"])
+    assert rows(stage, "route") == 2
+
+
+async def test_a_move_waits_for_one_that_has_the_lease(stage: Stage, second: Stage) -> None:
+    """Of damaged mail: that takes more than one step."""
+    phone = await stage.connect()
+    await send(stage, "bad", "m2")
+    execute(stage, "UPDATE hot SET envelope = changed(envelope) WHERE id = 'bad'")
+    await stage.online.disconnect([phone])
+    move = await stage.online.begin_move(BOB, "dies", 10, PAGE_BYTES, online_too=False)
+    assert isinstance(move, Move)
+    assert (names(move.messages), names(move.moved)) == (["bad"], ["m2"])
+    assert (await second.migrator.migrate(BOB)).result is MigrationResult.BUSY
+    stage.clock.advance(61)
+    assert (await second.migrator.migrate(BOB)).result is MigrationResult.DONE
+    assert await stage.letters() == [("bad", "damaged")]
+
+
+async def test_retention_deletes_in_one_step(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever dies behind it leaves nothing."""
+    await send(stage, "old")
+    await stage.producer.publish(stage.message("keyed", keyed=True))
+    stage.clock.advance(31 * 86_400)
+
+    async def die(_: object, messages: Sequence[Queued]) -> list[Queued]:
+        raise Unavailable("died")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(stage.cold), "expire", die)
+        with pytest.raises(Unavailable, match="died"):
+            await stage.sweeper.sweep()
+    assert [rows(stage, table) for table in ("cold", "outbox", "route")] == [0, 0, 1]
+    assert await state_on_record(stage, "keyed") is State.ACKED
