@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from router.backends.embedded.backend import EmbeddedBackend
 from tests.support import certificates
 from tests.support.redis_servers import Cluster, Watched, cluster, watched
 from tests.support.servers import (
@@ -181,3 +182,9 @@ def pubsub(tmp_path_factory: pytest.TempPathFactory, one_loop: asyncio.AbstractE
     del one_loop
     with running(pubsub_emulator(tmp_path_factory.mktemp("pubsub"))) as server:
         yield server
+
+
+@pytest.fixture
+def piped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the embedded ingress accepts waits for a pipeline, as where push commands go elsewhere."""
+    monkeypatch.setattr(EmbeddedBackend, "direct", property(lambda _: False))

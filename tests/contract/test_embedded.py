@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from router.backends.embedded.backend import EmbeddedBackend
 from router.messages import Connection
 from tests.contract.damage import DamageContract
 from tests.contract.ingress import IngressContract
@@ -27,8 +26,7 @@ class Piped:
     """What is accepted waits in the ingress for a pipeline, as where push commands go elsewhere."""
 
     @pytest.fixture(autouse=True)
-    def piped(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(EmbeddedBackend, "direct", property(lambda _: False))
+    def _piped(self, piped: None) -> None: ...
 
 
 BY_STEPS = """

@@ -306,7 +306,7 @@ async def test_another_users_mail_stays(stage: Stage) -> None:
 
 async def test_a_copy_that_an_outage_left_is_remembered_when_it_is_acknowledged(stage: Stage) -> None:
     """A pipeline has written it to cold without the store, and is about to tell the store of it."""
-    lost = Queued(stage.message("m1"), stage.clock.now(), stage.clock.now(), untold=True)
+    lost = Queued(stage.message("m1"), stage.clock.now(), stage.clock.now(), unreported=True)
     assert await stage.cold.put([lost]) == []
     assert await stage.ids() == ["m1"]
     await stage.queue.acknowledge(BOB, ["m1"])

@@ -17,3 +17,8 @@ async def stage(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Stage]:
     del anyio_backend
     async with staged(EmbeddedStores(tmp_path), ManualClock()) as opened:
         yield opened
+
+
+@pytest.fixture(autouse=True)
+def _piped(piped: None) -> None:
+    """The pipeline routes, as where a message passes more than one file."""

@@ -149,6 +149,7 @@ async def test_commands_have_their_time_however_many_come_at_once(tmp_path: Path
         assert {entry.id[0] for entry in await outbox.list(0, 1000)} == {"c", "d"}
 
 
+@pytest.mark.usefixtures("piped")
 async def test_a_record_outlasts_the_copy_that_it_hides(tmp_path: Path) -> None:
     """RACES 24: acknowledged, while its copy in cold cannot be deleted for longer than ids are remembered."""
     async with staged(EmbeddedStores(tmp_path), ManualClock()) as stage:

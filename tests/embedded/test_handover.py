@@ -19,7 +19,7 @@ from tests.support.backends import opened
 from tests.support.clock import ManualClock
 from tests.support.stores import EmbeddedStores
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("piped")]
 
 
 @pytest.fixture

@@ -388,7 +388,8 @@ class SimFactory(Factory):
 
     async def push_notifier(self) -> PushNotifier:
         async def make() -> PushNotifier:
-            outbox = EmbeddedOutbox(await self._database("push"), self._store_clock, self.keeper)
+            database = await self._database("push")
+            outbox = EmbeddedOutbox(database, self._store_clock, self.keeper, direct=self._world.direct)
             return cast(PushNotifier, self._linked(WatchedPush(outbox, self._world), "push"))
 
         return await self._once("push", make)

@@ -157,7 +157,9 @@ class EmbeddedBackend(IngressBackend, OnlineBackend, PokesBackend, ColdBackend, 
         return EmbeddedColdQueue(self._database)
 
     def push_notifier(self) -> EmbeddedOutbox:
-        return EmbeddedOutbox(self._database, self._clock, self._timekeeper, cold_here=Role.COLD in self.roles)
+        return EmbeddedOutbox(
+            self._database, self._clock, self._timekeeper, cold_here=Role.COLD in self.roles, direct=self.direct
+        )
 
     def commands_elsewhere(self) -> str:
         return ""

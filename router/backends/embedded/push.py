@@ -49,12 +49,16 @@ class EmbeddedOutbox:
     If this file holds the mail of a command at least as long as the command, the command has no copy of the envelope.
     """
 
-    def __init__(self, database: Database, clock: Clock, timekeeper: Timekeeper, *, cold_here: bool = True) -> None:
-        """``cold_here``: this file holds the cold queue too, so mail stays in it until it is acknowledged or gone."""
+    def __init__(
+        self, database: Database, clock: Clock, timekeeper: Timekeeper, *, cold_here: bool = True, direct: bool = False
+    ) -> None:
+        """``cold_here``: this file holds the cold queue too, so mail stays in it until it is acknowledged or gone.
+        ``direct``: it holds all that a message passes, so mail that is not in it is gone."""
         self._database = database
         self._clock = clock
         self._timekeeper = timekeeper
         self._cold_here = cold_here
+        self._statement = SQL["publish_held" if direct else "publish"]
 
     async def publish(self, messages: Sequence[Message]) -> None:
         now = self._clock.now()
@@ -74,7 +78,7 @@ class EmbeddedOutbox:
         def insert(db: sqlite3.Connection) -> int:
             # Delete more than come, or the table would never shrink.
             expire_commands(db, len(rows) + EXPIRED_MORE, before)
-            return db.executemany(SQL["publish"], rows).rowcount
+            return db.executemany(self._statement, rows).rowcount
 
         await self._database.write_ordered(insert)
 

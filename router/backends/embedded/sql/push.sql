@@ -6,6 +6,12 @@ SELECT :id, :recipient, iif(:cold_here AND (
 ), x'', :command), :at
 WHERE NOT EXISTS (SELECT 1 FROM route WHERE id = :id AND user = :recipient AND state IN $GONE);
 
+-- publish_held: Put one push command into the outbox if this file holds its mail, as it does until that is acknowledged.
+INSERT INTO outbox (id, recipient, command, at)
+SELECT :id, :recipient, x'', :at
+WHERE EXISTS (SELECT 1 FROM cold WHERE id = :id AND user = :recipient)
+    OR EXISTS (SELECT 1 FROM route JOIN hot USING (user, lane, sequence) WHERE route.id = :id AND user = :recipient);
+
 -- announce: Put one push command into the outbox for mail that this file keeps.
 INSERT INTO outbox (id, recipient, command, at) VALUES (?, ?, x'', ?);
 
