@@ -51,3 +51,9 @@ def at_google(config: Config, roles: Iterable[Role] = Role) -> bool:
 def kept_by(config: Config, kind: str) -> frozenset[Role]:
     """The roles that backends of this ``kind`` keep."""
     return frozenset(role for role, set_to in kinds(config).items() if set_to == kind)
+
+
+def keeps_all(config: Config, kind: str) -> bool:
+    """Whether backends of this ``kind`` keep all that a message passes: ingress, both tiers, and push commands if there
+    are any."""
+    return {Role.INGRESS, Role.ONLINE, Role.COLD} <= kept_by(config, kind) and config.push.kind in (kind, "none")

@@ -91,7 +91,7 @@ class TestEmbeddedDamage(Piped, DamageContract):
 class TestEmbeddedDirectDamage(DamageContract):
     """In one file that holds all that a message passes."""
 
-    test_it_is_a_dead_letter_and_the_rest_flows = None  # type: ignore[assignment]  # nobody can deliver it again
+    test_it_is_a_dead_letter_and_the_rest_flows = None
     test_a_pipeline_that_tells_of_it_too_late_is_told_that_it_is_gone = None  # type: ignore[assignment]  # likewise
 
 

@@ -407,6 +407,69 @@ MUTANTS = (
         "a consumer that nobody wakes sleeps on",
         in_function("EmbeddedIngressConsumer.receive", replace("LOOK_SECONDS", "None")),
     ),
+    # Where one file holds all that a message passes.
+    Mutant(
+        "a key that is sent twice is routed twice",
+        in_function(
+            "EmbeddedRoutingIngress._route",
+            before("route(...)", 'db.executemany(HOT["forget"], [(one.id, one.recipient) for one in direct])'),
+        ),
+    ),
+    Mutant(
+        "a message that is routed at once is accepted before it is on disk",
+        in_function(
+            "EmbeddedRoutingIngress.publish",
+            replace(
+                "_database.write(lambda db: self._route(db, messages, now))",
+                "self._database.write_ordered(lambda db: self._route(db, messages, now))",
+            ),
+        ),
+    ),
+    Mutant(
+        "the poke goes out before the commit",
+        in_function(
+            "EmbeddedRoutingIngress.publish",
+            before(
+                "_database.write(lambda db: self._route(db, messages, now))",
+                'rows = self._database.read(lambda db: db.execute("SELECT node, user FROM presence").fetchall())\n'
+                "names = {message.recipient for message in messages}\n"
+                "await self._state.publish([(node, user) for node, user in rows if user in names])",
+            ),
+            replace("step.published", "structs.replace(it, pokes=[])"),
+        ),
+    ),
+    Mutant(
+        "what comes overtakes what waits in the ingress",
+        in_function("EmbeddedRoutingIngress._route", replace("waiting(...)", "set[str]()")),
+    ),
+    Mutant(
+        "what is refused at once is no dead letter",
+        in_function("EmbeddedRoutingIngress._route", replace("_letters.bury(...)", "Buried()")),
+    ),
+    Mutant(
+        "a push command goes out for mail that is not written",
+        in_function("EmbeddedRoutingIngress._route", drop("cold.put(...)")),
+    ),
+    Mutant(
+        "the command of mail that is acknowledged stays, without the envelope that it refers to",
+        in_function("departures.remove", drop("withdraw(...)")),
+    ),
+    Mutant(
+        "acknowledged mail stays in cold, without its record",
+        in_function("departures.remove", drop('execute(SQL["remove_cold"], ...)')),
+    ),
+    Mutant(
+        "a key is forgotten when its message is acknowledged",
+        in_function("Departures.end", force("keyed or ...", False)),
+    ),
+    Mutant(
+        "an id is forgotten though the ingress has it",
+        in_function("Departures.__init__", force("bool(...)", False)),
+    ),
+    Mutant(
+        "mail that moves in one step is not announced",
+        in_function("embedded._move", drop("announce(...)")),
+    ),
     # Limits.
     Mutant(
         "cold mail that is acknowledged gives no bytes back",

@@ -323,7 +323,7 @@ class SimFactory(Factory):
 
     async def ingress_producer(self) -> IngressProducer:
         async def make() -> IngressProducer:
-            if self._world.direct:
+            if self._world.is_direct(self._number):
                 return await self._direct()
             if self._world.apart:
                 producer: Any = TopicProducer(self._world.topic)
@@ -349,7 +349,9 @@ class SimFactory(Factory):
     async def _state(self) -> EmbeddedState:
         rules = StoreRules.of(self.config, fresh_cold_empty=not self._world.apart)
         database, bus = await self._database("online"), await self.poke_bus()
-        return EmbeddedState(database, bus, rules, self._store_clock, self.keeper, direct=self._world.direct)
+        return EmbeddedState(
+            database, bus, rules, self._store_clock, self.keeper, direct=self._world.is_direct(self._number)
+        )
 
     async def ingress_consumer(self) -> IngressConsumer:
         async def make() -> IngressConsumer:
@@ -389,7 +391,9 @@ class SimFactory(Factory):
     async def push_notifier(self) -> PushNotifier:
         async def make() -> PushNotifier:
             database = await self._database("push")
-            outbox = EmbeddedOutbox(database, self._store_clock, self.keeper, direct=self._world.direct)
+            outbox = EmbeddedOutbox(
+                database, self._store_clock, self.keeper, direct=self._world.is_direct(self._number)
+            )
             return cast(PushNotifier, self._linked(WatchedPush(outbox, self._world), "push"))
 
         return await self._once("push", make)

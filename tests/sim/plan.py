@@ -201,9 +201,9 @@ class Plan(Struct, frozen=True):
     """When the last new thing begins."""
     day: bool = False
     """The spans are those of the default configuration, and mail is kept for ``DAY_RETENTION_SECONDS``."""
-    piped: bool = False
-    """Over one file: what is accepted is not routed at once, but waits in the ingress for a pipeline, as where push
-    commands go elsewhere."""
+    piped: Literal["none", "some", "all"] = "none"
+    """Over one file, the nodes that do not route what they accept, as where push commands go elsewhere: it waits in the
+    ingress for a pipeline. ``some``: those with odd numbers."""
     plain: bool = False
     """Nothing goes wrong but that processes with sockets die: then nothing may be late either."""
 
@@ -265,13 +265,12 @@ def make(seed: int) -> Plan:
     if chance.random() < 0.25:
         plan = _on_the_beat(plan, chance.choice((0.5, 1.0)))
     plan = plain(plan) if chance.random() < 0.1 else with_limits(with_long_jump(with_jumps(_with_flips(plan))))
-    plan = structs.replace(plan, sessions=_one_page(plan), piped=is_piped(seed, topology))
-    return with_batches(plan, *BATCHES)
+    return with_batches(structs.replace(plan, sessions=_one_page(plan), piped=piped(seed)), *BATCHES)
 
 
-def is_piped(seed: int, topology: str) -> bool:
-    """In a quarter of the plans over one file. From a chance of its own: all else is what it would be without."""
-    return topology in ("one", "file") and random.Random(f"piped {seed}").random() < 0.25
+def piped(seed: int) -> Literal["none", "some", "all"]:
+    """For ``Plan.piped``. From a chance of its own: all else is what it would be without."""
+    return random.Random(f"piped {seed}").choices(("none", "some", "all"), (6, 2, 2))[0]
 
 
 def _with_flips(plan: Plan) -> Plan:

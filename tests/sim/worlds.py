@@ -74,7 +74,7 @@ def make(seed: int) -> Pair:
         latency=chance.choice((0.0, 0.002, 0.02, 0.3)),
         cap=chance.choice((CAP, CAP, 100_000)),
         seconds=20.0,
-        piped=plans.is_piped(seed, topology),
+        piped=plans.piped(seed),
         vendors=Vendors(online=chance.choice(("redis", "firestore")), shards=chance.choice((0, 4))),
     )
     quiet = chance.random() < 0.3

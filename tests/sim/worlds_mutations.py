@@ -91,9 +91,9 @@ MUTANTS = (
         in_function(
             "embedded.route",
             replace(
-                "pokes += recipient.poke(now)",
+                "done.pokes.extend(recipient.poke(now))",
                 "recipient.poke(now)\n"
-                'pokes += connection.execute("SELECT DISTINCT node, user FROM presence").fetchall()',
+                'done.pokes.extend(connection.execute("SELECT DISTINCT node, user FROM presence").fetchall())',
             ),
         ),
     ),

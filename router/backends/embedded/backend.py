@@ -32,7 +32,7 @@ from router.backends.embedded.state import EmbeddedState
 from router.backends.embedded.worker import InlineWorker, ThreadWorker
 from router.backends.routing_rules import StoreRules
 from router.config import Config
-from router.config.roles import Role
+from router.config.roles import Role, keeps_all
 from router.findings import Check, on_a_thread
 from router.interfaces import PokeBus
 from router.needs import Need, directory, file
@@ -118,8 +118,7 @@ class EmbeddedBackend(IngressBackend, OnlineBackend, PokesBackend, ColdBackend, 
     @property
     def direct(self) -> bool:
         """Whether this file keeps all that a message passes, so that each of its steps is one transaction."""
-        alone = {Role.INGRESS, Role.ONLINE, Role.COLD} <= self.roles
-        return alone and (Role.PUSH in self.roles or self._config.push.kind == "none")
+        return keeps_all(self._config, self.name)
 
     def routing_ingress(self) -> EmbeddedRoutingIngress | None:
         if not self.direct:

@@ -79,9 +79,10 @@ class EmbeddedRoutingIngress:
             await self._database.write(lambda db: enqueue(db, messages))
             step = _Step(Published([None] * len(messages), [], []), Buried())
         self._letters.tell(step.buried)
-        if None in step.published.routed:
+        published = step.published
+        if None in published.routed:
             self._signals.notify(CHANNEL)
-        return step.published
+        return published
 
     def _route(self, db: sqlite3.Connection, messages: Sequence[Message], now: int) -> _Step:
         """Route ``messages``, but for those that have to wait behind others of their recipients."""
