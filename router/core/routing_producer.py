@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from router.clock import MICROSECONDS, Clock, Tasks
 from router.core.dependencies import Reports
+from router.errors import RouterError
 from router.interfaces import PokeBus, RoutingIngress
 from router.messages import Message, Outcome, Published, QueueTotals
 from router.metrics import Metrics
@@ -33,10 +36,11 @@ class RoutingProducer:
         self._reports = reports
         self._due: list[tuple[str, str]] = []
 
-    async def publish(self, message: Message) -> None:
-        published = await self._ingress.publish([message])
+    async def publish(self, messages: Sequence[Message]) -> list[RouterError | None]:
+        published = await self._ingress.publish(messages)
         self._poke(published.pokes)
-        self._count(message.accepted_at, published)
+        self._count(min(message.accepted_at for message in messages), published)
+        return [None] * len(messages)
 
     def _count(self, accepted_at: int, published: Published) -> None:
         outcomes = [routed.outcome for routed in published.routed if routed is not None]

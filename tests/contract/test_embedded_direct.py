@@ -44,7 +44,7 @@ async def ingress(stage: Stage) -> IngressProducer:
 
 async def send(stage: Stage, *ids: str, user: str = BOB, **more: bool) -> None:
     for id_ in ids:
-        await stage.producer.publish(stage.message(id_, user, **more))  # type: ignore[arg-type]  # passes on arguments
+        await stage.producer.publish([stage.message(id_, user, **more)])  # type: ignore[arg-type]  # passes on arguments
 
 
 async def waiting(stage: Stage) -> int:
@@ -91,7 +91,7 @@ async def test_a_message_is_served_as_it_was_accepted(stage: Stage) -> None:
             stage.message("plain", user),
         ]
         for message in sent:
-            await stage.producer.publish(message)
+            await stage.producer.publish([message])
         assert [queued.message for queued in await stage.queue.fetch(user, 10)] == sent
 
 
@@ -105,7 +105,7 @@ async def test_the_answer_comes_before_the_poke(stage: Stage, monkeypatch: pytes
         seen.extend(user for _, user in pokes)
 
     monkeypatch.setattr(type(bus), "publish", publish)
-    await stage.producer.publish(stage.message("m1"))
+    await stage.producer.publish([stage.message("m1")])
     assert seen == []
     await asyncio.sleep(0)
     assert seen == [BOB]
@@ -169,17 +169,17 @@ async def test_ephemeral_mail_is_for_who_is_online(stage: Stage) -> None:
 
 async def test_an_id_that_is_known_stays_as_it_is_where_it_is_dropped(stage: Stage) -> None:
     """A key under which an ephemeral message is sent after another."""
-    await stage.producer.publish(stage.message("m1", keyed=True))
-    await stage.producer.publish(stage.message("m1", keyed=True, ephemeral=True))
+    await stage.producer.publish([stage.message("m1", keyed=True)])
+    await stage.producer.publish([stage.message("m1", keyed=True, ephemeral=True)])
     assert await stage.ids() == ["m1"]
     await stage.queue.acknowledge(BOB, ["m1"])
-    await stage.producer.publish(stage.message("m1", keyed=True))
+    await stage.producer.publish([stage.message("m1", keyed=True)])
     assert await stage.ids() == []
 
 
 async def test_what_waits_in_the_ingress_is_routed_first(stage: Stage, ingress: IngressProducer) -> None:
     """What comes for its recipient waits behind it, whoever accepts it; what comes for others does not."""
-    await ingress.publish(stage.message("m1"))
+    await ingress.publish([stage.message("m1")])
     await send(stage, "m2")
     await send(stage, "other", user=EVE)
     assert await stage.ids() == []
@@ -257,7 +257,7 @@ async def reach(stage: Stage, state: State, *, keyed: bool) -> Message:
     if state is State.HOT:
         await stage.connect()
     if state in (State.HOT, State.COLD):
-        await stage.producer.publish(message)
+        await stage.producer.publish([message])
     else:
         if state is State.DOUBLE:
             await stage.connect()
@@ -279,7 +279,7 @@ async def test_an_acknowledgement_leaves_nothing_but_what_tells_a_redelivery(
     under its key, or since the ingress still has something of the recipient."""
     message = await reach(stage, state, keyed=keyed)
     if comes_again:
-        await ingress.publish(message)
+        await ingress.publish([message])
     assert await stage.online.ack(BOB, [ID, "unknown"]) == []
     assert [rows(stage, table) for table in ("hot", "cold", "outbox")] == [0, 0, 0]
     left = step(state, Event.REMOVED).after if keyed or comes_again else State.UNKNOWN
@@ -292,7 +292,7 @@ async def test_an_acknowledgement_leaves_nothing_but_what_tells_a_redelivery(
             await routed(stage)
         assert await stage.ids() == []
     if keyed:
-        await stage.producer.publish(message)
+        await stage.producer.publish([message])
         assert await stage.ids() == []
 
 
@@ -360,7 +360,7 @@ async def test_a_move_waits_for_one_that_has_the_lease(stage: Stage, second: Sta
 async def test_retention_deletes_in_one_step(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever dies behind it leaves nothing."""
     await send(stage, "old")
-    await stage.producer.publish(stage.message("keyed", keyed=True))
+    await stage.producer.publish([stage.message("keyed", keyed=True)])
     stage.clock.advance(31 * 86_400)
 
     async def die(_: object, messages: Sequence[Queued]) -> list[Queued]:
@@ -372,3 +372,15 @@ async def test_retention_deletes_in_one_step(stage: Stage, monkeypatch: pytest.M
             await stage.sweeper.sweep()
     assert [rows(stage, table) for table in ("cold", "outbox", "route")] == [0, 0, 1]
     assert await state_on_record(stage, "keyed") is State.ACKED
+
+
+async def test_messages_of_one_call_keep_their_order_and_have_each_its_own_outcome(stage: Stage) -> None:
+    """In one transaction, whoever they are for."""
+    await stage.connect(EVE)
+    his = [stage.message(f"m{number}") for number in range(CAP + 1)]
+    hers = [stage.message(f"h{number}", EVE) for number in range(3)]
+    both = [message for pair in zip(his, hers, strict=False) for message in pair]
+    assert await stage.producer.publish([*both, *his[3:], his[0]]) == [None] * (len(his) + len(hers) + 1)
+    assert await stage.ids() == await stage.pushed() == [message.id for message in his[:CAP]]
+    assert await stage.hot(EVE) == [message.id for message in hers]
+    assert await stage.letters() == [(his[CAP].id, "queue-full")]

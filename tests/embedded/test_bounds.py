@@ -133,6 +133,7 @@ async def test_dead_letters_have_their_time(tmp_path: Path) -> None:
         assert dropped == 1
 
 
+@pytest.mark.usefixtures("piped")
 async def test_commands_have_their_time_however_many_come_at_once(tmp_path: Path) -> None:
     clock = ManualClock()
     async with staged(EmbeddedStores(tmp_path), clock) as stage:
@@ -147,6 +148,20 @@ async def test_commands_have_their_time_however_many_come_at_once(tmp_path: Path
         for name in ("c", "d"):
             await publish(name)
         assert {entry.id[0] for entry in await outbox.list(0, 1000)} == {"c", "d"}
+
+
+async def test_commands_of_mail_that_was_routed_at_once_have_their_time(tmp_path: Path) -> None:
+    """A week; their mail stays."""
+    clock = ManualClock()
+    async with staged(EmbeddedStores(tmp_path), clock, cap=1000) as stage:
+        stage.factory.keeper.look()
+        clock.advance(2 * 3600)
+        await stage.producer.publish([stage.message(f"old {number}") for number in range(EXPIRED_MORE)])
+        clock.advance(KEEP_SECONDS + 10)
+        for number in range(EXPIRED_MORE):
+            await stage.producer.publish([stage.message(f"new {number}", EVE)])
+        assert {id_[:3] for id_ in await stage.pushed()} == {"new"}
+        assert len(await stage.in_cold()) == EXPIRED_MORE
 
 
 @pytest.mark.usefixtures("piped")

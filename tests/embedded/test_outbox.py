@@ -109,6 +109,7 @@ async def test_a_command_has_its_own_copy_where_cold_is_elsewhere(stage: Stage) 
     assert await copies(stage) == []
 
 
+@pytest.mark.usefixtures("piped")
 async def test_a_command_has_its_own_copy_of_mail_that_is_hot_elsewhere(stage: Stage, outbox: EmbeddedOutbox) -> None:
     """As beside Redis: it is in no table of this file until it is moved."""
     message = stage.message("m1")
