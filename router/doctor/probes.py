@@ -40,9 +40,9 @@ def probe_user() -> str:
 
 
 def probe_message(user: str, now: int, *, ephemeral: bool) -> Message:
-    """A message to ``user``; its envelope holds nothing."""
+    """A message to ``user``, whose id every store remembers when it is acknowledged; its envelope holds nothing."""
     envelope = msgspec.json.encode({"recipientId": user} | ({"isEphemeral": True} if ephemeral else {}))
-    return Message(f"doctor-{secrets.token_hex(16)}", user, envelope, Lane.NORMAL, ephemeral, now)
+    return Message(f"doctor-{secrets.token_hex(16)}", user, envelope, Lane.NORMAL, ephemeral, now, keyed=True)
 
 
 async def ingress(producer: IngressProducer, clock: Clock) -> Finding:

@@ -128,6 +128,7 @@ async def test_a_cold_queue_that_works_and_one_that_does_not(factory: Factory) -
         assert words in finding.found
 
 
+@pytest.mark.usefixtures("piped")
 async def test_a_backlog_that_nobody_works_on(factory: Factory, clock: ManualClock) -> None:
     producer = await factory.ingress_producer()
     assert (await probes.ingress(producer, clock)).severity is Severity.FINE
