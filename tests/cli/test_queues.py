@@ -26,6 +26,9 @@ from tests.cli.conftest import ALICE, BOB, NOW, PAYLOAD, Router, connect, enviro
 
 Inside = Callable[[Callable[[Factory], Awaitable[None]]], None]
 
+pytestmark = pytest.mark.usefixtures("piped")
+"""Of what steps have filled, and others may work at."""
+
 
 async def mail_for_bob(factory: Factory) -> None:
     """Bob is online with three hot messages, one of them express."""
