@@ -59,9 +59,7 @@ class EmbeddedQueue:
 
     async def ack(self, user: str, ids: Sequence[str]) -> list[str]:
         now = self._state.keeper.leaving_at()
-        return await self._state.database.write(
-            lambda db: self._leave(db, user, ids, now), patient=len(ids) <= FEW
-        )
+        return await self._state.database.write(lambda db: self._leave(db, user, ids, now), patient=len(ids) <= FEW)
 
     async def ack_and_read(
         self, user: str, ids: Sequence[str], limit: int, max_bytes: int
@@ -70,7 +68,7 @@ class EmbeddedQueue:
         cutoff = self._state.rules.ephemeral_cutoff(now)
 
         def step(db: sqlite3.Connection) -> tuple[list[str], HotPage]:
-            owed = ack(db, user, ids, leaving, self._state.rules)
+            owed = self._leave(db, user, ids, leaving)
             return owed, mark_and_page_of(db, user, limit, max_bytes, cutoff, now)
 
         return await self._state.database.write(step, patient=len(ids) <= FEW)
