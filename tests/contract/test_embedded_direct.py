@@ -21,14 +21,17 @@ from router.messages import Lane, Message, MigrationResult, Move, Queued
 from tests.contract.pipeline import accepting, arrived
 from tests.contract.queues import listening
 from tests.contract.records import ID
-from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, envelope, names
+from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, envelope, names, staged
+from tests.embedded.test_earlier_files import made_by
 from tests.support.backends import opened
+from tests.support.clock import ManualClock
 from tests.support.damage import execute
 from tests.support.pipelines import eventually, routed, running
 from tests.support.records import state_on_record
 from tests.support.stores import CAP, EmbeddedStores
 
 pytestmark = pytest.mark.anyio
+OTHER = "urn:sm:user:other"
 
 
 @pytest.fixture
@@ -384,3 +387,36 @@ async def test_messages_of_one_call_keep_their_order_and_have_each_its_own_outco
     assert await stage.ids() == await stage.pushed() == [message.id for message in his[:CAP]]
     assert await stage.hot(EVE) == [message.id for message in hers]
     assert await stage.letters() == [(his[CAP].id, "queue-full")]
+
+
+ACCEPTED = """
+    INSERT INTO ingress (id, recipient, lane, ephemeral, keyed, accepted_at, envelope) VALUES
+        ('m1', :bob, 1, 0, 0, :now, :of_bob), ('h1', :eve, 1, 0, 0, :now, :of_eve),
+        ('m2', :bob, 1, 0, 0, :now, :of_bob);
+    INSERT INTO route (id, user, lane, sequence, state, keyed, size)
+        VALUES ('m1', :bob, 1, :now, 1, 0, length(:of_bob));
+    INSERT INTO recipient (user, sequence, cold, cold_bytes, pending) VALUES (:bob, :now, 1, length(:of_bob), 1);
+"""
+"""In version 11: what its pipeline had not taken, and one message that it had on its way to cold when it died."""
+
+
+async def test_what_an_earlier_version_had_accepted_is_routed_first(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its directory is taken over, whatever comes before a pipeline has looked."""
+    bodies = {f"of_{name}": envelope(user, Lane.NORMAL, ephemeral=False) for name, user in (("bob", BOB), ("eve", EVE))}
+    values = {"bob": BOB, "eve": EVE, "now": clock.now(), **bodies}
+    with closing(sqlite3.connect(made_by(tmp_path, 11, monkeypatch))) as db, db:
+        for statement in filter(str.strip, ACCEPTED.split(";")):
+            db.execute(statement, values)
+    async with staged(EmbeddedStores(tmp_path), clock) as stage:
+        await send(stage, "m3")
+        await send(stage, "h2", user=EVE)
+        await send(stage, "other", user=OTHER)
+        assert (await stage.ids(OTHER), await waiting(stage)) == (["other"], 5)
+        async with running(stage):
+            await routed(stage)
+        await send(stage, "m4")
+        assert (await stage.ids(), await stage.ids(EVE)) == (["m1", "m2", "m3", "m4"], ["h1", "h2"])
+        assert (await stage.letters(), await waiting(stage)) == ([], 0)
+        assert set(await stage.pushed()) == {"m1", "m2", "m3", "m4", "h1", "h2", "other"}

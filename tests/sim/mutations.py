@@ -90,7 +90,7 @@ MUTANTS = (
         "the embedded store reads the page before it acknowledges",
         in_function(
             "EmbeddedQueue.ack_and_read.step",
-            before("ack(...)", "page = mark_and_page_of(db, user, limit, max_bytes, cutoff, now)"),
+            before("_leave(...)", "page = mark_and_page_of(db, user, limit, max_bytes, cutoff, now)"),
             replace("(owed, mark_and_page_of(...))", "(owed, page)"),
         ),
     ),
