@@ -8,6 +8,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any
+from uuid import uuid4
 
 from msgspec import Struct
 
@@ -95,10 +96,10 @@ class Sender:
         self._connection = connection
         self._token = token
 
-    async def send(self, mailbox: Mailbox) -> None:
+    async def send(self, mailbox: Mailbox, key: str = "") -> None:
         """Return once it is accepted."""
         number, envelope = mailbox.envelope()
-        answer = await self._connection.request(post("/api/send", self._token, envelope), ACCEPTED)
+        answer = await self._connection.request(post("/api/send", self._token, envelope, key), ACCEPTED)
         mailbox.accepted(number, mail.accepted(answer))
 
     async def send_together(self, to: Sequence[Mailbox]) -> None:
@@ -119,14 +120,15 @@ async def senders(server: Target, count: int) -> AsyncIterator[list[Sender]]:
         ]
 
 
-async def send_all(people: Sequence[Sender], to: Sequence[Mailbox], bound: Bound) -> Sent:
-    """Closed loop: everybody sends the next message when the last is accepted; recipients take turns."""
+async def send_all(people: Sequence[Sender], to: Sequence[Mailbox], bound: Bound, *, keyed: bool = False) -> Sent:
+    """Closed loop: everybody sends the next message when the last is accepted; recipients take turns. ``keyed``: each
+    with an Idempotency-Key of its own."""
     numbers, latencies = itertools.count(), Latencies()
     started = time.perf_counter()
 
     async def go(sender: Sender) -> None:
         while (number := next(numbers)) < bound.count and (at := time.perf_counter()) < started + bound.seconds:
-            await sender.send(to[number % len(to)])
+            await sender.send(to[number % len(to)], str(uuid4()) if keyed else "")
             latencies.add(time.perf_counter() - at)
 
     await together(go(sender) for sender in people)

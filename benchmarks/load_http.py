@@ -111,14 +111,15 @@ async def connections(port: int, count: int) -> AsyncIterator[list[Http]]:
             connection.close()
 
 
-def post(path: str, token: str, body: bytes) -> bytes:
-    """A POST of JSON."""
-    return b"".join((_post_head(path, token), b"%d\r\n\r\n" % len(body), body))
+def post(path: str, token: str, body: bytes, key: str = "") -> bytes:
+    """A POST of JSON; ``key``: its Idempotency-Key, if it has one."""
+    return b"".join((_post_head(path, token, key), b"%d\r\n\r\n" % len(body), body))
 
 
-def _post_head(path: str, token: str) -> bytes:
+def _post_head(path: str, token: str, key: str) -> bytes:
     head = f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {token}\r\n"
-    return f"{head}Content-Type: application/json\r\nContent-Length: ".encode()
+    keyed = f"Idempotency-Key: {key}\r\n" if key else ""
+    return f"{head}{keyed}Content-Type: application/json\r\nContent-Length: ".encode()
 
 
 def get(path: str, token: str) -> bytes:

@@ -21,7 +21,10 @@ async def run(bench: Bench, topology: Topology) -> list[Figure]:
     before = topology.count(ACCEPTED)
     async with senders(topology, AT_ONCE) as people:
         await warm_up(topology, people, "send-warm")
-        many = [await cost(topology, send_all(people, boxes, bound)) for _ in range(bench.rounds)]
+        many, keyed = [], []
+        for _ in range(bench.rounds):
+            many.append(await cost(topology, send_all(people, boxes, bound)))
+            keyed.append(await cost(topology, send_all(people, boxes, bound, keyed=True)))
         topology.pipeline()
         # The backlog first: whoever is alone shares no processor with it.
         await routed(topology, topology.count(ACCEPTED) - before)
@@ -30,8 +33,10 @@ async def run(bench: Bench, topology: Topology) -> list[Figure]:
         alone = [await cost(topology, send_all(people[:1], boxes, bound)) for _ in range(bench.rounds)]
         await drain_all(topology, boxes)
     what = "POST /api/send"
+    ratios = [with_key.cpu_per_1000 / plain.cpu_per_1000 for with_key, plain in zip(keyed, many, strict=True)]
     rates, p50 = [turn.per_second for turn in many], [turn.latencies.p50_ms for turn in alone]
     return [
         Figure(NAME, f"{what}, {AT_ONCE} at once", rates, "/s", at_least(3000), described(many)),
+        Figure(NAME, f"{what}, the same with keys: cost", ratios, "times", at_most(1.05), described(keyed)),
         Figure(NAME, f"{what}, one at a time, p50", p50, "ms", at_most(6.0), described(alone)),
     ]
