@@ -43,6 +43,8 @@ HEAVY = 600
 """Whatever costs more rests first."""
 CALLS = 64
 """Calls of one user that are under way or wait, the arrival of their bodies included."""
+CALL_BYTES = 384 * 1024
+"""Of a body, for one of these: a longer one counts as several. The body of a send is a little shorter by default."""
 PATIENCE_SECONDS = 1.0
 """A call over a limit waits for this time before it is refused, so that a client that asks again costs little."""
 REST = 2
@@ -118,10 +120,8 @@ class WorkBudget:
             return Call(self, user, None)
         own = self._own.get(user)
         if own is not None and own.calls >= CALLS:
-            await self._be_patient(user)
+            await self._wait_for_calls(user, 1)
             own = self._own.get(user)
-            if own is not None and own.calls >= CALLS:
-                raise TooMuchWork(f"{CALLS} of your requests are under way: wait for their answers", PATIENCE_SECONDS)
         if own is None:
             own = self._own[user] = _Own(user)
         own.calls += 1
@@ -132,6 +132,13 @@ class WorkBudget:
             call.end()
             raise
         return call
+
+    async def _wait_for_calls(self, user: str, count: int) -> None:
+        """Return if there may be ``count`` more calls of ``user`` a second later; raises ``TooMuchWork`` otherwise."""
+        await self._be_patient(user)
+        own = self._own.get(user)
+        if own is not None and own.calls + count > CALLS:
+            raise TooMuchWork(f"{CALLS} of your requests are under way: wait for their answers", PATIENCE_SECONDS)
 
     def charge(self, user: str, units: float) -> None:
         """Take ``units`` of the budget of ``user``, also where that leaves a debt."""
@@ -214,8 +221,8 @@ class WorkBudget:
             else:
                 return
 
-    def _end(self, own: _Own) -> None:
-        own.calls -= 1
+    def _end(self, own: _Own, calls: int) -> None:
+        own.calls -= calls
         self._forget(own)
 
     def _forget(self, own: _Own) -> None:
@@ -226,7 +233,7 @@ class WorkBudget:
 class Call:
     """One request of one user, from its token to its answer. State: its units that are under way."""
 
-    __slots__ = ("_own", "_units", "_work", "at_end", "user")
+    __slots__ = ("_calls", "_own", "_units", "_work", "at_end", "user")
 
     def __init__(self, work: WorkBudget, user: str, own: _Own | None) -> None:
         """``own``: ``None`` where there is no limit."""
@@ -234,8 +241,22 @@ class Call:
         self._work = work
         self._own = own
         self._units = 0
+        self._calls = 1
+        """It counts as so many."""
         self.at_end: Callable[[], None] = _nothing
         """Called when this call ends: what it holds until then."""
+
+    async def expect(self, size: int) -> None:
+        """Return when a body of ``size`` bytes may come: it takes the memory of several calls. Raises
+        ``TooMuchWork``."""
+        more = size // CALL_BYTES
+        if self._own is None or not more:
+            return
+        self.pause()
+        if self._own.calls + more > CALLS:
+            await self._work._wait_for_calls(self.user, more)
+        self._own.calls += more
+        self._calls += more
 
     async def spend(self, units: int) -> None:
         """Return when work of ``units`` more may begin; what was under way has ended. Raises ``TooMuchWork``."""
@@ -297,7 +318,7 @@ class Call:
         at_end()
         if self._own is not None:
             self.pause()
-            self._work._end(self._own)
+            self._work._end(self._own, self._calls)
             self._own = None
 
 

@@ -123,6 +123,9 @@ class Api:
         """``POST /api/send/batch``: 202 with what became of each message, once each is durable or refused."""
         if "idempotency-key" in request.headers:
             raise InvalidIdempotencyKey('a batch has no Idempotency-Key header: give each message an "idempotencyKey"')
+        length = request.headers.get("content-length") or ""
+        most = int(length[:8]) if length.isdecimal() else batches.MOST_BYTES
+        await request.call.expect(min(most, batches.MOST_BYTES))
         body = await request.body(batches.MOST_BYTES, f"{batches.MOST_MESSAGES} messages")
         await request.spend(body, 0)
         sends = batches.read(body)

@@ -11,6 +11,7 @@ from router.core import work_budget
 from router.core.work_budget import (
     AT_ONCE,
     CALL,
+    CALL_BYTES,
     CALLS,
     CONNECTS_AT_ONCE,
     CONNECTS_PER_SECOND,
@@ -137,6 +138,29 @@ async def test_without_a_limit_nothing_waits() -> None:
     for call in calls:
         (await call).charge(10**9)
         (await call).end()
+    await turns()
+    assert stage.work.statistics().users == 0
+
+
+async def test_a_long_body_counts_as_the_calls_whose_memory_it_takes() -> None:
+    """Until its call ends. One for which there is no room waits for a second, as one more call does."""
+    stage = Stage()
+    first, second = [await (await stage.begin()) for _ in range(2)]
+    await first.expect(CALL_BYTES - 1)
+    assert stage.work.statistics().calls == 2
+    await first.expect((CALLS - 3) * CALL_BYTES)
+    assert stage.work.statistics().calls == CALLS - 1
+    waiting = asyncio.create_task(second.expect(2 * CALL_BYTES))
+    await turns()
+    assert not waiting.done()
+    await stage.pass_by(2 * PATIENCE_SECONDS)
+    with pytest.raises(TooMuchWork):
+        await waiting
+    assert stage.work.statistics().calls == CALLS - 1
+    first.end()
+    await second.expect(2 * CALL_BYTES)
+    assert stage.work.statistics().calls == 3
+    second.end()
     await turns()
     assert stage.work.statistics().users == 0
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
 import pytest
 
 from router.backends.embedded.ingress import EmbeddedIngressProducer
-from router.core.work_budget import AT_ONCE, CALL, SEND
+from router.core.work_budget import AT_ONCE, CALL, CALL_BYTES, SEND
 from router.errors import NoRoom, Refused, RouterError, Unavailable
 from router.messages import Message
 from router.web.batches import MOST_BYTES, MOST_MESSAGES
@@ -204,6 +204,21 @@ async def test_what_a_batch_costs(web: Web) -> None:
     spent = web.work.spent("urn:sm:user:alice")
     values = body.count(b",") + body.count(b"{") + body.count(b"[")
     assert round(spent) == CALL + 30 * SEND + len(body) // 1024 + values // 32
+
+
+async def test_a_long_batch_takes_the_memory_of_several_requests(web: Web) -> None:
+    """So that one user holds no more by batches than by sends; a short one counts as one request."""
+    seen = []
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"messages": '
+        seen.append(web.work.statistics().calls)
+        yield b'[{"envelope": {"recipientId": "bob"}}]}'
+
+    for length in (None, MOST_BYTES, 50_000):
+        headers = web.bearer("alice") | ({"content-length": str(length)} if length else {})
+        assert (await web.http.post("/api/send/batch", content=body(), headers=headers)).status_code == 202
+    assert seen == [1 + MOST_BYTES // CALL_BYTES] * 2 + [1]
 
 
 async def test_a_batch_takes_turns(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
