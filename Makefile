@@ -4,6 +4,8 @@ VENV   := .venv
 LOWEST := .venv-lowest
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+CLIENT := clients/typescript
+CLIENT_READY := $(CLIENT)/node_modules/.ready
 unexport PYTHONDONTWRITEBYTECODE # tests start the router hundreds of times, each of which would compile it
 
 .PHONY: help serve test proof test-lowest sim sim-day mutants chaos chaos-disk powerloss model fuzz bench bench-production lint check lock docs dist \
@@ -20,7 +22,7 @@ serve: $(READY)  ## Run the whole router on this machine
 PROOF := $(addprefix tests/,acceptance/test_production.py acceptance/test_production_secrets.py contract/test_worlds.py \
     contract/test_production.py contract/test_google.py contract/test_redis_cluster.py contract/test_simulated.py \
     redis/test_cluster.py redis/test_failover.py chaos fuzz powerloss proof sim/vendors)
-test: $(READY)  ## Run every test but those of `make proof`, in four processes: many wait for servers
+test: $(READY) $(CLIENT_READY)  ## Run every test but those of `make proof`, in four processes: many wait for servers
 	@$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder $(PROOF:%=--ignore=%)
 
 proof: $(READY)  ## Run the rest of the tests: backends together, failovers, chaos, loss of power, fuzzing, the model, simulated vendors
@@ -73,10 +75,11 @@ SECONDS ?= 60
 fuzz: $(READY)  ## Fuzz envelopes, URNs, tokens and handshakes for SECONDS=60 each
 	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
-lint: $(READY)  ## Ruff and mypy over code and tests, and words to avoid in texts
+lint: $(READY) $(CLIENT_READY)  ## Ruff, mypy and tsc over code and tests, and words to avoid in texts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@[ ! -e $(CLIENT_READY) ] || npm --prefix $(CLIENT) run -s build
 	@$(BIN)/python -m tools.words
 
 check: $(READY)  ## Are lock, example configuration, OpenAPI and command-line docs what the code says?
@@ -102,7 +105,7 @@ try-dist: dist  ## Install what `make dist` built with pip, pipx and uv, and try
 	@$(BIN)/python -m tools.trial $(PYTHONS)
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) $(LOWEST) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) dist $(CLIENT)/dist $(CLIENT)/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "router needs Python 3.11 or newer; try: make PYTHON=python3.12")'
@@ -111,3 +114,9 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+
+# Where this fails, the tests that need it are skipped and say so; with CI=true they fail.
+$(CLIENT_READY): $(CLIENT)/package.json $(CLIENT)/package-lock.json
+	@if ! command -v npm >/dev/null; then echo "npm is missing: $(CLIENT) is not checked"; \
+	elif echo "setting up $(CLIENT) (once)"; npm --prefix $(CLIENT) ci --silent --no-audit --no-fund; then touch $@; \
+	else echo "npm ci fails: $(CLIENT) is not checked"; fi

@@ -17,6 +17,7 @@ from tests.chaos import report as chaos
 from tools import races
 from tools.cli_reference import cli_reference
 from tools.life import lifecycle
+from tools.typescript import shapes
 
 MARK = "<!-- The table is written by `make docs`. -->"
 PRODUCTION_MARK = "<!-- The table of production is written by `make docs`. -->"
@@ -147,6 +148,7 @@ def firestore_indexes(root: Path) -> str:
 
 GENERATED: dict[str, Callable[[Path], str]] = {
     "config.example.toml": example_config,
+    "clients/typescript/src/api.ts": shapes,
     "docs/configuration.md": configuration_docs,
     "docs/specification.md": specification,
     "docs/benchmarks.md": benchmark_docs,

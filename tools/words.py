@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/**/*.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/**/*.md", "clients/*/README.md")
 PLAIN = {
     r"mend(s|ed|ing)?": "fix",
     r"(?<!there )(is|are|was|were) no(?! longer)(?! more)": "is not a",

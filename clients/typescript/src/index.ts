@@ -1,0 +1,5 @@
+export type { ProblemKind, QueuedMessage, SecureEnvelope } from "./api.js";
+export type { Clock } from "./clock.js";
+export { RouterClient } from "./client.js";
+export type { ListenOptions, Options, Outcome, Save, Socket, SocketConstructor } from "./client.js";
+export { Refused, Unauthorized, Unreachable } from "./errors.js";

@@ -1,0 +1,50 @@
+"""The shapes of the OpenAPI document as TypeScript, for ``clients/typescript``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from router.web.openapi import document
+from router.web.problems import KINDS
+
+HEAD = "// The shapes of requests and answers, from docs/openapi.json. Written by `make docs`.\n"
+_PLAIN = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean"}
+Schema = Mapping[str, Any]
+
+
+def shapes(root: Path) -> str:
+    """``clients/typescript/src/api.ts``: a type for each schema, and the kinds of problems."""
+    del root
+    schemas = document()["components"]["schemas"]
+    types = [f"export type {name} = {_type(schema)};\n" for name, schema in schemas.items()]
+    kinds = "".join(f'\n  | "{kind}"' for kind in sorted({kind.slug for kind in KINDS.values()}))
+    return "\n".join([HEAD, *types, f"export type ProblemKind ={kinds};\n"])
+
+
+def _type(schema: Schema, indent: str = "") -> str:
+    match schema:
+        case {"$ref": str(ref)}:
+            return ref.rpartition("/")[2]
+        case {"oneOf": list(choices)}:
+            return " | ".join(_type(choice, indent) for choice in choices)
+        case {"enum": list(values)}:
+            return " | ".join(f'"{value}"' for value in values)
+        case {"type": "array", "items": dict(items)}:
+            return f"Array<{_type(items, indent)}>"
+        case {"type": "object", "properties": dict(properties), "required": list(required)}:
+            inner = f"{indent}  "
+            members = [_member(name, of, name in required, inner) for name, of in properties.items()]
+            return "{\n" + "".join(members) + f"{indent}}}"
+        case {"type": str(plain)}:
+            return _PLAIN[plain]
+    raise ValueError(f"this schema has no form in TypeScript yet: {schema}")
+
+
+def _member(name: str, schema: Schema, required: bool, indent: str) -> str:
+    said = [schema["description"]] if "description" in schema else []
+    if schema.get("contentEncoding") == "base64":
+        said.append("Base64.")
+    comment = f"{indent}/** {' '.join(said)} */\n" if said else ""
+    return f"{comment}{indent}{name}{'' if required else '?'}: {_type(schema, indent)};\n"
