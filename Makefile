@@ -59,7 +59,7 @@ IMAGES ?= 1000
 powerloss: $(READY)  ## Take the power from a router at IMAGES=1000 moments and see that nothing confirmed is lost, from SEED=0
 	@$(BIN)/python -m tests.powerloss --seed $(SEED) --images $(IMAGES)
 
-bench: $(READY)  ## Measure it (six minutes); ARGS="send drain --quick" for a part
+bench: $(READY)  ## Measure it (eight minutes); ARGS="send drain --quick" for a part
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 bench-production: $(READY)  ## Measure it with Redis and Google's emulators (four minutes); ARGS as above

@@ -28,6 +28,7 @@ from benchmarks.scenarios import (
     memory,
     migrating,
     poking,
+    rabbitmq,
     sending,
     starting,
     timing,
@@ -41,7 +42,7 @@ Scenario = Callable[[Bench], Coroutine[None, None, list[Figure]]]
 
 SCENARIOS: dict[str, Scenario] = {
     module.NAME: module.run
-    for module in (sending, end_to_end, workers, poking, draining, depth, memory, migrating, starting, idle)
+    for module in (sending, end_to_end, workers, poking, draining, depth, memory, migrating, starting, idle, rabbitmq)
 }
 PRODUCTION: dict[str, Callable[[Bench, Topology], Coroutine[None, None, list[Figure]]]] = {
     module.NAME: module.run for module in (accepting, calls, online, offline, redis_memory, moving, nodes)

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 from msgspec import Struct
@@ -17,7 +17,7 @@ from benchmarks.figures import Turn
 from benchmarks.load_http import Http, LoadError, ack, connections, fetch, next_page, post
 from benchmarks.load_sockets import sockets
 from benchmarks.mail import Received, Stamp
-from benchmarks.servers import Target
+from benchmarks.servers import Measured, Target
 from router.bench.latencies import Latencies
 from router.bench.ledger import Ledger
 
@@ -89,8 +89,22 @@ def mailboxes(name: str, count: int) -> list[Mailbox]:
     return [Mailbox(mail.user(name, number)) for number in range(count)]
 
 
+class Writer(Protocol):
+    """One person who sends one message at a time."""
+
+    async def send(self, mailbox: Mailbox, /) -> None:
+        """Return once it is accepted."""
+
+
+class Client(Protocol):
+    """A person online."""
+
+    acknowledged: int
+    """How many messages it has acknowledged."""
+
+
 class Sender:
-    """One person on one connection, who sends one message at a time."""
+    """A ``Writer`` on one connection to a router."""
 
     def __init__(self, connection: Http, token: str) -> None:
         self._connection = connection
@@ -111,6 +125,16 @@ class Sender:
             mailbox.accepted(number, id_)
 
 
+class KeyedSender:
+    """A ``Writer`` whose messages have an Idempotency-Key of their own each."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+
+    async def send(self, mailbox: Mailbox, /) -> None:
+        await self._sender.send(mailbox, str(uuid4()))
+
+
 @contextlib.asynccontextmanager
 async def senders(server: Target, count: int) -> AsyncIterator[list[Sender]]:
     """``count`` people, each with a connection and a token of their own."""
@@ -120,15 +144,14 @@ async def senders(server: Target, count: int) -> AsyncIterator[list[Sender]]:
         ]
 
 
-async def send_all(people: Sequence[Sender], to: Sequence[Mailbox], bound: Bound, *, keyed: bool = False) -> Sent:
-    """Closed loop: everybody sends the next message when the last is accepted; recipients take turns. ``keyed``: each
-    with an Idempotency-Key of its own."""
+async def send_all(people: Sequence[Writer], to: Sequence[Mailbox], bound: Bound) -> Sent:
+    """Closed loop: everybody sends the next message when the last is accepted; recipients take turns."""
     numbers, latencies = itertools.count(), Latencies()
     started = time.perf_counter()
 
-    async def go(sender: Sender) -> None:
+    async def go(sender: Writer) -> None:
         while (number := next(numbers)) < bound.count and (at := time.perf_counter()) < started + bound.seconds:
-            await sender.send(to[number % len(to)], str(uuid4()) if keyed else "")
+            await sender.send(to[number % len(to)])
             latencies.add(time.perf_counter() - at)
 
     await together(go(sender) for sender in people)
@@ -144,7 +167,7 @@ async def send_to_group(sender: Sender, group: Sequence[Mailbox], bound: Bound) 
     return Sent(len(latencies) * len(group), time.perf_counter() - started, latencies)
 
 
-async def warm_up(server: Target, people: Sequence[Sender], name: str = "warm") -> None:
+async def warm_up(server: Measured, people: Sequence[Writer], name: str = "warm") -> None:
     """Some sends that nobody counts."""
     await send_all(people, mailboxes(name, len(people)), Bound(WARM_UP * len(people), 10))
     await settled(server)
@@ -247,7 +270,7 @@ class SmartClient:
 class Crowd:
     """People online, and what they got."""
 
-    def __init__(self, clients: Sequence[SmartClient], waits: Waits) -> None:
+    def __init__(self, clients: Sequence[Client], waits: Waits) -> None:
         self._clients = clients
         self.waits = waits
 
@@ -304,12 +327,12 @@ async def drain_by_next(connection: Http, token: str, mailbox: Mailbox, limit: i
     return count
 
 
-async def settled(server: Target) -> None:
+async def settled(server: Measured) -> None:
     """Return once the server is idle."""
     await asyncio.to_thread(server.settle)
 
 
-async def cost(server: Target, work: Coroutine[Any, Any, Sent]) -> Turn:
+async def cost(server: Measured, work: Coroutine[Any, Any, Sent]) -> Turn:
     """Do ``work``; its rate, and its CPU time until the server is idle again."""
     before, written = server.cpu_seconds(), server.written_bytes()
     load, started = time.process_time(), time.perf_counter()

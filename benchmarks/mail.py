@@ -45,6 +45,11 @@ class Received(Struct):
         return Stamp(*_STAMP.unpack(base64.b64decode(self.envelope.encrypted_data[:_STAMP_CHARS])))
 
 
+def received(id_: str, envelope: bytes) -> Received:
+    """A message that came with its id beside it."""
+    return Received(id_, _envelope(envelope))
+
+
 class _Batch(Struct):
     messages: list[Received] = []
 
@@ -58,6 +63,7 @@ class _Results(Struct):
 
 
 batch = msgspec.json.Decoder(_Batch).decode
+_envelope = msgspec.json.Decoder(_Envelope).decode
 _accepted = msgspec.json.Decoder(_Accepted).decode
 _results = msgspec.json.Decoder(_Results).decode
 

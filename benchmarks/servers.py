@@ -36,17 +36,8 @@ class ServerError(Exception):
     """A server under test did not start, or ended on its own."""
 
 
-class Target(Protocol):
-    """What the load needs of that which it is put on."""
-
-    @property
-    def port(self) -> int:
-        """Of the HTTP API."""
-
-    @property
-    def sockets_port(self) -> int: ...
-
-    def token(self, user: str, /) -> str: ...
+class Measured(Protocol):
+    """What has a cost."""
 
     def cpu_seconds(self) -> float:
         """Of all its processes so far."""
@@ -56,6 +47,19 @@ class Target(Protocol):
 
     def settle(self) -> None:
         """Return once it is idle."""
+
+
+class Target(Measured, Protocol):
+    """What the load needs of a router or a floor that it is put on."""
+
+    @property
+    def port(self) -> int:
+        """Of the HTTP API."""
+
+    @property
+    def sockets_port(self) -> int: ...
+
+    def token(self, user: str, /) -> str: ...
 
 
 def cpu_seconds(pid: int) -> float:

@@ -53,7 +53,7 @@ async def run(bench: Bench) -> list[Figure]:
             boxes = mailboxes("away", len(PAGES) + 1)
             for take, limit, box in zip((drain, drain, drain_by_next), (*PAGES, PAGES[-1]), boxes, strict=True):
                 accepts.append(await cost(server, send_all(people, [box], Bound(count, FOREVER))))
-                drained.append(await _drained(server, box, limit, count, take))
+                drained.append(await drained_per_second(server, box, limit, count, take))
         await settled(server)
         each = (server.written_bytes() - written) / (len(drained) * count)
         *drained, by_next = drained
@@ -79,7 +79,7 @@ async def run(bench: Bench) -> list[Figure]:
     return [*rows, Figure(NAME, what, written, "bytes", at_most(6000), WRITTEN)]
 
 
-async def _drained(server: Server, box: Mailbox, limit: int, count: int, take: Take) -> float:
+async def drained_per_second(server: Server, box: Mailbox, limit: int, count: int, take: Take) -> float:
     async with connections(server.port, 1) as (connection,):
         started = time.perf_counter()
         drained = await take(connection, server.token(box.user), box, limit)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from benchmarks.figures import Figure, Turn, at_least, at_most
-from benchmarks.load import Bound, Crowd, Mailbox, Sender, Sent, cost, crowd, mailboxes, send_all, senders, warm_up
+from benchmarks.load import Bound, Crowd, Mailbox, Sent, Writer, cost, crowd, mailboxes, send_all, senders, warm_up
 from benchmarks.scenarios.pairs import in_turn, pairs_of
 from benchmarks.servers import Bench, Server
 
@@ -46,7 +46,7 @@ async def run(bench: Bench) -> list[Figure]:
     ]
 
 
-async def conversation(people: Crowd, writers: Sequence[Sender], boxes: Sequence[Mailbox], bound: Bound) -> Sent:
+async def conversation(people: Crowd, writers: Sequence[Writer], boxes: Sequence[Mailbox], bound: Bound) -> Sent:
     """The rate is of acknowledged messages, from the first send to the last acknowledgement."""
     started = time.perf_counter()
     sent = await send_all(writers, boxes, bound)

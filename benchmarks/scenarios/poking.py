@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from benchmarks.figures import WRITTEN, Figure, Turn, at_most, median
-from benchmarks.load import Crowd, Mailbox, Sender, Sent, cost, crowd, mailboxes, senders, warm_up
+from benchmarks.load import Crowd, Mailbox, Sent, Writer, cost, crowd, mailboxes, senders, warm_up
 from benchmarks.scenarios.pairs import described, in_turn, pairs_of
 from benchmarks.servers import Bench, Server
 from router.bench.latencies import Latencies
@@ -65,13 +65,13 @@ async def run(bench: Bench) -> list[Figure]:
 class Offered:
     """An open loop."""
 
-    def __init__(self, people: Crowd, writers: Sequence[Sender], boxes: Sequence[Mailbox], count: int) -> None:
+    def __init__(self, people: Crowd, writers: Sequence[Writer], boxes: Sequence[Mailbox], count: int) -> None:
         self.late = Latencies()
         """By how much the sends missed their moments; where that is much, the load flatters the server."""
         self._people = people
         self._boxes = boxes
         self._count = count
-        self._free: asyncio.Queue[Sender] = asyncio.Queue()
+        self._free: asyncio.Queue[Writer] = asyncio.Queue()
         for writer in writers:
             self._free.put_nowait(writer)
 
@@ -89,6 +89,6 @@ class Offered:
         await self._people.finish(self._count)
         return Sent(self._count, time.perf_counter() - started, self._people.waits.poked)
 
-    async def _send(self, writer: Sender, box: Mailbox) -> None:
+    async def _send(self, writer: Writer, box: Mailbox) -> None:
         await writer.send(box)
         self._free.put_nowait(writer)

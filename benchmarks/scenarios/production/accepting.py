@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.figures import Figure, at_least, at_most
-from benchmarks.load import Bound, cost, mailboxes, send_all, senders, settled, warm_up
+from benchmarks.load import Bound, KeyedSender, cost, mailboxes, send_all, senders, settled, warm_up
 from benchmarks.production import Topology
 from benchmarks.scenarios.pairs import described
 from benchmarks.scenarios.production.stage import ACCEPTED, drain_all, routed
@@ -21,10 +21,11 @@ async def run(bench: Bench, topology: Topology) -> list[Figure]:
     before = topology.count(ACCEPTED)
     async with senders(topology, AT_ONCE) as people:
         await warm_up(topology, people, "send-warm")
+        with_keys = [KeyedSender(sender) for sender in people]
         many, keyed = [], []
         for _ in range(bench.rounds):
             many.append(await cost(topology, send_all(people, boxes, bound)))
-            keyed.append(await cost(topology, send_all(people, boxes, bound, keyed=True)))
+            keyed.append(await cost(topology, send_all(with_keys, boxes, bound)))
         topology.pipeline()
         # The backlog first: whoever is alone shares no processor with it.
         await routed(topology, topology.count(ACCEPTED) - before)
