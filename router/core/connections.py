@@ -38,7 +38,7 @@ CLOSE_SECONDS = 2.0
 REGISTERING = 128
 """Concurrent registrations: after a deploy all clients reconnect at once."""
 TICK_SECONDS = 1.0
-KEYS_SECONDS = 0.25
+KEYS_SECONDS = 1.0
 """How often to check which keys are still trusted."""
 
 GOING_AWAY = 1001  # RFC 6455, section 7.4.1

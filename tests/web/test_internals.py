@@ -40,11 +40,12 @@ HELD: Mapping[type, tuple[type, str]] = {
 
 def taken(library: type) -> set[str]:
     """What our code overrides and uses of ``library``."""
-    found = set[str]()
+    found, added = set[str](), set[str]()
     for ours in SUBCLASSES.get(library, ()):
         found |= (defined(ours) | used(ours, "self", "super()")) & members(library)
+        added |= defined(ours) - members(library)
     if library in HELD:
-        found |= used(*HELD[library])
+        found |= used(*HELD[library]) - added
     return found
 
 

@@ -29,7 +29,7 @@ from router.web.transport.http import HEADER_BYTES, MAX_PIPELINED, HttpProtocol
 from router.web.transport.limits import LimitedConfig
 from router.web.transport.memory_budget import MemoryBudget
 from router.web.transport.server import Server
-from router.web.transport.websocket import MAX_FRAME_BYTES, MAX_FRAMES
+from router.web.transport.websocket import MAX_FRAME_BYTES, MAX_FRAMES, PING_STEPS, WebSocketProtocol
 from tests.contract.stage import BOB
 from tests.support.edge import EVENT_SECONDS, HOST, Raw, eventually, frame, handshake, narrow, raw, server
 from tests.support.timeouts import Timeouts
@@ -323,6 +323,20 @@ async def test_pings_tell_nothing_of_other_sockets(web: Web) -> None:
         head, payload = await client.read(2), await client.read(4)
     assert head == bytes([0x80 | PING, 4])
     assert payload != guessed
+
+
+async def test_sockets_are_pinged_at_moments_that_they_share(web: Web) -> None:
+    """Each at a moment of its own would wake the process as often as there are sockets."""
+    step = 20 / PING_STEPS
+    async with web.serve() as edge, raw(edge.port) as one, raw(edge.port) as other:
+        for client, user in ((one, "bob"), (other, "alice")):
+            await client.upgrade(web.token(user))
+        for protocol in edge._uvicorn.server_state.connections:
+            assert isinstance(protocol, WebSocketProtocol)
+            assert protocol.ping_timer is not None
+            due, now = protocol.ping_timer.when(), protocol.loop.time()
+            assert due % step == 0
+            assert now < due <= now + 20
 
 
 @pytest.mark.parametrize("more", [[b"x: " + b"x" * 9000], [b"x: y"] * 130])

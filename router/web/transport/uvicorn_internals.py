@@ -94,6 +94,7 @@ RELIED_ON: Mapping[type, tuple[str, ...]] = {
         "queue",
         "request",
         "response",
+        "schedule_ping()",
         "send(message)",
         "send_keepalive_ping()",
     ),
@@ -106,5 +107,13 @@ RELIED_ON: Mapping[type, tuple[str, ...]] = {
         "handshake_exc",
         "send_ping(data)",
     ),
-    Server: ("capture_signals()", "serve(sockets)", "servers", "should_exit", "started"),
+    Server: (
+        "capture_signals()",
+        "main_loop()",
+        "on_tick(counter)",
+        "serve(sockets)",
+        "servers",
+        "should_exit",
+        "started",
+    ),
 }

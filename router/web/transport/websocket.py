@@ -19,6 +19,9 @@ MAX_FRAMES = 100
 FRAME_SECONDS = 10.0
 """A client may send this many frames in this time, pings included."""
 PING_BYTES = 4
+PING_STEPS = 80
+"""In the time between two pings. Sockets that are due in one step are pinged at one moment: each apart would wake the
+process for every ping and every pong."""
 POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 INTERNAL_ERROR = 1011
 
@@ -28,6 +31,12 @@ class WebSocketProtocol(ClientConnection, WebSocketsSansIOProtocol):
 
     _frames = 0
     _frames_since = 0.0
+
+    def schedule_ping(self) -> None:
+        now, seconds = self.loop.time(), self.limits.ping_seconds
+        step = seconds / PING_STEPS
+        due = max(now + step, (self.ping_sent_at or now) + seconds)
+        self.ping_timer = self.loop.call_at(due - due % step, self.send_keepalive_ping)
 
     def ping(self) -> None:
         """Ping the peer, unless it owes a pong. Before the upgrade, and once the socket closes, this does nothing."""
