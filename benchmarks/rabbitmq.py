@@ -93,9 +93,11 @@ def broker_environment(inherited: Mapping[str, str], home: Path, names_port: int
         "HOME": str(home),  # the cookie of Erlang
         "ERL_EPMD_ADDRESS": HOST,
         "ERL_EPMD_PORT": str(names_port),
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(home / "none"),
         "RABBITMQ_ALLOW_INPUT": "1",  # without a shell around it, which would have the id
         "RABBITMQ_CONF_ENV_FILE": str(home / "none"),
         "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
+        "RABBITMQ_CONFIG_FILES": str(home / "none"),
         "RABBITMQ_DIST_PORT": str(free_port()),
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "plugins"),
         "RABBITMQ_LOGS": "-",
