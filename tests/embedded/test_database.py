@@ -348,6 +348,16 @@ async def test_the_log_is_folded_into_the_file(database: Database, tmp_path: Pat
     assert (tmp_path / schema.FILE_NAME).stat().st_size > 0
 
 
+async def test_a_log_of_few_large_rows_is_folded_too(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "CHECKPOINT_BYTES", 500_000)
+    begun: list[int] = []
+    monkeypatch.setattr(database, "_begin_fold", lambda: begun.append(database._log.size()))
+    while not begun and database._writer.total_changes < 1000:
+        await database.write_ordered(insert("large", 10_000))
+    assert begun
+    assert begun[0] < 500_000 + 2 * database_module.LOOK_CHANGES * 20_000, "it is noticed soon"
+
+
 def test_modes_are_private(tmp_path: Path) -> None:
     path = schema.prepare(tmp_path / "deep" / "data")
     assert path.stat().st_mode & 0o777 == 0o600

@@ -43,6 +43,8 @@ LOCK_SECONDS = 10.0
 CHECKPOINT_CHANGES = 8_000
 CHECKPOINT_BYTES = 64 * 1024 * 1024
 """A checkpoint copies the log into the file after this many changed rows, or when the log has this size."""
+LOOK_CHANGES = 200
+"""The size is asked for after this many more: the call lets other threads run, and was 3 % of a single send."""
 RESTART_MILLISECONDS = 20
 """How long the writer waits at most for readers of the log, so that the log can start from its beginning."""
 
@@ -101,7 +103,7 @@ class Database:
         self._syncing = False
         self._doubtful = False
         """A sync has failed: nobody knows what of the log is on disk."""
-        self._folded_at = 0
+        self._folded_at = self._looked_at = 0
         self._folding = False
         self._restart = False
         self._empties = False
@@ -412,8 +414,13 @@ class Database:
     # finishes it.
 
     def _log_is_long(self) -> bool:
-        changed = self._writer.total_changes - self._folded_at
-        return changed > CHECKPOINT_CHANGES or self._log.size() > CHECKPOINT_BYTES
+        changes = self._writer.total_changes
+        if changes - self._folded_at > CHECKPOINT_CHANGES:
+            return True
+        if changes - self._looked_at < LOOK_CHANGES:
+            return False
+        self._looked_at = changes
+        return self._log.size() > CHECKPOINT_BYTES
 
     def _begin_fold(self) -> None:
         self._folding = True
