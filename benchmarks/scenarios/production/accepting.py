@@ -25,7 +25,8 @@ async def run(bench: Bench, topology: Topology) -> list[Figure]:
         many, keyed = [], []
         for _ in range(bench.rounds):
             many.append(await cost(topology, send_all(people, boxes, bound)))
-            keyed.append(await cost(topology, send_all(with_keys, boxes, bound)))
+            half = Bound(bound.count // 2, SECONDS)
+            keyed.append(await cost(topology, send_all(with_keys, boxes, half)))
         topology.pipeline()
         # The backlog first: whoever is alone shares no processor with it.
         await routed(topology, topology.count(ACCEPTED) - before)
