@@ -7,6 +7,8 @@ written to it. It dates mail by the latest time that it can believe, and deletes
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec.structs import replace
 
 from router import logs
@@ -134,7 +136,15 @@ class Timekeeper:
     def dated(self, queued: Queued) -> Queued:
         """``queued``, which is about to be written to cold, with a date that can be believed. Dated by a clock that was
         a month behind, it would be deleted as soon as somebody corrects the clock."""
+        return _dated(queued, self.dating_at())
+
+    def all_dated(self, messages: Iterable[Queued]) -> list[Queued]:
+        """``dated`` of each of ``messages``."""
         at = self.dating_at()
-        if at - EARLY_SECONDS * MICROSECONDS <= queued.queued_at <= at + LATE_SECONDS * MICROSECONDS:
-            return queued
-        return replace(queued, queued_at=at)
+        return [_dated(queued, at) for queued in messages]
+
+
+def _dated(queued: Queued, at: int) -> Queued:
+    if at - EARLY_SECONDS * MICROSECONDS <= queued.queued_at <= at + LATE_SECONDS * MICROSECONDS:
+        return queued
+    return replace(queued, queued_at=at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from router.clock import MICROSECONDS, Clock, Tasks
@@ -12,10 +13,33 @@ from router.messages import Message, Outcome, Published, QueueTotals
 from router.metrics import Metrics
 
 
-class RoutingProducer:
-    """``IngressProducer`` over a ``RoutingIngress``. It counts and reports what a pipeline would, and sends the pokes.
+class _Turn:
+    """What is published together, and who waits for that."""
 
-    State: the pokes that go out next.
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.waiting: list[asyncio.Future[None]] = []
+
+    def succeed(self) -> None:
+        for durable in self.waiting:
+            if not durable.done():
+                durable.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        for durable in self.waiting:
+            if not durable.done():
+                durable.set_exception(error)
+
+    def cancel(self) -> None:
+        for durable in self.waiting:
+            durable.cancel()
+
+
+class RoutingProducer:
+    """``IngressProducer`` over a ``RoutingIngress``. Messages that come in one turn of the event loop are published
+    together: a statement costs more than its rows. It counts and reports what a pipeline would, and sends the pokes.
+
+    State: the turn that takes messages, and the pokes that go out next.
     """
 
     def __init__(
@@ -34,13 +58,33 @@ class RoutingProducer:
         self._tasks = tasks
         self._metrics = metrics
         self._reports = reports
+        self._turn: _Turn | None = None
         self._due: list[tuple[str, str]] = []
 
     async def publish(self, messages: Sequence[Message]) -> list[RouterError | None]:
-        published = await self._ingress.publish(messages)
-        self._poke(published.pokes)
-        self._count(min(message.accepted_at for message in messages), published)
+        if self._turn is None:
+            self._turn = _Turn()
+            self._tasks.spawn(self._publish(self._turn), "publish")
+        durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._turn.messages += messages
+        self._turn.waiting.append(durable)
+        await durable
         return [None] * len(messages)
+
+    async def _publish(self, turn: _Turn) -> None:
+        """Publish what came in one turn of the event loop; it goes on where a sender no longer waits."""
+        self._turn = None
+        try:
+            published = await self._ingress.publish(turn.messages)
+        except asyncio.CancelledError:
+            turn.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - it belongs to the senders
+            turn.fail(error)
+            return
+        turn.succeed()
+        self._poke(published.pokes)
+        self._count(min(message.accepted_at for message in turn.messages), published)
 
     def _count(self, accepted_at: int, published: Published) -> None:
         outcomes = [routed.outcome for routed in published.routed if routed is not None]

@@ -105,6 +105,7 @@ async def test_the_answer_comes_before_the_poke(stage: Stage, monkeypatch: pytes
     bus = await stage.factory.poke_bus()
 
     async def publish(_: object, pokes: Sequence[tuple[str, str]]) -> None:
+        assert await stage.hot() == ["m1"], "whoever is poked finds it"
         seen.extend(user for _, user in pokes)
 
     monkeypatch.setattr(type(bus), "publish", publish)
@@ -420,3 +421,28 @@ async def test_what_an_earlier_version_had_accepted_is_routed_first(
         assert (await stage.ids(), await stage.ids(EVE)) == (["m1", "m2", "m3", "m4"], ["h1", "h2"])
         assert (await stage.letters(), await waiting(stage)) == ([], 0)
         assert set(await stage.pushed()) == {"m1", "m2", "m3", "m4", "h1", "h2", "other"}
+
+
+async def test_a_sender_that_gives_up_holds_nobody_up(stage: Stage) -> None:
+    """Of two that are published together one is gone; both messages are there, and the recipients are poked."""
+    await stage.connect()
+    gone = asyncio.create_task(send(stage, "m1"))
+    stays = asyncio.create_task(send(stage, "m2"))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await stays
+    assert await stage.ids() == ["m1", "m2"]
+
+
+async def test_what_fails_fails_for_each_sender(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is sent afterwards is accepted."""
+
+    async def fail(_: object, messages: Sequence[Message]) -> None:
+        raise Unavailable("simulated")
+
+    with monkeypatch.context() as faulty:
+        faulty.setattr(direct.EmbeddedRoutingIngress, "publish", fail)
+        failed = await asyncio.gather(send(stage, "m1"), send(stage, "m2"), return_exceptions=True)
+    assert [type(error) for error in failed] == [Unavailable, Unavailable]
+    await send(stage, "m3")
+    assert await stage.ids() == ["m3"]

@@ -426,14 +426,15 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "the poke goes out before the commit",
+        "the poke goes out before the commit, which takes a while",
         in_function(
             "EmbeddedRoutingIngress.publish",
             before(
                 "_database.write(lambda db: self._route(db, messages, now))",
                 'rows = self._database.read(lambda db: db.execute("SELECT node, user FROM presence").fetchall())\n'
                 "names = {message.recipient for message in messages}\n"
-                "await self._state.publish([(node, user) for node, user in rows if user in names])",
+                "await self._state.publish([(node, user) for node, user in rows if user in names])\n"
+                "await self._state.clock.sleep(0.5)",
             ),
             replace("step.published", "structs.replace(it, pokes=[])"),
         ),

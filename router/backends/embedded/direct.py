@@ -90,9 +90,10 @@ class EmbeddedRoutingIngress:
         direct = [message for message in messages if message.recipient not in behind]
         deliveries = [Delivery(message, 0, 1) for message in direct]
         done = route(db, deliveries, now, self._rules, stores=True)
-        cold.put(db, [self._state.keeper.dated(queued) for queued in done.stored])
-        if self._state.announces:
-            self._announce(db, [queued.message for queued in done.stored], now)
+        if done.stored:
+            cold.put(db, self._state.keeper.all_dated(done.stored))
+            if self._state.announces:
+                self._announce(db, [queued.message for queued in done.stored], now)
         stored = {queued.message.name for queued in done.stored}
         results = iter(done.routed)
         letters: list[DeadLetter] = []
@@ -104,7 +105,8 @@ class EmbeddedRoutingIngress:
             elif result is not None and result.outcome is Outcome.DROPPED_OFFLINE:
                 _work_as_if_online(db, message, now)
             routed.append(_final(result, is_stored=message.name in stored))
-        enqueue(db, [message for message, result in zip(messages, routed, strict=True) if result is None])
+        if None in routed:
+            enqueue(db, [message for message, result in zip(messages, routed, strict=True) if result is None])
         buried = self._letters.bury(db, letters) if letters else Buried()
         return _Step(Published(routed, letters, done.pokes), buried)
 

@@ -96,7 +96,7 @@ def _drop_ephemeral(db: sqlite3.Connection, user: str, now: int, state: Embedded
 
 def _move(db: sqlite3.Connection, user: str, queued: Sequence[Queued], now: int, state: EmbeddedState) -> None:
     """Move ``queued`` to cold, with their push commands."""
-    put(db, [state.keeper.dated(one) for one in queued])
+    put(db, state.keeper.all_dated(queued))
     end_move(db, user, queued)
     if state.announces:
         announce(db, [one.message for one in queued if not one.announced], now)

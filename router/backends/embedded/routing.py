@@ -83,7 +83,8 @@ def route(
             done.pokes.extend(recipient.poke(now))
         elif stores:
             done.stored.append(Queued(message, entered.sequence, now, attempts=delivery.attempt))
-    connection.executemany(HOT["enqueue"], hot)
+    if hot:
+        connection.executemany(HOT["enqueue"], hot)
     save(connection, recipients.values())
     return done
 
