@@ -131,16 +131,20 @@ def nodes_of(db: sqlite3.Connection, users: Collection[str], now: int) -> dict[s
     Also removes connections whose leases ran out. A lease that ran out by the clock of one process has ended for all:
     the connection registers again, and is poked for mail that went to cold meanwhile.
     """
-    names = json_list(users)
     nodes: dict[str, list[str]] = {}
     ended: set[str] = set()
-    for user, node, lasts in db.execute(SQL["nodes"], (now, names)):
+    # A message has one recipient: without a list to read, this takes half of the time.
+    if len(users) == 1:
+        found = db.execute(SQL["nodes_of_one"], (now, *users))
+    else:
+        found = db.execute(SQL["nodes"], (now, json_list(users)))
+    for user, node, lasts in found:
         if lasts:
             nodes.setdefault(user, []).append(node)
         else:
             ended.add(user)
     if ended:
-        db.execute(SQL["end_leases"], (names, now))
+        db.execute(SQL["end_leases"], (json_list(users), now))
         _leave_behind(db, ended & nodes.keys(), now)
     return nodes
 

@@ -61,7 +61,11 @@ def recipients_of(
     """By name: the states of ``users``, read in one statement, since a statement costs more than its rows."""
     wanted = dict.fromkeys(users)  # in their order, whatever the hash seed
     nodes = nodes_of(connection, wanted, now)
-    rows = {user: row for user, *row in connection.execute(HOT["recipients"], (json_list(wanted),))}
+    if len(wanted) == 1:
+        found = connection.execute(HOT["recipient"], tuple(wanted))
+    else:
+        found = connection.execute(HOT["recipients"], (json_list(wanted),))
+    rows = {user: row for user, *row in found}
     for user in wanted:
         if user not in rows:
             (cold_empty,) = connection.execute(HOT["nothing_in_cold"], (rules.fresh_cold_empty, user)).fetchone()

@@ -3,6 +3,11 @@ SELECT user, sequence, hot, hot_bytes, cold, cold_bytes, inbound_until, pending,
 FROM recipient
 WHERE user IN (SELECT value FROM json_each(?));
 
+-- recipient: The same of one user, which takes half of the time.
+SELECT user, sequence, hot, hot_bytes, cold, cold_bytes, inbound_until, pending, cold_version, cold_empty, poked_at, fetched
+FROM recipient
+WHERE user = ?;
+
 -- nothing_in_cold: Whether cold is in this file and holds no mail of an unknown user.
 SELECT ? AND NOT EXISTS (SELECT 1 FROM cold WHERE user = ?);
 

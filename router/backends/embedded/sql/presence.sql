@@ -4,6 +4,9 @@ SELECT user, id, node, since, lease_until FROM presence WHERE user = ? AND lease
 -- nodes: The nodes that hold connections of some users, and whether their leases last.
 SELECT DISTINCT user, node, lease_until > ? FROM presence WHERE user IN (SELECT value FROM json_each(?));
 
+-- nodes_of_one: The same for one user.
+SELECT DISTINCT user, node, lease_until > ? FROM presence WHERE user = ?;
+
 -- end_leases: Remove the connections of some users whose leases ran out.
 DELETE FROM presence WHERE user IN (SELECT value FROM json_each(?)) AND lease_until <= ?;
 
