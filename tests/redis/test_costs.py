@@ -62,6 +62,8 @@ async def test_a_message_costs_three_round_trips(stage: Stage, monkeypatch: pyte
 async def test_an_acknowledgement_and_a_page_cost_one_round_trip(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """For the same user: who drains needs one for a page."""
     await stage.connect()
+    assert await stage.ids() == []
+    await stage.go("the server learns the scripts")
     await stage.queue.acknowledge(BOB, await stage.ids())
     await stage.route(*(message(stage, number) for number in range(10)))
     page = await stage.ids(limit=2)
