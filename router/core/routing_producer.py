@@ -84,7 +84,7 @@ class RoutingProducer:
             return
         turn.succeed()
         self._poke(published.pokes)
-        self._count(min(message.accepted_at for message in turn.messages), published)
+        self._count(min((message.accepted_at for message in turn.messages), default=0), published)
 
     def _count(self, accepted_at: int, published: Published) -> None:
         outcomes = [routed.outcome for routed in published.routed if routed is not None]

@@ -21,6 +21,8 @@ CALL = 20
 """Any request with a token: its head, the token, the answer."""
 SEND = 20
 """A message that is accepted and routed: its rows, its share of a transaction and of an fsync."""
+PUBLISHED = 5
+"""Of these, its part of a publish that holds up others, where many are published together."""
 CONNECT = 80
 """A connection more: presence is written when it comes and when it goes."""
 CONNECTS_PER_SECOND = 80

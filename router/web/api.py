@@ -18,7 +18,7 @@ from router import envelope
 from router.auth.verifier import Authenticator
 from router.core.acceptance import Acceptor
 from router.core.user_queue import CompositeMessageQueue
-from router.core.work_budget import AT_ONCE, MESSAGE, SEND, WorkBudget
+from router.core.work_budget import AT_ONCE, MESSAGE, PUBLISHED, SEND, WorkBudget
 from router.errors import InvalidIdempotencyKey, InvalidRequest, RouterError
 from router.interfaces import MOST_IDS
 from router.pages import DEFAULT_PAGE, LONGEST_PAGE
@@ -141,6 +141,8 @@ class Api:
                     batch.refuse(BodyTooLarge(f"the envelope has {len(send.body)} bytes, but {limit}"))
                 else:
                     batch.add(*send)
+        # One user publishes one long batch at a time.
+        await request.call.turn(len(sends) * PUBLISHED)
         outcomes = await batch.publish()
         for outcome in outcomes:
             if isinstance(outcome, RouterError):
