@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from router.web.openapi import document
-from router.web.problems import KINDS
+from router.web.problems import STATUSES
 
 HEAD = "// The shapes of requests and answers, from docs/openapi.json. Written by `make docs`.\n"
+KINDS = """\
+/** The ends of the types of problems, by status. */
+export type ProblemKinds = {{
+{members}}};
+
+export type ProblemKind = ProblemKinds[keyof ProblemKinds];
+"""
+_OF_A_STATUS = {f"Problem{status}" for status in STATUSES}
 _PLAIN = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean"}
 Schema = Mapping[str, Any]
 
@@ -18,9 +27,9 @@ def shapes(root: Path) -> str:
     """``clients/typescript/src/api.ts``: a type for each schema, and the kinds of problems."""
     del root
     schemas = document()["components"]["schemas"]
-    types = [f"export type {name} = {_type(schema)};\n" for name, schema in schemas.items()]
-    kinds = "".join(f'\n  | "{kind}"' for kind in sorted({kind.slug for kind in KINDS.values()}))
-    return "\n".join([HEAD, *types, f"export type ProblemKind ={kinds};\n"])
+    types = [f"export type {name} = {_type(schema)};\n" for name, schema in schemas.items() if name not in _OF_A_STATUS]
+    members = [f"  {status}: {_type({'enum': kinds})};\n" for status, kinds in STATUSES.items()]
+    return "\n".join([HEAD, *types, KINDS.format(members="".join(members))])
 
 
 def _type(schema: Schema, indent: str = "") -> str:
@@ -30,7 +39,7 @@ def _type(schema: Schema, indent: str = "") -> str:
         case {"oneOf": list(choices)}:
             return " | ".join(_type(choice, indent) for choice in choices)
         case {"enum": list(values)}:
-            return " | ".join(f'"{value}"' for value in values)
+            return " | ".join(json.dumps(value) for value in values)
         case {"type": "array", "items": dict(items)}:
             return f"Array<{_type(items, indent)}>"
         case {"type": "object", "properties": dict(properties), "required": list(required)}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -13,11 +14,26 @@ from router.pages import DEFAULT_PAGE, LONGEST_PAGE
 from router.urn import MAX_BYTES
 from router.web.api import MAX_ACK_IDS
 from router.web.batches import MOST_MESSAGES
-from router.web.problems import KINDS, MEDIA_TYPE, TYPE_PREFIX
+from router.web.problems import MEDIA_TYPE, STATUSES, TYPE_PREFIX
 
 Document = dict[str, Any]
-_LIMIT: Document = {"type": "integer", "minimum": 1, "default": DEFAULT_PAGE}
-_AT_MOST = f"At most this many messages; more than {LONGEST_PAGE} is read as {LONGEST_PAGE}."
+_LIMIT: Document = {"type": "integer", "minimum": 1}
+"""Without its default, and so is each member of a body: generators make a member with a default a required one."""
+_AT_MOST = (
+    f"At most this number of messages, {DEFAULT_PAGE} by default; more than {LONGEST_PAGE} is read as {LONGEST_PAGE}."
+)
+_ANY = (400, 401, 408, 413, 429, 431, 500, 503)
+_WITH_BODY = (*_ANY, 415)
+_HANDSHAKE = (*_ANY, 403, 426)
+_RETRY_AFTER = {
+    "Retry-After": {"description": "Seconds after which the same request may succeed.", "schema": {"type": "integer"}}
+}
+_HEADERS: dict[int, Document] = {
+    401: {"WWW-Authenticate": {"description": "Bearer (RFC 6750).", "schema": {"type": "string"}}},
+    429: _RETRY_AFTER,
+    503: _RETRY_AFTER,
+}
+"""What a refusal with this status has."""
 
 
 def route() -> Route:
@@ -47,7 +63,10 @@ def document() -> Document:
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
             "schemas": _schemas(),
-            "responses": {"Problem": _json("A problem (RFC 9457).", "Problem", MEDIA_TYPE)},
+            "responses": {
+                "Problem": _json("A problem (RFC 9457).", "Problem", MEDIA_TYPE),
+                **{f"Problem{status}": _problem(status, kinds) for status, kinds in STATUSES.items()},
+            },
         },
     }
 
@@ -85,7 +104,8 @@ def _send() -> Document:
                 "202": _json(
                     "The message is durable. The answer is the same whether the recipient is online or not.", "Accepted"
                 )
-            }
+            },
+            _WITH_BODY,
         ),
     }
 
@@ -99,17 +119,17 @@ def _send_batch() -> Document:
         "operationId": "sendBatch",
         "summary": "Send several sealed envelopes, each as if it was sent alone",
         "requestBody": _body("Batch"),
-        "responses": _answers({"202": accepted}),
+        "responses": _answers({"202": accepted}, _WITH_BODY),
     }
 
 
 def _messages() -> Document:
-    limit = {"name": "limit", "in": "query", "schema": _LIMIT, "description": _AT_MOST}
+    limit = {"name": "limit", "in": "query", "schema": {**_LIMIT, "default": DEFAULT_PAGE}, "description": _AT_MOST}
     return {
         "operationId": "messages",
         "summary": "Fetch the oldest messages; nothing is removed",
         "parameters": [limit],
-        "responses": _answers({"200": _page()}),
+        "responses": _answers({"200": _page()}, _ANY),
     }
 
 
@@ -124,7 +144,7 @@ def _ack() -> Document:
         "operationId": "acknowledge",
         "summary": "Acknowledge messages that were saved",
         "requestBody": _body("Acknowledgement"),
-        "responses": _answers({"204": _plain("The messages are deleted; unknown ids are ignored.")}),
+        "responses": _answers({"204": _plain("The messages are deleted; unknown ids are ignored.")}, _WITH_BODY),
     }
 
 
@@ -133,7 +153,7 @@ def _next() -> Document:
         "operationId": "next",
         "summary": "Acknowledge messages that were saved, then fetch the oldest of the others",
         "requestBody": _body("Next"),
-        "responses": _answers({"200": _page()}),
+        "responses": _answers({"200": _page()}, _WITH_BODY),
     }
 
 
@@ -141,7 +161,7 @@ def _connect() -> Document:
     return {
         "operationId": "connect",
         "summary": "WebSocket: the text frame {} is a poke, which tells the client to fetch",
-        "responses": _answers({"101": _plain("Connected.")}),
+        "responses": _answers({"101": _plain("Connected.")}, _HANDSHAKE),
     }
 
 
@@ -149,8 +169,17 @@ def _open(operation: str, summary: str, responses: Document) -> Document:
     return {"operationId": operation, "summary": summary, "security": [], "responses": responses}
 
 
-def _answers(good: Document) -> Document:
-    return {**good, "default": {"$ref": "#/components/responses/Problem"}}
+def _answers(good: Document, refusals: Sequence[int]) -> Document:
+    refused = {str(status): {"$ref": f"#/components/responses/Problem{status}"} for status in sorted(refusals)}
+    return {**good, **refused, "default": {"$ref": "#/components/responses/Problem"}}
+
+
+def _problem(status: int, kinds: Sequence[str]) -> Document:
+    return {
+        "description": ", ".join(kinds),
+        "headers": _HEADERS.get(status, {}),
+        "content": {MEDIA_TYPE: {"schema": _ref(f"Problem{status}")}},
+    }
 
 
 def _plain(description: str) -> Document:
@@ -184,11 +213,7 @@ def _schemas() -> Document:
             encryptedData=opaque,
             encryptedSymmetricKey=opaque,
             signature=opaque,
-            isEphemeral={
-                "type": "boolean",
-                "default": False,
-                "description": "Deliver only if the recipient is online now.",
-            },
+            isEphemeral={"type": "boolean", "description": "Deliver only if the recipient is online now."},
             priority={"type": "integer", "format": "int32", "description": "5 and above take the express lane."},
         ),
         "Accepted": _object(["id"], id=text),
@@ -216,14 +241,20 @@ def _schemas() -> Document:
         "QueuedMessageList": _object(["messages"], messages={"type": "array", "items": _ref("QueuedMessage")}),
         "Acknowledgement": _object(["messageIds"], messageIds=ids),
         "Next": _object([], messageIds=ids, limit={**_LIMIT, "description": _AT_MOST}),
-        "Problem": _object(
-            ["type", "title", "status"],
-            type={"type": "string", "examples": [TYPE_PREFIX + kind.slug for kind in KINDS.values()]},
-            title=text,
-            status={"type": "integer"},
-            detail=text,
-        ),
+        "Problem": _problem_object({"type": "string"}, {"type": "integer"}),
+        **{
+            f"Problem{status}": _problem_object(
+                {"type": "string", "enum": [TYPE_PREFIX + kind for kind in kinds]},
+                {"type": "integer", "enum": [status]},
+            )
+            for status, kinds in STATUSES.items()
+        },
     }
+
+
+def _problem_object(kind: Document, status: Document) -> Document:
+    text = {"type": "string"}
+    return _object(["type", "title", "status"], type=kind, title=text, status=status, detail=text)
 
 
 def _object(required: list[str], **properties: Any) -> Document:

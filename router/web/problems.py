@@ -85,6 +85,13 @@ KINDS: dict[type[errors.RouterError], Kind] = {
 }
 
 
+_OF_NO_ERROR = {(404, "not-found"), (405, "method-not-allowed"), (500, "internal")}
+"""What ``not_served`` and ``internal_error`` answer."""
+_ALL = sorted({(kind.status, kind.slug) for kind in KINDS.values()} | _OF_NO_ERROR)
+STATUSES = {status: [slug for other, slug in _ALL if other == status] for status, _ in _ALL}
+"""Status -> the slugs of its problems."""
+
+
 def kind_of(error: errors.RouterError) -> Kind:
     """The entry of the error's class, or of its nearest base class."""
     return next(KINDS[ancestor] for ancestor in type(error).__mro__ if ancestor in KINDS)

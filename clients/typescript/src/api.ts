@@ -47,7 +47,7 @@ export type Acknowledgement = {
 
 export type Next = {
   messageIds?: Array<string>;
-  /** At most this many messages; more than 500 is read as 500. */
+  /** At most this number of messages, 50 by default; more than 500 is read as 500. */
   limit?: number;
 };
 
@@ -58,22 +58,21 @@ export type Problem = {
   detail?: string;
 };
 
-export type ProblemKind =
-  | "body-too-large"
-  | "body-too-slow"
-  | "draining"
-  | "envelope-too-large"
-  | "headers-too-large"
-  | "headers-too-slow"
-  | "invalid-envelope"
-  | "invalid-idempotency-key"
-  | "invalid-request"
-  | "malformed-request"
-  | "origin-not-allowed"
-  | "rate-limited"
-  | "too-many-connections"
-  | "too-much-work"
-  | "unauthorized"
-  | "unavailable"
-  | "unsupported-media-type"
-  | "upgrade-required";
+/** The ends of the types of problems, by status. */
+export type ProblemKinds = {
+  400: "invalid-envelope" | "invalid-idempotency-key" | "invalid-request" | "malformed-request";
+  401: "unauthorized";
+  403: "origin-not-allowed";
+  404: "not-found";
+  405: "method-not-allowed";
+  408: "body-too-slow" | "headers-too-slow";
+  413: "body-too-large" | "envelope-too-large";
+  415: "unsupported-media-type";
+  426: "upgrade-required";
+  429: "rate-limited" | "too-many-connections" | "too-much-work";
+  431: "headers-too-large";
+  500: "internal";
+  503: "draining" | "unavailable";
+};
+
+export type ProblemKind = ProblemKinds[keyof ProblemKinds];

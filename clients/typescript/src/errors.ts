@@ -1,4 +1,4 @@
-import type { Problem, ProblemKind } from "./api.js";
+import type { Problem, ProblemKind, ProblemKinds } from "./api.js";
 
 const PREFIX = "urn:sealed-router:problem:";
 
@@ -14,6 +14,11 @@ export class Refused extends Error {
     this.status = problem.status;
     const known = problem.type.startsWith(PREFIX);
     this.kind = known ? (problem.type.slice(PREFIX.length) as ProblemKind) : undefined;
+  }
+
+  /** Whether it has this status, and so one of its kinds. */
+  is<S extends keyof ProblemKinds>(status: S): this is Refused & { status: S; kind: ProblemKinds[S] | undefined } {
+    return this.status === status;
   }
 }
 

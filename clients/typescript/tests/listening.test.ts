@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
-import { Refused, RouterClient, Unauthorized } from "sealed-router-client";
+import { Refused, RouterClient, Unauthorized, Unreachable } from "sealed-router-client";
 import type { ListenOptions, Options, QueuedMessage, Socket, SocketConstructor } from "sealed-router-client";
 import { between, clientOf, envelope, problem, QuickClock, ROUTER, someone, StoppedClock } from "./support.js";
 import { text, until, waiting, type User } from "./support.js";
@@ -8,35 +8,30 @@ import { text, until, waiting, type User } from "./support.js";
 const RealSocket: SocketConstructor = WebSocket;
 
 /** The runtime's sockets, for a test to close. */
-function recorded(): { sockets: Socket[]; Recorded: SocketConstructor } {
-  const sockets: Socket[] = [];
+function recorded(): { opened: Socket[]; Recorded: SocketConstructor } {
+  const opened: Socket[] = [];
   const Recorded = class {
     constructor(url: string, protocols: string[]) {
       const socket = new RealSocket(url, protocols);
-      sockets.push(socket);
+      opened.push(socket);
       return socket as any;
     }
   };
-  return { sockets, Recorded: Recorded as SocketConstructor };
+  return { opened, Recorded: Recorded as SocketConstructor };
 }
 
-/** Sockets that are closed with `code` as soon as they are opened, or instead of that. */
-function closing(code: number, opened = false): SocketConstructor {
+/** Sockets to which `happen` happens. */
+function sockets(happen: (socket: Socket) => void, closed = () => {}): SocketConstructor {
   return class implements Socket {
     onopen: Socket["onopen"] = null;
     onmessage = null;
     onclose: Socket["onclose"] = null;
     onerror: Socket["onerror"] = null;
+    readonly close = closed;
 
     constructor() {
-      setImmediate(() => {
-        if (opened) this.onopen?.({});
-        else this.onerror?.({});
-        this.onclose?.({ code });
-      });
+      setImmediate(() => happen(this));
     }
-
-    close(): void {}
   };
 }
 
@@ -115,36 +110,42 @@ test("nothing is acknowledged before it is saved", async () => {
 test("what save throws ends it, unchanged, and acknowledges nothing", async () => {
   const [alice, bob] = [someone(), someone()];
   await clientOf(alice).send(envelope(bob, "hello"));
-  const full = new Error("the disk is full");
-  const save = () => Promise.reject(full);
-  await assert.rejects(clientOf(bob).listen(save), (error) => error === full);
+  for (const full of [new Error("the disk is full"), new Unreachable("what save asks is away")]) {
+    const save = () => Promise.reject(full);
+    await assert.rejects(clientOf(bob).listen(save), (error) => error === full);
+  }
   assert.deepEqual(await waiting(bob), ["hello"]);
 });
 
 test("a poke while it drains makes it drain once more", async (t) => {
   const [alice, bob] = [someone(), someone()];
+  const { opened, Recorded } = recorded();
   let sent = false;
-  const fetch = between(async ({ path, go }) => {
+  let pokes = 0;
+  const fetch = between(async ({ go }) => {
     const response = await go();
-    if (path === "/api/messages?limit=50" && !sent) {
+    if (!sent) {
       sent = true; // The page that is on its way does not hold it.
-      await clientOf(alice).send(envelope(bob, "late"));
-      await until(bob, (texts) => texts.length === 1);
+      await new Promise<void>((resolve) => {
+        (opened[0] as WebSocket).addEventListener("message", () => (pokes++, resolve()));
+        void clientOf(alice).send(envelope(bob, "late"));
+      });
     }
     return response;
   });
-  const listener = listening(t, bob, { fetch, clock: new StoppedClock() });
+  const listener = listening(t, bob, { fetch, WebSocket: Recorded, clock: new StoppedClock() });
   await listener.until((saved) => saved.includes("late"));
+  assert.equal(pokes, 1, "the router pokes again after a while");
 });
 
 test("it connects again, and fetches what came meanwhile", async (t) => {
   const [alice, bob] = [someone(), someone()];
-  const { sockets, Recorded } = recorded();
+  const { opened, Recorded } = recorded();
   const connects = new Connects();
   const options = { WebSocket: Recorded, clock: new QuickClock() };
   const listener = listening(t, bob, options, { connected: connects.add });
   await connects.until(1);
-  sockets[0]!.close();
+  opened[0]!.close();
   await connects.until(2);
   await clientOf(alice).send(envelope(bob, "a"));
   await listener.until((saved) => saved.includes("a"));
@@ -153,7 +154,9 @@ test("it connects again, and fetches what came meanwhile", async (t) => {
 test("while sockets are blocked, mail comes by the timer", async (t) => {
   const [alice, bob] = [someone(), someone()];
   const clock = new QuickClock();
-  const listener = listening(t, bob, { WebSocket: closing(1006), clock });
+  const Blocked = sockets((socket) => socket.onerror?.({})); // Node 20 does not close them.
+  const trouble = (problem: unknown) => assert.match(String(problem), /cannot be reached/);
+  const listener = listening(t, bob, { WebSocket: Blocked, clock, trouble });
   for (const each of ["a", "b"]) {
     await clientOf(alice).send(envelope(bob, each));
     await listener.until((saved) => saved.includes(each));
@@ -163,8 +166,8 @@ test("while sockets are blocked, mail comes by the timer", async (t) => {
 
 test("while a socket is dead and does not say so, mail comes by the timer", async (t) => {
   const [alice, bob] = [someone(), someone()];
-  const { sockets, Recorded } = recorded();
-  const connected = () => (sockets[0]!.onmessage = null);
+  const { opened, Recorded } = recorded();
+  const connected = () => (opened[0]!.onmessage = null);
   const listener = listening(t, bob, { WebSocket: Recorded }, { connected, pollSeconds: 0.05 });
   await clientOf(alice).send(envelope(bob, "a"));
   await listener.until((saved) => saved.includes("a"));
@@ -180,27 +183,44 @@ test("a page that may open no socket fetches", async (t) => {
   await listener.until((saved) => saved.includes("a"));
 });
 
+test("a handshake without an answer is given up, and tried again", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  let closed = 0;
+  const clock = new QuickClock();
+  const fetch = between(async () => new Response('{"messages": []}'));
+  await new Promise<void>((resolve) => {
+    let opened = 0;
+    const silent = () => (++opened === 3 ? resolve() : t.mock.timers.tick(10_000));
+    listening(t, someone(), { WebSocket: sockets(silent, () => (closed += 1)), clock, fetch });
+  });
+  assert.equal(closed, 2);
+});
+
 test("a socket whose place another one took waits longer", async (t) => {
   const clock = new StoppedClock();
   const waits = new Promise<number[]>((resolve) => {
     const trouble = () => setImmediate(() => resolve(clock.waits));
-    listening(t, someone(), { WebSocket: closing(4409, true), clock, trouble });
+    const Replaced = sockets((socket) => {
+      socket.onopen!({});
+      socket.onclose!({ code: 4409 });
+    });
+    listening(t, someone(), { WebSocket: Replaced, clock, trouble });
   });
   assert.ok((await waits).some((wait) => wait >= 15 && wait <= 30));
 });
 
 test("a socket whose token has expired connects with a new one", async (t) => {
   const user = someone();
-  const { sockets, Recorded } = recorded();
+  const { opened, Recorded } = recorded();
   let asked = 0;
   const token = () => (asked++, user.token);
   const connects = new Connects();
   const client = new RouterClient({ url: ROUTER, token, WebSocket: Recorded, clock: new QuickClock() });
   new Listener(t, client, { connected: connects.add });
   await connects.until(1);
-  sockets[0]!.onclose!({ code: 4401 });
+  opened[0]!.onclose!({ code: 4401 });
   await connects.until(2);
-  sockets[0]!.close();
+  opened[0]!.close();
   assert.equal(asked, 2);
 });
 
@@ -231,7 +251,7 @@ test("an outage that lasts longer than the budget does not end it", async (t) =>
 
 test("an older router is asked to acknowledge, and to fetch, and for both again after the next connect", async (t) => {
   const [alice, bob] = [someone(), someone()];
-  const { sockets, Recorded } = recorded();
+  const { opened, Recorded } = recorded();
   const paths: string[] = [];
   const fetch = between(async ({ path, go }) => {
     paths.push(path);
@@ -246,7 +266,7 @@ test("an older router is asked to acknowledge, and to fetch, and for both again 
   await until(bob, (texts) => texts.length === 0);
   const asked = () => paths.filter((path) => path === "/api/messages/next").length;
   assert.equal(asked(), 1);
-  sockets[0]!.close();
+  opened[0]!.close();
   await connects.until(2);
   await clientOf(alice).send(envelope(bob, "d"));
   await listener.until((saved) => saved.length === 4);
@@ -257,7 +277,7 @@ test("an older router is asked to acknowledge, and to fetch, and for both again 
 test("it ends when save has ended, and then has no socket", async () => {
   const [alice, bob] = [someone(), someone()];
   await clientOf(alice).send(envelope(bob, "hello"));
-  const { sockets, Recorded } = recorded();
+  const { opened, Recorded } = recorded();
   const stop = new AbortController();
   let saved = false;
   const save = async () => {
@@ -267,8 +287,16 @@ test("it ends when save has ended, and then has no socket", async () => {
   };
   await clientOf(bob, { WebSocket: Recorded }).listen(save, { signal: stop.signal });
   assert.ok(saved);
-  assert.ok(sockets.every((socket) => (socket as WebSocket).readyState >= WebSocket.CLOSING));
+  assert.ok(opened.every((socket) => (socket as WebSocket).readyState >= WebSocket.CLOSING));
   await clientOf(bob).listen(() => assert.fail("it has not begun"), { signal: stop.signal });
+
+  const late = new AbortController();
+  const fetch = between(async ({ go }) => {
+    const page = await (await go()).text();
+    late.abort();
+    return new Response(page);
+  });
+  await clientOf(bob, { fetch }).listen(() => assert.fail("it has ended"), { signal: late.signal });
 });
 
 test("a runtime without WebSocket is told to hand one in", async () => {

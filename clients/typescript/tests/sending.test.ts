@@ -92,7 +92,11 @@ test("a refusal is final, and says what it is", async () => {
     return true;
   });
   const large = { recipientId: "bob", encryptedData: "A".repeat(400_000) };
-  await assert.rejects(sender.send(large), { status: 413, kind: "body-too-large" });
+  await assert.rejects(sender.send(large), (error) => {
+    assert.ok(error instanceof Refused && error.is(413) && !error.is(400));
+    const kind: "body-too-large" | "envelope-too-large" | undefined = error.kind;
+    return kind === "body-too-large";
+  });
   assert.equal(requests, 2);
 });
 
@@ -208,4 +212,17 @@ test("what cannot be sent holds back all behind it", async () => {
   );
   assert.deepEqual(outcomes.map((outcome) => outcome.error instanceof Unreachable), [false, true, true]);
   assert.deepEqual(await until(bob, (texts) => texts.length > 0), ["a"]);
+});
+
+test("no part of a batch overtakes the one before", async () => {
+  const [alice, bob] = [someone(), someone()];
+  const sizes = new Set<number>();
+  const fetch = between(async ({ init }) => {
+    sizes.add((JSON.parse(String(init.body)) as { messages: unknown[] }).messages.length);
+    return problem(503, "unavailable");
+  });
+  const sent = Array.from({ length: 300 }, (_, index) => envelope(bob, String(index)));
+  const outcomes = await clientOf(alice, { fetch, clock: new QuickClock() }).sendBatch(sent);
+  assert.equal(outcomes.filter((outcome) => outcome.error instanceof Unreachable).length, sent.length);
+  assert.deepEqual([...sizes], [256]);
 });
