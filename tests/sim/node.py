@@ -242,7 +242,8 @@ class Direct(EmbeddedRoutingIngress):
         self.world.routes([delivery for delivery, _ in routed])
         self.world.refuses([delivery for delivery, _ in routed], [result for _, result in routed], heard=True)
         for letter in published.letters:
-            self.world.buries(letter)
+            if self.world.is_buried(letter):
+                self.world.buries(letter)
         for message, result in zip(messages, published.routed, strict=True):
             if result is not None and result.outcome is Outcome.COLD:
                 self.world.pushes(message)

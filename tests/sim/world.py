@@ -169,6 +169,11 @@ class World:
             for id_, user in self.disk("file").rows("SELECT id, recipient FROM outbox"):
                 self.add(h.Pushed(str(id_), str(user), self.can_be_found(str(id_))))
 
+    def is_buried(self, letter: DeadLetter) -> bool:
+        """Whether an operator would find ``letter``."""
+        query = "SELECT 1 FROM dead_letter WHERE id = ?"
+        return self.disk("push").connection.execute(query, (letter.id,)).fetchone() is not None
+
     def buries(self, letter: DeadLetter) -> None:
         """A dead letter is durable."""
         self.add(h.Buried(letter.id, letter.reason))
