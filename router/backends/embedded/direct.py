@@ -22,6 +22,7 @@ from router.backends.embedded.push import (
     EmbeddedDeadLetters,
     announce,
     expire_commands,
+    withdraw,
 )
 from router.backends.embedded.recipients import HOT
 from router.backends.embedded.routing import hot_row, route
@@ -107,6 +108,11 @@ class EmbeddedRoutingIngress:
             routed.append(_final(result, is_stored=message.name in stored))
         if None in routed:
             enqueue(db, [message for message, result in zip(messages, routed, strict=True) if result is None])
+        if self._state.announces:
+            hot = [
+                one for one, result in zip(messages, routed, strict=True) if result and result.outcome is Outcome.HOT
+            ]
+            _work_as_if_offline(db, hot, now)
         buried = self._letters.bury(db, letters) if letters else Buried()
         return _Step(Published(routed, letters, done.pokes), buried)
 
@@ -132,6 +138,13 @@ def _final(result: Routed | None, *, is_stored: bool) -> Routed | None:
         return None  # a pipeline was to write it to cold, and still is
     # Its push command went out with it.
     return structs.replace(result, outcome=Outcome.DUPLICATE) if result.outcome is Outcome.ANNOUNCE else result
+
+
+def _work_as_if_offline(db: sqlite3.Connection, hot: Sequence[Message], now: int) -> None:
+    """Write push commands of ``hot``, and delete them: an answer takes as long as where they stay."""
+    if hot:
+        announce(db, hot, now)
+        withdraw(db, [message.name for message in hot])
 
 
 def _work_as_if_online(db: sqlite3.Connection, message: Message, now: int) -> None:
