@@ -79,13 +79,25 @@ async def _written(database: Database, id_: str) -> bool:
     return True
 
 
-def test_who_has_written_waits_for_who_is_next(path: Path, first: FileTurns) -> None:
-    """However soon it asks again: the one that is next may not even have been woken yet."""
+def test_a_turn_is_for_the_first_that_takes_it(path: Path, first: FileTurns) -> None:
+    """One that waits may not even have been woken yet."""
     second = FileTurns(path)
     assert not second.take()
     first.leave()
+    assert first.take()
+    first.leave()
+    second.wait_until_free()
+    assert second.take()
+    assert not first.take()
+
+
+def test_who_has_written_waits_for_who_is_next(path: Path, first: FileTurns) -> None:
+    """However soon it asks again: the one that is next may not even have been woken yet."""
+    second = FileTurns(path)
+    second.be_next()
+    first.leave()
     assert not first.take(), "the second one is next"
-    second.wait()
+    second.wait()  # it already is next: the lock is its own
     second.leave()
     first.wait()
     assert not FileTurns(path).take()

@@ -38,6 +38,8 @@ GROUP_SECONDS = 0.005
 PATIENCE_SECONDS = 0.002
 """How long a patient write waits for others, to share a transaction and a sync with them. At 500 messages a second two
 of three acknowledgements find one in this time."""
+STARVING_SECONDS = 0.02
+"""A process that has waited this long for its turn is next, whatever else runs."""
 LOCK_SECONDS = 10.0
 """How long to wait for another process's transaction before giving up."""
 CHECKPOINT_CHANGES = 8_000
@@ -110,6 +112,8 @@ class Database:
         self._folds: list[asyncio.Future[None]] = []
         self._folded_for_room = False
         self._writes = True
+        self._waits_since: float | None = None
+        """When the group that waits for its turn found another process writing."""
         self._kept_waiting = False
         """Another process has not ended its turn for ``LOCK_SECONDS``."""
 
@@ -207,28 +211,50 @@ class Database:
         if self._doubtful:
             self._submit_in_turn(self._renew_log, self._renewed)
             return
-        begun = self._turns.take()
-        try:
-            if begun:
-                self._writer.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            if not schema.is_busy(error):
-                self._begun(error)
-                return
-            begun = False
-        if begun:
-            self._run()
-        else:
+        if not self._turns.take():
             self._sync_soon()
+            self._await_turn()
+            return
+        self._waits_since = None
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            if schema.is_busy(error):
+                self._sync_soon()
+                self._submit_in_turn(self._wait_for_lock, self._begun)
+            else:
+                self._begun(error)
+        else:
+            self._run()
+
+    def _await_turn(self) -> None:
+        now = self._loop.time()
+        if self._waits_since is None:
+            self._waits_since = now
+        if now - self._waits_since < STARVING_SECONDS:
+            self._submit_waiting(self._turns.wait_until_free, self._free)
+        else:
+            self._waits_since = None
             self._submit_in_turn(self._wait_for_lock, self._begun)
 
+    def _free(self, error: BaseException | None) -> None:
+        if error is None:
+            self._begin()
+        else:
+            self._begun(error)
+
     def _submit_in_turn(self, job: Job, done: Done) -> None:
-        """Run ``job`` on the thread when this process has the turn; writes that wait for ``LOCK_SECONDS`` fail."""
-        self._patience = self._loop.call_later(LOCK_SECONDS, self._give_up)
+        """Run ``job`` on the thread when this process has the turn."""
 
         def in_turn() -> None:
             self._turns.wait()
             job()
+
+        self._submit_waiting(in_turn, done)
+
+    def _submit_waiting(self, job: Job, done: Done) -> None:
+        """Run ``job``, which waits for other processes, on the thread; writes that wait for ``LOCK_SECONDS`` fail."""
+        self._patience = self._loop.call_later(LOCK_SECONDS, self._give_up)
 
         def ended(error: BaseException | None) -> None:
             self._patience.cancel()
@@ -237,7 +263,7 @@ class Database:
                 self._idle.clear()
             done(error)
 
-        self._waiter.submit(in_turn, ended)
+        self._waiter.submit(job, ended)
 
     def _give_up(self) -> None:
         """Fail all writes that wait; the thread goes on waiting, for later ones."""

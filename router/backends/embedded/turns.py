@@ -1,11 +1,12 @@
 """Whose turn it is to write, of the processes that share a database file.
 
 SQLite itself only says that another process writes; a process that wants to write then has to ask again and again. Here
-the system wakes the next one. There are two locks, and the system releases both with the process, however that ends:
+the system wakes it. There are two locks, and the system releases both with the process, however that ends:
 
-* The process that writes holds ``writer.lock``.
-* The process that is next waits for it, and holds ``next.lock`` meanwhile. All others wait for that one, the process
-  that has just written too: it cannot be first again while somebody waits.
+* The process that writes holds ``writer.lock``. Others wait until it is free, and then all may take it: to hand it to
+  one that is still being woken would keep it from those that run.
+* A process that has not had its turn for too long holds ``next.lock`` while it waits. Then no other takes a turn, also
+  not the one that has just written.
 
 SQLite's own lock still decides. So a process that knows nothing of turns, such as an operator's ``sqlite3``, only makes
 others wait as it always did.
@@ -27,15 +28,19 @@ class Turns(Protocol):
     """The turns of one process, on one file. At most one call is under way."""
 
     def take(self) -> bool:
-        """Take the turn unless another process has it or is next. If not, ``wait`` has to follow."""
+        """Take the turn unless another process has it or is next; returns at once whether this process has it."""
+        ...
+
+    def wait_until_free(self) -> None:
+        """Return when the turn may be taken."""
         ...
 
     def wait(self) -> None:
-        """Return when this process has the turn."""
+        """Return when this process has the turn: it is next, before all that have not waited so far."""
         ...
 
     def leave(self) -> None:
-        """Let the next one write; nothing happens if this process does not have the turn."""
+        """Let others write; nothing happens if this process does not have the turn."""
         ...
 
     def close(self) -> None: ...
@@ -51,37 +56,34 @@ class FileTurns:
             self._writer = _open(path.with_name(WRITER))
         except OSError as error:
             raise unusable(path.parent, error) from error
-        self._is_next = False
         self._writes = False
 
     def take(self) -> bool:
-        if self._writes:
-            return True
-        if not _try(self._next):
-            return False
-        self._is_next = True
-        if not _try(self._writer):
-            return False
-        self._begin()
-        return True
+        if not self._writes and _try(self._next):
+            self._writes = _try(self._writer)
+            _release(self._next)
+        return self._writes
+
+    def wait_until_free(self) -> None:
+        if not self._writes:
+            fcntl.flock(self._writer, fcntl.LOCK_EX)
+            _release(self._writer)
 
     def wait(self) -> None:
-        if self._writes:
-            return
-        if not self._is_next:
-            fcntl.flock(self._next, fcntl.LOCK_EX)
-            self._is_next = True
-        fcntl.flock(self._writer, fcntl.LOCK_EX)
-        self._begin()
+        if not self._writes:
+            self.be_next()
+            fcntl.flock(self._writer, fcntl.LOCK_EX)
+            self._writes = True
+            _release(self._next)
 
-    def _begin(self) -> None:
-        self._writes, self._is_next = True, False
-        fcntl.flock(self._next, fcntl.LOCK_UN)
+    def be_next(self) -> None:
+        """The first part of ``wait``."""
+        fcntl.flock(self._next, fcntl.LOCK_EX)
 
     def leave(self) -> None:
         if self._writes:
             self._writes = False
-            fcntl.flock(self._writer, fcntl.LOCK_UN)
+            _release(self._writer)
 
     def close(self) -> None:
         os.close(self._next)
@@ -93,6 +95,9 @@ class NoTurns:
 
     def take(self) -> bool:
         return True
+
+    def wait_until_free(self) -> None:
+        return
 
     def wait(self) -> None:
         return
@@ -114,3 +119,7 @@ def _try(lock: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _release(lock: int) -> None:
+    fcntl.flock(lock, fcntl.LOCK_UN)
