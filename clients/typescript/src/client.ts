@@ -522,7 +522,7 @@ function notARouter(): never {
 }
 
 /** Unique, no secret: a key counts only together with its sender. React Native has no `crypto`. */
-function newKey(): string {
+export function newKey(): string {
   const part = () => Math.random().toString(36).slice(2);
   return globalThis.crypto?.randomUUID?.() ?? part() + part() + part();
 }
