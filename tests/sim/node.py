@@ -246,7 +246,7 @@ class Direct(EmbeddedRoutingIngress):
                 self.world.buries(letter)
         for message, result in zip(messages, published.routed, strict=True):
             if result is not None and result.outcome is Outcome.COLD:
-                self.world.pushes(message)
+                self.world.commands(message)
         return published
 
     def _route(self, db: sqlite3.Connection, messages: Sequence[Message], now: int) -> Any:
@@ -372,7 +372,7 @@ class SimFactory(Factory):
             store.asked = self._world.routes
             store.given_up = self._world.gives_up
             store.told = self._world.settles
-            store.pushes = self._world.pushes
+            store.pushes = self._world.commands
             store.refused = self._world.refuses
             return cast(OnlineStore, Heard(self._linked(store, "online"), self._world))
 

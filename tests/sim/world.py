@@ -163,6 +163,12 @@ class World:
         piped = self.plan.piped == "all" or (self.plan.piped == "some" and number % 2)
         return self.plan.topology in ("one", "file") and not piped
 
+    def commands(self, message: Message) -> None:
+        """The push command of ``message`` should be in the outbox; it is gone where its mail was acknowledged since."""
+        query = "SELECT 1 FROM outbox WHERE id = ? AND recipient = ?"
+        if self.disk("push").connection.execute(query, (message.id, message.recipient)).fetchone():
+            self.pushes(message)
+
     def _tell_commands(self) -> None:
         """Where a process died between the commit of a command and the history."""
         if not self.apart:
