@@ -19,11 +19,11 @@ pytestmark = pytest.mark.anyio
 TIERS = pytest.mark.parametrize("tier", ["hot", "cold"])
 
 
-async def fill(stage: Stage, tier: Tier, *ids: str) -> None:
+async def fill(stage: Stage, tier: Tier, *ids: str, keyed: bool = False) -> None:
     if tier == "hot":
         await stage.connect()
     for id_ in ids:
-        await stage.go(id_)
+        await stage.go(id_, keyed=keyed)
 
 
 def damaged(stage: Stage) -> float:
@@ -74,14 +74,14 @@ class DamageContract:
     async def test_a_damaged_message_becomes_a_dead_letter_and_others_are_served(
         self, stage: Stage, tier: Tier, change: Change
     ) -> None:
-        await fill(stage, tier, "m1", "m2", "m3")
+        await fill(stage, tier, "m1", "m2", "m3", keyed=True)
         await spoil(stage, tier, "m2", change)
         assert await stage.ids() == ["m1", "m3"]
         assert await stage.ids() == ["m1", "m3"]
         assert await stage.letters() == [("m2", "damaged")]
         assert damaged(stage) == 1
         assert [*await stage.hot(), *await stage.in_cold()] == ["m1", "m3"], "it has left the queue"
-        assert await stage.go("m2") is Outcome.DUPLICATE, "and does not come back"
+        assert await stage.go("m2", keyed=True) is Outcome.DUPLICATE, "and does not come back"
         await stage.queue.acknowledge(BOB, ["m1", "m3"])
         assert await stage.ids() == []
 

@@ -45,7 +45,7 @@ normal_mail_that_is_acknowledged_meanwhile_leaves_its_place_to_normal_mail
 of_two_with_one_place_the_second_is_not_passed_over retention_ends_the_wait_for_what_was_never_settled
 retention_that_dies_between_its_steps_is_completed mail_that_was_routed_without_the_store_is_told_to_it
 a_copy_that_nobody_told_of_is_told_by_the_sweeper write_through_keeps_a_copy_in_cold
-a_copy_that_comes_after_the_acknowledgement_is_deleted
+a_copy_that_comes_after_the_acknowledgement_is_deleted a_failure_before_copies_are_deleted_loses_nothing
 """
 """What these tests force comes between two steps of what is one step where one file holds all, or redelivers what
 nobody can deliver again there. ``test_embedded_direct`` has what is promised instead."""
