@@ -252,7 +252,7 @@ async def test_what_is_damaged_between_two_looks_of_a_fetch_is_not_taken_for_mov
 
     async def damaged_after(*arguments: Any, **options: Any) -> HotPage:
         page = await read(*arguments, **options)
-        if not options["again"]:
+        if not options.get("again"):
             await spoil(stage, "hot", "m2")
         return page
 

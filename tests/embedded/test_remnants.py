@@ -26,8 +26,17 @@ NAME = "urn:sm:user:an-unmistakable-name"
 DAY = 86_400
 
 
+@pytest.fixture(params=["at once", "by a pipeline"])
+def way(request: pytest.FixtureRequest) -> str:
+    """How mail is routed: as it is accepted, or in steps."""
+    if request.param != "at once":
+        request.getfixturevalue("piped")
+    return str(request.param)
+
+
 @pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+async def stage(tmp_path: Path, way: str) -> AsyncIterator[Stage]:
+    del way  # sets how the factory makes the ingress
     async with staged(EmbeddedStores(tmp_path), ManualClock(), cap=10_000) as stage:
         yield stage
 
@@ -56,8 +65,9 @@ async def pass_through(stage: Stage, messages: list[Message]) -> None:
     """All that becomes of mail for somebody who is offline."""
     consumer = await stage.factory.ingress_consumer()
     await asyncio.gather(*(stage.producer.publish([message]) for message in messages))
-    got = 0
-    while got < len(messages):
+    backlog = await stage.producer.backlog()
+    got, waiting = 0, backlog.messages if backlog is not None else 0
+    while got < waiting:
         deliveries = await consumer.receive(1000)
         for message, routed in zip(messages, await stage.online.route(deliveries), strict=True):
             await stage.store(message, routed)
@@ -133,6 +143,7 @@ async def test_a_file_of_an_earlier_version_gives_back_from_its_next_start(tmp_p
         assert db.execute("SELECT count(*) FROM dead_letter").fetchone() == (1,)
 
 
+@pytest.mark.usefixtures("way")
 async def test_a_service_that_stops_leaves_no_payload(tmp_path: Path) -> None:
     async with staged(EmbeddedStores(tmp_path), ManualClock(), cap=10_000) as stage:
         (await opened(stage.factory, EmbeddedBackend)).keeper()
