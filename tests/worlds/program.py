@@ -77,6 +77,8 @@ async def one_key_for_two(stranger: Stranger, key: str, *, again: bool = False, 
         stranger.note(await stranger.running.poked(socket))
     await stranger.acknowledge([*await stranger.fetch(), sent, own])
     await stranger.fetch()
+    # Under a key, a record stays of what the victim has acknowledged: a page that follows must not tell of it either.
+    await stranger.follow([sent, own])
     await stranger.say_goodbye(socket)
 
 

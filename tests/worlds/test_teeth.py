@@ -12,14 +12,14 @@ import pytest
 from starlette.routing import Route
 
 from router import ids
-from router.backends.embedded.ingress import EmbeddedIngressProducer
+from router.backends.embedded.direct import EmbeddedRoutingIngress
 from router.backends.embedded.pokes import EmbeddedPokeBus
 from router.backends.embedded.recipients import HOT
 from router.clock import MICROSECONDS
 from router.core import send_limits
 from router.core.user_queue import CompositeMessageQueue
-from router.errors import InvalidEnvelope, InvalidRequest, RateLimited, RouterError
-from router.messages import Message, Queued
+from router.errors import InvalidEnvelope, InvalidRequest, RateLimited
+from router.messages import Message, Published, Queued
 from router.web.context import EdgeContext
 from router.web.health import Health
 from router.web.request_ids import RequestIds
@@ -85,32 +85,32 @@ def a_spent_inbound_budget_is_answered(patch: Patch) -> None:
 
 def before_publishing(patch: Patch, query: str, refusal: Exception, limit: int = CAP) -> None:
     """Refuse where ``query`` says yes of the recipient, for this ``limit``."""
-    publish = EmbeddedIngressProducer.publish
+    publish = EmbeddedRoutingIngress.publish
 
-    async def ask(self: EmbeddedIngressProducer, messages: Sequence[Message]) -> list[RouterError | None]:
+    async def ask(self: EmbeddedRoutingIngress, messages: Sequence[Message]) -> Published:
         def refused(db: sqlite3.Connection) -> bool:
             rows = [db.execute(query, (limit, message.recipient)).fetchone() for message in messages]
             return any(row is not None and row[0] for row in rows)
 
-        if self._database.read(refused):
+        if self._state.database.read(refused):
             raise refusal
         return await publish(self, messages)
 
-    patch.setattr(EmbeddedIngressProducer, "publish", ask)
+    patch.setattr(EmbeddedRoutingIngress, "publish", ask)
 
 
 def a_header_tells_who_is_online(patch: Patch) -> None:
-    publish, headers, seen = EmbeddedIngressProducer.publish, EdgeContext.common_headers, [0]
+    publish, headers, seen = EmbeddedRoutingIngress.publish, EdgeContext.common_headers, [0]
 
-    async def look(self: EmbeddedIngressProducer, messages: Sequence[Message]) -> list[RouterError | None]:
+    async def look(self: EmbeddedRoutingIngress, messages: Sequence[Message]) -> Published:
         query = "SELECT count(*) FROM presence WHERE user = ?"
-        seen[0] = self._database.read(lambda db: db.execute(query, (messages[-1].recipient,)).fetchone()[0])
+        seen[0] = self._state.database.read(lambda db: db.execute(query, (messages[-1].recipient,)).fetchone()[0])
         return await publish(self, messages)
 
     def tell(self: EdgeContext, *about: Any) -> list[tuple[bytes, bytes]]:
         return [*headers(self, *about), (b"x-devices", b"%d" % seen[0])]
 
-    patch.setattr(EmbeddedIngressProducer, "publish", look)
+    patch.setattr(EmbeddedRoutingIngress, "publish", look)
     patch.setattr(EdgeContext, "common_headers", tell)
 
 
