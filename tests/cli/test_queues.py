@@ -234,7 +234,7 @@ def test_dead_letters(router: Router, inside: Inside, *, with_body: bool) -> Non
 
 
 def test_dead_letters_are_replayed(router: Router, inside: Inside) -> None:
-    """RACES 48: the message is in the ingress again, under its id; the letter is gone, and others stay."""
+    """RACES 48: the message is in its queue again, under its id; the letter is gone, and others stay."""
 
     def letter(number: int, reason: DeadReason, body: bytes = b"") -> DeadLetter:
         refused = message(number)
@@ -248,9 +248,8 @@ def test_dead_letters_are_replayed(router: Router, inside: Inside) -> None:
         await (await factory.dead_letters()).publish([letter(4, DeadReason.QUEUE_FULL, b"{")])
 
     async def look(factory: Factory) -> None:
-        (delivery,) = await (await factory.ingress_consumer()).receive(9)
-        assert delivery.message is not None
-        assert (delivery.message.id, delivery.message.envelope) == ("id-001-bob", message(1).envelope)
+        (queued,) = await (await factory.message_queue()).fetch(BOB, 9)
+        assert (queued.message.id, queued.message.envelope) == ("id-001-bob", message(1).envelope)
 
     inside(refuse)
     counts = {"recipients": 1, "passed_over": 2, "remembered": 0, "unreadable": 0}
