@@ -12,12 +12,15 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from router.messages import Connection, Delivery, Lane, Message, Move, Outcome, Queued
+from router.backends.embedded.backend import EmbeddedBackend
+from router.messages import Connection, Delivery, Lane, Message, Move, Outcome, Queued, Routed
 from tests.contract.stage import PAGE_BYTES, Stage, staged
+from tests.support.backends import opened
 from tests.support.clock import ManualClock
 from tests.support.stores import EmbeddedStores, Stores
 
@@ -25,6 +28,8 @@ T = TypeVar("T")
 USERS = ("urn:sm:user:ann", "urn:sm:user:{ben}")
 user_names = st.sampled_from(USERS)
 SHORT, LONG = 5, 45
+ROOM = 1000
+"""For ``limits.queue_messages``: more than any example sends."""
 
 
 class Promises(RuleBasedStateMachine):
@@ -56,7 +61,7 @@ class Promises(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        opening = staged(self.stores(), self.clock, in_line=True)
+        opening = staged(self.stores(), self.clock, cap=ROOM, in_line=True)
         self.stage: Stage = self.run(self.stack.enter_async_context(opening))
 
     def teardown(self) -> None:
@@ -65,12 +70,15 @@ class Promises(RuleBasedStateMachine):
             self.loop.close()
         self.directory.cleanup()
 
-    @rule(user=user_names, express=st.booleans(), ephemeral=st.booleans())
-    def send(self, user: str, express: bool, ephemeral: bool) -> None:
+    @rule(user=user_names, express=st.booleans(), ephemeral=st.booleans(), keyed=st.booleans())
+    def send(self, user: str, express: bool, ephemeral: bool, keyed: bool) -> None:
         self.count += 1
         lane = Lane.EXPRESS if express else Lane.NORMAL
-        message = self.stage.message(f"m{self.count:04}", user, lane=lane, ephemeral=ephemeral)
+        message = self.stage.message(f"m{self.count:04}", user, lane=lane, ephemeral=ephemeral, keyed=keyed)
         self.sent[user].append(message)
+        self.accept(message)
+
+    def accept(self, message: Message) -> None:
         self.unrouted.append(message)
 
     @rule(steps=st.integers(0, 4), batch=st.integers(1, 5))
@@ -105,14 +113,18 @@ class Promises(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def redeliver(self, data: st.DataObject) -> None:
-        """The ingress forgets that it was told."""
+        """The ingress forgets that it was told, or a sender repeats what has a key."""
         if self.routed_before:
             message = data.draw(st.sampled_from(self.routed_before))
-            (result,) = self.run(self.stage.route(message, attempt=2))
+            result = self.route_again(message)
             allowed = {Outcome.DUPLICATE, Outcome.ANNOUNCE}
             if message.ephemeral:
                 allowed |= {Outcome.DROPPED_EXPIRED, Outcome.DROPPED_OFFLINE, Outcome.HOT}
             assert result.outcome in allowed
+
+    def route_again(self, message: Message) -> Routed:
+        (result,) = self.run(self.stage.route(message, attempt=2))
+        return result
 
     @rule(user=user_names, limit=st.integers(1, 4), keep=st.integers(0, 4))
     def fetch_and_acknowledge(self, user: str, limit: int, keep: int) -> None:
@@ -215,6 +227,30 @@ class Promises(RuleBasedStateMachine):
         assert got >= routed - self.acked, "at least once"
 
 
+class DirectPromises(Promises):
+    """One file holds all, so a message is routed in the transaction that accepts it, and no pipeline has anything to
+    do. What has a key is accepted again; nothing else comes again, and nothing else is remembered."""
+
+    def accept(self, message: Message) -> None:
+        outcome = self.publish(message).outcome
+        if message.ephemeral:
+            assert outcome in (Outcome.HOT, Outcome.DROPPED_EXPIRED, Outcome.DROPPED_OFFLINE)
+        else:
+            assert outcome in (Outcome.HOT, Outcome.COLD)
+        if message.keyed:
+            self.routed_before.append(message)
+
+    def route_again(self, message: Message) -> Routed:
+        return self.publish(message)
+
+    def publish(self, message: Message) -> Routed:
+        ingress = self.run(opened(self.stage.factory, EmbeddedBackend)).routing_ingress()
+        assert ingress is not None
+        (result,) = self.run(ingress.publish([message])).routed
+        assert result is not None, "nothing waits for a pipeline"
+        return result
+
+
 def keeps(machine: type[Promises], *, examples: int, steps: int) -> None:
     """Whether the promises are kept in so many examples of so many steps."""
     checks = list(HealthCheck)
@@ -222,5 +258,10 @@ def keeps(machine: type[Promises], *, examples: int, steps: int) -> None:
     run_state_machine_as_test(machine, settings=chosen)
 
 
+@pytest.mark.usefixtures("piped")
 def test_promises() -> None:
     keeps(Promises, examples=60, steps=40)
+
+
+def test_promises_where_mail_is_routed_as_it_is_accepted() -> None:
+    keeps(DirectPromises, examples=60, steps=40)
