@@ -115,12 +115,23 @@ class Promises(RuleBasedStateMachine):
     def redeliver(self, data: st.DataObject) -> None:
         """The ingress forgets that it was told, or a sender repeats what has a key."""
         if self.routed_before:
-            message = data.draw(st.sampled_from(self.routed_before))
-            result = self.route_again(message)
-            allowed = {Outcome.DUPLICATE, Outcome.ANNOUNCE}
-            if message.ephemeral:
-                allowed |= {Outcome.DROPPED_EXPIRED, Outcome.DROPPED_OFFLINE, Outcome.HOT}
-            assert result.outcome in allowed
+            self.repeat(data.draw(st.sampled_from(self.routed_before)))
+
+    @rule(user=user_names, express=st.booleans(), keyed=st.booleans())
+    def redeliver_what_has_just_left(self, user: str, express: bool, keyed: bool) -> None:
+        """By chance alone, few redeliveries would be of what was acknowledged."""
+        self.send(user, express, False, keyed)
+        self.route(4, len(self.unrouted))
+        self.fetch_and_acknowledge(user, 500, 0)
+        if self.sent[user][-1] in self.routed_before:
+            self.repeat(self.sent[user][-1])
+
+    def repeat(self, message: Message) -> None:
+        result = self.route_again(message)
+        allowed = {Outcome.DUPLICATE, Outcome.ANNOUNCE}
+        if message.ephemeral:
+            allowed |= {Outcome.DROPPED_EXPIRED, Outcome.DROPPED_OFFLINE, Outcome.HOT}
+        assert result.outcome in allowed
 
     def route_again(self, message: Message) -> Routed:
         (result,) = self.run(self.stage.route(message, attempt=2))
