@@ -48,6 +48,7 @@ async def bring(stage: Stage, event: Event, queued: Queued) -> bool:
     if event is Event.REDELIVERED:
         await online.route([Delivery(queued.message, 0, 2)])
     elif event is Event.SETTLED:
+        assert await stage.cold.put([queued]) == []
         return (await online.settle([queued])).acked == [queued]
     elif event is Event.ACKNOWLEDGED:
         return await online.ack(BOB, [ID]) == [ID]

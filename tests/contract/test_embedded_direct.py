@@ -318,6 +318,23 @@ async def test_a_copy_that_an_outage_left_is_remembered_when_it_is_acknowledged(
     assert (await stage.online.settle([lost])).acked == [lost]
 
 
+@pytest.mark.parametrize("expires", [False, True])
+async def test_mail_that_has_left_without_a_tombstone_is_not_counted_when_it_is_settled_again(
+    stage: Stage, expires: bool
+) -> None:
+    """A pipeline has not seen that the ingress let go of the message, and repeats its last steps."""
+    copy = Queued(stage.message("m1"), stage.clock.now(), stage.clock.now(), unreported=True)
+    assert await stage.cold.put([copy]) == []
+    assert (await stage.online.settle([copy])).acked == []
+    if expires:
+        await stage.online.forget_cold([copy])
+    else:
+        await stage.queue.acknowledge(BOB, ["m1"])
+    assert [rows(stage, table) for table in ("cold", "route")] == [0, 0]
+    assert (await stage.online.settle([copy])).acked == [copy]
+    assert [rows(stage, table) for table in ("cold", "route", "recipient WHERE cold OR cold_bytes")] == [0, 0, 0]
+
+
 async def test_a_move_is_one_step_of_bounded_size(many: Stage) -> None:
     """RACES 27: each message is in one tier at any time, with its push command; others come in between."""
     phone = await many.connect()

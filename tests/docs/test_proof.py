@@ -19,6 +19,7 @@ WORDS = {
     33: "thirty-three",
     38: "thirty-eight",
     39: "thirty-nine",
+    40: "forty",
 }
 
 

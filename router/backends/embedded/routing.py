@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from router.backends.embedded.recipients import HOT, Pokes, Recipient, recipients_of, save
-from router.backends.embedded.rows import json_list
+from router.backends.embedded.rows import json_list, one
 from router.backends.embedded.state import EmbeddedState
 from router.backends.routing_rules import StoreRules, decide
 from router.lifecycle import Event, State, entry, is_misplaced, redelivery, redelivery_owes, state_of, step
@@ -162,13 +162,20 @@ def settle(db: sqlite3.Connection, messages: Sequence[Queued], now: int, rules: 
         name = queued.message.name
         sequence, state = records.get(name, (0, State.UNKNOWN))
         settled = step(state, Event.SETTLED)
-        if settled.owes_deletion:
+        if settled.owes_deletion or (state is State.UNKNOWN and _has_left(db, queued, rules)):
             acked.append(queued)
         elif is_misplaced(state, sequence, queued):
             misplaced.append(msgspec.structs.replace(queued, sequence=sequence))
         elif settled.after is not state:
             arrived.setdefault(name, (queued, state, settled.after))
     return Settled(acked, misplaced), _arrive(db, arrived.values(), now, rules)
+
+
+def _has_left(db: sqlite3.Connection, queued: Queued, rules: StoreRules) -> bool:
+    """Whether cold is in this file and has no copy of a message without a record, which a late or repeated call
+    settles: it was acknowledged or has expired, with its record, since its writer wrote it."""
+    (has_left,) = one(db, HOT["not_in_cold"], (rules.fresh_cold_empty, queued.message.id, queued.message.recipient))
+    return bool(has_left)
 
 
 def _arrive(

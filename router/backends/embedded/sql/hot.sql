@@ -11,6 +11,9 @@ WHERE user = ?;
 -- nothing_in_cold: Whether cold is in this file and holds no mail of an unknown user.
 SELECT ? AND NOT EXISTS (SELECT 1 FROM cold WHERE user = ?);
 
+-- not_in_cold: Whether cold is in this file and does not hold one message.
+SELECT ? AND NOT EXISTS (SELECT 1 FROM cold WHERE id = ? AND user = ?);
+
 -- save_recipient: Write back what routing changed.
 INSERT INTO recipient
     (user, sequence, hot, hot_bytes, cold, cold_bytes, inbound_until, pending, cold_version, cold_empty, poked_at, fetched)
