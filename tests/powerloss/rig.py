@@ -9,6 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from router.errors import DataDirError
 from tests.powerloss.images import Kind, Record, images
 from tests.powerloss.judge import look
 from tests.powerloss.traffic import Recorded
@@ -26,13 +27,15 @@ def moments(records: Sequence[Record], count: int, chance: random.Random) -> lis
     return sorted(chance.randrange(len(records) + 1) for _ in range(count))
 
 
-def without_sync(records: Sequence[Record], chance: random.Random) -> tuple[list[Record], range]:
-    """``records`` without one sync of the log, and the moments from it to the next one of that file."""
+def without_syncs(records: Sequence[Record], chance: random.Random) -> tuple[list[Record], range]:
+    """``records`` without the syncs of the log from one of them on, and the moments behind it. A single one would often
+    be made good by the next, before anybody has got an answer."""
     log = {one.file for one in records if one.data.endswith(b"-wal")}
     syncs = [place for place, one in enumerate(records) if one.kind is Kind.SYNCED and one.file in log]
-    left_out = chance.randrange(len(syncs) - 1)
-    rest = [one for place, one in enumerate(records) if place != syncs[left_out]]
-    return rest, range(syncs[left_out], syncs[left_out + 1] - 1)
+    first = chance.randrange(len(syncs) - 1)
+    left_out = set(syncs[first:])
+    rest = [one for place, one in enumerate(records) if place not in left_out]
+    return rest, range(syncs[first], len(rest))
 
 
 async def look_at_all(
@@ -46,7 +49,11 @@ async def look_at_all(
     wrong: dict[int, list[str]] = {}
     for moment, image in zip(when, images(records, when, chance), strict=True):
         with tempfile.TemporaryDirectory(prefix="powerloss-") as folder:
-            if found := await look(image, recorded, Path(folder)):
+            try:
+                found = await look(image, recorded, Path(folder))
+            except DataDirError as error:
+                found = [str(error)]
+            if found:
                 wrong[moment] = found
                 if keep is not None:
                     image.write(_made(keep / str(moment)))
@@ -54,9 +61,9 @@ async def look_at_all(
 
 
 async def notices_missing_sync(recorded: Recorded, records: Sequence[Record], chance: random.Random) -> bool:
-    """Whether the judge sees that one sync of the log is missing, in one of some images that this can have spoilt."""
+    """Whether the judge sees that syncs of the log are missing, in one of some images that this can have spoilt."""
     for _ in range(20):
-        rest, spoilt = without_sync(records, chance)
+        rest, spoilt = without_syncs(records, chance)
         when = sorted(chance.choice(spoilt) for _ in range(4)) if spoilt else []
         if (await look_at_all(recorded, rest, when, chance)).wrong:
             return True

@@ -60,6 +60,7 @@ class _Run:
         self._journal = journal
         self._seed = seed
         self._left = messages
+        self._ends = False
         self._key = EmbeddedKey.open(router.data_dir)
         self.mail: list[Mail] = []
         self._by_id: dict[str, Mail] = {}
@@ -69,9 +70,8 @@ class _Run:
         async with httpx.AsyncClient(base_url=self._router.url, timeout=30) as self._client:
             readers = [asyncio.create_task(self._read(user)) for user in USERS[:-1]]
             await asyncio.gather(*map(self._send, range(SENDERS)))
-            for reader in readers:
-                reader.cancel()
-            await asyncio.gather(*readers, return_exceptions=True)
+            self._ends = True
+            await asyncio.gather(*readers)
 
     def _headers(self, user: str) -> dict[str, str]:
         token = self._key.sign(user, SystemClock().now(), TOKEN_SECONDS)
@@ -97,7 +97,7 @@ class _Run:
         """Come, read some of it, go; with a socket or without."""
         chance = random.Random(f"{self._seed} {user}")
         headers = self._headers(user)
-        while True:
+        while not self._ends:
             if chance.random() < 0.7:
                 url = f"{self._router.url.replace('http', 'ws', 1)}/connect"
                 async with websockets.connect(url, additional_headers=headers):
