@@ -161,6 +161,19 @@ async def fetched_while(stage: Stage, acknowledged: Sequence[str], limit: int) -
     return names(await fetching.fetch(BOB, limit))
 
 
+async def fetched_while_m1_is_acknowledged(stage: Stage) -> list[str]:
+    """A page of BOB, of whom another device acknowledges m1 between the hot read and the cold read."""
+    read = stage.cold.read
+
+    async def acknowledge_first(user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
+        await stage.queue.acknowledge(BOB, ["m1"])
+        return await read(user, limit, max_bytes, after)
+
+    stage.cold.read = acknowledge_first  # type: ignore[method-assign]  # the moment that the test forces
+    fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
+    return names(await fetching.fetch(BOB, 50))
+
+
 class QueueContract(
     LaneContract,
     AnswerContract,
@@ -743,15 +756,7 @@ class QueueContract(
         await stage.cold.put(copies)
         await stage.online.settle(copies[1:])
         assert await stage.ids() == ["m1", "m2"]
-        read = stage.cold.read
-
-        async def acknowledge_first(user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
-            await stage.queue.acknowledge(BOB, ["m1"])
-            return await read(user, limit, max_bytes, after)
-
-        stage.cold.read = acknowledge_first  # type: ignore[method-assign]  # the moment that the test forces
-        fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
-        assert names(await fetching.fetch(BOB, 50)) == ["m2"]
+        assert await fetched_while_m1_is_acknowledged(stage) == ["m2"]
 
     async def test_a_fetch_keeps_the_order_of_an_outage_when_another_device_acknowledges(self, stage: Stage) -> None:
         """A pipeline without the online store wrote both to cold, ahead of their places in hot. Another device
@@ -764,15 +769,7 @@ class QueueContract(
         await stage.cold.put(copies)
         await stage.online.settle(copies[:1])
         assert await stage.ids() == ["m1", "m2"]
-        read = stage.cold.read
-
-        async def acknowledge_first(user: str, limit: int, max_bytes: int, after: Place | None = None) -> ColdPage:
-            await stage.queue.acknowledge(BOB, ["m1"])
-            return await read(user, limit, max_bytes, after)
-
-        stage.cold.read = acknowledge_first  # type: ignore[method-assign]  # the moment that the test forces
-        fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
-        assert names(await fetching.fetch(BOB, 50)) == ["m2"]
+        assert await fetched_while_m1_is_acknowledged(stage) == ["m2"]
 
     async def test_a_fetch_misses_nothing_that_moves_meanwhile(self, stage: Stage) -> None:
         """RACES 25: the move runs between the two reads of a fetch, whichever tier it reads first."""

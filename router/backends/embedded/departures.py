@@ -93,9 +93,10 @@ def drop(
 ) -> None:
     """Let ephemeral messages go from hot: (user, lane, sequence, id, keyed, size) of each."""
     changes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    departures = {user: Departures(db, user, now, state) for user in {user for user, *_ in dropped}}
     for user, lane, sequence, id_, keyed, size in dropped:
         db.execute(HOT["remove"], (user, lane, sequence))
-        Departures(db, user, now, state).end(id_, step(State.HOT, Event.DROPPED).after, keyed=bool(keyed))
+        departures[user].end(id_, step(State.HOT, Event.DROPPED).after, keyed=bool(keyed))
         changes[user].subtract({"hot": 1, "hot_bytes": size})
     count_each(db, changes)
 
@@ -105,6 +106,7 @@ def expire(db: sqlite3.Connection, expired: Sequence[Queued], now: int, state: E
     them now."""
     changes: defaultdict[str, Counter[str]] = defaultdict(Counter)
     names = [queued.message.name for queued in expired]
+    departures = {user: Departures(db, user, now, state) for user in {user for user, _ in names}}
     for queued in expired:
         user, id_ = queued.message.name
         record = one(db, HOT["registered"], (id_, user))
@@ -113,7 +115,7 @@ def expire(db: sqlite3.Connection, expired: Sequence[Queued], now: int, state: E
         before = state_of(record[2])
         after = step(before, Event.EXPIRED).after
         if after is not before:
-            Departures(db, user, now, state).end(id_, after, keyed=queued.message.keyed)
+            departures[user].end(id_, after, keyed=queued.message.keyed)
             changes[user].subtract({"cold": 1, "cold_bytes": record[-1], "pending": before is State.PENDING})
     count_each(db, changes)
     withdraw(db, names)
