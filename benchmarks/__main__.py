@@ -18,7 +18,7 @@ from benchmarks.figures import Figure
 from benchmarks.load_http import LoadError
 from benchmarks.machine import describe
 from benchmarks.production import LIBRARIES, Topology, topology
-from benchmarks.report import PRODUCTION_RESULTS, RESULTS, Run, print_run, save, summary
+from benchmarks.report import PRODUCTION_RESULTS, RESULTS, Run, print_figures, print_run, save, summary
 from benchmarks.scenarios import (
     abuse,
     depth,
@@ -70,9 +70,11 @@ def main(arguments: Sequence[str]) -> int:
     scenario = _production if options.production else _single
     with tempfile.TemporaryDirectory(dir=options.dir, prefix="bench-") as directory:
         bench = Bench(Path(directory), quick=options.quick, rounds=options.rounds, profiles=options.profile)
+        figures: list[Figure] = []
         try:
-            run = _run(bench, scenario(bench, options.scenario), LIBRARIES if options.production else ())
+            run = _run(bench, figures, scenario(bench, options.scenario), LIBRARIES if options.production else ())
         except (LoadError, ServerError) as error:
+            print_figures("before the failure", figures)
             sys.stderr.write(f"no figure, since {error}\n")
             return 2
         except KeyboardInterrupt:
@@ -136,9 +138,10 @@ def _production(bench: Bench, names: Sequence[str]) -> Iterator[Figure]:
             yield from uvloop.run(known[name](bench, running))
 
 
-def _run(bench: Bench, found: Iterator[Figure], libraries: Sequence[str]) -> Run:
+def _run(bench: Bench, figures: list[Figure], found: Iterator[Figure], libraries: Sequence[str]) -> Run:
+    """Collect what is ``found`` in ``figures``, which keeps it even where a scenario fails."""
     started, load_average = time.monotonic(), os.getloadavg()[0]
-    figures = list(found)
+    figures.extend(found)
     return Run(
         at=datetime.now(UTC).date().isoformat(),
         seconds=round(time.monotonic() - started),

@@ -232,6 +232,7 @@ def _settings(redis: Backend, identity: Identity) -> dict[str, str]:
         "ROUTER_LIMITS__SEND_RATE": "0",
         "ROUTER_LIMITS__PAIR_RATE": "1e9",
         "ROUTER_LIMITS__OUTBOUND_BYTES": "0",
+        "ROUTER_LIMITS__INBOUND_BYTES": "0",
         "ROUTER_LIMITS__WORK_RATE": "1e9",
         # Nothing is to be kept on this machine: a service that tried would fail.
         "ROUTER_EMBEDDED__DATA_DIR": "/dev/null/nowhere",

@@ -79,7 +79,11 @@ def summary(run: Run) -> str:
 
 def print_run(run: Run) -> None:
     """Goal and figure side by side."""
-    show([Table(describe(run.machine), COLUMNS, rows(run.figures))])
+    print_figures(describe(run.machine), run.figures)
+
+
+def print_figures(title: str, figures: list[Figure]) -> None:
+    show([Table(title, COLUMNS, rows(figures))])
 
 
 def describe(machine: Machine) -> str:

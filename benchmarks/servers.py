@@ -265,6 +265,7 @@ def router_environment(data: Path, port: int, settings: Mapping[str, str] | None
         "ROUTER_LIMITS__SEND_RATE": "0",
         "ROUTER_LIMITS__PAIR_RATE": "1e9",
         "ROUTER_LIMITS__OUTBOUND_BYTES": "0",
+        "ROUTER_LIMITS__INBOUND_BYTES": "0",
         "ROUTER_LIMITS__WORK_RATE": "1e9",
         **(settings or {}),
     }
