@@ -32,6 +32,8 @@ from tests.support.clock import ManualClock
 from tests.support.edge import server
 from tests.support.stores import EmbeddedStores
 
+APPS = ("capacitor://localhost", "tauri://localhost", "app://-", f"chrome-extension://{32 * 'a'}")
+"""Origins of apps, listed beside that of a page."""
 ENVELOPE_BYTES = 300
 BODY_SECONDS = 25.0
 WORK_RATE = 1000
@@ -122,7 +124,7 @@ async def web(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Web]:
         )
         work = WorkBudget(clock=Passing(clock), rate=WORK_RATE, burst=WORK_BURST)
         authenticator = Authenticator(key, Auth(), clock)
-        context = EdgeContext(["https://chat.example"], factory.metrics)
+        context = EdgeContext(["https://chat.example", *APPS], factory.metrics)
         api = Api(
             authenticator,
             acceptor,

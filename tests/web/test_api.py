@@ -20,8 +20,9 @@ from router.web.api import MAX_ACK_IDS
 from router.web.cors import Cors
 from router.web.problems import MEDIA_TYPE, TYPE_PREFIX
 from tests.contract.stage import Socket
+from tests.support.edge import HOST, raw
 from tests.support.protojson import by_oracle
-from tests.web.conftest import ENVELOPE_BYTES, OUTBOUND_BYTES, PAIR_BURST, Web
+from tests.web.conftest import APPS, ENVELOPE_BYTES, OUTBOUND_BYTES, PAIR_BURST, Web
 
 pytestmark = pytest.mark.anyio
 ENVELOPE = {"recipientId": "bob", "encryptedData": "AQID"}
@@ -356,6 +357,55 @@ async def test_browsers_get_cors_on_every_answer(web: Web) -> None:
     assert answers[4].headers["allow"] == "POST"
     stranger = await web.http.get("/api/messages", headers={"origin": "https://evil.example"})
     assert "access-control-allow-origin" not in stranger.headers
+
+
+ALWAYS_READABLE = {"cache-control", "content-length", "content-type"}
+"""Fetch Standard, "CORS-safelisted response-header name"; as far as the router sends them."""
+OF_BROWSER_OR_CONNECTION = {"connection", "upgrade", "vary"}
+
+
+async def test_a_page_can_read_what_answers_carry(web: Web) -> None:
+    """Over a real socket: the transport adds fields too."""
+    bearer = web.bearer("alice")
+    async with web.serve() as server:
+        url = f"http://{HOST}:{server.port}"
+        async with httpx.AsyncClient(base_url=url, headers={"origin": "https://chat.example"}) as page:
+            many = [await page.post("/api/send", json=ENVELOPE, headers=bearer) for _ in range(PAIR_BURST + 1)]
+            answers = [
+                *many,
+                await page.get("/api/messages", headers=bearer),
+                await page.post("/api/messages/ack", json={"messageIds": []}, headers=bearer),
+                await page.post("/api/messages/ack", content=b"{", headers=bearer),
+                await page.get("/api/messages"),
+                await page.get("/nowhere"),
+                await page.put("/api/send"),
+                await page.get("/connect"),
+                await page.get("/readyz"),
+                await page.post("/api/send", content=b"x" * 100_000, headers=bearer),
+            ]
+    assert {answer.status_code for answer in answers} == {200, 202, 204, 400, 401, 404, 405, 413, 426, 429}
+    carried = {name for answer in answers for name in answer.headers if not name.startswith("access-control-")}
+    for answer in answers:
+        shown = {name.lower() for name in answer.headers["access-control-expose-headers"].split(", ")}
+        assert carried - ALWAYS_READABLE - OF_BROWSER_OR_CONNECTION == shown
+
+
+@pytest.mark.parametrize(("origin", "listed"), [*((app, True) for app in APPS), ("capacitor://elsewhere", False)])
+async def test_apps_call_and_connect_where_they_are_listed(web: Web, origin: str, listed: bool) -> None:
+    """A handshake follows the list of requests."""
+    asks = {"access-control-request-method": "POST", "access-control-request-headers": "traceparent,tracestate"}
+    answers = [
+        await web.http.options("/api/send", headers={"origin": origin, **asks}),
+        await web.http.get("/api/messages", headers={"origin": origin, **web.bearer("bob")}),
+    ]
+    assert answers[0].headers["access-control-max-age"] == "86400"
+    for answer in answers:
+        assert answer.headers.get("access-control-allow-origin") == (origin if listed else None)
+        assert answer.headers.get("access-control-allow-credentials") == ("true" if listed else None)
+        assert answer.headers["vary"] == "Origin"
+    async with web.serve() as server, raw(server.port) as socket:
+        status = await socket.upgrade(web.token("bob"), [b"origin: " + origin.encode()])
+    assert status.split()[1] == (b"101" if listed else b"403")
 
 
 async def test_credentials_are_for_listed_origins(web: Web) -> None:
