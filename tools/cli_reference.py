@@ -14,7 +14,7 @@ import typer
 from msgspec import Struct, structs
 
 from router.bench import report
-from router.cli import config, dead_letters, inspection, migrate, outbox, setup
+from router.cli import config, dead_letters, inspection, migrate, outbox, setup, token_check
 from router.cli.app import COMMANDS, Entry, command, load
 from router.cli.exits import Code
 from router.config.sources import Problem
@@ -44,6 +44,7 @@ what scripts need: exit codes and the records of `--json`. `make docs` writes it
 """
 
 RECORDS: dict[str, tuple[type[Struct], ...]] = {
+    "token check": (token_check.Verdict, token_check.Key),
     "bench": (
         report.Report,
         report.Messages,

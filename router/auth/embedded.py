@@ -23,6 +23,7 @@ from router.data_dir import (
     locked,
     make_data_dir,
     sync_directory,
+    unusable,
 )
 from router.errors import DataDirError
 
@@ -85,6 +86,20 @@ class EmbeddedKey:
 
     async def probe(self) -> None:
         return
+
+
+def check_made(data_dir: Path) -> None:
+    """Raise ``DataDirError`` unless ``data_dir`` has a signing key; for what only looks and must not make one."""
+    path = key_file(data_dir, SIGNING_KEY)
+    try:
+        path.stat()
+    except FileNotFoundError as error:
+        raise DataDirError(
+            f"there is no {path}, so no router has signed a token there: "
+            "set embedded.data_dir to the data directory of your router, or run this as its user"
+        ) from error
+    except OSError as error:
+        raise unusable(data_dir, error) from error
 
 
 def idempotency_secret(data_dir: Path) -> bytes:

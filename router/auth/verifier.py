@@ -76,6 +76,10 @@ class Authenticator:
     async def probe(self) -> None:
         await self._keys.probe()
 
+    async def keys(self) -> Sequence[jwt.PyJWK]:
+        """All that may have signed a token; raises ``Unavailable`` where none is known."""
+        return await self._keys.candidates(None)
+
     def trusts(self, key: bytes) -> bool:
         """Whether the ``key`` of a ``Principal`` is still named."""
         return self._keys.trusts(key)

@@ -23,6 +23,7 @@ class Entry(Struct, frozen=True):
     """A command and where it is."""
 
     name: str
+    """One word, or two."""
     where: str
     """``module:attribute``: a function, or a ``typer.Typer`` with commands of its own."""
     panel: str
@@ -37,6 +38,9 @@ COMMANDS = (
     Entry("serve-ws", "router.cli.services:serve_ws", SERVE, "Run the WebSocket service only."),
     Entry("process", "router.cli.services:process", SERVE, "Run the processing pipeline only."),
     Entry("token", "router.cli.token:token", TRY, "Print a token for a user, signed by the embedded key."),
+    Entry(
+        "token check", "router.cli.token_check:check", TRY, "Say whether the router accepts a token, and if not, why."
+    ),
     Entry("send", "router.cli.send:send", TRY, "Send messages."),
     Entry("listen", "router.cli.listen:listen", TRY, "Receive messages: fetch, save, acknowledge."),
     Entry("bench", "router.cli.bench:bench", TRY, "Load a running router and check that it keeps its promises."),
@@ -93,9 +97,11 @@ class LazyGroup(TyperGroup):
                 formatter.write_dl(rows)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        name, command, rest = super().resolve_command(ctx, args)
-        entry = next((entry for entry in COMMANDS if entry.name == name), None)
-        return name, load(entry) if entry else command, rest
+        for words in (2, 1):
+            name = " ".join(args[:words])
+            if entry := next((entry for entry in COMMANDS if entry.name == name), None):
+                return name, load(entry), args[words:]
+        return super().resolve_command(ctx, args)
 
 
 app = typer.Typer(

@@ -30,7 +30,10 @@ def test_every_route() -> None:
 
 
 def test_every_command() -> None:
-    assert {code.split()[0] for code in first_column("Command line")} == {entry.name for entry in COMMANDS}
+    told = first_column("Command line")
+    assert {code.split()[0] for code in told} == {entry.name.split()[0] for entry in COMMANDS}
+    for entry in COMMANDS:
+        assert any(f"{code} ".startswith(f"{entry.name} ") for code in told), entry.name
 
 
 def test_every_reason_of_a_dead_letter() -> None:
