@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from enum import StrEnum
@@ -18,7 +19,8 @@ from router.cli.common import config_file
 from router.cli.exits import Code
 from router.cli.output import Table, json_document, line, show
 from router.config import Config, InvalidConfig, Loaded, check_api, load_with_origins
-from router.config.sources import Problem, masked_url
+from router.config.go_names import unread
+from router.config.sources import Problem, masked_url, variable
 from router.errors import DataDirError
 from router.factory import check_machine
 
@@ -61,8 +63,8 @@ def check(
 ) -> None:
     """Check the configuration and list all problems.
 
-    Unknown keys and variables are errors; the closest known name is suggested. Connects to nothing. Exits with 78 if
-    there is a problem.
+    Unknown keys and variables are errors; the closest known name is suggested. Variables of go-routing-service, which
+    the router does not read, are warnings that name ours. Connects to nothing. Exits with 78 if there is a problem.
 
     Example:
 
@@ -77,12 +79,23 @@ def check(
             raise
         json_document(Check(ok=False, file=str(error.file) if error.file else None, problems=error.problems))
         raise typer.Exit(Code.CONFIG) from None
+    warnings = [*loaded.warnings, *_unread(loaded)]
     if as_json:
-        json_document(Check(ok=True, file=_file(loaded), problems=[], warnings=loaded.warnings))
+        json_document(Check(ok=True, file=_file(loaded), problems=[], warnings=warnings))
     else:
-        for warning in loaded.warnings:
+        for warning in warnings:
             line(f"warning: {warning}")
         line(f"fine: {_file(loaded) or 'no file'}; keys that are set: {', '.join(loaded.origins) or 'none'}")
+
+
+def _unread(loaded: Loaded) -> Iterator[Problem]:
+    """The variables of go-routing-service that are set, while ours are not."""
+    for name, key in unread(os.environ, loaded.origins):
+        ours = variable(*key.split("."))
+        url = ", as redis://HOST:PORT, and ROUTER_ONLINE__KIND to redis" if key == "online.url" else ""
+        yield Problem(
+            name, name, f"is ignored: the router does not read variables of go-routing-service; set {ours}{url}"
+        )
 
 
 def _check_machine(loaded: Loaded) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from router.config import go_names
 from router.config.paths import expanded
 
 Schema = Mapping[str, Any]
@@ -92,7 +93,8 @@ def _read_file(sources: Sources, keys: Keys, path: Path, named: str) -> None:
     except RecursionError:
         sources.refuse("", named, "cannot be read as TOML: something in it is nested too deeply")
     except ValueError as error:  # of TOML, or of a number without end
-        sources.refuse("", named, f"is not valid TOML: {error}")
+        hint = "; write the file in TOML, as config.example.toml is" if path.suffix in (".yaml", ".yml") else ""
+        sources.refuse("", named, f"is not valid TOML: {error}{hint}")
     else:
         for section, table in tables.items():
             _read_table(sources, keys, section, table, str(path))
@@ -183,12 +185,17 @@ def _guess(name: str, near: Sequence[str], everywhere: Sequence[str]) -> str:
     """A did-you-mean, and what exists where the mistake was made."""
     wanted = name.rpartition(".")[2]
     elsewhere = [other for other in everywhere if other.rpartition(".")[2] == wanted]
+    if not elsewhere and (known := go_names.renamed(name)):
+        return known
     guesses = elsewhere or difflib.get_close_matches(name, near, n=1)
     return _did_you_mean(guesses, f"there are {', '.join(near)}")
 
 
 def _guess_variable(name: str, keys: Keys) -> str:
-    section = name.removeprefix(PREFIX).partition("__")[0].lower()
+    given = name.removeprefix(PREFIX)
+    section = given.partition("__")[0].lower()
+    if renamed := go_names.VARIABLES.get(given.rpartition("__")[2]):
+        return f"did you mean {variable(*renamed.split('.'))}?"
     known = [variable(section, key) for section in keys for key in keys[section]]
     near = [variable(section, key) for key in keys.get(section, ())]
     form = f"write {PREFIX}<SECTION>__<KEY>, where the sections are {', '.join(keys)}"

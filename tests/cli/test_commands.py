@@ -281,6 +281,28 @@ def test_config_check(router: Router, tmp_path: Path) -> None:
     assert set(document["problems"][0]) == {"key", "source", "message"}
 
 
+def test_config_check_names_what_variables_of_go_routing_service_are_called_here(router: Router) -> None:
+    old = {
+        "GCP_PROJECT_ID": "my-project",
+        "IDENTITY_SERVICE_URL": "https://id.example",
+        "REDIS_ADDR": "redis:6379",
+        "CORS_ALLOWED_ORIGINS": "https://app.example",
+        "API_PORT": "8082",
+        "WEBSOCKET_PORT": "",
+    }
+    told = json.loads(router("config", "check", "--json", GOOGLE_CLOUD_PROJECT="my-project", **old).stdout)
+    named = {warning["key"]: warning["message"] for warning in told["warnings"]}
+    assert set(named) == {"IDENTITY_SERVICE_URL", "REDIS_ADDR", "CORS_ALLOWED_ORIGINS", "API_PORT"}, (
+        "what lacks a value"
+    )
+    assert "set ROUTER_AUTH__IDENTITY_SERVICE_URL" in named["IDENTITY_SERVICE_URL"]
+    assert "set ROUTER_ONLINE__URL, as redis://HOST:PORT, and ROUTER_ONLINE__KIND to redis" in named["REDIS_ADDR"]
+    printed = router("config", "check", **old)
+    assert printed.returncode == 0
+    assert "set ROUTER_GOOGLE__PROJECT" in printed.stdout
+    assert "warning" not in router("token", "bob", **old).stderr, "another program may have such variables"
+
+
 def test_config_show_masks_and_says_where_from(router: Router) -> None:
     secrets = {
         "ROUTER_ONLINE__URL": "redis://user:hun/ter2@host:6379/0?password=hunter3",

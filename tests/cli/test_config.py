@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from router.config import Config, InvalidConfig, Service, known_keys, load, load_with_origins, with_ports
+from router.config import Config, InvalidConfig, Service, go_names, known_keys, load, load_with_origins, with_ports
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,6 +81,10 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, content: bytes, word: s
         ("api_port = 1", "did you mean server.api_port?"),
         ("[server]\nlease_seconds = 1", "did you mean online.lease_seconds?"),
         ("[zzz]", "there are server, auth, ingress"),
+        ("project_id = 'x'", "project_id of go-routing-service is google.project here"),
+        ("[cors]\nallowed_origins = []", "cors of go-routing-service is server.allowed_origins here"),
+        ("[server]\nwebsocket_port = 1", "websocket_port of go-routing-service is server.ws_port here"),
+        ("num_pipeline_workers = 10", "start `router process` more often"),
     ],
 )
 def test_a_typo_in_the_file_says_what_was_meant(tmp_path: Path, content: str, guess: str) -> None:
@@ -93,6 +97,7 @@ def test_a_typo_in_the_file_says_what_was_meant(tmp_path: Path, content: str, gu
         ("ROUTER_SERVER__API_PROT", "did you mean ROUTER_SERVER__API_PORT?"),
         ("ROUTER_SERVE__API_PORT", "did you mean ROUTER_SERVER__API_PORT?"),
         ("ROUTER_X__YZ", "write ROUTER_<SECTION>__<KEY>"),
+        ("ROUTER_SERVER__WEBSOCKET_PORT", "did you mean ROUTER_SERVER__WS_PORT?"),
     ],
 )
 def test_a_typo_in_the_environment_says_what_was_meant(name: str, guess: str) -> None:
@@ -137,6 +142,17 @@ def test_a_variable_that_may_be_somebody_elses_is_warned_of(name: str, guess: st
     assert "is ignored" in warning.message
     assert guess in warning.message
     assert ("did you mean" in warning.message) == ("did you mean" in guess)
+
+
+def test_the_settings_of_go_routing_service_are_told_by_keys_that_exist() -> None:
+    keys = {f"{section}.{key}" for section, own in known_keys().items() for key in own}
+    assert set(go_names.VARIABLES.values()) <= keys
+    named = {found for text in go_names.KEYS.values() for found in re.findall(r"[a-z]+\.[a-z_]+", text)}
+    assert named <= keys
+
+
+def test_a_yaml_file_is_told_to_be_toml(tmp_path: Path) -> None:
+    assert "write the file in TOML" in problems(write(tmp_path / "config.yaml", 'project_id: "x"\n'))
 
 
 def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
