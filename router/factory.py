@@ -97,8 +97,13 @@ class Factory:
         metrics: Metrics | None = None,
         reports: Reports | None = None,
         in_line: bool = False,
+        make: bool = True,
     ) -> None:
-        """``in_line``: blocking calls run where they are made, and no thread is started."""
+        """``in_line``: blocking calls run where they are made, and no thread is started.
+
+        ``make``: whether what is opened may be made where it is missing; else ``DataDirError`` is raised.
+        """
+        self._make = make
         self.config = config
         self.clock = clock or SystemClock()
         self.keeper = Timekeeper(self.clock)
@@ -143,6 +148,8 @@ class Factory:
         """``backend``, opened once for all that it keeps."""
 
         async def make() -> B:
+            if not self._make:
+                backend.check_made()
             await self._stack.enter_async_context(backend)
             return backend
 

@@ -156,7 +156,7 @@ def replay(
 
 
 async def _replay(config: Config, reasons: set[DeadReason], *, dry_run: bool, quiet: bool) -> Replayed:
-    async with Factory(config) as factory:
+    async with Factory(config, make=False) as factory:
         replayer, total = await factory.replayer(), await _count(factory)
         with progress("replaying", "dead letters", total, quiet=quiet) as advance:
             return await replayer.replay(reasons, dry_run=dry_run, progress=advance)
@@ -233,7 +233,7 @@ def discard(
 async def _discard(
     config: Config, chosen: Callable[[DeadLetter], bool], *, dry_run: bool, quiet: bool
 ) -> dead_letter_discard.Discarded:
-    async with Factory(config) as factory:
+    async with Factory(config, make=False) as factory:
         letters, total = await factory.dead_letter_queue(), await _count(factory)
         with progress("discarding", "dead letters", total, quiet=quiet) as advance:
             return await dead_letter_discard.discard(letters, chosen, dry_run=dry_run, progress=advance)
@@ -270,7 +270,7 @@ async def _dead_letters(config: Config, *, as_json: bool, body: bool) -> None:
 
 
 async def _all(config: Config) -> AsyncIterator[tuple[int, DeadLetter]]:
-    async with Factory(config) as factory:
+    async with Factory(config, make=False) as factory:
         letters = await factory.dead_letter_box()
         after = 0
         while page := await letters.list(after, PAGE):

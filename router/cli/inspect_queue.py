@@ -62,12 +62,12 @@ def inspect_queue(
 
 
 async def _once(config: Config, look: Callable[[Factory], Awaitable[View]]) -> View:
-    async with Factory(config) as factory:
+    async with Factory(config, make=False) as factory:
         return await look(factory)
 
 
 async def _watch(config: Config, look: Callable[[Factory], Awaitable[View]], *, as_json: bool) -> None:
-    async with Factory(config) as factory:
+    async with Factory(config, make=False) as factory:
         if not as_json and on_terminal():
             await _live(lambda: look(factory))
         while True:

@@ -91,7 +91,7 @@ def migrate(
 
 async def _migrate(config: Config, choice: Choice, *, dry_run: bool, quiet: bool) -> Report:
     report = Report(dry_run)
-    async with Factory(config, reports=LogReports(kinds(config))) as factory:
+    async with Factory(config, reports=LogReports(kinds(config)), make=False) as factory:
         online = await factory.online_store()
         if dry_run:
             async for _, hot in _chosen(online, choice):

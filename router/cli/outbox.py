@@ -55,13 +55,13 @@ def outbox(
       router outbox --json --follow --take | ./notify
     """
     config = configured(ctx)
-    if not (take or backends(config).push().commands_elsewhere()):
+    if not backends(config).push().commands_elsewhere():
         look_at(config, Role.PUSH)
     asyncio.run(_outbox(config, as_json=as_json, follow=follow, take=take))
 
 
 async def _outbox(config: Config, *, as_json: bool, follow: bool, take: bool) -> None:
-    async with Factory(config) as factory:
+    async with Factory(config, make=False) as factory:
         commands = await factory.outbox()
         if not as_json:
             line(COLUMNS.format("NUMBER", "ID", "RECIPIENT", "AGE", "SIZE"))

@@ -2,38 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from router.backends.embedded.backend import EmbeddedBackend
+from router.cli.app import COMMANDS, load
 from router.cli.exits import Code
+from router.config import Config, Embedded
+from router.errors import DataDirError
 from router.factory import Factory
 from tests.cli.conftest import Router
 from tests.support.backends import opened
 from tests.support.service import Router as Service
 
-LOOKING = (
+READING = (
     "inspect-queue",
     "inspect-queue bob --json",
     "dead-letters",
+    "dead-letters discard --all",
     "dead-letters discard --all --dry-run",
+    "dead-letters replay",
+    "dead-letters replay --dry-run",
     "outbox",
+    "outbox --json --follow",
+    "outbox --take",
     "migrate --stale",
     "migrate --all --dry-run",
 )
-by_command = pytest.mark.parametrize("command", LOOKING)
+"""They read what a router keeps, or take it away."""
+JUDGING = ("config check", "config show", "doctor --json", "setup --dry-run")
+"""They say what is there and what is not."""
+LOOKING = {*READING, *JUDGING, "token check a.b.c"}
+MAKING = {"serve", "serve-api", "serve-ws", "process", "setup", "token", "send", "listen", "bench"}
+"""They make a directory where there is none: a service its database, ``setup`` all, the others a key to sign with."""
+by_command = pytest.mark.parametrize("command", [line for line in READING if "--follow" not in line])
 
 
-@by_command
-def test_a_data_directory_without_a_database_is_refused_and_left_as_it_is(
-    router: Router, data_dir: Path, command: str
-) -> None:
-    ended = router(*command.split())
-    assert ended.returncode == Code.CONFIG
-    assert ended.stdout == ""
-    assert ended.stderr.startswith(f"error: there is no router.db in {data_dir}, so no router has run there: ")
+def _names() -> Iterator[str]:
+    """Of all commands."""
+    for entry in COMMANDS:
+        command = load(entry)
+        subcommands = getattr(command, "commands", {})
+        if not subcommands or command.invoke_without_command:
+            yield entry.name
+        yield from (f"{entry.name} {name}" for name in subcommands)
+
+
+def test_each_command_is_known_as_one_that_looks_or_one_that_makes() -> None:
+    """A new one belongs into ``LOOKING``, where the next test holds it, unless it has to make something."""
+    for name in _names():
+        assert name in MAKING or any(f"{line} ".startswith(f"{name} ") for line in LOOKING), name
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["missing", "empty"])
+@pytest.mark.parametrize("line", sorted(LOOKING))
+def test_what_only_looks_makes_nothing(router: Router, data_dir: Path, line: str, there: bool) -> None:
+    if there:
+        data_dir.mkdir()
+    ended = router(*line.split())
+    assert data_dir.exists() == there
+    assert not there or not any(data_dir.iterdir())
+    if line in JUDGING:
+        assert ended.returncode in (Code.OK, Code.WARNINGS)
+        return
+    assert (ended.returncode, ended.stdout) == (Code.CONFIG, "")
+    assert ended.stderr.startswith("error: there is no ")
+    assert str(data_dir) in ended.stderr
+    assert "set embedded.data_dir to the data directory of your router, or run this as its user" in ended.stderr
+
+
+def test_a_store_that_a_command_needs_besides_is_not_made_either(data_dir: Path) -> None:
+    """As the outbox for ``migrate``, where the mail is elsewhere."""
+
+    async def need() -> None:
+        async with Factory(Config(embedded=Embedded(data_dir=data_dir)), make=False) as factory:
+            for component in (factory.push_notifier, factory.ingress_producer, factory.poke_bus, factory.cold_queue):
+                with pytest.raises(DataDirError, match="so no router has run there"):
+                    await component()
+
+    asyncio.run(need())
     assert not data_dir.exists()
 
 
