@@ -1,4 +1,4 @@
-"""Structured logs to stderr: JSON in containers, readable on a terminal. Never a payload, never a token.
+"""Structured logs to stderr: JSON in containers, readable on a terminal. Never a payload, token or sender.
 
 A reader that stops reading them delays nothing: see ``router.stderr``.
 """
@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO, cast
 
 import structlog
@@ -18,6 +18,11 @@ import structlog
 from router.errors import RouterError
 from router.stderr import Stderr, Writer, descriptor_of
 
+TRACE_ID = "trace_id"
+"""The field of a line that names its trace (W3C Trace Context), as 32 hexadecimal digits."""
+SPAN_ID = "span_id"
+CLOUD_RUN = ("K_SERVICE", "CLOUD_RUN_JOB", "CLOUD_RUN_WORKER_POOL")
+"""One of these variables is set wherever Cloud Run runs a container."""
 MAX_ERRORS = 20
 """A log entry shows this many errors of one chain at most."""
 
@@ -29,33 +34,57 @@ _writers: list[Writer] = []
 """At most one: what writes the log of this process."""
 
 
-def request_fields(request_id: str) -> dict[str, str]:
+_origin: dict[str, str] = {}
+"""What each line says of the process that writes it."""
+
+
+def request_fields(request_id: str, trace_id: str | None = None) -> dict[str, str]:
     """What each line has that is logged for a request."""
-    return {"request_id": request_id}
+    return {"request_id": request_id} if trace_id is None else {"request_id": request_id, TRACE_ID: trace_id}
 
 
-def configure(log_format: str, level: str, process: str = "") -> None:
-    """Set up logging for this process; ``auto`` is text on a terminal and JSON elsewhere.
+def begin_request(request_id: str, trace_id: str | None) -> None:
+    """From here on each line of this task is for this request.
 
-    ``process``: what each line calls this process, where several write to one log.
+    Never undone, since each request is a task of its own. It may have begun as a part of another one's, whose trace it
+    leaves.
+    """
+    structlog.contextvars.bind_contextvars(**request_fields(request_id, trace_id))
+    if trace_id is None:
+        structlog.contextvars.unbind_contextvars(TRACE_ID)
+
+
+def name_origin(**fields: str) -> None:
+    """From here on each line of this process has ``fields``; on a terminal, only the one named ``process``."""
+    _origin.update(fields)
+
+
+def configure(log_format: str, level: str, origin: Mapping[str, str] | None = None, project: str | None = None) -> None:
+    """Set up logging for this process; ``auto`` is text on a terminal, ``google`` on Cloud Run and JSON elsewhere.
+
+    ``origin``: for ``name_origin``. ``project``: the Google Cloud project that has the traces.
     """
     terminal = sys.stderr.isatty()
-    as_json = log_format == "json" or (log_format == "auto" and not terminal)
+    if log_format == "auto":
+        log_format = "text" if terminal else "google" if any(map(os.environ.get, CLOUD_RUN)) else "json"
     # https://no-color.org
     colors = terminal and not os.environ.get("NO_COLOR")
-    renderer: Any = (
-        structlog.processors.JSONRenderer()
-        if as_json
-        else structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+    renderers: list[Any] = (
+        [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)]
+        if log_format == "text"
+        else [structlog.processors.JSONRenderer()]
     )
+    if log_format == "google":
+        renderers.insert(0, _for_google(project))
+    _origin.clear()
+    name_origin(**(origin or {}))
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _with_process if log_format == "text" else _with_origin,
     ]
-    if process:
-        shared.append(_named(process))
     handler = logging.StreamHandler[TextIO]()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -63,7 +92,7 @@ def configure(log_format: str, level: str, process: str = "") -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.ExceptionRenderer(_traceback),
-                renderer,
+                *renderers,
             ],
         )
     )
@@ -84,11 +113,33 @@ def configure(log_format: str, level: str, process: str = "") -> None:
     )
 
 
-def _named(process: str) -> Callable[[Any, str, dict[str, Any]], dict[str, Any]]:
-    def add(_logger: Any, _method: str, line: dict[str, Any]) -> dict[str, Any]:
-        return {**line, "process": process}
+Line = dict[str, Any]
 
-    return add
+
+def _with_origin(_logger: Any, _method: str, line: Line) -> Line:
+    return {**_origin, **line}
+
+
+def _with_process(_logger: Any, _method: str, line: Line) -> Line:
+    return {**line, "process": _origin["process"]} if "process" in _origin else line
+
+
+def _for_google(project: str | None) -> Callable[[Any, str, Line], Line]:
+    """Name the fields as https://cloud.google.com/logging/docs/structured-logging does."""
+
+    def rename(_logger: Any, _method: str, line: Line) -> Line:
+        named = {
+            "severity": line.pop("level", "default").upper(),
+            "message": line.pop("event", ""),
+            "time": line.pop("timestamp"),
+        }
+        if project is not None and TRACE_ID in line:
+            named["logging.googleapis.com/trace"] = f"projects/{project}/traces/{line[TRACE_ID]}"
+            if SPAN_ID in line:
+                named["logging.googleapis.com/spanId"] = line[SPAN_ID]
+        return named | line
+
+    return rename
 
 
 def _never_waiting(stream: TextIO, form: Callable[[logging.LogRecord], str]) -> TextIO:

@@ -38,6 +38,7 @@ from router.errors import ConfigError, DataDirError, RouterError
 from router.factory import Factory, backends, check_machine
 from router.reports import LogReports
 from router.web import openapi
+from router.web.access_log import AccessLog
 from router.web.api import Api
 from router.web.application import Application
 from router.web.context import EdgeContext
@@ -71,7 +72,7 @@ def run(config: Config, service: Service, program: Program, warnings: Sequence[P
     _check_address(config, service)
     if service in ("serve", "serve-api"):
         check_api(config)
-    logs.configure(config.server.log_format, config.server.log_level, PARENT if count > 1 else "")
+    _begin_log(config, service, PARENT if count > 1 else None)
     for warning in warnings:
         LOG.warning("configuration", key=warning.key, problem=warning.message)
     open_files.raise_limit()
@@ -89,11 +90,16 @@ def run_worker(order: Order, end: socket.socket) -> None:
 
     The parent has checked what there is to check.
     """
-    server = order.config.server
-    logs.configure(server.log_format, server.log_level, order.name)
+    _begin_log(order.config, order.service, order.name)
     open_files.raise_limit()
     sys.setswitchinterval(SWITCH_SECONDS)
     uvloop.run(_Service(order.config, order.service, end).run())
+
+
+def _begin_log(config: Config, service: Service, process: str | None) -> None:
+    """``process``: what the log calls this one, where several are the service."""
+    origin = {"service": service} if process is None else {"service": service, "process": process}
+    logs.configure(config.server.log_format, config.server.log_level, origin, config.google.project)
 
 
 def workers(config: Config, service: Service) -> int:
@@ -184,6 +190,7 @@ class _Service:
             reports = self._reports
             stack.callback(reports.finish)
             factory = Factory(self._config, task_failed=reports.bug, reports=reports)
+            logs.name_origin(node=factory.node)
             self._factory = await stack.enter_async_context(factory)
             factory.metrics.lines_dropped(logs.dropped)
             self._readiness = Readiness(factory.clock)
@@ -247,6 +254,7 @@ class _Service:
             factory.metrics,
             open_files.left_for_clients(),
             entropy=factory.entropy,
+            access_log=AccessLog() if self._config.server.access_log == "on" else None,
         )
         health = Health(service, factory.metrics)
         routes: list[BaseRoute] = []

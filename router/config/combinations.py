@@ -87,6 +87,9 @@ def cautions(config: Config) -> list[Problem]:
             "the origins of your pages and apps instead"
         )
         found.append(Problem("server.allowed_origins", "", message))
+    if config.server.access_log == "on" and config.server.log_level in ("warning", "error"):
+        message = f"on has no effect: its lines are of level info, and server.log_level is {config.server.log_level}"
+        found.append(Problem("server.access_log", "", message))
     return found
 
 

@@ -76,11 +76,16 @@ class Server(Section):
         description="How long a connection may be idle. Set it longer than any proxy in front does (Google's: 600 s).",
     )
     drain_seconds: Seconds = Field(25, description="Time that a stopping process has to finish its work.")
-    log_format: Literal["auto", "json", "text"] = Field(
-        "auto", description="auto writes text to a terminal and JSON elsewhere."
+    log_format: Literal["auto", "json", "text", "google"] = Field(
+        "auto",
+        description="auto writes text to a terminal and JSON elsewhere. google is JSON with the field names of Google "
+        "Cloud Logging; auto is google on Cloud Run.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Minimum level of what is logged."
+    )
+    access_log: Literal["off", "on"] = Field(
+        "off", description="on logs each request when it ends: a line of 300 bytes, without user, query and body."
     )
 
 

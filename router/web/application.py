@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.errors import Draining, RouterError
-from router.logs import request_fields
+from router.logs import begin_request
 from router.web import cors, problems
+from router.web.access_log import OTHER, AccessLog
 from router.web.context import EdgeContext
 from router.web.headers import Headers, headers_of
+from router.web.request_ids import trace_id_of
 
 _STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
 CLIENT_GONE = 499
@@ -70,8 +71,7 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = _Answer(self._context, self._timer, scope["path"], headers_of(scope), send)
-        # Never unbound: each request is a task of its own, with its own context.
-        structlog.contextvars.bind_contextvars(**request_fields(answer.request_id))
+        begin_request(answer.request_id, answer.trace_id)
         # ``finish`` does not wait for WebSockets: the connection manager ends them.
         if scope["type"] == "http":
             self._under_way.add(answer)
@@ -93,6 +93,8 @@ class Application:
         finally:
             self._under_way.discard(answer)
             self._done.set()
+            if self._context.access_log is not None:
+                answer.log(self._context.access_log, scope.get("method", "GET"))
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if cors.is_preflight(scope):
@@ -118,19 +120,33 @@ class Application:
 class _Answer:
     """The sending end of one request or handshake: completes the header fields and counts the answer once."""
 
-    __slots__ = ("_context", "_origin", "_route", "_send", "_since", "_timer", "request_id", "started")
+    __slots__ = (
+        "_bytes",
+        "_context",
+        "_origin",
+        "_route",
+        "_send",
+        "_since",
+        "_status",
+        "_timer",
+        "request_id",
+        "started",
+        "trace_id",
+    )
 
     def __init__(
         self, context: EdgeContext, timer: Callable[[], float], path: str, headers: Headers, send: Send
     ) -> None:
         self._context = context
         self._timer = timer
-        self._route = path if path in ROUTES else "other"
+        self._route = path if path in ROUTES else OTHER
         self._origin = headers.get("origin")
         self._send = send
         self._since = timer()
         self.request_id = context.request_ids.of(headers)
+        self.trace_id = trace_id_of(headers)
         self.started = False
+        self._status = self._bytes = 0
 
     async def __call__(self, message: Message) -> None:
         if not self.started and message["type"] in _STARTS:
@@ -138,10 +154,16 @@ class _Answer:
             # No handler sets any of these fields.
             message["headers"] = [*message["headers"], *self._context.common_headers(self.request_id, self._origin)]
             self.count(message.get("status", 101))
+        elif body := message.get("body"):
+            self._bytes += len(body)
         try:
             await self._send(message)
         except OSError as error:
             raise ClientDisconnect from error
 
     def count(self, status: int) -> None:
+        self._status = status
         self._context.metrics.answered(self._route, status, self._timer() - self._since)
+
+    def log(self, access_log: AccessLog, method: str) -> None:
+        access_log.ended(method, self._route, self._status, self._timer() - self._since, self._bytes)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from router import ids
 from router.metrics import Metrics
 from router.sampling import Later, in_loop
+from router.web.access_log import AccessLog
 from router.web.cors import Cors
 from router.web.refusals import RefusalLog
 from router.web.request_ids import RequestIds
@@ -24,6 +25,7 @@ class EdgeContext:
         most_connections: int | None = None,
         later: Later = in_loop,
         entropy: Callable[[int], bytes] | None = None,
+        access_log: AccessLog | None = None,
     ) -> None:
         """``most_connections`` may be open at once, on all ports together; unlimited if ``None``. ``entropy`` gives
         random bytes for values that clients see, so that they reveal nothing."""
@@ -32,6 +34,7 @@ class EdgeContext:
         self.cors = Cors(allowed_origins)
         self.request_ids = RequestIds(self.entropy)
         self.refusals = RefusalLog(metrics, later)
+        self.access_log = access_log
         self.connections = ConnectionLimit(most_connections)
 
     def common_headers(self, request_id: str, origin: str | None) -> list[tuple[bytes, bytes]]:

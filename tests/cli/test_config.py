@@ -124,6 +124,13 @@ def test_variables_that_are_left_alone(environ: dict[str, str]) -> None:
     assert loaded.warnings == []
 
 
+def test_an_access_log_that_the_level_silences_is_warned_of() -> None:
+    on = {"ROUTER_SERVER__ACCESS_LOG": "on"}
+    assert load_with_origins(None, on).warnings == []
+    (warning,) = load_with_origins(None, on | {"ROUTER_SERVER__LOG_LEVEL": "warning"}).warnings
+    assert (warning.key, "server.log_level is warning" in warning.message) == ("server.access_log", True)
+
+
 @pytest.mark.parametrize(
     ("name", "guess"),
     [

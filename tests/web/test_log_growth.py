@@ -30,6 +30,10 @@ BESIDE = {
     "level": "warning",
     "logger": "router.web.refusals",
     "timestamp": "2026-01-01T00:00:00.000000Z",
+    "trace_id": "x" * 32,
+    "service": "serve-api",
+    "process": "worker-100",
+    "node": "x" * 16,
 }
 """What a line has beside what is said; the id is as long as a client may choose it."""
 

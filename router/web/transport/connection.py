@@ -13,7 +13,9 @@ from router.errors import RouterError
 from router.logs import request_fields
 from router.metrics import Cut
 from router.web import problems
+from router.web.access_log import OTHER, UNREAD
 from router.web.headers import Headers
+from router.web.request_ids import trace_id_of
 from router.web.transport.limits import LimitedConfig, Limits
 from router.web.transport.lingering_close import LingeringClose
 from router.web.transport.staged_transport import StagedTransport
@@ -90,9 +92,11 @@ class ClientConnection(asyncio.Protocol):
         come."""
         context, asked = self.limits.context, Headers({"headers": known})
         id_ = context.request_ids.of(asked)
-        with structlog.contextvars.bound_contextvars(**request_fields(id_)):
-            context.refusals.refused(error)
         response = problems.response(error)
+        with structlog.contextvars.bound_contextvars(**request_fields(id_, trace_id_of(asked))):
+            context.refusals.refused(error)
+            if context.access_log is not None:
+                context.access_log.ended(UNREAD, OTHER, response.status_code, 0.0, len(response.body))
         head = b"HTTP/1.1 %d %b\r\n" % (response.status_code, problems.kind_of(error).title.encode())
         common = context.common_headers(id_, asked.get("origin"))
         fields = [(b"connection", b"close"), *response.raw_headers, *common]
