@@ -117,6 +117,42 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def in_use(data_dir: Path) -> Iterator[None]:
+    """For as long as this process uses what is in ``data_dir``: nobody holds it ``alone``. Raises ``DataDirError``."""
+    held = f"{data_dir} is being restored: start again when `router restore` has ended"
+    with _opened(data_dir, fcntl.LOCK_SH, held):
+        yield
+
+
+@contextmanager
+def alone(data_dir: Path) -> Iterator[None]:
+    """Keep other processes out of ``data_dir``; raises ``DataDirError`` if one uses it."""
+    held = (
+        f"a router uses {data_dir}, or a command such as `router inspect-queue --watch`: stop it, or name another "
+        "embedded.data_dir"
+    )
+    with _opened(data_dir, fcntl.LOCK_EX, held):
+        yield
+
+
+@contextmanager
+def _opened(data_dir: Path, kind: int, held: str) -> Iterator[None]:
+    try:
+        claim(data_dir)
+        descriptor = os.open(data_dir / "open.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise unusable(data_dir, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataDirError(held) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def sync_directory(path: Path) -> None:
     """Make new names in ``path`` survive a power failure, if its file system can sync directories."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -10,11 +10,13 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from msgspec import Struct
 
+from router.backups import Backup, Progress
 from router.clock import Clock
 from router.config import Config
 from router.config.roles import Role, kept_by
@@ -210,6 +212,29 @@ class PushBackend(Backend):
     def outbox(self) -> Outbox:
         """The push commands, to look at or to take; raises ``ConfigError`` if this backend cannot list them."""
         raise ConfigError(self.commands_elsewhere())
+
+
+class FileBackend(Backend):
+    """Keeps all its data in one file of this machine."""
+
+    @abstractmethod
+    def back_up(self, file: Path, progress: Progress) -> Backup:
+        """Write a checked copy (0600) of the data to ``file``, beside running services.
+
+        Raises ``DataDirError``, ``Unavailable`` and ``OSError``, and then leaves ``file`` as it was.
+        """
+
+    @abstractmethod
+    def check_backup(self, file: Path, progress: Progress) -> Backup:
+        """Read all of the backup ``file``; raises ``InvalidInput`` unless it can be restored, and ``OSError``."""
+
+    @abstractmethod
+    def restore(self, file: Path, progress: Progress, *, overwrite: bool) -> Backup:
+        """Put the backup ``file`` in the place of the data; a crash leaves the one or the other.
+
+        Raises ``InvalidInput`` like ``check_backup``, and ``DataDirError`` if a process uses the data, or if there are
+        any and not ``overwrite``.
+        """
 
 
 class OutboxEntry(Struct, frozen=True):

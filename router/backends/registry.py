@@ -11,6 +11,7 @@ from msgspec import Struct
 from router.backends.base import (
     Backend,
     ColdBackend,
+    FileBackend,
     IngressBackend,
     OnlineBackend,
     PokesBackend,
@@ -80,9 +81,9 @@ class Backends:
             named.add("embedded")
         return [self._find(kind) for kind in BACKENDS if kind in named]
 
-    def database(self) -> Backend:
+    def database(self) -> FileBackend:
         """The embedded one, whatever it keeps."""
-        return self._find("embedded")
+        return cast(FileBackend, self._find("embedded"))
 
     def _find(self, kind: str) -> Backend:
         if kind not in self._made:

@@ -53,6 +53,8 @@ COMMANDS = (
         REPAIR,
         "Show, replay or discard dead letters.",
     ),
+    Entry("backup", "router.cli.backup:backup", REPAIR, "Write a backup of the embedded data to FILE."),
+    Entry("restore", "router.cli.backup:restore", REPAIR, "Restore the embedded data from a backup."),
     Entry(
         "doctor", "router.cli.doctor:doctor", REPAIR, "Check what production needs, and say how to fix what is wrong."
     ),

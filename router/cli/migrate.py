@@ -12,7 +12,7 @@ from msgspec import Struct, field
 from router.cli.common import configured, user
 from router.cli.data_location import look_at
 from router.cli.exits import Code
-from router.cli.output import json_document, line, progress
+from router.cli.output import counted, json_document, line, progress
 from router.config import Config
 from router.config.roles import Role, kinds
 from router.errors import Unavailable
@@ -137,15 +137,11 @@ def _note(report: Report, name: str, result: MigrationResult) -> None:
 
 def _tell(report: Report) -> None:
     if report.dry_run:
-        line(f"would move {_count(report.moved, 'message')} of {_count(report.users, 'user')}")
+        line(f"would move {counted(report.moved, 'message')} of {counted(report.users, 'user')}")
         return
     dropped = f", dropped {report.dropped} ephemeral" if report.dropped else ""
-    line(f"moved {_count(report.moved, 'message')} of {_count(report.users, 'user')}{dropped}")
+    line(f"moved {counted(report.moved, 'message')} of {counted(report.users, 'user')}{dropped}")
     if report.online:
         line(f"left hot, since these users came online: {', '.join(report.online)}")
     if report.busy:
         line(f"another migrator is moving the mail of: {', '.join(report.busy)}; run it again")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

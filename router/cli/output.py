@@ -129,6 +129,11 @@ def progress(
         yield lambda count: bar.advance(task, count)
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 message``, ``2 messages``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def span(seconds: float) -> str:
     """``45 s``, ``12 min``, ``3 h``, ``2 d``."""
     for unit, name in _SPANS:

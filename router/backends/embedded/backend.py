@@ -6,10 +6,12 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import final
 
 from router.backends.base import (
     ColdBackend,
+    FileBackend,
     IngressBackend,
     OnlineBackend,
     PokesBackend,
@@ -17,7 +19,7 @@ from router.backends.base import (
     Tools,
     Upkeep,
 )
-from router.backends.embedded import checks, library, schema
+from router.backends.embedded import backup, checks, library, schema
 from router.backends.embedded.cold import EmbeddedColdQueue
 from router.backends.embedded.database import Database
 from router.backends.embedded.direct import EmbeddedRoutingIngress
@@ -31,15 +33,17 @@ from router.backends.embedded.space import Space
 from router.backends.embedded.state import EmbeddedState
 from router.backends.embedded.worker import InlineWorker, ThreadWorker
 from router.backends.routing_rules import StoreRules
+from router.backups import Backup, Progress
 from router.config import Config
 from router.config.roles import Role, keeps_all
+from router.data_dir import in_use
 from router.findings import Check, on_a_thread
 from router.interfaces import PokeBus
 from router.needs import Need, directory, file
 
 
 @final
-class EmbeddedBackend(IngressBackend, OnlineBackend, PokesBackend, ColdBackend, PushBackend):
+class EmbeddedBackend(IngressBackend, OnlineBackend, PokesBackend, ColdBackend, PushBackend, FileBackend):
     """Opens the database and the signals of ``embedded.data_dir``; raises ``DataDirError``."""
 
     name = "embedded"
@@ -55,6 +59,8 @@ class EmbeddedBackend(IngressBackend, OnlineBackend, PokesBackend, ColdBackend, 
         alone = {Role.INGRESS, Role.ONLINE, Role.COLD} <= self.roles
         self.space = Space(self._data_dir, config.embedded.reserve_bytes, self._clock, within=self._free_within)
         self.space.give_up_file()  # or a full volume would let nobody open the file
+        schema.try_out(self._data_dir)
+        stack.enter_context(in_use(self._data_dir))
         path = schema.prepare(self._data_dir)
         if not self._in_line:
             schema.refuse_damaged(path)
@@ -95,6 +101,16 @@ class EmbeddedBackend(IngressBackend, OnlineBackend, PokesBackend, ColdBackend, 
 
     def check_made(self) -> None:
         schema.check_made(self._data_dir)
+
+    def back_up(self, file: Path, progress: Progress) -> Backup:
+        self.check_made()
+        return backup.make(self._data_dir / schema.FILE_NAME, file, self._clock.now(), progress)
+
+    def check_backup(self, file: Path, progress: Progress) -> Backup:
+        return backup.check(file, progress)
+
+    def restore(self, file: Path, progress: Progress, *, overwrite: bool) -> Backup:
+        return backup.restore(file, self._data_dir, progress, overwrite=overwrite)
 
     def _free_within(self) -> int:
         return self._database.read(free_pages) * self._page_bytes

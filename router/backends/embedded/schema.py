@@ -288,16 +288,24 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     if _version(connection) == VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")
+    try:
+        refuse_newer(connection, path)
+    except DataDirError:
+        connection.execute("ROLLBACK")
+        raise
+    for statement in _steps(_version(connection)):
+        connection.execute(statement)
+    connection.execute("COMMIT")
+
+
+def refuse_newer(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise ``DataDirError`` if a newer version of the router wrote the file ``path``."""
     found = _version(connection)
     if found > VERSION:
-        connection.execute("ROLLBACK")
         raise DataDirError(
             f"{path} was written by a newer version of the router (schema {found}, this one knows {VERSION}); "
             "run that version, or name another embedded.data_dir"
         )
-    for statement in _steps(found):
-        connection.execute(statement)
-    connection.execute("COMMIT")
 
 
 def create(connection: sqlite3.Connection) -> None:
