@@ -15,6 +15,7 @@ from router.backends.registry import Backends
 from router.clock import Clock, SystemClock
 from router.config import Config
 from router.config.roles import Place, Role
+from router.core.census import CensusTaker
 from router.core.connections import ConnectionManager
 from router.core.damage import Damage
 from router.core.dead_letter_replay import Replayer
@@ -285,6 +286,21 @@ class Factory:
             keeper=self.keeper,
             metrics=self.metrics,
             reports=self.reports,
+        )
+
+    async def census_taker(self) -> CensusTaker:
+        letters = None
+        if not self.backends.ingress().letters_elsewhere():
+            letters = (await self.dead_letter_box()).count
+        return CensusTaker(
+            self.watched(Role.INGRESS, await self.ingress_producer()),
+            self.watched(Role.ONLINE, await self.online_store()),
+            self.watched(Role.COLD, await self.cold_queue()),
+            letters,
+            owner=self.node,
+            local=self.backends.online().local and self.backends.cold().local,
+            clock=self.clock,
+            metrics=self.metrics,
         )
 
     async def connection_manager(self) -> ConnectionManager:

@@ -370,6 +370,12 @@ class Maintenance(Protocol):
         """Hot mail of one user, or of all."""
         ...
 
+    async def lead(self, owner: str) -> bool:
+        """Whether ``owner`` is the one process that counts for all of them (``core.census``): it takes or extends a
+        lease of ``LEAD_SECONDS``, in one atomic step. A store on this machine gives a lock, which ends with the
+        process."""
+        ...
+
     async def probe(self) -> None:
         """Raise ``Unavailable`` unless the store works now; for readiness."""
         ...

@@ -285,3 +285,18 @@ class QueueTotals(Struct, frozen=True, gc=False):
     """How many users have mail; for all cold queues in Firestore 0, since that would read every message."""
     oldest_at: int = 0
     """``queued_at`` of the oldest message; 0 if there is none."""
+
+
+class Census(Struct, frozen=True, gc=False):
+    """What all queues hold together, and who is online."""
+
+    at: int
+    """When it was counted, in µs since 1970."""
+    ingress: QueueTotals | None
+    """``None`` where the topic cannot say."""
+    hot: QueueTotals
+    cold: QueueTotals
+    online: QueueTotals
+    """``users`` and their live connections (``messages``)."""
+    dead_letters: int | None
+    """Those that are kept; ``None`` where the router cannot list them."""

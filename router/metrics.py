@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import platform
+import sqlite3
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from router.clock import MICROSECONDS
 from router.dead_reasons import DeadReason
-from router.messages import MigrationResult, Outcome
+from router.messages import Census, MigrationResult, Outcome, QueueTotals
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -51,6 +62,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._answers = _Answers()
         self.registry.register(self._answers)
+        self._census = _Census()
+        self.registry.register(self._census)
         self._accepted = self._kept("router_messages_accepted", "Messages answered 202")
         self._refusals = self._counter("router_requests_refused", "Requests refused", "reason")
         self._routed = self._kept("router_messages_routed", "Messages routed, by outcome", "outcome", Outcome)
@@ -102,10 +115,9 @@ class Metrics:
         """Requests may be refused for these ``reasons``."""
         self._begin(self._refusals, reasons)
 
-    def routes(self, routes: Iterable[str]) -> None:
-        """These ``routes`` are served here."""
-        for route in routes:
-            self._answers.serve(route)
+    def serves(self, route: str, statuses: Iterable[int]) -> None:
+        """``route`` is served here; it may answer with these ``statuses``."""
+        self._answers.serve(route, statuses)
 
     def depends(self, dependency: str, kind: str) -> None:
         """This process depends on it."""
@@ -144,6 +156,18 @@ class Metrics:
         self.registry.register(
             _Counts("router_firestore_operations", "Firestore requests and documents", counts, "operation")
         )
+
+    def process(self, service: str, version: str) -> None:
+        """This process runs ``service`` of the router's ``version``: what it takes of the machine, and what it is."""
+        ProcessCollector(registry=self.registry)
+        python, system = platform.python_version(), f"{platform.system()} {platform.machine()}"
+        build = Gauge(
+            "router_build_info",
+            "1; the labels say what runs",
+            ("service", "version", "python", "sqlite", "platform"),
+            registry=self.registry,
+        )
+        build.labels(service, version, python, sqlite3.sqlite_version, system).set(1)
 
     def workers(self) -> None:
         """This process starts workers and replaces them."""
@@ -206,6 +230,10 @@ class Metrics:
     def migrated(self, count: int) -> None:
         self._moved[""] += count
 
+    def census(self, census: Census | None) -> None:
+        """What all queues hold; ``None``: another process tells that, or nobody can."""
+        self._census.census = census
+
     def connections(self, count: int) -> None:
         self._connections.set(count)
 
@@ -229,11 +257,11 @@ class _Answers(Collector):
         """By route: how many took as long as each of ``_LATENCY``, and longer than the one before; then the others."""
         self._seconds: dict[str, float] = {}
 
-    def serve(self, route: str) -> None:
+    def serve(self, route: str, statuses: Iterable[int]) -> None:
         """``route`` is served, also where nobody asks for it."""
         self._by_latency.setdefault(route, [0] * (len(_LATENCY) + 1))
         self._seconds.setdefault(route, 0.0)
-        for status in OUR_FAILURES:
+        for status in sorted({*statuses, *OUR_FAILURES}):
             self._answers.setdefault((route, status), 0)
 
     def add(self, route: str, status: int, seconds: float) -> None:
@@ -257,6 +285,41 @@ class _Answers(Collector):
             CounterMetricFamily("router_http_requests", "HTTP answers", labels=("route", "status")),
             HistogramMetricFamily("router_http_request_seconds", "Time until the answer", labels=("route",)),
         )
+
+
+class _Census(Collector):
+    """The last count of all queues, while this process is the one that counts."""
+
+    def __init__(self) -> None:
+        self.census: Census | None = None
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        held, size, oldest, users, connections, letters = families = self.describe()
+        if (census := self.census) is not None:
+            for queue, totals in (("ingress", census.ingress), ("hot", census.hot), ("cold", census.cold)):
+                if totals is not None:
+                    held.add_metric([queue], totals.messages)
+                    size.add_metric([queue], totals.bytes)
+                    oldest.add_metric([queue], _age_seconds(totals, census.at))
+            users.add_metric([], census.online.users)
+            connections.add_metric([], census.online.messages)
+            if census.dead_letters is not None:
+                letters.add_metric([], census.dead_letters)
+        yield from families
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        return [
+            GaugeMetricFamily("router_queue_messages", "Messages in all queues of a kind", labels=("queue",)),
+            GaugeMetricFamily("router_queue_bytes", "Bytes of their envelopes", labels=("queue",)),
+            GaugeMetricFamily("router_queue_oldest_seconds", "Age of the oldest message", labels=("queue",)),
+            GaugeMetricFamily("router_online_users", "Users with a live connection, of all nodes"),
+            GaugeMetricFamily("router_online_connections", "Live connections of all nodes"),
+            GaugeMetricFamily("router_dead_letters_kept", "Dead letters that wait for an operator"),
+        ]
+
+
+def _age_seconds(totals: QueueTotals, now: int) -> float:
+    return max(0, now - totals.oldest_at) / MICROSECONDS if totals.messages else 0.0
 
 
 class _Counts(Collector):

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import uvloop
 from starlette.routing import BaseRoute
 
-from router import cores, logs, open_files
+from router import __version__, cores, logs, open_files
 from router.auth.authenticator import open_authenticator
 from router.auth.verifier import Authenticator
 from router.config import Config, Service, check_api
@@ -193,6 +193,7 @@ class _Service:
             logs.name_origin(node=factory.node)
             self._factory = await stack.enter_async_context(factory)
             factory.metrics.lines_dropped(logs.dropped)
+            factory.metrics.process(self._service, __version__)
             self._readiness = Readiness(factory.clock)
             await self._open(stack)
             self._serving.set()
@@ -297,6 +298,7 @@ class _Service:
         self._pipeline = await self._factory.pipeline()
         self._consuming = self._watch(self._pipeline.run, "pipeline")
         self._watch((await self._factory.sweeper()).run, "sweeper")
+        self._watch((await self._factory.census_taker()).run, "census")
 
     async def _api(
         self, authenticator: Authenticator, work: WorkBudget, refused: Callable[[RouterError], None]

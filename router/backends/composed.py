@@ -144,6 +144,9 @@ class ComposedOnlineStore:
     def totals(self, user: str | None) -> Call[QueueTotals]:
         return self.maintenance.totals(user)
 
+    def lead(self, owner: str) -> Call[bool]:
+        return self.maintenance.lead(owner)
+
     def probe(self) -> Call[None]:
         return self.maintenance.probe()
 

@@ -17,6 +17,8 @@ from router.messages import Message, Outcome
 
 DAY_SECONDS = 86_400
 MOVE_LEASE_SECONDS = 60
+LEAD_SECONDS = 180
+"""How long a process counts for all after it has said so; three times as long as it takes until it says so again."""
 IMPLAUSIBLE_SECONDS = 300
 PLAUSIBLE_LEASES = 3
 """A lease that ends later than this many leases from now was given by a wrong clock. The clocks of two nodes differ a

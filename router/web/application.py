@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.errors import Draining, RouterError
 from router.logs import begin_request
-from router.web import cors, problems
+from router.web import cors, openapi, problems
 from router.web.access_log import OTHER, AccessLog
 from router.web.context import EdgeContext
 from router.web.headers import Headers, headers_of
@@ -47,7 +47,8 @@ class Application:
 
     def __init__(self, routes: Sequence[BaseRoute], context: EdgeContext, timer: Callable[[], float]) -> None:
         """``timer`` gives seconds that never go back, for measuring how long an answer took."""
-        context.metrics.routes(sorted({route.path for route in routes if isinstance(route, Route | WebSocketRoute)}))
+        for path in sorted({route.path for route in routes if isinstance(route, Route | WebSocketRoute)}):
+            context.metrics.serves(path, openapi.statuses(path))
         self._context = context
         self._timer = timer
         self._under_way: set[_Answer] = set()

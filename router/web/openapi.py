@@ -48,6 +48,13 @@ def route() -> Route:
     return Route("/openapi.json", openapi, methods=["GET"])
 
 
+def statuses(path: str) -> list[int]:
+    """The statuses with which ``path`` answers; none if it is not described."""
+    operations = _paths().get(path, {}).values()
+    answers = {answer for operation in operations for answer in operation["responses"]}
+    return sorted(int(answer) for answer in answers if answer.isdecimal())
+
+
 def document() -> Document:
     """The whole document."""
     return {

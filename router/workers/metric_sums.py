@@ -16,13 +16,26 @@ def _furthest(values: Values) -> float:
 
 GAUGES: dict[str, Callable[[Values], float]] = {
     "router_connections": sum,
+    "router_queue_messages": max,
+    "router_queue_bytes": max,
+    "router_queue_oldest_seconds": max,
+    "router_online_users": max,
+    "router_online_connections": max,
+    "router_dead_letters_kept": max,
+    "router_build_info": max,
+    "process_virtual_memory_bytes": sum,
+    "process_resident_memory_bytes": sum,
+    "process_start_time_seconds": min,
+    "process_open_fds": sum,
+    "process_max_fds": sum,
     "router_clock_ahead_seconds": _furthest,
     "router_retention_held": max,
     "router_key_set_age_seconds": max,
     "router_data_dir_free_bytes": min,
     "router_data_dir_short": max,
 }
-"""What the gauges of several processes are together: all of them, or the one that is worst."""
+"""What the gauges of several processes are together: all of them, or the one that is worst. Of the queues, only the
+process that leads tells anything."""
 
 
 class _Family:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from router import logs
+from router import __version__, logs
 from router.clock import SystemClock
 from router.config import Config, Service, address
 from router.core.readiness import Failed, Shared, State
@@ -106,6 +106,7 @@ class Unit:
         self._metrics = Metrics()
         self._metrics.workers()
         self._metrics.lines_dropped(logs.dropped)
+        self._metrics.process(service, __version__)
 
     async def run(self) -> int:
         """Until a signal; returns the exit code. Raises ``ConfigError`` if the ports cannot be listened to, and

@@ -1279,6 +1279,22 @@ class QueueContract(
         assert (await stage.cold.totals(None)).messages == 0
         assert await stage.go("old") is Outcome.DUPLICATE
 
+    async def test_one_process_leads(self, stage: Stage, second: Stage) -> None:
+        """It goes on to lead as long as it says so, and counts what both have put there."""
+        assert await stage.online.lead(stage.factory.node)
+        assert not await second.online.lead(second.factory.node)
+        assert await stage.online.lead(stage.factory.node)
+        await stage.connect()
+        await stage.go("m1")
+        await second.go("m2", EVE)
+        census = await stage.factory.census_taker()
+        await census.take()
+        assert stage.count("router_queue_messages", queue="hot") == 1
+        assert stage.count("router_queue_messages", queue="cold") == 1
+        assert stage.count("router_online_users") == 1
+        await (await second.factory.census_taker()).take()
+        assert second.count("router_queue_messages", queue="hot") == 0, "it tells nothing"
+
     async def test_nothing_is_left_of_users_who_went(self, stage: Stage) -> None:
         phone = await stage.connect()
         await stage.go("m1")

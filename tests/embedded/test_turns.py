@@ -18,7 +18,7 @@ import pytest
 from router.backends.embedded import database as module
 from router.backends.embedded import schema
 from router.backends.embedded.database import Database, Operation
-from router.backends.embedded.turns import FileTurns
+from router.backends.embedded.turns import FileTurns, Lead
 from router.backends.embedded.worker import ThreadWorker
 from router.errors import Unavailable
 
@@ -111,6 +111,16 @@ def test_who_waits_is_woken(path: Path, first: FileTurns) -> None:
         served = next(one for one in waiting if one.has_it.wait(EVENT_SECONDS if one is waiting[0] else 0))
         served.turns.leave()
         waiting.remove(served)
+
+
+def test_the_lead_is_that_of_one_process_until_it_ends(tmp_path: Path) -> None:
+    first, second = Lead(tmp_path / "leader.lock"), Lead(tmp_path / "leader.lock")
+    assert first.take()
+    assert first.take()
+    assert not second.take()
+    first.release()
+    assert second.take()
+    second.release()
 
 
 def test_a_turn_ends_with_its_process(path: Path) -> None:

@@ -17,6 +17,7 @@ from router.backends.firestore.client import Client
 from router.backends.firestore.online import FirestoreOnlineStore
 from router.backends.firestore.queries import Reader
 from router.backends.firestore.wire import Write
+from router.backends.routing_rules import LEAD_SECONDS
 from router.messages import Connection, Delivery, Message, MigrationResult, Move, Outcome, Queued
 from router.pages import Head
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, moved_by_a_wrong_clock, staged
@@ -487,6 +488,17 @@ async def test_totals(stage: Stage) -> None:
     assert eve.oldest_at - bob.oldest_at == 7_000_000
     online = await stage.online.online()
     assert (online.users, online.messages) == (2, 3)
+
+
+async def test_the_lead_ends_with_its_lease(stage: Stage) -> None:
+    assert await stage.online.lead("first")
+    stage.clock.advance(LEAD_SECONDS - 1)
+    assert not await stage.online.lead("second")
+    stage.clock.advance(1)
+    assert await stage.online.lead("second")
+    assert not await stage.online.lead("first")
+    online = await stage.online.online()
+    assert (online.users, await stage.online.hot_users("", 9)) == (0, []), "who leads is no user"
 
 
 async def test_ids_that_no_document_can_have_are_unknown(stage: Stage) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from router.backends.routing_rules import LEAD_SECONDS
 from router.messages import Connection, Delivery, Lane, Message, Move, Outcome
 from tests.contract.stage import BOB, Stage, staged
 from tests.redis.conftest import commands
@@ -107,6 +108,15 @@ async def test_memory_of_tombstones(many: Stage, redis_client: Any, count: int, 
     claims = memory(redis_client, prefix=f"{prefix}:id")
     assert (memory(redis_client, prefix=prefix) - claims - before) / count <= 120
     assert await many.go(uuid(0)) is Outcome.DUPLICATE
+
+
+async def test_the_lead_is_a_key_that_expires(many: Stage, redis_client: Any) -> None:
+    key = many.online.state.keys.leader  # type: ignore[attr-defined]  # what a Redis store has
+    assert await many.online.lead("first")
+    assert 0 < redis_client.pttl(key) <= LEAD_SECONDS * 1000
+    assert not await many.online.lead("second")
+    redis_client.delete(key)
+    assert await many.online.lead("second")
 
 
 async def test_payloads_leave_memory(many: Stage, redis_client: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from router.core.readiness import Readiness
 from router.dead_reasons import DeadReason
 from router.messages import MigrationResult, Outcome
 from router.metrics import CUTS, DROPS, POKES, Metrics
+from router.web import openapi
 from router.web.application import Application
 from router.web.context import EdgeContext
 from router.web.health import Health
@@ -85,6 +87,26 @@ def test_a_route_has_its_time_from_the_start() -> None:
     metrics = Metrics()
     Application([Route("/healthz", lambda _: None)], EdgeContext([], metrics), lambda: 0.0)
     assert metrics.registry.get_sample_value("router_http_request_seconds_count", {"route": "/healthz"}) == 0
+
+
+def test_a_route_has_each_status_that_it_is_described_with() -> None:
+    metrics = Metrics()
+    metrics.serves("/api/send", openapi.statuses("/api/send"))
+    for status in (202, 400, 401, 429, 500, 503):
+        labels = {"route": "/api/send", "status": str(status)}
+        assert metrics.registry.get_sample_value("router_http_requests_total", labels) == 0
+
+
+def test_a_process_says_what_it_is_and_what_it_takes() -> None:
+    metrics = Metrics()
+    metrics.process("serve-ws", "1.2.3")
+    found = {family.name: family for family in text_string_to_metric_families(metrics.render().decode())}
+    (build,) = found["router_build_info"].samples
+    assert build.value == 1
+    said = {"service": "serve-ws", "version": "1.2.3", "python": platform.python_version()}
+    assert build.labels.items() >= said.items()
+    assert found["process_resident_memory_bytes"].samples[0].value > 0
+    assert found["process_cpu_seconds"].samples[0].value > 0
 
 
 def test_no_line_says_when_a_series_was_made() -> None:

@@ -6,16 +6,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from router.metrics import Metrics
 from router.workers.metric_sums import GAUGES, counts_of, summed
+from tests.support.every_metric import every_metric
 
 
 def whole() -> Metrics:
-    """With each metric that there is."""
-    metrics = Metrics()
-    metrics.workers()
-    metrics.key_set_age(lambda: 5.0)
-    metrics.lines_dropped(lambda: 2)
-    metrics.data_dir(lambda: 1000, lambda: False)
-    metrics.firestore(lambda: {"gets": 3})
+    metrics = every_metric()
     metrics.answered('/a "quoted" path', 200, 0.3)
     metrics.connections(7)
     return metrics
@@ -35,7 +30,9 @@ def samples(exposition: str, name: str) -> dict[tuple[str, ...], float]:
 
 
 def test_one_process_is_its_own_sum() -> None:
-    assert summed([text(whole())]) == text(whole())
+    metrics = whole()
+    shown = text(metrics)
+    assert summed([shown]) == shown
 
 
 def test_counts_are_added_and_of_gauges_the_worst_is_told() -> None:
@@ -58,6 +55,20 @@ def test_counts_are_added_and_of_gauges_the_worst_is_told() -> None:
     ):
         assert samples(total, name) == {(): value}
     assert samples(total, "router_key_set_age_seconds") == {(): 5}
+
+
+def test_the_census_is_that_of_the_one_that_counts_and_what_processes_take_is_added() -> None:
+    """Two count for a moment while the lead goes over: both mean the same queues."""
+    counting, other = whole(), Metrics()
+    other.process("serve", "1.0")
+    total = summed([text(counting), text(other), text(counting)])
+    assert samples(total, "router_queue_messages") == {("ingress",): 2, ("hot",): 2, ("cold",): 0}
+    assert samples(total, "router_queue_oldest_seconds")["hot",] == 3
+    assert samples(total, "router_online_users") == {(): 2}
+    (build,) = samples(total, "router_build_info").values()
+    assert build == 1
+    (taken,) = samples(text(other), "process_open_fds").values()
+    assert samples(total, "process_open_fds")[()] >= 3 * taken - 3
 
 
 def test_every_gauge_says_what_several_of_it_are() -> None:

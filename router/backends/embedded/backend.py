@@ -31,6 +31,7 @@ from router.backends.embedded.push import EmbeddedDeadLetters, EmbeddedOutbox
 from router.backends.embedded.signals import Signals
 from router.backends.embedded.space import Space
 from router.backends.embedded.state import EmbeddedState
+from router.backends.embedded.turns import Lead
 from router.backends.embedded.worker import InlineWorker, ThreadWorker
 from router.backends.routing_rules import StoreRules
 from router.backups import Backup, Progress
@@ -71,6 +72,8 @@ class EmbeddedBackend(IngressBackend, OnlineBackend, PokesBackend, ColdBackend, 
         (self._page_bytes,) = database.read(lambda db: db.execute("PRAGMA page_size").fetchone())
         (known,) = database.read(lambda db: db.execute("SELECT at FROM clock").fetchone())
         self._timekeeper.not_before(known)
+        self._lead = Lead(self._data_dir / "leader.lock")
+        stack.callback(self._lead.release)
         self._signals = await stack.enter_async_context(Signals(self._data_dir))
         self._rules = StoreRules.of(config, fresh_cold_empty={Role.ONLINE, Role.COLD} <= self.roles)
 
@@ -163,6 +166,7 @@ class EmbeddedBackend(IngressBackend, OnlineBackend, PokesBackend, ColdBackend, 
             direct=self.direct,
             announces=Role.PUSH in self.roles,
             nodes=self._signals,
+            lead=self._lead.take,
         )
 
     def poke_bus(self) -> EmbeddedPokeBus:

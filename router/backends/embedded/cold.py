@@ -100,7 +100,7 @@ class EmbeddedColdQueue:
 
     async def totals(self, user: str | None) -> QueueTotals:
         if user is None:
-            return QueueTotals(*self._database.read(lambda db: one(db, SQL["totals"], ())))
+            return QueueTotals(*await self._database.survey(lambda db: one(db, SQL["totals"], ())))
         count, size, oldest_at = self._database.read(lambda db: one(db, SQL["totals_of"], (user,)))
         return QueueTotals(count, size, int(count > 0), oldest_at)
 

@@ -19,14 +19,14 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from router.backends.embedded import schema
 from router.backends.embedded.turns import FileTurns, Turns
-from router.backends.embedded.worker import Done, Job, Worker
+from router.backends.embedded.worker import Done, InlineWorker, Job, Worker
 from router.errors import DataDirLost, Unavailable
 
 T = TypeVar("T")
@@ -149,6 +149,26 @@ class Database:
             return operation(self._reader)
         except sqlite3.Error as error:
             raise self._translated(error) from error
+
+    async def survey(self, operation: Operation[T]) -> T:
+        """Like ``read``, for what looks at all messages: on a connection and a thread of its own, so that nobody waits
+        for it. A simulation has one connection and no thread."""
+        if isinstance(self._waiter, InlineWorker):
+            return self.read(operation)
+        reader = schema.open_reader(self._path)
+
+        def look() -> T:
+            with closing(reader):
+                return operation(reader)
+
+        try:
+            return await asyncio.to_thread(look)
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+        except asyncio.CancelledError:
+            with suppress(sqlite3.ProgrammingError):  # it has ended just now
+                reader.interrupt()  # or the process would wait for it before it ends
+            raise
 
     async def write(self, operation: Operation[T], *, patient: bool = False) -> T:
         """Run ``operation`` in a group; return its result when the group is on disk.

@@ -129,7 +129,7 @@ class EmbeddedRoutingIngress:
         await self._database.probe()
 
     async def backlog(self) -> QueueTotals:
-        return QueueTotals(*self._database.read(lambda db: one(db, SQL["backlog"], ())))
+        return QueueTotals(*await self._database.survey(lambda db: one(db, SQL["backlog"], ())))
 
 
 def _final(result: Routed | None, *, is_stored: bool) -> Routed | None:

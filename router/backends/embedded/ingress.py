@@ -48,7 +48,7 @@ class EmbeddedIngressProducer:
         await self._database.probe()
 
     async def backlog(self) -> QueueTotals:
-        return QueueTotals(*self._database.read(lambda db: one(db, SQL["backlog"], ())))
+        return QueueTotals(*await self._database.survey(lambda db: one(db, SQL["backlog"], ())))
 
 
 def enqueue(db: sqlite3.Connection, messages: Sequence[Message]) -> int:

@@ -110,7 +110,13 @@ class EmbeddedMaintenance:
         return self._state.database.read(lambda db: inspect(db, user, limit))
 
     async def totals(self, user: str | None) -> QueueTotals:
+        if user is None:
+            return await self._state.database.survey(lambda db: totals(db, None))
         return self._state.database.read(lambda db: totals(db, user))
+
+    async def lead(self, owner: str) -> bool:
+        del owner  # the lock is this process's
+        return self._state.lead()
 
     async def probe(self) -> None:
         await self._state.database.probe()

@@ -112,7 +112,7 @@ class EmbeddedPresence:
 
     async def online(self) -> QueueTotals:
         now = self._state.clock.now()
-        count, users = self._state.database.read(lambda db: db.execute(SQL["online"], (now,)).fetchone())
+        count, users = await self._state.database.survey(lambda db: db.execute(SQL["online"], (now,)).fetchone())
         return QueueTotals(messages=count, users=users)
 
 

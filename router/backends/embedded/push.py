@@ -180,5 +180,5 @@ class EmbeddedDeadLetters:
         await self._database.write(lambda db: db.executemany(SQL["remove_letter"], numbers).rowcount)
 
     async def count(self) -> int:
-        (count,) = self._database.read(lambda db: db.execute(SQL["count_letters"]).fetchone())
+        (count,) = await self._database.survey(lambda db: db.execute(SQL["count_letters"]).fetchone())
         return int(count)

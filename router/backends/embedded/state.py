@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from router.backends.embedded.database import Database
@@ -28,6 +28,8 @@ class EmbeddedState:
     """It holds the outbox."""
     nodes: Nodes | None = None
     """Knows which nodes are dead, whose leases end at once; ``None`` if nothing knows."""
+    lead: Callable[[], bool] = lambda: True
+    """Takes the lock of the one process that counts for all on this file; returns whether this process has it."""
 
     async def publish(self, pokes: Sequence[tuple[str, str]]) -> None:
         """Send ``pokes``, (node, user) pairs."""

@@ -90,6 +90,28 @@ class FileTurns:
         os.close(self._writer)
 
 
+class Lead:
+    """The lock of the one process that counts for all on a data directory; it is this process's until that ends."""
+
+    def __init__(self, path: Path) -> None:
+        """``path``: the file of the lock, which ``take`` makes."""
+        self._path = path
+        self._file: int | None = None
+
+    def take(self) -> bool:
+        """Take the lock unless another process has it; returns whether this process has it. Raises ``DataDirError``."""
+        if self._file is None:
+            try:
+                self._file = _open(self._path)
+            except OSError as error:
+                raise unusable(self._path.parent, error) from error
+        return _try(self._file)
+
+    def release(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+
+
 class NoTurns:
     """``Turns`` where one process alone has the database, as in a simulation."""
 

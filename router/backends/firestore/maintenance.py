@@ -14,7 +14,7 @@ from router.backends.firestore.state import FirestoreState, by_user, ids_of
 from router.backends.firestore.transactions import STEP_MESSAGES, Work, parts, together
 from router.backends.firestore.wire import Document, deletion, only_if
 from router.backends.recipient_limits import keeps_inbound
-from router.backends.routing_rules import ORPHAN_SECONDS, StoreRules, holds_move, implausible_ack
+from router.backends.routing_rules import LEAD_SECONDS, ORPHAN_SECONDS, StoreRules, holds_move, implausible_ack
 from router.clock import MICROSECONDS, apart
 from router.lifecycle import Event, step
 from router.messages import HotUser, Queued, QueueTotals
@@ -189,6 +189,19 @@ class FirestoreMaintenance:
             since |= {recipient.user: recipient.hot_since for recipient in page if recipient.hot}
             after = page[-1].user
         return await self._state.reader.totals(since)
+
+    async def lead(self, owner: str) -> bool:
+        now = self._state.clock.now()
+
+        def take(work: Work) -> bool:
+            leader = work.recipient
+            if leader.move_owner not in ("", owner) and holds_move(leader.move_until, now):
+                return False
+            leader.move_owner, leader.move_until = owner, now + LEAD_SECONDS * MICROSECONDS
+            return True
+
+        # A migration lease, of nobody's mail: no user has this name.
+        return await self._state.transactions.change("leader", [], take)
 
     async def probe(self) -> None:
         await self._state.client.probe(self._state.layout.user("probe"))

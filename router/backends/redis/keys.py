@@ -38,6 +38,8 @@ class Keys:
         self.channels = f"{prefix}:node:"
         """Prefix of a node's channel; the node's name follows."""
         self.probe = f"{prefix}:probe"
+        self.leader = f"{prefix}:leader"
+        """The process that counts for all."""
         self.of = lru_cache(maxsize=4096)(self._of)
 
     def _of(self, user: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from router.backends.redis.keys import pack_id, unpack_id, unpack_page
 from router.backends.redis.presence import PAGE
 from router.backends.redis.scripts import Command
 from router.backends.redis.state import RedisState, by_user
-from router.backends.routing_rules import ORPHAN_SECONDS, implausible_ack
+from router.backends.routing_rules import LEAD_SECONDS, ORPHAN_SECONDS, implausible_ack
 from router.clock import MICROSECONDS, apart
 from router.messages import HotUser, Queued, QueueTotals
 
@@ -181,6 +181,11 @@ class RedisMaintenance:
                 messages, size, users = messages + look.hot, size + look.bytes, users + (look.hot > 0)
                 oldest = min(oldest or look.oldest_at, look.oldest_at or oldest)
         return QueueTotals(messages, size, users, oldest)
+
+    async def lead(self, owner: str) -> bool:
+        call = self._state.scripts.call("lead", (self._state.keys.leader,), owner, LEAD_SECONDS * 1000)
+        (leads,) = await self._state.client.run([call])
+        return bool(leads)
 
     async def probe(self) -> None:
         # A write: a replica, or a master that refuses all writes, would still answer a PING.

@@ -20,7 +20,7 @@ _ON_USERS = (
     "make_orphans", "mark_announced", "note_cold_empty", "note_cut", "note_end", "poke", "purge", "read",
     "release_move", "renew", "route", "settle", "stop_poking", "unannounced",
 )  # fmt: skip
-_ON_OTHERS = ("claim", "list", "probe", "relist")
+_ON_OTHERS = ("claim", "lead", "list", "probe", "relist")
 _REFUSED_WHEN_FULL = ("route",)
 """Scripts that Redis refuses when its memory is full: new mail then goes to cold. All others run, since they make room
 again."""
