@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from router import ids
-from router.backends.base import Backend, DeadLetterBox, Outbox, Tools, Upkeep
+from router.backends.base import Backend, DeadLetterBox, Outbox, Tools, TracingBackend, Upkeep
 from router.backends.registry import Backends
+from router.backends.routing_rules import StoreRules
 from router.clock import Clock, SystemClock
 from router.config import Config
 from router.config.roles import Place, Role
@@ -21,12 +22,14 @@ from router.core.damage import Damage
 from router.core.dead_letter_replay import Replayer
 from router.core.dead_letters import Refuser
 from router.core.dependencies import Dependencies, Reports, Silent
+from router.core.message_story import Memory
+from router.core.message_tracer import MessageTracer, Source, Unsaid
 from router.core.migrator import Migrator
 from router.core.pipeline import Pipeline
 from router.core.routing_producer import RoutingProducer
 from router.core.sweeper import Rules, Sweeper
 from router.core.user_queue import CompositeMessageQueue
-from router.errors import ConfigError
+from router.errors import ConfigError, Unavailable
 from router.interfaces import (
     ColdQueue,
     DeadLetterQueue,
@@ -223,6 +226,41 @@ class Factory:
         remembered = max(DAY_SECONDS, self.config.online.tombstone_seconds) + REMEMBERED_MORE_SECONDS
         return Replayer(await self.dead_letter_queue(), await self.ingress_producer(), self.clock, remembered)
 
+    async def message_tracer(self) -> MessageTracer:
+        """What finds out what became of a message. Only what can be asked is opened; what cannot be is named."""
+        sources, silent, untraceable = [], list[Unsaid](), list[Unsaid]()
+        for backend, places in self._kept():
+            why = backend.untraceable()
+            untraceable += [Unsaid(place, why[place.role]) for place in places if place.role in why]
+            asked = [place for place in places if place.role not in why]
+            if not isinstance(backend, TracingBackend):
+                continue
+            try:
+                traces = (await self.open(backend)).message_traces()
+            except Unavailable as error:
+                silent += [Unsaid(place, str(error)) for place in asked]
+                continue
+            sources.append(Source(asked, traces, backend.finds_by_id))
+        return MessageTracer(sources, self._memory(), silent=silent, untraceable=untraceable)
+
+    def _kept(self) -> list[tuple[Backend, list[Place]]]:
+        """Each backend with what it keeps; that of the online store first."""
+        kept: dict[str, tuple[Backend, list[Place]]] = {}
+        for role in sorted(Role, key=lambda role: role is not Role.ONLINE):
+            backend = self.backends.keeping(role)
+            kept.setdefault(backend.name, (backend, []))[1].append(self.place(role))
+        return list(kept.values())
+
+    def _memory(self) -> Memory:
+        rules = StoreRules.of(self.config)
+        embedded = self.config.embedded
+        return Memory(
+            plain=0 if self.backends.online().forgets_at_once else rules.remember_seconds(keyed=False),
+            keyed=rules.remember_seconds(keyed=True),
+            queued=rules.retention_seconds,
+            letters=None if self.backends.ingress().letters_elsewhere() else embedded.dead_letter_days * DAY_SECONDS,
+        )
+
     async def migrator(self) -> Migrator:
         async def make() -> Migrator:
             online = self.watched(Role.ONLINE, await self.online_store())
@@ -324,6 +362,14 @@ class Factory:
 def backends(config: Config) -> Backends:
     """Those of ``config``, to ask them what needs none of them open."""
     return Factory(config).backends
+
+
+def needs_recipient(config: Config) -> str:
+    """Why a trace by ``config`` needs the recipient of the message; empty if it does not."""
+    online = backends(config).online()
+    if not isinstance(online, TracingBackend) or online.finds_by_id:
+        return ""
+    return f"the online store is {online.name}, which finds a message only with its recipient"
 
 
 def check_machine(config: Config, *, trial: bool = False) -> None:

@@ -5,6 +5,7 @@
   ``Migration`` and ``Maintenance``.
 * Cold queue: ``ColdQueue``.
 * Pokes, push commands and dead letters: ``PokeBus``, ``PushNotifier``, ``DeadLetterQueue``, ``DeadLetters``.
+* For operators: ``MessageTraces``.
 
 These rules hold for every method:
 
@@ -16,10 +17,11 @@ These rules hold for every method:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 from router.errors import RouterError
+from router.message_trace import Facts
 from router.messages import (
     ColdPage,
     Connection,
@@ -527,4 +529,25 @@ class DeadLetters(Protocol):
 
     async def publish(self, letters: Sequence[DeadLetter]) -> None:
         """Durable on return. Until then the caller keeps the refused messages."""
+        ...
+
+
+# For operators: what became of one message
+
+
+class MessageTraces(Protocol):
+    """What one backend knows of a message, in all the roles that it keeps. No call changes anything, or reads an
+    envelope."""
+
+    async def recipients(self, id_: str, looked: Callable[[int], None]) -> list[str]:
+        """The recipients of messages with this id. The call tells ``looked`` how many users more it has looked at,
+        where it has to look at many."""
+        ...
+
+    async def facts(self, user: str, id_: str, place: Place | None) -> Facts:
+        """What is known of the message ``id_`` of ``user``, of one moment where the store can.
+
+        ``place``: where the online store has it, if that is another backend, which is asked first; ``None`` if that
+        does not know it.
+        """
         ...

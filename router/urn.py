@@ -31,6 +31,12 @@ def parse(text: str) -> str:
     raise InvalidUrn(_fault(urn) if text else f"the URN is empty: write {_FORM} or a bare id")
 
 
+def short(urn: str) -> str:
+    """``urn`` as people write it: ``bob`` for ``urn:sm:user:bob``."""
+    bare = urn.removeprefix(_BARE_PREFIX)
+    return urn if ":" in bare else bare
+
+
 def _fault(urn: str) -> str:
     size = len(urn.encode(errors="surrogatepass"))
     if size > MAX_BYTES:

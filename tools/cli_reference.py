@@ -14,7 +14,7 @@ import typer
 from msgspec import Struct, structs
 
 from router.bench import report
-from router.cli import config, dead_letters, inspection, migrate, outbox, setup, token_check
+from router.cli import config, dead_letters, inspection, migrate, outbox, setup, token_check, trace_view
 from router.cli.app import COMMANDS, Entry, command, load
 from router.cli.exits import Code
 from router.config.sources import Problem
@@ -63,6 +63,14 @@ RECORDS: dict[str, tuple[type[Struct], ...]] = {
         inspection.ConnectionView,
         inspection.MessageView,
         inspection.Share,
+    ),
+    "trace": (
+        trace_view.TraceView,
+        trace_view.TracedMessage,
+        trace_view.EventView,
+        trace_view.HoldView,
+        trace_view.Silence,
+        trace_view.Remembered,
     ),
     "outbox": (outbox.Command,),
     "dead-letters": (dead_letters.Letter,),

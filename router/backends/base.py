@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ from router.interfaces import (
     DeadLetters,
     IngressConsumer,
     IngressProducer,
+    MessageTraces,
     OnlineStore,
     PokeBus,
     PushNotifier,
@@ -134,6 +135,10 @@ class Backend(ABC):
         """For ``router doctor``: checks of the store itself. The roles are tried through the seams, elsewhere."""
         return []
 
+    def untraceable(self) -> Mapping[Role, str]:
+        """The roles in which it cannot look for one message, and why."""
+        return {}
+
     def upkeep(self) -> list[Upkeep]:
         """The background work that each service runs which has opened this backend."""
         return []
@@ -179,6 +184,11 @@ class DeadLetterBox(DeadLetterQueue, Protocol):
 
 class OnlineBackend(Backend):
     """Keeps presence and the hot queue."""
+
+    @property
+    def forgets_at_once(self) -> bool:
+        """Whether an id without an Idempotency-Key is forgotten with its acknowledgement."""
+        return False
 
     @abstractmethod
     def online_store(self, pokes: PokeBus) -> OnlineStore:
@@ -235,6 +245,16 @@ class FileBackend(Backend):
         Raises ``InvalidInput`` like ``check_backup``, and ``DataDirError`` if a process uses the data, or if there are
         any and not ``overwrite``.
         """
+
+
+class TracingBackend(Backend):
+    """Can be asked for one message, in whatever role it keeps."""
+
+    finds_by_id = True
+    """Whether it finds a message by its id alone, without its recipient."""
+
+    @abstractmethod
+    def message_traces(self) -> MessageTraces: ...
 
 
 class OutboxEntry(Struct, frozen=True):

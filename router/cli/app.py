@@ -45,6 +45,7 @@ COMMANDS = (
     Entry("listen", "router.cli.listen:listen", TRY, "Receive messages: fetch, save, acknowledge."),
     Entry("bench", "router.cli.bench:bench", TRY, "Load a running router and check that it keeps its promises."),
     Entry("inspect-queue", "router.cli.inspect_queue:inspect_queue", REPAIR, "Show what is queued and who is online."),
+    Entry("trace", "router.cli.trace:trace", REPAIR, "Show what became of a message, and what holds it up."),
     Entry("migrate", "router.cli.migrate:migrate", REPAIR, "Move hot queues to cold."),
     Entry("outbox", "router.cli.outbox:outbox", REPAIR, "Show the push commands that wait in the outbox."),
     Entry(

@@ -13,19 +13,23 @@ from router.cli.common import configured, user
 from router.cli.data_location import look_at
 from router.cli.inspection import Overview, Share, UserView, overview, user_view
 from router.cli.output import Table, json_document, json_line, on_terminal, rendered, show, size, span
+from router.cli.trace_view import TraceView, looks_like_an_id, trace_tables, trace_view
 from router.config import Config
 from router.config.roles import Role
 from router.factory import Factory
 
 WATCH_SECONDS = 1.0
-View = Overview | UserView
+View = Overview | UserView | TraceView
 
 
 def inspect_queue(
     ctx: typer.Context,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="USER", help="User whose queue to show. Default: totals and the oldest queues."),
+        typer.Argument(
+            metavar="USER",
+            help="User whose queue to show, or id of a message to trace. Default: totals and the oldest queues.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until Ctrl-C.")] = False,
@@ -36,6 +40,9 @@ def inspect_queue(
     With USER: the user's connections, and the messages of both queues in the order of a fetch. Without: totals and
     the oldest queues. Payloads are never shown. The command changes nothing, and works with the services running or
     stopped. A user whom the router does not know has nothing queued.
+
+    With the id of a message instead of USER: what became of it, as `router trace` shows it, unless a user of that name
+    has mail or a connection. `urn:sm:user:` in front of it always names a user.
 
     With --json, or in a pipe, --watch prints one JSON object per line.
 
@@ -50,7 +57,12 @@ def inspect_queue(
     look_at(config, Role.INGRESS, Role.ONLINE, Role.COLD)
 
     async def look(factory: Factory) -> View:
-        return await (overview(factory, limit) if whose is None else user_view(factory, whose, limit))
+        if whose is None:
+            return await overview(factory, limit)
+        found = await user_view(factory, whose, limit)
+        if name is None or not looks_like_an_id(name) or found.messages or found.connections:
+            return found
+        return await trace_view(factory, name, None)
 
     if watch:
         asyncio.run(_watch(config, look, as_json=as_json))
@@ -87,6 +99,8 @@ async def _live(look: Callable[[], Awaitable[View]]) -> None:
 
 def tables(view: View) -> list[Table]:
     """What a person sees."""
+    if isinstance(view, TraceView):
+        return trace_tables(view)
     return _user_tables(view) if isinstance(view, UserView) else _overview_tables(view)
 
 

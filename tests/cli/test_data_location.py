@@ -35,7 +35,7 @@ READING = (
 """They read what a router keeps, or take it away."""
 JUDGING = ("config check", "config show", "doctor --json", "setup --dry-run")
 """They say what is there and what is not."""
-LOOKING = {*READING, *JUDGING, "token check a.b.c"}
+LOOKING = {*READING, *JUDGING, "token check a.b.c", "trace m1"}
 MAKING = {"serve", "serve-api", "serve-ws", "process", "setup", "token", "send", "listen", "bench"}
 """They make a directory where there is none: a service its database, ``setup`` all, the others a key to sign with."""
 by_command = pytest.mark.parametrize("command", [line for line in READING if "--follow" not in line])

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from router.messages import Connection
+from router.core.message_story import Cause, What, Where
+from router.messages import Connection, Lane
 from tests.contract.damage import DamageContract
 from tests.contract.ingress import IngressContract
 from tests.contract.notices import PokeContract, PushContract
 from tests.contract.pipeline import PipelineContract
 from tests.contract.queues import QueueContract
 from tests.contract.records import RecordContract
-from tests.contract.stage import BOB, Stage
+from tests.contract.stage import BOB, EVE, Stage
+from tests.contract.traces import StepTraceContract, TraceContract, at, causes, story_of, traced
 from tests.support.stores import EmbeddedStores
 
 
@@ -97,3 +99,43 @@ class TestEmbeddedDirectDamage(DamageContract):
 
 class TestEmbeddedRecords(Piped, RecordContract):
     """In a table of the file."""
+
+
+class TestEmbeddedTraces(Piped, StepTraceContract):
+    """From one moment of the file."""
+
+    async def test_mail_that_waits_in_the_ingress(self, stage: Stage) -> None:
+        await stage.producer.publish([stage.message("m1"), stage.message("m2", EVE), stage.message("m3")])
+        (story,) = (await traced(stage, "m3", None)).stories
+        assert (story.where, story.lane, story.ahead) == (Where.WAITING, Lane.NORMAL, 1)
+        assert causes(story) == [Cause.NOT_ROUTED, Cause.BEHIND]
+        assert at(story, What.ACCEPTED) == [stage.clock.now()]
+
+
+class TestEmbeddedDirectTraces(TraceContract):
+    """Where one file holds all that a message passes."""
+
+    async def test_what_is_acknowledged_without_a_key_is_unknown_at_once(self, stage: Stage) -> None:
+        await stage.connect()
+        await stage.producer.publish([stage.message("m1")])
+        assert (await story_of(stage, "m1")).where is Where.HOT
+        await stage.queue.acknowledge(BOB, ["m1"])
+        assert (await traced(stage, "m1", None)).stories == []
+        assert (await stage.factory.message_tracer()).memory.plain == 0
+
+    async def test_a_dead_letter_says_why(self, stage: Stage) -> None:
+        await stage.fill(BOB)
+        await stage.producer.publish([stage.message("m1")])
+        (story,) = (await traced(stage, "m1", None)).stories
+        assert (story.where, causes(story)) == (Where.DEAD_LETTER, [Cause.REFUSED])
+        assert "replay" in story.holds[0].text
+        assert at(story, What.REFUSED) == [stage.clock.now()]
+
+    async def test_a_push_command_that_nobody_takes(self, stage: Stage) -> None:
+        await stage.producer.publish([stage.message("m1")])
+        assert Cause.PUSH_WAITS in {hold.cause for hold in (await story_of(stage, "m1")).holds}
+        outbox = await stage.factory.outbox()
+        await outbox.remove([entry.number for entry in await outbox.list(0, 10)])
+        story = await story_of(stage, "m1")
+        assert (story.announced, causes(story)) == (True, [Cause.OFFLINE])
+        assert Cause.PUSH_WAITS not in {hold.cause for hold in story.holds}

@@ -8,6 +8,7 @@ import pytest
 
 from tests.contract.queues import QueueContract
 from tests.contract.records import RecordContract
+from tests.contract.traces import StepTraceContract
 from tests.support.servers import Server
 from tests.support.stores_firestore import FirestoreColdStores, FirestoreStores, use_emulator
 
@@ -35,6 +36,14 @@ class TestFirestoreQueues(QueueContract):
 
 class TestFirestoreRecords(RecordContract):
     """A document each."""
+
+    @pytest.fixture
+    def stores(self, tmp_path: Path) -> FirestoreStores:
+        return FirestoreStores(tmp_path)
+
+
+class TestFirestoreTraces(StepTraceContract):
+    """By their recipients only."""
 
     @pytest.fixture
     def stores(self, tmp_path: Path) -> FirestoreStores:

@@ -16,6 +16,7 @@ from tests.contract.notices import PokeContract, PushContract
 from tests.contract.pipeline import PipelineContract
 from tests.contract.queues import QueueContract
 from tests.contract.stage import BOB, Stage
+from tests.contract.traces import StepTraceContract
 from tests.support.backends import opened
 from tests.support.servers import Server
 from tests.support.stores_production import ProductionStores, production_stores
@@ -73,3 +74,12 @@ class TestProductionPush(PushContract):
 
 class TestProductionDamage(DamageContract):
     """In Redis and Firestore."""
+
+
+class TestProductionTraces(StepTraceContract):
+    """Pub/Sub cannot be asked, and Firestore for the cold queue only with a recipient, whom Redis finds."""
+
+    async def test_what_cannot_be_asked_is_named(self, stage: Stage) -> None:
+        await stage.go("m1")
+        trace = await (await stage.factory.message_tracer()).trace("m1", BOB, lambda _: None)
+        assert {unsaid.place.role for unsaid in trace.unasked} == {"ingress", "push", "dead-letters"}

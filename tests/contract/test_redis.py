@@ -11,6 +11,7 @@ from tests.contract.notices import PokeContract
 from tests.contract.pipeline import PipelineContract
 from tests.contract.queues import QueueContract
 from tests.contract.records import RecordContract
+from tests.contract.traces import StepTraceContract
 from tests.support.redis_servers import documented_user
 from tests.support.servers import Server
 from tests.support.stores_redis import PREFIX, RedisStores
@@ -41,3 +42,7 @@ class TestRedisDamage(DamageContract):
 
 class TestRedisRecords(RecordContract):
     """By the Lua scripts."""
+
+
+class TestRedisTraces(StepTraceContract):
+    """By one script, and by a look at all users where the recipient is not named."""

@@ -10,6 +10,7 @@ import pytest
 from tests.contract.notices import PokeContract
 from tests.contract.pipeline import PipelineContract
 from tests.contract.queues import QueueContract
+from tests.contract.traces import StepTraceContract
 from tests.support.redis_servers import Cluster, documented_user
 from tests.support.stores_redis import PREFIX, RedisStores
 
@@ -29,3 +30,7 @@ class TestRedisClusterPokes(PokeContract):
 
 class TestRedisClusterPipeline(PipelineContract):
     """From an embedded ingress."""
+
+
+class TestRedisClusterTraces(StepTraceContract):
+    """Users are on any of the masters."""

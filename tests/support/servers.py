@@ -30,7 +30,6 @@ REDIS_VARIABLE = "ROUTER_TEST_REDIS"
 OLDEST_REDIS = "7.0"
 """The oldest release that the router promises to run with."""
 OLDEST_REDIS_VARIABLE = "ROUTER_TEST_OLDEST_REDIS"
-CHROMIUM_VARIABLE = "ROUTER_TEST_CHROMIUM"
 PLATFORM_VARIABLE = "ROUTER_TEST_CLOUD_SDK"
 _CHANCE = random.SystemRandom()
 """Not that of ``random``, which a test may have seeded: two processes would choose equally."""
@@ -94,17 +93,6 @@ def proxy_program(name: str) -> Path:
     named = os.environ.get(variable) or shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if named is None:
         raise MissingServer(name, f"install Debian's package {name}, or name the program with {variable}")
-    return Path(named)
-
-
-def chromium_program() -> Path:
-    """The Chromium to test with; raises ``MissingServer``."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    named = os.environ.get(CHROMIUM_VARIABLE) or next(filter(None, map(shutil.which, names)), None)
-    if named is None:
-        raise MissingServer(
-            "Chromium", f"install Debian's package chromium, or name the program with {CHROMIUM_VARIABLE}"
-        )
     return Path(named)
 
 

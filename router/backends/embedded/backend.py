@@ -17,6 +17,7 @@ from router.backends.base import (
     PokesBackend,
     PushBackend,
     Tools,
+    TracingBackend,
     Upkeep,
 )
 from router.backends.embedded import backup, checks, library, schema
@@ -25,6 +26,7 @@ from router.backends.embedded.database import Database
 from router.backends.embedded.direct import EmbeddedRoutingIngress
 from router.backends.embedded.ingress import EmbeddedIngressConsumer, EmbeddedIngressProducer, FileLock
 from router.backends.embedded.keeper import Keeper, free_pages
+from router.backends.embedded.message_traces import EmbeddedMessageTraces
 from router.backends.embedded.online import EmbeddedOnlineStore
 from router.backends.embedded.pokes import EmbeddedPokeBus
 from router.backends.embedded.push import EmbeddedDeadLetters, EmbeddedOutbox
@@ -44,7 +46,9 @@ from router.needs import Need, directory, file
 
 
 @final
-class EmbeddedBackend(IngressBackend, OnlineBackend, PokesBackend, ColdBackend, PushBackend, FileBackend):
+class EmbeddedBackend(
+    IngressBackend, OnlineBackend, PokesBackend, ColdBackend, PushBackend, FileBackend, TracingBackend
+):
     """Opens the database and the signals of ``embedded.data_dir``; raises ``DataDirError``."""
 
     name = "embedded"
@@ -131,6 +135,9 @@ class EmbeddedBackend(IngressBackend, OnlineBackend, PokesBackend, ColdBackend, 
         full = "sends: the volume of the data directory is nearly full"
         return [Upkeep("data directory", self.keeper().run, lambda: full if space.short else "")]
 
+    def message_traces(self) -> EmbeddedMessageTraces:
+        return EmbeddedMessageTraces(self._database, self._signals, self._rules, self._clock, self.roles)
+
     def producer(self) -> EmbeddedIngressProducer:
         return EmbeddedIngressProducer(self._database, self._signals, self.space.check)
 
@@ -138,6 +145,10 @@ class EmbeddedBackend(IngressBackend, OnlineBackend, PokesBackend, ColdBackend, 
     def direct(self) -> bool:
         """Whether this file keeps all that a message passes, so that each of its steps is one transaction."""
         return keeps_all(self._config, self.name)
+
+    @property
+    def forgets_at_once(self) -> bool:
+        return self.direct
 
     def routing_ingress(self) -> EmbeddedRoutingIngress | None:
         if not self.direct:

@@ -90,6 +90,10 @@ class Signals:
         paths = self._others(POKE)
         return [path.name.removeprefix(POKE) for path in paths if _is_dead(path)] if paths else []
 
+    def heard(self) -> bool:
+        """Whether another process listens: one that routes, or one that holds connections."""
+        return any(not _is_dead(path) for path in self._others(""))
+
     def forget_node(self, node: str) -> None:
         """Remove the socket of a dead node, whose presence the caller has ended."""
         (self._directory / f"{POKE}{node}").unlink(missing_ok=True)

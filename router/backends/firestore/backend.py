@@ -8,10 +8,11 @@ from typing import final
 
 from msgspec import structs
 
-from router.backends.base import ColdBackend, OnlineBackend
+from router.backends.base import ColdBackend, OnlineBackend, TracingBackend
 from router.backends.firestore import checks
 from router.backends.firestore.client import Client
 from router.backends.firestore.cold import FirestoreColdQueue
+from router.backends.firestore.message_traces import FirestoreMessageTraces
 from router.backends.firestore.names import Layout
 from router.backends.firestore.online import FirestoreOnlineStore
 from router.backends.firestore.state import FirestoreState
@@ -26,7 +27,7 @@ from router.interfaces import PokeBus
 
 
 @final
-class FirestoreBackend(OnlineBackend, ColdBackend):
+class FirestoreBackend(OnlineBackend, ColdBackend, TracingBackend):
     """Opens channels to the database of the configuration, or to ``FIRESTORE_EMULATOR_HOST``.
 
     Raises ``ConfigError`` where there is no project or there are no credentials. Nothing is sent before the first call.
@@ -34,6 +35,7 @@ class FirestoreBackend(OnlineBackend, ColdBackend):
 
     name = "firestore"
     fix = "check google.project, the credentials and the network"
+    finds_by_id = False
     patience = Patience()
 
     async def _open(self, stack: AsyncExitStack) -> None:
@@ -58,7 +60,18 @@ class FirestoreBackend(OnlineBackend, ColdBackend):
         return FirestoreColdQueue(self.client, self._writer, self._layout, retention_days, self._clock)
 
     def online_store(self, pokes: PokeBus) -> FirestoreOnlineStore:
+        transactions = self._transactions()
+        return FirestoreOnlineStore(FirestoreState(transactions, self._writer, pokes, self._clock, self._timekeeper))
+
+    def _transactions(self) -> Transactions:
         config = self._config
         layout = OnlineLayout(project(config), config.google.firestore_database, config.online.collection)
-        transactions = Transactions(self.client, layout, StoreRules.of(config), self._clock)
-        return FirestoreOnlineStore(FirestoreState(transactions, self._writer, pokes, self._clock, self._timekeeper))
+        return Transactions(self.client, layout, StoreRules.of(config), self._clock)
+
+    def message_traces(self) -> FirestoreMessageTraces:
+        return FirestoreMessageTraces(
+            self.client,
+            self._clock,
+            online=self._transactions() if Role.ONLINE in self.roles else None,
+            cold=self._layout if Role.COLD in self.roles else None,
+        )

@@ -142,6 +142,24 @@ class Client:
 
         return await self.call(attempt)
 
+    async def count_within(self, parent: str, collection: str, field: str, least: int, most: int) -> int:
+        """How many documents a collection has whose ``field`` is from ``least`` to ``most``. There is no sum of others,
+        which would need an index of both. Raises ``Unavailable``."""
+
+        async def attempt(seconds: float) -> int:
+            self.statistics.queries += 1
+            request = wire.RunAggregationQueryRequest(parent=parent)
+            wanted = request.structured_aggregation_query
+            wanted.structured_query.from_.add(collection_id=collection)
+            wire.bound(wanted.structured_query, field, wire.GREATER_OR_EQUAL, least)
+            wire.bound(wanted.structured_query, field, wire.LESS_OR_EQUAL, most)
+            wanted.aggregations.add(alias="count").count.SetInParent()
+            stream = next(self._aggregate)(request, timeout=seconds, metadata=self._metadata)
+            (fields,) = [answer.result.aggregate_fields async for answer in stream if answer.HasField("result")]
+            return int(fields["count"].integer_value)
+
+        return await self.call(attempt)
+
     async def time(self, path: str) -> int:
         """Firestore's clock (µs since 1970); costs one read. Raises ``Unavailable``."""
         request = wire.BatchGetDocumentsRequest(database=self._database, documents=[path])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import final
@@ -59,6 +59,17 @@ class PubSubBackend(IngressBackend, PokesBackend, PushBackend):
             Role.DEAD_LETTERS: f"topic {ingress.dead_letter_topic}",
         }
         return PUBSUB.address(self._config, part[role])
+
+    def untraceable(self) -> Mapping[Role, str]:
+        ingress = self._config.ingress
+        why = {
+            Role.INGRESS: f"the subscription {ingress.subscription} cannot be searched: a message that is not routed "
+            "yet may wait there, or be in flight",
+            Role.DEAD_LETTERS: f"the topic {ingress.dead_letter_topic} cannot be searched: the message may be a dead "
+            "letter there, of which the log of a pipeline has a line",
+            Role.PUSH: f"the topic {self._config.push.topic} does not tell whether a push command was taken",
+        }
+        return {role: text for role, text in why.items() if role in self.roles}
 
     @asynccontextmanager
     async def needs(self) -> AsyncIterator[list[Need]]:

@@ -7,12 +7,13 @@ from contextlib import AsyncExitStack
 from typing import final
 
 from router import logs
-from router.backends.base import OnlineBackend, PokesBackend
+from router.backends.base import OnlineBackend, PokesBackend, TracingBackend
 from router.backends.redis import address, checks, facts
 from router.backends.redis.client import Client
 from router.backends.redis.error_translation import NoCluster, Unauthenticated
 from router.backends.redis.facts import RedisFacts
 from router.backends.redis.keys import Keys
+from router.backends.redis.message_traces import RedisMessageTraces
 from router.backends.redis.online import RedisOnlineStore
 from router.backends.redis.pokes import RedisPokeBus
 from router.backends.redis.scripts import Scripts
@@ -29,7 +30,7 @@ OLDEST = 7
 
 
 @final
-class RedisBackend(OnlineBackend, PokesBackend):
+class RedisBackend(OnlineBackend, PokesBackend, TracingBackend):
     """Opens connections to ``online.url``; raises ``ConfigError``.
 
     A server that is down raises nothing here: the router runs without it, and logs that.
@@ -76,7 +77,13 @@ class RedisBackend(OnlineBackend, PokesBackend):
 
     def online_store(self, pokes: PokeBus) -> RedisOnlineStore:
         del pokes  # its scripts publish them in the step that owes them
-        state = RedisState(
+        return RedisOnlineStore(self._state())
+
+    def message_traces(self) -> RedisMessageTraces:
+        return RedisMessageTraces(self._state())
+
+    def _state(self) -> RedisState:
+        return RedisState(
             self.client,
             self._keys,
             self._scripts,
@@ -85,7 +92,6 @@ class RedisBackend(OnlineBackend, PokesBackend):
             keeper=self._timekeeper,
             chance=self._chance,
         )
-        return RedisOnlineStore(state)
 
     def poke_bus(self) -> RedisPokeBus:
         return RedisPokeBus(self.client, self._keys, self._clock, self._chance, self._metrics)

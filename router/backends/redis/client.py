@@ -158,6 +158,35 @@ class Client:
         except FOREIGN as error:
             raise translated(error) from error
 
+    async def scan(self, pattern: str, count: int) -> AsyncIterator[list[bytes]]:
+        """All keys that match ``pattern``, of each master, some ``count`` of which it looks at in one step. A key may
+        come twice. Raises like ``run``."""
+        redis: Any = self._redis
+        nodes: list[Any] = [None]
+        if isinstance(redis, RedisCluster):
+            await self.on_each("PING")  # so that the nodes are known
+            nodes = redis.get_primaries()
+        for node in nodes:
+            cursor = 0
+            while True:
+                cursor, keys = await self._scan(node, cursor, pattern, count)
+                yield keys
+                if not cursor:
+                    break
+
+    async def _scan(self, node: Any, cursor: int, pattern: str, count: int) -> tuple[int, list[bytes]]:
+        options = {} if node is None else {"target_nodes": node}
+        redis: Any = self._redis
+        try:
+            async with asyncio.timeout(2 * self._timeout_seconds):
+                step = await redis.execute_command("SCAN", cursor, "MATCH", pattern, "COUNT", count, **options)
+        except FOREIGN as error:
+            raise translated(error) from error
+        after, keys = step
+        if isinstance(after, dict):  # of a cluster: the cursor of each node that was asked, which is one
+            (after,) = after.values()
+        return int(after), keys
+
     async def on_sentinels(self, *command: str) -> list[Any]:
         """The answer of each sentinel, or its error in the place of one; empty without sentinels."""
         asked: Sequence[Any] = self._sentinel.sentinels if self._sentinel is not None else []

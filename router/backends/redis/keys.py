@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -27,6 +28,8 @@ _EPHEMERAL, _KEYED, _SUMMED, _ATTEMPT = 1, 2, 4, 8
 _MOST_ATTEMPTS = 31
 _CONNECTION = struct.Struct(">7s7s")
 _UUID_LENGTH = 36
+_GLOB = re.compile(r"[][*?\\^]")
+"""Characters that mean something in a pattern of Redis."""
 _LANES = (Lane.EXPRESS, Lane.NORMAL)
 
 
@@ -46,6 +49,16 @@ class Keys:
         """The keys of one user. The user's name is the hash tag, escaped, since a ``}`` in it would end the tag."""
         tag = user.replace("%", "%25").replace("}", "%7D")
         return tuple(f"{self.prefix}:{{{tag}}}:{part}" for part in PARTS)
+
+    def ids_of_all(self) -> str:
+        """The pattern that the keys of all users' records match."""
+        literal = _GLOB.sub(r"\\\g<0>", self.prefix)
+        return f"{literal}:{{*}}:{PARTS[2]}"
+
+    def user_of(self, key: bytes) -> str:
+        """The user whose key ``key`` is."""
+        tag = key.decode()[len(self.prefix) + 2 : -len(PARTS[2]) - 2]
+        return tag.replace("%7D", "}").replace("%25", "%")
 
     def index(self, name: str, shard: int) -> str:
         return f"{self.prefix}:{name}:{shard}"
@@ -104,6 +117,14 @@ def _message(user: str, packed: bytes, place: int, body: bytes, announced: int) 
     return Queued(message, sequence, queued_at, sequence <= announced, attempts)
 
 
+def unpack_header(body: bytes) -> tuple[int, int, int] | None:
+    """(queued_at, accepted_at, attempts) of a body; ``None`` if it is damaged."""
+    if len(body) < _HEADER.size:
+        return None
+    queued_at, accepted_at, flags, last = _HEADER.unpack_from(body)
+    return queued_at, accepted_at, flags // _ATTEMPT if flags & _SUMMED else last
+
+
 def place_at(place: int) -> tuple[Lane, int]:
     return (Lane.EXPRESS, place + EXPRESS) if place < 0 else (Lane.NORMAL, place)
 
@@ -123,6 +144,13 @@ def is_acked(record: bytes | None) -> bool:
 def owes_nothing(record: bytes | None) -> bool:
     """Whether the record is in ``State.ACKED``: the store knows of no copy in cold."""
     return record is not None and record[0] & 7 == 3
+
+
+def live_connections(user: str, held: Sequence[bytes], now: int) -> list[Connection]:
+    """Those of a user's connections, as ``HGETALL`` gives them, whose leases have not run out; the oldest first."""
+    found = [unpack_connection(user, *pair) for pair in zip(held[::2], held[1::2], strict=True)]
+    live = [connection for connection in found if connection.lease_until > now]
+    return sorted(live, key=lambda connection: (connection.since, connection.id))
 
 
 def unpack_connection(user: str, connection_id: bytes, value: bytes) -> Connection:

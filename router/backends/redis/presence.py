@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from router.backends.redis.index import Seen
-from router.backends.redis.keys import unpack_connection
+from router.backends.redis.keys import live_connections, unpack_connection
 from router.backends.redis.scripts import Command
 from router.backends.redis.state import RedisState, by_user
 from router.errors import TooManyConnections
@@ -121,9 +121,7 @@ class RedisPresence:
     async def connections(self, user: str) -> list[Connection]:
         now = self._state.clock.now()
         (found,) = await self._state.client.run([self._connections_of(user)])
-        held = [unpack_connection(user, *pair) for pair in zip(found[::2], found[1::2], strict=True)]
-        live = [connection for connection in held if connection.lease_until > now]
-        return sorted(live, key=lambda connection: (connection.since, connection.id))
+        return live_connections(user, found, now)
 
     def _connections_of(self, user: str) -> Command:
         return ("HGETALL", self._state.keys.of(user)[1])

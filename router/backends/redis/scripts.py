@@ -18,7 +18,7 @@ Command = tuple[Argument, ...]
 _ON_USERS = (
     "ack", "begin_move", "connect", "disconnect", "end_move", "expire", "forget_cold", "forget_orphans", "look",
     "make_orphans", "mark_announced", "note_cold_empty", "note_cut", "note_end", "poke", "purge", "read",
-    "release_move", "renew", "route", "settle", "stop_poking", "unannounced",
+    "release_move", "renew", "route", "settle", "stop_poking", "trace", "unannounced",
 )  # fmt: skip
 _ON_OTHERS = ("claim", "lead", "list", "probe", "relist")
 _REFUSED_WHEN_FULL = ("route",)
