@@ -240,8 +240,9 @@ class UserQueue(Protocol):
         """Mark the user's page as cut short: a fetch has left mail out, although its first read set no mark."""
         ...
 
-    async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
-        """Those of ``ids`` that this user has acknowledged. The caller has found them in cold, or pending.
+    async def acked(self, user: str, ids: Sequence[str], under_way: Sequence[str] = ()) -> set[str]:
+        """Those of ``ids``, which the caller has found in cold, that this user has acknowledged; and those of
+        ``under_way``, which a ``HotPage`` named as pending, that are acknowledged, or have left with their records.
 
         An acknowledged message whose copy nobody is about to delete becomes an orphan, which a sweeper deletes.
         """

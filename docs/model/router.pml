@@ -25,6 +25,9 @@
 #ifndef ONE_PAGE
 #define ONE_PAGE 0  /* 1: a device whose fetch is not one step takes one message for each poke, and gives up what dies */
 #endif
+#ifndef ONE_FILE
+#define ONE_FILE 0  /* 1: ingress, online store, cold queue and outbox are one file (backends/embedded/direct.py) */
+#endif
 
 #define ALL ((1 << MESSAGES) - 1)
 #define HAS(set, i) ((set) >> (i) & 1)
@@ -41,6 +44,7 @@ byte faults = FAULTS;
 
 /* Ingress. */
 byte inbox, sent, again;    /* to be routed; answered 202; delivered more than once */
+byte keyed;                 /* with ONE_FILE: sent under an Idempotency-Key, so that their sender may send them again */
 byte holder;                /* the pipeline that has what is in the inbox; 0: none */
 
 /* Online store: the record of ids (lifecycle.State). What is HOT or DOUBLE has its copy in the hot queue. */
@@ -77,16 +81,56 @@ inline poke() {
     fi
 }
 
+inline announce(ids) {
+    promise(push after commit, (ids & ~(IN_HOT | cold | ack_begun)) == 0); pushed = pushed | ids & ~ack_begun
+}
+
+#define KNOWN (IN_HOT | PENDING | COLD | GONE)
+
+/* backends/embedded/direct.py: what a message is owed, in the step that makes it durable. */
+inline accept(n) {
+    if
+    :: KNOWN & 1 << n
+#ifndef BUG_NOT_BEHIND
+    :: !(KNOWN & 1 << n) && inbox -> inbox = inbox | 1 << n    /* it waits behind others of its recipient */
+    :: !(KNOWN & 1 << n) && !inbox ->
+#else
+    :: else ->
+#endif
+       last++; sequence[n] = last;
+       if
+       :: ONLINE -> HOT = HOT | 1 << n; poke()
+       :: else ->
+          COLD = COLD | 1 << n; cold = cold | 1 << n; cold_changed();
+#ifndef BUG_COMMAND_LATER
+          announce(1 << n)
+#endif
+       fi
+    fi
+}
+
 active proctype Sender() {
     byte n;
     do
+#if ONE_FILE
+    :: atomic {
+           n < MESSAGES ->
+           if
+           :: n == 0 -> inbox = inbox | 1    /* an earlier version accepted it, or a process that does not route */
+           :: true -> accept(n)
+           :: true -> keyed = keyed | 1 << n; accept(n)
+           fi;
+           sent = sent | 1 << n; n++
+       }
+    :: atomic { n && keyed & 1 << (n - 1) && FAULT; accept(n - 1) }    /* its answer was lost: it is sent again */
+#ifdef BUG_COMMAND_LATER
+    :: atomic { n && cold & ~pushed & ~ack_begun -> if :: announce(cold) :: FAULT; break fi }
+#endif
+#else
     :: atomic { n < MESSAGES -> inbox = inbox | 1 << n; sent = sent | 1 << n; n++ }
+#endif
     :: n == MESSAGES -> break
     od
-}
-
-inline announce(ids) {
-    promise(push after commit, (ids & ~(IN_HOT | cold | ack_begun)) == 0); pushed = pushed | ids & ~ack_begun
 }
 
 /* No copy of these is left in cold, unless a migrator is about to write it. */
@@ -258,11 +302,17 @@ inline note() {
     left = false; marked = false
 }
 
+#if ONE_FILE && !defined(BUG_UNKNOWN_HOLDS_UP)
+#define LEFT (GONE | ~(KNOWN | cold) & ALL)    /* without a record and a message, it has left with both */
+#else
+#define LEFT GONE
+#endif
+
 inline read_acked() {    /* and note_cold_empty */
 #ifdef BUG_PENDING_NOT_ASKED
     acked_ids = cold_ids & GONE;
 #else
-    acked_ids = (cold_ids | pending) & GONE;
+    acked_ids = (cold_ids | pending) & LEFT;
 #endif
     cold_empty = cold_empty || !cold_ids && !pending && watch[me] == 1 && !PENDING
 }
@@ -317,6 +367,32 @@ inline judge_batch() {
     away = away | seen_before & ack_begun & ~found; seen = (seen | found) & ~away
 }
 
+#if ONE_FILE
+/* backends/embedded/departures.py: record, message and command go in one step. A record stays as a tombstone if its id
+   may come again: under its key, or from the ingress. */
+inline acknowledge() {
+    atomic {
+        cut = (cut -> 3 : 0); ack_begun = ack_begun | found; pushed = pushed & ~found;
+        first = found & KNOWN;
+#ifndef BUG_COPY_STAYS
+        cold = cold & ~found;
+#endif
+        HOT = HOT & ~found; PENDING = PENDING & ~found; COLD = COLD & ~found; DOUBLE = DOUBLE & ~found;
+#ifdef BUG_KEY_FORGOTTEN
+        first = (inbox -> first : 0);
+#else
+#ifdef BUG_FORGOTTEN_UNDER_WAY
+        first = first & keyed;
+#else
+        first = (inbox -> first : first & keyed);
+#endif
+#endif
+        ACKED = ACKED | first; first = 0;
+        if :: true -> away = away | found :: FAULT fi;    /* the API may die before it answers */
+        found = 0
+    }
+}
+#else
 inline acknowledge() {    /* core/queue.py; after each step the API may die */
     atomic {
         cut = (cut -> 3 : 0); ack_begun = ack_begun | found; pushed = pushed & ~found; first = found & ~(HOT | ACKED);
@@ -341,6 +417,7 @@ inline acknowledge() {    /* core/queue.py; after each step the API may die */
     fi;
     found = 0
 }
+#endif
 
 active [DEVICES] proctype Device() {    /* two smart clients, their sockets, and the nodes that hold them */
     byte me = _pid - 1 - PIPELINES, found, first, hot_ids, cold_ids, acked_ids, pending, least, i, seen_before, away_before;
@@ -396,6 +473,16 @@ active [MIGRATORS] proctype Migrator() {    /* core/migrating.py; called by node
     byte batch, late;
 end:
     do
+#if ONE_FILE
+    :: atomic { !ONLINE && IN_HOT ->    /* begin_move does all, for a page; the order within hot stays */
+           batch = IN_HOT; if :: true :: batch = FIRST(batch) fi;
+           cold = cold | batch; COLD = COLD | batch;
+#ifndef BUG_MOVED_SILENTLY
+           announce(batch);
+#endif
+           HOT = HOT & ~batch; DOUBLE = DOUBLE & ~batch; cold_changed(); batch = 0
+       }
+#else
     :: atomic { !ONLINE && IN_HOT && (mover == 0 || mover == _pid) ->    /* begin_move */
            mover = _pid; batch = IN_HOT; cold_changed();
 #ifndef BUG_NOT_MARKED
@@ -416,6 +503,7 @@ out:   atomic { batch = 0; late = 0;    /* what has failed keeps its lease, unti
            if :: mover == _pid -> mover = 0 :: else fi
 #endif
        }
+#endif
     od
 }
 

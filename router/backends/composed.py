@@ -79,8 +79,8 @@ class ComposedOnlineStore:
     def note_cut(self, user: str) -> Call[None]:
         return self.queue.note_cut(user)
 
-    def acked(self, user: str, ids: Sequence[str]) -> Call[set[str]]:
-        return self.queue.acked(user, ids)
+    def acked(self, user: str, ids: Sequence[str], under_way: Sequence[str] = ()) -> Call[set[str]]:
+        return self.queue.acked(user, ids, under_way)
 
     def ack(self, user: str, ids: Sequence[str]) -> Call[list[str]]:
         return self.queue.ack(user, ids)

@@ -227,7 +227,7 @@ class CompositeMessageQueue:
         ids = [queued.message.id for queued in messages if queued.message.id not in cold.read]
         # Ask after the cold read, so that every acknowledgement that was answered before this fetch began counts.
         # Ask for pending messages too: one that was acknowledged since must not hold back those behind it.
-        acked = await self._online.acked(user, [*ids, *under_way]) if ids or under_way else set[str]()
+        acked = await self._online.acked(user, ids, under_way) if ids or under_way else set[str]()
         cold.take(messages, acked, page.more, Lane if lane is None else (lane,))
 
     async def acknowledge(self, user: str, ids: Sequence[str]) -> None:

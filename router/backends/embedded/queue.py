@@ -50,12 +50,14 @@ class EmbeddedQueue:
         now = self._state.clock.now()
         await self._state.database.write_ordered(lambda db: note_cut(db, user, now))
 
-    async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
-        found = self._state.database.read(lambda db: acked(db, user, ids))
+    async def acked(self, user: str, ids: Sequence[str], under_way: Sequence[str] = ()) -> set[str]:
+        found = self._state.database.read(lambda db: acked(db, user, [*ids, *under_way]))
         if unowed := [id_ for id_, is_unowed in found.items() if is_unowed]:
             names = json_list(unowed), user
             await self._state.database.write_ordered(lambda db: db.execute(SQL["found"], names).rowcount)
-        return set(found)
+        if not (self._state.direct and under_way):
+            return set(found)
+        return set(found) | self._state.database.read(lambda db: left(db, user, under_way))
 
     async def ack(self, user: str, ids: Sequence[str]) -> list[str]:
         now = self._state.keeper.leaving_at()
@@ -142,6 +144,11 @@ def _pending(db: sqlite3.Connection, user: str) -> list[Pending]:
 def acked(db: sqlite3.Connection, user: str, ids: Sequence[str]) -> dict[str, bool]:
     """By id, for those of ``ids`` that are acknowledged: whether nobody is about to delete a copy in cold."""
     return {id_: bool(unowed) for id_, unowed in db.execute(SQL["acked"], (json_list(ids), user))}
+
+
+def left(db: sqlite3.Connection, user: str, ids: Sequence[str]) -> set[str]:
+    """Those of ``ids`` that have left with their records: neither a record nor cold has them."""
+    return {id_ for (id_,) in db.execute(SQL["left"], {"ids": json_list(ids), "user": user})}
 
 
 def ack(db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: StoreRules) -> list[str]:

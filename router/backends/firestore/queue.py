@@ -71,9 +71,9 @@ class FirestoreQueue:
 
         await self._state.transactions.change(user, [], note)
 
-    async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
+    async def acked(self, user: str, ids: Sequence[str], under_way: Sequence[str] = ()) -> set[str]:
         now = self._state.keeper.leaving_at()
-        found = await self._state.transactions.records(user, [id_ for id_ in ids if possible(id_)])
+        found = await self._state.transactions.records(user, [id_ for id_ in (*ids, *under_way) if possible(id_)])
         unowed = [record.id for record in found if record.state in changes(Event.FOUND)]
         for part in parts(unowed):
             await self._state.transactions.change(user, part, lambda work: find(work, now))

@@ -30,7 +30,8 @@ class RedisQueue:
     async def note_cut(self, user: str) -> None:
         await self._state.client.run([self._state.call("note_cut", user)], self._state.list_busy([user]))
 
-    async def acked(self, user: str, ids: Sequence[str]) -> set[str]:
+    async def acked(self, user: str, ids: Sequence[str], under_way: Sequence[str] = ()) -> set[str]:
+        ids = [*ids, *under_way]
         if not ids:
             return set()
         packed = [pack_id(id_) for id_ in ids]

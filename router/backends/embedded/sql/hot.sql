@@ -92,6 +92,11 @@ SELECT id, lane, sequence FROM route WHERE user = ? AND state IN $UNDER_WAY AND 
 -- acked: Which of some ids this user has acknowledged, and whether nobody is about to delete a copy in cold.
 SELECT id, state IN $BEFORE_FOUND FROM route WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state IN $GONE;
 
+-- left: Which of some ids this user has no record of, and no message in cold.
+SELECT value FROM json_each(:ids)
+WHERE NOT EXISTS (SELECT 1 FROM route WHERE id = value AND user = :user)
+    AND NOT EXISTS (SELECT 1 FROM cold WHERE id = value AND user = :user);
+
 -- found: Make orphans of acknowledged messages that have copies in cold which nobody is about to delete.
 UPDATE route SET state = $AFTER_FOUND
 WHERE id IN (SELECT value FROM json_each(?)) AND user = ? AND state IN $BEFORE_FOUND;
