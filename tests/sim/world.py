@@ -361,8 +361,11 @@ class World:
 
     def _forgotten(self) -> h.Forgotten:
         owed = [id_ for id_, state in self._under_way() if state == State.ACKED_OWED]
-        pending = tuple(id_ for id_, state in self._under_way() if state == State.PENDING)
-        return h.Forgotten((*(id_ for _, id_ in self._held("hot", "online")), *owed), pending)
+        pending = [id_ for id_, state in self._under_way() if state == State.PENDING]
+        hot = self._held("hot", "online")
+        if self.plan.write_through:
+            pending += [id_ for user, id_ in hot if (user, id_) not in self._held("cold", "cold")]
+        return h.Forgotten((*(id_ for _, id_ in hot), *owed), tuple(pending))
 
     async def _burn(self, fault: Fault, node: Node) -> None:
         process = node.process
