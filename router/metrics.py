@@ -93,6 +93,12 @@ class Metrics:
         self._closes = self._counter("router_connections_closed", "WebSockets closed by the server", "code", "clean")
         self._cuts = self._kept("router_clients_cut_off", "Clients disconnected, by reason", "reason", CUTS)
         self._failures = self._counter("router_dependency_failures", "Failed calls", "dependency", "kind")
+        self._works = Gauge(
+            "router_dependency_up",
+            "1 while calls to it work, 0 in an outage",
+            ("dependency", "kind"),
+            registry=self.registry,
+        )
 
     def _kept(self, name: str, help_text: str, label: str = "", values: Iterable[str] = ("",)) -> dict[str, int]:
         """A counter, by each of the ``values`` of its label: everything here happens on the event loop, so it needs no
@@ -119,9 +125,10 @@ class Metrics:
         """``route`` is served here; it may answer with these ``statuses``."""
         self._answers.serve(route, statuses)
 
-    def depends(self, dependency: str, kind: str) -> None:
-        """This process depends on it."""
+    def depends(self, dependency: str, kind: str, works: Callable[[], bool]) -> None:
+        """This process depends on it. ``works``: asked whenever the metrics are."""
         self._failures.labels(dependency, kind)
+        self._works.labels(dependency, kind).set_function(works)
 
     def closes(self, codes: Iterable[int]) -> None:
         """WebSockets may be closed with these ``codes``."""

@@ -143,7 +143,7 @@ class Dependencies:
 
     def watched(self, component: T, place: Place) -> T:
         """``component``, wrapped so that the outcome of every call counts for the dependency at ``place``."""
-        self._metrics.depends(place.role, place.backend)
+        self._metrics.depends(place.role, place.backend, lambda: self.works(place.role))
         self._outages.setdefault(place.role, DependencyOutage())
         return cast(T, _Watched(component, place, self))
 

@@ -16,6 +16,7 @@ def _furthest(values: Values) -> float:
 
 GAUGES: dict[str, Callable[[Values], float]] = {
     "router_connections": sum,
+    "router_dependency_up": min,
     "router_queue_messages": max,
     "router_queue_bytes": max,
     "router_queue_oldest_seconds": max,

@@ -105,6 +105,10 @@ class Watch:
         labels = {"dependency": "online", "kind": "embedded"}
         return self.metrics.registry.get_sample_value("router_dependency_failures_total", labels)
 
+    def up(self) -> float | None:
+        labels = {"dependency": "online", "kind": "embedded"}
+        return self.metrics.registry.get_sample_value("router_dependency_up", labels)
+
 
 @pytest.fixture
 def watch() -> Watch:
@@ -159,15 +163,17 @@ def test_an_answered_probe_ends_an_outage_sooner() -> None:
 
 @pytest.mark.anyio
 async def test_calls_say_whether_a_dependency_works(watch: Watch) -> None:
-    assert watch.failures() == 0, "the series is there before the first failure"
+    assert (watch.failures(), watch.up()) == (0, 1), "the series are there before the first failure"
     watch.store.fails = {"read"}
     for _ in range(3):
         with pytest.raises(Unavailable) as error:
             await watch.watched.read()
         assert error.value.dependency == "online"
+    assert watch.up() == 0
     watch.clock.advance(2)
     watch.store.fails = set()
     assert await watch.watched.read() == "read"
+    assert watch.up() == 1
     with pytest.raises(Refused):
         await watch.watched.refuse()
     where = str(Config().embedded.data_dir)

@@ -10,6 +10,7 @@ def every_metric() -> Metrics:
     metrics = Metrics()
     metrics.process("serve", "1.0")
     metrics.workers()
+    metrics.depends("online", "redis", lambda: True)
     metrics.key_set_age(lambda: 5.0)
     metrics.lines_dropped(lambda: 2)
     metrics.data_dir(lambda: 1000, lambda: False)

@@ -96,6 +96,18 @@ def proxy_program(name: str) -> Path:
     return Path(named)
 
 
+def prometheus_program(name: str) -> Path:
+    """The ``prometheus`` to test with, or the ``promtool`` beside it; raises ``MissingServer``."""
+    variable = "ROUTER_TEST_PROMETHEUS"
+    named = os.environ.get(variable)
+    found = str(Path(named).with_name(name)) if named else shutil.which(name)
+    if found is None:
+        raise MissingServer(
+            name, f"install Debian's package prometheus, or name the program prometheus with {variable}"
+        )
+    return Path(found)
+
+
 def nginx(folder: Path, http: str, port: int) -> Server:
     """nginx with ``http`` as what its ``http`` block says, which listens on ``port``."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ def series() -> dict[str, dict[tuple[str, ...], float]]:
     metrics = Metrics()
     context = EdgeContext([], metrics)
     Application(Health(Readiness(ManualClock()), metrics).admin_routes(), context, lambda: 0.0)
-    metrics.depends("online", "redis")
+    metrics.depends("online", "redis", lambda: True)
     metrics.closes(connections.CLOSE_CODES)
     metrics.firestore(lambda: dict.fromkeys(("gets", "queries"), 0))
     found: dict[str, dict[tuple[str, ...], float]] = {}
