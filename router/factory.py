@@ -7,7 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from router import ids
 from router.backends.base import Backend, DeadLetterBox, Outbox, Tools, TracingBackend, Upkeep
@@ -42,6 +42,9 @@ from router.interfaces import (
 )
 from router.metrics import Metrics
 from router.timekeeping import Timekeeper
+
+if TYPE_CHECKING:
+    from router.spans import Spans
 
 T = TypeVar("T")
 B = TypeVar("B", bound=Backend)
@@ -102,6 +105,7 @@ class Factory:
         reports: Reports | None = None,
         in_line: bool = False,
         make: bool = True,
+        open_spans: Callable[[str], Spans | None] | None = None,
     ) -> None:
         """``in_line``: blocking calls run where they are made, and no thread is started.
 
@@ -119,11 +123,17 @@ class Factory:
         self.reports = reports or Silent()
         self.dependencies = Dependencies(self.clock, self.metrics, self.reports)
         self.backends = Backends(config, Tools(self.clock, self.keeper, self.chance, self.metrics, in_line))
+        self._open_spans = open_spans
+        self.spans: Spans | None = None
+        """What makes the spans of a service that is asked for traces."""
         self._made: dict[str, Any] = {}
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         await self._stack.__aenter__()
+        if self._open_spans is not None and (spans := self._open_spans(self.node)) is not None:
+            self._stack.push_async_callback(spans.close)
+            self.spans = spans
         return self
 
     async def __aexit__(
@@ -142,6 +152,15 @@ class Factory:
     def watched(self, role: Role, component: T) -> T:
         """``component``, whose calls say whether the dependency of this ``role`` works."""
         return self.dependencies.watched(component, self.place(role))
+
+    def _traced(self, name: str, component: T) -> T:
+        """``component``, whose calls have spans if this service is asked for traces. ``name``: of a class of
+        ``router.core.traced``."""
+        if self.spans is None:
+            return component
+        from router.core import traced  # noqa: PLC0415 - the extra otel
+
+        return cast(T, getattr(traced, name)(component, self.spans))
 
     def place(self, role: Role) -> Place:
         """Which backend the dependency of this ``role`` is, and where."""
@@ -169,15 +188,16 @@ class Factory:
         backend = await self.open(self.backends.ingress())
         ingress = backend.routing_ingress()
         if ingress is None:
-            return backend.producer()
-        return RoutingProducer(
-            ingress,
+            return self._traced("TracedProducer", backend.producer())
+        producer = RoutingProducer(
+            self._traced("TracedRoutingIngress", ingress),
             await self.poke_bus(),
             clock=self.clock,
             tasks=self.tasks,
             metrics=self.metrics,
             reports=self.reports,
         )
+        return self._traced("TracedProducer", producer)
 
     async def ingress_consumer(self) -> IngressConsumer:
         async def make() -> IngressConsumer:
@@ -189,18 +209,18 @@ class Factory:
     async def online_store(self) -> OnlineStore:
         async def make() -> OnlineStore:
             backend = await self.open(self.backends.online())
-            return backend.online_store(await self.poke_bus())
+            return self._traced("TracedOnlineStore", backend.online_store(await self.poke_bus()))
 
         return await self._once("online_store", make)
 
     async def cold_queue(self) -> ColdQueue:
-        return (await self.open(self.backends.cold())).cold_queue()
+        return self._traced("TracedColdQueue", (await self.open(self.backends.cold())).cold_queue())
 
     async def poke_bus(self) -> PokeBus:
         return (await self.open(self.backends.pokes())).poke_bus()
 
     async def push_notifier(self) -> PushNotifier:
-        return (await self.open(self.backends.push())).push_notifier()
+        return self._traced("TracedPushNotifier", (await self.open(self.backends.push())).push_notifier())
 
     async def outbox(self) -> Outbox:
         """The reading end of the push commands; raises ``ConfigError`` where they cannot be listed."""
@@ -266,7 +286,7 @@ class Factory:
             online = self.watched(Role.ONLINE, await self.online_store())
             cold = self.watched(Role.COLD, await self.cold_queue())
             refuser = await self.refuser()
-            return Migrator(
+            migrator = Migrator(
                 online,
                 cold,
                 self.watched(Role.PUSH, await self.push_notifier()),
@@ -278,6 +298,7 @@ class Factory:
                 chance=self.chance,
                 metrics=self.metrics,
             )
+            return self._traced("TracedMigrator", migrator)
 
         return await self._once("migrator", make)
 
@@ -289,7 +310,8 @@ class Factory:
         async def make() -> CompositeMessageQueue:
             online = self.watched(Role.ONLINE, await self.online_store())
             cold = self.watched(Role.COLD, await self.cold_queue())
-            return CompositeMessageQueue(online, cold, await self.migrator(), self.metrics)
+            queue = CompositeMessageQueue(online, cold, await self.migrator(), self.metrics)
+            return self._traced("TracedMessageQueue", queue)
 
         return await self._once("message_queue", make)
 

@@ -34,6 +34,8 @@ _writers: list[Writer] = []
 """At most one: what writes the log of this process."""
 
 
+_trace_of_line: list[Callable[[], Mapping[str, str]]] = []
+"""At most one: what says in which trace a line is written."""
 _origin: dict[str, str] = {}
 """What each line says of the process that writes it."""
 
@@ -57,6 +59,11 @@ def begin_request(request_id: str, trace_id: str | None) -> None:
 def name_origin(**fields: str) -> None:
     """From here on each line of this process has ``fields``; on a terminal, only the one named ``process``."""
     _origin.update(fields)
+
+
+def name_traces(fields: Callable[[], Mapping[str, str]]) -> None:
+    """From here on each line of this process has what ``fields`` returns while it is written."""
+    _trace_of_line[:] = [fields]
 
 
 def configure(log_format: str, level: str, origin: Mapping[str, str] | None = None, project: str | None = None) -> None:
@@ -84,6 +91,7 @@ def configure(log_format: str, level: str, origin: Mapping[str, str] | None = No
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _with_process if log_format == "text" else _with_origin,
+        _with_trace,
     ]
     handler = logging.StreamHandler[TextIO]()
     handler.setFormatter(
@@ -122,6 +130,12 @@ def _with_origin(_logger: Any, _method: str, line: Line) -> Line:
 
 def _with_process(_logger: Any, _method: str, line: Line) -> Line:
     return {**line, "process": _origin["process"]} if "process" in _origin else line
+
+
+def _with_trace(_logger: Any, _method: str, line: Line) -> Line:
+    for fields in _trace_of_line:
+        line.update(fields())
+    return line
 
 
 def _for_google(project: str | None) -> Callable[[Any, str, Line], Line]:

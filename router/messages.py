@@ -36,6 +36,9 @@ class Message(Struct, frozen=True, gc=False):
     """The sender gave an Idempotency-Key, so the id is remembered for a day instead of an hour."""
     checksum: int | None = None
     """Made at acceptance and never changed (``router.checksum``); ``None`` if an earlier version stored the message."""
+    trace: str = ""
+    """The span that spans of what becomes of this message are children of (``router.trace_context.joined``). Empty
+    unless traces are asked for and the sender's request is in one."""
 
     @property
     def name(self) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import uvloop
 from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
 from router import __version__, cores, logs, open_files
 from router.auth.authenticator import open_authenticator
@@ -37,6 +38,7 @@ from router.data_dir import make_data_dir, unusable
 from router.errors import ConfigError, DataDirError, RouterError
 from router.factory import Factory, backends, check_machine
 from router.reports import LogReports
+from router.tracing import open_spans
 from router.web import openapi
 from router.web.access_log import AccessLog
 from router.web.api import Api
@@ -189,7 +191,8 @@ class _Service:
         async with AsyncExitStack() as stack:
             reports = self._reports
             stack.callback(reports.finish)
-            factory = Factory(self._config, task_failed=reports.bug, reports=reports)
+            opening = partial(open_spans, os.environ, self._service)
+            factory = Factory(self._config, task_failed=reports.bug, reports=reports, open_spans=opening)
             logs.name_origin(node=factory.node)
             self._factory = await stack.enter_async_context(factory)
             factory.metrics.lines_dropped(logs.dropped)
@@ -281,7 +284,8 @@ class _Service:
         for upkeep in factory.upkeep():
             self._watch(upkeep.run, upkeep.name)
             self._readiness.limited(upkeep.limited)
-        self._application = app = Application([*routes, *health.public_routes()], context, time.monotonic)
+        self._application = Application([*routes, *health.public_routes()], context, time.monotonic)
+        app = self._traced(self._application)
         shared, host = self._parent is not None, self._config.server.host
         for port in public_ports(self._config, self._service):
             server = Server(transport(self._config, app, context), host, port, shared=shared)
@@ -292,6 +296,17 @@ class _Service:
         admin = await stack.enter_async_context(admin_server(self._config, health, factory.metrics, factory.entropy))
         listening = [url for server in self._servers for url in server.urls]
         say_hello(self._config, self._service, listening, admin.urls, node=factory.node)
+
+    def _traced(self, app: Application) -> ASGIApp:
+        """``app``, whose requests have spans if this service is asked for traces, and whose log names them."""
+        spans = self._factory.spans
+        if spans is None:
+            return app
+        from router.spans import log_fields  # noqa: PLC0415 - the extra otel
+        from router.web.traced_requests import TracedRequests  # noqa: PLC0415 - the same
+
+        logs.name_traces(log_fields)
+        return TracedRequests(app, spans)
 
     async def _start_processing(self) -> None:
         await self._depend(NEEDED_TO_PROCESS)

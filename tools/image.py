@@ -74,7 +74,7 @@ def image_problems(venv: Path) -> Iterator[str]:
     for tool in TOOLS:
         if not subprocess.run([python, "-c", f"import {tool}"], capture_output=True, check=False).returncode:
             yield f"{tool} is in the image"
-    for module in ("redis", "google.cloud.firestore", "google.cloud.pubsub"):
+    for module in ("redis", "google.cloud.firestore", "google.cloud.pubsub", "opentelemetry.exporter.otlp.proto.http"):
         if subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False).returncode:
             yield f"{module} is missing"
     yield from _start(venv)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
+from router import tracing
 from router.config import endpoints, origins, redis_url
 from router.config.paths import is_homeless
 from router.config.roles import GOOGLE_KINDS, kinds
@@ -91,6 +92,12 @@ def cautions(config: Config) -> list[Problem]:
         message = f"on has no effect: its lines are of level info, and server.log_level is {config.server.log_level}"
         found.append(Problem("server.access_log", "", message))
     return found
+
+
+def untraced(environ: Mapping[str, str]) -> list[Problem]:
+    """A variable that asks for traces, of which there will be none."""
+    asked, why = tracing.asked_by(environ), tracing.problem(environ)
+    return [] if asked is None or why is None else [Problem(asked, asked, why)]
 
 
 def _server(config: Config) -> Iterator[tuple[str, str]]:

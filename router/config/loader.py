@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 from pydantic import ValidationError
 
-from router.config.combinations import cautions, contradictions, emulators, secretless
+from router.config.combinations import cautions, contradictions, emulators, secretless, untraced
 from router.config.sections import Config, Service
 from router.config.sources import Problem, Sources, expected, read_sources, shown
 from router.errors import ConfigError
@@ -55,7 +55,8 @@ def load_with_origins(path: Path | None = None, environ: Mapping[str, str] | Non
         sources.problems.extend(emulators(config, environ))
     if config is None or sources.problems:
         raise InvalidConfig(sources.problems, sources.file)
-    return Loaded(config, sources.file, sources.origins, [*sources.warnings, *cautions(config)])
+    warnings = [*sources.warnings, *cautions(config), *untraced(environ)]
+    return Loaded(config, sources.file, sources.origins, warnings)
 
 
 def check_api(config: Config, file: Path | None = None) -> None:

@@ -23,6 +23,7 @@ def checks(config: Config) -> list[Check]:
     emulators = [name for name in EMULATORS if os.environ.get(name)]
     return [
         Check("config", on_a_thread(lambda: settings.look(config, emulators)), "No service starts with it.", ""),
+        Check("config.traces", on_a_thread(lambda: settings.traces(os.environ)), "There are no traces.", ""),
         Check("machine", on_a_thread(lambda: [machine.open_files(), machine.workers(config.server.workers)]), "", ""),
         _auth(config),
         *_backends(config),

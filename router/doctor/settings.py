@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from router import tracing
 from router.config import Config
 from router.config.combinations import secretless
 from router.config.roles import Role, at_google, kinds
@@ -11,6 +12,18 @@ from router.factory import backends
 from router.findings import Finding, fine, note, warning
 
 STORES = (Role.INGRESS, Role.ONLINE, Role.COLD)
+
+
+def traces(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Where the spans go, if they are asked for."""
+    asked = tracing.asked_by(environ)
+    if asked is None:
+        return
+    why = tracing.problem(environ)
+    if why is None:
+        yield fine("config.traces", f"spans go to {', '.join(tracing.exporters(environ))}, as {asked} asks")
+    else:
+        yield warning("config.traces", f"{asked} {why}", "There are no traces.", f"install it, or unset {asked}")
 
 
 def look(config: Config, environ_emulators: Sequence[str]) -> Iterator[Finding]:

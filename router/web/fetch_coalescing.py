@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Generic, TypeAlias, TypeVar
@@ -85,7 +86,9 @@ class FetchCoalescer(Generic[P]):
         groups = self._waiting.get(user)
         if groups:
             limit = next(iter(groups))
-            task = asyncio.create_task(self._serve(user, limit, groups.pop(limit)))
+            # It belongs to none of the requests that share it, so nothing in it is logged or traced as if it did.
+            serving = self._serve(user, limit, groups.pop(limit))
+            task = asyncio.create_task(serving, context=contextvars.Context())
             self._serving.add(task)
             task.add_done_callback(self._serving.discard)
             return

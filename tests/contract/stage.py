@@ -17,6 +17,7 @@ from router.core.user_queue import CompositeMessageQueue
 from router.factory import Factory
 from router.interfaces import ColdQueue, IngressProducer, OnlineStore
 from router.messages import Connection, Delivery, Lane, Message, Move, Outcome, Queued, Routed, Settled
+from router.spans import Spans
 from tests.support.clock import ManualClock
 from tests.support.stores import CAP, Durability, Stores
 
@@ -148,11 +149,12 @@ async def staged(
     in_line: bool = False,
     reports: Reports | None = None,
     limits: Mapping[str, float] | None = None,
+    open_spans: Callable[[str], Spans] | None = None,
 ) -> AsyncIterator[Stage]:
     """One process's components over ``stores``, opened; ``limits``: those that are not as always."""
     config = stores.config(cap=cap, durability=durability)
     config = config.model_copy(update={"limits": config.limits.model_copy(update=limits or {})})
-    async with Factory(config, clock=clock, in_line=in_line, reports=reports) as factory:
+    async with Factory(config, clock=clock, in_line=in_line, reports=reports, open_spans=open_spans) as factory:
         yield Stage(
             stores=stores,
             factory=factory,

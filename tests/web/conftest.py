@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +22,14 @@ from router.core.readiness import Readiness
 from router.core.send_limits import SendLimits
 from router.core.work_budget import WorkBudget
 from router.factory import Factory
+from router.spans import Spans
 from router.web import openapi
 from router.web.api import Api
 from router.web.application import Application
 from router.web.context import EdgeContext
 from router.web.health import Health
 from router.web.poke_sockets import Sockets
+from router.web.traced_requests import TracedRequests
 from router.web.transport.server import Server
 from tests.support.clock import ManualClock
 from tests.support.edge import server
@@ -100,9 +103,16 @@ def client(app: ASGIApp) -> httpx.AsyncClient:
 @pytest.fixture
 async def web(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Web]:
     del anyio_backend
+    async with opened(tmp_path) as made:
+        yield made
+
+
+@asynccontextmanager
+async def opened(data_dir: Path, open_spans: Callable[[str], Spans] | None = None) -> AsyncIterator[Web]:
+    """The API over components that keep their state in ``data_dir``."""
     clock = ManualClock()
-    async with Factory(EmbeddedStores(tmp_path).config(), clock=clock) as factory:
-        key = EmbeddedKey.open(tmp_path)
+    async with Factory(EmbeddedStores(data_dir).config(), clock=clock, open_spans=open_spans) as factory:
+        key = EmbeddedKey.open(data_dir)
         limits = SendLimits(
             clock,
             factory.entropy,
@@ -140,7 +150,9 @@ async def web(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Web]:
         sockets = Sockets(authenticator, manager, work, context.cors)
         timer = asyncio.get_running_loop().time
         routes = [*api.routes(), openapi.route(), *health.public_routes(), *sockets.routes()]
-        app = Application(routes, context, timer)
+        app: ASGIApp = Application(routes, context, timer)
+        if factory.spans is not None:
+            app = TracedRequests(app, factory.spans)
         admin_app = Application(health.admin_routes(), context, timer)
         async with client(app) as http, client(admin_app) as admin:
             pipeline = await factory.pipeline()

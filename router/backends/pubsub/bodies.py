@@ -21,6 +21,7 @@ from router.dead_reasons import DeadReason
 from router.errors import InvalidEnvelope
 from router.ids import foreign_id
 from router.messages import DeadLetter, Delivery, Message
+from router.trace_context import TRACEPARENT, TRACESTATE, kept, parted
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:-]{0,127}")
 _MICROSECONDS = re.compile(r"[0-9]{1,18}")
@@ -50,6 +51,8 @@ def ingress_message(message: Message, shards: int) -> Any:
         attributes[CHECKSUM] = str(message.checksum)
     if message.keyed:
         attributes["keyed"] = "true"
+    if message.trace:
+        attributes.update(parted(message.trace))
     key = ordering_key(message.recipient, shards)
     return PubsubMessage(data=message.envelope, attributes=attributes, ordering_key=key)
 
@@ -106,6 +109,7 @@ class IngressReader:
             self._accepted_at(message, ephemeral=read.ephemeral),
             attributes.get("keyed") == "true",
             summed,
+            _trace(attributes),
         )
 
     def _accepted_at(self, message: Any, *, ephemeral: bool) -> int:
@@ -119,6 +123,11 @@ class IngressReader:
         told, published, now = message.attributes.get("accepted_at") or "", message.publish_time, self._clock.now()
         at = int(told) if _MICROSECONDS.fullmatch(told) else published.ToMicroseconds()
         return sorted((at, published.ToMicroseconds(), now))[1] if ephemeral else min(at, now)
+
+
+def _trace(attributes: Any) -> str:
+    traceparent = attributes.get(TRACEPARENT)
+    return kept(traceparent, attributes.get(TRACESTATE)) if traceparent else ""
 
 
 class _Content(msgspec.Struct):
@@ -156,6 +165,8 @@ def _push(message: Message, data: bytes) -> Any:
         "recipientId": message.recipient,
         "priority": str(envelope.priority(message.envelope)),
     }
+    if message.trace:
+        attributes.update(parted(message.trace))
     return PubsubMessage(data=data, attributes=attributes, ordering_key=message.recipient)
 
 
