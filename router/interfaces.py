@@ -162,6 +162,14 @@ class PresenceCache(Protocol):
         """The live connections of one user."""
         ...
 
+    def everyone(self) -> AsyncIterator[list[Connection]]:
+        """The live connections of all users, one user's at a time, in the order of ``connections``.
+
+        Each user who is connected all the while comes once, in the store's own order. Reads no more than the caller
+        takes, a page ahead at most.
+        """
+        ...
+
     async def online(self) -> QueueTotals:
         """How many users (``users``) hold how many live connections (``messages``)."""
         ...

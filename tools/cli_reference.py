@@ -14,7 +14,7 @@ import typer
 from msgspec import Struct, structs
 
 from router.bench import report
-from router.cli import config, dead_letters, inspection, migrate, outbox, setup, token_check, trace_view
+from router.cli import config, connections, dead_letters, inspection, migrate, outbox, setup, token_check, trace_view
 from router.cli.app import COMMANDS, Entry, command, load
 from router.cli.exits import Code
 from router.config.sources import Problem
@@ -72,6 +72,8 @@ RECORDS: dict[str, tuple[type[Struct], ...]] = {
         trace_view.Silence,
         trace_view.Remembered,
     ),
+    "connections": (connections.Connected, connections.Held),
+    "disconnect": (connections.Disconnected, connections.Held),
     "outbox": (outbox.Command,),
     "dead-letters": (dead_letters.Letter,),
     "dead-letters replay": (dead_letters.Replay,),

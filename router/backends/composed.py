@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from router.interfaces import Maintenance, Migration, PresenceCache, Routing, UserQueue
@@ -56,6 +56,9 @@ class ComposedOnlineStore:
 
     def connections(self, user: str) -> Call[list[Connection]]:
         return self.presence.connections(user)
+
+    def everyone(self) -> AsyncIterator[list[Connection]]:
+        return self.presence.everyone()
 
     def online(self) -> Call[QueueTotals]:
         return self.presence.online()

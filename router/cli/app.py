@@ -46,6 +46,10 @@ COMMANDS = (
     Entry("bench", "router.cli.bench:bench", TRY, "Load a running router and check that it keeps its promises."),
     Entry("inspect-queue", "router.cli.inspect_queue:inspect_queue", REPAIR, "Show what is queued and who is online."),
     Entry("trace", "router.cli.trace:trace", REPAIR, "Show what became of a message, and what holds it up."),
+    Entry(
+        "connections", "router.cli.connections:connections", REPAIR, "Show who is connected, to which node, since when."
+    ),
+    Entry("disconnect", "router.cli.connections:disconnect", REPAIR, "Close all connections of a user, on every node."),
     Entry("migrate", "router.cli.migrate:migrate", REPAIR, "Move hot queues to cold."),
     Entry("outbox", "router.cli.outbox:outbox", REPAIR, "Show the push commands that wait in the outbox."),
     Entry(

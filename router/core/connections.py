@@ -17,7 +17,8 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from router.clock import Clock, Tasks
-from router.core.challenges import ANSWER_SECONDS, MARK, STEP_SECONDS, WAIT_SECONDS, Challenges
+from router.core import challenges, disconnection
+from router.core.challenges import ANSWER_SECONDS, STEP_SECONDS, WAIT_SECONDS, Challenges
 from router.core.migrator import Migrator
 from router.errors import Draining, RouterError, TooManyConnections
 from router.interfaces import PokeBus, PresenceCache
@@ -45,7 +46,9 @@ GOING_AWAY = 1001  # RFC 6455, section 7.4.1
 TRY_AGAIN_LATER = 1013  # the registry of RFC 6455, section 11.7
 TOKEN_EXPIRED = 4401
 REPLACED = 4409
-CLOSE_CODES = (GOING_AWAY, TRY_AGAIN_LATER, TOKEN_EXPIRED, REPLACED)
+DISCONNECTED = 4410
+CLOSE_CODES = (GOING_AWAY, TRY_AGAIN_LATER, TOKEN_EXPIRED, REPLACED, DISCONNECTED)
+"""docs/http.md#websockets says what a client does about each."""
 TURNS = 3
 """Turns of the event loop that it takes to read what arrived while the loop was blocked."""
 FORGOTTEN = 1024
@@ -214,9 +217,9 @@ class ConnectionManager:
             self._start(self._leave([connection]), "leave")
             raise
         if connection.id not in self._held:
-            # A drain came in between; its `disconnect` may have reached the store before this registration did.
+            # A drain or an operator came in between; what ends its presence may have reached the store before this.
             self._start(self._leave([connection]), "leave")
-            raise Draining("this node is stopping; connect again")
+            raise Draining("the connection was closed before it was open; connect again")
         if expires_at is not None:
             self._remember(expires_at, connection.id)
         if waiting:
@@ -327,12 +330,21 @@ class ConnectionManager:
 
     async def _deliver_forever(self) -> None:
         async for entries in self._pokes.listen(self._node):
-            users = [entry for entry in entries if not entry.startswith(MARK)]
+            users = [entry for entry in entries if not entry.startswith((challenges.MARK, disconnection.MARK))]
             self._metrics.poked("heard", len(users))
             self.poke(users)
             for entry in entries:
-                if entry.startswith(MARK):
-                    self._tasks.spawn(self._prove(entry.removeprefix(MARK)), "prove")
+                if entry.startswith(challenges.MARK):
+                    self._tasks.spawn(self._prove(entry.removeprefix(challenges.MARK)), "prove")
+                elif entry.startswith(disconnection.MARK):
+                    self._end(entry.removeprefix(disconnection.MARK))
+
+    def _end(self, id_: str) -> None:
+        """Close this connection for an operator, and end its presence without waiting for its peer."""
+        if held := self._held.get(id_):
+            self._drop(held)
+            self._start(self._close(held, DISCONNECTED, "disconnected by an operator"), "close")
+            self._start(self._leave([held.connection]), "leave")
 
     # Challenges: do the sockets of a user at the limit still answer?
 

@@ -29,15 +29,19 @@ READING = (
     "outbox",
     "outbox --json --follow",
     "outbox --take",
+    "connections",
+    "connections bob --json",
+    "disconnect bob",
     "migrate --stale",
     "migrate --all --dry-run",
 )
 """They read what a router keeps, or take it away."""
 JUDGING = ("config check", "config show", "doctor --json", "setup --dry-run")
 """They say what is there and what is not."""
-LOOKING = {*READING, *JUDGING, "token check a.b.c", "trace m1"}
-MAKING = {"serve", "serve-api", "serve-ws", "process", "setup", "token", "send", "listen", "bench"}
-"""They make a directory where there is none: a service its database, ``setup`` all, the others a key to sign with."""
+LOOKING = {*READING, *JUDGING, "token check a.b.c", "backup a.file", "trace m1"}
+MAKING = {"serve", "serve-api", "serve-ws", "process", "setup", "restore", "token", "send", "listen", "bench"}
+"""They make a directory where there is none: a service and ``restore`` a database, ``setup`` all, the others a key to
+sign with."""
 by_command = pytest.mark.parametrize("command", [line for line in READING if "--follow" not in line])
 
 

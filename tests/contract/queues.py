@@ -11,10 +11,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from router.backends.embedded import presence as embedded_presence
+from router.backends.firestore import presence as firestore_presence
+from router.backends.redis import presence as redis_presence
 from router.clock import MICROSECONDS
 from router.core import sweeper
 from router.core.challenges import ANSWER_SECONDS, WAIT_SECONDS
-from router.core.connections import REPLACED
+from router.core.connections import DISCONNECTED, REPLACED
+from router.core.disconnection import MARK, Disconnection, disconnect
 from router.core.migrator import BATCH_MESSAGES
 from router.errors import TooManyConnections, Unavailable
 from router.interfaces import Place
@@ -40,7 +44,7 @@ from tests.contract.ids import IdContract
 from tests.contract.lanes import LaneContract
 from tests.contract.limits import LimitContract
 from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, moved_by_a_wrong_clock, names, staged
-from tests.support.clock import ManualClock
+from tests.support.clock import ManualClock, run_until
 from tests.support.records import state_on_record
 from tests.support.stores import Stores
 
@@ -87,6 +91,19 @@ async def listening(stage: Stage) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+async def disconnects(stage: Stage, user: str = BOB) -> Disconnection:
+    """What an operator's command does, in a process of its own."""
+    bus = await stage.factory.poke_bus()
+    task = asyncio.create_task(disconnect(user, stage.online, bus, stage.clock))
+
+    async def done() -> bool:
+        return task.done()
+
+    async with asyncio.timeout(TURN_SECONDS):
+        await run_until(stage.clock, done, ahead=0)
+    return task.result()
 
 
 async def comes(stage: Stage, living: Sequence[Socket]) -> Connection:
@@ -1104,6 +1121,32 @@ class QueueContract(
                 assert len(page) == limit or len(walked) == len(users)
             assert walked == whole
 
+    @pytest.mark.parametrize("page", [1, 2, 500])
+    async def test_everyone_who_is_connected_is_found_once(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch, page: int
+    ) -> None:
+        """Also where many leases end together, and where there are more of them than fit into a page."""
+        for module in (embedded_presence, redis_presence, firestore_presence):
+            monkeypatch.setattr(module, "PAGE", page)
+        assert [own async for own in stage.online.everyone()] == []
+        users = [f"urn:sm:user:{number}" for number in range(12)]
+        await stage.connect("urn:sm:user:gone")
+        stage.clock.advance(61)
+        early = [await stage.connect(user, "early") for user in users]
+        stage.clock.advance(1)
+        await stage.connect(users[3], "another")
+        found = {own[0].user: own async for own in stage.online.everyone()}
+        assert sorted(found) == sorted(users)
+        for user, own in found.items():
+            assert own == await stage.online.connections(user)
+        assert [connection.id for connection in found[users[3]]] == ["early", "another"]
+        await stage.online.renew(early)
+        met = []
+        async for own in stage.online.everyone():
+            met.append(own[0].user)
+            await stage.online.renew(early)  # which moves them in an index of leases
+        assert sorted(met) == sorted(users)
+
     async def test_connections_have_a_limit(self, stage: Stage) -> None:
         """RACES 37."""
         for number in range(3):
@@ -1148,6 +1191,49 @@ class QueueContract(
             )
             assert (alive.pings, alive.codes, silent.codes) == (1, [], [REPLACED])
             assert await stage.hot() == ["m1"]
+
+    async def test_an_operator_disconnects_a_user_on_every_node(self, stage: Stage, second: Stage) -> None:
+        """Nobody else, and nothing that the user opens afterwards. Their mail moves as with any last connection."""
+        here, there, of_eve = Socket(), Socket(), Socket()
+        async with listening(stage), listening(second):
+            await stage.manager.connect(BOB, here, None)
+            await second.manager.connect(BOB, there, None)
+            await second.manager.connect(EVE, of_eve, None)
+            assert await stage.go("m1") is Outcome.HOT
+            before = await stage.online.connections(BOB)
+            done = await disconnects(stage)
+            assert (list(done.closed), list(done.left)) == (before, [])
+            assert (here.codes, there.codes, of_eve.codes) == ([DISCONNECTED], [DISCONNECTED], [])
+            assert await stage.online.connections(BOB) == []
+
+            async def moved() -> bool:
+                return await stage.in_cold() == ["m1"]
+
+            async with asyncio.timeout(TURN_SECONDS):
+                await run_until(stage.clock, moved)
+            again = Socket()
+            await second.manager.connect(BOB, again, None)
+            bus = await stage.factory.poke_bus()
+            await bus.publish([(connection.node, MARK + connection.id) for connection in before])
+            await stage.online.poke([BOB])  # behind it on the same way
+
+            async def heard() -> bool:
+                return bool(again.pokes)
+
+            async with asyncio.timeout(TURN_SECONDS):
+                await run_until(stage.clock, heard)
+            assert again.codes == []
+
+    async def test_an_operator_is_told_of_a_node_that_does_not_answer(self, stage: Stage) -> None:
+        alive = Socket()
+        async with listening(stage):
+            await stage.manager.connect(BOB, alive, None)
+            dead = Connection(BOB, "of the dead", "killed", stage.clock.now())
+            await stage.online.connect(dead, 3)
+            done = await disconnects(stage)
+            assert [connection.id for connection in done.left] == ["of the dead"]
+            assert (len(done.closed), alive.codes) == (1, [DISCONNECTED])
+            assert not (await disconnects(stage, EVE)).closed
 
     async def test_the_living_shut_out_one_more(self, stores: Stores, clock: ManualClock, second: Stage) -> None:
         """RACES 37, 51: wherever they are held."""

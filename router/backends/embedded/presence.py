@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from itertools import groupby
 
 from router.backends.embedded.queries import load
 from router.backends.embedded.rows import json_list
@@ -13,6 +14,7 @@ from router.errors import TooManyConnections
 from router.messages import Connection, QueueTotals
 
 SQL = load("presence")
+PAGE = 500
 
 
 class EmbeddedPresence:
@@ -110,13 +112,26 @@ class EmbeddedPresence:
         now = self._state.clock.now()
         return self._state.database.read(lambda db: _connections(db, "live", (user, now)))
 
+    async def everyone(self) -> AsyncIterator[list[Connection]]:
+        after = ""
+        while page := self._page(after):
+            for user, own in groupby(page, lambda connection: connection.user):
+                yield list(own)
+                after = user
+
+    def _page(self, after: str) -> list[Connection]:
+        wanted = {"now": self._state.clock.now(), "after": after, "limit": PAGE}
+        return self._state.database.read(lambda db: _connections(db, "live_of_all", wanted))
+
     async def online(self) -> QueueTotals:
         now = self._state.clock.now()
         count, users = await self._state.database.survey(lambda db: db.execute(SQL["online"], (now,)).fetchone())
         return QueueTotals(messages=count, users=users)
 
 
-def _connections(db: sqlite3.Connection, query: str, parameters: tuple[object, ...]) -> list[Connection]:
+def _connections(
+    db: sqlite3.Connection, query: str, parameters: tuple[object, ...] | Mapping[str, object]
+) -> list[Connection]:
     return [Connection(*row) for row in db.execute(SQL[query], parameters)]
 
 

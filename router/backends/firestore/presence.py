@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
+from router.backends.firestore import recipient as recipients
 from router.backends.firestore.due_index import Index, Walk, beyond, until
+from router.backends.firestore.names import SHARDS, in_shard
 from router.backends.firestore.state import FirestoreState
 from router.backends.firestore.transactions import Work
+from router.backends.firestore.wire import Query
 from router.errors import TooManyConnections
 from router.messages import Connection, QueueTotals
 
 EXPIRY_SECONDS = 5.0
 IMPLAUSIBLE_SECONDS = 60.0
+PAGE = 500
 
 
 class FirestorePresence:
@@ -115,14 +119,47 @@ class FirestorePresence:
 
     async def connections(self, user: str) -> list[Connection]:
         state = await self._state.transactions.state(user)
-        live = state.live(self._state.clock.now()) if state else []
-        return sorted(live, key=lambda connection: (connection.since, connection.id))
+        return _live(state.connections if state else [], self._state.clock.now())
+
+    async def everyone(self) -> AsyncIterator[list[Connection]]:
+        now = self._state.clock.now()
+        for shard in range(SHARDS):
+            async for held in self._leased(shard):
+                if live := _live(held, now):
+                    yield live
+
+    async def _leased(self, shard: int) -> AsyncIterator[list[Connection]]:
+        """The connections of each user of one shard, by the ends of their leases. A user who renews meanwhile is met
+        again, and named once. Leases that were renewed together end together, so each page begins with the last end of
+        the one before."""
+        layout, named = self._state.layout, set[str]()
+        least, last, limit = in_shard(shard, 0), in_shard(shard + 1, 0) - 1, PAGE
+        while True:
+            fields = (self._leases.field, "connections")
+            query = Query(layout.collection, self._leases.field, limit, least=least, most=last, select=fields)
+            found = await self._state.client.find(layout.documents, query)
+            for document in found:
+                user = layout.user_of(document.name)
+                if user not in named:
+                    named.add(user)
+                    yield recipients.connections(user, document)
+            if len(found) < limit:
+                return
+            end = found[-1].fields[self._leases.field].integer_value
+            if end == least:
+                limit *= 2  # all of the page end together
+            least = end
 
     async def online(self) -> QueueTotals:
         users, connections = await self._state.client.count(
             self._state.layout.documents, self._state.layout.collection, "live", positive=True
         )
         return QueueTotals(messages=connections, users=users)
+
+
+def _live(connections: Sequence[Connection], now: int) -> list[Connection]:
+    live = [connection for connection in connections if connection.lease_until > now]
+    return sorted(live, key=lambda connection: (connection.since, connection.id))
 
 
 def _by_user(connections: Sequence[Connection]) -> dict[str, dict[str, Connection]]:

@@ -206,9 +206,14 @@ def read(user: str, document: Document | None, *, cold_empty: bool) -> Recipient
         user,
         move_owner=fields["move_owner"].string_value,
         pending={write.id: write for write in map(_pending, fields["pending"].array_value.values)},
-        connections=[_connection(user, value) for value in fields["connections"].array_value.values],
+        connections=connections(user, document),
         **values,
     )
+
+
+def connections(user: str, document: Document) -> list[Connection]:
+    """Those in a ``document`` that may have no other field."""
+    return [_connection(user, value) for value in document.fields["connections"].array_value.values]
 
 
 def write(path: str, recipient: Recipient, now: int) -> Write:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from router.backends.redis.index import Seen
 from router.backends.redis.keys import live_connections, unpack_connection
@@ -122,6 +122,14 @@ class RedisPresence:
         now = self._state.clock.now()
         (found,) = await self._state.client.run([self._connections_of(user)])
         return live_connections(user, found, now)
+
+    async def everyone(self) -> AsyncIterator[list[Connection]]:
+        now = self._state.clock.now()
+        async for page in self._state.live.pages("", PAGE, above=now):
+            found = await self._state.client.run([self._connections_of(user) for user, _ in page])
+            for (user, _), held in zip(page, found, strict=True):
+                if live := live_connections(user, held, now):
+                    yield live
 
     def _connections_of(self, user: str) -> Command:
         return ("HGETALL", self._state.keys.of(user)[1])

@@ -1,6 +1,13 @@
 -- live: The live connections of one user.
 SELECT user, id, node, since, lease_until FROM presence WHERE user = ? AND lease_until > ? ORDER BY since, id;
 
+-- live_of_all: The live connections of the first so many users behind one.
+SELECT user, id, node, since, lease_until FROM presence
+WHERE lease_until > :now AND user IN (
+    SELECT DISTINCT user FROM presence WHERE user > :after AND lease_until > :now ORDER BY user LIMIT :limit
+)
+ORDER BY user, since, id;
+
 -- nodes: The nodes that hold connections of some users, and whether their leases last.
 SELECT DISTINCT user, node, lease_until > ? FROM presence WHERE user IN (SELECT value FROM json_each(?));
 
