@@ -51,6 +51,12 @@ COMMANDS = (
     ),
     Entry("disconnect", "router.cli.connections:disconnect", REPAIR, "Close all connections of a user, on every node."),
     Entry("migrate", "router.cli.migrate:migrate", REPAIR, "Move hot queues to cold."),
+    Entry(
+        "import-go",
+        "router.cli.import_go:import_go",
+        REPAIR,
+        "Import the mail that go-routing-service left.",
+    ),
     Entry("outbox", "router.cli.outbox:outbox", REPAIR, "Show the push commands that wait in the outbox."),
     Entry(
         "dead-letters",

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 OURS = {"router", "tests", "tools", "benchmarks"} | sys.stdlib_module_names
 EXTRAS = {
-    "redis": ("router/backends/redis",),
+    "redis": ("router/backends/redis", "router/go_import"),
     "google": (
         "router/backends/google",
         "router/backends/firestore",

@@ -18,6 +18,8 @@ from router.backends.google.channels import FIRESTORE, metadata
 
 T = TypeVar("T")
 _SERVICE = "/google.firestore.v1.Firestore/"
+LIST_DOCUMENTS = 300
+"""Documents of a page of ``Client.list``: the service's maximum."""
 
 
 class Statistics(Struct):
@@ -52,6 +54,7 @@ class Client:
             channels, "BatchGetDocuments", wire.BatchGetDocumentsRequest, wire.BatchGetDocumentsResponse
         )
         self._query = _stream(channels, "RunQuery", wire.RunQueryRequest, wire.RunQueryResponse)
+        self._list = _unary(channels, "ListDocuments", wire.ListDocumentsRequest, wire.ListDocumentsResponse)
         self._aggregate = _stream(
             channels, "RunAggregationQuery", wire.RunAggregationQueryRequest, wire.RunAggregationQueryResponse
         )
@@ -117,6 +120,25 @@ class Client:
             return [document async for document in self.query(parent, query, seconds)]
 
         return await self.call(attempt)
+
+    async def list(
+        self, parent: str, collection: str, select: Sequence[str] = (), *, missing: bool = False
+    ) -> AsyncGenerator[Document, None]:
+        """All documents of a collection, in the order of their names; with the fields ``select``, or with all if it is
+        empty. ``missing``: also names that only have documents below them. Raises ``Unavailable``."""
+        request = wire.ListDocumentsRequest(
+            parent=parent, collection_id=collection, page_size=LIST_DOCUMENTS, show_missing=missing
+        )
+        request.mask.field_paths.extend(select)
+        while True:
+            self.statistics.queries += 1
+            page = await self.call(lambda seconds: next(self._list)(request, timeout=seconds, metadata=self._metadata))
+            self.statistics.documents_read += len(page.documents)
+            for document in page.documents:
+                yield document
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
 
     async def count(
         self, parent: str, collection: str, total: str, *, everywhere: bool = False, positive: bool = False

@@ -25,6 +25,8 @@ RunQueryRequest: Any = firestore.RunQueryRequest.pb()
 RunQueryResponse: Any = firestore.RunQueryResponse.pb()
 RunAggregationQueryRequest: Any = firestore.RunAggregationQueryRequest.pb()
 RunAggregationQueryResponse: Any = firestore.RunAggregationQueryResponse.pb()
+ListDocumentsRequest: Any = firestore.ListDocumentsRequest.pb()
+ListDocumentsResponse: Any = firestore.ListDocumentsResponse.pb()
 _Operator: Any = query.StructuredQuery.FieldFilter.Operator
 
 GREATER = int(_Operator.GREATER_THAN)
