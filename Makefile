@@ -8,7 +8,7 @@ CLIENT := clients/typescript
 CLIENT_READY := $(CLIENT)/node_modules/.ready
 unexport PYTHONDONTWRITEBYTECODE # tests start the router hundreds of times, each of which would compile it
 
-.PHONY: help serve test proof test-lowest sim sim-day mutants chaos chaos-disk powerloss model fuzz bench bench-production lint check lock docs dist \
+.PHONY: help serve demo test proof test-lowest sim sim-day mutants chaos chaos-disk powerloss model fuzz bench bench-production lint check lock docs dist \
     try-dist clean
 
 help:  ## Show the targets
@@ -16,6 +16,11 @@ help:  ## Show the targets
 
 serve: $(READY)  ## Run the whole router on this machine
 	@$(BIN)/router serve
+
+demo: $(READY) $(CLIENT_READY)  ## A messenger in two browser windows, on a router of its own; ARGS="--open --data DIR"
+	@command -v npm >/dev/null || { echo "make demo needs Node 20 or newer and npm, to compile $(CLIENT)" >&2; exit 1; }
+	@npm --prefix $(CLIENT) run -s prepack
+	@$(BIN)/python examples/web_messenger/serve.py $(ARGS)
 
 # What proves beyond the promises' own tests: the backends together, as many processes, and as a cluster that fails over;
 # more of what chance finds, the model, and that the simulated servers are like the real ones.
@@ -75,7 +80,7 @@ SECONDS ?= 60
 fuzz: $(READY)  ## Fuzz envelopes, URNs, tokens and handshakes for SECONDS=60 each
 	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
-lint: $(READY) $(CLIENT_READY)  ## Ruff, mypy and tsc over code and tests, and words to avoid in texts
+lint: $(READY) $(CLIENT_READY)  ## Ruff, mypy and tsc over code, examples and tests, and words to avoid in texts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,54 +14,13 @@ import pytest
 from router import __version__
 from router.auth.embedded import EmbeddedKey
 from router.clock import SystemClock
-from tests.support.servers import MissingServer
+from tests.support.node import COMPILER, FLAGS, PACKAGE, SECONDS, node, run
 from tests.support.service import Router
 
-PACKAGE = Path(__file__).parents[2] / "clients" / "typescript"
 TESTS = sorted(path.name.removesuffix(".ts") for path in (PACKAGE / "tests").glob("*.test.ts"))
-COMPILER = PACKAGE / "node_modules" / "typescript" / "bin" / "tsc"
 PAGE = PACKAGE.parents[1] / "docs" / "clients.md"
 BASE = "http://127.0.0.1:8082"
-OLDEST_NODE = 20
-FLAGS = ("--experimental-websocket", "--no-warnings")
-"""Before Node 22 only the flag makes WebSocket a global, as it is in browsers."""
 USERS = 60
-SECONDS = 120.0
-"""A test that takes so long waits for what doesn't come."""
-
-
-def node() -> str:
-    """The program; raises ``MissingServer``."""
-    found = shutil.which("node")
-    version = run(found, "--version") if found else ""
-    if found is None or int(version.removeprefix("v").partition(".")[0]) < OLDEST_NODE:
-        raise MissingServer(f"Node {OLDEST_NODE}", "install it, with npm")
-    return found
-
-
-def run(*command: str | Path, **variables: str) -> str:
-    """What it printed; fails with that if it fails."""
-    done = subprocess.run(
-        command,
-        cwd=PACKAGE,
-        env={**os.environ, **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def built() -> None:
-    """The package and its tests, compiled."""
-    program = node()
-    if not COMPILER.exists():
-        raise MissingServer("the TypeScript compiler", "make clients/typescript/node_modules/.ready")
-    run(program, COMPILER, "-b", "tests")
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,7 @@ REDIS_VARIABLE = "ROUTER_TEST_REDIS"
 OLDEST_REDIS = "7.0"
 """The oldest release that the router promises to run with."""
 OLDEST_REDIS_VARIABLE = "ROUTER_TEST_OLDEST_REDIS"
+CHROMIUM_VARIABLE = "ROUTER_TEST_CHROMIUM"
 PLATFORM_VARIABLE = "ROUTER_TEST_CLOUD_SDK"
 _CHANCE = random.SystemRandom()
 """Not that of ``random``, which a test may have seeded: two processes would choose equally."""
@@ -106,6 +107,17 @@ def prometheus_program(name: str) -> Path:
             name, f"install Debian's package prometheus, or name the program prometheus with {variable}"
         )
     return Path(found)
+
+
+def chromium_program() -> Path:
+    """The Chromium to test with; raises ``MissingServer``."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    named = os.environ.get(CHROMIUM_VARIABLE) or next(filter(None, map(shutil.which, names)), None)
+    if named is None:
+        raise MissingServer(
+            "Chromium", f"install Debian's package chromium, or name the program with {CHROMIUM_VARIABLE}"
+        )
+    return Path(named)
 
 
 def nginx(folder: Path, http: str, port: int) -> Server:
