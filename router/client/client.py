@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import math
 import random
-import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, NoReturn, Self
 
 import httpx
 import msgspec
@@ -20,16 +19,32 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from router import proxies
+from router.client.errors import Refused, TokenRefused, Unreachable
+from router.client.messages import Envelope, Received
+from router.client.requests import (
+    LONGEST_WAIT_SECONDS,
+    PASSING,
+    UNAUTHORIZED,
+    Answer,
+    Passing,
+    Requests,
+    Trouble,
+    kind_of,
+    refusal,
+    seconds,
+    words,
+)
+from router.client.tokens import Tokens, TokenSource
 from router.clock import Clock, SystemClock
-from router.errors import RouterError, Unauthorized, Unavailable
 from router.ids import parse_key
-from router.retry import backoff
 
 PAGE = 50
 TIMEOUT_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
 RETRY_BUDGET_SECONDS = 60.0
-FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.2, 5.0
+POLL_SECONDS = 300.0
+"""How often to fetch although nothing was poked: a proxy between may have lost a poke, or the socket."""
+TOKEN_EXPIRED = 4401
 REPLACED = 4409
 """A newer connection of the user took the place of this one, which had not answered a ping (docs/http.md)."""
 REPLACED_WAIT_SECONDS = 30.0
@@ -37,40 +52,13 @@ REPLACED_WAIT_SECONDS = 30.0
 replace each other more often."""
 MAX_FRAME_BYTES = 4096
 _JSON = {"content-type": "application/json"}
-_SENDABLE = re.compile(r"[!-~]+")
-"""A token that a header can hold; only the router can say whether it is valid."""
-NOBODY = "nothing listens there; is it running? `router serve` starts it"
-_ALL_REFUSED = ("All connection attempts failed", "Multiple exceptions: [Errno 111]", "Multiple exceptions: [Errno 61]")
 BATCH_MESSAGES = 256
 BATCH_BYTES = 1_000_000
 """Of the envelopes in one request. The router takes four times as much, and a proxy in front of it may not."""
-_PASSING = {408, 429, 500, 502, 503, 504}
-"""Statuses after which a retry of the same request may succeed."""
 _NOT_SERVED = {404, 405}
 """What a router answers that does not have a route; it has done nothing."""
 _NO_BATCH = _NOT_SERVED | {400, 413}
 """Statuses of a batch that say nothing of each message: one of them is not JSON, or a proxy lets no such body pass."""
-
-
-class Received(Struct, frozen=True):
-    """A message as a fetch returns it."""
-
-    id: str
-    envelope: msgspec.Raw
-    """Canonical ProtoJSON, byte by byte as the router sent it."""
-
-
-class Refused(RouterError):
-    """The router refuses the request for good; ``status`` and the problem's ``detail`` say why."""
-
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(f"{status}: {detail}")
-        self.status = status
-        self.detail = detail
-
-
-class Unreachable(Unavailable):
-    """The router gave no successful answer within the time budget."""
 
 
 class _CallersOwn(Exception):
@@ -92,9 +80,15 @@ def _callers_own() -> Iterator[None]:
 def _callers(save: Save) -> Save:
     async def own(batch: Sequence[Received]) -> None:
         with _callers_own():
-            await save(batch)
+            await _saved(save, batch)
 
     return own
+
+
+async def _saved(save: Save, batch: Sequence[Received]) -> None:
+    saving = save(batch)
+    if saving is not None:
+        await saving
 
 
 class _Batch(Struct):
@@ -115,6 +109,7 @@ class _Keyed(Struct, rename="camel"):
 class _Problem(Struct):
     status: int
     detail: str = ""
+    type: str = ""
 
 
 class _Result(Struct):
@@ -133,24 +128,22 @@ _raw = msgspec.json.Decoder(msgspec.Raw).decode
 
 Outcome = str | Refused | Unreachable
 """Of one message: the id under which it was accepted, or why it was not."""
-Answer = TypeVar("Answer")
-Save = Callable[[Sequence[Received]], Awaitable[None]]
-"""Returns once the messages are saved for good; may be given a message twice."""
-Trouble = Callable[[str], None]
-"""Called with a failure that is about to be retried."""
+Save = Callable[[Sequence[Received]], Awaitable[None] | None]
+"""Returns once the messages are saved for good; a function or a coroutine function. May be given a message twice."""
 
 
 class RouterClient:
     """One user's connection to a router, as an async context manager.
 
-    ``token`` is called for each request and connection, so that an expired token is replaced. If a header cannot hold
-    the token, the call that needs it raises ``Unauthorized``.
+    ``token``, a function or a coroutine function, is called when a token is first needed, and when the router has
+    refused the last one, which is then tried no more. What it raises ends the call that needs the token, except
+    ``TokenUnavailable``. If a header cannot hold the token, the call raises ``Unauthorized``.
     """
 
     def __init__(
         self,
         url: str,
-        token: Callable[[], str],
+        token: TokenSource,
         *,
         ws_url: str | None = None,
         budget_seconds: float = RETRY_BUDGET_SECONDS,
@@ -163,9 +156,8 @@ class RouterClient:
         retried for ``budget_seconds``, and ``trouble`` is called with each. ``transport`` replaces httpx's own for
         requests; the WebSocket then uses no proxy either. Raises ``ConfigError`` if the environment names a proxy that
         cannot be used."""
-        self._token = token
+        self._tokens = Tokens(token)
         self._ws_url = ws_url or url.replace("http", "ws", 1).rstrip("/") + "/connect"
-        self._budget_seconds = budget_seconds
         self._trouble = trouble
         self._clock = clock or SystemClock()
         self._chance = chance or random.Random()  # noqa: S311 - jitter, no secret
@@ -180,6 +172,14 @@ class RouterClient:
         else:
             self._proxy = None
             self._http = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS, transport=transport, trust_env=False)
+        self._requests = Requests(
+            self._http,
+            self._tokens,
+            budget_seconds=budget_seconds,
+            trouble=trouble,
+            clock=self._clock,
+            chance=self._chance,
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -189,18 +189,22 @@ class RouterClient:
     ) -> None:
         await self._http.aclose()
 
-    async def send(self, envelope: bytes, idempotency_key: str | None = None) -> str:
-        """Send ``envelope`` and return its id. However often the request is retried, it is one message.
+    async def send(self, envelope: bytes | Envelope, idempotency_key: str | None = None) -> str:
+        """Send ``envelope``, as bytes its ProtoJSON, and return its id. However often it is retried, it is one message.
 
         Raises ``Refused``, ``Unreachable`` and, if the key is not valid, ``InvalidIdempotencyKey``.
         """
         key = secrets.token_hex(16) if idempotency_key is None else idempotency_key
         parse_key(key)
         headers = {**_JSON, "idempotency-key": key}
-        return (await self._request("POST", "/api/send", _accepted, content=envelope, headers=headers)).id
+        try:
+            return (await self._request("POST", "/api/send", _accepted, content=_json(envelope), headers=headers)).id
+        except Unreachable as error:
+            error.idempotency_key = key
+            raise
 
     async def send_batch(
-        self, envelopes: Sequence[bytes], idempotency_keys: Sequence[str] | None = None
+        self, envelopes: Sequence[bytes | Envelope], idempotency_keys: Sequence[str] | None = None
     ) -> list[Outcome]:
         """What became of each of ``envelopes``: an error where ``send`` would have raised it.
 
@@ -212,25 +216,25 @@ class RouterClient:
         for key in keys:
             parse_key(key)
         outcomes = list[Outcome]()
-        for part in _parts([_Keyed(msgspec.Raw(each), key) for each, key in zip(envelopes, keys, strict=True)]):
+        for part in _parts([_Keyed(msgspec.Raw(_json(each)), key) for each, key in zip(envelopes, keys, strict=True)]):
             lost = next((each for each in outcomes if isinstance(each, Unreachable)), None)
             outcomes += await self._send_part(part) if lost is None else [lost] * len(part)
-        return outcomes
+        return [_under_key(outcome, key) for outcome, key in zip(outcomes, keys, strict=True)]
 
     async def _send_part(self, part: Sequence[_Keyed]) -> list[Outcome]:
-        deadline = self._clock.monotonic() + self._budget_seconds
+        deadline = self._requests.deadline()
         outcomes, wait = await self._send_together(part, deadline)
         failures = 0
         while left := [number for number, outcome in enumerate(outcomes) if isinstance(outcome, Unreachable)]:
             failures += 1
-            wait = max(wait, self._wait(failures))
+            wait = max(wait, self._requests.wait(failures))
             if self._clock.monotonic() + wait > deadline:
                 break
             self._trouble(str(outcomes[left[0]]))
             await self._clock.sleep(wait)
             again, wait = await self._send_together([part[number] for number in left], deadline)
             if not all(isinstance(outcome, Unreachable) for outcome in again):
-                failures, deadline = 0, self._clock.monotonic() + self._budget_seconds
+                failures, deadline = 0, self._requests.deadline()
             for number, outcome in zip(left, again, strict=True):
                 outcomes[number] = outcome
         return outcomes
@@ -242,11 +246,11 @@ class RouterClient:
             results = _results(response.content).results
             if len(results) != len(part):
                 raise msgspec.ValidationError("these are the results of another batch")
-            return [self._outcome(result) for result in results], _retry_after(response)
+            return [self._outcome(result) for result in results], seconds(response.headers.get("retry-after"))
 
         if self._has_batches and len(part) > 1:
             try:
-                return await self._answer(
+                return await self._requests.answer(
                     deadline,
                     "POST",
                     "/api/send/batch",
@@ -278,9 +282,9 @@ class RouterClient:
         if result.error is None:
             return result.id
         status, detail = result.error.status, result.error.detail
-        if status in _PASSING:
+        if status in PASSING:
             return Unreachable(f"{self._http.base_url} does not accept it: {status}: {detail}")
-        return Refused(status, detail)
+        return Refused(status, detail, kind_of(result.error.type))
 
     async def fetch(self, limit: int = PAGE) -> list[Received]:
         """The oldest messages, at most ``limit``; they stay until they are acknowledged."""
@@ -316,59 +320,90 @@ class RouterClient:
         count = 0
         batch = await self.fetch(limit)
         while batch:
-            await save(batch)
+            await _saved(save, batch)
             count += len(batch)
             batch = await self.next([received.id for received in batch], limit)
         return count
 
     async def listen(
-        self, save: Save, *, connected: Callable[[], None] = lambda: None, poked: Callable[[], None] = lambda: None
+        self,
+        save: Save,
+        *,
+        connected: Callable[[], None] = lambda: None,
+        poked: Callable[[], None] = lambda: None,
+        poll_seconds: float = POLL_SECONDS,
     ) -> None:
-        """Drain on connecting and on every poke, until cancelled; reconnects after every failure.
+        """Drain on connecting, on every poke and every ``poll_seconds``, until cancelled; reconnects after every
+        failure.
 
         Calls ``connected`` after each connect and ``poked`` on each poke. Pokes that come while it drains cause one
-        more drain together. Raises ``Refused`` if the router refuses the token, and what the caller's own functions
-        raise.
+        more drain together. Raises ``Refused`` if the router refuses the connection or the token for good, and what
+        the caller's own functions raise.
         """
         try:
-            await self._listen(_callers(save), connected, poked)
+            await self._listen(_callers(save), connected, poked, poll_seconds)
         except _CallersOwn as own:
             error = own.error
         # Raised outside the handler, so that ``_CallersOwn`` is not its context.
         raise error
 
-    async def _listen(self, save: Save, connected: Callable[[], None], poked: Callable[[], None]) -> NoReturn:
+    async def _listen(
+        self, save: Save, connected: Callable[[], None], poked: Callable[[], None], poll_seconds: float
+    ) -> NoReturn:
         failures = 0
         while True:
-            replaced = False
             began = self._clock.monotonic()
-            connecting = self._connect()
+            wait, token = 0.0, ""
             try:
-                async with connecting as socket:
+                socket, token = await self._handshake()
+                async with socket:
                     self._has_next = True
                     with _callers_own():
                         connected()
-                    await self._drain_on_pokes(socket, save, poked)
-            except websockets.InvalidStatus as error:
-                status = error.response.status_code
-                if status not in _PASSING:
-                    raise Refused(status, "the router refuses the connection") from error
-                self._trouble(f"{self._ws_url}: {status}")
+                    await self._drain_when_wanted(socket, save, poked, poll_seconds)
+            except Passing as error:
+                self._trouble(f"{self._ws_url}: {error}")
+                wait = error.seconds
             except (OSError, TimeoutError, websockets.WebSocketException, Unreachable) as error:
-                self._trouble(f"{self._ws_url}: {_words(error)}")
-                replaced = (
-                    isinstance(error, ConnectionClosed) and error.rcvd is not None and error.rcvd.code == REPLACED
-                )
+                if error is self._tokens.failure:
+                    raise
+                self._trouble(f"{self._ws_url}: {words(error)}")
+                if _code(error) == TOKEN_EXPIRED:
+                    self._tokens.refused(token)
+                wait = self._wait_replaced() if _code(error) == REPLACED else 0.0
             # A socket that is closed soon after it opened counts as a failure.
             lasted = self._clock.monotonic() - began > LONGEST_WAIT_SECONDS
             failures = 1 if lasted else failures + 1
-            await self._clock.sleep(self._wait_replaced() if replaced else self._wait(failures))
+            await self._clock.sleep(max(wait, self._requests.wait(failures)))
             with contextlib.suppress(Unreachable):
                 # Mail still arrives, if slowly, while only the WebSocket fails.
                 await self.drain(save)
 
-    async def _drain_on_pokes(self, socket: ClientConnection, save: Save, poked: Callable[[], None]) -> None:
-        """Drain on every poke until the socket is closed; raises the error that closed it."""
+    async def _handshake(self) -> tuple[ClientConnection, str]:
+        """A connection and its token, a new one where the first is refused. Raises ``Refused``, ``Passing`` and what
+        the network raises."""
+        try:
+            return await self._open()
+        except TokenRefused:
+            return await self._open()
+
+    async def _open(self) -> tuple[ClientConnection, str]:
+        token = await self._requests.token()
+        try:
+            return await self._connect(token), token
+        except websockets.InvalidStatus as error:
+            answer = error.response
+            problem = refusal(answer.status_code, bytes(answer.body or b""), "the router refuses the connection")
+            if problem.status in PASSING:
+                raise Passing(str(problem), seconds(answer.headers.get("retry-after"))) from error
+            if problem.status == UNAUTHORIZED:
+                self._tokens.refused(token)
+            raise problem from error
+
+    async def _drain_when_wanted(
+        self, socket: ClientConnection, save: Save, poked: Callable[[], None], poll_seconds: float
+    ) -> None:
+        """Drain on every poke, and from time to time, until the socket is closed; raises the error that closed it."""
         may_wait = asyncio.Event()
 
         async def hear() -> None:
@@ -380,68 +415,36 @@ class RouterClient:
             finally:
                 may_wait.set()
 
+        async def look() -> None:
+            while True:
+                await self._clock.sleep(poll_seconds)
+                may_wait.set()
+
         # A task of its own reads pokes: unread ones would pile up, cost a fetch each, and delay the close.
-        hearing = asyncio.create_task(hear())
+        hearing, looking = asyncio.create_task(hear()), asyncio.create_task(look())
         try:
             while not hearing.done():
                 may_wait.clear()
                 await self.drain(save)
                 await may_wait.wait()
         finally:
-            hearing.cancel()
-            await asyncio.gather(hearing, return_exceptions=True)
+            for task in (hearing, looking):
+                task.cancel()
+            await asyncio.gather(hearing, looking, return_exceptions=True)
         hearing.result()
 
-    def _connect(self) -> connect:
-        headers = {"Authorization": self._authorization()}
+    def _connect(self, token: str) -> connect:
+        headers = {"Authorization": f"Bearer {token}"}
         return connect(
             self._ws_url, additional_headers=headers, max_size=MAX_FRAME_BYTES, compression=None, proxy=self._proxy
         )
 
     async def _request(self, method: str, path: str, read: Callable[[bytes], Answer], **request: Any) -> Answer:
-        deadline = self._clock.monotonic() + self._budget_seconds
-        return await self._answer(deadline, method, path, lambda response: read(response.content), **request)
-
-    async def _answer(
-        self, deadline: float, method: str, path: str, read: Callable[[httpx.Response], Answer], **request: Any
-    ) -> Answer:
-        failures = 0
-        while True:
-            failures += 1
-            wait = self._wait(failures)
-            headers = {**request.get("headers", {}), "authorization": self._authorization()}
-            try:
-                response = await self._http.request(method, path, **{**request, "headers": headers})
-                if response.is_success:
-                    return read(response)
-            except httpx.TransportError as error:
-                problem = _words(error)
-            except (httpx.DecodingError, msgspec.MsgspecError, UnicodeDecodeError):
-                problem = "the server that answers is not a router"
-            else:
-                if response.status_code not in _PASSING:
-                    raise Refused(response.status_code, _detail(response))
-                problem = f"{response.status_code}: {_detail(response)}"
-                wait = max(wait, _retry_after(response))
-            if self._clock.monotonic() + wait > deadline:
-                raise Unreachable(f"{self._http.base_url} does not answer: {problem}")
-            self._trouble(f"{self._http.base_url}: {problem}")
-            await self._clock.sleep(wait)
-
-    def _authorization(self) -> str:
-        token = self._token()
-        if not _SENDABLE.fullmatch(token):
-            # A library would quote the token in its error, and the request would be retried in vain.
-            raise Unauthorized(
-                "the token is empty" if not token else "the token is not a JWT: it has invalid characters"
-            )
-        return f"Bearer {token}"
+        deadline = self._requests.deadline()
+        return await self._requests.answer(deadline, method, path, lambda response: read(response.content), **request)
 
     def _wait_replaced(self) -> float:
         return self._chance.uniform(REPLACED_WAIT_SECONDS / 2, REPLACED_WAIT_SECONDS)
-
-    def _wait(self, failures: int) -> float:
-        return backoff(failures, self._chance, first=FIRST_WAIT_SECONDS, longest=LONGEST_WAIT_SECONDS)
 
 
 def _parts(messages: Sequence[_Keyed]) -> Iterator[Sequence[_Keyed]]:
@@ -466,20 +469,19 @@ def _is_json(envelope: msgspec.Raw) -> bool:
     return True
 
 
-def _words(error: Exception) -> str:
-    # If several addresses all refuse, only these words in the libraries' errors say so.
-    refused = any(isinstance(one, ConnectionRefusedError) for one in (error, error.__cause__))
-    return NOBODY if refused or str(error).startswith(_ALL_REFUSED) else str(error) or type(error).__name__
+def _json(envelope: bytes | Envelope) -> bytes:
+    return envelope.to_json() if isinstance(envelope, Envelope) else envelope
 
 
-def _detail(response: httpx.Response) -> str:
-    try:
-        document = response.json()
-    except ValueError:
-        return response.reason_phrase
-    return str(document.get("detail", response.reason_phrase)) if isinstance(document, dict) else response.reason_phrase
+def _under_key(outcome: Outcome, key: str) -> Outcome:
+    if not isinstance(outcome, Unreachable):
+        return outcome
+    # One for each message: they share what went wrong, but no key.
+    own = Unreachable(str(outcome))
+    own.idempotency_key = key
+    return own
 
 
-def _retry_after(response: httpx.Response) -> float:
-    text = response.headers.get("retry-after", "")
-    return float(text) if text.isdecimal() else 0.0
+def _code(error: Exception) -> int | None:
+    """With what the router closed the connection; ``None`` where it did not."""
+    return error.rcvd.code if isinstance(error, ConnectionClosed) and error.rcvd is not None else None

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from router.client.client import Received
+from router.client.messages import Received
 from router.errors import RouterError
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")

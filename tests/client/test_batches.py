@@ -146,9 +146,9 @@ async def test_a_batch_that_fails_whole_is_sent_again(router: Router, client: Ca
     router.whole = [503, 502]
     async with client() as c:
         assert await c.send_batch(named("ab"), ["1", "2"]) == ["1", "2"]
-        router.whole = [401]
+        router.whole = [401, 401]
         assert shown(await c.send_batch(named("cd"))) == ["401: not now"] * 2
-    assert router.requests == [["a", "b"]] * 3 + [["c", "d"]]
+    assert router.requests == [["a", "b"]] * 3 + [["c", "d"]] * 2
 
 
 async def test_an_earlier_router_gets_one_at_a_time(client: Callable[[], RouterClient], router: Router) -> None:

@@ -13,8 +13,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from router.client import Received, Refused, RouterClient
-from router.client.client import LONGEST_WAIT_SECONDS, REPLACED, REPLACED_WAIT_SECONDS, Unreachable
+from router.client import Received, Refused, RouterClient, Unreachable
+from router.client.client import POLL_SECONDS, REPLACED, REPLACED_WAIT_SECONDS
+from router.client.requests import LONGEST_WAIT_SECONDS
 from tests.support.clock import ManualClock
 from tests.support.edge import EVENT_SECONDS, eventually, server
 
@@ -164,6 +165,8 @@ class Waits(ManualClock):
         self.noted: list[float] = []
 
     async def sleep(self, seconds: float) -> None:
+        if seconds == POLL_SECONDS:
+            await asyncio.Event().wait()  # No time passes until it is cancelled.
         self.noted.append(seconds)
         await asyncio.sleep(0)
 
@@ -313,7 +316,8 @@ async def test_at_a_router_that_has_no_next_it_acknowledges_and_fetches(status: 
 async def test_a_next_that_is_refused_or_fails_is_no_reason_to_do_without() -> None:
     poker, clock, saved = Poker(), Waits(), list[str]()
     poker.mail, poker.page = ["0", "1"], 1
-    poker.answers = [Response(status_code=503), Response("<html>Welcome!</html>"), Response(status_code=401)]
+    poker.answers = [Response(status_code=503), Response("<html>Welcome!</html>")]
+    poker.answers += [Response(status_code=401), Response(status_code=401)]
 
     async def save(batch: Sequence[Received]) -> None:
         saved.extend(received.id for received in batch)
@@ -327,3 +331,23 @@ async def test_a_next_that_is_refused_or_fails_is_no_reason_to_do_without() -> N
         assert (poker.mail, saved, len(clock.noted)) == (["0", "1"], ["0"], 2)
         assert await client.drain(save) == 2
     assert (poker.followed, poker.acknowledged) == ([["0"], ["1"]], [])
+
+
+async def test_mail_is_fetched_from_time_to_time_though_nothing_was_poked() -> None:
+    """A proxy may have lost the poke, or the socket without a word."""
+    poker, clock, saved = Poker(), ManualClock(), list[str]()
+
+    async with (
+        server(poker.app) as listening,
+        RouterClient(f"http://127.0.0.1:{listening.port}", lambda: "token", clock=clock) as client,
+        asyncio.timeout(EVENT_SECONDS),
+    ):
+        # A function that is no coroutine may save, too.
+        task = asyncio.create_task(client.listen(lambda batch: saved.extend(received.id for received in batch)))
+        await eventually(lambda: saved == ["one"] and not poker.mail)
+        await eventually(lambda: clock.sleepers == 1)
+        poker.mail = ["two"]
+        clock.advance(POLL_SECONDS)
+        await eventually(lambda: saved == ["one", "two"] and not poker.mail)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
