@@ -17,6 +17,13 @@ def _answered_from(counted: str, most: int) -> str:
     )
 
 
+_SPENT = (
+    'spent = "SELECT inbound_until - sequence > 2e9 FROM recipient WHERE user = ?"\n'
+    "if (self._database.read(lambda db: one(db, spent, (messages[-1].recipient,))) or (0,))[0]:\n"
+    "    from router.errors import Unavailable\n"
+    '    raise Unavailable("too much comes to them")'
+)
+
 MUTANTS = (
     Mutant(
         "one id for all recipients, in the hash and on record",
@@ -106,15 +113,10 @@ MUTANTS = (
     ),
     Mutant(
         "a spent inbound budget is answered",
-        in_function(
-            "EmbeddedIngressProducer.publish",
-            before(
-                "_check_room(...)",
-                'spent = "SELECT inbound_until - sequence > 2e9 FROM recipient WHERE user = ?"\n'
-                "if (self._database.read(lambda db: one(db, spent, (messages[-1].recipient,))) or (0,))[0]:\n"
-                "    from router.errors import Unavailable\n"
-                '    raise Unavailable("too much comes to them")',
-            ),
-        ),
+        in_function("EmbeddedIngressProducer.publish", before("_check_room(...)", _SPENT)),
+    ),
+    Mutant(
+        "a spent inbound budget is answered, in one file",
+        in_function("EmbeddedRoutingIngress.publish", before("_check_room(...)", _SPENT)),
     ),
 )
