@@ -101,7 +101,7 @@ def _beside(value: bytes) -> bytes:
 
 
 def _requests(bearer: str, key: Path) -> Iterator[tuple[str, list[bytes]]]:
-    open_to_all = ("/healthz", "/readyz", "/metrics", "/openapi.json")
+    open_to_all = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/asyncapi.json")
     yield "questions for health, readiness, metrics and the document", [get(path, "") for path in open_to_all]
     yield "headers of 70 kB", [_get("/healthz") + b"x: " + b"x" * 70_000 + b"\r\n\r\n"]
     yield "bodies of 1 GB, declared", [_open(bearer, "/api/send", _BIG)]

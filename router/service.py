@@ -39,7 +39,7 @@ from router.errors import ConfigError, DataDirError, RouterError
 from router.factory import Factory, backends, check_machine
 from router.reports import LogReports
 from router.tracing import open_spans
-from router.web import openapi
+from router.web import documents
 from router.web.access_log import AccessLog
 from router.web.api import Api
 from router.web.application import Application
@@ -339,7 +339,7 @@ class _Service:
             body_seconds=self._config.server.client_seconds,
             refused=refused,
         )
-        return [*api.routes(), openapi.route()]
+        return [*api.routes(), *documents.routes()]
 
     async def _depend(self, roles: Iterable[Role]) -> None:
         """Make readiness depend on the components of ``roles``."""

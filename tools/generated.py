@@ -12,7 +12,8 @@ from router.backends.firestore import indexes
 from router.cli.config import toml_value
 from router.config import Config, known_keys
 from router.config.sources import expected, variable
-from router.web.openapi import document
+from router.web import asyncapi as sockets
+from router.web import openapi as requests
 from tests.chaos import report as chaos
 from tools import races
 from tools.cli_reference import cli_reference
@@ -134,8 +135,17 @@ def _default(schema: dict[str, Any], unset: str = "unset") -> str:
 def openapi(root: Path) -> str:
     """``docs/openapi.json``."""
     del root
-    described: Any = document()
-    return json.dumps(described, indent=2, ensure_ascii=False) + "\n"
+    return _json(requests.document())
+
+
+def asyncapi(root: Path) -> str:
+    """``docs/asyncapi.json``."""
+    del root
+    return _json(sockets.document())
+
+
+def _json(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def firestore_indexes(root: Path) -> str:
@@ -156,6 +166,7 @@ GENERATED: dict[str, Callable[[Path], str]] = {
     "docs/lifecycle.md": lifecycle_docs,
     "docs/proof/chaos.md": proof,
     "docs/races.md": races_docs,
+    "docs/asyncapi.json": asyncapi,
     "docs/openapi.json": openapi,
     "examples/firestore/firestore.indexes.json": firestore_indexes,
 }

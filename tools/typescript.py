@@ -1,4 +1,4 @@
-"""The shapes of the OpenAPI document as TypeScript, for ``clients/typescript``."""
+"""The shapes of the OpenAPI and AsyncAPI documents as TypeScript, for ``clients/typescript``."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from router.web.asyncapi import CLOSES
 from router.web.openapi import document
 from router.web.problems import STATUSES
 
-HEAD = "// The shapes of requests and answers, from docs/openapi.json. Written by `make docs`.\n"
+HEAD = "// The shapes of requests and answers, from docs/openapi.json and docs/asyncapi.json. Written by `make docs`.\n"
 KINDS = """\
 /** The ends of the types of problems, by status. */
 export type ProblemKinds = {{
 {members}}};
 
 export type ProblemKind = ProblemKinds[keyof ProblemKinds];
+
+/** With which a router closes a WebSocket. */
+export type CloseCode = {codes};
 """
 _OF_A_STATUS = {f"Problem{status}" for status in STATUSES}
 _PLAIN = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean"}
@@ -24,12 +28,12 @@ Schema = Mapping[str, Any]
 
 
 def shapes(root: Path) -> str:
-    """``clients/typescript/src/api.ts``: a type for each schema, and the kinds of problems."""
+    """``clients/typescript/src/api.ts``: a type for each schema, the kinds of problems, and the close codes."""
     del root
     schemas = document()["components"]["schemas"]
     types = [f"export type {name} = {_type(schema)};\n" for name, schema in schemas.items() if name not in _OF_A_STATUS]
     members = [f"  {status}: {_type({'enum': kinds})};\n" for status, kinds in STATUSES.items()]
-    return "\n".join([HEAD, *types, KINDS.format(members="".join(members))])
+    return "\n".join([HEAD, *types, KINDS.format(members="".join(members), codes=_type({"enum": sorted(CLOSES)}))])
 
 
 def _type(schema: Schema, indent: str = "") -> str:

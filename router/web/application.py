@@ -33,6 +33,7 @@ ROUTES = frozenset(
         "/readyz",
         "/metrics",
         "/openapi.json",
+        "/asyncapi.json",
     )
 )
 

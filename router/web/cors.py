@@ -17,7 +17,7 @@ _PREFLIGHT = {
     ),
     "access-control-max-age": "86400",
 }
-_EXPOSED = b"Allow, Date, Retry-After, WWW-Authenticate, X-Request-Id"
+EXPOSED = b"Allow, Date, Retry-After, WWW-Authenticate, X-Request-Id"
 """What answers carry beyond the fields that a page can always read (Fetch Standard, "CORS-safelisted response-header
 name"). ``Date`` tells a page whose clock is wrong when its token ends."""
 
@@ -39,7 +39,7 @@ class Cors:
         if origin is not None and self._origins.allow(origin):
             shown = origin.encode() if self._origins.name(origin) else b"*"
             headers.append((b"access-control-allow-origin", shown))
-            headers.append((b"access-control-expose-headers", _EXPOSED))
+            headers.append((b"access-control-expose-headers", EXPOSED))
             if self._origins.trust(origin):
                 headers.append((b"access-control-allow-credentials", b"true"))
         return headers

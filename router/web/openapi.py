@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-
 from router import __version__
+from router.config import Config
 from router.pages import DEFAULT_PAGE, LONGEST_PAGE
 from router.urn import MAX_BYTES
 from router.web.api import MAX_ACK_IDS
@@ -25,27 +22,18 @@ _AT_MOST = (
 _ANY = (400, 401, 408, 413, 429, 431, 500, 503)
 _WITH_BODY = (*_ANY, 415)
 _HANDSHAKE = (*_ANY, 403, 426)
-_RETRY_AFTER = {
-    "Retry-After": {"description": "Seconds after which the same request may succeed.", "schema": {"type": "integer"}}
+_HEADERS = {
+    "X-Request-Id": "The request's own, or a random one: the router's log has it where a request was refused.",
+    "Retry-After": "Seconds after which the same request may succeed.",
+    "WWW-Authenticate": "Bearer (RFC 6750).",
+    "Allow": "Of a 405: the methods that the route has.",
+    "Upgrade": "websocket.",
+    "Sec-WebSocket-Protocol": "Of the subprotocols that were offered, the one that is selected.",
+    "Cache-Control": "no-store.",
 }
-_HEADERS: dict[int, Document] = {
-    401: {"WWW-Authenticate": {"description": "Bearer (RFC 6750).", "schema": {"type": "string"}}},
-    429: _RETRY_AFTER,
-    503: _RETRY_AFTER,
-}
-"""What a refusal with this status has."""
-
-
-def route() -> Route:
-    """``GET /openapi.json``."""
-    # Made once, since anybody may ask for it as often as they like.
-    answer = JSONResponse(document())
-
-    async def openapi(request: Request) -> Response:
-        del request
-        return answer
-
-    return Route("/openapi.json", openapi, methods=["GET"])
+_ALWAYS = frozenset(("X-Request-Id",))
+_OF_STATUS = {401: ("WWW-Authenticate",), 426: ("Upgrade",), 429: ("Retry-After",), 503: ("Retry-After",)}
+"""Status -> what a refusal with it has, beside the fields of every answer."""
 
 
 def statuses(path: str) -> list[int]:
@@ -65,13 +53,18 @@ def document() -> Document:
             "summary": "Sealed envelopes from senders to recipients: at least once, in order.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
+        "servers": [
+            {"url": "/", "description": "The router that serves this document."},
+            {"url": f"http://127.0.0.1:{Config().server.api_port}", "description": "`router serve` on this machine."},
+        ],
         "security": [{"token": []}],
         "paths": _paths(),
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
             "schemas": _schemas(),
+            "headers": {name: _header(name) for name in _HEADERS},
             "responses": {
-                "Problem": _json("A problem (RFC 9457).", "Problem", MEDIA_TYPE),
+                "Problem": _json("A problem (RFC 9457).", "Problem", ("Allow",), media_type=MEDIA_TYPE),
                 **{f"Problem{status}": _problem(status, kinds) for status, kinds in STATUSES.items()},
             },
         },
@@ -91,6 +84,7 @@ def _paths() -> Document:
             "get": _open("ready", "Readiness", {"200": _plain("Ready; no body."), "503": _plain("Not ready; no body.")})
         },
         "/openapi.json": {"get": _open("openapi", "This document", {"200": _plain("OpenAPI 3.1.")})},
+        "/asyncapi.json": {"get": _open("asyncapi", "The document of the WebSocket", {"200": _plain("AsyncAPI 3.0.")})},
     }
 
 
@@ -121,6 +115,7 @@ def _send_batch() -> Document:
     accepted = _json(
         "What became of each message, in the order of the request. Retry-After is the longest of their errors.",
         "BatchResults",
+        ("Retry-After",),
     )
     return {
         "operationId": "sendBatch",
@@ -142,7 +137,9 @@ def _messages() -> Document:
 
 def _page() -> Document:
     return _json(
-        "Oldest first, the express lane before the normal one, which has a fifth of the page.", "QueuedMessageList"
+        "Oldest first, the express lane before the normal one, which has a fifth of the page.",
+        "QueuedMessageList",
+        ("Cache-Control",),
     )
 
 
@@ -168,7 +165,8 @@ def _connect() -> Document:
     return {
         "operationId": "connect",
         "summary": "WebSocket: the text frame {} is a poke, which tells the client to fetch",
-        "responses": _answers({"101": _plain("Connected.")}, _HANDSHAKE),
+        "description": "Frames and close codes are in asyncapi.json.",
+        "responses": _answers({"101": _plain("Connected.", ("Sec-WebSocket-Protocol",))}, _HANDSHAKE),
     }
 
 
@@ -184,17 +182,29 @@ def _answers(good: Document, refusals: Sequence[int]) -> Document:
 def _problem(status: int, kinds: Sequence[str]) -> Document:
     return {
         "description": ", ".join(kinds),
-        "headers": _HEADERS.get(status, {}),
+        "headers": _headers(_OF_STATUS.get(status, ())),
         "content": {MEDIA_TYPE: {"schema": _ref(f"Problem{status}")}},
     }
 
 
-def _plain(description: str) -> Document:
-    return {"description": description}
+def _plain(description: str, headers: Sequence[str] = ()) -> Document:
+    return {"description": description, "headers": _headers(headers)}
 
 
-def _json(description: str, schema: str, media_type: str = "application/json") -> Document:
-    return {"description": description, "content": {media_type: {"schema": _ref(schema)}}}
+def _json(
+    description: str, schema: str, headers: Sequence[str] = (), *, media_type: str = "application/json"
+) -> Document:
+    return {**_plain(description, headers), "content": {media_type: {"schema": _ref(schema)}}}
+
+
+def _headers(names: Sequence[str]) -> Document:
+    """These, and those of every answer."""
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in sorted({*_ALWAYS, *names})}
+
+
+def _header(name: str) -> Document:
+    schema = {"type": "integer"} if name == "Retry-After" else {"type": "string"}
+    return {"description": _HEADERS[name], "required": name in _ALWAYS, "schema": schema}
 
 
 def _body(schema: str) -> Document:

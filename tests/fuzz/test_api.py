@@ -31,6 +31,7 @@ REQUESTS = [
     ("GET", "/healthz", POSITIVE),
     ("GET", "/readyz", POSITIVE),
     ("GET", "/openapi.json", POSITIVE),
+    ("GET", "/asyncapi.json", POSITIVE),
 ]
 """``NEGATIVE`` are those that break the document; without parameters there is nothing to break."""
 EXAMPLES = 40

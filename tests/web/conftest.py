@@ -23,7 +23,7 @@ from router.core.send_limits import SendLimits
 from router.core.work_budget import WorkBudget
 from router.factory import Factory
 from router.spans import Spans
-from router.web import openapi
+from router.web import documents
 from router.web.api import Api
 from router.web.application import Application
 from router.web.context import EdgeContext
@@ -149,7 +149,7 @@ async def opened(data_dir: Path, open_spans: Callable[[str], Spans] | None = Non
         manager = await factory.connection_manager()
         sockets = Sockets(authenticator, manager, work, context.cors)
         timer = asyncio.get_running_loop().time
-        routes = [*api.routes(), openapi.route(), *health.public_routes(), *sockets.routes()]
+        routes = [*api.routes(), *documents.routes(), *health.public_routes(), *sockets.routes()]
         app: ASGIApp = Application(routes, context, timer)
         if factory.spans is not None:
             app = TracedRequests(app, factory.spans)

@@ -29,7 +29,14 @@ from router.web.transport.http import HEADER_BYTES, MAX_PIPELINED, HttpProtocol
 from router.web.transport.limits import LimitedConfig
 from router.web.transport.memory_budget import MemoryBudget
 from router.web.transport.server import Server
-from router.web.transport.websocket import MAX_FRAME_BYTES, MAX_FRAMES, PING_STEPS, WebSocketProtocol
+from router.web.transport.websocket import (
+    INVALID_TEXT,
+    MAX_FRAME_BYTES,
+    MAX_FRAMES,
+    PING_STEPS,
+    PROTOCOL_ERROR,
+    WebSocketProtocol,
+)
 from tests.contract.stage import BOB
 from tests.support.edge import EVENT_SECONDS, HOST, Raw, eventually, frame, handshake, narrow, raw, server
 from tests.support.timeouts import Timeouts
@@ -642,6 +649,17 @@ async def test_a_large_frame_ends_the_socket(web: Web, edge: Server) -> None:
         await socket.wait_closed()
         assert socket.close_code == 1009
     assert cut(web, "bad-frame") == 1
+
+
+@pytest.mark.parametrize(
+    ("opcode", "payload", "code"), [(3, b"", PROTOCOL_ERROR), (1, b"\xff", INVALID_TEXT)], ids=["opcode", "text"]
+)
+async def test_a_broken_frame_ends_the_socket(web: Web, edge: Server, opcode: int, payload: bytes, code: int) -> None:
+    async with raw(edge.port) as client:
+        assert b" 101 " in await client.upgrade(web.token("bob"))
+        await client.send(frame(opcode, payload))
+        assert code.to_bytes(2, "big") in (await client.answer()).partition(b"\x88")[2][:3]
+    await eventually(lambda: web.manager.statistics().connections == 0)
 
 
 async def test_an_idle_socket_outlives_the_time_for_headers(web: Web, hasty: Server) -> None:

@@ -81,7 +81,7 @@ async def test_readiness_has_names_on_the_admin_port_and_no_body_on_the_public_o
 
 async def test_the_admin_port_serves_nothing_else(web: Web) -> None:
     assert b"router_http_requests_total" in (await web.admin.get("/metrics")).content
-    for path in ("/api/messages", "/connect", "/openapi.json"):
+    for path in ("/api/messages", "/connect", "/openapi.json", "/asyncapi.json"):
         assert (await web.admin.get(path, headers=web.bearer("bob"))).status_code == 404
 
 
@@ -115,7 +115,17 @@ async def test_nothing_public_moves_with_what_users_do(web: Web) -> None:
 
 
 async def _seen_by_a_stranger(web: Web) -> list[object]:
-    paths = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/api/messages", "/api/send", "/connect", "/")
+    paths = (
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
+        "/asyncapi.json",
+        "/api/messages",
+        "/api/send",
+        "/connect",
+        "/",
+    )
     methods = ("GET", "HEAD", "POST", "OPTIONS")
     return [_lasting(await web.http.request(method, path)) for path in paths for method in methods]
 

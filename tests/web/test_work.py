@@ -23,7 +23,7 @@ from tests.web.test_api import ENVELOPE, refusal
 
 pytestmark = pytest.mark.anyio
 ALICE = "urn:sm:user:alice"
-PUBLIC = {"/healthz", "/readyz", "/openapi.json"}
+PUBLIC = {"/healthz", "/readyz", "/openapi.json", "/asyncapi.json"}
 """The routes that take no token. Whoever adds one that does not belong here gives it a ``UserEndpoint``."""
 
 

@@ -12,7 +12,16 @@ from tests.worlds.service import PAIR_BURST
 DAY_SECONDS = 25 * 3600.0
 PAUSE_SECONDS = 50.0
 """After it, a sender may send some more to one recipient."""
-PUBLIC = ("/healthz", "/readyz", "/metrics", "/%6detrics", "http://router/metrics", "/openapi.json", "/nothing")
+PUBLIC = (
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/%6detrics",
+    "http://router/metrics",
+    "/openapi.json",
+    "/asyncapi.json",
+    "/nothing",
+)
 HOSTILE: tuple[bytes, ...] = (
     b"{",
     b"[]",

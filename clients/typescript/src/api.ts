@@ -1,4 +1,4 @@
-// The shapes of requests and answers, from docs/openapi.json. Written by `make docs`.
+// The shapes of requests and answers, from docs/openapi.json and docs/asyncapi.json. Written by `make docs`.
 
 export type SecureEnvelope = {
   /** urn:<namespace>:<type>:<id>, or a bare id, which is read as urn:sm:user:<id>. */
@@ -76,3 +76,6 @@ export type ProblemKinds = {
 };
 
 export type ProblemKind = ProblemKinds[keyof ProblemKinds];
+
+/** With which a router closes a WebSocket. */
+export type CloseCode = 1001 | 1002 | 1007 | 1008 | 1009 | 1011 | 1013 | 4401 | 4409;

@@ -1,4 +1,4 @@
-import type { Accepted, Batch, BatchResults, Next, Problem } from "./api.js";
+import type { Accepted, Batch, BatchResults, CloseCode, Next, Problem } from "./api.js";
 import type { QueuedMessage, QueuedMessageList, SecureEnvelope } from "./api.js";
 import { backoff, between, reasonOf, Stopped, systemClock, throwIfAborted, type Clock } from "./clock.js";
 import { Passing, Refused, Unauthorized, Unreachable } from "./errors.js";
@@ -20,8 +20,8 @@ const PASSING = new Set([408, 429, 500, 502, 503, 504]);
 /** What a router answers that does not have the route; it has done nothing. */
 const NOT_SERVED = new Set([404, 405]);
 /** Close codes (docs/http.md#websockets). */
-const TOKEN_EXPIRED = 4401;
-const REPLACED = 4409;
+const TOKEN_EXPIRED = 4401 satisfies CloseCode;
+const REPLACED = 4409 satisfies CloseCode;
 /** Two slow clients that may not both be connected replace each other no more often than this. */
 const REPLACED_WAITS = [15, 30] as const;
 

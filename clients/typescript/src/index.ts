@@ -1,4 +1,4 @@
-export type { ProblemKind, ProblemKinds, QueuedMessage, SecureEnvelope } from "./api.js";
+export type { CloseCode, ProblemKind, ProblemKinds, QueuedMessage, SecureEnvelope } from "./api.js";
 export type { Clock } from "./clock.js";
 export { RouterClient } from "./client.js";
 export type { ListenOptions, Options, Outcome, Save, Socket, SocketConstructor } from "./client.js";

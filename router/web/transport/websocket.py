@@ -6,6 +6,7 @@ import asyncio
 from http import HTTPStatus
 
 from websockets.exceptions import InvalidHeader
+from websockets.frames import CloseCode
 from websockets.http11 import Request
 
 from router.metrics import Cut
@@ -24,6 +25,11 @@ PING_STEPS = 80
 process for every ping and every pong."""
 POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 INTERNAL_ERROR = 1011
+# websockets itself closes with these.
+PROTOCOL_ERROR = int(CloseCode.PROTOCOL_ERROR)
+INVALID_TEXT = int(CloseCode.INVALID_DATA)
+FRAME_TOO_LARGE = int(CloseCode.MESSAGE_TOO_BIG)
+CLOSE_CODES = (PROTOCOL_ERROR, INVALID_TEXT, POLICY_VIOLATION, FRAME_TOO_LARGE, INTERNAL_ERROR)
 
 
 class WebSocketProtocol(ClientConnection, WebSocketsSansIOProtocol):
