@@ -7,7 +7,7 @@ from typing import Any
 
 from router import __version__
 from router.config import Config
-from router.core.connections import GOING_AWAY, REPLACED, TOKEN_EXPIRED, TRY_AGAIN_LATER
+from router.core.connections import DISCONNECTED, GOING_AWAY, REPLACED, TOKEN_EXPIRED, TRY_AGAIN_LATER
 from router.web.poke_sockets import POKE
 from router.web.transport.websocket import (
     FRAME_SECONDS,
@@ -36,6 +36,7 @@ CLOSES = {
         "The connection did not answer a ping, and a newer one of the user has its place.",
         "Connect again after 15 s or more, with jitter, if the app still runs.",
     ),
+    DISCONNECTED: ("An operator has disconnected the user.", "Connect again, after a pause and with jitter."),
 }
 """Code -> when the router closes a socket with it, and what the client does then."""
 

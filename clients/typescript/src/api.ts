@@ -78,4 +78,4 @@ export type ProblemKinds = {
 export type ProblemKind = ProblemKinds[keyof ProblemKinds];
 
 /** With which a router closes a WebSocket. */
-export type CloseCode = 1001 | 1002 | 1007 | 1008 | 1009 | 1011 | 1013 | 4401 | 4409;
+export type CloseCode = 1001 | 1002 | 1007 | 1008 | 1009 | 1011 | 1013 | 4401 | 4409 | 4410;
