@@ -222,12 +222,12 @@ class Factory:
     async def push_notifier(self) -> PushNotifier:
         return self._traced("TracedPushNotifier", (await self.open(self.backends.push())).push_notifier())
 
-    async def outbox(self) -> Outbox:
-        """The reading end of the push commands; raises ``ConfigError`` where they cannot be listed."""
-        backend = self.backends.push()
-        if elsewhere := backend.commands_elsewhere():
-            raise ConfigError(elsewhere)
-        return (await self.open(backend)).outbox()
+    async def outbox(self, subscription: str = "") -> Outbox:
+        """The reading end of the push commands; ``subscription``: where they wait, if the router does not keep them.
+
+        Raises ``ConfigError`` where they cannot be looked at.
+        """
+        return await (await self.open(self.backends.push())).outbox(subscription)
 
     async def dead_letters(self) -> DeadLetters:
         return (await self.open(self.backends.ingress())).dead_letters()

@@ -17,7 +17,7 @@ These rules hold for every method:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 from router.errors import RouterError
@@ -523,9 +523,13 @@ LetterPage = list[tuple[Receipt, DeadLetter]]
 class DeadLetterQueue(Protocol):
     """The read end of the dead letters, to replay or discard them."""
 
-    def pages(self) -> AsyncIterator[LetterPage]:
+    def pages(self) -> AsyncGenerator[LetterPage]:
         """The dead letters that are there when it is called, each with its receipt; the oldest first where the queue
-        has an order."""
+        has an order.
+
+        A queue may hold what it has returned until the end, so that nobody else gets it: a caller that leaves early
+        closes it.
+        """
         ...
 
     async def remove(self, receipts: Sequence[Receipt]) -> None:

@@ -165,10 +165,10 @@ class IngressBackend(Backend):
 
     @abstractmethod
     def letters_elsewhere(self) -> str:
-        """Where an operator reads dead letters if this backend cannot list them; empty if it can."""
+        """Where the dead letters are if this backend can only lease them; empty if it can count them."""
 
     def dead_letter_box(self) -> DeadLetterBox:
-        """The dead letters, to look at; raises ``ConfigError`` if this backend cannot list them."""
+        """The dead letters, to look at; raises ``ConfigError`` if this backend can only lease them."""
         raise ConfigError(self.letters_elsewhere())
 
 
@@ -216,12 +216,11 @@ class PushBackend(Backend):
     def push_notifier(self) -> PushNotifier: ...
 
     @abstractmethod
-    def commands_elsewhere(self) -> str:
-        """Where the push commands go if this backend cannot list them; empty if it can."""
+    async def outbox(self, subscription: str = "") -> Outbox:
+        """The push commands, to look at or to take; ``subscription``: where they wait, if they do not wait here.
 
-    def outbox(self) -> Outbox:
-        """The push commands, to look at or to take; raises ``ConfigError`` if this backend cannot list them."""
-        raise ConfigError(self.commands_elsewhere())
+        Raises ``ConfigError`` if they cannot be looked at.
+        """
 
 
 class FileBackend(Backend):
@@ -261,7 +260,7 @@ class OutboxEntry(Struct, frozen=True):
     """One push command that was not taken yet."""
 
     number: int
-    """Rises with each command; identifies it for ``Outbox.remove``."""
+    """Rises with each command of this outbox; identifies it for ``Outbox.remove``."""
     id: str
     recipient: str
     command: bytes

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
-from typing import final
+from typing import NoReturn, final
 
 from router.backends.base import PushBackend
 from router.config.roles import Role
+from router.errors import ConfigError
 from router.findings import Finding, note
 from router.messages import Message
 
@@ -24,13 +25,14 @@ class NoneBackend(PushBackend):
 
     def address(self, role: Role) -> str:
         del role
-        return ""
+        return "nowhere"
 
     def push_notifier(self) -> NoPush:
         return NoPush()
 
-    def commands_elsewhere(self) -> str:
-        return 'push.kind = "none": push commands go to nowhere, not to an outbox'
+    async def outbox(self, subscription: str = "") -> NoReturn:
+        del subscription
+        raise ConfigError('push.kind = "none": push commands go to nowhere, not to an outbox')
 
     def settings(self) -> Iterator[Finding]:
         why = "Users who are offline learn of mail only when they open the app."

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Callable
+import sys
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Annotated
 
 import typer
@@ -20,17 +22,16 @@ from router.config.roles import Role
 from router.core import dead_letter_discard
 from router.core.dead_letter_replay import REFUSED, Replayed
 from router.dead_reasons import DeadReason
-from router.factory import Factory, backends
+from router.factory import Factory
+from router.interfaces import Receipt
 from router.messages import DeadLetter
-
-PAGE = 100
 
 
 class Letter(Struct, frozen=True):
     """One line of ``--json``."""
 
-    number: int
-    """Increases with each dead letter."""
+    number: int | UnsetType
+    """Increases with each dead letter; left out with Pub/Sub, which does not number them."""
     id: str
     recipient: str
     reason: str
@@ -64,11 +65,13 @@ class Replay(Struct):
     recipients: int
     """Number of their recipients."""
     passed_over: int
-    """Dead letters with other reasons."""
+    """Dead letters with other reasons, or other ids than those on the command line."""
     remembered: int
     """Dead letters that are less than a day old: the online store may still remember their ids as gone."""
     unreadable: int
     """Dead letters without a complete envelope for their recipient: cut off, damaged, or written by other software."""
+    unknown: list[str]
+    """Ids on the command line that no dead letter has."""
 
 
 class Discard(Struct):
@@ -90,15 +93,21 @@ def dead_letters(
     ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     body: Annotated[bool, typer.Option("--body", help="With --json: include the sealed body, in base64.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Show at most this many. Default: all.")] = None,
 ) -> None:
     """Show, replay or discard dead letters.
 
     A dead letter is a message that the router refused for good, with the reason: it cannot be decoded, the
     recipient's queue is full or gets too much, it failed too often, or it is damaged.
 
+    With ingress.kind pubsub, they are in the subscription of the dead-letter topic, which only lends them: while the
+    command runs, no other reader gets those that it has shown. At its end it hands them back. Pub/Sub may return less
+    than everything; run it again.
+
     Example:
 
       router dead-letters
+      router dead-letters --limit 20
       router dead-letters --json | jq -r .reason | sort | uniq -c
     """
     if ctx.invoked_subcommand is not None:
@@ -106,17 +115,22 @@ def dead_letters(
     if body and not as_json:
         raise typer.BadParameter("needs --json", param_hint="--body")
     config = configured(ctx)
-    if not backends(config).ingress().letters_elsewhere():
-        look_at(config, Role.DEAD_LETTERS)
-    asyncio.run(_dead_letters(config, as_json=as_json, body=body))
+    look_at(config, Role.DEAD_LETTERS)
+    asyncio.run(_dead_letters(config, limit or sys.maxsize, as_json=as_json, body=body))
 
 
 @app.command(context_settings=SETTINGS)
 def replay(
     ctx: typer.Context,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID", help="Only the dead letters of these message ids.")
+    ] = None,
     reasons: Annotated[
         list[DeadReason] | None,
-        typer.Option("--reason", help="Only this reason; may be repeated. Default: queue-full and inbound-exhausted."),
+        typer.Option(
+            "--reason",
+            help="Only this reason; may be repeated. Default: queue-full and inbound-exhausted; with ids, all.",
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be replayed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the totals as JSON.")] = False,
@@ -128,38 +142,44 @@ def replay(
     already queued, or was acknowledged within the last day, is not routed twice. A message that is refused again
     becomes a dead letter again.
 
-    Without --reason, only messages that were too much for their recipient are replayed. Messages with other reasons
-    may have had a place in a queue: the router remembers their ids as gone for a day, so they are left until then.
-    Damaged messages are not what was sent: their recipients cannot open them, and after a replay nothing
+    Without --reason or ids, only messages that were too much for their recipient are replayed. Messages with other
+    reasons may have had a place in a queue: the router remembers their ids as gone for a day, so they are left until
+    then. Damaged messages are not what was sent: their recipients cannot open them, and after a replay nothing
     distinguishes them from intact ones.
 
-    Exits with 75 if some dead letters are too young, and with 65 if one holds no envelope; both kinds are left.
+    Exits with 75 if some dead letters are too young, and with 65 if one holds no envelope or an id is unknown. What
+    is not replayed is left.
 
     Example:
 
       router dead-letters replay --dry-run
+      router dead-letters replay 01KAVH1V5SJ1XPZ2S1C7JZ3Q4E
       router dead-letters replay --reason queue-full --json
     """
     if reasons and DeadReason.UNDECODABLE in reasons:
         raise typer.BadParameter("an undecodable one is not a message, and cannot be replayed", param_hint="--reason")
     config = configured(ctx)
     look_at(config, Role.DEAD_LETTERS)
-    chosen = set(reasons or REFUSED)
-    done = asyncio.run(_replay(config, chosen, dry_run=dry_run, quiet=as_json))
+    chosen = set(reasons or (DeadReason if ids else REFUSED))
+    done = asyncio.run(_replay(config, chosen, ids or [], dry_run=dry_run, quiet=as_json))
+    unknown = sorted(set(ids or ()) - done.found)
     if as_json:
-        recipients = len(done.recipients)
-        json_document(Replay(dry_run, done.replayed, recipients, done.passed_over, done.remembered, done.unreadable))
+        counts = done.replayed, len(done.recipients), done.passed_over, done.remembered, done.unreadable
+        json_document(Replay(dry_run, *counts, unknown))
     else:
         _tell(done, dry_run=dry_run)
-    if done.unreadable or done.remembered:
-        raise typer.Exit(Code.DATA if done.unreadable else Code.TEMPORARY)
+        _tell_unknown(unknown)
+    if done.unreadable or done.remembered or unknown:
+        raise typer.Exit(Code.DATA if done.unreadable or unknown else Code.TEMPORARY)
 
 
-async def _replay(config: Config, reasons: set[DeadReason], *, dry_run: bool, quiet: bool) -> Replayed:
+async def _replay(
+    config: Config, reasons: set[DeadReason], ids: Sequence[str], *, dry_run: bool, quiet: bool
+) -> Replayed:
     async with Factory(config, make=False) as factory:
         replayer, total = await factory.replayer(), await _count(factory)
         with progress("replaying", "dead letters", total, quiet=quiet) as advance:
-            return await replayer.replay(reasons, dry_run=dry_run, progress=advance)
+            return await replayer.replay(reasons, ids, dry_run=dry_run, progress=advance)
 
 
 @app.command(context_settings=SETTINGS)
@@ -224,8 +244,7 @@ def discard(
     else:
         did = "would discard" if dry_run else "discarded"
         line(f"{did} {done.discarded} dead letters of {len(done.recipients)} recipients, left {done.left}")
-        for id_ in sorted(unknown):
-            typer.echo(f"no dead letter has the id {id_}", err=True)
+        _tell_unknown(sorted(unknown))
     if unknown:
         raise typer.Exit(Code.DATA)
 
@@ -250,38 +269,45 @@ def _tell(done: Replayed, *, dry_run: bool) -> None:
     did = "would replay" if dry_run else "replayed"
     line(f"{did} {done.replayed} dead letters of {len(done.recipients)} recipients")
     if done.passed_over:
-        line(f"left {done.passed_over} with other reasons; see --reason")
+        line(f"left {done.passed_over} with other reasons or ids; see --reason")
     if done.remembered:
         line(f"left {done.remembered} that are too young: try again a day after they were refused")
     if done.unreadable:
         line(f"left {done.unreadable} without a complete envelope for their recipient")
 
 
-async def _dead_letters(config: Config, *, as_json: bool, body: bool) -> None:
+def _tell_unknown(ids: Sequence[str]) -> None:
+    for id_ in ids:
+        typer.echo(f"no dead letter has the id {id_}", err=True)
+
+
+async def _dead_letters(config: Config, limit: int, *, as_json: bool, body: bool) -> None:
     rows: list[list[str]] = []
-    async for number, letter in _all(config):
-        if as_json:
-            json_line(_letter(number, letter, body=body))
-        else:
-            age, bytes_ = span(age_seconds(letter.at, now())), size(len(letter.body))
-            rows.append([letter.id, letter.recipient, letter.reason, letter.detail, age, bytes_, str(letter.attempts)])
+    async with Factory(config, make=False) as factory, aclosing(_all(factory)) as letters:
+        async for receipt, letter in letters:
+            if as_json:
+                json_line(_letter(receipt, letter, body=body))
+            else:
+                age, bytes_ = span(age_seconds(letter.at, now())), size(len(letter.body))
+                row = [letter.id, letter.recipient, letter.reason, letter.detail, age, bytes_, str(letter.attempts)]
+                rows.append(row)
+            limit -= 1
+            if not limit:
+                break
     if not as_json:
         show([Table("Dead letters", ["id", "recipient", "reason", "detail", "age", "size", "attempts"], rows)])
 
 
-async def _all(config: Config) -> AsyncIterator[tuple[int, DeadLetter]]:
-    async with Factory(config, make=False) as factory:
-        letters = await factory.dead_letter_box()
-        after = 0
-        while page := await letters.list(after, PAGE):
-            for number, letter in page:
-                yield number, letter
-                after = number
+async def _all(factory: Factory) -> AsyncGenerator[tuple[Receipt, DeadLetter]]:
+    async with aclosing((await factory.dead_letter_queue()).pages()) as pages:
+        async for page in pages:
+            for receipt, letter in page:
+                yield receipt, letter
 
 
-def _letter(number: int, letter: DeadLetter, *, body: bool) -> Letter:
+def _letter(receipt: Receipt, letter: DeadLetter, *, body: bool) -> Letter:
     return Letter(
-        number=number,
+        number=receipt if isinstance(receipt, int) else UNSET,
         id=letter.id,
         recipient=letter.recipient,
         reason=letter.reason,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import aclosing
 
 from msgspec import Struct, field
 
@@ -33,13 +34,14 @@ async def discard(
     It may be interrupted, and may run beside the services, a replay and other discards.
     """
     done = Discarded()
-    async for page in letters.pages():
-        doomed = [(receipt, letter) for receipt, letter in page if chosen(letter)]
-        if doomed and not dry_run:
-            await letters.remove([receipt for receipt, _ in doomed])
-        done.discarded += len(doomed)
-        done.left += len(page) - len(doomed)
-        done.recipients |= {letter.recipient for _, letter in doomed}
-        if progress:
-            progress(len(page))
+    async with aclosing(letters.pages()) as pages:
+        async for page in pages:
+            doomed = [(receipt, letter) for receipt, letter in page if chosen(letter)]
+            if doomed and not dry_run:
+                await letters.remove([receipt for receipt, _ in doomed])
+            done.discarded += len(doomed)
+            done.left += len(page) - len(doomed)
+            done.recipients |= {letter.recipient for _, letter in doomed}
+            if progress:
+                progress(len(page))
     return done

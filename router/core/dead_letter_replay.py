@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
+from contextlib import aclosing
 
 from msgspec import Struct, field
 
@@ -27,7 +28,9 @@ class Replayed(Struct):
     replayed: int = 0
     """Published to the ingress again and removed from the dead letters; in a dry run, those that would be."""
     passed_over: int = 0
-    """Have other reasons than those asked for."""
+    """Have other reasons than those asked for, or other ids."""
+    found: set[str] = field(default_factory=set)
+    """Those of the ids asked for that some letter has."""
     remembered: int = 0
     """Too recent: the online store may still remember their ids as gone, and would drop them as duplicates."""
     unreadable: int = 0
@@ -53,27 +56,38 @@ class Replayer:
         self._remembered = int(remembered_seconds * MICROSECONDS)
 
     async def replay(
-        self, reasons: Collection[DeadReason], *, dry_run: bool, progress: Callable[[int], None] | None = None
+        self,
+        reasons: Collection[DeadReason],
+        ids: Collection[str] = (),
+        *,
+        dry_run: bool,
+        progress: Callable[[int], None] | None = None,
     ) -> Replayed:
-        """Replay the letters of ``reasons`` that are there now; raises ``RouterError``."""
+        """Replay the letters of ``reasons`` that are there now, or those of them that have one of ``ids``; raises
+        ``RouterError``."""
         done = Replayed()
-        async for page in self._letters.pages():
-            due: defaultdict[str, list[tuple[Receipt, Message]]] = defaultdict(list)
-            for receipt, letter in page:
-                message = self._due(letter, reasons, done)
-                if message is not None:
-                    due[message.recipient].append((receipt, message))
-            if dry_run:
-                done.replayed += sum(map(len, due.values()))
-            else:
-                await self._publish_all(list(due.values()), done)
-            done.recipients |= due.keys()
-            if progress:
-                progress(len(page))
+        async with aclosing(self._letters.pages()) as pages:
+            async for page in pages:
+                due: defaultdict[str, list[tuple[Receipt, Message]]] = defaultdict(list)
+                for receipt, letter in page:
+                    message = self._due(letter, reasons, ids, done)
+                    if message is not None:
+                        due[message.recipient].append((receipt, message))
+                if dry_run:
+                    done.replayed += sum(map(len, due.values()))
+                else:
+                    await self._publish_all(list(due.values()), done)
+                done.recipients |= due.keys()
+                if progress:
+                    progress(len(page))
         return done
 
-    def _due(self, letter: DeadLetter, reasons: Collection[DeadReason], done: Replayed) -> Message | None:
-        if letter.reason not in reasons:
+    def _due(
+        self, letter: DeadLetter, reasons: Collection[DeadReason], ids: Collection[str], done: Replayed
+    ) -> Message | None:
+        if letter.id in ids:
+            done.found.add(letter.id)
+        if letter.reason not in reasons or (ids and letter.id not in ids):
             done.passed_over += 1
         elif letter.reason not in REFUSED and self._clock.now() < letter.at + self._remembered:
             done.remembered += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shutil
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,7 @@ from router.config import Config, Embedded
 from router.factory import Factory
 from router.messages import Connection, Delivery, Lane, Message
 from tests.support import forks
+from tests.support.servers import Server
 
 NOW = 1_800_000_000_000_000
 BOB = "urn:sm:user:bob"
@@ -45,6 +47,25 @@ def without_rights(*capabilities: str, arguments: list[str]) -> list[str]:
     if not shutil.which("setpriv"):
         pytest.skip("root may do anything here; setpriv (util-linux) would take the right away")
     return ["setpriv", f"--bounding-set={','.join(f'-{name}' for name in capabilities)}", *arguments]
+
+
+@pytest.fixture
+def project() -> str:
+    return f"test-{secrets.token_hex(8)}"
+
+
+@pytest.fixture
+def settings(pubsub: Server, project: str) -> dict[str, str]:
+    """Of a router over Pub/Sub, in a project of its own."""
+    return {
+        "PUBSUB_EMULATOR_HOST": pubsub.address,
+        "GOOGLE_CLOUD_PROJECT": project,
+        "ROUTER_INGRESS__KIND": "pubsub",
+        "ROUTER_INGRESS__IDEMPOTENCY_SECRET": "the same on all nodes",
+        "ROUTER_PUSH__KIND": "pubsub",
+        "ROUTER_SERVER__API_PORT": "0",
+        "ROUTER_SERVER__ADMIN_PORT": "0",
+    }
 
 
 @pytest.fixture

@@ -209,7 +209,7 @@ def test_outbox_follows(inside: Inside, data_dir: Path) -> None:
 def test_outbox_of_another_kind_is_refused(router: Router) -> None:
     ended = router("outbox", ROUTER_PUSH__KIND="none")
     assert ended.returncode == Code.CONFIG
-    assert ended.stderr.startswith("error: ")
+    assert "error: " in ended.stderr
 
 
 @pytest.mark.parametrize("with_body", [True, False])
@@ -252,7 +252,7 @@ def test_dead_letters_are_replayed(router: Router, inside: Inside) -> None:
         assert (queued.message.id, queued.message.envelope) == ("id-001-bob", message(1).envelope)
 
     inside(refuse)
-    counts = {"recipients": 1, "passed_over": 2, "remembered": 0, "unreadable": 0}
+    counts = {"recipients": 1, "passed_over": 2, "remembered": 0, "unreadable": 0, "unknown": []}
     tried = router("dead-letters", "replay", "--dry-run", "--json")
     assert json.loads(tried.stdout) == {"dry_run": True, "replayed": 1, **counts}
     assert len(router("dead-letters", "--json").stdout.splitlines()) == 3

@@ -3,37 +3,15 @@
 from __future__ import annotations
 
 import json
-import secrets
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from router.cli.exits import Code
 from tests.cli.conftest import Router, environment
-from tests.support.servers import Server
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def project() -> str:
-    return f"test-{secrets.token_hex(8)}"
-
-
-@pytest.fixture
-def settings(pubsub: Server, project: str) -> dict[str, str]:
-    return {
-        "PUBSUB_EMULATOR_HOST": pubsub.address,
-        "GOOGLE_CLOUD_PROJECT": project,
-        "ROUTER_INGRESS__KIND": "pubsub",
-        "ROUTER_INGRESS__IDEMPOTENCY_SECRET": "the same on all nodes",
-        "ROUTER_PUSH__KIND": "pubsub",
-        "ROUTER_SERVER__API_PORT": "0",
-        "ROUTER_SERVER__ADMIN_PORT": "0",
-    }
 
 
 def states(ended: subprocess.CompletedProcess[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from router.backends.pubsub import push, receiver
+from router.backends.pubsub import leases, receiver
 from tests.contract.notices import Buses
 from tests.contract.stage import Stage, staged
 from tests.support.clock import ManualClock
@@ -20,7 +20,7 @@ PULL_SECONDS = 1.2
 def short_pulls(monkeypatch: pytest.MonkeyPatch) -> None:
     """A consumer that stops, and a replay that comes to the end, wait for a fifth of a second only."""
     monkeypatch.setattr(receiver, "PULL_SECONDS", PULL_SECONDS)
-    monkeypatch.setattr(push, "PULL_SECONDS", PULL_SECONDS)
+    monkeypatch.setattr(leases, "PULL_SECONDS", PULL_SECONDS)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 
@@ -24,7 +24,7 @@ class Letters:
     def __init__(self, *letters: DeadLetter) -> None:
         self.held: dict[Receipt, DeadLetter] = dict(enumerate(letters))
 
-    async def pages(self) -> AsyncIterator[LetterPage]:
+    async def pages(self) -> AsyncGenerator[LetterPage]:
         yield list(self.held.items())
 
     async def remove(self, receipts: Sequence[Receipt]) -> None:

@@ -137,7 +137,7 @@ async def test_dead_letters_have_their_time(tmp_path: Path) -> None:
 async def test_commands_have_their_time_however_many_come_at_once(tmp_path: Path) -> None:
     clock = ManualClock()
     async with staged(EmbeddedStores(tmp_path), clock) as stage:
-        outbox = (await opened(stage.factory, EmbeddedBackend)).outbox()
+        outbox = await (await opened(stage.factory, EmbeddedBackend)).outbox()
 
         async def publish(name: str) -> None:
             await outbox.publish([stage.message(f"{name}{number}") for number in range(256)])

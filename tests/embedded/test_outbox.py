@@ -29,7 +29,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
 
 @pytest.fixture
 async def outbox(stage: Stage) -> EmbeddedOutbox:
-    return (await opened(stage.factory, EmbeddedBackend)).outbox()
+    return await (await opened(stage.factory, EmbeddedBackend)).outbox()
 
 
 async def announce(stage: Stage, id_: str) -> None:

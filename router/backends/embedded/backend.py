@@ -40,6 +40,7 @@ from router.backups import Backup, Progress
 from router.config import Config
 from router.config.roles import Role, keeps_all
 from router.data_dir import in_use
+from router.errors import ConfigError
 from router.findings import Check, on_a_thread
 from router.interfaces import PokeBus
 from router.needs import Need, directory, file
@@ -191,10 +192,9 @@ class EmbeddedBackend(
             self._database, self._clock, self._timekeeper, cold_here=Role.COLD in self.roles, direct=self.direct
         )
 
-    def commands_elsewhere(self) -> str:
-        return ""
-
-    def outbox(self) -> EmbeddedOutbox:
+    async def outbox(self, subscription: str = "") -> EmbeddedOutbox:
+        if subscription:
+            raise ConfigError('push.kind = "embedded" keeps its outbox itself: leave --subscription out')
         return self.push_notifier()
 
     def dead_letters(self) -> EmbeddedDeadLetters:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import NamedTuple
 
 from router import envelope, logs
@@ -168,7 +168,7 @@ class EmbeddedDeadLetters:
             for number, id_, recipient, reason, detail, attempts, at, body in rows
         ]
 
-    async def pages(self) -> AsyncIterator[LetterPage]:
+    async def pages(self) -> AsyncGenerator[LetterPage]:
         (last,) = self._database.read(lambda db: db.execute(SQL["last_letter"]).fetchone())
         after = 0
         while after < last and (found := await self.list(after, PAGE)):

@@ -12,11 +12,12 @@ from router.backends.google.channels import PUBSUB, open_channel, project
 from router.backends.pubsub import checks, resources
 from router.backends.pubsub.bodies import notification_request, push_command
 from router.backends.pubsub.ingress import PubSubIngressConsumer, PubSubIngressProducer
+from router.backends.pubsub.leases import Leases
 from router.backends.pubsub.poke_outbox import PokeOutbox
 from router.backends.pubsub.poke_topics import PokeTopics
 from router.backends.pubsub.pokes import PubSubPokeBus
 from router.backends.pubsub.publisher import CALLS, SHARED_KEY_CALLS, Publisher
-from router.backends.pubsub.push import PubSubDeadLetterQueue, PubSubDeadLetters, PubSubPushNotifier
+from router.backends.pubsub.push import PubSubDeadLetterQueue, PubSubDeadLetters, PubSubOutbox, PubSubPushNotifier
 from router.backends.pubsub.resources import check_topics, dead_letter_subscription
 from router.backends.pubsub.wire import PubSubApi
 from router.config import Config
@@ -97,22 +98,23 @@ class PubSubBackend(IngressBackend, PokesBackend, PushBackend):
     def push_notifier(self) -> PubSubPushNotifier:
         return PubSubPushNotifier(self._publishers[self._config.push.topic], FORMS[self._config.push.format])
 
-    def commands_elsewhere(self) -> str:
-        return f'push.kind = "pubsub": push commands go to {self._config.push.topic}, not to an outbox'
+    async def outbox(self, subscription: str = "") -> PubSubOutbox:
+        named = self._api.subscription(subscription) if subscription else ""
+        outbox = PubSubOutbox(self._api, self._api.topic(self._config.push.topic), named)
+        await outbox.check()
+        self._stack.push_async_callback(outbox.hand_back)
+        return outbox
 
     def dead_letters(self) -> PubSubDeadLetters:
         return PubSubDeadLetters(self._publishers[self._config.ingress.dead_letter_topic])
 
     def dead_letter_queue(self) -> PubSubDeadLetterQueue:
         subscription = self._api.subscription(dead_letter_subscription(self._config))
-        return PubSubDeadLetterQueue(self._api, subscription, self._clock)
+        return PubSubDeadLetterQueue(Leases(self._api, subscription), self._clock)
 
     def letters_elsewhere(self) -> str:
         topic = self._config.ingress.dead_letter_topic
-        return (
-            f'ingress.kind = "pubsub": dead letters go to the topic {topic}; read them with its subscription, which '
-            f"`router setup` makes: gcloud pubsub subscriptions pull {topic}-sub"
-        )
+        return f'ingress.kind = "pubsub": nobody counts the dead letters in {topic}; `router dead-letters` shows them'
 
     def poke_bus(self) -> PubSubPokeBus:
         topics = PokeTopics(self._api, self._config.online.poke_topic, self._clock, self._chance)

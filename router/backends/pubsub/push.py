@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
+from router.backends.base import OutboxEntry
 from router.backends.pubsub.bodies import dead_letter, letter_of
+from router.backends.pubsub.leases import Leases
 from router.backends.pubsub.publisher import Publisher
 from router.backends.pubsub.wire import PubSubApi
 from router.clock import Clock
+from router.errors import ConfigError
 from router.interfaces import LetterPage, Receipt
 from router.messages import DeadLetter, Message
 
 PAGE = 200
 """Dead letters in a page; a page is replayed well within a lease."""
-HAND_BACK = 1000
-"""Receipts in one call that hands them back."""
-PULL_SECONDS = 2.0
-"""If none has come by then, none is left."""
 
 
 class PubSubPushNotifier:
@@ -43,33 +42,76 @@ class PubSubDeadLetters:
 
 
 class PubSubDeadLetterQueue:
-    """``DeadLetterQueue``. Letters that are read and not removed are handed back at the end, or when their leases end.
+    """``DeadLetterQueue``. Letters that are read and not removed are handed back at the end."""
 
-    State: the receipts that it holds now.
-    """
-
-    def __init__(self, api: PubSubApi, subscription: str, clock: Clock) -> None:
-        self._api = api
-        self._subscription = subscription
+    def __init__(self, leases: Leases, clock: Clock) -> None:
+        self._leases = leases
         self._clock = clock
-        self._held = set[Receipt]()
 
-    async def pages(self) -> AsyncIterator[LetterPage]:
-        began, seen = self._clock.now(), set[str]()
-        while True:
-            received = await self._api.pull(self._subscription, PAGE, PULL_SECONDS)
-            new = [one for one in received if one.message.message_id not in seen]
-            self._held.update(one.ack_id for one in received)
-            if not new:
-                break
-            seen.update(one.message.message_id for one in new)
-            letters = sorted(((one.ack_id, letter_of(one.message)) for one in new), key=lambda one: one[1].at)
-            yield [(ack_id, letter) for ack_id, letter in letters if letter.at <= began]
-        held = [str(receipt) for receipt in self._held]
-        self._held.clear()
-        for start in range(0, len(held), HAND_BACK):
-            await self._api.modify_ack_deadline(self._subscription, held[start : start + HAND_BACK], 0)
+    async def pages(self) -> AsyncGenerator[LetterPage]:
+        began = self._clock.now()
+        try:
+            while new := await self._leases.pull(PAGE):
+                letters = sorted(((one.ack_id, letter_of(one.message)) for one in new), key=lambda one: one[1].at)
+                yield [(ack_id, letter) for ack_id, letter in letters if letter.at <= began]
+        finally:
+            await self._leases.hand_back()
 
     async def remove(self, receipts: Sequence[Receipt]) -> None:
-        await self._api.acknowledge(self._subscription, [str(receipt) for receipt in receipts])
-        self._held.difference_update(receipts)
+        await self._leases.acknowledge([str(receipt) for receipt in receipts])
+
+
+class PubSubOutbox:
+    """``Outbox``: the push commands that wait in a subscription of the notification service's.
+
+    State: the receipts of the commands, by their numbers; the first command that it shows is number 1.
+    """
+
+    def __init__(self, api: PubSubApi, topic: str, subscription: str) -> None:
+        """``topic``: its full name. ``subscription``: its full name; empty if nobody named one."""
+        self._api = api
+        self._topic = topic
+        self._subscription = subscription
+        self._leases = Leases(api, subscription)
+        self._receipts: dict[int, str] = {}
+        self._last = 0
+
+    async def check(self) -> None:
+        """Raise ``ConfigError`` unless the subscription can be looked at."""
+        found = await self._api.get("subscription", self._subscription) if self._subscription else None
+        if found is None:
+            known = await self._api.call("list_topic_subscriptions", self._topic, topic=self._topic)
+            names = [name.rpartition("/")[2] for name in known.subscriptions]
+            there = f"it has {', '.join(names)}" if names else "it has none, so every push command is dropped"
+            lacks = f"{self._subscription} is missing" if self._subscription else "--subscription is missing"
+            raise ConfigError(f"{lacks}: name a subscription of {self._topic} to look at; {there}")
+        if found.topic != self._topic:
+            raise ConfigError(f"{self._subscription} is a subscription of {found.topic}, and not of {self._topic}")
+        if found.push_config.push_endpoint:
+            raise ConfigError(f"{self._subscription} sends its commands to an endpoint, so nobody can pull them")
+
+    async def list(self, after: int, limit: int) -> list[OutboxEntry]:
+        del after  # what was seen is not returned again
+        new = await self._leases.pull(limit)
+        numbered = list(enumerate(new, self._last + 1))
+        self._receipts |= {number: one.ack_id for number, one in numbered}
+        self._last += len(new)
+        return [_entry(number, one.message) for number, one in numbered]
+
+    async def remove(self, numbers: Sequence[int]) -> None:
+        await self._leases.acknowledge([self._receipts.pop(number) for number in numbers])
+
+    async def hand_back(self) -> None:
+        """Let the notification service have what was shown and not removed."""
+        await self._leases.hand_back()
+
+
+def _entry(number: int, message: Any) -> OutboxEntry:
+    """Read what ``bodies.push_command`` and ``bodies.notification_request`` made."""
+    return OutboxEntry(
+        number,
+        message.attributes.get("messageId", ""),
+        message.attributes.get("recipientId", ""),
+        message.data,
+        message.publish_time.ToMicroseconds(),
+    )
