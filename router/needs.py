@@ -12,6 +12,8 @@ from router.data_dir import unusable
 
 THERE = "there"
 MISSING = "missing"
+NOT_IN_EMULATOR = "not in an emulator"
+"""Nothing to make here, but Google's own service needs it."""
 
 
 class Need(Struct, frozen=True):
@@ -20,9 +22,9 @@ class Need(Struct, frozen=True):
     what: str
     where: str
     look: Callable[[], Awaitable[str]]
-    """``THERE``, ``MISSING``, or in plain words how what is there differs from what is needed."""
+    """``THERE``, ``MISSING``, ``NOT_IN_EMULATOR``, or in plain words how what is there differs from what is needed."""
     make: Callable[[], Awaitable[None]]
-    """Make it where it is missing; harmless where it is there."""
+    """Make it where it is missing; harmless where it is there. Raises ``Forbidden`` where this account may not."""
     commands: tuple[str, ...] = ()
     """Shell commands that do the same."""
 

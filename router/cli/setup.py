@@ -15,9 +15,9 @@ from router.cli.common import configured
 from router.cli.output import Table, json_document, line, show
 from router.config import Config
 from router.data_dir import IDEMPOTENCY_KEY, SIGNING_KEY, key_file
-from router.errors import ConfigError
+from router.errors import ConfigError, Forbidden
 from router.factory import backends, check_machine
-from router.needs import MISSING, THERE, Need, directory, file
+from router.needs import MISSING, NOT_IN_EMULATOR, THERE, Need, directory, file
 
 MADE = "made"
 
@@ -28,7 +28,8 @@ class Step(Struct, frozen=True):
     what: str
     where: str
     state: str
-    """``there``, ``made``, ``missing`` (with ``--dry-run``), or why the existing one cannot be used."""
+    """``there``, ``made``, ``missing`` (with ``--dry-run``), ``not in an emulator``, or why it cannot be used or
+    made."""
     commands: list[str] = []
     """Shell commands that create it without the router."""
 
@@ -42,10 +43,11 @@ def setup(
 
     For the embedded backend: the data directory, the database and the keys. `router serve` creates these too.
 
-    For Pub/Sub: the topics and subscriptions, except those of pokes. No service creates these. This command also prints
-    the `gcloud` commands that do the same.
+    For Pub/Sub: the topics and subscriptions, except those of pokes. For Firestore: the indexes and TTL policies of its
+    collections, which Firestore builds in the background; the database has to exist. No service creates these.
 
-    What exists is left unchanged, so you can run this as often as you like.
+    What exists is left unchanged, so you can run this as often as you like. For what is missing or cannot be made, this
+    command also prints the commands that do the same. Exits with 78 if something cannot be used or made.
 
     Example:
 
@@ -58,12 +60,12 @@ def setup(
     else:
         rows = [[step.what, step.where, step.state] for step in steps]
         show([Table("Setup", ["what", "where", "state"], rows, "nothing is needed")])
-        commands = [command for step in steps for command in step.commands]
+        commands = [command for step in steps if step.state not in (THERE, MADE) for command in step.commands]
         if commands:
-            line("\nCommands that do the same, in case `router setup` lacks the rights:\n")
+            line("\nCommands that do the same, for an account that has the rights:\n")
             for command in commands:
                 line(command)
-    if unusable := [step for step in steps if step.state not in (THERE, MADE, MISSING)]:
+    if unusable := [step for step in steps if step.state not in (THERE, MADE, MISSING, NOT_IN_EMULATOR)]:
         raise ConfigError("; ".join(f"{step.what} {step.where} {step.state}" for step in unusable))
 
 
@@ -76,10 +78,18 @@ async def _setup(config: Config, *, dry_run: bool) -> list[Step]:
         steps = []
         for need, state in found:
             if state == MISSING and not dry_run:
-                await need.make()
-                state = MADE  # noqa: PLW2901 - what the step has come to
+                state = await _made(need)  # noqa: PLW2901 - what the step has come to
             steps.append(Step(need.what, need.where, state, list(need.commands)))
         return steps
+
+
+async def _made(need: Need) -> str:
+    """What making it has come to; where this account may not, the others are made nevertheless."""
+    try:
+        await need.make()
+    except Forbidden as error:
+        return str(error)
+    return MADE
 
 
 def _keys(config: Config) -> list[Need]:

@@ -1,10 +1,9 @@
-"""What a Firestore database must be. Emulators have no admin service, so a small one speaks its protocol here."""
+"""What a Firestore database must be."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
-from typing import Any
 
 import grpc
 import msgspec
@@ -13,71 +12,45 @@ from google.cloud.firestore_admin_v1 import types
 
 from router.backends.firestore import checks as firestore
 from router.backends.firestore import facts
+from router.backends.firestore.admin import Admin
 from router.backends.firestore.facts import FirestoreFacts
 from router.config import Cold, Config, Google, Ingress, Online
 from router.errors import Unavailable
 from router.findings import Finding, Severity
+from router.needs import MISSING, THERE
+from tests.support.firestore_admin import ACTIVE, DATABASE, FirestoreAdmin, serving
 
 pytestmark = pytest.mark.anyio
-DATABASE = "projects/p/databases/(default)"
 GOOD = FirestoreFacts("FIRESTORE_NATIVE", "eur3", True, {"cold-queue-messages": "ACTIVE"})
 
 
-class Admin(grpc.GenericRpcHandler):
-    """Answers for one database; ``expiry`` is the state of its TTL policy."""
-
-    def __init__(self) -> None:
-        self.expiry = types.Field.TtlConfig.State.ACTIVE
-        self.refuses = False
-        self.asked: list[str] = []
-
-    def service(self, handler_call_details: Any) -> Any:
-        method = handler_call_details.method.rpartition("/")[2]
-        request: Any = types.GetDatabaseRequest if method == "GetDatabase" else types.GetFieldRequest
-        return grpc.unary_unary_rpc_method_handler(
-            self.database if method == "GetDatabase" else self.field,
-            request_deserializer=request.pb().FromString,
-            response_serializer=lambda answer: answer.SerializeToString(),
-        )
-
-    async def database(self, request: Any, context: Any) -> Any:
-        self.asked.append(request.name)
-        if self.refuses:
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "no")
-        return types.Database.pb()(name=request.name, type_=1, location_id="eur3", delete_protection_state=2)
-
-    async def field(self, request: Any, context: Any) -> Any:
-        self.asked.append(request.name)
-        return types.Field.pb()(name=request.name, ttl_config={"state": int(self.expiry)})
+@pytest.fixture
+def service() -> FirestoreAdmin:
+    return FirestoreAdmin()
 
 
 @pytest.fixture
-async def admin(anyio_backend: str) -> AsyncIterator[tuple[Admin, grpc.aio.Channel]]:
-    admin, server = Admin(), grpc.aio.server()
-    server.add_generic_rpc_handlers([admin])
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield admin, channel
-    await server.stop(None)
+async def admin(anyio_backend: str, service: FirestoreAdmin) -> AsyncIterator[Admin]:
+    async with serving(service) as channel:
+        yield Admin(channel, DATABASE, random.Random(1))
 
 
-async def test_the_admin_service_is_asked(admin: tuple[Admin, grpc.aio.Channel]) -> None:
-    service, channel = admin
-    assert await facts.gather(channel, DATABASE, ["cold-queue-messages"], random.Random(1)) == GOOD
-    assert service.asked == [DATABASE, f"{DATABASE}/collectionGroups/cold-queue-messages/fields/expire_at"]
-    service.expiry = types.Field.TtlConfig.State.STATE_UNSPECIFIED
-    found = await facts.gather(channel, DATABASE, ["cold-queue-messages"], random.Random(1))
+async def test_the_admin_service_is_asked(admin: Admin, service: FirestoreAdmin) -> None:
+    field = admin.field("cold-queue-messages", "expire_at")
+    service.fields[field] = types.Field.pb()(name=field, ttl_config={"state": ACTIVE})
+    assert await facts.gather(admin, ["cold-queue-messages"]) == GOOD
+    assert service.asked == [("GetDatabase", DATABASE), ("GetField", field)]
+    service.fields.clear()
+    found = await facts.gather(admin, ["cold-queue-messages"])
     assert found.expiry == {"cold-queue-messages": "STATE_UNSPECIFIED"}
 
 
 async def test_settings_that_may_not_be_seen_are_no_fault(
-    admin: tuple[Admin, grpc.aio.Channel], monkeypatch: pytest.MonkeyPatch
+    admin: Admin, service: FirestoreAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service, channel = admin
-    service.refuses = True
+    service.refused["GetDatabase"] = grpc.StatusCode.PERMISSION_DENIED
     with pytest.raises(Unavailable) as problem:
-        await facts.gather(channel, DATABASE, [], random.Random(1))
+        await facts.gather(admin, [])
     assert firestore._is_unseen(problem.value)
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", "127.0.0.1:1")
     (finding,) = [finding async for finding in firestore.look(Config(google=Google(project="p")), random.Random(1))]
@@ -86,7 +59,7 @@ async def test_settings_that_may_not_be_seen_are_no_fault(
 
 def judged(**changes: object) -> dict[str, Finding]:
     found = msgspec.structs.replace(GOOD, **changes)
-    return {finding.check: finding for finding in firestore.judge(found, "p", "(default)")}
+    return {finding.check: finding for finding in firestore.judge(found, Config(google=Google(project="p")))}
 
 
 async def test_what_is_wrong_with_one() -> None:
@@ -97,6 +70,12 @@ async def test_what_is_wrong_with_one() -> None:
     missing = judged(expiry={"x-messages": "STATE_UNSPECIFIED"})["firestore.ttl"]
     assert missing.severity is Severity.WARNING
     assert "ttls update expire_at --collection-group=x-messages --enable-ttl --project=p" in missing.fix
+
+
+async def test_indexes_that_are_missing_are_told() -> None:
+    assert firestore.judge_indexes("x-messages", THERE).severity is Severity.FINE
+    missing = firestore.judge_indexes("x-messages", MISSING)
+    assert (missing.severity, missing.fix) == (Severity.WARNING, "router setup")
 
 
 async def test_which_collections_expire() -> None:

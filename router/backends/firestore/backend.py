@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import final
 
 from msgspec import structs
 
 from router.backends.base import ColdBackend, OnlineBackend, TracingBackend
-from router.backends.firestore import checks
+from router.backends.firestore import checks, resources
+from router.backends.firestore.admin import Admin
 from router.backends.firestore.client import Client
 from router.backends.firestore.cold import FirestoreColdQueue
 from router.backends.firestore.message_traces import FirestoreMessageTraces
@@ -19,11 +21,12 @@ from router.backends.firestore.state import FirestoreState
 from router.backends.firestore.transactions import OnlineLayout, Transactions
 from router.backends.firestore.write_batches import Writer
 from router.backends.google.calls import Patience
-from router.backends.google.channels import FIRESTORE, open_channels, project
+from router.backends.google.channels import FIRESTORE, open_channel, open_channels, project
 from router.backends.routing_rules import StoreRules
 from router.config.roles import Role
 from router.findings import WITHOUT, Check
 from router.interfaces import PokeBus
+from router.needs import Need
 
 
 @final
@@ -46,6 +49,16 @@ class FirestoreBackend(OnlineBackend, ColdBackend, TracingBackend):
         self._writer = Writer(self.client)
         stack.push_async_callback(self._writer.aclose)
         self._metrics.firestore(lambda: structs.asdict(self.client.statistics))
+
+    @asynccontextmanager
+    async def needs(self) -> AsyncIterator[list[Need]]:
+        config = self._config
+        if FIRESTORE.emulator():
+            yield resources.needs(None, config)
+            return
+        database = Layout(project(config), config.google.firestore_database, config.cold.collection).database
+        async with await open_channel(FIRESTORE, config) as channel:
+            yield resources.needs(Admin(channel, database, self._chance), config)
 
     def checks(self) -> list[Check]:
         look = partial(checks.look, self._config, self._chance)

@@ -7,15 +7,16 @@ from collections.abc import AsyncIterator, Iterator
 
 import grpc
 
-from router.backends.firestore import facts
+from router.backends.firestore import facts, resources
+from router.backends.firestore.admin import Admin
 from router.backends.firestore.facts import FirestoreFacts
 from router.backends.firestore.names import Layout
-from router.backends.google.channels import FIRESTORE, open_channels, project
+from router.backends.google.channels import FIRESTORE, open_channel, project
 from router.config import Config
 from router.errors import Unavailable
 from router.findings import Finding, error, fine, note, warning
+from router.needs import THERE
 
-DEFAULT = "(default)"
 UNSEEN = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED)
 
 
@@ -26,9 +27,10 @@ async def look(config: Config, chance: random.Random) -> AsyncIterator[Finding]:
         yield note("firestore.database", "an emulator: its settings cannot be checked", why)
         return
     name = Layout(project(config), config.google.firestore_database, config.cold.collection).database
-    async with open_channels(FIRESTORE, config) as channels:
+    async with await open_channel(FIRESTORE, config) as channel:
+        admin = Admin(channel, name, chance)
         try:
-            found = await facts.gather(channels[0], name, facts.expiring(config), chance)
+            found = await facts.gather(admin, facts.expiring(config))
         except Unavailable as problem:
             if not _is_unseen(problem):
                 raise
@@ -36,8 +38,11 @@ async def look(config: Config, chance: random.Random) -> AsyncIterator[Finding]:
             fix = "to check this, gcloud projects add-iam-policy-binding … --role=roles/datastore.viewer"
             yield note("firestore.database", f"these credentials may not read its settings ({problem})", why, fix)
             return
-        for finding in judge(found, project(config), config.google.firestore_database):
+        for finding in judge(found, config):
             yield finding
+        for need in resources.needs(admin, config):
+            if need.what == resources.INDEXES:
+                yield judge_indexes(need.where.rpartition("/")[2], await need.look())
 
 
 def _is_unseen(problem: Unavailable) -> bool:
@@ -45,27 +50,32 @@ def _is_unseen(problem: Unavailable) -> bool:
     return isinstance(cause, grpc.aio.AioRpcError) and cause.code() in UNSEEN
 
 
-def judge(found: FirestoreFacts, project_id: str, database: str) -> Iterator[Finding]:
+def judge_indexes(group: str, state: str) -> Finding:
+    """What is to be said of the indexes of one collection."""
+    check = "firestore.indexes"
+    if state == THERE:
+        return fine(check, f"{group}: there")
+    why = "Without some, retention and `inspect-queue` fail; where they are not switched off, each write costs more."
+    return warning(check, f"{group}: {state}", why, "router setup")
+
+
+def judge(found: FirestoreFacts, config: Config) -> Iterator[Finding]:
     """All that is to be said of one database."""
     if found.mode != "FIRESTORE_NATIVE":
         why = "The router uses subcollections, transactions and collection groups of the native mode."
-        fix = f"gcloud firestore databases update --type=firestore-native {_named(project_id, database)}"
+        fix = f"gcloud firestore databases update --type=firestore-native {resources.named(config)}"
         yield error("firestore.database", f"it is in {found.mode.lower()}", why, fix)
         return
     yield fine("firestore.database", f"native mode, {found.location}")
     if not found.protected:
         why = "A single command can delete it with all cold mail."
-        fix = f"gcloud firestore databases update --delete-protection {_named(project_id, database)}"
+        fix = f"gcloud firestore databases update --delete-protection {resources.named(config)}"
         yield note("firestore.protection", "the database has no delete protection", why, fix)
     for group, state in found.expiry.items():
-        yield _expiry(group, state, _named(project_id, database))
+        yield _expiry(group, state, config)
 
 
-def _named(project_id: str, database: str) -> str:
-    return f"--project={project_id}" if database == DEFAULT else f"--database={database} --project={project_id}"
-
-
-def _expiry(group: str, state: str, named: str) -> Finding:
+def _expiry(group: str, state: str, config: Config) -> Finding:
     check = "firestore.ttl"
     if state == "ACTIVE":
         return fine(check, f"{group}: on {facts.EXPIRY_FIELD}")
@@ -74,5 +84,5 @@ def _expiry(group: str, state: str, named: str) -> Finding:
     why = (
         "Sweepers delete expired documents. Those that they miss stay, and cost money, until a TTL policy deletes them."
     )
-    fix = f"gcloud firestore fields ttls update {facts.EXPIRY_FIELD} --collection-group={group} --enable-ttl {named}"
+    fix = f"`router setup`, or {resources.policy_command(config, group)}"
     return warning(check, f"{group}: no active TTL policy ({state.lower()})", why, fix)

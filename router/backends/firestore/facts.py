@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Sequence
 from typing import Any
 
-import grpc
 from google.cloud.firestore_admin_v1 import types
 from msgspec import Struct
 
-from router.backends.google.calls import call
+from router.backends.firestore.admin import Admin
 from router.config import Config
 from router.config.roles import Role, kept_by
 
 EXPIRY_FIELD = "expire_at"
-_ADMIN = "/google.firestore.admin.v1.FirestoreAdmin/"
 
 
 class FirestoreFacts(Struct, frozen=True):
@@ -42,16 +39,10 @@ def expiring(config: Config) -> list[str]:
     return groups
 
 
-async def gather(
-    channel: grpc.aio.Channel, database: str, groups: Sequence[str], chance: random.Random
-) -> FirestoreFacts:
-    """The facts of ``database``, ``projects/…/databases/…``; raises ``Unavailable``, also if the account may not see
-    them."""
-    found = await _get(channel, "GetDatabase", types.GetDatabaseRequest, types.Database, database, chance)
-    names = [f"{database}/collectionGroups/{group}/fields/{EXPIRY_FIELD}" for group in groups]
-    fields = await asyncio.gather(
-        *(_get(channel, "GetField", types.GetFieldRequest, types.Field, name, chance) for name in names)
-    )
+async def gather(admin: Admin, groups: Sequence[str]) -> FirestoreFacts:
+    """The facts of its database; raises ``Unavailable``, also if the account may not see them."""
+    found = await admin.get_database()
+    fields = await asyncio.gather(*(admin.get_field(group, EXPIRY_FIELD) for group in groups))
     return FirestoreFacts(
         mode=types.Database.DatabaseType(found.type_).name,
         location=found.location_id,
@@ -63,16 +54,3 @@ async def gather(
 def _state(field: Any) -> str:
     state: str = types.Field.TtlConfig.State(field.ttl_config.state).name
     return state
-
-
-async def _get(
-    channel: grpc.aio.Channel, method: str, request: Any, response: Any, name: str, chance: random.Random
-) -> Any:
-    ask = channel.unary_unary(
-        _ADMIN + method,
-        request_serializer=request.pb().SerializeToString,
-        response_deserializer=response.pb().FromString,
-    )
-    metadata = (("x-goog-request-params", f"name={name}"),)
-    asked = request.pb()(name=name)
-    return await call("Firestore", lambda seconds: ask(asked, timeout=seconds, metadata=metadata), chance)

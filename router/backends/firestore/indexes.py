@@ -21,10 +21,15 @@ class Field(Struct, frozen=True):
     everywhere: bool = False
     """Index for queries over all collections of this name."""
 
+    @property
+    def scopes(self) -> list[str]:
+        """The scopes of its indexes, by their names in Firestore."""
+        wanted = {"COLLECTION": self.under_parent, "COLLECTION_GROUP": self.everywhere}
+        return [scope for scope, is_wanted in wanted.items() if is_wanted]
+
     def override(self) -> dict[str, object]:
         """Its entry of ``fieldOverrides`` in ``firestore.indexes.json``."""
-        scopes = {"COLLECTION": self.under_parent, "COLLECTION_GROUP": self.everywhere}
-        indexes = [{"order": "ASCENDING", "queryScope": scope} for scope, wanted in scopes.items() if wanted]
+        indexes = [{"order": "ASCENDING", "queryScope": scope} for scope in self.scopes]
         entry: dict[str, object] = {"collectionGroup": self.collection, "fieldPath": self.name, "indexes": indexes}
         return entry | ({"ttl": True} if self.name == TTL_FIELD else {})
 
