@@ -156,11 +156,21 @@ class Factory:
     def _traced(self, name: str, component: T) -> T:
         """``component``, whose calls have spans if this service is asked for traces. ``name``: of a class of
         ``router.core.traced``."""
+        return component if self.spans is None else self._wrapped(name, component, self.spans)
+
+    async def _with_traces(self, name: str, component: T) -> T:
+        """The same for a class that remembers the traces of messages."""
         if self.spans is None:
             return component
-        from router.core import traced  # noqa: PLC0415 - the extra otel
+        from router.core.traced import Traces  # noqa: PLC0415 - the extra otel
 
-        return cast(T, getattr(traced, name)(component, self.spans))
+        contexts = (await self.open(self.backends.online())).trace_contexts()
+        return self._wrapped(name, component, self.spans, Traces(contexts))
+
+    def _wrapped(self, name: str, component: T, *arguments: Any) -> T:
+        from router.core import traced  # noqa: PLC0415 - the same
+
+        return cast(T, getattr(traced, name)(component, *arguments))
 
     def place(self, role: Role) -> Place:
         """Which backend the dependency of this ``role`` is, and where."""
@@ -190,7 +200,7 @@ class Factory:
         if ingress is None:
             return self._traced("TracedProducer", backend.producer())
         producer = RoutingProducer(
-            self._traced("TracedRoutingIngress", ingress),
+            await self._with_traces("TracedRoutingIngress", ingress),
             await self.poke_bus(),
             clock=self.clock,
             tasks=self.tasks,
@@ -209,7 +219,7 @@ class Factory:
     async def online_store(self) -> OnlineStore:
         async def make() -> OnlineStore:
             backend = await self.open(self.backends.online())
-            return self._traced("TracedOnlineStore", backend.online_store(await self.poke_bus()))
+            return await self._with_traces("TracedOnlineStore", backend.online_store(await self.poke_bus()))
 
         return await self._once("online_store", make)
 
@@ -311,7 +321,7 @@ class Factory:
             online = self.watched(Role.ONLINE, await self.online_store())
             cold = self.watched(Role.COLD, await self.cold_queue())
             queue = CompositeMessageQueue(online, cold, await self.migrator(), self.metrics)
-            return self._traced("TracedMessageQueue", queue)
+            return await self._with_traces("TracedMessageQueue", queue)
 
         return await self._once("message_queue", make)
 

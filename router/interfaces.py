@@ -495,6 +495,23 @@ class ColdQueue(Protocol):
 # Pokes, push commands and dead letters
 
 
+class TraceContexts(Protocol):
+    """Which span each message is a child of, for services that are asked for traces. Apart from the messages, so that
+    others pay nothing for it. Every method raises ``Unavailable``; callers go on without."""
+
+    async def keep(self, messages: Sequence[Message]) -> None:
+        """Remember ``Message.trace`` of these for ``trace_context.TRACE_SECONDS``, or until ``take``."""
+        ...
+
+    async def find(self, user: str, ids: Sequence[str]) -> dict[str, str]:
+        """``Message.trace`` by id, of those of ``ids`` that are remembered for this user."""
+        ...
+
+    async def take(self, user: str, ids: Sequence[str]) -> dict[str, str]:
+        """Like ``find``, and forget them: the messages are acknowledged."""
+        ...
+
+
 class PokeBus(Protocol):
     """Carries pokes to the nodes that hold the connections."""
 

@@ -21,6 +21,8 @@ def trace_id(traceparent: str | None) -> str | None:
     return found[2]
 
 
+TRACE_SECONDS = 7 * 86_400
+"""How long a store remembers the trace of a message that nobody acknowledges."""
 STATE_BYTES = 512
 """A ``tracestate`` that is longer goes no further than its request (W3C Trace Context, section 3.3.1.5)."""
 

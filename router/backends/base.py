@@ -33,6 +33,7 @@ from router.interfaces import (
     PokeBus,
     PushNotifier,
     RoutingIngress,
+    TraceContexts,
 )
 from router.messages import DeadLetter
 from router.metrics import Metrics
@@ -193,6 +194,10 @@ class OnlineBackend(Backend):
     @abstractmethod
     def online_store(self, pokes: PokeBus) -> OnlineStore:
         """The online store. It sends its pokes over ``pokes``, of the backend that ``online.poked_by`` names."""
+
+    def trace_contexts(self) -> TraceContexts | None:
+        """What remembers the traces of messages; ``None`` if they are stored with the messages."""
+        return None
 
 
 class PokesBackend(Backend):

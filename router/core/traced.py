@@ -7,7 +7,8 @@ has its span in the request's trace, linked to the messages that it returns.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -15,8 +16,8 @@ from msgspec.structs import replace
 from router.core.migrator import Migrated, Migrator
 from router.core.user_queue import CompositeMessageQueue
 from router.errors import RouterError
-from router.interfaces import ColdQueue, IngressProducer, OnlineStore, PushNotifier, RoutingIngress
-from router.messages import Delivery, Message, Published, Queued, Routed
+from router.interfaces import ColdQueue, IngressProducer, OnlineStore, PushNotifier, RoutingIngress, TraceContexts
+from router.messages import Delivery, Message, Move, MoveRefused, Outcome, Published, Queued, Routed
 from router.spans import MESSAGES, Spans, fail, link, trace_of
 
 if TYPE_CHECKING:
@@ -52,16 +53,63 @@ class TracedProducer(_Traced):
             return await self._component.publish(messages)
 
 
+class Traces:
+    """Remembers and finds the traces of messages. A store that does not answer costs a link, and never a call."""
+
+    def __init__(self, contexts: TraceContexts | None) -> None:
+        """``contexts``: ``None`` if the stores keep ``Message.trace`` themselves."""
+        self._contexts = contexts
+
+    async def keep(self, messages: Sequence[Message], routed: Sequence[Routed | None]) -> None:
+        """Remember those of ``messages`` that are in a queue now."""
+        if self._contexts is None:
+            return
+        queued = [one for one, result in zip(messages, routed, strict=True) if one.trace and _is_queued(result)]
+        if queued:
+            with suppress(RouterError):
+                await self._contexts.keep(queued)
+
+    async def filled(self, user: str, page: list[Queued]) -> list[Queued]:
+        """``page``, its messages with their traces."""
+        ids = [queued.message.id for queued in page if not queued.message.trace]
+        if self._contexts is None or not ids:
+            return page
+        found: dict[str, str] = {}
+        with suppress(RouterError):
+            found = await self._contexts.find(user, ids)
+        return [_with_trace(queued, found.get(queued.message.id)) for queued in page]
+
+    async def take(self, user: str, ids: Sequence[str]) -> Collection[str]:
+        """The traces of messages that are acknowledged."""
+        if self._contexts is not None and ids:
+            with suppress(RouterError):
+                return (await self._contexts.take(user, ids)).values()
+        return ()
+
+
+def _is_queued(result: Routed | None) -> bool:
+    return result is not None and result.outcome in (Outcome.HOT, Outcome.COLD)
+
+
+def _with_trace(queued: Queued, kept: str | None) -> Queued:
+    return queued if kept is None else replace(queued, message=replace(queued.message, trace=kept))
+
+
 class TracedRoutingIngress(_Traced):
     """``RoutingIngress``."""
 
     _component: RoutingIngress
 
+    def __init__(self, component: RoutingIngress, spans: Spans, traces: Traces) -> None:
+        super().__init__(component, spans)
+        self._traces = traces
+
     async def publish(self, messages: Sequence[Message]) -> Published:
         with self._spans.each("route", messages) as spans:
             published = await self._component.publish(messages)
             _tell(spans, published.routed)
-            return published
+        await self._traces.keep(messages, published.routed)
+        return published
 
 
 class TracedOnlineStore(_Traced):
@@ -69,11 +117,28 @@ class TracedOnlineStore(_Traced):
 
     _component: OnlineStore
 
+    def __init__(self, component: OnlineStore, spans: Spans, traces: Traces) -> None:
+        super().__init__(component, spans)
+        self._traces = traces
+
     async def route(self, deliveries: Sequence[Delivery]) -> list[Routed]:
-        with self._spans.each("route", [each.message for each in deliveries if each.message is not None]) as spans:
+        messages = [delivery.message for delivery in deliveries if delivery.message is not None]
+        with self._spans.each("route", messages) as spans:
             routed = await self._component.route(deliveries)
             _tell(spans, routed)
-            return routed
+        await self._traces.keep(messages, routed)
+        return routed
+
+    async def begin_move(
+        self, user: str, owner: str, limit: int, max_bytes: int, *, online_too: bool
+    ) -> Move | MoveRefused:
+        move = await self._component.begin_move(user, owner, limit, max_bytes, online_too=online_too)
+        if isinstance(move, MoveRefused):
+            return move
+        return replace(move, messages=await self._traces.filled(user, move.messages))
+
+    async def unannounced(self, user: str, before: int, limit: int) -> list[Queued]:
+        return await self._traces.filled(user, await self._component.unannounced(user, before, limit))
 
 
 def _tell(spans: Sequence[Span], routed: Sequence[Routed | None]) -> None:
@@ -130,25 +195,37 @@ class TracedMessageQueue(_Traced):
 
     _component: CompositeMessageQueue
 
+    def __init__(self, component: CompositeMessageQueue, spans: Spans, traces: Traces) -> None:
+        super().__init__(component, spans)
+        self._traces = traces
+
     async def fetch(self, user: str, limit: int) -> list[Queued]:
         since = time.time_ns()
         with self._spans.around("fetch") as span:
-            return self._fetched(span, since, await self._component.fetch(user, limit))
+            return await self._fetched(user, span, since, await self._component.fetch(user, limit))
 
     async def next(self, user: str, ids: Sequence[str], limit: int) -> list[Queued]:
         since = time.time_ns()
         with self._spans.around("fetch", {ACKNOWLEDGED: len(ids)}) as span:
-            return self._fetched(span, since, await self._component.next(user, ids, limit))
+            page = await self._component.next(user, ids, limit)
+            await self._acknowledged(user, span, ids)
+            return await self._fetched(user, span, since, page)
 
     async def acknowledge(self, user: str, ids: Sequence[str]) -> None:
-        with self._spans.around("ack", {ACKNOWLEDGED: len(ids)}):
+        with self._spans.around("ack", {ACKNOWLEDGED: len(ids)}) as span:
             await self._component.acknowledge(user, ids)
+            await self._acknowledged(user, span, ids)
 
-    def _fetched(self, span: Span, since: int, page: list[Queued]) -> list[Queued]:
-        span.set_attribute(MESSAGES, len(page))
-        traces = [queued.message.trace for queued in page if queued.message.trace]
-        for kept in traces:
+    async def _acknowledged(self, user: str, span: Span, ids: Sequence[str]) -> None:
+        for kept in await self._traces.take(user, ids):
             link(span, kept)
-        if len(page) == len(traces) == 1:
-            self._spans.deliver(page[0].message, since, span)
+
+    async def _fetched(self, user: str, span: Span, since: int, found: list[Queued]) -> list[Queued]:
+        span.set_attribute(MESSAGES, len(found))
+        page = await self._traces.filled(user, found)
+        traced = [queued.message for queued in page if queued.message.trace]
+        for message in traced:
+            link(span, message.trace)
+        if len(page) == len(traced) == 1:
+            self._spans.deliver(traced[0], since, span)
         return page

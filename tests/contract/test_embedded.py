@@ -8,6 +8,7 @@ import pytest
 
 from router.core.message_story import Cause, What, Where
 from router.messages import Connection, Lane
+from tests.contract.contexts import RememberedContract
 from tests.contract.damage import DamageContract
 from tests.contract.ingress import IngressContract
 from tests.contract.notices import PokeContract, PushContract
@@ -68,6 +69,14 @@ class TestEmbeddedQueues(Piped, QueueContract):
     async def test_nothing_waits_for_a_user_who_was_never_seen(self, stage: Stage) -> None:
         """Cold is in the same file, so nobody needs to read it to know."""
         assert not await stage.online.connect(Connection(BOB, "c1", "node", 0), 9)
+
+
+class TestEmbeddedDirectContexts(RememberedContract):
+    """As ``TestEmbeddedDirectQueues``."""
+
+
+class TestEmbeddedContexts(Piped, RememberedContract):
+    """As ``TestEmbeddedQueues``."""
 
 
 class TestEmbeddedIngress(Piped, IngressContract):

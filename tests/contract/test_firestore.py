@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.contexts import ContextContract, RememberedContract
 from tests.contract.queues import QueueContract
 from tests.contract.records import RecordContract
 from tests.contract.traces import StepTraceContract
@@ -48,3 +49,19 @@ class TestFirestoreTraces(StepTraceContract):
     @pytest.fixture
     def stores(self, tmp_path: Path) -> FirestoreStores:
         return FirestoreStores(tmp_path)
+
+
+class TestFirestoreContexts(ContextContract):
+    """A field of each document."""
+
+    @pytest.fixture
+    def stores(self, tmp_path: Path) -> FirestoreStores:
+        return FirestoreStores(tmp_path)
+
+
+class TestFirestoreColdContexts(RememberedContract):
+    """By the embedded online store."""
+
+    @pytest.fixture
+    def stores(self, tmp_path: Path) -> FirestoreColdStores:
+        return FirestoreColdStores(tmp_path)

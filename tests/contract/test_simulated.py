@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from router.config import Online
+from tests.contract.contexts import ContextContract, RememberedContract
 from tests.contract.ingress import IngressContract
 from tests.contract.notices import Buses, PokeContract, PushContract
 from tests.contract.pipeline import PipelineContract
@@ -45,6 +46,10 @@ class TestSimulatedRedisPokes(OverRedis, PokeContract):
 
 class TestSimulatedRedisPipeline(OverRedis, PipelineContract):
     """As ``TestRedisPipeline``."""
+
+
+class TestSimulatedRedisContexts(OverRedis, RememberedContract):
+    """As ``TestRedisContexts``."""
 
 
 class OverPubSub:
@@ -94,6 +99,15 @@ class TestSimulatedFirestoreColdQueue(QueueContract):
 
 class TestSimulatedFirestoreQueues(QueueContract):
     """As ``TestFirestoreQueues``."""
+
+    @pytest.fixture
+    def stores(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FirestoreStores]:
+        with simulated_firestore(monkeypatch):
+            yield FirestoreStores(tmp_path)
+
+
+class TestSimulatedFirestoreContexts(ContextContract):
+    """As ``TestFirestoreContexts``."""
 
     @pytest.fixture
     def stores(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FirestoreStores]:

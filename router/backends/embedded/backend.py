@@ -33,6 +33,7 @@ from router.backends.embedded.push import EmbeddedDeadLetters, EmbeddedOutbox
 from router.backends.embedded.signals import Signals
 from router.backends.embedded.space import Space
 from router.backends.embedded.state import EmbeddedState
+from router.backends.embedded.trace_contexts import EmbeddedTraceContexts
 from router.backends.embedded.turns import Lead
 from router.backends.embedded.worker import InlineWorker, ThreadWorker
 from router.backends.routing_rules import StoreRules
@@ -164,6 +165,9 @@ class EmbeddedBackend(
     def consumer(self) -> EmbeddedIngressConsumer:
         lock = partial(FileLock, self._data_dir / "consumer.lock")
         return EmbeddedIngressConsumer(self._database, self._signals, lock)
+
+    def trace_contexts(self) -> EmbeddedTraceContexts:
+        return EmbeddedTraceContexts(self._database, self._clock)
 
     def online_store(self, pokes: PokeBus) -> EmbeddedOnlineStore:
         return EmbeddedOnlineStore(self._state(pokes))

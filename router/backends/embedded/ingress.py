@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from msgspec.structs import replace
+
 from router import logs
 from router.backends.embedded.database import Database
 from router.backends.embedded.queries import load
@@ -56,7 +58,7 @@ def enqueue(db: sqlite3.Connection, messages: Sequence[Message]) -> int:
     rows = [
         (
             message.id, message.recipient, message.envelope, message.lane, message.ephemeral,
-            message.keyed, message.accepted_at, message.checksum,
+            message.keyed, message.accepted_at, message.checksum, message.trace or None,
         )
         for message in messages
     ]  # fmt: skip
@@ -196,6 +198,8 @@ class EmbeddedIngressConsumer:
 
 
 def _delivery(row: Any, found: int) -> Delivery:
-    number, id_, recipient, envelope, lane, ephemeral, keyed, accepted_at, attempts, checksum = row
+    number, id_, recipient, envelope, lane, ephemeral, keyed, accepted_at, attempts, checksum, trace = row
     message = message_of(id_, recipient, envelope, lane, ephemeral, accepted_at, keyed, checksum)
+    if isinstance(trace, str):
+        message = replace(message, trace=trace)
     return Delivery(message, number, integer(attempts) + 1, found=number <= found)

@@ -6,6 +6,7 @@ import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from router.backends.embedded import trace_contexts
 from router.backends.embedded.departures import drop, expire
 from router.backends.embedded.presence import nodes_of
 from router.backends.embedded.recipients import HOT as SQL
@@ -72,6 +73,7 @@ class EmbeddedMaintenance:
         await self._forget_records(at, limit)
         await self._abandon(self._state.rules.abandoned_before(at), limit)
         await self._forget_recipients(at, limit)
+        await trace_contexts.forget(self._state.database, at, limit)
         return await self._drop_stale_ephemeral(self._state.clock.now(), limit)
 
     async def _drop_stale_ephemeral(self, now: int, limit: int) -> int:

@@ -2,7 +2,7 @@
 
 A document holds ``place`` (lane and sequence in one number: the order of a page), ``queued_at``, ``accepted_at``
 (µs since 1970), ``keyed``, ``attempts``, ``size`` (bytes of the envelope), ``checksum`` (missing where an earlier
-version wrote it) and ``envelope``. Its id is the message id.
+version wrote it) and ``envelope``; with traces also ``trace`` (``Message.trace``). Its id is the message id.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ def message_write(collection: str, queued: Queued) -> Write:
         ),
     )
     fields["keyed"].boolean_value = message.keyed
+    if message.trace:
+        fields["trace"].string_value = message.trace
     content_fields(fields, message)
     return write
 
@@ -61,6 +63,7 @@ def queued_message(user: str, document: Document, announced: int | None) -> Queu
         accepted_at=fields["accepted_at"].integer_value,
         keyed=fields["keyed"].boolean_value,
         checksum=_checksum(fields),
+        trace=fields["trace"].string_value if "trace" in fields else "",
     )
     return Queued(
         message,

@@ -18,6 +18,7 @@ from router.backends.redis.online import RedisOnlineStore
 from router.backends.redis.pokes import RedisPokeBus
 from router.backends.redis.scripts import Scripts
 from router.backends.redis.state import RedisState
+from router.backends.redis.trace_contexts import RedisTraceContexts
 from router.backends.routing_rules import StoreRules
 from router.config import redis_url
 from router.config.roles import Role
@@ -78,6 +79,9 @@ class RedisBackend(OnlineBackend, PokesBackend, TracingBackend):
     def online_store(self, pokes: PokeBus) -> RedisOnlineStore:
         del pokes  # its scripts publish them in the step that owes them
         return RedisOnlineStore(self._state())
+
+    def trace_contexts(self) -> RedisTraceContexts:
+        return RedisTraceContexts(self.client, self._keys)
 
     def message_traces(self) -> RedisMessageTraces:
         return RedisMessageTraces(self._state())

@@ -50,6 +50,10 @@ class Keys:
         tag = user.replace("%", "%25").replace("}", "%7D")
         return tuple(f"{self.prefix}:{{{tag}}}:{part}" for part in PARTS)
 
+    def traces(self, user: str) -> str:
+        """The key of the traces of one user's messages, of which no script knows."""
+        return f"{self.of(user)[0][:-1]}t"
+
     def ids_of_all(self) -> str:
         """The pattern that the keys of all users' records match."""
         literal = _GLOB.sub(r"\\\g<0>", self.prefix)

@@ -1,16 +1,16 @@
 -- publish: Accept one message.
-INSERT INTO ingress (id, recipient, envelope, lane, ephemeral, keyed, accepted_at, checksum)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO ingress (id, recipient, envelope, lane, ephemeral, keyed, accepted_at, checksum, trace)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- after: The next messages behind the consumer's cursor.
-SELECT number, id, recipient, envelope, lane, ephemeral, keyed, accepted_at, attempts, checksum
+SELECT number, id, recipient, envelope, lane, ephemeral, keyed, accepted_at, attempts, checksum, trace
 FROM ingress WHERE number > ? ORDER BY number LIMIT ?;
 
 -- last: The number of the newest message.
 SELECT coalesce(max(number), 0) FROM ingress;
 
 -- one: A message that was handed back.
-SELECT number, id, recipient, envelope, lane, ephemeral, keyed, accepted_at, attempts, checksum
+SELECT number, id, recipient, envelope, lane, ephemeral, keyed, accepted_at, attempts, checksum, trace
 FROM ingress WHERE number = ?;
 
 -- ack: Remove a message that is routed.
