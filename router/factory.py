@@ -320,7 +320,7 @@ class Factory:
         async def make() -> CompositeMessageQueue:
             online = self.watched(Role.ONLINE, await self.online_store())
             cold = self.watched(Role.COLD, await self.cold_queue())
-            queue = CompositeMessageQueue(online, cold, await self.migrator(), self.metrics)
+            queue = CompositeMessageQueue(online, cold, await self.migrator(), clock=self.clock, metrics=self.metrics)
             return await self._with_traces("TracedMessageQueue", queue)
 
         return await self._once("message_queue", make)

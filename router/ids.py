@@ -14,6 +14,8 @@ ENTROPY_BYTES = 10
 MAX_KEY_LENGTH = 255
 """Characters of an Idempotency-Key, without the quotes around it."""
 
+_LENGTH, _VERSION_AT = 36, 14
+"""Characters of a UUID, and which of them is its version."""
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')  # sf-string of RFC 9651, section 3.3.3
 _ESCAPED = re.compile(r"\\(.)")
@@ -44,6 +46,18 @@ def new_id(now_us: int, entropy: bytes) -> str:
         raise ValueError(f"entropy must be {ENTROPY_BYTES} bytes")
     milliseconds = now_us // 1000 & 0xFFFF_FFFF_FFFF
     return _uuid(milliseconds.to_bytes(6, "big") + entropy, 7)
+
+
+def accepted_at(message_id: str) -> int | None:
+    """When the message of this id was accepted, in µs since 1970: the beginning of that millisecond. ``None`` if the id
+    does not tell: a keyed or a foreign one, or one that somebody made up."""
+    if len(message_id) != _LENGTH or message_id[_VERSION_AT] != "7":
+        return None
+    try:
+        milliseconds = int(message_id[:8] + message_id[9:13], 16)
+    except ValueError:
+        return None
+    return milliseconds * 1000 if milliseconds >= 0 else None
 
 
 def keyed_id(secret: bytes, sender: str, recipient: str, key: str) -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from router.clock import Clock
 from router.core.damage import Found
 from router.core.migrator import Migrated, Migrator
 from router.core.page_merge import has_left, merge, passes_over, shows_all, within
@@ -97,12 +98,15 @@ class CompositeMessageQueue:
     For a user whose cold queue is known to be empty, a fetch and an acknowledgement call the online store only.
     """
 
-    def __init__(self, online: OnlineStore, cold: ColdQueue, migrator: Migrator, metrics: Metrics) -> None:
+    def __init__(
+        self, online: OnlineStore, cold: ColdQueue, migrator: Migrator, *, clock: Clock, metrics: Metrics
+    ) -> None:
         self._online = online
         self._cold = cold
         self._settler = Settler(online, cold)
         self._migrator = migrator
         self._damage = migrator.damage
+        self._clock = clock
         self._metrics = metrics
 
     async def fetch(self, user: str, limit: int) -> list[Queued]:
@@ -147,7 +151,7 @@ class CompositeMessageQueue:
             batch = cut(intact, limit, PAGE_BYTES)
             ended = ended and removed and len(batch) == len(intact)
         await self._note(user, first, ended=ended, damage_left=not removed)
-        self._metrics.fetched(len(batch))
+        self._metrics.fetched([queued.message.accepted_at for queued in batch], self._clock.now())
         return batch
 
     async def _note(self, user: str, first: HotPage, *, ended: bool, damage_left: bool) -> None:
@@ -246,7 +250,7 @@ class CompositeMessageQueue:
         if owed:
             await self._settler.remember(user, owed)
             await self._settler.delete_copies(user, owed)
-        self._metrics.acknowledged(len(acked))
+        self._metrics.acknowledged(acked, self._clock.now())
 
     async def migrate_hot_to_cold(
         self, user: str, *, online_too: bool = False, progress: Callable[[int], None] | None = None

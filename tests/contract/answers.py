@@ -8,11 +8,10 @@ import pytest
 
 from router.core import user_queue as queues
 from router.core.sweeper import CUT_SECONDS
-from router.core.user_queue import CompositeMessageQueue
 from router.errors import Unavailable
 from router.interfaces import Place
 from router.messages import ColdPage, Connection, Lane, MoveRefused, Queued
-from tests.contract.stage import BOB, PAGE_BYTES, Stage, names
+from tests.contract.stage import BOB, PAGE_BYTES, Stage, names, queue_of
 
 pytestmark = pytest.mark.anyio
 REPEATED = "router_pokes_total"
@@ -125,7 +124,7 @@ class AnswerContract:
             raise Unavailable("down")
 
         read, stage.cold.read = stage.cold.read, fail  # type: ignore[method-assign]  # the moment that the test forces
-        fetching = CompositeMessageQueue(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
+        fetching = queue_of(stage)
         with pytest.raises(Unavailable):
             await fetching.fetch(BOB, 50)
         stage.cold.read = read  # type: ignore[method-assign]  # and its end
@@ -290,7 +289,7 @@ class AnswerContract:
             return await read(user, limit, max_bytes, after)
 
         stage.cold.read = come_first  # type: ignore[method-assign]  # the moment that the test forces
-        fetching = CompositeMessageQueue(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
+        fetching = queue_of(stage)
         assert names(await fetching.fetch(BOB, 2)) == ["m1", "m2"]
         await stage.queue.acknowledge(BOB, ["m1", "m2"])
         assert await waiting(stage)

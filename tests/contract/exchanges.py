@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from router.core.user_queue import CompositeMessageQueue
 from router.errors import Unavailable
 from router.interfaces import Place
 from router.messages import ColdPage, HotPage, Lane, Outcome, Queued
 from tests.contract.answers import CUT, again_after, waiting
-from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, names
+from tests.contract.stage import BOB, EVE, PAGE_BYTES, Stage, names, queue_of
 
 pytestmark = pytest.mark.anyio
 STEP = 210
@@ -116,7 +115,7 @@ class ExchangeContract:
 
         with monkeypatch.context() as patch:
             patch.setattr(part, call, fail)
-            queue = CompositeMessageQueue(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
+            queue = queue_of(stage)
             with pytest.raises(Unavailable):
                 await queue.next(BOB, ["m1"], 500)
         assert await stage.ids() == (["m1", "m2"] if call == "ack_and_read" else ["m2"])
@@ -136,7 +135,7 @@ class ExchangeContract:
             return await read(user, limit, max_bytes, after)
 
         stage.cold.read = read_later  # type: ignore[method-assign]  # the moment that the test forces
-        queue = CompositeMessageQueue(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
+        queue = queue_of(stage)
         assert names(await queue.next(BOB, ["m1"], 500)) == ["cold", "m2"]
 
     async def test_it_answers_pokes_as_a_fetch_does(self, stage: Stage) -> None:

@@ -21,6 +21,7 @@ from router.core.connections import DISCONNECTED, REPLACED
 from router.core.disconnection import MARK, Disconnection, disconnect
 from router.core.migrator import BATCH_MESSAGES
 from router.errors import TooManyConnections, Unavailable
+from router.ids import keyed_id, new_id
 from router.interfaces import Place
 from router.lifecycle import State
 from router.messages import (
@@ -43,7 +44,7 @@ from tests.contract.finding import FindContract
 from tests.contract.ids import IdContract
 from tests.contract.lanes import LaneContract
 from tests.contract.limits import LimitContract
-from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, moved_by_a_wrong_clock, names, staged
+from tests.contract.stage import BOB, EVE, PAGE_BYTES, Socket, Stage, moved_by_a_wrong_clock, names, queue_of, staged
 from tests.support.clock import ManualClock, run_until
 from tests.support.records import state_on_record
 from tests.support.stores import Stores
@@ -174,7 +175,7 @@ async def fetched_while(stage: Stage, acknowledged: Sequence[str], limit: int) -
         return page
 
     stage.cold.read = read_first  # type: ignore[method-assign]  # the moment that the test forces
-    fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
+    fetching = queue_of(stage)
     return names(await fetching.fetch(BOB, limit))
 
 
@@ -187,7 +188,7 @@ async def fetched_while_m1_is_acknowledged(stage: Stage) -> list[str]:
         return await read(user, limit, max_bytes, after)
 
     stage.cold.read = acknowledge_first  # type: ignore[method-assign]  # the moment that the test forces
-    fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
+    fetching = queue_of(stage)
     return names(await fetching.fetch(BOB, 50))
 
 
@@ -762,7 +763,7 @@ class QueueContract(
             return await read(user, limit, max_bytes, again=again)
 
         stage.online.read = change_before_the_second  # type: ignore[method-assign]  # the moment that the test forces
-        fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
+        fetching = queue_of(stage)
         assert names(await fetching.fetch(BOB, 50)) == ["new"]
 
     async def test_what_was_on_its_way_and_is_acknowledged_holds_up_nothing(self, stage: Stage) -> None:
@@ -813,7 +814,7 @@ class QueueContract(
 
         stage.online.read = hot  # type: ignore[method-assign]  # the moment that the test forces
         stage.cold.read = cold  # type: ignore[method-assign]  # the moment that the test forces
-        fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
+        fetching = queue_of(stage)
         assert names(await fetching.fetch(BOB, 50)) == ["m1"]
         assert stage.moved() == 1
 
@@ -841,7 +842,7 @@ class QueueContract(
 
         stage.cold.read = route_first  # type: ignore[method-assign]  # the moment that the test forces
         await stage.go("old")
-        fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
+        fetching = queue_of(stage)
         assert names(await fetching.fetch(BOB, 50)) == ["old", "m1", "m2"]
 
     @pytest.mark.parametrize("under_way", [False, True])
@@ -867,7 +868,7 @@ class QueueContract(
 
         stage.cold.read = route_first  # type: ignore[method-assign]  # the moment that the test forces
         await stage.go("old")
-        fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
+        fetching = queue_of(stage)
         expected = ["old"] if under_way else ["old", "m1", "m2"]
         assert names(await fetching.fetch(BOB, 50)) == expected
 
@@ -887,7 +888,7 @@ class QueueContract(
         await stage.go("m1")
         await stage.go("m2")
         stage.cold.read = read_first  # type: ignore[method-assign]  # the moment that the test forces
-        fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
+        fetching = queue_of(stage)
         assert names(await fetching.fetch(BOB, 3)) == ["e1", "e2", "m1"]
 
     async def test_a_full_page_that_is_acknowledged_meanwhile_leaves_room_for_what_is_behind(
@@ -1099,7 +1100,7 @@ class QueueContract(
         stage.cold.read = come_first  # type: ignore[method-assign]  # the moment that the test forces
         await stage.go("old")
         await stage.migrator.migrate(BOB, online_too=True)
-        fetching = stage.queue.__class__(stage.online, stage.cold, stage.migrator, stage.factory.metrics)
+        fetching = queue_of(stage)
         assert names(await fetching.fetch(BOB, 50)) == ["old", "m1"]
         assert [(user.user, user.fetched) for user in await stage.online.hot_users("", 10)] == [(BOB, False)]
         assert names(await fetching.fetch(BOB, 50)) == ["old", "m1"]
@@ -1364,6 +1365,24 @@ class QueueContract(
         await stage.sweeper.sweep()
         assert (await stage.cold.totals(None)).messages == 0
         assert await stage.go("old") is Outcome.DUPLICATE
+
+    async def test_how_long_mail_waited_is_told_at_its_fetch_and_at_its_acknowledgement(self, stage: Stage) -> None:
+        """One of an id that tells no time counts for the first only; a fetch that is repeated counts again."""
+        plain, keyed = new_id(stage.clock.now(), bytes(10)), keyed_id(b"secret", EVE, BOB, "key")
+        await stage.go(plain)
+        await stage.go(keyed)
+        stage.clock.advance(3)
+        assert await stage.ids() == [plain, keyed]
+        stage.clock.advance(86_400)
+        assert await stage.ids() == [plain, keyed]
+        await stage.queue.acknowledge(BOB, [plain, keyed])
+
+        def bucket(event: str, bound: str) -> float:
+            return stage.count(f"router_{event}_after_seconds_bucket", le=bound)
+
+        assert [bucket("fetched", bound) for bound in ("2.5", "5.0", "86400.0", "172800.0", "+Inf")] == [0, 2, 2, 4, 4]
+        assert [bucket("acknowledged", bound) for bound in ("86400.0", "172800.0", "+Inf")] == [0, 1, 1]
+        assert stage.count("router_fetched_after_seconds_sum") == pytest.approx(2 * (3 + 86_403))
 
     async def test_one_process_leads(self, stage: Stage, second: Stage) -> None:
         """It goes on to lead as long as it says so, and counts what both have put there."""

@@ -53,6 +53,12 @@ class Socket:
         self.codes.append(code)
 
 
+def queue_of(stage: Stage) -> CompositeMessageQueue:
+    """A queue over the components of ``stage`` as they are now, which a test may have wrapped."""
+    factory = stage.factory
+    return CompositeMessageQueue(stage.online, stage.cold, stage.migrator, clock=stage.clock, metrics=factory.metrics)
+
+
 @dataclass
 class Stage:
     """One process's components."""

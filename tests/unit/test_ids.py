@@ -56,6 +56,19 @@ def test_too_little_or_too_much_randomness_is_a_mistake(length: int) -> None:
         ids.new_id(0, bytes(length))
 
 
+@given(st.integers(0, 2**48 * 1000 - 1), st.binary(min_size=10, max_size=10))
+def test_a_new_id_tells_when_its_message_was_accepted_to_the_millisecond(now: int, entropy: bytes) -> None:
+    assert ids.accepted_at(ids.new_id(now, entropy)) == now // 1000 * 1000
+
+
+@given(st.one_of(st.text(max_size=40), st.text("0123456789abcdef-7", min_size=36, max_size=36)))
+def test_what_a_client_makes_up_tells_a_time_or_none(text: str) -> None:
+    at = ids.accepted_at(text)
+    assert at is None or 0 <= at < 2**48 * 1000
+    assert ids.accepted_at(ids.keyed_id(b"secret", "alice", "bob", text)) is None
+    assert ids.accepted_at(ids.foreign_id("topic", text)) is None
+
+
 def test_keyed_ids_stay_the_same_across_releases() -> None:
     """A change here would accept every retry under way a second time."""
     id_ = ids.keyed_id(SECRET, "urn:sm:user:alice", "urn:sm:user:bob", "abc")
