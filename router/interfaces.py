@@ -483,6 +483,11 @@ class ColdQueue(Protocol):
         """The users whose cold queues hold the oldest mail."""
         ...
 
+    async def longest(self, limit: int) -> list[tuple[str, QueueTotals]]:
+        """The users whose cold queues hold the most messages. A store that cannot rank all of them ranks those with the
+        oldest mail."""
+        ...
+
     async def totals(self, user: str | None) -> QueueTotals:
         """Cold mail of one user, or of all."""
         ...

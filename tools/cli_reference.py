@@ -14,10 +14,22 @@ import typer
 from msgspec import Struct, structs
 
 from router.bench import report
-from router.cli import config, connections, dead_letters, inspection, migrate, outbox, setup, token_check, trace_view
+from router.cli import (
+    config,
+    connections,
+    dead_letters,
+    inspection,
+    migrate,
+    outbox,
+    setup,
+    token_check,
+    top_view,
+    trace_view,
+)
 from router.cli.app import COMMANDS, Entry, command, load
 from router.cli.exits import Code
 from router.config.sources import Problem
+from router.core import status
 from router.findings import Diagnosis, Finding
 
 HEAD = """\
@@ -56,6 +68,7 @@ RECORDS: dict[str, tuple[type[Struct], ...]] = {
         report.Promises,
     ),
     "migrate": (migrate.Report,),
+    "top": (top_view.Top, status.Status, status.Counts, status.QueueStatus),
     "inspect-queue": (
         inspection.Overview,
         inspection.OldQueue,

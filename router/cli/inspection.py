@@ -6,7 +6,7 @@ It looks through the same components as the services do, changes nothing, and ne
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 
 from msgspec import Struct
 
@@ -14,7 +14,7 @@ from router.cli.common import age_seconds, now, timestamp
 from router.clock import MICROSECONDS
 from router.factory import Factory
 from router.interfaces import BEFORE_ALL, ColdQueue, OnlineStore
-from router.messages import Queued, QueueTotals
+from router.messages import HotUser, Queued, QueueTotals
 
 PAGE = 500
 PAGE_BYTES = 8 * 1024 * 1024
@@ -27,6 +27,8 @@ class Share(Struct, frozen=True):
     bytes: int
     oldest_at: str | None
     """RFC 3339, like every point in time here; null if the tier is empty."""
+    users: int | None
+    """Users who have mail in it; null where that is not counted."""
 
 
 class ConnectionView(Struct, frozen=True):
@@ -115,6 +117,15 @@ async def overview(factory: Factory, limit: int) -> Overview:
     )
 
 
+async def longest(factory: Factory, limit: int) -> list[OldQueue]:
+    """The queues with the most messages, of both tiers."""
+    online, cold = await factory.online_store(), await factory.cold_queue()
+    queues = [("cold", user, totals) for user, totals in await cold.longest(limit)]
+    most = heapq.nlargest(limit, [(each.hot, each.user) async for each in _hot_users(online)])
+    queues += [("hot", user, await online.totals(user)) for _, user in most]
+    return _ranked(heapq.nlargest(limit, queues, key=lambda queue: queue[2].messages), now())
+
+
 async def user_view(factory: Factory, user: str, limit: int) -> UserView:
     """One user's connections, and the first ``limit`` messages."""
     online, cold = await factory.online_store(), await factory.cold_queue()
@@ -181,23 +192,32 @@ def _view(queued: Queued, tier: str, at: int) -> MessageView:
 async def _oldest(online: OnlineStore, cold: ColdQueue, limit: int, at: int) -> list[OldQueue]:
     queues = [("cold", user, totals) for user, totals in await cold.oldest(limit)]
     queues += [("hot", user, await online.totals(user)) for user in await _oldest_hot(online, limit)]
-    first = heapq.nsmallest(limit, queues, key=lambda queue: queue[2].oldest_at)
+    return _ranked(heapq.nsmallest(limit, queues, key=lambda queue: queue[2].oldest_at), at)
+
+
+def _ranked(queues: Iterable[tuple[str, str, QueueTotals]], at: int) -> list[OldQueue]:
     return [
         OldQueue(user, tier, t.messages, t.bytes, timestamp(t.oldest_at), age_seconds(t.oldest_at, at))
-        for tier, user, t in first
+        for tier, user, t in queues
         if t.messages
     ]
 
 
 async def _oldest_hot(online: OnlineStore, limit: int) -> list[str]:
-    oldest: list[tuple[int, str]] = []
-    after = ""
-    while page := await online.hot_users(after, PAGE):
-        found = [(hot_user.oldest_at, hot_user.user) for hot_user in page if hot_user.hot]
-        oldest = heapq.nsmallest(limit, oldest + found)
-        after = page[-1].user
+    oldest = heapq.nsmallest(limit, [(each.oldest_at, each.user) async for each in _hot_users(online)])
     return [user for _, user in oldest]
 
 
+async def _hot_users(online: OnlineStore) -> AsyncIterator[HotUser]:
+    """Those with hot mail."""
+    after = ""
+    while page := await online.hot_users(after, PAGE):
+        for each in page:
+            if each.hot:
+                yield each
+        after = page[-1].user
+
+
 def _share(totals: QueueTotals) -> Share:
-    return Share(totals.messages, totals.bytes, timestamp(totals.oldest_at) if totals.oldest_at else None)
+    users = totals.users if totals.users or not totals.messages else None
+    return Share(totals.messages, totals.bytes, timestamp(totals.oldest_at) if totals.oldest_at else None, users)

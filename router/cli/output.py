@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
+_UNITS = ((1 << 10, "KiB"), (1 << 20, "MiB"), (1 << 30, "GiB"), (1 << 40, "TiB"))
 _SPANS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -143,7 +144,8 @@ def span(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """``512 B``, ``1.5 KiB``, ``2.0 MiB``."""
+    """``512 B``, ``1.5 KiB``, ``2.0 MiB``, ``3.0 GiB``."""
     if count < 1024:
         return f"{count} B"
-    return f"{count / 1024:.1f} KiB" if count < 1024 * 1024 else f"{count / 1024 / 1024:.1f} MiB"
+    unit = next((unit for unit in _UNITS if count < 1024 * unit[0]), _UNITS[-1])
+    return f"{count / unit[0]:.1f} {unit[1]}"

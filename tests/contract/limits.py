@@ -143,6 +143,17 @@ class LimitContract:
             stage.clock.advance(1)
         assert [user for user, _ in await stage.cold.oldest(LIMIT)] == USERS[:LIMIT]
 
+    async def test_the_longest_queues_are_as_many_as_are_asked_for(self, stage: Stage) -> None:
+        for number, user in enumerate(USERS):
+            for each in range(1 + number % 3):
+                await stage.go(f"m{number}-{each}", user)
+        found = await stage.cold.longest(LIMIT)
+        assert len(found) == LIMIT
+        lengths = sorted((1 + number % 3 for number in range(len(USERS))), reverse=True)
+        assert [totals.messages for _, totals in found] == lengths[:LIMIT]
+        for user, totals in found:
+            assert totals == await stage.cold.totals(user)
+
     async def test_what_is_past_its_time_goes_by_steps_of_any_size(self, stage: Stage) -> None:
         """Ephemeral mail, and what is remembered of other mail."""
         for user in USERS:

@@ -95,7 +95,13 @@ class EmbeddedColdQueue:
         await self._database.write_ordered(lambda db: db.executemany(SQL["update_places"], rows).rowcount)
 
     async def oldest(self, limit: int) -> list[tuple[str, QueueTotals]]:
-        rows = self._database.read(lambda db: db.execute(SQL["oldest"], (limit,)).fetchall())
+        return self._first("oldest", limit)
+
+    async def longest(self, limit: int) -> list[tuple[str, QueueTotals]]:
+        return self._first("longest", limit)
+
+    def _first(self, query: str, limit: int) -> list[tuple[str, QueueTotals]]:
+        rows = self._database.read(lambda db: db.execute(SQL[query], (limit,)).fetchall())
         return [(user, QueueTotals(count, size, 1, oldest_at)) for user, count, size, oldest_at in rows]
 
     async def totals(self, user: str | None) -> QueueTotals:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -45,6 +46,8 @@ CONTENT = ("checksum", "envelope", "size")
 CONTENT_BYTES = 2 * 1024 * 1024
 """Bytes of envelopes that one call reads."""
 OLDEST_PAGE = 50
+RANKED_USERS = 100
+"""Firestore cannot rank queues by their length: each of these is counted."""
 OLDEST_MESSAGES = 5_000
 """``oldest`` looks at no more messages than this."""
 
@@ -203,6 +206,10 @@ class FirestoreColdQueue:
                     break
         totals = await asyncio.gather(*(self.totals(user) for user in users))
         return list(zip(users, totals, strict=True))
+
+    async def longest(self, limit: int) -> list[tuple[str, QueueTotals]]:
+        oldest = await self.oldest(max(limit, RANKED_USERS))
+        return heapq.nlargest(limit, oldest, key=lambda one: one[1].messages)
 
     async def totals(self, user: str | None) -> QueueTotals:
         if user is None:

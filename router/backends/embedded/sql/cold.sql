@@ -42,6 +42,9 @@ UPDATE cold SET untold = ?, sequence = min(sequence, ?) WHERE id = ? AND user = 
 -- oldest: The users whose cold queues hold the oldest mail.
 SELECT user, count(*), sum(length(envelope)), min(queued_at) FROM cold GROUP BY user ORDER BY 4 LIMIT ?;
 
+-- longest: The users whose cold queues hold the most messages.
+SELECT user, count(*), sum(length(envelope)), min(queued_at) FROM cold GROUP BY user ORDER BY 2 DESC, 4 LIMIT ?;
+
 -- totals_of: One user's cold queue.
 SELECT count(*), coalesce(sum(length(envelope)), 0), coalesce(min(queued_at), 0) FROM cold WHERE user = ?;
 
