@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from router.cli.common import configured, now, user
-from router.config import Config, address
+from router.config import Config, address, with_ports
 from router.config.combinations import is_url
 from router.data_dir import SIGNING_KEY, key_file
 from router.errors import ConfigError, Unauthorized
@@ -26,20 +26,27 @@ TokenFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="File with the token. Default: the variable ROUTER_TOKEN.")
 ]
 Url = Annotated[
-    str | None, typer.Option(metavar="URL", envvar="ROUTER_URL", help="URL of the API. Default: as configured.")
+    str | None,
+    typer.Option(metavar="URL", envvar="ROUTER_URL", help="URL of the API. Default: as configured, on PORT if set."),
 ]
 
 
 def api_url(config: Config, url: str | None) -> str:
-    """The URL of the API."""
-    return _checked(url, "--url", "http") if url else address("http", config.server.host, config.server.api_port)
+    """The URL of the API. Without one, that of a service that runs in this environment: on ``PORT``, in an image."""
+    if url:
+        return _checked(url, "--url", "http")
+    server = with_ports(config, "serve").server
+    return address("http", server.host, server.api_port)
 
 
 def socket_url(config: Config, url: str | None, ws_url: str | None) -> str | None:
     """The URL of the socket; ``None`` where it follows from the ``--url`` that was given."""
     if ws_url:
         return _checked(ws_url, "--ws-url", "ws")
-    return None if url else f"{address('ws', config.server.host, config.server.ws_port)}/connect"
+    if url:
+        return None
+    server = with_ports(config, "serve").server
+    return f"{address('ws', server.host, server.ws_port)}/connect"
 
 
 def _checked(url: str, option: str, scheme: str) -> str:

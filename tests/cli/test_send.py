@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.servers import free_port
 from tests.support.service import Router
 
 DATA = (b"hello", "grüß ☃".encode(), b"\xff\xfe sealed \x80\xc3", bytes(range(1, 256)))
@@ -28,3 +29,15 @@ def test_data_is_sent_byte_for_byte(tmp_path: Path, locale: dict[str, str]) -> N
             if len(files) == len(DATA):
                 break
     assert [base64.b64decode(json.loads(file.read_bytes())["encryptedData"]) for file in files] == list(DATA)
+
+
+def test_a_service_on_port_is_found(tmp_path: Path) -> None:
+    """As in a container: PORT is all that service and commands are told."""
+    router = Router(tmp_path / "data")
+    router.api_port = free_port()
+    router.environment["PORT"] = str(router.api_port)
+    with router.running():
+        router.cli("send", "--as", "alice", "--to", "bob", "--data", "hello")
+        listed = router.cli("listen", "--as", "bob", "--dir", str(tmp_path / "inbox"), "--once")
+        router.cli("bench", "--messages", "3", "--people", "1", "--senders", "1")
+    assert listed.count(".json") == 1
