@@ -16,7 +16,9 @@ from tests.support.servers import Server, free_port, nginx, proxy_program, runni
 from tests.support.service import Router
 
 pytestmark = pytest.mark.anyio
-PAGE = Path(__file__).parents[2] / "docs" / "behind-a-proxy.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "behind-a-proxy.md"
+EXAMPLES = ROOT / "examples" / "deploy" / "proxies"
 LARGE = {"recipientId": "bob", "encryptedData": "A" * 345_000}
 STOCK = "client_max_body_size 2m; server { listen 127.0.0.1:443; location / { proxy_pass http://127.0.0.1:8082; } }"
 """HTTP/1.0 to the router, as nginx has it where nobody says otherwise."""
@@ -34,6 +36,15 @@ def placed(text: str, router: Router) -> str:
     return text.replace("127.0.0.1:8083", f"127.0.0.1:{router.ws_port}")
 
 
+def two_nodes(name: str) -> str:
+    """The example for two nodes, of which one is gone: nobody listens there."""
+    text = (EXAMPLES / name).read_text()
+    gone = {port: free_port() for port in ("8082", "8083")}
+    text = re.sub(r"10\.0\.0\.11:(808\d)", lambda found: f"127.0.0.1:{gone[found[1]]}", text)
+    assert "10.0.0.12:8082" in text
+    return text.replace("10.0.0.12:", "127.0.0.1:").replace("router.example.com {", "router.example {")
+
+
 def with_nginx(router: Router, folder: Path, text: str) -> Server:
     port = free_port()
     text = re.sub(r"listen 443 ssl;|listen 127.0.0.1:443;", f"listen 127.0.0.1:{port};", placed(text, router))
@@ -48,10 +59,10 @@ def with_haproxy(router: Router, folder: Path) -> Server:
     return Server([str(proxy_program("haproxy")), "-db", "-f", str(file)], port, folder)
 
 
-def with_caddy(router: Router, folder: Path) -> Server:
+def with_caddy(router: Router, folder: Path, text: str) -> Server:
     port, file = free_port(), folder / "Caddyfile"
     folder.mkdir()
-    text = placed(written("caddy"), router).replace("router.example {", f"http://127.0.0.1:{port} {{", 1)
+    text = placed(text, router).replace("router.example {", f"http://127.0.0.1:{port} {{", 1)
     file.write_text(f"{{\n admin off\n auto_https off\n}}\n{text}")
     return Server(
         [str(proxy_program("caddy")), "run", "--config", str(file)],
@@ -64,7 +75,9 @@ def with_caddy(router: Router, folder: Path) -> Server:
 PROXIES: dict[str, Callable[[Router, Path], Server]] = {
     "nginx": lambda router, folder: with_nginx(router, folder, written("nginx")),
     "haproxy": with_haproxy,
-    "caddy": with_caddy,
+    "caddy": lambda router, folder: with_caddy(router, folder, written("caddy")),
+    "nginx-two-nodes": lambda router, folder: with_nginx(router, folder, two_nodes("nginx.conf")),
+    "caddy-two-nodes": lambda router, folder: with_caddy(router, folder, two_nodes("Caddyfile")),
 }
 
 

@@ -39,7 +39,13 @@ SECRETS = {
     "ROUTER_INGRESS__IDEMPOTENCY_SECRET": "0123456789abcdef0123456789abcdef",
 }
 REDIS, IDEMPOTENCY = SECRETS
-NEEDED = {"serve-api": {REDIS, IDEMPOTENCY}, "serve-ws": {REDIS}, "process": {REDIS}, "setup": set[str]()}
+NEEDED = {
+    "serve-api": {REDIS, IDEMPOTENCY},
+    "serve-ws": {REDIS},
+    "process": {REDIS},
+    "setup": set[str](),
+    "doctor": {REDIS, IDEMPOTENCY},
+}
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 Yaml = dict[str, Any]
 
@@ -52,7 +58,7 @@ COMPOSE = documents("compose.yaml")[0]["services"]
 MANIFESTS = {
     str(path.relative_to(DEPLOY)): documents(str(path.relative_to(DEPLOY)))
     for folder in ("kubernetes", "cloud-run")
-    for path in sorted((DEPLOY / folder).glob("*.yaml"))
+    for path in sorted((DEPLOY / folder).rglob("*.yaml"))
 }
 CONFIG_MAPS = {
     found["metadata"]["name"]: found["data"] for found in MANIFESTS["kubernetes/config.yaml"] if "data" in found
@@ -83,8 +89,8 @@ def pods() -> Iterator[tuple[str, Yaml]]:
     for name, found in MANIFESTS.items():
         for document in found:
             spec = document.get("spec", {})
-            while "template" in spec:
-                spec = spec["template"]["spec"]
+            while nested := spec.get("template") or spec.get("jobTemplate"):
+                spec = nested["spec"]
             if "containers" in spec:
                 yield f"{name} {document['kind']}", spec
 
@@ -116,7 +122,7 @@ def test_deployments_start_every_service() -> None:
     started = [container.arguments[0] for container in CONTAINERS]
     for service in ("serve-api", "serve-ws", "process"):
         assert started.count(service) == 4, "twice in Compose, once on Kubernetes, once on Cloud Run"
-    assert started.count("setup") == 3
+    assert started.count("setup") == started.count("doctor") == 3
 
 
 @everywhere
@@ -225,7 +231,8 @@ def selected(spec: Yaml) -> set[str]:
         pod["metadata"]["labels"]["app"]: pod["metadata"]["labels"]
         for name, found in MANIFESTS.items()
         for document in found
-        if name.startswith("kubernetes") and (pod := document.get("spec", {}).get("template"))
+        if name.startswith("kubernetes")
+        and (pod := document.get("spec", {}).get("jobTemplate", document).get("spec", {}).get("template"))
     }
     selector = spec["podSelector"]
     found = {app for app, own in labels.items() if selector.get("matchLabels", {}).items() <= own.items()}
@@ -238,7 +245,7 @@ def selected(spec: Yaml) -> set[str]:
 
 def test_what_no_policy_names_is_closed() -> None:
     closed = policies()["router-closed"]
-    assert selected(closed) == {"router-api", "router-ws", "router-process", "router-setup"}
+    assert selected(closed) == {"router-api", "router-ws", "router-process", "router-setup", "router-doctor"}
     assert (closed["policyTypes"], closed.keys() & {"ingress", "egress"}) == (["Ingress", "Egress"], set())
     for name, spec in policies().items():
         for direction, peers in (("ingress", "from"), ("egress", "to")):
@@ -286,6 +293,88 @@ def test_kubernetes_names_fit() -> None:
         if document["kind"] == "Deployment":
             assert spec["selector"]["matchLabels"].items() <= labels[document["metadata"]["name"]].items()
     assert {spec["serviceAccountName"] for name, spec in pods() if name.startswith("kubernetes")} == accounts
+
+
+API_VERSIONS = {
+    "ConfigMap": "v1", "ServiceAccount": "v1", "Service": "v1", "Deployment": "apps/v1", "Job": "batch/v1",
+    "CronJob": "batch/v1", "PodDisruptionBudget": "policy/v1", "NetworkPolicy": "networking.k8s.io/v1",
+    "Ingress": "networking.k8s.io/v1",
+}  # fmt: skip
+NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def kubernetes(folder: str = "kubernetes/") -> Iterator[tuple[str, Yaml]]:
+    """(file, document) of all manifests for Kubernetes in and below ``folder``."""
+    for name, found in MANIFESTS.items():
+        for document in found:
+            if name.startswith(folder):
+                yield name, document
+
+
+def test_what_is_applied_has_a_kind_and_a_name_of_its_own() -> None:
+    """``kubectl apply`` reads the files of the folder itself, and none below it."""
+    seen = set()
+    for name, document in kubernetes():
+        assert document["apiVersion"] == API_VERSIONS[document["kind"]], name
+        if name.count("/") == 1:
+            own = document["metadata"]["name"]
+            assert NAME.fullmatch(own)
+            assert (document["kind"], own) not in seen
+            seen.add((document["kind"], own))
+            assert document["kind"] != "Job", "a Job cannot be applied again with another image"
+
+
+def test_the_setup_job_can_be_created_again_and_again() -> None:
+    ((_, job),) = list(kubernetes("kubernetes/jobs/"))
+    assert "name" not in job["metadata"], "each run has a name of its own"
+    assert NAME.fullmatch(job["metadata"]["generateName"] + "x7k2p")
+    assert job["spec"]["ttlSecondsAfterFinished"] > 0
+    words = (DEPLOY / "README.md").read_text()
+    assert "kubectl create --filename examples/deploy/kubernetes/jobs/setup.yaml" in words
+    assert not re.search(r"kubectl apply[^\n]*(setup|jobs)", words)
+
+
+def test_an_ingress_passes_what_clients_need_and_nothing_else() -> None:
+    services = {document["metadata"]["name"]: document for _, document in kubernetes() if document["kind"] == "Service"}
+    ((_, ingress),) = [found for found in kubernetes() if found[1]["kind"] == "Ingress"]
+    assert "defaultBackend" not in ingress["spec"], "it would get /metrics and the like"
+    (rule,) = ingress["spec"]["rules"]
+    routes = {}
+    for path in rule["http"]["paths"]:
+        backend = path["backend"]["service"]
+        (port,) = services[backend["name"]]["spec"]["ports"]
+        assert backend["port"] == {"name": port["name"]}
+        assert port["targetPort"] == "http", "not the admin port"
+        routes[path["path"], path["pathType"]] = backend["name"]
+    assert routes == {("/api/", "Prefix"): "router-api", ("/connect", "Exact"): "router-ws"}
+    assert [host for entry in ingress["spec"]["tls"] for host in entry["hosts"]] == [rule["host"]]
+    annotations = ingress["metadata"]["annotations"]
+    assert annotations["nginx.ingress.kubernetes.io/proxy-body-size"] == "5m"
+    silence = int(annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"])
+    assert silence > Config().server.ping_seconds
+
+
+def test_a_url_map_passes_what_clients_need_and_nothing_else() -> None:
+    (found,) = documents("proxies/url-map.yaml")
+    (matcher,) = found["pathMatchers"]
+    routes = {path: rule["service"].rpartition("/")[2] for rule in matcher["pathRules"] for path in rule["paths"]}
+    assert routes == {"/api/*": "router-api", "/connect": "router-ws"}
+    for place in (found, matcher):
+        assert "defaultService" not in place
+        assert "defaultUrlRedirect" in place
+
+
+def test_google_lets_clients_through_to_what_is_theirs_and_nobody_to_the_pipeline() -> None:
+    """Clients have no identity of Google's: a service that checks for one answers 403, whatever their token is."""
+    public, closed = "run.googleapis.com/invoker-iam-disabled", "run.googleapis.com/ingress"
+    annotations = {
+        document["metadata"]["name"]: document["metadata"]["annotations"]
+        for name, found in MANIFESTS.items()
+        for document in found
+        if name.startswith("cloud-run") and document["kind"] == "Service"
+    }
+    assert {name for name, own in annotations.items() if own.get(public) == "true"} == {"router-api", "router-ws"}
+    assert annotations["router-process"][closed] == "internal"
 
 
 def test_cloud_run_probes_ports_and_drains_fit() -> None:
