@@ -23,14 +23,14 @@ demo: $(READY) $(CLIENT_READY)  ## A messenger in two browser windows, on a rout
 	@$(BIN)/python examples/web_messenger/serve.py $(ARGS)
 
 # What proves beyond the promises' own tests: the backends together, as many processes, and as a cluster that fails over;
-# more of what chance finds, the model, and that the simulated servers are like the real ones.
-PROOF := $(addprefix tests/,acceptance/test_production.py acceptance/test_production_secrets.py contract/test_worlds.py \
+# more of what chance finds, the model, tabs that are killed by the hundred, and that the simulated servers are like the real ones.
+PROOF := $(addprefix tests/,acceptance/test_production.py acceptance/test_production_secrets.py clients/test_tab_kills.py contract/test_worlds.py \
     contract/test_production.py contract/test_google.py contract/test_redis_cluster.py contract/test_simulated.py \
     redis/test_cluster.py redis/test_failover.py chaos fuzz powerloss proof sim/vendors)
 test: $(READY) $(CLIENT_READY)  ## Run every test but those of `make proof`, in four processes: many wait for servers
 	@$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder $(PROOF:%=--ignore=%)
 
-proof: $(READY)  ## Run the rest of the tests: backends together, failovers, chaos, loss of power, fuzzing, the model, simulated vendors
+proof: $(READY) $(CLIENT_READY)  ## Run the rest of the tests: backends together, failovers, killed tabs, chaos, loss of power, fuzzing, the model, simulated vendors
 	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(PROOF)
 
 LOWEST_TESTS := tests/auth/test_verifier.py tests/client tests/cli/test_data_location.py tests/contract/test_simulated.py \

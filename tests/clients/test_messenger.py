@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.support.node import PACKAGE, node, run
+from tests.support.node import BROWSER_SECONDS, PACKAGE, node, run
 from tests.support.servers import chromium_program
 
 EXAMPLES = PACKAGE.parents[1] / "examples"
@@ -14,4 +14,4 @@ def test_two_people_talk(built: None) -> None:
     """By keyboard, online, offline, through a kill of the router while they write, and with the command line."""
     chromium = str(chromium_program())
     script = "dist/tests/browser/messenger.test.js"
-    run(node(), script, CHROMIUM=chromium, PYTHON=sys.executable, EXAMPLES=str(EXAMPLES))
+    run(node(), script, seconds=BROWSER_SECONDS, CHROMIUM=chromium, PYTHON=sys.executable, EXAMPLES=str(EXAMPLES))

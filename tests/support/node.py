@@ -20,6 +20,8 @@ FLAGS = ("--experimental-websocket", "--no-warnings")
 """Before Node 22 only the flag makes WebSocket a global, as it is in browsers."""
 SECONDS = 120.0
 """A test that takes so long waits for what doesn't come."""
+BROWSER_SECONDS = 300.0
+"""Likewise of a test in Chromium, which starts a process for each tab."""
 
 
 def node() -> str:

@@ -3,7 +3,7 @@ import type { TestContext } from "node:test";
 import { chromium, type Browser } from "playwright-core";
 
 /** A router may be away for a while, and these machines are slow. */
-export const PATIENCE_MS = 60_000;
+export const PATIENCE_MS = 120_000;
 
 export async function launch(t: TestContext): Promise<Browser> {
   const browser = await chromium.launch({ executablePath: process.env.CHROMIUM! });
