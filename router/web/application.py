@@ -32,6 +32,10 @@ ROUTES = frozenset(
         "/healthz",
         "/readyz",
         "/metrics",
+        "/",
+        "/page.css",
+        "/page.js",
+        "/status.json",
         "/openapi.json",
         "/asyncapi.json",
     )

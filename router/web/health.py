@@ -9,8 +9,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from router.core.readiness import State
+from router.core.status import Status, status
 from router.metrics import CONTENT_TYPE
-from router.web import problems
+from router.web import operator_page, problems
 
 
 class Ready(Protocol):
@@ -47,7 +48,12 @@ class Health:
             Route("/healthz", self.alive, methods=["GET"]),
             Route("/readyz", self.ready, methods=["GET"]),
             Route("/metrics", self.metrics, methods=["GET"]),
+            *operator_page.routes(self.status),
         ]
+
+    async def status(self) -> Status:
+        """What the page of the admin port shows."""
+        return status((await self._metrics.expose()).decode(), await self._readiness.state())
 
     async def alive(self, request: Request) -> Response:
         """200 whenever the event loop runs; no dependency is asked, since a restart fixes none."""
