@@ -35,7 +35,7 @@ proof: $(READY) $(CLIENT_READY)  ## Run the rest of the tests: backends together
 
 LOWEST_TESTS := tests/auth/test_verifier.py tests/client tests/cli/test_data_location.py tests/contract/test_simulated.py \
     tests/redis/test_exchange.py tests/redis/test_failover.py tests/redis/test_internals.py tests/unit/test_channels.py \
-    tests/unit/test_logs.py tests/web/test_internals.py tests/web/test_limits.py
+    tests/unit/test_logs.py tests/unit/test_tracing.py tests/web/test_internals.py tests/web/test_limits.py tests/web/test_traced_requests.py
 test-lowest: $(READY)  ## Run a part of the tests with the lowest versions that pyproject.toml allows
 	@$(BIN)/uv venv -q --clear --python $(BIN)/python $(LOWEST)
 	@$(BIN)/uv pip install -q --python $(LOWEST) --require-hashes -r requirements-lowest.lock

@@ -96,6 +96,20 @@ class ContextContract:
             assert await plain.ids() == []
 
 
+@pytest.mark.anyio
+class StepContract:
+    """Mail moves by steps, from one store to the other."""
+
+    async def test_what_moves_is_written_and_announced_in_its_trace(self, recorded: Stage, recorder: Recorder) -> None:
+        connection = await recorded.connect()
+        await put(recorded, message(recorded, "m1"))
+        await put(recorded, message(recorded, "m2", trace=""))
+        await recorded.online.disconnect([connection])
+        await recorded.migrator.migrate(BOB)
+        for name in ("cold write", "push"):
+            assert (ids(recorder.one(name))[0], parent(recorder.one(name))) == (TRACE, SPAN)
+
+
 class RememberedContract(ContextContract):
     """The online store remembers traces apart from the messages."""
 

@@ -8,7 +8,7 @@ import pytest
 
 from router.core.message_story import Cause, What, Where
 from router.messages import Connection, Lane
-from tests.contract.contexts import RememberedContract
+from tests.contract.contexts import RememberedContract, StepContract
 from tests.contract.damage import DamageContract
 from tests.contract.ingress import IngressContract
 from tests.contract.notices import PokeContract, PushContract
@@ -75,7 +75,7 @@ class TestEmbeddedDirectContexts(RememberedContract):
     """As ``TestEmbeddedDirectQueues``."""
 
 
-class TestEmbeddedContexts(Piped, RememberedContract):
+class TestEmbeddedContexts(Piped, StepContract, RememberedContract):
     """As ``TestEmbeddedQueues``."""
 
 

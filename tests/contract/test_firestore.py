@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.contexts import ContextContract, RememberedContract
+from tests.contract.contexts import ContextContract, RememberedContract, StepContract
 from tests.contract.queues import QueueContract
 from tests.contract.records import RecordContract
 from tests.contract.traces import StepTraceContract
@@ -51,7 +51,7 @@ class TestFirestoreTraces(StepTraceContract):
         return FirestoreStores(tmp_path)
 
 
-class TestFirestoreContexts(ContextContract):
+class TestFirestoreContexts(StepContract, ContextContract):
     """A field of each document."""
 
     @pytest.fixture
@@ -59,7 +59,7 @@ class TestFirestoreContexts(ContextContract):
         return FirestoreStores(tmp_path)
 
 
-class TestFirestoreColdContexts(RememberedContract):
+class TestFirestoreColdContexts(StepContract, RememberedContract):
     """By the embedded online store."""
 
     @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.contexts import RememberedContract
+from tests.contract.contexts import RememberedContract, StepContract
 from tests.contract.damage import DamageContract
 from tests.contract.notices import PokeContract
 from tests.contract.pipeline import PipelineContract
@@ -49,5 +49,5 @@ class TestRedisTraces(StepTraceContract):
     """By one script, and by a look at all users where the recipient is not named."""
 
 
-class TestRedisContexts(RememberedContract):
+class TestRedisContexts(StepContract, RememberedContract):
     """A hash for each user."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from router.config import Online
-from tests.contract.contexts import ContextContract, RememberedContract
+from tests.contract.contexts import ContextContract, RememberedContract, StepContract
 from tests.contract.ingress import IngressContract
 from tests.contract.notices import Buses, PokeContract, PushContract
 from tests.contract.pipeline import PipelineContract
@@ -48,7 +48,7 @@ class TestSimulatedRedisPipeline(OverRedis, PipelineContract):
     """As ``TestRedisPipeline``."""
 
 
-class TestSimulatedRedisContexts(OverRedis, RememberedContract):
+class TestSimulatedRedisContexts(OverRedis, StepContract, RememberedContract):
     """As ``TestRedisContexts``."""
 
 
@@ -106,7 +106,7 @@ class TestSimulatedFirestoreQueues(QueueContract):
             yield FirestoreStores(tmp_path)
 
 
-class TestSimulatedFirestoreContexts(ContextContract):
+class TestSimulatedFirestoreContexts(StepContract, ContextContract):
     """As ``TestFirestoreContexts``."""
 
     @pytest.fixture

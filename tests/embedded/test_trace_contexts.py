@@ -10,7 +10,9 @@ import pytest
 from msgspec.structs import replace
 
 from router.backends.embedded import schema
+from router.backends.embedded.trace_contexts import EmbeddedTraceContexts
 from router.clock import MICROSECONDS
+from router.errors import Unavailable
 from router.trace_context import TRACE_SECONDS
 from tests.contract.stage import BOB, Stage, staged
 from tests.support.clock import ManualClock
@@ -96,3 +98,35 @@ async def test_a_damaged_trace_damages_no_message(stage: Stage) -> None:
     async with running(stage):
         await routed(stage)
     assert await stage.ids() == ["m1"]
+
+
+async def test_a_store_that_remembers_nothing_now_costs_the_links_and_nothing_else(
+    stage: Stage, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise Unavailable("down")
+
+    for name in ("keep", "find", "take"):
+        monkeypatch.setattr(EmbeddedTraceContexts, name, fail)
+    await stage.producer.publish([stage.message("m1"), stage.message("m2")])
+    assert await stage.ids() == ["m1", "m2"]
+    await stage.queue.acknowledge(BOB, ["m1"])
+    assert [queued.message.id for queued in await stage.queue.next(BOB, ["m2"], 10)] == []
+    spans = [*recorder.named("fetch"), recorder.one("ack")]
+    assert [linked(span) for span in spans] == [[], [], []]
+    assert all(span.status.is_unset for span in spans)
+
+
+async def test_a_move_belongs_to_no_request(stage: Stage, recorder: Recorder) -> None:
+    """It is for all of a user's mail, and whoever's request happens to be under way has nothing to do with it."""
+    with recorder.spans.around("request"):
+        await stage.migrator.migrate(BOB)
+    assert parent(recorder.one("move")) is None
+
+
+async def test_a_trace_that_nobody_samples_is_not_remembered(stage: Stage, tmp_path: Path) -> None:
+    unsampled = {"traceparent": TRACEPARENT.removesuffix("01") + "00"}
+    assert stage.factory.spans is not None
+    with stage.factory.spans.request("POST /api/send", unsampled, {}):
+        await stage.producer.publish([stage.message("m1")])
+    assert remembered(tmp_path) == 0

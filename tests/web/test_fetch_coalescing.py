@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 
 import pytest
 
@@ -130,3 +131,26 @@ async def test_whoever_gives_up_takes_nothing_from_the_others() -> None:
 def nothing_is_kept(pages: Pages) -> bool:
     """Nothing is kept of users whose fetches have ended."""
     return not (pages.fetches._going or pages.fetches._waiting or pages.fetches._serving)
+
+
+async def test_what_several_share_belongs_to_the_request_of_none() -> None:
+    """What is logged and traced in it would name the one that happened to be before it."""
+    request = ContextVar("request", default="none")
+    pages, seen = Pages(), list[str]()
+    fetch = pages._fetch
+
+    async def seeing(user: str, limit: int) -> bytes:
+        seen.append(request.get())
+        return await fetch(user, limit)
+
+    pages.fetches = FetchCoalescer(seeing)
+    for number in range(FETCHES_AT_ONCE + 2):
+        request.set(f"r{number}")
+        await pages.ask(("bob", 50))
+    request.set("another")
+    pages.ends[0].set_result(None)
+    await turn()
+    assert seen == [*(f"r{number}" for number in range(FETCHES_AT_ONCE)), "none"]
+    for end in pages.ends[1:]:
+        end.set_result(None)
+    await turn()
