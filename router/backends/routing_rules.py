@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from router.backends.recipient_limits import RecipientLimits
@@ -89,6 +89,12 @@ def each_once(ids: Sequence[str]) -> list[str]:
     if len(sought) > MOST_IDS:
         raise ValueError(f"{len(sought)} ids are too many to be looked for at once, which are {MOST_IDS} at most")
     return sought
+
+
+def offline_since(noted: int, ended: Iterable[int]) -> int:
+    """Since when a user without a live connection is offline. ``noted``: when the last one was seen to end, 0 if it was
+    not; ``ended``: ends of the leases of connections that have run out and that nobody has seen to end yet."""
+    return max((noted, *ended))
 
 
 def holds_move(move_until: int, now: int) -> bool:

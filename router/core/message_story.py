@@ -230,7 +230,7 @@ def _holds(name: str, where: Where, copy: Copy | None, facts: Facts, silent: Map
     if where is Where.PENDING:
         yield Hold(Cause.PENDING_WRITE, _pending(copy))
     if facts.pending_ahead:
-        text = f"behind {_some(facts.pending_ahead)} whose writes to the cold queue are not confirmed"
+        text = f"behind {_some(facts.pending_ahead)} that the cold queue has not confirmed"
         yield Hold(Cause.BEHIND_PENDING, text)
     if facts.attention is not None:
         yield from _recipient(name, where, facts.attention, facts.command_at)

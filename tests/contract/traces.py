@@ -73,12 +73,45 @@ class TraceContract:
         assert causes(story) == [Cause.OFFLINE, Cause.BEHIND]
         assert at(story, What.ROUTED) == [stage.clock.now()]
 
+    async def test_since_when_a_recipient_is_offline(self, stage: Stage) -> None:
+        """Since their last connection was closed, or its lease ran out, whether somebody has noticed that or not."""
+        since = stage.clock.now
+
+        async def offline_since(id_: str) -> list[int]:
+            return [hold.since for hold in (await story_of(stage, id_)).holds if hold.cause is Cause.OFFLINE]
+
+        await stage.go("m1")
+        assert await offline_since("m1") == [0], "nobody has ever seen them"
+        phone, laptop = await stage.connect(), await stage.connect(name="laptop")
+        assert await offline_since("m1") == []
+        stage.clock.advance(1)
+        await stage.online.disconnect([phone])
+        assert await offline_since("m1") == []
+        stage.clock.advance(1)
+        await stage.online.disconnect([laptop])
+        closed_at = since()
+        stage.clock.advance(5)
+        assert await offline_since("m1") == [closed_at]
+
+        for notice in ("nobody", "sweeper", "routing"):
+            await stage.connect(name=notice)
+            (connection,) = await stage.online.connections(BOB)
+            stage.clock.advance(UNHURRIED)
+            if notice == "sweeper":
+                await stage.online.expire(10)
+            elif notice == "routing":
+                await stage.go("m2")
+            assert await offline_since("m1") == [connection.lease_until], notice
+
     async def test_a_write_to_cold_that_is_not_confirmed_holds_up_what_is_behind_it(self, stage: Stage) -> None:
-        await stage.route(stage.message("m1"))
+        await stage.route(stage.message("m1"), stage.message("express", lane=Lane.EXPRESS))
         await stage.go("m2")
         assert (await story_of(stage, "m1")).where is Where.PENDING
         assert causes(await story_of(stage, "m1")) == [Cause.PENDING_WRITE, Cause.OFFLINE]
-        assert causes(await story_of(stage, "m2")) == [Cause.BEHIND_PENDING, Cause.OFFLINE]
+        story = await story_of(stage, "m2")
+        assert causes(story) == [Cause.BEHIND_PENDING, Cause.OFFLINE]
+        (behind,) = [hold.text for hold in story.holds if hold.cause is Cause.BEHIND_PENDING]
+        assert behind.startswith("behind 1 message "), "the other one is of the other lane"
 
     async def test_mail_that_was_moved_is_cold_and_its_recipient_offline(self, stage: Stage) -> None:
         phone = await stage.connect()

@@ -11,7 +11,7 @@ from router.backends.embedded.presence import SQL as PRESENCE
 from router.backends.embedded.queries import load
 from router.backends.embedded.rows import integer, lane_of, one
 from router.backends.embedded.signals import Signals
-from router.backends.routing_rules import StoreRules, holds_move
+from router.backends.routing_rules import StoreRules, holds_move, offline_since
 from router.clock import Clock
 from router.config.roles import Role
 from router.interfaces import Place
@@ -72,7 +72,7 @@ class EmbeddedMessageTraces:
     def _in_online_store(
         self, db: sqlite3.Connection, user: str, id_: str, now: int, dead: frozenset[str]
     ) -> dict[str, Any]:
-        head = one(db, SQL["recipient"], (user,)) or (0, 1, 0, "", 0, 0)
+        head = one(db, SQL["recipient"], (user,)) or (0, 1, 0, "", 0, 0, 0)
         row = one(db, SQL["record"], (id_, user))
         found: dict[str, Any] = {"record": None, "attention": self._attention(db, user, head, now, dead)}
         if row is None:
@@ -90,11 +90,13 @@ class EmbeddedMessageTraces:
         return found
 
     def _attention(self, db: sqlite3.Connection, user: str, head: Any, now: int, dead: frozenset[str]) -> Attention:
-        poked_at, fetched, cut_at, move_owner, move_until, _ = head
-        connections = [Connection(*row) for row in db.execute(PRESENCE["live"], (user, now))]
+        poked_at, fetched, cut_at, move_owner, move_until, _, noted = head
+        held = [Connection(*row) for row in db.execute(PRESENCE["held"], (user,))]
+        unended = [connection for connection in held if connection.lease_until > now]
         moves = holds_move(move_until, now)
         return Attention(
-            connections=[connection for connection in connections if connection.node not in dead],
+            connections=[connection for connection in unended if connection.node not in dead],
+            offline_since=0 if unended else offline_since(noted, (one.lease_until for one in held)),
             poked_at=poked_at,
             fetched=bool(fetched),
             cut_at=cut_at,

@@ -67,11 +67,11 @@ class EmbeddedPresence:
         now = self._state.clock.now()
 
         def remove(db: sqlite3.Connection) -> list[str]:
-            left = [
-                connection.user
+            left = {
+                connection.user: now
                 for connection in connections
                 if db.execute(SQL["disconnect"], (connection.user, connection.id)).rowcount
-            ]
+            }
             return _offline(db, left, now)
 
         return await self._state.database.write_ordered(remove)
@@ -100,10 +100,10 @@ class EmbeddedPresence:
             return []
 
         def remove(db: sqlite3.Connection) -> list[str]:
-            left = []
+            left: dict[str, int] = {}
             for connection in _connections(db, "expired", (now, limit)):
                 db.execute(SQL["disconnect"], (connection.user, connection.id))
-                left.append(connection.user)
+                left[connection.user] = max(left.get(connection.user, 0), connection.lease_until)
             return _offline(db, left, now)
 
         return await self._state.database.write_ordered(remove)
@@ -159,16 +159,19 @@ def nodes_of(db: sqlite3.Connection, users: Collection[str], now: int) -> dict[s
         else:
             ended.add(user)
     if ended:
+        db.executemany(SQL["note_offline"], [(now, user) for user in ended - nodes.keys()])
         db.execute(SQL["end_leases"], (json_list(users), now))
         _leave_behind(db, ended & nodes.keys(), now)
     return nodes
 
 
-def _offline(db: sqlite3.Connection, users: Sequence[str], now: int) -> list[str]:
-    """Those of ``users``, who have lost a connection, who have no live one left."""
-    nodes = nodes_of(db, users, now)
+def _offline(db: sqlite3.Connection, left: Mapping[str, int], now: int) -> list[str]:
+    """Those of the users ``left``, who have lost a connection at these times, who have no live one left."""
+    nodes = nodes_of(db, left, now)
     _leave_behind(db, nodes, now)
-    return [user for user in dict.fromkeys(users) if user not in nodes]
+    gone = [user for user in left if user not in nodes]
+    db.executemany(SQL["went_offline"], [(left[user], user) for user in gone])
+    return gone
 
 
 def _leave_behind(db: sqlite3.Connection, users: Iterable[str], now: int) -> None:

@@ -37,6 +37,7 @@ _MIGRATIONS: Sequence[str] = (
     "0011_letters.sql",
     "0012_direct.sql",
     "0013_traces.sql",
+    "0014_offline.sql",
 )
 """The file with index n takes a database from version n to n + 1. A released file never changes."""
 VERSION = len(_MIGRATIONS)

@@ -55,7 +55,8 @@ def online_fields(collection: str) -> list[Field]:
         *_plain(
             collection, "sequence", "hot", "hot_bytes", "cold", "cold_bytes", "pending", "cold_version", "cold_empty",
             "announced", "poked_at", "fetched", "move_owner", "move_until", "doubled_express", "doubled_normal",
-            "hot_since", "ephemeral_at", "cut_at", "inbound_until", "connections",
+            "hot_since", "ephemeral_at", "cut_at", "inbound_until", "offline_since",
+            "connections",
         ),
         *(Field(hot, name, under_parent=True) for name in ("place", "queued_at", "durable", "ephemeral_at")),
         Field(hot, "size", under_parent=True, everywhere=True),

@@ -11,7 +11,7 @@ from router.backends.firestore.names import Layout, document_id, place_number, p
 from router.backends.firestore.recipient import Recipient
 from router.backends.firestore.transactions import Transactions
 from router.backends.firestore.wire import Document
-from router.backends.routing_rules import holds_move
+from router.backends.routing_rules import holds_move, offline_since
 from router.clock import Clock
 from router.interfaces import Place
 from router.lifecycle import GONE, Event, step
@@ -105,9 +105,11 @@ class FirestoreMessageTraces:
 def _attention(state: Recipient | None, now: int) -> Attention:
     if state is None:
         return Attention([])
-    moves = holds_move(state.move_until, now)
+    moves, live = holds_move(state.move_until, now), state.live(now)
+    ended = (connection.lease_until for connection in state.connections)
     return Attention(
-        connections=sorted(state.live(now), key=lambda one: (one.since, one.id)),
+        connections=sorted(live, key=lambda one: (one.since, one.id)),
+        offline_since=0 if live else offline_since(state.offline_since, ended),
         poked_at=state.poked_at,
         fetched=state.fetched,
         cut_at=state.cut_at,

@@ -19,6 +19,7 @@ Fields, times in µs since 1970:
     hot_since       all hot mail was queued at or after this
     ephemeral_at    all ephemeral hot mail was accepted at or after this; 0 if there is none
     connections     id, node, since and lease_until of each
+    offline_since   when the last connection was seen to end, also while there is one again; 0 or missing if none was
 
 and fields for walks over all users, each only where it applies:
 
@@ -47,6 +48,7 @@ Pokes = list[tuple[str, str]]
 _INTEGERS = (
     "sequence", "hot", "hot_bytes", "cold", "cold_bytes", "cold_version", "announced", "poked_at", "move_until",
     "doubled_express", "doubled_normal", "hot_since", "ephemeral_at", "cut_at", "inbound_until",
+    "offline_since",
 )  # fmt: skip
 _BOOLEANS = ("cold_empty", "fetched")
 
@@ -74,6 +76,7 @@ class Recipient(Struct):
     ephemeral_at: int = 0
     cut_at: int = 0
     inbound_until: int = 0
+    offline_since: int = 0
     connections: list[Connection] = msgspec.field(default_factory=list)
 
     @property
@@ -93,6 +96,8 @@ class Recipient(Struct):
         acknowledging it, mark the page as cut short, so that a sweeper pokes the live ones. An earlier mark stays, so
         that its poke is not delayed."""
         ended = len(connections) < len(self.connections)
+        if ended and not connections:
+            self.offline_since = min(now, max(connection.lease_until for connection in self.connections))
         self.connections = connections
         if ended and not self.cut_at and self.live(now) and (self.pending or not self.cold_empty):
             self.move_cut(now)

@@ -151,10 +151,14 @@ def owes_nothing(record: bytes | None) -> bool:
 
 
 def live_connections(user: str, held: Sequence[bytes], now: int) -> list[Connection]:
-    """Those of a user's connections, as ``HGETALL`` gives them, whose leases have not run out; the oldest first."""
+    """Those of ``unpack_connections`` whose leases have not run out."""
+    return [connection for connection in unpack_connections(user, held) if connection.lease_until > now]
+
+
+def unpack_connections(user: str, held: Sequence[bytes]) -> list[Connection]:
+    """A user's connections, as ``HGETALL`` gives them, the oldest first; those whose leases have run out as well."""
     found = [unpack_connection(user, *pair) for pair in zip(held[::2], held[1::2], strict=True)]
-    live = [connection for connection in found if connection.lease_until > now]
-    return sorted(live, key=lambda connection: (connection.since, connection.id))
+    return sorted(found, key=lambda connection: (connection.since, connection.id))
 
 
 def unpack_connection(user: str, connection_id: bytes, value: bytes) -> Connection:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from router.backends.redis.keys import live_connections, pack_id, unpack_header
+from router.backends.redis.keys import pack_id, unpack_connections, unpack_header
 from router.backends.redis.state import RedisState
+from router.backends.routing_rules import offline_since
 from router.interfaces import Place
 from router.lifecycle import GONE, IN_HOT, state_of
 from router.message_trace import Attention, Copy, Facts, Record
@@ -39,9 +40,12 @@ class RedisMessageTraces:
         now = self._state.clock.now()
         trace = self._state.call("trace", user, pack_id(id_), now=now)
         told, held = await self._state.client.run([trace, ("HGETALL", self._state.keys.of(user)[1])])
-        record, header, size, ahead, pending, poked_at, fetched, cut_at, owner, until, announced = told
+        record, header, size, ahead, pending, poked_at, fetched, cut_at, owner, until, announced, noted = told
+        connections = unpack_connections(user, held)
+        live = [connection for connection in connections if connection.lease_until > now]
         attention = Attention(
-            connections=live_connections(user, held, now),
+            connections=live,
+            offline_since=0 if live else offline_since(noted, (one.lease_until for one in connections)),
             poked_at=poked_at,
             fetched=bool(fetched),
             cut_at=cut_at,

@@ -32,7 +32,7 @@ SELECT count(*) FROM route
 WHERE user = ? AND lane = ? AND sequence < ? AND state IN $UNDER_WAY AND +state = $PENDING;
 
 -- recipient: What a user has been told, and who moves their mail.
-SELECT poked_at, fetched, cut_at, move_owner, move_until, announced FROM recipient WHERE user = ?;
+SELECT poked_at, fetched, cut_at, move_owner, move_until, announced, offline_since FROM recipient WHERE user = ?;
 
 -- letters: The dead letters of one message.
 SELECT reason, detail, at, attempts, length(body) FROM dead_letter WHERE recipient = ? AND id = ? ORDER BY number;

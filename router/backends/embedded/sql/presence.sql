@@ -14,6 +14,17 @@ SELECT DISTINCT user, node, lease_until > ? FROM presence WHERE user IN (SELECT 
 -- nodes_of_one: The same for one user.
 SELECT DISTINCT user, node, lease_until > ? FROM presence WHERE user = ?;
 
+-- note_offline: Note when the leases of some users ran out, before these are removed.
+UPDATE recipient SET offline_since = coalesce(
+    (SELECT max(lease_until) FROM presence WHERE presence.user = recipient.user AND lease_until <= ?), offline_since)
+WHERE user = ?;
+
+-- went_offline: Note when the last connection of a user ended.
+UPDATE recipient SET offline_since = ? WHERE user = ?;
+
+-- held: All connections of one user, those whose leases have run out as well.
+SELECT user, id, node, since, lease_until FROM presence WHERE user = ? ORDER BY since, id;
+
 -- end_leases: Remove the connections of some users whose leases ran out.
 DELETE FROM presence WHERE user IN (SELECT value FROM json_each(?)) AND lease_until <= ?;
 

@@ -21,6 +21,7 @@ if #ended > 0 then call('HDEL', CONNECTIONS, unpack(ended)) end
 local value = struct.pack('>I7I7', tonumber(ARGV[3]), tonumber(ARGV[4])) .. ARGV[5]
 call('HSET', CONNECTIONS, ARGV[2], value)
 call('PEXPIRE', CONNECTIONS, ARGV[7])
+call('HDEL', META, 'g') -- Redis may drop the key of connections, and then nobody sees them end
 if call('HEXISTS', META, 'v') == 0 then cold_changed() end
 -- Without waiting mail, reset the poke flag, so that the next message pokes the new connection too. Else this call
 -- pokes it: count its page as cut short, so that a sweeper pokes again if no fetch follows.

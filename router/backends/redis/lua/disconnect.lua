@@ -6,5 +6,8 @@
 local removed = call('HDEL', CONNECTIONS, unpack(ARGV, 2))
 local _, online = live()
 if removed == 0 then return 0 end
-if online == 0 then return 1 end
+if online == 0 then
+  note_offline(now)
+  return 1
+end
 return left_behind() and 2 or 0

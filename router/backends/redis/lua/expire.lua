@@ -4,12 +4,13 @@
 -- Result: {1 if this removed the last live connection, 2 if the others must be poked (see `left_behind`), else 0;
 --         when the last lease runs out, 0 if none is left}
 
-local removed, last = 0, 0
+local removed, last, ended = 0, 0, 0
 local held = call('HGETALL', CONNECTIONS)
 for i = 1, #held, 2 do
   local lease_until = struct.unpack('>I7', held[i + 1])
   if lease_until <= now then
     removed = removed + call('HDEL', CONNECTIONS, held[i])
+    ended = math.max(ended, lease_until)
   else
     if lease_until > tonumber(ARGV[2]) then
       lease_until = tonumber(ARGV[3])
@@ -20,4 +21,5 @@ for i = 1, #held, 2 do
 end
 local owed = 0
 if removed > 0 then owed = last == 0 and 1 or (left_behind() and 2 or 0) end
+if owed == 1 then note_offline(ended) end
 return {owed, last}

@@ -170,9 +170,10 @@ local function take_out(id, record)
   return math.max(0, size - HEADER)
 end
 
--- The nodes that hold live connections, the number of these, and the ids of connections whose leases ran out.
+-- The nodes that hold live connections, the number of these, the ids of connections whose leases ran out, and when the
+-- last of these did.
 local function live()
-  local nodes, count, ended = {}, 0, {}
+  local nodes, count, ended, last = {}, 0, {}, 0
   local held = call('HGETALL', CONNECTIONS)
   for i = 1, #held, 2 do
     if struct.unpack('>I7', held[i + 1]) > now then
@@ -180,9 +181,10 @@ local function live()
       count = count + 1
     else
       ended[#ended + 1] = held[i]
+      last = math.max(last, struct.unpack('>I7', held[i + 1]))
     end
   end
-  return nodes, count, ended
+  return nodes, count, ended, last
 end
 
 -- Poke all nodes; `channel` is the prefix of their channels. Sets the poke flag (META.f = 0), which a read resets.
@@ -281,13 +283,18 @@ local function left_behind()
   return true
 end
 
+-- Note since when the user is offline. Only operators read it, so that a key which somebody else wrote stops nothing.
+local function note_offline(at)
+  pcall(call, 'HSET', META, 'g', at)
+end
+
 -- Like `live`, but also remove connections whose leases ran out. A lease that ran out by the clock of one process has
 -- ended for all: the connection registers again, and is poked for mail that went to cold meanwhile.
 local function judge_live()
-  local nodes, count, ended = live()
+  local nodes, count, ended, last = live()
   if #ended > 0 then
     call('HDEL', CONNECTIONS, unpack(ended))
-    if count > 0 then left_behind() end
+    if count > 0 then left_behind() else note_offline(last) end
   end
   return nodes, count
 end

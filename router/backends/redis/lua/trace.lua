@@ -4,7 +4,8 @@
 -- Result: its record as state, lane, keyed, ephemeral, number, or nothing; the header of its body, or ''; the bytes of
 --         its envelope; the messages of its lane in front of it; the pending cold writes of its lane in front of it;
 --         time of the last poke; 1 if the user has fetched since, else 0; when the last page was cut short, or 0;
---         owner and end of the migration lease, if one is held, or '' and 0; highest announced sequence
+--         owner and end of the migration lease, if one is held, or '' and 0; highest announced sequence; when the last
+--         connection was seen to end, or 0
 
 local id = ARGV[2]
 local record, header, size, ahead, pending = {}, '', 0, 0, 0
@@ -22,9 +23,10 @@ if known then
     end
   end
 end
-local held = call('HMGET', META, 'p', 'f', 'o', 'u', 'a')
+local held = call('HMGET', META, 'p', 'f', 'o', 'u', 'a', 'g')
 local moves = holds_move(tonumber(held[4] or 0))
 return {
   record, header, size, ahead, pending, tonumber(held[1] or 0), held[2] == '0' and 0 or 1, cut_at(),
   moves and held[3] or '', moves and tonumber(held[4]) or 0, tonumber(held[5] or 0),
+  tonumber(held[6] or 0),
 }
