@@ -269,6 +269,12 @@ class Embedded(Section):
         "recipient with the most bytes are deleted. 0 means no limit.",
     )
     dead_letter_days: float = Field(30, gt=0, description="A dead letter is deleted after this.")
+    remember_acknowledged: bool = Field(
+        False,
+        description="Remember the id of each message for online.tombstone_seconds after it has left the queues, as "
+        "other backends do, so that `router trace` can say when it was acknowledged. This costs a write for each "
+        "message. If false, and the data directory holds everything, only ids with an Idempotency-Key are remembered.",
+    )
 
 
 class Google(Section):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from router.config import Config
 from router.core.message_story import Cause, What, Where
 from router.messages import Connection, Lane
 from tests.contract.contexts import RememberedContract, StepContract
@@ -15,14 +16,24 @@ from tests.contract.notices import PokeContract, PushContract
 from tests.contract.pipeline import PipelineContract
 from tests.contract.queues import QueueContract
 from tests.contract.records import RecordContract
-from tests.contract.stage import BOB, EVE, Stage
+from tests.contract.stage import BOB, EVE, Stage, staged
 from tests.contract.traces import StepTraceContract, TraceContract, at, causes, story_of, traced
-from tests.support.stores import EmbeddedStores
+from tests.support.clock import ManualClock
+from tests.support.stores import CAP, Durability, EmbeddedStores
 
 
 @pytest.fixture
 def stores(tmp_path: Path) -> EmbeddedStores:
     return EmbeddedStores(tmp_path)
+
+
+class RememberingStores(EmbeddedStores):
+    """With ``embedded.remember_acknowledged``."""
+
+    def config(self, *, cap: int = CAP, durability: Durability = "online-store") -> Config:
+        config = super().config(cap=cap, durability=durability)
+        embedded = config.embedded.model_copy(update={"remember_acknowledged": True})
+        return config.model_copy(update={"embedded": embedded})
 
 
 class Piped:
@@ -131,6 +142,23 @@ class TestEmbeddedDirectTraces(TraceContract):
         await stage.queue.acknowledge(BOB, ["m1"])
         assert (await traced(stage, "m1", None)).stories == []
         assert (await stage.factory.message_tracer()).memory.plain == 0
+
+    @pytest.mark.anyio
+    async def test_what_is_acknowledged_is_remembered_where_that_is_asked_for(
+        self, tmp_path: Path, clock: ManualClock
+    ) -> None:
+        """For its time, and no longer; the next message finds nothing changed."""
+        async with staged(RememberingStores(tmp_path), clock) as stage:
+            await stage.connect()
+            await stage.producer.publish([stage.message("m1"), stage.message("m2")])
+            await stage.queue.acknowledge(BOB, ["m1"])
+            story = await story_of(stage, "m1")
+            assert (story.where, at(story, What.LEFT)) == (Where.GONE, [clock.now()])
+            assert (await stage.factory.message_tracer()).memory.plain == 3600
+            assert await stage.ids() == ["m2"]
+            clock.advance(3601)
+            await stage.online.purge(100, clock.now())
+            assert (await traced(stage, "m1", None)).stories == []
 
     async def test_a_dead_letter_says_why(self, stage: Stage) -> None:
         await stage.fill(BOB)

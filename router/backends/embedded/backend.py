@@ -150,7 +150,7 @@ class EmbeddedBackend(
 
     @property
     def forgets_at_once(self) -> bool:
-        return self.direct
+        return self.direct and not self._config.embedded.remember_acknowledged
 
     def routing_ingress(self) -> EmbeddedRoutingIngress | None:
         if not self.direct:
@@ -181,6 +181,7 @@ class EmbeddedBackend(
             self._timekeeper,
             direct=self.direct,
             announces=Role.PUSH in self.roles,
+            remembers=self._config.embedded.remember_acknowledged,
             nodes=self._signals,
             lead=self._lead.take,
         )

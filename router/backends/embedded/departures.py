@@ -1,6 +1,6 @@
 """Messages leave the queue for good. Where this file holds all that a message passes, its rows, record and push command
 go in one transaction, and the record stays, as a tombstone, only if the id may come again: under its Idempotency-Key,
-from the ingress, or from a migrator that works by steps.
+from the ingress, or from a migrator that works by steps; or if ``embedded.remember_acknowledged`` asks for it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Departures:
         self._user = user
         self._now = now
         self._rules = state.rules
-        self._may_come_again = not state.direct or bool(one(db, SQL["under_way"], (user,))[0])
+        self._stays = state.remembers or not state.direct or bool(one(db, SQL["under_way"], (user,))[0])
 
     def end(self, id_: str, after: State, *, keyed: bool) -> None:
         """The message ``id_`` has left the queue; ``after``: its state, if its record stays."""
-        if keyed or self._may_come_again:
+        if keyed or self._stays:
             self._db.execute(HOT["set_state"], (after, self.until(keyed=keyed), id_, self._user))
         else:
             self._db.execute(HOT["forget"], (id_, self._user))

@@ -26,6 +26,8 @@ class EmbeddedState:
     """This file holds all that a message passes: ingress, online store, cold queue, and the outbox, if there is one."""
     announces: bool = True
     """It holds the outbox."""
+    remembers: bool = False
+    """The record of each message that leaves the queues stays for its time, even if its id cannot come again."""
     nodes: Nodes | None = None
     """Knows which nodes are dead, whose leases end at once; ``None`` if nothing knows."""
     lead: Callable[[], bool] = lambda: True
