@@ -66,8 +66,8 @@ class PubSubBackend(IngressBackend, PokesBackend, PushBackend):
         why = {
             Role.INGRESS: f"the subscription {ingress.subscription} cannot be searched: a message that is not routed "
             "yet may wait there, or be in flight",
-            Role.DEAD_LETTERS: f"the topic {ingress.dead_letter_topic} cannot be searched: the message may be a dead "
-            "letter there, of which the log of a pipeline has a line",
+            Role.DEAD_LETTERS: f"the topic {ingress.dead_letter_topic} cannot be searched: if the message is a dead "
+            "letter, `router dead-letters` lists it",
             Role.PUSH: f"the topic {self._config.push.topic} does not tell whether a push command was taken",
         }
         return {role: text for role, text in why.items() if role in self.roles}
