@@ -26,7 +26,7 @@ demo: $(READY) $(CLIENT_READY)  ## A messenger in two browser windows, on a rout
 # more of what chance finds, the model, tabs that are killed by the hundred, and that the simulated servers are like the real ones.
 PROOF := $(addprefix tests/,acceptance/test_production.py acceptance/test_production_secrets.py clients/test_tab_kills.py contract/test_worlds.py \
     contract/test_production.py contract/test_google.py contract/test_redis_cluster.py contract/test_simulated.py \
-    redis/test_cluster.py redis/test_failover.py chaos fuzz powerloss proof sim/vendors)
+    redis/test_cluster.py redis/test_failover.py chaos conformance fuzz powerloss proof sim/vendors)
 test: $(READY) $(CLIENT_READY)  ## Run every test but those of `make proof`, in four processes: many wait for servers
 	@$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder $(PROOF:%=--ignore=%)
 

@@ -12,6 +12,7 @@ from router.backends.firestore import indexes
 from router.cli.config import toml_value
 from router.config import Config, known_keys
 from router.config.sources import expected, variable
+from router.conformance.moments import MOMENTS
 from router.web import asyncapi as sockets
 from router.web import openapi as requests
 from tests.chaos import report as chaos
@@ -97,6 +98,14 @@ def races_docs(root: Path) -> str:
     return _with_table(races.with_tests(page, found), races.matrix(page, found))
 
 
+def conformance_docs(root: Path) -> str:
+    """``docs/conformance.md`` with its table of moments."""
+    rows = [f"| `{one.name}` | {one.role} | {one.story} | {one.expected} |" for one in MOMENTS]
+    head = ["| moment | the client's role | what happens | what is expected |", "|---|---|---|---|"]
+    page = (root / "docs" / "conformance.md").read_text(encoding="utf-8")
+    return _with_table(page, "\n".join([*head, *rows, ""]))
+
+
 def _with_table(text: str, table: str, mark: str = MARK) -> str:
     before, _, rest = text.partition(mark)
     _, _, after = rest.partition(END_MARK)
@@ -163,6 +172,7 @@ GENERATED: dict[str, Callable[[Path], str]] = {
     "docs/specification.md": specification,
     "docs/benchmarks.md": benchmark_docs,
     "docs/cli.md": cli_reference,
+    "docs/conformance.md": conformance_docs,
     "docs/lifecycle.md": lifecycle_docs,
     "docs/proof/chaos.md": proof,
     "docs/races.md": races_docs,

@@ -44,6 +44,9 @@ COMMANDS = (
     Entry("send", "router.cli.send:send", TRY, "Send messages."),
     Entry("listen", "router.cli.listen:listen", TRY, "Receive messages: fetch, save, acknowledge."),
     Entry("bench", "router.cli.bench:bench", TRY, "Load a running router and check that it keeps its promises."),
+    Entry(
+        "conformance", "router.cli.conformance:conformance", TRY, "Play hard moments against a client, and judge it."
+    ),
     Entry("top", "router.cli.top:top", REPAIR, "Watch rates, queues, connections and outages."),
     Entry("inspect-queue", "router.cli.inspect_queue:inspect_queue", REPAIR, "Show what is queued and who is online."),
     Entry("trace", "router.cli.trace:trace", REPAIR, "Show what became of a message, and what holds it up."),

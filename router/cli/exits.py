@@ -26,6 +26,7 @@ class Code(IntEnum):
     WARNINGS = 10, "`doctor`: the worst finding is a warning: it works now, but will cause trouble in production."
     ERRORS = 11, "`doctor`: the worst finding is an error: something does not work, or loses mail."
     BROKEN_PROMISE = 12, "`bench`: the router broke a promise; the report says which one and how often."
+    CONFORMANCE = 13, "`conformance`: the client failed a moment; the report says which one, and what was seen."
     DATA = 65, "The input is invalid: not a SecureEnvelope, not a URN, or too large. Trying again does not help."
     UNAVAILABLE = 69, "The router, or a service that it depends on, does not answer. Try again later."
     SOFTWARE = 70, "A bug in the router. `ROUTER_DEBUG=1` shows where."
