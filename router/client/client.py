@@ -29,7 +29,7 @@ from router.client.requests import (
     Passing,
     Requests,
     Trouble,
-    kind_of,
+    problem_of,
     refusal,
     seconds,
     words,
@@ -284,7 +284,7 @@ class RouterClient:
         status, detail = result.error.status, result.error.detail
         if status in PASSING:
             return Unreachable(f"{self._http.base_url} does not accept it: {status}: {detail}")
-        return Refused(status, detail, kind_of(result.error.type))
+        return Refused(status, detail, problem_of(result.error.type))
 
     async def fetch(self, limit: int = PAGE) -> list[Received]:
         """The oldest messages, at most ``limit``; they stay until they are acknowledged."""

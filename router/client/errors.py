@@ -12,15 +12,15 @@ from router.errors import RouterError, Unauthorized, Unavailable
 class Refused(RouterError):
     """The router refuses the request for good: correct it; the same one fails again.
 
-    ``status``, ``kind`` (the stable end of the problem's type, empty where something else than a router answers) and
+    ``status``, ``problem`` (the stable end of the problem's type, empty where something else than a router answers) and
     ``detail`` say why.
     """
 
-    def __init__(self, status: int, detail: str, kind: str = "") -> None:
+    def __init__(self, status: int, detail: str, problem: str = "") -> None:
         super().__init__(f"{status}: {detail}")
         self.status = status
         self.detail = detail
-        self.kind = kind
+        self.problem = problem
 
 
 class TokenRefused(Refused, Unauthorized):

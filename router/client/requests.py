@@ -124,20 +124,20 @@ class _Described(Struct):
     type: str = ""
 
 
-_problem = msgspec.json.Decoder(_Described).decode
+_described = msgspec.json.Decoder(_Described).decode
 
 
 def refusal(status: int, content: bytes, otherwise: str) -> Refused:
     """What a refusal says; ``otherwise`` is its detail where its body is not a problem document."""
     try:
-        problem = _problem(content)
-        detail, kind = problem.detail or otherwise, kind_of(problem.type)
+        described = _described(content)
+        detail, problem = described.detail or otherwise, problem_of(described.type)
     except (msgspec.MsgspecError, UnicodeDecodeError):  # A proxy's own page.
-        detail, kind = otherwise, ""
-    return TokenRefused(detail) if status == UNAUTHORIZED else Refused(status, detail, kind)
+        detail, problem = otherwise, ""
+    return TokenRefused(detail) if status == UNAUTHORIZED else Refused(status, detail, problem)
 
 
-def kind_of(type_: str) -> str:
+def problem_of(type_: str) -> str:
     """The stable end of a problem's type; empty where it is none of a router."""
     return type_.removeprefix(_PROBLEMS) if type_.startswith(_PROBLEMS) else ""
 

@@ -92,7 +92,7 @@ async def test_a_new_token_that_is_refused_as_well_ends_the_call() -> None:
         with pytest.raises(TokenRefused) as raised:
             await c.fetch()
         assert router.shown == ["t1", "t2"]
-        assert (raised.value.status, raised.value.kind, raised.value.detail) == (401, "unauthorized", "expired")
+        assert (raised.value.status, raised.value.problem, raised.value.detail) == (401, "unauthorized", "expired")
         assert isinstance(raised.value, Refused)
         assert isinstance(raised.value, Unauthorized)
         router.taken = {"t3"}
