@@ -126,7 +126,7 @@ def import_go(
 async def _import(config: Config, source: Source, *, dry_run: bool, delete: bool, quiet: bool) -> Report:
     async with Factory(config, reports=LogReports(kinds(config))) as factory, AsyncExitStack() as stack:
         try:
-            importer = await _importer(factory, source, stack)
+            importer = await _importer(factory, source, stack, dry_run=dry_run)
         except ModuleNotFoundError as error:
             extras = "google,redis" if source.redis else "google"
             text = f"import-go needs {error.name}, which is missing: install the router with its extras {extras}"
@@ -135,7 +135,7 @@ async def _import(config: Config, source: Source, *, dry_run: bool, delete: bool
         try:
             users = await importer.users()
             with progress("importing", "users", len(users), quiet=quiet) as advance:
-                await importer.run(users, dry_run=dry_run, progress=advance)
+                await importer.run(users, progress=advance)
             if delete and not (done.problems or done.held):
                 with progress("deleting", "users", len(users), quiet=quiet) as advance:
                     await importer.delete(users, progress=advance)
@@ -148,7 +148,7 @@ async def _import(config: Config, source: Source, *, dry_run: bool, delete: bool
     )
 
 
-async def _importer(factory: Factory, source: Source, stack: AsyncExitStack) -> Importer:
+async def _importer(factory: Factory, source: Source, stack: AsyncExitStack, *, dry_run: bool) -> Importer:
     """From the stores of ``source``, which ``stack`` closes. Raises ``ConfigError`` and ``ModuleNotFoundError``."""
     from router.go_import.firestore import Collections, GoFirestore  # noqa: PLC0415 - brings Google's libraries
     from router.go_import.importer import Importer  # noqa: PLC0415
@@ -165,7 +165,8 @@ async def _importer(factory: Factory, source: Source, stack: AsyncExitStack) -> 
     firestore = await stack.enter_async_context(
         GoFirestore.open(config.model_copy(update={"google": old}), collections)
     )
-    return Importer(firestore, redis, await factory.ingress_producer(), config.limits, factory.clock)
+    producer = None if dry_run else await factory.ingress_producer()
+    return Importer(firestore, redis, producer, config.limits, factory.clock)
 
 
 def _tell(report: Report, *, delete: bool) -> None:

@@ -75,8 +75,14 @@ class Importer:
     """Moves mail from the old stores to the ingress. State: what this run did."""
 
     def __init__(
-        self, firestore: GoFirestore, redis: GoRedis | None, producer: IngressProducer, limits: Limits, clock: Clock
+        self,
+        firestore: GoFirestore,
+        redis: GoRedis | None,
+        producer: IngressProducer | None,
+        limits: Limits,
+        clock: Clock,
     ) -> None:
+        """``producer``: ``None`` for a dry run, which only reads."""
         self._firestore = firestore
         self._redis = redis
         self._producer = producer
@@ -91,15 +97,9 @@ class Importer:
             found |= {user async for user in self._redis.users()}
         return sorted(found)
 
-    async def run(
-        self, users: Sequence[str], *, dry_run: bool, progress: Callable[[int], None] | None = None
-    ) -> Imported:
+    async def run(self, users: Sequence[str], *, progress: Callable[[int], None] | None = None) -> Imported:
         """Import the mail of ``users``. Raises ``RouterError``; then another run goes on where this one stopped."""
-
-        async def import_mail(user: str) -> None:
-            await self._import(user, dry_run=dry_run)
-
-        await _for_each(users, import_mail, progress)
+        await _for_each(users, self._import, progress)
         return self.done
 
     async def delete(self, users: Sequence[str], *, progress: Callable[[int], None] | None = None) -> Imported:
@@ -107,7 +107,7 @@ class Importer:
         await _for_each(users, self._delete, progress)
         return self.done
 
-    async def _import(self, user: str, *, dry_run: bool) -> None:
+    async def _import(self, user: str) -> None:
         waiting, imported = await self._waiting(user), await self._firestore.imported(user)
         left = [each for each in waiting if each.id not in imported]
         self.done.before += len(waiting) - len(left)
@@ -116,7 +116,7 @@ class Importer:
         for start in range(0, len(left), PART):
             messages = await self._read(user, left[start : start + PART])
             admitted = list(itertools.takewhile(room.admits, messages))
-            await self._take(user, admitted, dry_run=dry_run)
+            await self._take(user, admitted)
             if len(admitted) < len(messages):
                 self.done.held.append(user)
                 return
@@ -146,11 +146,11 @@ class Importer:
                 self.done.problems.append(Problem(each.place, str(error)))
         return messages
 
-    async def _take(self, user: str, messages: Sequence[Message], *, dry_run: bool) -> None:
+    async def _take(self, user: str, messages: Sequence[Message]) -> None:
         lasting = [each for each in messages if not each.ephemeral]
         ids = [each.id for each in messages if each.ephemeral]
         self.done.ephemeral += len(ids)
-        if dry_run:
+        if self._producer is None:
             self.done.imported += len(lasting)
             return
         failures = await self._producer.publish(lasting) if lasting else []

@@ -36,11 +36,14 @@ def waiting(router: Router) -> list[str]:
     return [found["id"] for found in json.loads(router("inspect-queue", "bob", "--json").stdout)["messages"]]
 
 
-def test_it_moves_mail_and_says_what_it_cannot_move(router: Router, settings: dict[str, str], url: str) -> None:
+def test_it_moves_mail_and_says_what_it_cannot_move(
+    router: Router, settings: dict[str, str], url: str, data_dir: Path
+) -> None:
     planned = router("import-go", "--redis", url, "--dry-run", **settings)
     assert planned.returncode == Code.DATA
     assert planned.stdout.startswith("would import 1 message of 1 user\nCannot be imported\n")
     assert f"queue:{BOB}" in planned.stdout
+    assert not data_dir.exists(), "nothing is made for it"
     done = router("import-go", "--redis", url, "--delete", "--json", **settings)
     assert done.returncode == Code.DATA
     found = json.loads(done.stdout)

@@ -132,6 +132,16 @@ def test_every_command_line_is_one(container: Container) -> None:
     load(entry).make_context(name, rest)
 
 
+def test_every_command_of_the_page_is_one() -> None:
+    page = (DEPLOY / "README.md").read_text()
+    told = [line.split() for line in re.findall(r"-- router ([^|&\n]+)", page)]
+    told += [arguments.split(",") for arguments in re.findall(r"--args=(\S+)", page)]
+    assert len(told) >= 4
+    for name, *rest in told:
+        (entry,) = [entry for entry in COMMANDS if entry.name == name]
+        load(entry).make_context(name, rest)
+
+
 @everywhere
 def test_every_setting_is_one_and_means_production(container: Container) -> None:
     config = container.config

@@ -36,12 +36,13 @@ class Old:
         self.redis = redis
         self.left = left
 
-    def importer(self, stage: Stage) -> Importer:
-        return Importer(self.firestore, self.redis, stage.producer, stage.factory.config.limits, stage.clock)
+    def importer(self, stage: Stage, *, dry_run: bool = False) -> Importer:
+        producer = None if dry_run else stage.producer
+        return Importer(self.firestore, self.redis, producer, stage.factory.config.limits, stage.clock)
 
     async def run(self, stage: Stage, *, dry_run: bool = False) -> Imported:
-        importer = self.importer(stage)
-        return await importer.run(await importer.users(), dry_run=dry_run)
+        importer = self.importer(stage, dry_run=dry_run)
+        return await importer.run(await importer.users())
 
     async def delete(self, stage: Stage) -> int:
         importer = self.importer(stage)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 from uuid import uuid4
@@ -109,6 +110,14 @@ async def test_a_run_that_breaks_off_leaves_no_second_copy(
         done = await old.run(stage)
         assert done.imported == 4, "it cannot know what became of the first two"
         assert await mail(stage, 3) == ["m1", "m2", "m3"]
+
+
+async def test_two_runs_at_once_leave_no_second_copy(old: Old, new: Open) -> None:
+    ids = [f"m{number:02}" for number in range(70)]
+    await old.left.documents(BOB, ids)
+    async with new() as stage:
+        await asyncio.gather(old.run(stage), old.run(stage))
+        assert await mail(stage, 70) == ids
 
 
 async def test_a_dry_run_reads_all_and_writes_nothing(old: Old, new: Open) -> None:
