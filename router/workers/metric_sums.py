@@ -55,7 +55,8 @@ class _Family:
         return self.head[-1].endswith(" gauge")
 
     def lines(self) -> Iterable[str]:
-        total = GAUGES[self.name] if self.is_gauge else sum
+        # ``router top`` may ask a service of another version, which has gauges that this one does not know.
+        total = GAUGES.get(self.name, max) if self.is_gauge else sum
         yield from self.head
         for series, values in self.series.items():
             yield f"{series} {_shown(total(values))}"

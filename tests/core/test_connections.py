@@ -10,9 +10,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from router.config import Limits
+from router.core import disconnection
 from router.core.challenges import ANSWER_SECONDS, PAUSE_SECONDS, STEP_SECONDS, WAIT_SECONDS
 from router.core.connections import (
     CLOSE_PAUSE_SECONDS,
+    DISCONNECTED,
     FORGOTTEN,
     GOING_AWAY,
     KEYS_SECONDS,
@@ -539,6 +541,60 @@ async def test_a_registration_that_a_drain_overtakes_leaves_no_presence(
         await ended(stage.clock, draining)
         await stage.factory.tasks.settled()
     assert await stage.online.connections(BOB) == []
+
+
+async def test_a_registration_that_an_operator_overtakes_leaves_no_presence(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store knows the connection, and its node is still waiting for the answer when it is told to close it."""
+    register, answered = stage.online.connect, asyncio.Event()
+
+    async def slow(connection: Connection, limit: int) -> bool:
+        waiting = await register(connection, limit)
+        await answered.wait()
+        return waiting
+
+    monkeypatch.setattr(
+        type(stage.online), "connect", lambda _, connection, limit, replacing=(): slow(connection, limit)
+    )
+    bus = await stage.factory.poke_bus()
+    async with running(stage):
+        connecting = asyncio.create_task(stage.manager.connect(BOB, Socket(), None))
+        while not (found := await stage.online.connections(BOB)):  # noqa: ASYNC110 - a store sets no event
+            await asyncio.sleep(0)
+        await bus.publish([(stage.factory.node, disconnection.MARK + found[0].id)])
+        await until(lambda: stage.manager.statistics().connections == 0)
+        answered.set()
+        with pytest.raises(Draining):
+            await connecting
+        await until(lambda: stage.manager.statistics().tasks == 0)
+    assert await stage.online.connections(BOB) == []
+
+
+async def test_whom_an_operator_disconnects_is_offline_before_their_peer_answers(stage: Stage) -> None:
+    """A half-open socket takes no close frame, and the mail does not wait for it."""
+
+    class Deaf(Socket):
+        def __init__(self) -> None:
+            super().__init__()
+            self.takes = asyncio.Event()
+
+        async def close(self, code: int, reason: str) -> None:
+            await super().close(code, reason)
+            await self.takes.wait()
+
+    socket = Deaf()
+    bus = await stage.factory.poke_bus()
+    async with running(stage):
+        connection = await stage.manager.connect(BOB, socket, None)
+        assert await stage.go("m1") is Outcome.HOT
+        await bus.publish([(stage.factory.node, disconnection.MARK + connection.id)])
+        while await stage.in_cold() != ["m1"]:  # noqa: ASYNC110 - a store sets no event
+            await asyncio.sleep(0)
+        assert await stage.online.connections(BOB) == []
+        assert socket.codes == [DISCONNECTED]
+        socket.takes.set()
+        await until(lambda: stage.manager.statistics().tasks == 0)
 
 
 async def test_one_user_over_the_limit_lets_the_others_renew(stage: Stage) -> None:

@@ -76,6 +76,11 @@ def test_every_gauge_says_what_several_of_it_are() -> None:
     assert found == GAUGES.keys()
 
 
+def test_a_gauge_of_another_version_breaks_nothing() -> None:
+    later = "# HELP router_later New.\n# TYPE router_later gauge\nrouter_later 3\n"
+    assert samples(summed([text(whole()), later]), "router_later") == {(): 3}
+
+
 def test_what_has_ended_leaves_its_counts_and_no_gauge() -> None:
     left = counts_of(text(whole()))
     assert samples(left, "router_connections") == {}

@@ -76,7 +76,7 @@ function show(status, at) {
     ["running for", span(Math.max(0, Date.now() / 1000 - status.started_at))],
   ];
   if (status.online_users !== null) {
-    facts.push(["users online", whole(status.online_users)], ["connections of all", whole(status.online_connections)]);
+    facts.push(["users online", whole(status.online_users)], ["connections of all nodes", whole(status.online_connections)]);
   }
   if (status.dead_letters !== null) facts.push(["dead letters", whole(status.dead_letters)]);
   part("facts").replaceChildren(...facts.flatMap(([name, text]) => [element("dt", name), element("dd", text)]));
