@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
+from contextvars import Context
 
 from router.config.roles import Role
 from router.core.dependencies import Place
@@ -71,7 +72,10 @@ class LogReports:
         )
 
     def dead_letter(self, letter: DeadLetter) -> None:
-        LOG.warning(
+        # In a context of its own: where a send is routed at once, the line would have its request id and its trace, or
+        # those of another one that is routed with it, beside the recipient.
+        Context().run(
+            LOG.warning,
             "dead letter",
             reason=letter.reason,
             id=letter.id,

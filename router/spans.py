@@ -7,7 +7,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -101,15 +101,14 @@ class Spans:
 
         def close() -> None:
             self._provider.shutdown()
-            loop.call_soon_threadsafe(closed.set)
+            with suppress(RuntimeError):  # the loop has been closed
+                loop.call_soon_threadsafe(closed.set)
 
         # Not on a thread of the loop's: the loop would wait for it at its end.
         threading.Thread(target=close, name="spans", daemon=True).start()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await closed.wait()
-        except TimeoutError:
-            return
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from structlog.contextvars import bound_contextvars, merge_contextvars
 from structlog.testing import capture_logs
 
 from router.config import Config
@@ -81,6 +82,14 @@ def test_a_dead_letter_has_its_reason_and_nothing_of_the_letter(reports: LogRepo
             "attempts": 3,
         }
     ]
+
+
+def test_a_dead_letter_names_no_request_and_no_trace_beside_its_recipient(reports: LogReports) -> None:
+    """Who knows whose request it was would know who wrote to whom."""
+    letter = DeadLetter("the-id", "urn:sm:user:bob", DeadReason.QUEUE_FULL, "", b"", 1, 0)
+    with bound_contextvars(request_id="r-1", trace_id="t-1"), capture_logs(processors=[merge_contextvars]) as said:
+        reports.dead_letter(letter)
+    assert not {"request_id", "trace_id"} & said[0].keys()
 
 
 def test_bugs_alike_are_sampled_and_others_are_not(reports: LogReports) -> None:
