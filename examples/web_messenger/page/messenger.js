@@ -54,7 +54,11 @@ export class Messenger extends EventTarget {
     this.client = new RouterClient({
       url: router,
       token: async () => (await session(link)).token,
-      fetch: wire.fetch,
+      fetch: async (...request) => {
+        const response = await wire.fetch(...request);
+        if (response.ok) this.#connected("online");
+        return response;
+      },
       trouble: () => this.#connected("reconnecting"),
     });
     this.channel = new BroadcastChannel(kept.account);
@@ -126,7 +130,7 @@ export class Messenger extends EventTarget {
     if (this.connection !== "online" || !this.people.get(person)?.receipts || now - this.#typed < TYPING_EVERY_MS) return;
     this.#typed = now;
     const envelope = await this.#seal({ from: this.me, text: "", typing: true }, person, { isEphemeral: true });
-    const signal = AbortSignal.timeout(TYPING_EVERY_MS);
+    const signal = AbortSignal.timeout(TYPING_MS);
     await this.client.send(envelope, { signal }).catch(() => {}); // Later it would be worth nothing.
   }
 
@@ -277,7 +281,9 @@ export class Messenger extends EventTarget {
 
   /** @param {Connection} connection */
   #connected(connection) {
-    if (this.#stop.signal.aborted && connection === "reconnecting") return;
+    // What was under way when the switch was turned says nothing any more.
+    if (this.#stop.signal.aborted && (connection === "reconnecting" || connection === "online")) return;
+    if (this.connection === connection) return;
     this.connection = connection;
     this.dispatchEvent(new Event("change"));
   }
