@@ -18,12 +18,21 @@ declare global {
 const PAGE = `<!doctype html><title>page</title><script>
 globalThis.load = async () => ({ ...(await import("/client/index.js")), ...(await import("/client/indexeddb.js")) });
 </script>`;
+/** That page, and what it does at once: it tells what that gives. */
+const doing = (number: number, does: string, given: object) => `${PAGE}<script type="module">
+const given = ${JSON.stringify(given)};
+const told = await (async () => { ${does} })().then((value) => ({ value }), (error) => ({ error: String(error) }));
+await fetch("/told/${number}", { method: "POST", body: JSON.stringify(told) });
+</script>`;
 
 export type Answer = { status: number; body: Buffer };
 /** A request to the router: `go` passes it on. What this gives is the answer; undefined: there is none. */
 export type Between = (path: string, body: Buffer, go: () => Promise<Answer>) => Promise<Answer | undefined>;
 
 export class Pages {
+  #page = "";
+  #number = 0;
+  #told: (told: { value?: unknown; error?: string }) => void = () => {};
   between: Between = (_path, _body, go) => go();
 
   private constructor(
@@ -41,6 +50,19 @@ export class Pages {
     return pages;
   }
 
+  /** The address of a page that does this, with what it is given. */
+  does(does: string, given: object): string {
+    this.#page = doing((this.#number += 1), does, given);
+    return `${this.url}/doing`;
+  }
+
+  /** What the page tells that is made next, when it is done; rejects with its error. */
+  async told(): Promise<unknown> {
+    const told = await new Promise<{ value?: unknown; error?: string }>((resolve) => (this.#told = resolve));
+    if (told.error !== undefined) throw new Error(told.error);
+    return told.value;
+  }
+
   get url(): string {
     return `http://127.0.0.1:${(this.server.address() as AddressInfo).port}`;
   }
@@ -56,9 +78,13 @@ export class Pages {
       const passed = body && (await this.between(path, body, () => this.#pass(asked, body)));
       if (passed) answer.writeHead(passed.status, { "Content-Type": "application/json" }).end(passed.body);
       else answer.destroy();
+    } else if (path.startsWith("/told/")) {
+      const told = await buffer(asked).catch(() => undefined);
+      answer.end();
+      if (told && path === `/told/${this.#number}`) this.#told(JSON.parse(told.toString()));
     } else {
       answer.setHeader("Content-Type", "text/html");
-      answer.end(PAGE);
+      answer.end(path === "/doing" ? this.#page : PAGE);
     }
   }
 

@@ -1,10 +1,9 @@
 // Tabs that are killed at any moment, in a real browser: the one that comes after goes on with what IndexedDB has kept.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Browser, CDPSession, Page } from "playwright-core";
-import { clientOf, envelope, ROUTER, someone, until, waiting, type User } from "../support.js";
-import { chance, launch } from "./chromium.js";
-import { Pages } from "./pages.js";
+import { clientOf, envelope, ROUTER, someone, until, waiting } from "../support.js";
+import { chance, Tabs } from "./chromium.js";
+import { Pages, type Answer } from "./pages.js";
 
 const KILLS = Number(process.env.KILLS);
 const SEED = Number(process.env.SEED);
@@ -16,7 +15,7 @@ const CRASHES = 0.3;
 const MOMENTS = ["before a request", "before its answer", "with its answer", "after its answer"] as const;
 type Moment = (typeof MOMENTS)[number];
 
-/** Kills one tab after another, each in an exchange that chance chooses. */
+/** Opens one tab after another and kills it, each in an exchange that chance chooses. */
 class Killer {
   readonly kills = new Map<Moment, number>();
   readonly #random = chance(SEED);
@@ -26,15 +25,15 @@ class Killer {
 
   constructor(
     readonly pages: Pages,
-    readonly browser: CDPSession,
-    /** Looks at an exchange of which the router has had its part. */
-    readonly look: (path: string, body: Buffer, go: () => Promise<{ status: number; body: Buffer }>) => ReturnType<typeof go>,
+    readonly tabs: Tabs,
+    /** Looks at an exchange of which the router has its part. */
+    readonly look: (body: Buffer, go: () => Promise<Answer>) => Promise<Answer>,
   ) {
-    pages.between = async (path, body, go) => {
+    pages.between = async (_path, body, go) => {
       const now = this.#after-- === 0 ? this.#moment : undefined;
       const kill = this.#kill; // Of this tab.
       if (now === "before a request") return void (await kill(now));
-      const answer = await this.look(path, body, go);
+      const answer = await this.look(body, go);
       if (now === "before its answer") return void (await kill(now));
       if (now === "with its answer") void kill(now);
       if (now === "after its answer") void this.#later().then(() => kill(now));
@@ -46,52 +45,48 @@ class Killer {
     return [...this.kills.values()].reduce((sum, count) => sum + count, 0);
   }
 
-  /** Opens a tab that does this, until it is killed or, which chance may decide as well, done. */
-  async live(page: Page, work: (page: Page) => Promise<unknown>, mortal = true): Promise<void> {
+  /** Has a tab do this, until it is killed or, which chance may decide as well, done: then this gives what it has told. */
+  async live<T>(does: string, given: object, mortal = true): Promise<T | undefined> {
     this.#moment = MOMENTS[Math.floor(this.#random() * MOMENTS.length)]!;
     this.#after = mortal ? Math.floor(this.#random() * 3) : -1;
-    const session = this.#random() < CRASHES ? await page.context().newCDPSession(page) : undefined;
-    let [killed, done] = [undefined as Promise<void> | undefined, false];
-    const gone = new Promise<void>((resolve) => page.once("close", () => resolve()).once("crash", () => resolve()));
+    const crashes = this.#random() < CRASHES;
+    let [done, died] = [false, () => {}];
+    const killed = new Promise<undefined>((resolve) => (died = () => resolve(undefined)));
     this.#kill = async (moment) => {
       if (done) return;
+      done = true;
       this.kills.set(moment, (this.kills.get(moment) ?? 0) + 1);
-      // What crashes doesn't answer.
-      killed = session ? session.send("Page.crash").then(() => {}, () => {}) : page.close();
-      await gone;
+      if (crashes) await (await opened).crash();
+      await (await opened).close();
+      died();
     };
-    await Promise.race([work(page), gone]).catch((error: unknown) => {
-      if (!killed) throw error;
-    });
+    const told = this.pages.told();
+    const opened = this.tabs.open(this.pages.does(does, { ...given, url: this.pages.url }));
+    const result = await Promise.race([told, killed]);
+    if (done) return await killed;
     done = true;
-    if (!page.isClosed()) await page.close();
+    await (await opened).close();
+    return result as T;
   }
 
   /** For a time that chance chooses, counted in answers of the browser. */
   async #later(): Promise<void> {
-    for (let left = Math.floor(this.#random() * 12); left > 0; left -= 1) await this.browser.send("Browser.getVersion");
+    for (let left = Math.floor(this.#random() * 12); left > 0; left -= 1) await this.tabs.send("Browser.getVersion");
   }
 }
 
-async function open(browser: Browser, pages: Pages): Promise<() => Promise<Page>> {
-  const context = await browser.newContext();
-  return async () => {
-    const page = await context.newPage();
-    await page.goto(pages.url, { waitUntil: "domcontentloaded" });
-    return page;
-  };
-}
-
-const drain = (page: Page, url: string, user: User) =>
-  page.evaluate(
-    async ([url, token, limit]) => {
-      const { Inbox, RouterClient } = await load();
-      const inbox = await Inbox.open();
-      await new RouterClient({ url, token: () => token }).drain(inbox.save, { limit });
-      return (await inbox.messages()).map(({ envelope }) => atob(envelope.encryptedData ?? ""));
-    },
-    [url, user.token, PAGE] as const,
-  );
+/** What a tab does, with `load` of its page and what it is `given`. */
+const DRAIN = `
+  const { Inbox, RouterClient } = await load();
+  const inbox = await Inbox.open();
+  await new RouterClient({ url: given.url, token: () => given.token }).drain(inbox.save, { limit: given.limit });
+  return (await inbox.messages()).map(({ envelope }) => atob(envelope.encryptedData));`;
+const SEND = `
+  const { Outbox, RouterClient } = await load();
+  const outbox = await Outbox.open();
+  for (const envelope of given.envelopes) await outbox.add(envelope);
+  await outbox.flush(new RouterClient({ url: given.url, token: () => given.token })); // Only here it may be killed.
+  return (await outbox.waiting()).length;`;
 
 test(`${KILLS} tabs that die in the middle of draining lose nothing, and get nothing that they have acknowledged`, async (t) => {
   const [alice, bob] = [someone(), someone()];
@@ -100,8 +95,7 @@ test(`${KILLS} tabs that die in the middle of draining lose nothing, and get not
   const acknowledged = new Set<string>();
   const wrong: string[] = [];
   const pages = await Pages.serve(t, ROUTER);
-  const browser = await launch(t);
-  const killer = new Killer(pages, await browser.newBrowserCDPSession(), async (_path, body, go) => {
+  const killer = new Killer(pages, await Tabs.launch(t), async (body, go) => {
     const before = new Set(acknowledged);
     const answer = await go();
     const ids = body.length > 0 ? (JSON.parse(body.toString()) as { messageIds: string[] }).messageIds : [];
@@ -110,7 +104,7 @@ test(`${KILLS} tabs that die in the middle of draining lose nothing, and get not
     for (const { id } of page) if (before.has(id) || ids.includes(id)) wrong.push(`${id} was acknowledged, and is repeated`);
     return answer;
   });
-  const tab = await open(browser, pages);
+  const given = { token: bob.token, limit: PAGE };
   while (killer.count < KILLS) {
     if (acknowledged.size === sent.length) {
       const more = Array.from({ length: BACKLOG }, (_, index) => String(sent.length + index));
@@ -118,12 +112,10 @@ test(`${KILLS} tabs that die in the middle of draining lose nothing, and get not
       await until(bob, (texts) => texts.length === BACKLOG);
       sent.push(...more);
     }
-    await killer.live(await tab(), (page) => drain(page, pages.url, bob));
+    await killer.live(DRAIN, given);
     assert.deepEqual(wrong, []);
   }
-  let kept: unknown;
-  await killer.live(await tab(), async (page) => (kept = await drain(page, pages.url, bob)), false);
-  assert.deepEqual(kept, sent, "each once, in order");
+  assert.deepEqual(await killer.live(DRAIN, given, false), sent, "each once, in order");
   assert.equal(acknowledged.size, sent.length);
   assert.deepEqual(await waiting(bob), []);
   assert.equal(killer.kills.size, MOMENTS.length);
@@ -132,31 +124,19 @@ test(`${KILLS} tabs that die in the middle of draining lose nothing, and get not
 test("tabs that die while they send what is in the outbox send each message once, in order", async (t) => {
   const [alice, bob] = [someone(), someone()];
   const pages = await Pages.serve(t, ROUTER);
-  const browser = await launch(t);
-  const killer = new Killer(pages, await browser.newBrowserCDPSession(), (_path, _body, go) => go());
-  const tab = await open(browser, pages);
+  const killer = new Killer(pages, await Tabs.launch(t), (_body, go) => go());
   const written: number[] = [];
-  let number = 0;
-  const write = async (page: Page, count: number) => {
-    const texts = Array.from({ length: count }, () => String((number += 1)));
+  const live = async (count: number, mortal: boolean) => {
+    const texts = Array.from({ length: count }, (_, index) => String(written.length + index));
     written.push(...texts.map(Number));
-    const left = await page.evaluate(
-      async ([url, token, envelopes]) => {
-        const { Outbox, RouterClient } = await load();
-        const outbox = await Outbox.open();
-        for (const envelope of envelopes) await outbox.add(envelope);
-        await outbox.flush(new RouterClient({ url, token: () => token })); // Only here it may be killed.
-        return (await outbox.waiting()).length;
-      },
-      [pages.url, alice.token, texts.map((text) => envelope(bob, text))] as const,
-    );
-    assert.equal(left, 0);
+    const given = { token: alice.token, envelopes: texts.map((text) => envelope(bob, text)) };
+    return await killer.live<number>(SEND, given, mortal);
   };
-  while (killer.count < Math.ceil(KILLS / 10)) await killer.live(await tab(), (page) => write(page, 3));
-  await killer.live(await tab(), (page) => write(page, 1), false);
+  while (killer.count < Math.ceil(KILLS / 10)) await live(3, true);
+  assert.equal(await live(1, false), 0);
   const arrived = new Set<string>();
   const order: number[] = [];
-  await until(bob, (texts) => texts.at(-1) === String(number) || texts.length === 500);
+  await until(bob, (texts) => texts.at(-1) === String(written.at(-1)) || texts.length === 500);
   await clientOf(bob).drain((messages) => {
     for (const { id, envelope } of messages) {
       assert.ok(!arrived.has(id));
