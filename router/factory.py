@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from router import ids
-from router.backends.base import Backend, DeadLetterBox, Outbox, Tools, TracingBackend, Upkeep
+from router.backends.base import Auditor, Backend, DeadLetterBox, Outbox, Tools, TracingBackend, Upkeep
 from router.backends.registry import Backends
 from router.backends.routing_rules import StoreRules
 from router.clock import Clock, SystemClock
@@ -238,6 +238,10 @@ class Factory:
         Raises ``ConfigError`` where they cannot be looked at.
         """
         return await (await self.open(self.backends.push())).outbox(subscription)
+
+    async def auditor(self) -> Auditor | None:
+        """Reads the exact books; ``None`` where several stores keep what a message passes."""
+        return (await self.open(self.backends.ingress())).auditor()
 
     async def dead_letters(self) -> DeadLetters:
         return (await self.open(self.backends.ingress())).dead_letters()

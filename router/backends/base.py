@@ -17,6 +17,7 @@ from typing import Any, Protocol, Self
 from msgspec import Struct
 
 from router.backups import Backup, Progress
+from router.books import Books, Unbalanced
 from router.clock import Clock
 from router.config import Config
 from router.config.roles import Role, kept_by
@@ -155,6 +156,10 @@ class IngressBackend(Backend):
         """The write end that routes what it takes, if this backend keeps all that a message passes."""
         return None
 
+    def auditor(self) -> Auditor | None:
+        """Reads the books of all mail, if this backend keeps all that a message passes."""
+        return None
+
     @abstractmethod
     def consumer(self) -> AbstractAsyncContextManager[IngressConsumer]: ...
 
@@ -171,6 +176,14 @@ class IngressBackend(Backend):
     def dead_letter_box(self) -> DeadLetterBox:
         """The dead letters, to look at; raises ``ConfigError`` if this backend can only lease them."""
         raise ConfigError(self.letters_elsewhere())
+
+
+class Auditor(Protocol):
+    """Reads the books of all mail."""
+
+    async def books(self) -> tuple[Books, list[Unbalanced]]:
+        """The books of one moment, and each recipient of whom the queues do not hold what the books say."""
+        ...
 
 
 class DeadLetterBox(DeadLetterQueue, Protocol):

@@ -54,6 +54,7 @@ COMMANDS = (
         "connections", "router.cli.connections:connections", REPAIR, "Show who is connected, to which node, since when."
     ),
     Entry("disconnect", "router.cli.connections:disconnect", REPAIR, "Close all connections of a user, on every node."),
+    Entry("audit", "router.cli.audit:audit", REPAIR, "Check that every accepted message is accounted for."),
     Entry("migrate", "router.cli.migrate:migrate", REPAIR, "Move hot queues to cold."),
     Entry(
         "import-go",

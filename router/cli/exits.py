@@ -25,7 +25,10 @@ class Code(IntEnum):
     USAGE = 2, "The command line is wrong: an unknown command or option, a missing or bad argument."
     WARNINGS = 10, "`doctor`: the worst finding is a warning: it works now, but will cause trouble in production."
     ERRORS = 11, "`doctor`: the worst finding is an error: something does not work, or loses mail."
-    BROKEN_PROMISE = 12, "`bench`: the router broke a promise; the report says which one and how often."
+    BROKEN_PROMISE = (
+        12,
+        "`bench`, `audit`: the router broke a promise; the report says which one and how often, or what is missing.",
+    )
     CONFORMANCE = 13, "`conformance`: the client failed a moment; the report says which one, and what was seen."
     DATA = 65, "The input is invalid: not a SecureEnvelope, not a URN, or too large. Trying again does not help."
     UNAVAILABLE = 69, "The router, or a service that it depends on, does not answer. Try again later."

@@ -8,6 +8,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msgspec.structs import astuple
+
+from router.backends.embedded import books
 from router.backends.recipient_limits import PLAUSIBLE_INBOUND_SECONDS
 from router.clock import MICROSECONDS
 from router.errors import RouterError
@@ -301,7 +304,7 @@ class World:
         """The bytes of hot mail are what its store counts, at any moment: not only at the end, when there is none."""
         while True:
             await self.loop.pause(WEIGH_SECONDS)
-            for found in self._miscounted(cold_too=False):
+            for found in [*self._miscounted(cold_too=False), *self._unbalanced()]:
                 self.failed(found, None)
 
     def _hot_and_unmoved(self, now: int) -> tuple[tuple[str, str], ...]:
@@ -511,6 +514,12 @@ class World:
             )
         ]
         found += self._miscounted(cold_too=not self._forgot)
+        found += self._unbalanced()
+        if not (self.apart or self._forgot):
+            found += [
+                f"of {user} the books have {kept} messages, and the queues hold {held}"
+                for user, kept, held in map(astuple, books.read(online.connection)[1])
+            ]
         found += [
             f"the store counts {counted} pending messages of {user} and knows of {held}"
             for user, counted, held in online.rows(
@@ -555,6 +564,16 @@ class World:
             [(str(user), int(str(size))) for user, id_, size in cold if (user, id_) in recorded],
             cold_too=cold_too,
         )
+
+    def _unbalanced(self) -> list[str]:
+        """Each message that was accepted is queued, or the books say what became of it: at any moment."""
+        return [
+            f"of {user} {missing} accepted messages are missing in the books"
+            for user, missing in self.disk("online").rows(
+                "SELECT user, accepted - acknowledged - expired - dropped - dead - hot - cold AS missing "
+                "FROM recipient WHERE missing <> 0"
+            )
+        ]
 
     def _left(self) -> list[tuple[str, str]]:
         found = [("ingress", id_) for id_ in self._waiting()]

@@ -21,6 +21,7 @@ from router.backends.base import (
     Upkeep,
 )
 from router.backends.embedded import backup, checks, library, schema
+from router.backends.embedded.books import EmbeddedAuditor
 from router.backends.embedded.cold import EmbeddedColdQueue
 from router.backends.embedded.database import Database
 from router.backends.embedded.direct import EmbeddedRoutingIngress
@@ -161,6 +162,9 @@ class EmbeddedBackend(
             self.dead_letters(),
             check_room=self.space.check,
         )
+
+    def auditor(self) -> EmbeddedAuditor | None:
+        return EmbeddedAuditor(self._database) if self.direct else None
 
     def consumer(self) -> EmbeddedIngressConsumer:
         lock = partial(FileLock, self._data_dir / "consumer.lock")

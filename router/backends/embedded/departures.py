@@ -43,8 +43,11 @@ class Departures:
         return self._rules.remember_until(self._now, keyed=keyed)
 
 
-def remove(db: sqlite3.Connection, user: str, ids: Iterable[str], now: int, state: EmbeddedState) -> None:
-    """Acknowledge ``ids``: nothing of them is left in either tier, nor in the outbox."""
+def remove(
+    db: sqlite3.Connection, user: str, ids: Iterable[str], now: int, state: EmbeddedState, *, damaged: bool = False
+) -> None:
+    """Acknowledge ``ids``: nothing of them is left in either tier, nor in the outbox. ``damaged``: instead they have
+    become dead letters."""
     departures = Departures(db, user, now, state)
     hot = hot_bytes = cold = cold_bytes = pending = 0
     gone: list[tuple[str, str]] = []
@@ -70,7 +73,13 @@ def remove(db: sqlite3.Connection, user: str, ids: Iterable[str], now: int, stat
         if after is not before:
             departures.end(id_, after, keyed=bool(keyed))
     withdraw(db, gone)
-    count(db, user, hot=hot, hot_bytes=hot_bytes, cold=cold, cold_bytes=cold_bytes, pending=pending)
+    gone_to = gone_as(-hot - cold, damaged=damaged)
+    count(db, user, hot=hot, hot_bytes=hot_bytes, cold=cold, cold_bytes=cold_bytes, pending=pending, **gone_to)
+
+
+def gone_as(messages: int, *, damaged: bool) -> dict[str, int]:
+    """What ``count`` is told of messages that have left the queue."""
+    return {"dead" if damaged else "acknowledged": messages}
 
 
 def _remove_unknown(db: sqlite3.Connection, user: str, id_: str, departures: Departures) -> None:
@@ -98,6 +107,7 @@ def drop(
         db.execute(HOT["remove"], (user, lane, sequence))
         departures[user].end(id_, step(State.HOT, Event.DROPPED).after, keyed=bool(keyed))
         changes[user].subtract({"hot": 1, "hot_bytes": size})
+        changes[user]["dropped"] += 1
     count_each(db, changes)
 
 
@@ -117,6 +127,7 @@ def expire(db: sqlite3.Connection, expired: Sequence[Queued], now: int, state: E
         if after is not before:
             departures[user].end(id_, after, keyed=queued.message.keyed)
             changes[user].subtract({"cold": 1, "cold_bytes": record[-1], "pending": before is State.PENDING})
+            changes[user]["expired"] += 1
     count_each(db, changes)
     withdraw(db, names)
     if state.direct:

@@ -6,7 +6,7 @@ import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from router.backends.embedded import trace_contexts
+from router.backends.embedded import books, trace_contexts
 from router.backends.embedded.departures import drop, expire
 from router.backends.embedded.presence import nodes_of
 from router.backends.embedded.recipients import HOT as SQL
@@ -104,9 +104,9 @@ class EmbeddedMaintenance:
         page = {**times, "after": self._idle_cursor, "limit": limit}
         found = self._state.database.read(lambda db: db.execute(SQL["idle_recipients"], page).fetchall())
         self._idle_cursor = found[-1][0] if len(found) == limit else ""
-        idle = [{**times, "user": user} for user, busy in found if not busy]
+        idle: list[dict[str, object]] = [{**times, "user": user} for user, busy in found if not busy]
         if idle:
-            await self._state.database.write_ordered(lambda db: db.executemany(SQL["forget_recipient"], idle).rowcount)
+            await self._state.database.write_ordered(lambda db: forget_recipients(db, idle))
 
     async def inspect(self, user: str, limit: int) -> list[Queued]:
         return self._state.database.read(lambda db: inspect(db, user, limit))
@@ -125,6 +125,12 @@ class EmbeddedMaintenance:
 
     async def compare_clocks(self) -> float:
         return 0.0
+
+
+def forget_recipients(db: sqlite3.Connection, idle: Sequence[dict[str, object]]) -> None:
+    """Delete the state of users who are still idle; their books go to those of all."""
+    left = [one(db, SQL["forget_recipient"], values) for values in idle]
+    books.add(db, [row for row in left if row is not None])
 
 
 def inspect(db: sqlite3.Connection, user: str, limit: int) -> list[Queued]:
@@ -188,6 +194,7 @@ def abandon(db: sqlite3.Connection, before: int, limit: int) -> None:
     for user, id_, size in db.execute(SQL["abandoned"], (before, limit)).fetchall():
         db.execute(SQL["forget"], (id_, user))
         changes[user].subtract({"cold": 1, "cold_bytes": size, "pending": 1})
+        changes[user]["expired"] += 1
     count_each(db, changes)
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from router import envelope, logs
 from router.backends.base import OutboxEntry
+from router.backends.embedded import books
 from router.backends.embedded.database import Database
 from router.backends.embedded.queries import load
 from router.clock import MICROSECONDS, Clock
@@ -119,7 +120,11 @@ class EmbeddedDeadLetters:
         self._metrics = metrics
 
     async def publish(self, letters: Sequence[DeadLetter]) -> None:
-        self.tell(await self._database.write_ordered(lambda db: self.bury(db, letters)))
+        def bury(db: sqlite3.Connection) -> Buried:
+            books.bury(db, letters)
+            return self.bury(db, letters)
+
+        self.tell(await self._database.write_ordered(bury))
 
     def bury(self, db: sqlite3.Connection, letters: Sequence[DeadLetter]) -> Buried:
         """Keep ``letters``, and drop old ones. The caller passes the result to ``tell``."""

@@ -8,7 +8,7 @@ from itertools import chain
 
 from msgspec import structs
 
-from router.backends.embedded.departures import note_acknowledgement, remove
+from router.backends.embedded.departures import gone_as, note_acknowledgement, remove
 from router.backends.embedded.presence import is_connected
 from router.backends.embedded.push import withdraw
 from router.backends.embedded.recipients import HOT as SQL
@@ -77,17 +77,22 @@ class EmbeddedQueue:
 
     async def discard(self, user: str, damaged: Sequence[Queued]) -> list[str]:
         now = self._state.keeper.leaving_at()
-        return await self._state.database.write(lambda db: self._leave(db, user, records_of(db, user, damaged), now))
+        return await self._state.database.write(
+            lambda db: self._leave(db, user, records_of(db, user, damaged), now, damaged=True)
+        )
 
-    def _leave(self, db: sqlite3.Connection, user: str, ids: Sequence[str], now: int) -> list[str]:
+    def _leave(
+        self, db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, *, damaged: bool = False
+    ) -> list[str]:
         note_acknowledgement(db, user, now)
         if not self._state.direct:
-            return ack(db, user, ids, now, self._state.rules)
-        remove(db, user, ids, now, self._state)
+            return ack(db, user, ids, now, self._state.rules, damaged=damaged)
+        remove(db, user, ids, now, self._state, damaged=damaged)
         return []
 
     async def note_cold_empty(self, user: str, version: int) -> None:
-        await self._state.database.write_ordered(lambda db: db.execute(SQL["cold_is_empty"], (user, version)).rowcount)
+        values = {"user": user, "version": version, "beside": not self._state.direct}
+        await self._state.database.write_ordered(lambda db: db.execute(SQL["cold_is_empty"], values).rowcount)
 
 
 def page_of(
@@ -151,8 +156,10 @@ def left(db: sqlite3.Connection, user: str, ids: Sequence[str]) -> set[str]:
     return {id_ for (id_,) in db.execute(SQL["left"], {"ids": json_list(ids), "user": user})}
 
 
-def ack(db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: StoreRules) -> list[str]:
-    """Acknowledge ``ids``; returns those of which cold may have a copy."""
+def ack(
+    db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: StoreRules, *, damaged: bool = False
+) -> list[str]:
+    """Acknowledge ``ids``; returns those of which cold may have a copy. ``damaged``: they have become dead letters."""
     hot = hot_bytes = cold = cold_bytes = pending = 0
     owed: list[str] = []
     for id_ in ids:
@@ -173,7 +180,8 @@ def ack(db: sqlite3.Connection, user: str, ids: Sequence[str], now: int, rules: 
             hot -= removed
             hot_bytes -= removed * size
         db.execute(SQL["set_state"], (acked.after, rules.remember_until(now, keyed=bool(keyed)), id_, user))
-    count(db, user, hot=hot, hot_bytes=hot_bytes, cold=cold, cold_bytes=cold_bytes, pending=pending)
+    gone_to = gone_as(-hot - cold, damaged=damaged)
+    count(db, user, hot=hot, hot_bytes=hot_bytes, cold=cold, cold_bytes=cold_bytes, pending=pending, **gone_to)
     withdraw(db, ((user, id_) for id_ in ids))
     return owed
 
@@ -193,5 +201,6 @@ def records_of(db: sqlite3.Connection, user: str, damaged: Sequence[Queued]) -> 
             ids.append(found[0])
         else:
             (size,) = one(db, SQL["size_at"], (user, lane, sequence)) or (0,)
-            count(db, user, hot=-db.execute(SQL["remove"], (user, lane, sequence)).rowcount, hot_bytes=-size)
+            removed = db.execute(SQL["remove"], (user, lane, sequence)).rowcount
+            count(db, user, hot=-removed, hot_bytes=-size, dead=removed)
     return ids

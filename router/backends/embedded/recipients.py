@@ -10,8 +10,10 @@ from router.backends.embedded.presence import nodes_of
 from router.backends.embedded.queries import load
 from router.backends.embedded.rows import json_list
 from router.backends.routing_rules import StoreRules, next_sequence
+from router.messages import Outcome
 
 HOT = load("hot")
+DROPPED = frozenset({Outcome.DROPPED_OFFLINE, Outcome.DROPPED_EXPIRED})
 
 Pokes = list[tuple[str, str]]
 """(node, user) pairs."""
@@ -21,8 +23,8 @@ class Recipient:
     """One user's state within a transaction."""
 
     __slots__ = (
-        "cold", "cold_bytes", "cold_empty", "cold_version", "fetched", "hot", "hot_bytes", "inbound_until", "nodes",
-        "pending", "poked_at", "sequence", "user",
+        "accepted", "cold", "cold_bytes", "cold_empty", "cold_version", "dead", "dropped", "fetched", "hot",
+        "hot_bytes", "inbound_until", "nodes", "pending", "poked_at", "sequence", "user",
     )  # fmt: skip
 
     def __init__(self, user: str, row: Sequence[int], nodes: list[str]) -> None:
@@ -30,7 +32,7 @@ class Recipient:
         self.user = user
         (
             self.sequence, self.hot, self.hot_bytes, self.cold, self.cold_bytes, self.inbound_until, self.pending,
-            self.cold_version, self.cold_empty, self.poked_at, self.fetched,
+            self.cold_version, self.cold_empty, self.poked_at, self.fetched, self.accepted, self.dropped, self.dead,
         ) = row  # fmt: skip
         self.nodes = nodes
 
@@ -39,6 +41,13 @@ class Recipient:
         sequence = next_sequence(self.sequence, now)
         self.sequence = sequence
         return sequence
+
+    def turn_away(self, outcome: Outcome) -> None:
+        """Count a message that comes into no queue, as what becomes of it."""
+        if outcome in DROPPED:
+            self.dropped += 1
+        else:
+            self.dead += 1
 
     def poke(self, now: int) -> Pokes:
         """The pokes for a new message; none if the user has not fetched since the last ones."""
@@ -51,7 +60,8 @@ class Recipient:
         """The parameters of ``hot.save_recipient``."""
         return (
             self.user, self.sequence, self.hot, self.hot_bytes, self.cold, self.cold_bytes, self.inbound_until,
-            self.pending, self.cold_version, self.cold_empty, self.poked_at, self.fetched,
+            self.pending, self.cold_version, self.cold_empty, self.poked_at, self.fetched, self.accepted, self.dropped,
+            self.dead,
         )  # fmt: skip
 
 
@@ -70,7 +80,7 @@ def recipients_of(
         if user not in rows:
             (cold_empty,) = connection.execute(HOT["nothing_in_cold"], (rules.fresh_cold_empty, user)).fetchone()
             # The version is the clock's, so that none repeats of a user who was forgotten.
-            rows[user] = [0, 0, 0, 0, 0, 0, 0, now, cold_empty, 0, 1]
+            rows[user] = [0, 0, 0, 0, 0, 0, 0, now, cold_empty, 0, 1, 0, 0, 0]
     return {user: Recipient(user, rows[user], nodes.get(user, [])) for user in wanted}
 
 
@@ -89,10 +99,16 @@ def count(
     cold_bytes: int = 0,
     pending: int = 0,
     cold_changed: int = 0,
+    acknowledged: int = 0,
+    expired: int = 0,
+    dropped: int = 0,
+    dead: int = 0,
 ) -> None:
+    """Add to what is in the queues of ``user``, and say what became of that which has left them."""
     if hot or cold or pending or cold_changed:
         values: dict[str, object] = {"user": user, "hot": hot, "hot_bytes": hot_bytes, "cold": cold}
         values |= {"cold_bytes": cold_bytes, "pending": pending, "cold_changed": cold_changed}
+        values |= {"acknowledged": acknowledged, "expired": expired, "dropped": dropped, "dead": dead}
         db.execute(HOT["count"], values)
 
 

@@ -75,7 +75,11 @@ def route(
         if outcome is Outcome.HOT or outcome is Outcome.COLD:
             entered = _enter(connection, delivery, message, recipient, outcome, now, rules, stores=stores)
         if entered is None:
-            done.routed.append(_known(connection, delivery, message, now, rules) or Routed(outcome))
+            known = _known(connection, delivery, message, now, rules)
+            if known is None:
+                recipient.accepted += 1
+                recipient.turn_away(outcome)
+            done.routed.append(known or Routed(outcome))
             continue
         done.routed.append(entered)
         if outcome is Outcome.HOT:
@@ -114,6 +118,7 @@ def _enter(
     if connection.execute(HOT["register"], record).rowcount == 0:
         recipient.sequence = before
         return None
+    recipient.accepted += 1
     recipient.inbound_until = rules.recipient.charged(recipient.inbound_until, size, now)
     if outcome is Outcome.HOT:
         recipient.hot += 1
@@ -189,6 +194,7 @@ def _arrive(
         if state is State.UNKNOWN:
             values = (message.id, message.recipient, message.lane, queued.sequence, after, message.keyed)
             is_new = db.execute(HOT["register"], (*values, queued.size)).rowcount
+            recipient.accepted += is_new
             recipient.cold += is_new
             recipient.cold_bytes += is_new * queued.size
             recipient.sequence = max(recipient.sequence, queued.sequence)

@@ -38,6 +38,7 @@ _MIGRATIONS: Sequence[str] = (
     "0012_direct.sql",
     "0013_traces.sql",
     "0014_offline.sql",
+    "0015_books.sql",
 )
 """The file with index n takes a database from version n to n + 1. A released file never changes."""
 VERSION = len(_MIGRATIONS)

@@ -1,10 +1,12 @@
 -- recipients: What routing needs of some users.
-SELECT user, sequence, hot, hot_bytes, cold, cold_bytes, inbound_until, pending, cold_version, cold_empty, poked_at, fetched
+SELECT user, sequence, hot, hot_bytes, cold, cold_bytes, inbound_until, pending, cold_version, cold_empty, poked_at, fetched,
+    accepted, dropped, dead
 FROM recipient
 WHERE user IN (SELECT value FROM json_each(?));
 
 -- recipient: The same of one user, which takes half of the time.
-SELECT user, sequence, hot, hot_bytes, cold, cold_bytes, inbound_until, pending, cold_version, cold_empty, poked_at, fetched
+SELECT user, sequence, hot, hot_bytes, cold, cold_bytes, inbound_until, pending, cold_version, cold_empty, poked_at, fetched,
+    accepted, dropped, dead
 FROM recipient
 WHERE user = ?;
 
@@ -16,14 +18,16 @@ SELECT ? AND NOT EXISTS (SELECT 1 FROM cold WHERE id = ? AND user = ?);
 
 -- save_recipient: Write back what routing changed.
 INSERT INTO recipient
-    (user, sequence, hot, hot_bytes, cold, cold_bytes, inbound_until, pending, cold_version, cold_empty, poked_at, fetched)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    (user, sequence, hot, hot_bytes, cold, cold_bytes, inbound_until, pending, cold_version, cold_empty, poked_at, fetched,
+    accepted, dropped, dead)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (user) DO UPDATE SET
     sequence = excluded.sequence, hot = excluded.hot, hot_bytes = excluded.hot_bytes,
     cold = excluded.cold, cold_bytes = excluded.cold_bytes,
     inbound_until = excluded.inbound_until, pending = excluded.pending,
     cold_version = excluded.cold_version, cold_empty = excluded.cold_empty,
-    poked_at = excluded.poked_at, fetched = excluded.fetched;
+    poked_at = excluded.poked_at, fetched = excluded.fetched,
+    accepted = excluded.accepted, dropped = excluded.dropped, dead = excluded.dead;
 
 -- register: Record an id of a user; changes nothing if it is known.
 INSERT OR IGNORE INTO route (id, user, lane, sequence, state, keyed, size) VALUES (?, ?, ?, ?, ?, ?, ?);
@@ -52,7 +56,9 @@ UPDATE recipient SET
     hot = hot + :hot, hot_bytes = iif(hot + :hot > 0, max(0, hot_bytes + :hot_bytes), 0),
     cold = max(0, cold + :cold), cold_bytes = iif(cold + :cold > 0, max(0, cold_bytes + :cold_bytes), 0),
     pending = pending + :pending, cold_version = cold_version + :cold_changed,
-    cold_empty = CASE WHEN :cold_changed THEN 0 ELSE cold_empty END
+    cold_empty = CASE WHEN :cold_changed THEN 0 ELSE cold_empty END,
+    acknowledged = acknowledged + :acknowledged, expired = expired + :expired,
+    dropped = dropped + :dropped, dead = dead + :dead
 WHERE user = :user;
 
 -- head: What a reader needs to know before it reads.
@@ -110,8 +116,10 @@ DELETE FROM hot WHERE user = ? AND lane = ? AND sequence = ?;
 -- size_at: How many bytes the envelope of one message in the hot queue has.
 SELECT length(envelope) FROM hot WHERE user = ? AND lane = ? AND sequence = ?;
 
--- cold_is_empty: Record that the cold queue was read and found empty.
-UPDATE recipient SET cold_empty = 1, cold = 0, cold_bytes = 0 WHERE user = ? AND cold_version = ? AND pending = 0;
+-- cold_is_empty: Record that the cold queue was read and found empty. A store beside this file deletes what is past its
+-- retention silently.
+UPDATE recipient SET cold_empty = 1, expired = expired + iif(:beside, cold, 0), cold = 0, cold_bytes = 0
+WHERE user = :user AND cold_version = :version AND pending = 0;
 
 -- move_lease: Who holds one user's migration lease, and up to which sequence mail was announced.
 SELECT move_owner, move_until, announced FROM recipient WHERE user = ?;
@@ -212,7 +220,8 @@ FROM recipient WHERE user > :after ORDER BY user LIMIT :limit;
 DELETE FROM recipient WHERE user = :user
     AND NOT (hot OR cold OR pending OR sequence > :now OR (move_until > :now AND move_until <= :moving)
         OR (inbound_until > :now AND inbound_until <= :inbound))
-    AND NOT EXISTS (SELECT 1 FROM presence WHERE presence.user = recipient.user);
+    AND NOT EXISTS (SELECT 1 FROM presence WHERE presence.user = recipient.user)
+RETURNING accepted, acknowledged, expired, dropped, dead;
 
 -- totals_of: One user's hot queue.
 SELECT count(*), coalesce(sum(length(envelope)), 0), coalesce(min(queued_at), 0) FROM hot WHERE user = ?;
