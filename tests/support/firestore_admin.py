@@ -63,15 +63,15 @@ class FirestoreAdmin(grpc.GenericRpcHandler):
     def UpdateField(self, request: Any) -> Any:  # noqa: N802
         self.asked.append(("UpdateField", request.field.name))
         field = self.fields.setdefault(request.field.name, types.Field.pb()(name=request.field.name))
-        (setting,) = request.update_mask.paths
-        if setting == "index_config":
-            field.index_config.CopyFrom(request.field.index_config)
-        else:
-            assert setting == "ttl_config"
-            assert request.field.HasField("ttl_config")
-            if not field.HasField("index_config"):
-                field.index_config.uses_ancestor_config = True
-            field.ttl_config.state = ACTIVE
+        for setting in request.update_mask.paths:
+            if setting == "index_config":
+                field.index_config.CopyFrom(request.field.index_config)
+            else:
+                assert setting == "ttl_config"
+                assert request.field.HasField("ttl_config")
+                if not field.HasField("index_config"):
+                    field.index_config.uses_ancestor_config = True
+                field.ttl_config.state = ACTIVE
         return b""
 
     def updated(self) -> list[str]:

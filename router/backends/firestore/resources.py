@@ -44,11 +44,14 @@ def needs(admin: Admin | None, config: Config) -> list[Need]:
     made: list[Need] = []
     for group, own in groupby(wanted(config), key=lambda field: field.collection):
         fields = list(own)
-        commands = tuple(_index_command(config, field) for field in fields)
-        made.append(_need(_Indexes(group, fields), INDEXES, _path(config, group), commands, admin, config))
-        if any(field.name == TTL_FIELD for field in fields):
-            path, commands = f"{_path(config, group)}/fields/{TTL_FIELD}", (policy_command(config, group),)
-            made.append(_need(_Policy(group), "TTL policy", path, commands, admin, config))
+        indexed = [field for field in fields if field.name != TTL_FIELD]
+        commands = tuple(_index_command(config, field) for field in indexed)
+        made.append(_need(_Indexes(group, indexed), INDEXES, _path(config, group), commands, admin, config))
+        for field in fields:
+            if field.name == TTL_FIELD:
+                path = f"{_path(config, group)}/fields/{TTL_FIELD}"
+                commands = (_index_command(config, field), policy_command(config, group))
+                made.append(_need(_Policy(field), "TTL policy", path, commands, admin, config))
     return made
 
 
@@ -120,16 +123,27 @@ def indexes_of(field: Field, found: Any) -> list[Any] | None:
 
 
 class _Policy(Struct, frozen=True):
-    """The TTL policy of one collection group."""
+    """The TTL policy on a field, and the indexes of that field: Firestore makes one change of a field at a time."""
 
-    group: str
+    field: Field
 
     async def is_there(self, admin: Admin) -> bool:
-        found = (await admin.overridden(self.group)).get(TTL_FIELD)
-        return found is not None and found.ttl_config.state in HAS_POLICY
+        return not await self._lacking(admin)
 
     async def make(self, admin: Admin) -> None:
-        await admin.update(Settings(name=admin.field(self.group, TTL_FIELD), ttl_config={}), "ttl_config")
+        settings = await self._lacking(admin)
+        path = admin.field(self.field.collection, self.field.name)
+        await admin.update(Settings(name=path, **settings), *settings)
+
+    async def _lacking(self, admin: Admin) -> dict[str, Any]:
+        """What it is to have and has not, by the names of the settings."""
+        found = (await admin.overridden(self.field.collection)).get(self.field.name)
+        lacking: dict[str, Any] = {}
+        if (indexes := indexes_of(self.field, found)) is not None:
+            lacking["index_config"] = {"indexes": indexes}
+        if found is None or found.ttl_config.state not in HAS_POLICY:
+            lacking["ttl_config"] = {}
+        return lacking
 
 
 def named(config: Config) -> str:
