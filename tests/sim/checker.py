@@ -244,7 +244,8 @@ class Judge:
         sent again is routed."""
         lost = message.ephemeral or message.id in self.buried or message.id in self.flipped
         again = message.id in self.again and lost
-        return again or message.id in self.refused
+        sent_again = message.id in self.buried and message.id in self.flipped
+        return again or sent_again or message.id in self.refused
 
     def _complete(self, fetch: _Fetch, batch: list[Known]) -> None:
         """Nothing that had to be in the batch is missing."""

@@ -154,6 +154,13 @@ GOOD = {
     .get("b", "a")
     .ack("a", "b")
     .end(),
+    "a damaged copy became a dead letter, and a whole one that was sent again may be late": Story()
+    .send("a")
+    .send("b")
+    .tell(h.Flipped("ia"), h.Buried("ia", "damaged"))
+    .get("b", "a")
+    .ack("a", "b")
+    .end(),
     "a dead letter may be late that is routed again without the store": Story()
     .send("a")
     .send("b")
