@@ -41,6 +41,8 @@ from tests.support.soak import (
 pytestmark = pytest.mark.anyio
 FILE_BYTES = 64 * 1024
 """The size of any file after which a write fails in the phase of errors."""
+TALKATIVE = {"ROUTER_SERVER__ACCESS_LOG": "on", "OTEL_TRACES_EXPORTER": "console"}
+"""A line for each request, and each span in the log as well."""
 SEALED = {
     ("ingress", "envelope"),
     ("hot", "envelope"),
@@ -139,7 +141,7 @@ def scan_files(soak: Soak, router: Router, table_is_used: set[str]) -> None:
 
 
 async def test_secrets_stay_secret(tmp_path: Path) -> None:
-    router = Router(tmp_path / "data", SETTINGS)
+    router = Router(tmp_path / "data", SETTINGS | TALKATIVE)
     soak, metrics = soak_of(router), []
     for log_format in ("json", "text"):
         router.environment["ROUTER_SERVER__LOG_FORMAT"] = log_format
@@ -158,4 +160,5 @@ async def test_secrets_stay_secret(tmp_path: Path) -> None:
         process.kill()
         process.wait()
     logs = [router.log(service).encode() for service in ("serve", "serve-api")]
-    soak.scan_words([*logs, *metrics], b'{"service": "serve"', b"[info     ] ready", b"unavailable")
+    known = b'{"service": "serve"', b"[info     ] ready", b"unavailable", b'"event": "request"', b'"name": "ingress"'
+    soak.scan_words([*logs, *metrics], *known)
