@@ -36,6 +36,7 @@ REPLACED_SECONDS = 10.0
 """Less than the 15 s of docs/clients.md, which a clock may round."""
 REPLACED_PATIENCE = 45.0
 REST_SECONDS = 3.0
+CONNECTED_TRIES = 2
 MOST_TRIES = 5
 """Of a client that opens no socket."""
 _HTML = [("content-type", "text/html")]
@@ -232,7 +233,7 @@ async def _short_pages(stage: Stage) -> None:
 @moment(
     "page-cut",
     Role.RECEIVE,
-    "The connection breaks in the middle of a page. No poke follows.",
+    "The connection breaks in the middle of a page, a few times. No poke follows.",
     "It fetches again, and saves the whole page.",
 )
 async def _page_cut(stage: Stage) -> None:
@@ -246,7 +247,7 @@ async def _page_cut(stage: Stage) -> None:
 @moment(
     "fetch-unavailable",
     Role.RECEIVE,
-    "Fetches are answered 503. No poke follows.",
+    "Fetches are answered 503, a few times. No poke follows.",
     "It fetches again until it has the page.",
 )
 async def _fetch_unavailable(stage: Stage) -> None:
@@ -369,16 +370,23 @@ async def _rests(stage: Stage) -> None:
 
 
 def _until_connected(stage: Stage, fault: Fault) -> None:
-    """Plant ``fault`` on fetches, up to one that came over a new connection: only a retry brings another then."""
-    tries, over = 0, False
+    """Plant ``fault`` on fetches, up to two while the client is connected: only a retry brings another then.
+
+    A client may fetch at its start and when its socket is open, and the first may arrive when the proxy knows of the
+    socket already.
+    """
+    tries = connected = 0
 
     async def counted(exchange: Exchange) -> None:
-        nonlocal tries, over
+        nonlocal tries, connected
         tries += 1
-        over = stage.proxy.connected() or tries == MOST_TRIES
+        connected += stage.proxy.connected()
         await fault(exchange)
 
-    stage.proxy.plant(counted, lambda request: pages(request) and not over, times=math.inf)
+    def on(request: Request) -> bool:
+        return pages(request) and connected < CONNECTED_TRIES and tries < MOST_TRIES
+
+    stage.proxy.plant(counted, on, times=math.inf)
 
 
 async def _close(stage: Stage, code: int | None, count: int) -> list[str]:
@@ -526,7 +534,7 @@ async def _older_router(stage: Stage) -> None:
 @moment(
     "welcome-page",
     Role.RECEIVE,
-    "The network of a hotel answers fetches with 200 and a page of HTML. No poke follows.",
+    "The network of a hotel answers a few fetches with 200 and a page of HTML. No poke follows.",
     "It takes that for no answer, and fetches again.",
 )
 async def _welcome(stage: Stage) -> None:
