@@ -514,9 +514,5 @@ MUTANTS = (
         in_function("gone_as", replace("messages", "0")),
     ),
     Mutant("the books forget what was dropped on its way", in_function("embedded.route", drop("turn_away(...)"))),
-    Mutant(
-        "the books forget what retention deletes",
-        in_function("departures.expire", drop('changes[user]["expired"] += 1')),
-    ),
     Mutant("the books forget ephemeral mail", in_function("departures.drop", drop('changes[user]["dropped"] += 1'))),
 )
