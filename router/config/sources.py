@@ -112,7 +112,7 @@ def _read_table(sources: Sources, keys: Keys, section: str, table: object, origi
             if key not in keys[section]:
                 found = _guess(key, list(keys[section]), _all_keys(keys))
                 sources.refuse(name, origin, f"there is no such key; {found}")
-            elif isinstance(value, bool):  # No key is a switch, and true would pass for 1.
+            elif isinstance(value, bool) and not is_switch(keys[section][key]):  # true would pass for 1
                 sources.refuse(name, origin, f"is {kind_of(value)}, but must be {expected(keys[section][key])}")
             else:
                 sources.put(section, key, value, origin)
@@ -232,7 +232,8 @@ def _expected_one(schema: Schema) -> str:
         case "array":
             return "a list of strings" + (f" ({schema['minItems']} or more)" if "minItems" in schema else "")
         case _:
-            return "a path" if schema.get("format") == "path" else "a string"
+            names = {"boolean": kind_of(True), "path": "a path"}
+            return names.get(str(schema.get("format") or schema.get("type")), "a string")
 
 
 def _bounds(schema: Schema) -> str:
@@ -241,6 +242,10 @@ def _bounds(schema: Schema) -> str:
     if "minimum" in schema:
         return f" of {schema['minimum']:g} or more"
     return f" above {schema['exclusiveMinimum']:g}" if "exclusiveMinimum" in schema else ""
+
+
+def is_switch(schema: Schema) -> bool:
+    return schema.get("type") == "boolean"
 
 
 def is_secret(schema: Schema) -> bool:

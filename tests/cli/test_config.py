@@ -40,6 +40,16 @@ def test_file_wins_over_default_and_environment_over_file(tmp_path: Path) -> Non
     assert loaded.origins == {"server.api_port": str(path), "server.ws_port": "ROUTER_SERVER__WS_PORT"}
 
 
+def test_a_switch_is_true_or_false(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.toml", "[embedded]\nremember_acknowledged = true\n")
+    assert load(path, {}).embedded.remember_acknowledged
+    assert not load(path, {"ROUTER_EMBEDDED__REMEMBER_ACKNOWLEDGED": "false"}).embedded.remember_acknowledged
+    told = problems(ROUTER_EMBEDDED__REMEMBER_ACKNOWLEDGED="perhaps")
+    assert "must be true or false" in told
+    write(path, "[server]\nworkers = true\n")
+    assert "server.workers" in problems(path)
+
+
 def test_the_variable_names_the_file_and_the_option_wins_over_it(tmp_path: Path) -> None:
     named = write(tmp_path / "a.toml", "[limits]\nsend_burst = 1\n")
     option = write(tmp_path / "b.toml", "[limits]\nsend_burst = 2\n")
