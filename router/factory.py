@@ -26,6 +26,7 @@ from router.core.message_story import Memory
 from router.core.message_tracer import MessageTracer, Source, Unsaid
 from router.core.migrator import Migrator
 from router.core.pipeline import Pipeline
+from router.core.purge import QUIET_SECONDS, Purge
 from router.core.routing_producer import RoutingProducer
 from router.core.sweeper import Rules, Sweeper
 from router.core.user_queue import CompositeMessageQueue
@@ -259,6 +260,19 @@ class Factory:
     async def replayer(self) -> Replayer:
         remembered = max(DAY_SECONDS, self.config.online.tombstone_seconds) + REMEMBERED_MORE_SECONDS
         return Replayer(await self.dead_letter_queue(), await self.ingress_producer(), self.clock, remembered)
+
+    async def purge(self) -> Purge:
+        ingress, push = await self.open(self.backends.ingress()), await self.open(self.backends.push())
+        return Purge(
+            await self.online_store(),
+            await self.cold_queue(),
+            await self.dead_letter_queue(),
+            await self.poke_bus(),
+            withdraw=ingress.withdraw,
+            withdraw_commands=push.withdraw_commands,
+            quiet_seconds=QUIET_SECONDS + ingress.redelivery_seconds,
+            clock=self.clock,
+        )
 
     async def message_tracer(self) -> MessageTracer:
         """What finds out what became of a message. Only what can be asked is opened; what cannot be is named."""

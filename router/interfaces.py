@@ -27,6 +27,7 @@ from router.messages import (
     Connection,
     DeadLetter,
     Delivery,
+    Forgotten,
     HotPage,
     HotUser,
     Message,
@@ -379,6 +380,16 @@ class Maintenance(Protocol):
 
     async def totals(self, user: str | None) -> QueueTotals:
         """Hot mail of one user, or of all."""
+        ...
+
+    async def forget_user(self, user: str, limit: int) -> Forgotten:
+        """Delete up to ``limit`` records of this user, tombstones too, and after the last one all else that the store
+        keeps of them; for an operator who removes a person.
+
+        One atomic step refuses that while mail is hot, a migrator holds the migration lease, or a cold write that is
+        pending is younger than ``UNDER_WAY_SECONDS``: who works on them needs the records. From here on nothing tells
+        a redelivery from a new message, so the caller first waits until none is due.
+        """
         ...
 
     async def lead(self, owner: str) -> bool:

@@ -246,6 +246,18 @@ class MoveRefused(StrEnum):
     """The user is online, and the caller moves only offline users' mail."""
 
 
+class Forgotten(Struct, frozen=True):
+    """What ``Maintenance.forget_user`` deleted of one user."""
+
+    records: int = 0
+    """Of ids, most of them tombstones."""
+    connections: int = 0
+    more: bool = False
+    """There are more records: call again."""
+    in_use: bool = False
+    """Nothing was deleted: mail is queued, a migrator works on it, or a pipeline may."""
+
+
 class HotUser(Struct, frozen=True, gc=False):
     """A user with hot mail, an unanswered poke, or a page that was cut short, as the sweeper sees them."""
 

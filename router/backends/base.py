@@ -141,6 +141,10 @@ class Backend(ABC):
         """The roles in which it cannot look for one message, and why."""
         return {}
 
+    def beyond_reach(self) -> list[str]:
+        """What it may keep of a user that it cannot find and delete, in words, and until when."""
+        return []
+
     def upkeep(self) -> list[Upkeep]:
         """The background work that each service runs which has opened this backend."""
         return []
@@ -148,6 +152,9 @@ class Backend(ABC):
 
 class IngressBackend(Backend):
     """Keeps accepted messages, and dead letters."""
+
+    redelivery_seconds = 0.0
+    """After how long it delivers again what a consumer holds that died."""
 
     @abstractmethod
     def producer(self) -> IngressProducer: ...
@@ -172,6 +179,11 @@ class IngressBackend(Backend):
     @abstractmethod
     def letters_elsewhere(self) -> str:
         """Where the dead letters are if this backend can only lease them; empty if it can count them."""
+
+    async def withdraw(self, user: str) -> int:
+        """Delete the messages for ``user`` that wait to be routed; returns how many. See ``beyond_reach``."""
+        del user
+        return 0
 
     def dead_letter_box(self) -> DeadLetterBox:
         """The dead letters, to look at; raises ``ConfigError`` if this backend can only lease them."""
@@ -239,6 +251,11 @@ class PushBackend(Backend):
 
         Raises ``ConfigError`` if they cannot be looked at.
         """
+
+    async def withdraw_commands(self, user: str) -> int:
+        """Delete the push commands for ``user`` that wait; returns how many. See ``beyond_reach``."""
+        del user
+        return 0
 
 
 class FileBackend(Backend):

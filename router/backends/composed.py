@@ -9,6 +9,7 @@ from router.interfaces import Maintenance, Migration, PresenceCache, Routing, Us
 from router.messages import (
     Connection,
     Delivery,
+    Forgotten,
     HotPage,
     HotUser,
     Move,
@@ -146,6 +147,9 @@ class ComposedOnlineStore:
 
     def totals(self, user: str | None) -> Call[QueueTotals]:
         return self.maintenance.totals(user)
+
+    def forget_user(self, user: str, limit: int) -> Call[Forgotten]:
+        return self.maintenance.forget_user(user, limit)
 
     def lead(self, owner: str) -> Call[bool]:
         return self.maintenance.lead(owner)

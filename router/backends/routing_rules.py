@@ -17,6 +17,8 @@ from router.messages import Message, Outcome
 
 DAY_SECONDS = 86_400
 MOVE_LEASE_SECONDS = 60
+UNDER_WAY_SECONDS = 30
+"""A cold write that has been pending for longer is of a pipeline that died: a write that fails is repeated sooner."""
 LEAD_SECONDS = 180
 """How long a process counts for all after it has said so; three times as long as it takes until it says so again."""
 IMPLAUSIBLE_SECONDS = 300

@@ -69,6 +69,7 @@ COMMANDS = (
         REPAIR,
         "Show, replay or discard dead letters.",
     ),
+    Entry("purge", "router.cli.purge:purge", REPAIR, "Delete everything of a user who leaves."),
     Entry("backup", "router.cli.backup:backup", REPAIR, "Write a backup of the embedded data to FILE."),
     Entry("restore", "router.cli.backup:restore", REPAIR, "Restore the embedded data from a backup."),
     Entry(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from router.backends.embedded.backend import EmbeddedBackend
 from router.config import Config
 from router.core.message_story import Cause, What, Where
 from router.messages import Connection, Lane
@@ -14,10 +15,12 @@ from tests.contract.damage import DamageContract
 from tests.contract.ingress import IngressContract
 from tests.contract.notices import PokeContract, PushContract
 from tests.contract.pipeline import PipelineContract
+from tests.contract.purging import PurgeContract, purge
 from tests.contract.queues import QueueContract
 from tests.contract.records import RecordContract
 from tests.contract.stage import BOB, EVE, Stage, staged
 from tests.contract.traces import StepTraceContract, TraceContract, at, causes, story_of, traced
+from tests.support.backends import opened
 from tests.support.clock import ManualClock
 from tests.support.stores import CAP, Durability, EmbeddedStores
 
@@ -176,3 +179,35 @@ class TestEmbeddedDirectTraces(TraceContract):
         story = await story_of(stage, "m1")
         assert (story.announced, causes(story)) == (True, [Cause.OFFLINE])
         assert Cause.PUSH_WAITS not in {hold.cause for hold in story.holds}
+
+
+class TestEmbeddedPurge(Piped, PurgeContract):
+    """Of all tables of the file."""
+
+    async def test_what_waits_in_ingress_and_outbox_goes(self, stage: Stage) -> None:
+        for user in (BOB, EVE):
+            await stage.producer.publish([stage.message("m1", user), stage.message("m2", user)])
+            await (await stage.factory.push_notifier()).publish([stage.message("m3", user)])
+        done = await purge(stage)
+        assert (done.complete, done.ingress, done.commands) == (True, 2, 1)
+        left = await stage.producer.backlog()
+        assert left is not None
+        assert (left.messages, left.users) == (2, 1)
+        assert await stage.pushed() == ["m3"]
+
+
+class TestEmbeddedDirectPurge(PurgeContract):
+    """Where each step of a message is one transaction."""
+
+    async def test_the_books_balance_afterwards(self, stage: Stage) -> None:
+        for id_ in ("m1", "m2"):
+            await stage.go(id_)
+        await stage.route(stage.message("dies"))
+        await stage.go("m1", EVE)
+        auditor = (await opened(stage.factory, EmbeddedBackend)).auditor()
+        assert auditor is not None
+        before, _ = await auditor.books()
+        assert (before.accepted, before.queued, before.missing) == (4, 4, 0)
+        assert (await purge(stage)).complete
+        after, unbalanced = await auditor.books()
+        assert (after.accepted, after.acknowledged, after.queued, unbalanced) == (4, 3, 1, [])

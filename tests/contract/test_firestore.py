@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.contexts import ContextContract, RememberedContract, StepContract
+from tests.contract.purging import PurgeContract
 from tests.contract.queues import QueueContract
 from tests.contract.records import RecordContract
 from tests.contract.traces import StepTraceContract
@@ -65,3 +66,11 @@ class TestFirestoreColdContexts(StepContract, RememberedContract):
     @pytest.fixture
     def stores(self, tmp_path: Path) -> FirestoreColdStores:
         return FirestoreColdStores(tmp_path)
+
+
+class TestFirestorePurge(PurgeContract):
+    """Of documents that no index leads to."""
+
+    @pytest.fixture
+    def stores(self, tmp_path: Path) -> FirestoreStores:
+        return FirestoreStores(tmp_path)

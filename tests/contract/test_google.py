@@ -11,6 +11,7 @@ from router.backends.google.channels import FIRESTORE, PUBSUB
 from tests.contract.damage import DamageContract
 from tests.contract.notices import PokeContract
 from tests.contract.pipeline import PipelineContract
+from tests.contract.purging import PurgeContract
 from tests.contract.queues import QueueContract
 from tests.support.servers import Server
 from tests.support.stores_google import GoogleStores, google_stores
@@ -40,3 +41,7 @@ class TestGooglePokes(PokeContract):
 
 class TestGoogleDamage(DamageContract):
     """In Firestore; dead letters go to Pub/Sub."""
+
+
+class TestGooglePurge(PurgeContract):
+    """Dead letters are in Pub/Sub."""

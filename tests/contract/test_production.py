@@ -14,6 +14,7 @@ from tests.contract.damage import DamageContract
 from tests.contract.ingress import IngressContract
 from tests.contract.notices import PokeContract, PushContract
 from tests.contract.pipeline import PipelineContract
+from tests.contract.purging import PurgeContract
 from tests.contract.queues import QueueContract
 from tests.contract.stage import BOB, Stage
 from tests.contract.traces import StepTraceContract
@@ -83,3 +84,7 @@ class TestProductionTraces(StepTraceContract):
         await stage.go("m1")
         trace = await (await stage.factory.message_tracer()).trace("m1", BOB, lambda _: None)
         assert {unsaid.place.role for unsaid in trace.unasked} == {"ingress", "push", "dead-letters"}
+
+
+class TestProductionPurge(PurgeContract):
+    """Of three stores."""

@@ -10,6 +10,7 @@ from tests.contract.contexts import RememberedContract, StepContract
 from tests.contract.damage import DamageContract
 from tests.contract.notices import PokeContract
 from tests.contract.pipeline import PipelineContract
+from tests.contract.purging import PurgeContract
 from tests.contract.queues import QueueContract
 from tests.contract.records import RecordContract
 from tests.contract.traces import StepTraceContract
@@ -51,3 +52,7 @@ class TestRedisTraces(StepTraceContract):
 
 class TestRedisContexts(StepContract, RememberedContract):
     """A hash for each user."""
+
+
+class TestRedisPurge(PurgeContract):
+    """In Redis, and in a file."""

@@ -9,6 +9,7 @@ import pytest
 
 from tests.contract.notices import PokeContract
 from tests.contract.pipeline import PipelineContract
+from tests.contract.purging import PurgeContract
 from tests.contract.queues import QueueContract
 from tests.contract.traces import StepTraceContract
 from tests.support.redis_servers import Cluster, documented_user
@@ -34,3 +35,7 @@ class TestRedisClusterPipeline(PipelineContract):
 
 class TestRedisClusterTraces(StepTraceContract):
     """Users are on any of the masters."""
+
+
+class TestRedisClusterPurge(PurgeContract):
+    """Indexes in other slots than the user's keys."""

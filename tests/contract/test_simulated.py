@@ -13,6 +13,7 @@ from tests.contract.contexts import ContextContract, RememberedContract, StepCon
 from tests.contract.ingress import IngressContract
 from tests.contract.notices import Buses, PokeContract, PushContract
 from tests.contract.pipeline import PipelineContract
+from tests.contract.purging import PurgeContract
 from tests.contract.queues import QueueContract
 from tests.contract.test_pubsub import opened
 from tests.support.stores_firestore import FirestoreColdStores, FirestoreStores
@@ -136,3 +137,7 @@ class TestSimulatedGooglePipeline(OverGoogle, PipelineContract):
 
 class TestSimulatedGooglePokes(OverGoogle, PokeContract):
     """As ``TestGooglePokes``."""
+
+
+class TestSimulatedRedisPurge(OverRedis, PurgeContract):
+    """As ``TestRedisPurge``."""

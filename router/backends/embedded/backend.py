@@ -25,11 +25,13 @@ from router.backends.embedded.books import EmbeddedAuditor
 from router.backends.embedded.cold import EmbeddedColdQueue
 from router.backends.embedded.database import Database
 from router.backends.embedded.direct import EmbeddedRoutingIngress
+from router.backends.embedded.ingress import SQL as INGRESS
 from router.backends.embedded.ingress import EmbeddedIngressConsumer, EmbeddedIngressProducer, FileLock
 from router.backends.embedded.keeper import Keeper, free_pages
 from router.backends.embedded.message_traces import EmbeddedMessageTraces
 from router.backends.embedded.online import EmbeddedOnlineStore
 from router.backends.embedded.pokes import EmbeddedPokeBus
+from router.backends.embedded.push import SQL as PUSH
 from router.backends.embedded.push import EmbeddedDeadLetters, EmbeddedOutbox
 from router.backends.embedded.signals import Signals
 from router.backends.embedded.space import Space
@@ -46,6 +48,9 @@ from router.errors import ConfigError
 from router.findings import Check, on_a_thread
 from router.interfaces import PokeBus
 from router.needs import Need, directory, file
+
+STEP_ROWS = 500
+"""Rows that one transaction deletes, so that nobody else waits for long."""
 
 
 @final
@@ -165,6 +170,19 @@ class EmbeddedBackend(
 
     def auditor(self) -> EmbeddedAuditor | None:
         return EmbeddedAuditor(self._database) if self.direct else None
+
+    async def withdraw(self, user: str) -> int:
+        return await self._delete_all(INGRESS["withdraw"], user)
+
+    async def withdraw_commands(self, user: str) -> int:
+        return await self._delete_all(PUSH["withdraw_some"], user)
+
+    async def _delete_all(self, statement: str, user: str) -> int:
+        """Run ``statement``, which deletes some rows of ``user``, until none is left; returns how many."""
+        deleted = 0
+        while found := await self._database.write(lambda db: db.execute(statement, (user, STEP_ROWS)).rowcount):
+            deleted += found
+        return deleted
 
     def consumer(self) -> EmbeddedIngressConsumer:
         lock = partial(FileLock, self._data_dir / "consumer.lock")

@@ -14,9 +14,16 @@ from router.backends.embedded.recipients import Pokes, count_each
 from router.backends.embedded.rows import ANY_LANE, hot_message, one
 from router.backends.embedded.state import EmbeddedState
 from router.backends.recipient_limits import keeps_inbound
-from router.backends.routing_rules import ORPHAN_SECONDS, StoreRules, implausible_ack, implausible_move
+from router.backends.routing_rules import (
+    ORPHAN_SECONDS,
+    UNDER_WAY_SECONDS,
+    StoreRules,
+    holds_move,
+    implausible_ack,
+    implausible_move,
+)
 from router.clock import MICROSECONDS
-from router.messages import HotUser, Queued, QueueTotals
+from router.messages import Forgotten, HotUser, Queued, QueueTotals
 
 LONG_AGO = 0
 
@@ -116,6 +123,13 @@ class EmbeddedMaintenance:
             return await self._state.database.survey(lambda db: totals(db, None))
         return self._state.database.read(lambda db: totals(db, user))
 
+    async def forget_user(self, user: str, limit: int) -> Forgotten:
+        now = self._state.clock.now()
+        records = self._state.database.read(lambda db: db.execute(SQL["records_of"], (user, limit)).fetchall())
+        return await self._state.database.write(
+            lambda db: forget_user(db, user, records, now, more=len(records) == limit)
+        )
+
     async def lead(self, owner: str) -> bool:
         del owner  # the lock is this process's
         return self._state.lead()
@@ -186,6 +200,24 @@ def totals(db: sqlite3.Connection, user: str | None) -> QueueTotals:
         return QueueTotals(*one(db, SQL["totals"], ()))
     messages, size, oldest_at = one(db, SQL["totals_of"], (user,))
     return QueueTotals(messages, size, int(messages > 0), oldest_at)
+
+
+def forget_user(
+    db: sqlite3.Connection, user: str, records: Sequence[tuple[str, str]], now: int, *, more: bool
+) -> Forgotten:
+    """Delete these records of ``user``; and, unless there are ``more``, all else."""
+    since = now - UNDER_WAY_SECONDS * MICROSECONDS
+    lease = one(db, SQL["move_lease"], (user,))
+    moving = lease is not None and lease[0] != "" and holds_move(lease[1], now)
+    if moving or one(db, SQL["in_use"], {"user": user, "since": since})[0]:
+        return Forgotten(in_use=True)
+    forgotten = db.executemany(SQL["forget"], records).rowcount if records else 0
+    if more:
+        return Forgotten(forgotten, more=True)
+    connections = db.execute(SQL["forget_connections"], (user,)).rowcount
+    db.execute(SQL["forget_traces"], (user,))
+    books.add(db, db.execute(SQL["forget_user"], (user,)).fetchall())
+    return Forgotten(forgotten, connections)
 
 
 def abandon(db: sqlite3.Connection, before: int, limit: int) -> None:

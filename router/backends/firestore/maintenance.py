@@ -9,15 +9,23 @@ from router.backends.firestore import queries, records
 from router.backends.firestore import recipient as recipients
 from router.backends.firestore.due_index import Index, Walk, beyond, until
 from router.backends.firestore.migration import drop
+from router.backends.firestore.names import recorded
 from router.backends.firestore.recipient import Recipient
 from router.backends.firestore.state import FirestoreState, by_user, ids_of
 from router.backends.firestore.transactions import STEP_MESSAGES, Work, parts, together
 from router.backends.firestore.wire import Document, deletion, only_if
 from router.backends.recipient_limits import keeps_inbound
-from router.backends.routing_rules import LEAD_SECONDS, ORPHAN_SECONDS, StoreRules, holds_move, implausible_ack
+from router.backends.routing_rules import (
+    LEAD_SECONDS,
+    ORPHAN_SECONDS,
+    UNDER_WAY_SECONDS,
+    StoreRules,
+    holds_move,
+    implausible_ack,
+)
 from router.clock import MICROSECONDS, apart
-from router.lifecycle import Event, step
-from router.messages import HotUser, Queued, QueueTotals
+from router.lifecycle import Event, State, step
+from router.messages import Forgotten, HotUser, Queued, QueueTotals
 
 ORPHANS_SECONDS = 10.0
 MISDATED_SECONDS = 60.0
@@ -190,6 +198,36 @@ class FirestoreMaintenance:
             after = page[-1].user
         return await self._state.reader.totals(since)
 
+    async def forget_user(self, user: str, limit: int) -> Forgotten:
+        del limit  # the records of all users are read to find them, which is to be done once
+        now, forgotten = self._state.clock.now(), 0
+        for part in parts(await self._records_of(user)):
+
+            def step(work: Work, part: Sequence[str] = part) -> int | None:
+                return None if in_use(work.recipient, now) else forget_records(work, part)
+
+            deleted = await self._state.transactions.change(user, part, step)
+            if deleted is None:
+                return Forgotten(forgotten, in_use=True)
+            forgotten += deleted
+
+        def forget(work: Work) -> Forgotten:
+            if in_use(work.recipient, now):
+                return Forgotten(forgotten, in_use=True)
+            if work.known:
+                work.forget()
+            return Forgotten(forgotten, len(work.recipient.connections))
+
+        return await self._state.transactions.change(user, [], forget)
+
+    async def _records_of(self, user: str) -> list[str]:
+        """The ids of all records of ``user``. No index leads to them, which would cost something with each message, so
+        this reads the user in each record that there is."""
+        layout = self._state.layout
+        documents = self._state.client.list(layout.documents, f"{layout.collection}-ids", ("user",))
+        own = [document.name async for document in documents if document.fields["user"].string_value == user]
+        return [recorded(name.rpartition("/")[2]) for name in own]
+
     async def lead(self, owner: str) -> bool:
         now = self._state.clock.now()
 
@@ -210,6 +248,22 @@ class FirestoreMaintenance:
         before = self._state.clock.now()
         theirs = await self._state.client.time(self._state.layout.user("probe"))
         return self._state.skew.measured(apart(before, self._state.clock.now(), theirs))
+
+
+def in_use(recipient: Recipient, now: int) -> bool:
+    """Whether mail is hot, a migrator holds the lease, or a pipeline may be writing to cold."""
+    since = now - UNDER_WAY_SECONDS * MICROSECONDS
+    writing = any(pending.sequence > since for pending in recipient.pending.values())
+    return bool(recipient.hot) or writing or (recipient.move_owner != "" and holds_move(recipient.move_until, now))
+
+
+def forget_records(work: Work, ids: Sequence[str]) -> int:
+    """Delete the records of ``ids``; returns how many there were."""
+    found = [work.records[id_] for id_ in ids if id_ in work.records]
+    for record in found:
+        record.state = State.UNKNOWN
+        work.keep(record)
+    return len(found)
 
 
 def forget_cold(work: Work, ids: Sequence[str], now: int, rules: StoreRules) -> None:

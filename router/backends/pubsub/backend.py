@@ -18,7 +18,7 @@ from router.backends.pubsub.poke_topics import PokeTopics
 from router.backends.pubsub.pokes import PubSubPokeBus
 from router.backends.pubsub.publisher import CALLS, SHARED_KEY_CALLS, Publisher
 from router.backends.pubsub.push import PubSubDeadLetterQueue, PubSubDeadLetters, PubSubOutbox, PubSubPushNotifier
-from router.backends.pubsub.resources import check_topics, dead_letter_subscription
+from router.backends.pubsub.resources import LEASE_SECONDS, check_topics, dead_letter_subscription
 from router.backends.pubsub.wire import PubSubApi
 from router.config import Config
 from router.config.roles import Role
@@ -33,6 +33,7 @@ class PubSubBackend(IngressBackend, PokesBackend, PushBackend):
     """Opens a channel. Raises ``ConfigError`` where a topic or subscription is missing, and ``Unavailable``."""
 
     name = "pubsub"
+    redelivery_seconds = float(LEASE_SECONDS)
     fix = "check google.project, the credentials and the network, and run `router setup`"
 
     def __init__(self, config: Config, tools: Tools) -> None:
@@ -104,6 +105,15 @@ class PubSubBackend(IngressBackend, PokesBackend, PushBackend):
         await outbox.check()
         self._stack.push_async_callback(outbox.hand_back)
         return outbox
+
+    def beyond_reach(self) -> list[str]:
+        ingress, push = self._config.ingress, self._config.push
+        found = []
+        if Role.INGRESS in self.roles:
+            found.append(f"messages in {ingress.topic} that no pipeline has received yet")
+        if Role.PUSH in self.roles:
+            found.append(f"push commands in the subscriptions of {push.topic}")
+        return found
 
     def dead_letters(self) -> PubSubDeadLetters:
         return PubSubDeadLetters(self._publishers[self._config.ingress.dead_letter_topic])

@@ -46,6 +46,11 @@ class Index:
             shards.setdefault(shard_of(user), []).extend((user, seen, "" if number is None else number))
         return [self._scripts.call("relist", (self._keys[shard],), *change) for shard, change in shards.items()]
 
+    async def number_of(self, user: str) -> int | None:
+        """The number with which ``user`` is listed, if they are."""
+        (found,) = await self._client.run([("ZSCORE", self._keys[shard_of(user)], user)])
+        return None if found is None else _number(found)
+
     async def claim(self, now: int, limit: int) -> list[Seen]:
         """Up to ``limit`` users whose time has come; no other caller gets them for ``CLAIM_SECONDS``."""
         until = now + CLAIM_SECONDS * _MICROSECONDS

@@ -11,9 +11,9 @@ from router.backends.redis.keys import pack_id, unpack_id, unpack_page
 from router.backends.redis.presence import PAGE
 from router.backends.redis.scripts import Command
 from router.backends.redis.state import RedisState, by_user
-from router.backends.routing_rules import LEAD_SECONDS, ORPHAN_SECONDS, implausible_ack
+from router.backends.routing_rules import LEAD_SECONDS, ORPHAN_SECONDS, UNDER_WAY_SECONDS, implausible_ack
 from router.clock import MICROSECONDS, apart
-from router.messages import HotUser, Queued, QueueTotals
+from router.messages import Forgotten, HotUser, Queued, QueueTotals
 
 PAGE_BYTES = 8 * 1024 * 1024
 PROBE_SECONDS = 60
@@ -181,6 +181,24 @@ class RedisMaintenance:
                 messages, size, users = messages + look.hot, size + look.bytes, users + (look.hot > 0)
                 oldest = min(oldest or look.oldest_at, look.oldest_at or oldest)
         return QueueTotals(messages, size, users, oldest)
+
+    async def forget_user(self, user: str, limit: int) -> Forgotten:
+        now = self._state.clock.now()
+        indexes = self._state.live, self._state.busy, self._state.due
+        seen = [await index.number_of(user) for index in indexes]
+        since = now - UNDER_WAY_SECONDS * MICROSECONDS
+        in_use, records, connections, more = await self._state.one("forget_user", user, limit, since, now=now)
+        if not (in_use or more):
+            # One who has been listed again since then stays.
+            gone = [
+                index.relisting([((user, number), None)])
+                for index, number in zip(indexes, seen, strict=True)
+                if number is not None
+            ]
+            await self._state.client.run(
+                [("DEL", self._state.keys.traces(user))], [command for commands in gone for command in commands]
+            )
+        return Forgotten(records, connections, bool(more), bool(in_use))
 
     async def lead(self, owner: str) -> bool:
         call = self._state.scripts.call("lead", (self._state.keys.leader,), owner, LEAD_SECONDS * 1000)

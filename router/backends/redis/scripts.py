@@ -16,8 +16,8 @@ Argument = str | bytes | int | float
 Command = tuple[Argument, ...]
 
 _ON_USERS = (
-    "ack", "begin_move", "connect", "disconnect", "end_move", "expire", "forget_cold", "forget_orphans", "look",
-    "make_orphans", "mark_announced", "note_cold_empty", "note_cut", "note_end", "poke", "purge", "read",
+    "ack", "begin_move", "connect", "disconnect", "end_move", "expire", "forget_cold", "forget_orphans", "forget_user",
+    "look", "make_orphans", "mark_announced", "note_cold_empty", "note_cut", "note_end", "poke", "purge", "read",
     "release_move", "renew", "route", "settle", "stop_poking", "trace", "unannounced",
 )  # fmt: skip
 _ON_OTHERS = ("claim", "lead", "list", "probe", "relist")

@@ -208,6 +208,22 @@ SELECT id, user FROM route WHERE until <= ? AND state IN $BEFORE_FORGOTTEN LIMIT
 -- forget: Delete one record.
 DELETE FROM route WHERE id = ? AND user = ?;
 
+-- records_of: Some of one user's records.
+SELECT id, user FROM route WHERE user = ? LIMIT ?;
+
+-- in_use: Whether mail of one user is hot, or a younger cold write than a sequence is pending.
+SELECT EXISTS (SELECT 1 FROM hot WHERE user = :user)
+    OR EXISTS (SELECT 1 FROM route WHERE user = :user AND state = $PENDING AND sequence > :since);
+
+-- forget_connections: Delete one user's connections.
+DELETE FROM presence WHERE user = ?;
+
+-- forget_traces: Delete the traces of one user's messages.
+DELETE FROM trace_context WHERE user = ?;
+
+-- forget_user: Delete the state of one user. Mail that was on its way to cold counts as acknowledged, as that in the queue did.
+DELETE FROM recipient WHERE user = ? RETURNING accepted, accepted - expired - dropped - dead, expired, dropped, dead;
+
 -- stale_ephemeral: Ephemeral messages accepted before a point in time.
 SELECT user, lane, sequence, id, keyed, length(envelope) FROM hot WHERE ephemeral = 1 AND accepted_at <= ? LIMIT ?;
 

@@ -19,6 +19,9 @@ DELETE FROM ingress WHERE number = ?;
 -- nack: Hand a message back, and count the try.
 UPDATE ingress SET attempts = attempts + 1 WHERE number = ?;
 
+-- withdraw: Remove some of the messages for one recipient, who is being purged.
+DELETE FROM ingress WHERE number IN (SELECT number FROM ingress WHERE recipient = ? LIMIT ?);
+
 -- backlog: How much waits to be routed.
 SELECT count(*), coalesce(sum(length(envelope)), 0), count(DISTINCT recipient), coalesce(min(accepted_at), 0)
 FROM ingress;

@@ -18,6 +18,9 @@ INSERT INTO outbox (id, recipient, command, at) VALUES (?, ?, x'', ?);
 -- withdraw: Remove a command whose mail is acknowledged or gone.
 DELETE FROM outbox WHERE recipient = ? AND id = ?;
 
+-- withdraw_some: Remove some of the commands for one recipient, who is being purged.
+DELETE FROM outbox WHERE number IN (SELECT number FROM outbox WHERE recipient = ? LIMIT ?);
+
 -- expire_outbox: Delete the oldest commands that no service has taken in time.
 DELETE FROM outbox WHERE number IN (SELECT number FROM outbox ORDER BY number LIMIT ?) AND at < ?;
 
