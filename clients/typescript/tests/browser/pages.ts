@@ -26,14 +26,15 @@ await fetch("/told/${number}", { method: "POST", body: JSON.stringify(told) });
 </script>`;
 
 export type Answer = { status: number; body: Buffer };
-/** A request to the router: `go` passes it on. What this gives is the answer; undefined: there is none. */
-export type Between = (path: string, body: Buffer, go: () => Promise<Answer>) => Promise<Answer | undefined>;
+/** A request to the router, of the page with this number: `go` passes it on. What this gives is the answer, if there is any. */
+export type Between = (number: number, body: Buffer, go: () => Promise<Answer>) => Promise<Answer | undefined>;
 
 export class Pages {
   #page = "";
-  #number = 0;
+  /** Of the newest page that does something. What one before it has asked may come late, when that page has gone. */
+  number = 0;
   #told: (told: { value?: unknown; error?: string }) => void = () => {};
-  between: Between = (_path, _body, go) => go();
+  between: Between = (_number, _body, go) => go();
 
   private constructor(
     readonly server: Server,
@@ -50,9 +51,10 @@ export class Pages {
     return pages;
   }
 
-  /** The address of a page that does this, with what it is given. */
+  /** The address of a page that does this, with what it is given and the router's `url`. */
   does(does: string, given: object): string {
-    this.#page = doing((this.#number += 1), does, given);
+    const number = (this.number += 1);
+    this.#page = doing(number, does, { ...given, url: `${this.url}/${number}` });
     return `${this.url}/doing`;
   }
 
@@ -73,26 +75,27 @@ export class Pages {
       answer.setHeader("Content-Type", "text/javascript");
       answer.setHeader("Cache-Control", "max-age=3600"); // Tabs come and go by the hundred.
       answer.end(await readFile(join(DIST, path.slice("/client/".length))));
-    } else if (path.startsWith("/api/")) {
+    } else if (path.includes("/api/")) {
+      const [, number, route] = /^\/(\d+)(\/api\/.*)$/.exec(path)!;
       const body = await buffer(asked).catch(() => undefined); // The tab has gone.
-      const passed = body && (await this.between(path, body, () => this.#pass(asked, body)));
+      const passed = body && (await this.between(Number(number), body, () => this.#pass(asked, route!, body)));
       if (passed) answer.writeHead(passed.status, { "Content-Type": "application/json" }).end(passed.body);
       else answer.destroy();
     } else if (path.startsWith("/told/")) {
       const told = await buffer(asked).catch(() => undefined);
       answer.end();
-      if (told && path === `/told/${this.#number}`) this.#told(JSON.parse(told.toString()));
+      if (told && path === `/told/${this.number}`) this.#told(JSON.parse(told.toString()));
     } else {
       answer.setHeader("Content-Type", "text/html");
       answer.end(path === "/doing" ? this.#page : PAGE);
     }
   }
 
-  async #pass({ method, url, headers }: IncomingMessage, body: Buffer): Promise<Answer> {
+  async #pass({ method, headers }: IncomingMessage, route: string, body: Buffer): Promise<Answer> {
     const { authorization = "", "idempotency-key": key } = headers;
     const passed = { authorization, "content-type": "application/json", ...(key && { "idempotency-key": key }) };
     return await new Promise((resolve, reject) => {
-      const asked = request(this.router + url, { method: method!, headers: passed }, async (answer) => {
+      const asked = request(this.router + route, { method: method!, headers: passed }, async (answer) => {
         resolve({ status: answer.statusCode!, body: await buffer(answer) });
       });
       asked.on("error", reject).end(body.length > 0 ? body : undefined);

@@ -29,8 +29,8 @@ class Killer {
     /** Looks at an exchange of which the router has its part. */
     readonly look: (body: Buffer, go: () => Promise<Answer>) => Promise<Answer>,
   ) {
-    pages.between = async (_path, body, go) => {
-      const now = this.#after-- === 0 ? this.#moment : undefined;
+    pages.between = async (number, body, go) => {
+      const now = number === pages.number && this.#after-- === 0 ? this.#moment : undefined;
       const kill = this.#kill; // Of this tab.
       if (now === "before a request") return void (await kill(now));
       const answer = await this.look(body, go);
@@ -61,7 +61,7 @@ class Killer {
       died();
     };
     const told = this.pages.told();
-    const opened = this.tabs.open(this.pages.does(does, { ...given, url: this.pages.url }));
+    const opened = this.tabs.open(this.pages.does(does, given));
     const result = await Promise.race([told, killed]);
     if (done) return await killed;
     done = true;
