@@ -188,11 +188,11 @@ def _message_tables(id_: str, message: TracedMessage) -> list[Table]:
         ("deliveries by the ingress", message.attempts),
         ("announced by a push command", _yes(message.announced)),
     ]
-    held = [[f"{one.text}, since {one.since}" if one.since else one.text] for one in message.held_up_by]
+    held = [[one.cause, one.since or "-", one.text] for one in message.held_up_by]
     return [
         Table(f"Message {id_}", ["what", "is"], [[name, str(value)] for name, value in known if value is not None]),
         Table("What happened", ["when", "what"], [[one.at, one.text] for one in message.events], "no time is known"),
-        Table("What holds it up", ["cause"], held, "nothing"),
+        Table("What holds it up", ["cause", "since", "what"], held, "nothing"),
     ]
 
 

@@ -275,7 +275,7 @@ def _not_done(name: str, attention: Attention) -> Hold:
         return Hold(Cause.NOT_FETCHED, f"{connected}, and has not fetched it", since)
     # A connection that registers is poked under a mark of the same time.
     if not attention.fetched or 0 < attention.cut_at <= attention.poked_at:
-        return Hold(Cause.NOT_FETCHED, f"{connected}, was poked, and has not fetched since", attention.poked_at)
+        return Hold(Cause.NOT_FETCHED, f"{connected}, and has not fetched since the last poke", attention.poked_at)
     if attention.cut_at:
         text = f"{connected}, and has fetched or acknowledged a page, and not fetched the rest since"
         return Hold(Cause.NOT_FETCHED, text, attention.cut_at)

@@ -91,7 +91,7 @@ async def test_a_client_that_is_connected_and_does_not_fetch_or_does_not_acknowl
             found = traced(router, id_)
             assert found["where"] == "hot"
             assert causes(found) == {
-                "not-fetched": "bob is connected, was poked, and has not fetched since",
+                "not-fetched": "bob is connected, and has not fetched since the last poke",
                 "behind": "behind 1 message of the same lane, which a fetch returns before it",
             }
             async with httpx.AsyncClient() as client:
