@@ -52,6 +52,14 @@ def until(router: Router, id_: str, cause: str) -> dict[str, Any]:
     raise AssertionError(f"{cause} is not told: {found}")
 
 
+def online(router: Router, user: str, connections: int) -> None:
+    """Return when the user has that many; services register and remove them after the handshake and the close."""
+    for _ in range(TRIES):
+        if len(json.loads(router.cli("inspect-queue", user, "--json"))["connections"]) == connections:
+            return
+    raise AssertionError(f"{user} never had {connections} connections")
+
+
 @contextmanager
 def unready(router: Router) -> Iterator[None]:
     """`serve`, which is alive and cannot be ready."""
@@ -70,9 +78,10 @@ async def test_a_recipient_who_was_online_and_is_not(router: Router) -> None:
     with router.running() as process:
         bearer = {"Authorization": f"Bearer {router.token('bob')}"}
         async with connect(router.ws_url, additional_headers=bearer):
-            pass
+            online(router, "bob", 1)
+        online(router, "bob", 0)
         id_ = send(router, "bob")
-        found = until(router, id_, "recipient-offline")
+        found = traced(router, id_)
         assert (found["where"], found["announced"]) == ("cold", True)
         (offline,) = [one for one in found["held_up_by"] if one["cause"] == "recipient-offline"]
         assert offline["text"] == "bob is offline"

@@ -106,8 +106,12 @@ class EmbeddedMaintenance:
             await self._state.database.write_ordered(lambda db: abandon(db, before, limit))
 
     async def _forget_recipients(self, now: int, limit: int) -> None:
-        """Walk over all users, a page at a time; forget those with no mail queued whose sequences are in the past."""
-        times = {"now": now, "moving": implausible_move(now), "inbound": keeps_inbound(now)}
+        """Walk over all users, a page at a time; forget those with no mail queued whose sequences are in the past.
+        Those who have just left are remembered as long as a tombstone: a trace says since when they are offline."""
+        left = max(0, now - int(self._state.rules.remember_seconds(keyed=False) * MICROSECONDS))
+        # ``now`` is the earliest time that it may be; by the clock of this process they may have left after that.
+        leaving = {"left": left, "present": self._state.clock.now()}
+        times = {"now": now, "moving": implausible_move(now), "inbound": keeps_inbound(now), **leaving}
         page = {**times, "after": self._idle_cursor, "limit": limit}
         found = self._state.database.read(lambda db: db.execute(SQL["idle_recipients"], page).fetchall())
         self._idle_cursor = found[-1][0] if len(found) == limit else ""

@@ -229,13 +229,13 @@ SELECT user, lane, sequence, id, keyed, length(envelope) FROM hot WHERE ephemera
 
 -- idle_recipients: Users behind a name who have no mail queued.
 SELECT user, hot OR cold OR pending OR sequence > :now OR (move_until > :now AND move_until <= :moving)
-    OR (inbound_until > :now AND inbound_until <= :inbound)
+    OR (inbound_until > :now AND inbound_until <= :inbound) OR (offline_since > :left AND offline_since <= :present)
 FROM recipient WHERE user > :after ORDER BY user LIMIT :limit;
 
 -- forget_recipient: Delete the state of a user who still has no mail queued and no connection.
 DELETE FROM recipient WHERE user = :user
     AND NOT (hot OR cold OR pending OR sequence > :now OR (move_until > :now AND move_until <= :moving)
-        OR (inbound_until > :now AND inbound_until <= :inbound))
+        OR (inbound_until > :now AND inbound_until <= :inbound) OR (offline_since > :left AND offline_since <= :present))
     AND NOT EXISTS (SELECT 1 FROM presence WHERE presence.user = recipient.user)
 RETURNING accepted, acknowledged, expired, dropped, dead;
 
