@@ -374,8 +374,10 @@ def _one_page(plan: Plan) -> tuple[Session, ...]:
 
 
 def plain(plan: Plan) -> Plan:
-    """The same, but nothing goes wrong except that processes with sockets die."""
-    mortal = [n for n, roles in enumerate(plan.nodes) if "ws" in roles.split() and "process" not in roles.split()]
+    """The same, but nothing goes wrong except that processes die which have sockets and route nothing: whoever routes
+    owes the pokes, and they are repeated if it dies."""
+    routing = {"process"} if plan.topology == "apart" or plan.piped == "all" else {"process", "api"}
+    mortal = [n for n, roles in enumerate(plan.nodes) if "ws" in roles.split() and not routing & set(roles.split())]
     faults = tuple(
         structs.replace(fault, kind="crash", target=mortal[fault.target % len(mortal)])
         for fault in plan.faults

@@ -29,6 +29,8 @@ from tests.sim.world import World
 
 PROMISE = "strangers learn nothing"
 VICTIM, STRANGER = 0, 1
+PATIENT_SECONDS = 60.0
+"""How long the stranger waits for an answer: where calls are slow, one takes longer than other clients wait."""
 COMES_SECONDS, QUIET_SECONDS = 40.0, 8.0
 POLL_SECONDS = 0.2
 SLOW_SECONDS = 0.1
@@ -159,8 +161,9 @@ class Stranger:
     async def _ask(self, method: str, path: str, body: bytes = b"", key: str | None = None, query: str = "") -> Answer:
         node = self._chance.choice(self._world.nodes_with("api"))
         return await self._world.net.request(
-            node, method, path, self._token, query=query, body=body, key=key, name=f"stranger {len(self.seen)}"
-        )
+            node, method, path, self._token, query=query, body=body, key=key, seconds=PATIENT_SECONDS,
+            name=f"stranger {len(self.seen)}",
+        )  # fmt: skip
 
     def _see(self, what: str, found: object) -> None:
         self.seen.append((what, _timeless(found) if isinstance(found, Answer) else found))
