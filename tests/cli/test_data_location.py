@@ -40,8 +40,11 @@ READING = (
 """They read what a router keeps, or take it away."""
 JUDGING = ("config check", "config show", "doctor --json", "setup --dry-run")
 """They say what is there and what is not."""
-LOOKING = {*READING, *JUDGING, "token check a.b.c", "backup a.file", "trace m1"}
-MAKING = {"serve", "serve-api", "serve-ws", "process", "setup", "restore", "token", "send", "listen", "bench"}
+LOOKING = {*READING, *JUDGING, "audit", "purge bob --yes", "token check a.b.c", "backup a.file", "trace m1"}
+MAKING = {
+    "serve", "serve-api", "serve-ws", "process", "setup", "restore", "token", "send", "listen", "bench", "conformance",
+    "import-go",
+}  # fmt: skip
 """They make a directory where there is none: a service and ``restore`` a database, ``setup`` all, the others a key to
 sign with."""
 by_command = pytest.mark.parametrize(

@@ -179,7 +179,8 @@ test("two people talk: online, offline, and while the router is killed", async (
     await alice.connection("Reconnecting");
     await alice.write("so");
     await alice.is("even so", "waiting");
-    const entry = alice.page.locator("#seen li", { hasText: "tries" }).first();
+    const unanswered = alice.page.locator("#seen li", { hasText: "no answer", hasNotText: "· ephemeral" });
+    const entry = unanswered.filter({ hasText: "tries" }).first();
     await entry.waitFor();
     const key = /· key (\w+)/.exec(await entry.innerText())![1]!;
     await bob.connection("Reconnecting");
