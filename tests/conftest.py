@@ -29,6 +29,8 @@ from tests.support.servers import (
 )
 
 LONGEST = (
+    "conformance/test_flaws.py",
+    "clients/test_tab_kills.py",
     "contract/test_firestore.py",
     "contract/test_redis.py",
     "acceptance/test_faults.py",
@@ -38,7 +40,7 @@ LONGEST = (
     "sim/test_refusals.py",
     "worlds/test_teeth.py",
 )
-"""Files of `make test` that take longest, by what they work and wait."""
+"""Files that take longest, by what they work and wait: one process runs each, so they begin first."""
 
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES = 1 << 30
