@@ -12,7 +12,7 @@ from msgspec import Struct
 from router.cli.common import configured, now, timestamp, user
 from router.cli.data_location import look_at
 from router.cli.exits import Code
-from router.cli.output import Table, json_document, line, show, span
+from router.cli.output import Table, counted, json_document, line, show, span
 from router.clock import MICROSECONDS
 from router.config import Config
 from router.config.roles import Role
@@ -156,7 +156,8 @@ def _tell_closed(whose: str, done: disconnection.Disconnection) -> None:
     if not (done.closed or done.left):
         line(f"{whose} is not connected")
     if done.closed:
-        line(f"closed {_count(done.closed)} of {whose} with {DISCONNECTED}; the client may connect again")
+        closed = counted(len(done.closed), "connection")
+        line(f"closed {closed} of {whose} with {DISCONNECTED}; the client may connect again")
     for connection in done.left:
         lasts = span(max(0, connection.lease_until - now()) / MICROSECONDS)
         typer.echo(
@@ -164,7 +165,3 @@ def _tell_closed(whose: str, done: disconnection.Disconnection) -> None:
             "unless the node renews it",
             err=True,
         )
-
-
-def _count(found: Sequence[Connection]) -> str:
-    return f"{len(found)} connection" if len(found) == 1 else f"{len(found)} connections"

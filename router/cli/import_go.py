@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from router.cli.common import configured
 from router.cli.exits import Code
-from router.cli.output import Table, json_document, line, progress, show
+from router.cli.output import Table, counted, json_document, line, progress, show
 from router.config import Config
 from router.config.roles import kinds
 from router.errors import ConfigError, Unavailable
@@ -140,7 +140,7 @@ async def _import(config: Config, source: Source, *, dry_run: bool, delete: bool
                 with progress("deleting", "users", len(users), quiet=quiet) as advance:
                     await importer.delete(users, progress=advance)
         except Unavailable as error:
-            text = f"{error}; imported {_count(done.imported, 'message')}; run it again to import the rest"
+            text = f"{error}; imported {counted(done.imported, 'message')}; run it again to import the rest"
             raise Unavailable(text) from error
     problems = [Unimported(problem.place, problem.why) for problem in done.problems]
     return Report(
@@ -171,13 +171,13 @@ async def _importer(factory: Factory, source: Source, stack: AsyncExitStack, *, 
 
 def _tell(report: Report, *, delete: bool) -> None:
     did = "would import" if report.dry_run else "imported"
-    line(f"{did} {_count(report.imported, 'message')} of {_count(report.users, 'user')}")
+    line(f"{did} {counted(report.imported, 'message')} of {counted(report.users, 'user')}")
     if report.before:
         line(f"imported before: {report.before}")
     if report.ephemeral:
         line(f"left out, since their time is over: {report.ephemeral} ephemeral")
     if report.deleted:
-        line(f"deleted {_count(report.deleted, 'message')} from the old stores")
+        line(f"deleted {counted(report.deleted, 'message')} from the old stores")
     if report.held:
         line(f"more mail than limits.queue_messages, queue_bytes or inbound_bytes admit: {', '.join(report.held)}")
         line("when they have fetched some of it, run it again for the rest; or raise these limits everywhere first")
@@ -187,7 +187,3 @@ def _tell(report: Report, *, delete: bool) -> None:
         show([Table("Cannot be imported" + (f" ({more} more: --json)" if more else ""), ["place", "why"], rows)])
     if delete and (report.problems or report.held):
         line("nothing is deleted, since not everything could be imported")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -237,11 +237,7 @@ async def _short_pages(stage: Stage) -> None:
     "It fetches again, and saves the whole page.",
 )
 async def _page_cut(stage: Stage) -> None:
-    ids = await stage.mail(5)
-    stage.proxy.swallow_pokes = True
-    _until_connected(stage, cut)
-    await stage.client.receive()
-    await stage.received(ids)
+    await _fetches_fail(stage, 5, cut)
 
 
 @moment(
@@ -251,11 +247,7 @@ async def _page_cut(stage: Stage) -> None:
     "It fetches again until it has the page.",
 )
 async def _fetch_unavailable(stage: Stage) -> None:
-    ids = await stage.mail(1)
-    stage.proxy.swallow_pokes = True
-    _until_connected(stage, instead(503, _DOWN, later(1)))
-    await stage.client.receive()
-    await stage.received(ids)
+    await _fetches_fail(stage, 1, instead(503, _DOWN, later(1)))
 
 
 @moment(
@@ -367,6 +359,15 @@ async def _rests(stage: Stage) -> None:
     await stage.until(
         lambda: stage.proxy.emptied > stage.proxy.handshakes[-1] or stage.proxy.elapsed() > deadline, lambda: ""
     )
+
+
+async def _fetches_fail(stage: Stage, count: int, fault: Fault) -> None:
+    """``count`` messages wait, fetches meet ``fault``, and no poke follows."""
+    ids = await stage.mail(count)
+    stage.proxy.swallow_pokes = True
+    _until_connected(stage, fault)
+    await stage.client.receive()
+    await stage.received(ids)
 
 
 def _until_connected(stage: Stage, fault: Fault) -> None:
@@ -538,11 +539,7 @@ async def _older_router(stage: Stage) -> None:
     "It takes that for no answer, and fetches again.",
 )
 async def _welcome(stage: Stage) -> None:
-    ids = await stage.mail(1)
-    stage.proxy.swallow_pokes = True
-    _until_connected(stage, instead(200, _WELCOME, _HTML))
-    await stage.client.receive()
-    await stage.received(ids)
+    await _fetches_fail(stage, 1, instead(200, _WELCOME, _HTML))
 
 
 @moment(
